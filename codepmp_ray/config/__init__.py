@@ -1,0 +1,1 @@
+"""Typed, frozen recipes. This package imports neither torch nor ray nor vllm (tested)."""

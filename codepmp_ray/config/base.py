@@ -1,0 +1,51 @@
+"""The base of every configuration section: frozen, unknown keys refused, fingerprintable."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Section(BaseModel):
+    """A frozen section of a recipe. Fields marked `operational` do not change what is computed."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, protected_namespaces=()
+    )
+
+    def result_fields(self) -> dict[str, Any]:
+        """The fields that decide the result, nested sections included, as JSON values."""
+        kept: dict[str, Any] = {}
+        for name, info in type(self).model_fields.items():
+            extra = info.json_schema_extra
+            if isinstance(extra, dict) and extra.get("operational"):
+                continue
+            value = getattr(self, name)
+            kept[name] = value.result_fields() if isinstance(value, Section) else _plain(value)
+        return kept
+
+
+def operational(default: Any, **constraints: Any) -> Any:
+    """A field that says how the work is run (workers, ports), not what it computes.
+
+    It is left out of fingerprints, so changing it never makes finished work stale.
+    """
+    return Field(default, json_schema_extra={"operational": True}, **constraints)
+
+
+def fingerprint(*parts: Any) -> str:
+    """12 hex digits that change when any part changes. Parts are JSON values or sections."""
+    plain = [part.result_fields() if isinstance(part, Section) else part for part in parts]
+    text = json.dumps(plain, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if isinstance(value, Section):
+        return value.result_fields()
+    return value

@@ -1,0 +1,66 @@
+"""Where code comes from and which snippets are kept."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from codepmp_ray.config.base import Section, operational
+
+
+class SourceConfig(Section):
+    """One source of code files.
+
+    `stdlib` is the standard library of the running interpreter (licence PSF-2.0) and needs no path.
+    `folder` walks a directory; `parquet` and `jsonl` take a file or a folder of files whose columns
+    are named below (defaults: The Stack v1).
+    """
+
+    kind: Literal["stdlib", "folder", "parquet", "jsonl"] = "stdlib"
+    path: str | None = None
+    license: str | None = None  # of every file of a folder; SPDX id
+    repo: str | None = None
+    content_column: str = "content"
+    path_column: str = "path"
+    repo_column: str = "repo"
+    language_column: str = "lang"
+    license_column: str = "license"
+
+    @model_validator(mode="after")
+    def _path_where_needed(self) -> SourceConfig:
+        if self.kind != "stdlib" and not self.path:
+            raise ValueError(f"source.kind={self.kind} needs source.path (a file or folder)")
+        return self
+
+
+class CorpusConfig(Section):
+    """Snippet extraction and its limits."""
+
+    source: SourceConfig = SourceConfig()
+    languages: tuple[str, ...] = ("python",)
+    allowed_licenses: tuple[str, ...] = (
+        "PSF-2.0",
+        "MIT",
+        "Apache-2.0",
+        "BSD-2-Clause",
+        "BSD-3-Clause",
+        "ISC",
+        "Unlicense",
+        "CC0-1.0",
+    )
+    max_files: int | None = Field(None, ge=1)  # a deterministic sample; null takes all
+    max_snippets: int | None = Field(None, ge=1)  # a deterministic sample; null takes all
+    max_file_bytes: int = Field(1_000_000, ge=1)
+    min_lines: int = Field(4, ge=1)
+    max_lines: int = Field(80, ge=1)
+    max_chars: int = Field(4_000, ge=1)
+    sample_seed: int = 0
+    rows_per_shard: int = Field(1_000, ge=1)
+    files_per_task: int = operational(64, ge=1)
+
+    @model_validator(mode="after")
+    def _line_bounds(self) -> CorpusConfig:
+        if self.min_lines > self.max_lines:
+            raise ValueError(f"min_lines={self.min_lines} exceeds max_lines={self.max_lines}")
+        return self

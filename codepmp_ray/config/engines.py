@@ -1,0 +1,60 @@
+"""Generation engines (vLLM) and sampling."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from codepmp_ray.config.base import Section, operational
+
+Role = Literal["strong", "weak"]
+
+
+class SamplingConfig(Section):
+    """How one hop samples. Names and ranges are vLLM's."""
+
+    temperature: float = Field(0.7, ge=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    max_tokens: int = Field(1024, ge=1)
+    stop: tuple[str, ...] = ()
+
+
+class EngineConfig(Section):
+    """One pool of engines.
+
+    Attributes:
+        model_name_or_path: hub id, local folder, or `builtin:smollm2-135m-instruct`.
+        max_model_len: context in tokens, prompt and answer together.
+        engine_args: passed to vLLM's AsyncEngineArgs unchanged.
+        num_cpus / num_gpus: Ray resources of one engine actor; `num_gpus=None` means
+            `tensor_parallel_size` where the cluster has GPUs and 0 otherwise.
+        min_actors / max_actors: bounds of the autoscaling pool.
+    """
+
+    kind: Literal["vllm", "fake"] = "vllm"
+    model_name_or_path: str = "Qwen/Qwen2.5-Coder-1.5B-Instruct"
+    dtype: Literal["bfloat16", "float16", "float32", "auto"] = "bfloat16"
+    max_model_len: int = Field(4096, ge=16)
+    tensor_parallel_size: int = Field(1, ge=1)
+    engine_args: dict[str, Any] = {}
+    num_cpus: float = operational(1.0, gt=0)
+    num_gpus: float | None = operational(None, ge=0)
+    cpu_threads: int | None = operational(None, ge=1)  # null: every core of the machine
+    kv_cache_gb: float = operational(2.0, gt=0)  # CPU engines only
+    min_actors: int = operational(1, ge=1)
+    max_actors: int = operational(1, ge=1)
+    max_rows_in_flight: int = operational(256, ge=1)
+
+    @model_validator(mode="after")
+    def _pool_bounds(self) -> EngineConfig:
+        if self.min_actors > self.max_actors:
+            raise ValueError(f"min_actors={self.min_actors} exceeds max_actors={self.max_actors}")
+        return self
+
+
+class EnginesConfig(Section):
+    """The pair of CodeLLMs. Equal settings share one pool and one copy of the weights."""
+
+    strong: EngineConfig = EngineConfig(model_name_or_path="Qwen/Qwen2.5-Coder-1.5B-Instruct")
+    weak: EngineConfig = EngineConfig(model_name_or_path="Qwen/Qwen2.5-Coder-0.5B-Instruct")

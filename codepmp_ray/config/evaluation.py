@@ -1,0 +1,76 @@
+"""Candidate pools, their grading, serving and best-of-N evaluation."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from codepmp_ray.config.base import Section, operational
+from codepmp_ray.config.engines import Role, SamplingConfig
+
+
+class CandidatesConfig(Section):
+    """Sampled answers per problem. Table 10: temperature 0.7, top-p 1.
+
+    `num_train_problems` feed RM finetuning and `num_eval_problems` the evaluation; the two are
+    disjoint by construction.
+    """
+
+    task: Literal["humaneval"] = "humaneval"
+    role: Role = "strong"
+    num_train_problems: int = Field(82, ge=0)
+    num_eval_problems: int = Field(82, ge=1)
+    num_train_samples: int = Field(4, ge=1, le=256)
+    num_eval_samples: int = Field(16, ge=1, le=256)
+    sampling: SamplingConfig = SamplingConfig(temperature=0.7, top_p=1.0, max_tokens=512)
+    split_seed: int = 0
+    problems_per_shard: int = Field(32, ge=1)
+
+
+class SandboxConfig(Section):
+    """Limits of one execution of generated code."""
+
+    time_limit_s: float = Field(10.0, gt=0)
+    memory_mb: int = Field(512, ge=64)
+    max_processes: int = Field(16, ge=1)
+    max_file_mb: int = Field(16, ge=1)
+    max_output_bytes: int = Field(65_536, ge=1)
+    num_parallel: int | None = operational(None, ge=1)  # null: one per core
+
+
+class ServingConfig(Section):
+    """The best-of-N scoring service. Loopback unless the host is changed."""
+
+    engine: Literal["vllm", "torch"] = "vllm"
+    model_path: str | None = None  # null: the finetuned model of this run
+    served_model_name: str | None = None
+    host: str = operational("127.0.0.1")
+    port: int = operational(9000, ge=0, le=65535)
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    max_model_len: int = Field(2048, ge=8)
+    max_candidates: int = Field(256, ge=1, le=256)
+    max_body_bytes: int = operational(8_000_000, ge=1024)
+    max_concurrent_requests: int = operational(64, ge=1)
+    num_replicas: int = operational(1, ge=1)
+    num_cpus: float = operational(1.0, gt=0)
+    num_gpus: float | None = operational(None, ge=0)
+    kv_cache_gb: float = operational(1.0, gt=0)
+    block_size: int = operational(16, ge=1)
+
+
+class EvaluationConfig(Section):
+    """Best-of-N accuracy from one pool of candidates per problem."""
+
+    endpoint: str | None = operational(None)  # null: start the service for the time of the job
+    api_key_env: str = operational("CODEPMP_API_KEY")
+    confidence: float = Field(0.95, gt=0, lt=1)
+    num_bootstrap: int = Field(2_000, ge=100)
+    seed: int = 0
+    sandbox: SandboxConfig = SandboxConfig()
+
+    @model_validator(mode="after")
+    def _endpoint_is_http(self) -> EvaluationConfig:
+        if self.endpoint and not self.endpoint.startswith(("http://", "https://")):
+            raise ValueError(f"endpoint={self.endpoint!r} must start with http:// or https://")
+        return self

@@ -1,0 +1,114 @@
+"""A recipe: every section of the main job, read from YAML, overridden on the command line.
+
+`load_recipe(path, ["synthesis.describe.max_tokens=64"])` is the only way in. Unknown keys and
+impossible values raise ConfigError that names the key, the value and a remedy.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from codepmp_ray.config.base import Section, operational
+from codepmp_ray.config.corpus import CorpusConfig
+from codepmp_ray.config.engines import EnginesConfig
+from codepmp_ray.config.evaluation import CandidatesConfig, EvaluationConfig, ServingConfig
+from codepmp_ray.config.synthesis import SynthesisConfig
+from codepmp_ray.config.training import TrainingConfig
+from codepmp_ray.errors import ConfigError
+
+
+class Recipe(Section):
+    """The whole main job. `run_dir` holds everything it writes."""
+
+    name: str = operational("unnamed")
+    run_dir: str = operational("runs/default")
+    corpus: CorpusConfig = CorpusConfig()
+    engines: EnginesConfig = EnginesConfig()
+    synthesis: SynthesisConfig = SynthesisConfig()
+    pretraining: TrainingConfig = TrainingConfig(objective="pmp")
+    candidates: CandidatesConfig = CandidatesConfig()
+    finetuning: TrainingConfig = TrainingConfig(
+        objective="rm", batch_size=64, learning_rate=1e-6, schedule="cosine", weight_decay=0.0
+    )
+    serving: ServingConfig = ServingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+
+def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
+    """Read the YAML file at `path` and apply `a.b=value` overrides (values are YAML)."""
+    file = Path(path)
+    try:
+        data = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"The recipe {file} does not exist.", "Recipes lie in jobs/recipes/."
+        ) from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"The recipe {file} cannot be read: {error}.") from error
+    if data is None:
+        data = {}
+    if not isinstance(data, dict):
+        raise ConfigError(f"The recipe {file} holds a {type(data).__name__}, not sections.")
+    for override in overrides or []:
+        _apply_override(data, override)
+    return parse_recipe(data, str(file))
+
+
+def parse_recipe(data: dict[str, Any], origin: str) -> Recipe:
+    """Validate `data`; all problems are reported in one ConfigError."""
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        problems = "; ".join(_explain(item) for item in error.errors())
+        raise ConfigError(f"{origin}: {problems}.") from error
+
+
+def _apply_override(data: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise ConfigError(
+            f"{override!r} is not an override.", "Write section.key=value, for example seed=1."
+        )
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{override!r}: the value is not valid YAML.") from error
+    *sections, leaf = key.split(".")
+    node = data
+    for section in sections:
+        child = node.setdefault(section, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"{override!r}: {section} holds a value, not a section.")
+        node = child
+    # YAML reads 1e-5 as a string; pydantic turns it into a number where one is expected.
+    node[leaf] = value
+
+
+def _explain(item: Any) -> str:
+    location = [str(part) for part in item["loc"]]
+    key = ".".join(location) or "recipe"
+    if item["type"] == "extra_forbidden":
+        known = _known_keys(location[:-1])
+        close = difflib.get_close_matches(location[-1], known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"known keys: {', '.join(known)}"
+        return f"unknown key {key} ({hint})"
+    message = item["msg"].removeprefix("Value error, ")
+    shown = item.get("input")
+    value = f"={shown!r}" if isinstance(shown, str | int | float | bool) else ""
+    return f"{key}{value}: {message}"
+
+
+def _known_keys(location: list[str]) -> list[str]:
+    model: type[BaseModel] = Recipe
+    for part in location:
+        field = model.model_fields.get(part)
+        annotation = field.annotation if field else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return sorted(model.model_fields)

@@ -1,0 +1,72 @@
+"""Preference-model pretraining (PMP) and reward-model (RM) finetuning; paper Tables 7 to 9."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from codepmp_ray.config.base import Section, operational
+
+
+class TrainingConfig(Section):
+    """One training stage. `batch_size` counts pairs of one optimizer step over all workers.
+
+    Attributes:
+        objective: `pmp` is L_RM + lm_loss_weight x L_LM (section 3.1), `rm` is L_RM alone,
+            `lm` is L_LM alone (Table 2).
+        model_name_or_path: initial weights; null in finetuning means the pretrained model of this run.
+        schedule: `wsd` is warmup-stable-decay, `cosine` is warmup-cosine-decay.
+        max_length: tokens of prompt + one response; `overflow` says what happens above it.
+        max_tokens_per_micro_batch: packed tokens of one forward of one worker.
+        template: `chat` renders the prompt with the tokenizer's chat template, `plain` uses it as is.
+        append_eos: end every response with EOS; off reproduces the authors' scripts.
+    """
+
+    objective: Literal["pmp", "rm", "lm"] = "pmp"
+    model_name_or_path: str | None = None
+    num_train_epochs: int = Field(1, ge=1)
+    max_steps: int | None = Field(None, ge=1)
+    batch_size: int = Field(1024, ge=1)
+    learning_rate: float = Field(3e-6, gt=0)
+    schedule: Literal["wsd", "cosine"] = "wsd"
+    warmup_ratio: float = Field(0.03, ge=0, le=1)
+    decay_ratio: float = Field(0.1, ge=0, le=1)
+    min_lr_ratio: float = Field(0.0, ge=0, le=1)
+    weight_decay: float = Field(0.1, ge=0)
+    adam_beta1: float = Field(0.9, ge=0, lt=1)
+    adam_beta2: float = Field(0.95, ge=0, lt=1)
+    adam_epsilon: float = Field(1e-8, gt=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    lm_loss_weight: float = Field(1.0, ge=0)
+    center_rewards_coefficient: float = Field(0.0, ge=0)
+    max_length: int = Field(1024, ge=8)
+    overflow: Literal["reject", "truncate"] = "reject"
+    template: Literal["chat", "plain"] = "chat"
+    append_eos: bool = True
+    eval_fraction: float = Field(0.05, ge=0, lt=1)
+    bf16: bool = True
+    gradient_checkpointing: bool = False
+    max_tokens_per_micro_batch: int = Field(2048, ge=8)
+    seed: int = 0
+
+    num_workers: int = operational(2, ge=1)
+    cpus_per_worker: float = operational(1.0, gt=0)
+    use_gpu: bool | None = operational(None)  # null: where the cluster has a GPU per worker
+    save_steps: int = operational(100, ge=1)
+    save_total_limit: int = operational(2, ge=1)
+    logging_steps: int = operational(1, ge=1)
+    max_failures: int = operational(3, ge=0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TrainingConfig:
+        if self.max_tokens_per_micro_batch < self.max_length:
+            raise ValueError(
+                f"max_tokens_per_micro_batch={self.max_tokens_per_micro_batch} is below "
+                f"max_length={self.max_length}; raise it to at least {2 * self.max_length}"
+            )
+        if self.schedule == "wsd" and self.warmup_ratio + self.decay_ratio > 1:
+            raise ValueError(
+                f"warmup_ratio={self.warmup_ratio} + decay_ratio={self.decay_ratio} exceed 1"
+            )
+        return self

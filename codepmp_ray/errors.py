@@ -1,0 +1,66 @@
+"""Errors that a person can act on.
+
+Every error says what is wrong with which value, which limit it broke and what to do.
+All of them survive pickling, because Ray carries them across process borders.
+"""
+
+from __future__ import annotations
+
+
+class CodePMPError(Exception):
+    """Base class. `problem` names the value and the limit, `remedy` the way out."""
+
+    exit_code = 1
+
+    def __init__(self, problem: str, remedy: str = "") -> None:
+        super().__init__(problem, remedy)
+        self.problem = problem
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.problem} {self.remedy}".strip()
+
+    def __reduce__(self) -> tuple[type[CodePMPError], tuple[str, str]]:
+        return type(self), (self.problem, self.remedy)
+
+
+class ConfigError(CodePMPError):
+    """A recipe or an override is not valid: unknown key, impossible value."""
+
+    exit_code = 2
+
+
+class InputError(CodePMPError):
+    """A file, folder, row or upstream stage that the job needs is missing or damaged."""
+
+    exit_code = 3
+
+
+class ResourceError(CodePMPError):
+    """The plan asks for CPUs, GPUs, memory, disk or a port that cannot be had."""
+
+    exit_code = 4
+
+
+class StorageError(CodePMPError):
+    """Reading or writing the run directory failed, or what it holds contradicts the plan."""
+
+    exit_code = 5
+
+
+class ModelError(CodePMPError):
+    """A model or tokenizer cannot be loaded, or does not fit the recipe."""
+
+    exit_code = 6
+
+
+class EngineError(CodePMPError):
+    """A generation or scoring engine failed on a request."""
+
+    exit_code = 7
+
+
+class SandboxUnavailable(CodePMPError):
+    """No isolation mechanism works on this machine, so generated code is not executed."""
+
+    exit_code = 8

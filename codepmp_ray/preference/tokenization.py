@@ -1,0 +1,136 @@
+"""The one place where text becomes token ids. Training, scoring, serving and evaluation call it.
+
+The prompt is tokenised by itself, so that all responses to it share the same ids; then the response
+by itself, then EOS. The prompt's surroundings (chat markers, system message) are frozen in a
+`PromptTemplate` that is saved beside the weights: a template that changes with the date or the
+library would move every score.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from codepmp_ray.errors import InputError, ModelError
+
+TEMPLATE_FILE = "codepmp_template.json"
+_SENTINEL = "\u2063codepmp-prompt\u2063"
+Message = dict[str, str]
+
+
+@dataclass(frozen=True)
+class PromptTemplate:
+    """Text around a prompt. A list of messages goes through `chat_template` instead."""
+
+    kind: Literal["chat", "plain"]
+    prefix: str
+    suffix: str
+    append_eos: bool
+    chat_template: str | None
+
+    @classmethod
+    def from_tokenizer(cls, tokenizer: Any, kind: str, append_eos: bool) -> PromptTemplate:
+        """Freeze what the tokenizer's chat template puts around a user's message.
+
+        Raises ModelError for kind="chat" and a tokenizer without a usable chat template.
+        """
+        if kind == "plain":
+            return cls("plain", "", "\n", append_eos, None)
+        if not tokenizer.chat_template:
+            raise ModelError(
+                f"The tokenizer of {tokenizer.name_or_path} has no chat template.",
+                "Set template=plain in the training section.",
+            )
+        text = _render(tokenizer, [{"role": "user", "content": _SENTINEL}], tokenizer.chat_template)
+        prefix, found, suffix = text.partition(_SENTINEL)
+        if not found or _SENTINEL in suffix:
+            raise ModelError(
+                "The chat template does not show the user's message exactly once.",
+                "Set template=plain in the training section.",
+            )
+        return cls("chat", prefix, suffix, append_eos, tokenizer.chat_template)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> PromptTemplate:
+        """Read the template saved beside a model's weights. Raises ModelError if there is none."""
+        file = Path(folder) / TEMPLATE_FILE
+        try:
+            return cls(**json.loads(file.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise ModelError(
+                f"{file} is missing or damaged ({error}).",
+                "Score with a model exported by this project, whose prompt format is recorded.",
+            ) from error
+
+    def save(self, folder: str | Path) -> None:
+        text = json.dumps(asdict(self), indent=2, ensure_ascii=False)
+        (Path(folder) / TEMPLATE_FILE).write_text(text, encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class EncodedResponse:
+    """Ids of one response, EOS included where the template appends it."""
+
+    ids: list[int]
+    truncated: bool
+
+
+class Encoder:
+    """Turns prompts and responses into ids with one tokenizer and one frozen template."""
+
+    def __init__(self, tokenizer: Any, template: PromptTemplate) -> None:
+        if template.append_eos and tokenizer.eos_token_id is None:
+            raise ModelError(
+                f"The tokenizer of {tokenizer.name_or_path} has no EOS token.",
+                "Set append_eos=false in the training section.",
+            )
+        self.tokenizer = tokenizer
+        self.template = template
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Encoder:
+        """Encoder of an exported model's folder."""
+        from transformers import AutoTokenizer
+
+        return cls(AutoTokenizer.from_pretrained(folder), PromptTemplate.load(folder))
+
+    def prompt_ids(self, prompt: str | Sequence[Message]) -> list[int]:
+        """Ids of a prompt string (wrapped as one user message) or of a list of messages.
+
+        Raises InputError for messages with a plain template or messages that it cannot render.
+        """
+        return self._ids(self.render_prompt(prompt))
+
+    def render_prompt(self, prompt: str | Sequence[Message]) -> str:
+        if isinstance(prompt, str):
+            return f"{self.template.prefix}{prompt}{self.template.suffix}"
+        if self.template.chat_template is None:
+            raise InputError(
+                "This model was trained with plain prompts and takes no messages.",
+                "Send prompt instead of messages.",
+            )
+        try:
+            return _render(self.tokenizer, list(prompt), self.template.chat_template)
+        except Exception as error:  # noqa: BLE001 - jinja raises whatever the template raises
+            raise InputError(f"The chat template cannot render the messages: {error}.") from error
+
+    def response(self, text: str, max_tokens: int | None = None) -> EncodedResponse:
+        """Ids of a response. Beyond `max_tokens` it is cut right and loses its EOS, visibly."""
+        ids = self._ids(text)
+        if self.template.append_eos:
+            ids.append(self.tokenizer.eos_token_id)
+        if max_tokens is not None and len(ids) > max_tokens:
+            return EncodedResponse(ids[: max(max_tokens, 0)], truncated=True)
+        return EncodedResponse(ids, truncated=False)
+
+    def _ids(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _render(tokenizer: Any, messages: list[Message], chat_template: str) -> str:
+    return tokenizer.apply_chat_template(
+        messages, chat_template=chat_template, add_generation_prompt=True, tokenize=False
+    )

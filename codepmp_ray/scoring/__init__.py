@@ -1,0 +1,1 @@
+"""score(prompt, candidates) -> rewards, and what best-of-N makes of them."""
