@@ -1,0 +1,101 @@
+"""The engine's environment: libraries survive odd paths, threads are bound only to all cores."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from codepmp_ray.cluster import vllm_env
+from codepmp_ray.errors import ResourceError
+
+
+def fake_site_packages(root: Path) -> Path:
+    """A folder that looks like an installation; the library is a real shared object."""
+    site = root / "site-packages"
+    (site / "torch" / "lib").mkdir(parents=True)
+    (site / "vllm" / "libs").mkdir(parents=True)
+    maps = Path("/proc/self/maps").read_text().split()
+    library = next(path for path in maps if "/libm." in path or "/libm-" in path)
+    shutil.copy(library, site / "torch" / "lib" / "libgomp.so.1")
+    shutil.copy(library, site / "vllm" / "libs" / "libtcmalloc_minimal.so.4")
+    return site
+
+
+def mapped_libraries(preload: str) -> str:
+    """What the dynamic linker really mapped into a process started with `preload`."""
+    done = subprocess.run(
+        ["/bin/cat", "/proc/self/maps"],
+        env={"LD_PRELOAD": preload, "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "cannot be preloaded" not in done.stderr
+    return done.stdout
+
+
+@pytest.fixture(autouse=True)
+def _own_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vllm_env.tempfile, "gettempdir", lambda: str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["plain", "with a space", "with:colon"])
+def test_libraries_are_really_preloaded_from_any_path(tmp_path: Path, name: str) -> None:
+    site = fake_site_packages(tmp_path / name)
+    preload = vllm_env.preload_environment("", site)["LD_PRELOAD"]
+    assert " " not in preload
+    maps = mapped_libraries(preload)
+    assert str(site / "torch" / "lib" / "libgomp.so.1") in maps
+    assert str(site / "vllm" / "libs" / "libtcmalloc_minimal.so.4") in maps
+    # Stable: a second engine gets the same links.
+    assert vllm_env.preload_environment("", site)["LD_PRELOAD"] == preload
+
+
+def test_entries_of_the_user_stay_and_are_not_doubled(tmp_path: Path) -> None:
+    site = fake_site_packages(tmp_path)
+    preload = vllm_env.preload_environment("/opt/libiomp5.so", site)["LD_PRELOAD"]
+    assert preload.endswith(":/opt/libiomp5.so")
+    assert "libgomp" not in preload  # two OpenMP runtimes in one process would clash
+    assert vllm_env.preload_environment("/opt/libomp.so:/opt/libtcmalloc.so", site) == {}
+
+
+def test_folder_open_to_others_is_not_used(tmp_path: Path) -> None:
+    hostile = tmp_path / f"codepmp-preload-{os.getuid()}"
+    hostile.mkdir()
+    hostile.chmod(0o777)
+    assert vllm_env._private_folder() != hostile
+    hostile.chmod(0o700)
+    assert vllm_env._private_folder() == hostile
+
+
+def test_error_when_no_folder_can_hold_the_link(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(ResourceError, match="TMPDIR"):
+        vllm_env._private_folder()
+
+
+def test_all_cores_are_bound_and_fewer_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 5})
+    env = vllm_env.cpu_engine_environment(None, 0.5)
+    assert env["OMP_NUM_THREADS"] == "4"
+    assert env["VLLM_CPU_OMP_THREADS_BIND"] == "0-2,5"
+    assert env["VLLM_CPU_KVCACHE_SPACE"] == "1"
+    assert env["VLLM_NO_USAGE_STATS"] == "1"
+    few = vllm_env.cpu_engine_environment(2, 3.0)
+    assert (few["OMP_NUM_THREADS"], few["VLLM_CPU_OMP_THREADS_BIND"]) == ("2", "nobind")
+    assert few["VLLM_CPU_KVCACHE_SPACE"] == "3"
+    assert vllm_env.cpu_engine_environment(64, 1.0)["OMP_NUM_THREADS"] == "4"
+
+
+def test_logging_level_of_the_user_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VLLM_LOGGING_LEVEL", raising=False)
+    assert vllm_env.quiet_environment()["VLLM_LOGGING_LEVEL"] == "WARNING"
+    monkeypatch.setenv("VLLM_LOGGING_LEVEL", "DEBUG")
+    assert vllm_env.quiet_environment()["VLLM_LOGGING_LEVEL"] == "DEBUG"
