@@ -1,4 +1,4 @@
-"""Environment of a vLLM engine process on CPU: threads, cache size, preloaded libraries, quiet logs.
+"""Environment of a vLLM engine process on CPU: threads, cache size, preloaded libraries, logging.
 
 Call `apply(cpu_engine_environment(...))` in the process that makes the engine, on the machine that
 runs it, before vllm is imported. Three traps are solved here and nowhere else:
@@ -27,7 +27,7 @@ from codepmp_ray.errors import ResourceError
 
 _OPENMP_NAMES = ("libgomp", "libomp", "libiomp")
 _ALLOCATOR_NAMES = ("libtcmalloc",)
-# ld.so(8): the elements of LD_PRELOAD are separated by spaces or colons, with no way to escape them.
+# ld.so(8): elements of LD_PRELOAD are separated by spaces or colons, with no way to escape them.
 _SEPARATORS = " :"
 
 
@@ -50,7 +50,7 @@ def cpu_engine_environment(cpu_threads: int | None, kv_cache_gb: float) -> dict[
 
 
 def quiet_environment() -> dict[str, str]:
-    """No usage statistics, and warnings only unless the user asked for more. For GPU engines too."""
+    """No usage statistics; warnings only unless the user asked for more. For GPU engines too."""
     return {
         "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "WARNING"),
         "VLLM_NO_USAGE_STATS": "1",
@@ -140,7 +140,7 @@ def _without_separators(library: Path) -> Path:
 def _private_folder() -> Path:
     """A folder of this user without separators in its path. What lies in it gets preloaded, so a
     folder that someone else made or may write to is not used."""
-    for base in (tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm"):  # noqa: S108
+    for base in (tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm"):
         if any(mark in base for mark in _SEPARATORS):
             continue
         folder = Path(base) / f"codepmp-preload-{os.getuid()}"
