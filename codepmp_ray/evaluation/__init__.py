@@ -1,0 +1,1 @@
+"""Tasks, graded answers, best-of-N curves and their statistics."""

@@ -1,0 +1,81 @@
+import time
+
+import pytest
+from codepmp_ray.evaluation.code_extraction import (
+    build_program,
+    defines,
+    extract_function,
+    normalised_code,
+    parse,
+)
+from codepmp_ray.evaluation.humaneval import load_problems
+
+FUNCTION = "def f(x):\n    return x + 1"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"```python\n{FUNCTION}\n```",
+        f"Sure! Here it is:\n\n```\n{FUNCTION}\n```\nIt adds one.",
+        f"~~~py\n{FUNCTION}\n~~~",
+        f"```python\n{FUNCTION}\n",  # never closed
+        FUNCTION,
+        f"Here is the function:\n{FUNCTION}\n\nIt adds one to its argument.",
+        f"```python\nprint(f(1))\n```\nwhere\n```python\n{FUNCTION}\n```",  # usage first
+        f"````markdown\nAnswer:\n```python\n{FUNCTION}\n```\n````",
+        "1. The code:\n\n   ```python\n   def f(x):\n       return x + 1\n   ```\n",
+    ],
+)
+def test_the_function_is_found(text):
+    code = extract_function(text, "f")
+    assert code is not None
+    scope = {}
+    exec(code, scope)
+    assert scope["f"](1) == 2
+
+
+def test_a_fence_inside_the_docstring_does_not_end_the_block():
+    inner = 'def f(x):\n    """Use it so:\n```\nf(1)\n```\n    """\n    return x + 1'
+    code = extract_function(f"```python\n{inner}\n```\nDone.", "f")
+    assert code == inner
+
+
+def test_imports_before_the_function_are_kept_in_bare_text():
+    code = extract_function(f"Answer:\nimport math\n\n{FUNCTION}\nThat is all, folks", "f")
+    assert code is not None and code.startswith("import math") and "folks" not in code
+
+
+@pytest.mark.parametrize(
+    "text", ["", "I cannot do that.", "```python\ndef g(x): return x\n```", "```python\ndef f(x:\n```"]
+)
+def test_no_code_is_none(text):
+    assert extract_function(text, "f") is None
+    assert build_program(load_problems()["HumanEval/0"], text) is None
+
+
+def test_helpers_of_the_stub_come_first_and_a_continuation_is_accepted():
+    problem = load_problems()["HumanEval/32"]
+    program = build_program(problem, problem.canonical_answer)
+    assert program is not None and program.startswith("import math")
+    continued = build_program(problem, problem.canonical_solution)
+    assert continued is not None and defines(continued, "find_zero")
+
+
+@pytest.mark.parametrize("text", ["(" * 5000, "\x00", "x = '\ud800'", "f" + "[" * 90_000])
+def test_hostile_text_does_not_parse_and_does_not_raise(text):
+    assert parse(text) is None
+    assert extract_function(text, "f") is None
+
+
+def test_endless_fences_stay_fast():
+    start = time.monotonic()
+    extract_function("```python\ndef f(\n" * 2000, "f")
+    assert time.monotonic() - start < 5
+
+
+def test_layout_comments_and_docstrings_do_not_count():
+    left = 'def f(x):\n    """Doc."""\n    return x+1  # one'
+    assert normalised_code(left) == normalised_code("def f(x):\n\n    return (x + 1)")
+    assert normalised_code(left) != normalised_code("def f(x):\n    return x + 2")
+    assert normalised_code("def f(") is None
