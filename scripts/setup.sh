@@ -1,0 +1,162 @@
+#!/usr/bin/env bash
+# Builds .venv with everything that `make demo` and `make test` need. Called by make; safe to call
+# again, by two makes at once, and after an interruption: a .venv that was not finished, or that no
+# longer fits the requirements, is built anew (downloads are kept in uv's cache).
+#
+# Variables: PYTHON=/path/to/python   instead of the first of python3.11, 3.12, 3.13, python3
+#            CODEPMP_ACCELERATOR=cpu  or gpu, instead of looking for an NVIDIA GPU
+# Package sources configured for pip (pip.conf, PIP_INDEX_URL, PIP_FIND_LINKS, ...) are used.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+readonly VENV=.venv STAMP=.venv/.complete LOG=.venv/setup.log
+readonly NEEDED_GB_CPU=6 NEEDED_GB_GPU=16
+readonly TORCH_VERSION=2.13.0
+# The CPU build of torch is on no registry, only on PyTorch's own index.
+readonly TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
+
+fail() {
+    echo "setup: $*" >&2
+    exit 1
+}
+
+# Prints what the environment must have been made from; it is up to date when the stamp says the same.
+wanted_stamp() {
+    "$1" - "$2" <<'PYTHON'
+import hashlib, json, os, pathlib, sys, tomllib
+
+project = tomllib.loads(pathlib.Path("pyproject.toml").read_text(encoding="utf-8"))
+parts = [json.dumps([project["build-system"], project["project"]], sort_keys=True)]
+for name in ("constraints.txt", "overrides.txt", "overrides-cpu.txt", "scripts/setup.sh"):
+    parts.append(pathlib.Path(name).read_text(encoding="utf-8"))
+# Scripts in a venv hold its path, so one that was moved does not work.
+parts += [os.getcwd(), sys.argv[1], str(sys.version_info[:2])]
+print(hashlib.sha256("\0".join(parts).encode()).hexdigest())
+PYTHON
+}
+
+find_accelerator() {
+    if [[ -n ${CODEPMP_ACCELERATOR:-} ]]; then
+        [[ $CODEPMP_ACCELERATOR == cpu || $CODEPMP_ACCELERATOR == gpu ]] ||
+            fail "CODEPMP_ACCELERATOR=$CODEPMP_ACCELERATOR is neither cpu nor gpu."
+        echo "$CODEPMP_ACCELERATOR"
+    elif command -v nvidia-smi >/dev/null && nvidia-smi -L 2>/dev/null | grep -q GPU; then
+        echo gpu
+    else
+        echo cpu
+    fi
+}
+
+find_python() {
+    local candidate tried=""
+    for candidate in ${PYTHON:+"$PYTHON"} python3.11 python3.12 python3.13 python3; do
+        # Started, not only looked up: version managers leave launchers of versions that are absent.
+        "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
+            2>/dev/null && echo "$candidate" && return
+        tried+="${tried:+, }$candidate$("$candidate" -c \
+            'import platform; print(" is", platform.python_version())' 2>/dev/null || echo " is absent")"
+    done
+    fail "Python 3.11, 3.12 or 3.13 is needed ($tried). Install one, or name it with PYTHON=/path/to/python."
+}
+
+# Free space in GB where folder $1 is or would be made.
+free_gb() {
+    local folder=$1
+    while [[ ! -d $folder ]]; do folder=$(dirname "$folder"); done
+    df -Pk "$folder" | awk 'NR == 2 { print int($4 / 1024 / 1024) }'
+}
+
+check_space() {
+    local folder have
+    for folder in . "${UV_CACHE_DIR:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}}"; do
+        have=$(free_gb "$folder")
+        ((have >= $1)) || fail "$1 GB of free disk space are needed at $folder, there are $have."
+    done
+}
+
+# Exports pip's setting $2 (from wherever it is configured) as variable $1, unless that is set.
+hand_on() {
+    local value
+    value=$(sed -n -E "s/^(:env:|global|install)\.$2='(.*)'\$/\2/p" <<<"$pip_settings" | head -n 1)
+    value=$(sed 's/\\n/ /g' <<<"$value" | xargs)
+    [[ $1 != UV_FIND_LINKS ]] || value=${value// /,}
+    [[ -z $value || -n ${!1:-} ]] || export "$1=$value"
+}
+
+# uv does not read pip's configuration.
+configure_uv() {
+    local pip_settings
+    pip_settings=$("$VENV/bin/python" -m pip config list 2>/dev/null || true)
+    hand_on UV_DEFAULT_INDEX index-url
+    hand_on UV_INDEX extra-index-url
+    hand_on UV_FIND_LINKS find-links
+    hand_on UV_NO_INDEX no-index
+    hand_on UV_INSECURE_HOST trusted-host
+    hand_on SSL_CERT_FILE cert
+    hand_on ALL_PROXY proxy
+    # As pip does: the best version of all sources, instead of the first source that has the name.
+    export UV_INDEX_STRATEGY="${UV_INDEX_STRATEGY:-unsafe-best-match}"
+    export UV_HTTP_TIMEOUT="${UV_HTTP_TIMEOUT:-300}"
+}
+
+uv_install() {
+    "$VENV/bin/uv" pip install --python "$VENV/bin/python" --constraints constraints.txt "$@"
+}
+
+install_torch() {
+    if [[ $1 == gpu ]]; then
+        uv_install "torch==$TORCH_VERSION"
+    elif ! uv_install "torch==$TORCH_VERSION+cpu" 2>>"$LOG"; then
+        uv_install --index "$TORCH_CPU_INDEX" "torch==$TORCH_VERSION+cpu"
+    fi
+}
+
+build() {
+    local python=$1 accelerator=$2 needed_gb=$NEEDED_GB_CPU overrides=(--overrides overrides.txt)
+    if [[ $accelerator == cpu ]]; then
+        overrides+=(--overrides overrides-cpu.txt)
+    else
+        needed_gb=$NEEDED_GB_GPU
+    fi
+    "$python" -c 'import venv, ensurepip' 2>/dev/null ||
+        fail "$python has no venv module; on Debian and Ubuntu install the package python3-venv."
+    command -v cc >/dev/null || command -v gcc >/dev/null || command -v clang >/dev/null ||
+        fail "a C compiler is needed (gcc or clang); on Debian and Ubuntu install the package build-essential."
+    check_space "$needed_gb"
+
+    echo "setup: building .venv for $accelerator with $("$python" --version); a few minutes the first time" >&2
+    rm -rf "$VENV"
+    "$python" -m venv "$VENV" || fail "$python cannot create a virtual environment in $PWD/$VENV."
+    "$VENV/bin/python" -m pip --disable-pip-version-check install --quiet --retries 2 \
+        --constraint constraints.txt uv 2>"$LOG" ||
+        fail "uv cannot be installed: no network, or no package registry that pip can reach ($LOG has the details)."
+    configure_uv
+    echo "setup: 1/2 torch $TORCH_VERSION" >&2
+    install_torch "$accelerator" ||
+        fail "torch $TORCH_VERSION for $accelerator is neither in pip's sources nor at $TORCH_CPU_INDEX, or there is no network ($LOG has the details)."
+    echo "setup: 2/2 ray, vllm, transformers and the rest" >&2
+    uv_install "${overrides[@]}" --compile-bytecode -e ".[$accelerator,dev]" ||
+        fail "the packages above could not be installed: no network, disk full, or a package without a build for this machine."
+}
+
+main() {
+    local accelerator python
+    accelerator=$(find_accelerator)
+    if command -v flock >/dev/null; then
+        # Locked through a file that is always there; opened for appending because NFS asks for it.
+        exec 9>>constraints.txt
+        flock --nonblock 9 || { echo "setup: waiting for another setup to finish" >&2; flock 9; }
+    fi
+    if [[ -f $STAMP && -x $VENV/bin/python ]] &&
+        [[ $(wanted_stamp "$VENV/bin/python" "$accelerator") == "$(<"$STAMP")" ]]; then
+        return
+    fi
+    python=$(find_python)
+    trap 'fail "interrupted; the next run starts over with what was downloaded."' INT TERM
+    build "$python" "$accelerator"
+    wanted_stamp "$VENV/bin/python" "$accelerator" >"$STAMP.new"
+    mv "$STAMP.new" "$STAMP"
+    echo "setup: done ($SECONDS s)" >&2
+}
+
+main
