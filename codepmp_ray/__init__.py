@@ -1,3 +1,3 @@
-"""CodePMP on Ray: preference pairs made from code, reward models trained on them, best-of-N served."""
+"""CodePMP on Ray: preference pairs from code, reward models trained on them, best-of-N served."""
 
 __version__ = "0.1.0"

@@ -61,7 +61,8 @@ class Stage:
 
     def complete(self, summary: dict[str, Any]) -> None:
         """Mark the stage as done. `summary` holds its counts and timings."""
-        record = {"stage": self.name, "fingerprint": self.fingerprint, "finished": _now(), **summary}
+        identity = {"stage": self.name, "fingerprint": self.fingerprint, "finished": _now()}
+        record = identity | summary
         self.store.put_exclusive("complete.json", json.dumps(record, indent=2).encode())
 
     def summary(self) -> dict[str, Any]:
@@ -92,7 +93,8 @@ def stage_fingerprints(recipe: Recipe) -> dict[str, str]:
     role = recipe.candidates.role
     add("corpus", recipe.corpus, interpreter)
     add("synthesis", recipe.synthesis, recipe.engines, after=("corpus",))
-    add("pretraining", recipe.pretraining, recipe.engines.strong.model_name_or_path, after=("synthesis",))
+    strong_model = recipe.engines.strong.model_name_or_path
+    add("pretraining", recipe.pretraining, strong_model, after=("synthesis",))
     add("candidates", recipe.candidates, getattr(recipe.engines, role))
     add("grades", recipe.evaluation.sandbox, after=("candidates",))
     add("finetuning", recipe.finetuning, after=("pretraining", "grades"))
@@ -109,7 +111,7 @@ def run_manifest(recipe: Recipe) -> dict[str, Any]:
     """Configuration, versions, commit and machine, for the run directory and the report."""
     return {
         "written": _now(),
-        "command": " ".join(Path(sys.argv[0]).name if i == 0 else a for i, a in enumerate(sys.argv)),
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "recipe": recipe.model_dump(mode="json"),
         "fingerprints": stage_fingerprints(recipe),
         "versions": installed_versions(),
@@ -132,7 +134,8 @@ def installed_versions() -> dict[str, str]:
 def git_commit() -> str | None:
     """Commit of the code that runs, with "-dirty" when it has changes; None outside a checkout."""
     here = Path(__file__).resolve().parent
-    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    describe = "describe --always --dirty --abbrev=40 --exclude=*"
+    command = ["git", "-C", str(here), *describe.split()]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):

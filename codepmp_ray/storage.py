@@ -1,4 +1,4 @@
-"""A run directory's file operations, with the one primitive that exactness needs: exclusive creation.
+"""A run directory's file operations, with the one primitive that exactness needs: exclusive create.
 
 `put_exclusive` succeeds for one caller only, however many race. On a file system it is a hard link
 of a finished file to the final name, which also means that no reader ever sees half a file.
@@ -30,7 +30,7 @@ class LocalStore:
         return self.path(name).exists()
 
     def list(self, folder: str) -> list[str]:
-        """Names (not paths) of the plain files in `folder`, sorted; hidden scratch files left out."""
+        """Names (not paths) of the entries of `folder`, sorted, without hidden scratch files."""
         try:
             entries = os.listdir(self.path(folder))
         except FileNotFoundError:
@@ -57,7 +57,7 @@ class LocalStore:
             scratch.unlink(missing_ok=True)
 
     def put_exclusive(self, name: str, data: bytes) -> bool:
-        """Create `name` with `data`; False if it was there already, in which case nothing changes."""
+        """Create `name` with `data`; False, and nothing changes, if it was there already."""
         scratch = self._write_scratch(name, data)
         try:
             os.link(scratch, self.path(name))

@@ -33,7 +33,7 @@ def operational(default: Any, **constraints: Any) -> Any:
 
     It is left out of fingerprints, so changing it never makes finished work stale.
     """
-    return Field(default, json_schema_extra={"operational": True}, **constraints)
+    return Field(default=default, json_schema_extra={"operational": True}, **constraints)
 
 
 def fingerprint(*parts: Any) -> str:

@@ -49,14 +49,14 @@ class CorpusConfig(Section):
         "Unlicense",
         "CC0-1.0",
     )
-    max_files: int | None = Field(None, ge=1)  # a deterministic sample; null takes all
-    max_snippets: int | None = Field(None, ge=1)  # a deterministic sample; null takes all
-    max_file_bytes: int = Field(1_000_000, ge=1)
-    min_lines: int = Field(4, ge=1)
-    max_lines: int = Field(80, ge=1)
-    max_chars: int = Field(4_000, ge=1)
+    max_files: int | None = Field(default=None, ge=1)  # a deterministic sample; null takes all
+    max_snippets: int | None = Field(default=None, ge=1)  # a deterministic sample; null takes all
+    max_file_bytes: int = Field(default=1_000_000, ge=1)
+    min_lines: int = Field(default=4, ge=1)
+    max_lines: int = Field(default=80, ge=1)
+    max_chars: int = Field(default=4_000, ge=1)
     sample_seed: int = 0
-    rows_per_shard: int = Field(1_000, ge=1)
+    rows_per_shard: int = Field(default=1_000, ge=1)
     files_per_task: int = operational(64, ge=1)
 
     @model_validator(mode="after")

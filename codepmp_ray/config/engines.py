@@ -14,9 +14,9 @@ Role = Literal["strong", "weak"]
 class SamplingConfig(Section):
     """How one hop samples. Names and ranges are vLLM's."""
 
-    temperature: float = Field(0.7, ge=0)
-    top_p: float = Field(1.0, gt=0, le=1)
-    max_tokens: int = Field(1024, ge=1)
+    temperature: float = Field(default=0.7, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    max_tokens: int = Field(default=1024, ge=1)
     stop: tuple[str, ...] = ()
 
 
@@ -35,8 +35,8 @@ class EngineConfig(Section):
     kind: Literal["vllm", "fake"] = "vllm"
     model_name_or_path: str = "Qwen/Qwen2.5-Coder-1.5B-Instruct"
     dtype: Literal["bfloat16", "float16", "float32", "auto"] = "bfloat16"
-    max_model_len: int = Field(4096, ge=16)
-    tensor_parallel_size: int = Field(1, ge=1)
+    max_model_len: int = Field(default=4096, ge=16)
+    tensor_parallel_size: int = Field(default=1, ge=1)
     engine_args: dict[str, Any] = {}
     num_cpus: float = operational(1.0, gt=0)
     num_gpus: float | None = operational(None, ge=0)

@@ -19,23 +19,23 @@ class CandidatesConfig(Section):
 
     task: Literal["humaneval"] = "humaneval"
     role: Role = "strong"
-    num_train_problems: int = Field(82, ge=0)
-    num_eval_problems: int = Field(82, ge=1)
-    num_train_samples: int = Field(4, ge=1, le=256)
-    num_eval_samples: int = Field(16, ge=1, le=256)
+    num_train_problems: int = Field(default=82, ge=0)
+    num_eval_problems: int = Field(default=82, ge=1)
+    num_train_samples: int = Field(default=4, ge=1, le=256)
+    num_eval_samples: int = Field(default=16, ge=1, le=256)
     sampling: SamplingConfig = SamplingConfig(temperature=0.7, top_p=1.0, max_tokens=512)
     split_seed: int = 0
-    problems_per_shard: int = Field(32, ge=1)
+    problems_per_shard: int = Field(default=32, ge=1)
 
 
 class SandboxConfig(Section):
     """Limits of one execution of generated code."""
 
-    time_limit_s: float = Field(10.0, gt=0)
-    memory_mb: int = Field(512, ge=64)
-    max_processes: int = Field(16, ge=1)
-    max_file_mb: int = Field(16, ge=1)
-    max_output_bytes: int = Field(65_536, ge=1)
+    time_limit_s: float = Field(default=10.0, gt=0)
+    memory_mb: int = Field(default=512, ge=64)
+    max_processes: int = Field(default=16, ge=1)
+    max_file_mb: int = Field(default=16, ge=1)
+    max_output_bytes: int = Field(default=65_536, ge=1)
     num_parallel: int | None = operational(None, ge=1)  # null: one per core
 
 
@@ -48,8 +48,8 @@ class ServingConfig(Section):
     host: str = operational("127.0.0.1")
     port: int = operational(9000, ge=0, le=65535)
     dtype: Literal["float32", "bfloat16"] = "float32"
-    max_model_len: int = Field(2048, ge=8)
-    max_candidates: int = Field(256, ge=1, le=256)
+    max_model_len: int = Field(default=2048, ge=8)
+    max_candidates: int = Field(default=256, ge=1, le=256)
     max_body_bytes: int = operational(8_000_000, ge=1024)
     max_concurrent_requests: int = operational(64, ge=1)
     num_replicas: int = operational(1, ge=1)
@@ -64,8 +64,8 @@ class EvaluationConfig(Section):
 
     endpoint: str | None = operational(None)  # null: start the service for the time of the job
     api_key_env: str = operational("CODEPMP_API_KEY")
-    confidence: float = Field(0.95, gt=0, lt=1)
-    num_bootstrap: int = Field(2_000, ge=100)
+    confidence: float = Field(default=0.95, gt=0, lt=1)
+    num_bootstrap: int = Field(default=2_000, ge=100)
     seed: int = 0
     sandbox: SandboxConfig = SandboxConfig()
 

@@ -22,7 +22,7 @@ class SynthesisConfig(Section):
 
     construction: Literal["strong_weak", "description_clip"] = "strong_weak"
     describer: Role = "strong"
-    clip_fraction: float = Field(0.1, gt=0, lt=1)
+    clip_fraction: float = Field(default=0.1, gt=0, lt=1)
     describe: SamplingConfig = SamplingConfig(temperature=0.7, max_tokens=256)
     chosen: SamplingConfig = SamplingConfig(temperature=0.7, max_tokens=1024)
     rejected: SamplingConfig = SamplingConfig(temperature=0.7, max_tokens=1024)

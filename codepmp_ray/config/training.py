@@ -15,39 +15,39 @@ class TrainingConfig(Section):
     Attributes:
         objective: `pmp` is L_RM + lm_loss_weight x L_LM (section 3.1), `rm` is L_RM alone,
             `lm` is L_LM alone (Table 2).
-        model_name_or_path: initial weights; null in finetuning means the pretrained model of this run.
+        model_name_or_path: initial weights; null in finetuning means this run's pretrained model.
         schedule: `wsd` is warmup-stable-decay, `cosine` is warmup-cosine-decay.
         max_length: tokens of prompt + one response; `overflow` says what happens above it.
         max_tokens_per_micro_batch: packed tokens of one forward of one worker.
-        template: `chat` renders the prompt with the tokenizer's chat template, `plain` uses it as is.
+        template: `chat` renders the prompt with the tokenizer's template, `plain` uses it as is.
         append_eos: end every response with EOS; off reproduces the authors' scripts.
     """
 
     objective: Literal["pmp", "rm", "lm"] = "pmp"
     model_name_or_path: str | None = None
-    num_train_epochs: int = Field(1, ge=1)
-    max_steps: int | None = Field(None, ge=1)
-    batch_size: int = Field(1024, ge=1)
-    learning_rate: float = Field(3e-6, gt=0)
+    num_train_epochs: int = Field(default=1, ge=1)
+    max_steps: int | None = Field(default=None, ge=1)
+    batch_size: int = Field(default=1024, ge=1)
+    learning_rate: float = Field(default=3e-6, gt=0)
     schedule: Literal["wsd", "cosine"] = "wsd"
-    warmup_ratio: float = Field(0.03, ge=0, le=1)
-    decay_ratio: float = Field(0.1, ge=0, le=1)
-    min_lr_ratio: float = Field(0.0, ge=0, le=1)
-    weight_decay: float = Field(0.1, ge=0)
-    adam_beta1: float = Field(0.9, ge=0, lt=1)
-    adam_beta2: float = Field(0.95, ge=0, lt=1)
-    adam_epsilon: float = Field(1e-8, gt=0)
-    max_grad_norm: float = Field(1.0, gt=0)
-    lm_loss_weight: float = Field(1.0, ge=0)
-    center_rewards_coefficient: float = Field(0.0, ge=0)
-    max_length: int = Field(1024, ge=8)
+    warmup_ratio: float = Field(default=0.03, ge=0, le=1)
+    decay_ratio: float = Field(default=0.1, ge=0, le=1)
+    min_lr_ratio: float = Field(default=0.0, ge=0, le=1)
+    weight_decay: float = Field(default=0.1, ge=0)
+    adam_beta1: float = Field(default=0.9, ge=0, lt=1)
+    adam_beta2: float = Field(default=0.95, ge=0, lt=1)
+    adam_epsilon: float = Field(default=1e-8, gt=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    lm_loss_weight: float = Field(default=1.0, ge=0)
+    center_rewards_coefficient: float = Field(default=0.0, ge=0)
+    max_length: int = Field(default=1024, ge=8)
     overflow: Literal["reject", "truncate"] = "reject"
     template: Literal["chat", "plain"] = "chat"
     append_eos: bool = True
-    eval_fraction: float = Field(0.05, ge=0, lt=1)
+    eval_fraction: float = Field(default=0.05, ge=0, lt=1)
     bf16: bool = True
     gradient_checkpointing: bool = False
-    max_tokens_per_micro_batch: int = Field(2048, ge=8)
+    max_tokens_per_micro_batch: int = Field(default=2048, ge=8)
     seed: int = 0
 
     num_workers: int = operational(2, ge=1)
