@@ -94,6 +94,10 @@ class ShardLedger:
         ]
         return pa.concat_tables(parts) if parts else pa.table({})
 
+    def read_shard(self, table: str, shard_id: int) -> pa.Table:
+        """The rows of one table of one committed shard."""
+        return self.store.read_table(self._read_marker(shard_id).files[table])
+
     def sweep(self, tables: Iterable[str]) -> int:
         """Delete files of lost attempts; returns how many.
 

@@ -46,6 +46,7 @@ class TrainingConfig(Section):
     append_eos: bool = True
     eval_fraction: float = Field(default=0.05, ge=0, lt=1)
     bf16: bool = True
+    export_dtype: Literal["float32", "bfloat16"] = "bfloat16"
     gradient_checkpointing: bool = False
     max_tokens_per_micro_batch: int = Field(default=2048, ge=8)
     seed: int = 0

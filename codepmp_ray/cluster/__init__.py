@@ -1,0 +1,1 @@
+"""The only package below serve/ that imports ray and, through it, vllm."""

@@ -1,0 +1,56 @@
+"""Join the running Ray cluster, or start one in this process and take it down afterwards."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from codepmp_ray.errors import ResourceError
+
+
+@contextmanager
+def connect() -> Iterator[None]:
+    """Ray for the time of the block. Nested use keeps the outer connection.
+
+    RAY_ADDRESS decides where it is set (as inside `ray job submit`); otherwise a cluster started
+    on this machine is joined, and without one Ray starts in process, on loopback.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    # Ray Data and Serve narrate at INFO; the jobs print their own progress. Logs stay in files.
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
+    to_driver = os.environ.get("CODEPMP_LOG_TO_DRIVER", "0") == "1"
+    try:
+        ray.init(log_to_driver=to_driver, logging_level=logging.WARNING, include_dashboard=None)
+    except (ConnectionError, RuntimeError) as error:
+        raise ResourceError(
+            f"Cannot join or start Ray ({str(error).splitlines()[0]}).",
+            "Check RAY_ADDRESS and RAY_AUTH_TOKEN, or unset RAY_ADDRESS to run on this machine.",
+        ) from error
+    _quiet_libraries()
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def cluster_resources() -> dict[str, float]:
+    """Total resources of the cluster now, for example {"CPU": 2.0, "memory": ...}."""
+    return {name: float(amount) for name, amount in ray.cluster_resources().items()}
+
+
+def _quiet_libraries() -> None:
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    for name in ("ray.data", "ray.train", "ray.serve"):
+        logging.getLogger(name).setLevel(logging.WARNING)

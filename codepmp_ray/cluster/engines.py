@@ -1,0 +1,119 @@
+"""Generation engines inside Ray actors: vLLM, and a fake one for tests of the control plane."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import sys
+import uuid
+from typing import Any
+
+from codepmp_ray.cluster.vllm_env import apply, cpu_engine_environment
+from codepmp_ray.config.engines import EngineConfig, SamplingConfig
+from codepmp_ray.errors import EngineError, ModelError
+from codepmp_ray.modeling.sources import resolve_model
+from codepmp_ray.synthesis.engine import Completion, ContextOverflow, TextEngine
+
+
+def make_engine(config: EngineConfig) -> TextEngine:
+    """The engine that `config` asks for; loading a model takes its time here."""
+    return FakeEngine(config) if config.kind == "fake" else VLLMEngine(config)
+
+
+class VLLMEngine:
+    """vLLM's AsyncLLM: one copy of the weights, any number of requests in flight.
+
+    When the engine's process dies, so does this one: Ray then restarts the actor and repeats what
+    it was doing.
+    """
+
+    def __init__(self, config: EngineConfig) -> None:
+        apply(cpu_engine_environment(config.cpu_threads, config.kv_cache_gb))
+        from vllm import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        model = resolve_model(config.model_name_or_path)
+        arguments: dict[str, Any] = {
+            "dtype": config.dtype,
+            "max_model_len": config.max_model_len,
+            "tensor_parallel_size": config.tensor_parallel_size,
+            "enable_log_requests": False,
+            "disable_log_stats": True,
+            **config.engine_args,
+        }
+        try:
+            self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(model=model, **arguments))
+        except (OSError, ValueError, TypeError, RuntimeError) as error:
+            raise ModelError(
+                f"vLLM cannot start {config.model_name_or_path}: {_first_line(error)}.",
+                "Check the model name, dtype, max_model_len and engine_args of the engine.",
+            ) from error
+        self._tokenizer: Any = self._engine.get_tokenizer()
+        self._max_model_len = config.max_model_len
+
+    async def generate(self, user_message: str, sampling: SamplingConfig) -> Completion:
+        from vllm import SamplingParams
+        from vllm.inputs import TokensPrompt
+        from vllm.sampling_params import RequestOutputKind
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        prompt_ids = self._chat_ids(user_message)
+        room = self._max_model_len - len(prompt_ids)
+        if room < sampling.max_tokens:
+            raise ContextOverflow(
+                f"The prompt has {len(prompt_ids)} tokens and leaves {max(room, 0)} of "
+                f"max_model_len={self._max_model_len} for an answer of up to {sampling.max_tokens}."
+            )
+        params = SamplingParams(
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            max_tokens=sampling.max_tokens,
+            stop=list(sampling.stop) or None,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        request_id = uuid.uuid4().hex
+        try:
+            prompt = TokensPrompt(prompt_token_ids=prompt_ids)
+            async for output in self._engine.generate(prompt, params, request_id):
+                answer = output.outputs[0]
+                return Completion(answer.text, str(answer.finish_reason), len(answer.token_ids))
+        except EngineDeadError as error:
+            _die(error)
+        except ValueError as error:
+            raise EngineError(f"vLLM refused the request: {_first_line(error)}.") from error
+        raise EngineError("vLLM ended the request without an answer.")
+
+    def _chat_ids(self, user_message: str) -> list[int]:
+        messages = [{"role": "user", "content": user_message}]
+        text = self._tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, tokenize=False
+        )
+        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+class FakeEngine:
+    """Deterministic text without a model. For unit tests and control-plane benchmarks only."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        self._latency_s = float(config.engine_args.get("latency_s", 0.0))
+        self._name = config.model_name_or_path
+
+    async def generate(self, user_message: str, sampling: SamplingConfig) -> Completion:
+        await asyncio.sleep(self._latency_s)
+        digest = hashlib.sha256(
+            f"{self._name}|{sampling.temperature}|{user_message}".encode("utf-8", "surrogatepass")
+        ).hexdigest()
+        text = f"```python\ndef f_{digest[:8]}():\n    return '{digest}'\n```"
+        return Completion(text, "stop", 16)
+
+
+def _die(error: Exception) -> None:
+    print(f"The engine process died ({_first_line(error)}); leaving too.", file=sys.stderr)
+    sys.stderr.flush()
+    os._exit(1)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,91 @@
+"""The synthesis stage: snippets of the corpus stage -> committed shards of preference pairs."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+
+from codepmp_ray.cluster.preflight import require_engines
+from codepmp_ray.cluster.shard_graph import PoolStage, ShardJob, run_shards
+from codepmp_ray.config.recipe import Recipe
+from codepmp_ray.ledger import ShardLedger
+from codepmp_ray.modeling.sources import resolve_model
+from codepmp_ray.runs import Stage, open_stage
+from codepmp_ray.storage import open_store
+from codepmp_ray.synthesis.hops import IN_FLIGHT, RowProcessor
+from codepmp_ray.synthesis.pairs import split_rows
+from codepmp_ray.synthesis.plan import plan_pools
+
+
+def synthesize(recipe: Recipe) -> dict[str, Any]:
+    """Run or resume the stage; returns its summary. Finished work is not done again.
+
+    Raises InputError when the corpus stage is missing, ModelError for a model path that does not
+    exist and ResourceError when the engines do not fit the cluster.
+    """
+    stage = open_stage(recipe, "synthesis")
+    if stage.is_complete:
+        return stage.summary()
+    corpus = open_stage(recipe, "corpus").require()
+    pools = plan_pools(recipe.synthesis, recipe.engines)
+    for pool in pools:
+        if pool.engine.kind == "vllm":
+            resolve_model(pool.engine.model_name_or_path)
+    require_engines([(pool.name, pool.engine) for pool in pools])
+    stage.start()
+    start_s = time.monotonic()
+    job = ShardJob(
+        label="synthesis",
+        read_shard=partial(read_shard_of_stage, str(corpus.path), "snippets"),
+        schema=IN_FLIGHT,
+        stages=tuple(
+            PoolStage(pool.engine, partial(RowProcessor, recipe.synthesis, pool.hops))
+            for pool in pools
+        ),
+        split_rows=partial(split_rows, config=recipe.synthesis, engines=recipe.engines),
+        out_dir=str(stage.path),
+    )
+    run_shards(job, len(corpus.ledger.committed_ids()))
+    stage.ledger.sweep(("pairs", "rejected"))
+    summary = _summarise(stage, time.monotonic() - start_s)
+    _write_card(recipe, stage, summary)
+    stage.complete(summary)
+    return stage.summary()
+
+
+def read_shard_of_stage(stage_dir: str, table: str, shard_id: int) -> pa.Table:
+    """Rows of one committed shard of another stage; runs in a task."""
+    return ShardLedger(open_store(stage_dir)).read_shard(table, shard_id)
+
+
+def _summarise(stage: Stage, duration_s: float) -> dict[str, Any]:
+    commits = stage.ledger.commits()
+    reasons = _reasons(stage.ledger)
+    return {
+        "num_snippets": sum(commit.num_input_rows for commit in commits),
+        "num_pairs": sum(commit.num_rows["pairs"] for commit in commits),
+        "num_rejected": sum(commit.num_rows["rejected"] for commit in commits),
+        "rejected_by_reason": reasons,
+        "num_shards": len(commits),
+        "duration_s": round(duration_s, 1),
+    }
+
+
+def _reasons(ledger: ShardLedger) -> dict[str, int]:
+    table = ledger.read("rejected", ["reason"])
+    counts = Counter(table.column("reason").to_pylist()) if table.num_columns else Counter()
+    return dict(counts.most_common())
+
+
+def _write_card(recipe: Recipe, stage: Stage, summary: dict[str, Any]) -> None:
+    # Imported here: the workers load this module too and need no plotting.
+    from codepmp_ray.analysis.card import dataset_card
+
+    card = dataset_card(
+        recipe, stage.ledger.read("pairs"), stage.ledger.read("rejected"), summary["num_snippets"]
+    )
+    stage.store.put("README.md", card.encode("utf-8", "replace"))

@@ -1,0 +1,174 @@
+"""Training stages on Ray Train: PMP on the synthesised pairs, RM finetuning on labelled answers."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from codepmp_ray.cluster.preflight import num_gpus_in_cluster, require_resources
+from codepmp_ray.config.recipe import Recipe
+from codepmp_ray.config.training import TrainingConfig
+from codepmp_ray.errors import ResourceError
+from codepmp_ray.ledger import ShardLedger
+from codepmp_ray.modeling.sources import resolve_model
+from codepmp_ray.progress import Progress
+from codepmp_ray.runs import Stage, open_stage
+from codepmp_ray.storage import open_store
+from codepmp_ray.training.loop import MODEL_FOLDER, TrainingTask, train
+from codepmp_ray.training.metrics import read_metrics
+
+PAIRS_FILE = "pairs.parquet"
+
+
+def pretrain(recipe: Recipe) -> dict[str, Any]:
+    """PMP on the pairs of the synthesis stage; returns the stage's summary."""
+    stage = open_stage(recipe, "pretraining")
+    if stage.is_complete:
+        return stage.summary()
+    synthesis = open_stage(recipe, "synthesis").require()
+    model = recipe.pretraining.model_name_or_path or recipe.engines.strong.model_name_or_path
+    read_rows = partial(read_ledger_rows, str(synthesis.path), "pairs")
+    return _run(stage, recipe.pretraining, model, read_rows)
+
+
+def finetune(recipe: Recipe) -> dict[str, Any]:
+    """RM finetuning on graded answers of the training problems; returns the stage's summary."""
+    from codepmp_ray.evaluation.finetuning_pairs import build_finetuning_pairs
+
+    stage = open_stage(recipe, "finetuning")
+    if stage.is_complete:
+        return stage.summary()
+    model = recipe.finetuning.model_name_or_path
+    if model is None:
+        model = str(open_stage(recipe, "pretraining").require().path / MODEL_FOLDER)
+    stage.store.put_table(PAIRS_FILE, build_finetuning_pairs(recipe))
+    return _run(stage, recipe.finetuning, model, partial(read_file_rows, str(stage.path)))
+
+
+def read_ledger_rows(stage_dir: str, table: str) -> list[dict[str, Any]]:
+    return ShardLedger(open_store(stage_dir)).read(table).to_pylist()
+
+
+def read_file_rows(stage_dir: str) -> list[dict[str, Any]]:
+    return open_store(stage_dir).read_table(PAIRS_FILE).to_pylist()
+
+
+def _run(
+    stage: Stage, config: TrainingConfig, model: str, read_rows: Callable[[], list[dict[str, Any]]]
+) -> dict[str, Any]:
+    """Fit with Ray Train. Workers resume from this stage's own checkpoints, whoever starts them."""
+    resolve_model(model)
+    use_gpu = _use_gpu(stage.name, config)
+    stage.start()
+    start_s = time.monotonic()
+    task = TrainingTask(stage.name, config, model, read_rows, str(stage.path))
+    trainer = TorchTrainer(
+        worker_main,
+        train_loop_config={"task": task},
+        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=config.num_workers,
+            use_gpu=use_gpu,
+            resources_per_worker={"CPU": config.cpus_per_worker, **({"GPU": 1} if use_gpu else {})},
+        ),
+        run_config=RunConfig(
+            # A fresh name each time: the stage's checkpoints are ours, Ray Train keeps none.
+            name=f"attempt-{int(time.time())}",
+            storage_path=str(stage.store.path("ray")),
+            failure_config=FailureConfig(max_failures=config.max_failures),
+        ),
+    )
+    with _watch(stage):
+        trainer.fit()
+    stage.complete(_summarise(stage, config, time.monotonic() - start_s))
+    return stage.summary()
+
+
+def worker_main(loop_config: dict[str, Any]) -> None:
+    """Runs on every Ray Train worker."""
+    import ray.train
+    import torch
+
+    task: TrainingTask = loop_config["task"]
+    if not torch.cuda.is_available():
+        torch.set_num_threads(max(1, int(task.config.cpus_per_worker)))
+    train(task, ray.train.report)
+
+
+def _use_gpu(stage: str, config: TrainingConfig) -> bool:
+    """Whether workers get a GPU each. Raises ResourceError when the workers do not fit."""
+    num_gpus = num_gpus_in_cluster()
+    use_gpu = config.use_gpu if config.use_gpu is not None else num_gpus >= config.num_workers
+    needed = {"CPU": config.num_workers * config.cpus_per_worker}
+    if use_gpu:
+        needed["GPU"] = float(config.num_workers)
+    remedy = f"Lower {stage}.num_workers or cpus_per_worker, or run on a larger cluster."
+    require_resources(f"The {stage} stage with {config.num_workers} workers", needed, remedy)
+    if not use_gpu and num_gpus and config.use_gpu is None:
+        raise ResourceError(
+            f"The {stage} stage wants {config.num_workers} workers with a GPU each, "
+            f"but the cluster has {num_gpus:g} GPUs.",
+            f"Lower {stage}.num_workers to {num_gpus:g}, or set {stage}.use_gpu=false.",
+        )
+    return use_gpu
+
+
+@contextmanager
+def _watch(stage: Stage) -> Iterator[None]:
+    """Show the workers' progress from the metrics in storage; the driver itself only waits."""
+    stop = threading.Event()
+    thread = threading.Thread(target=_show_progress, args=(stage, stop), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _show_progress(stage: Stage, stop: threading.Event) -> None:
+    while not (rows := _step_rows(stage)):
+        if stop.wait(1.0):
+            return
+    done = rows[-1]["step"] if "loss" not in rows[-1] else rows[-1]["step"] - 1
+    with Progress(stage.name, rows[-1]["total_steps"], "steps", done=max(done, 0)) as progress:
+        while True:
+            finished = stop.wait(1.0)
+            rows = _step_rows(stage)
+            steps = [row for row in rows if "loss" in row]
+            if steps:
+                last = steps[-1]
+                note = f"loss {last['loss']:.3f}, accuracy {last['accuracy']:.2f}"
+                progress.update(last["step"], note)
+            if finished:
+                return
+
+
+def _step_rows(stage: Stage) -> list[dict[str, Any]]:
+    return read_metrics(stage.store)
+
+
+def _summarise(stage: Stage, config: TrainingConfig, duration_s: float) -> dict[str, Any]:
+    rows = read_metrics(stage.store)
+    steps = [row for row in rows if "loss" in row]
+    evaluations = [row for row in rows if "eval_accuracy" in row]
+    commits = stage.ledger.commits()
+    return {
+        "num_pairs": sum(commit.num_rows["used"] for commit in commits),
+        "num_rejected": sum(commit.num_rows["rejected"] for commit in commits),
+        "num_steps": steps[-1]["step"] if steps else 0,
+        "num_workers": config.num_workers,
+        "final_loss": steps[-1]["loss"] if steps else None,
+        "eval_accuracy_before": evaluations[0]["eval_accuracy"] if evaluations else None,
+        "eval_accuracy": evaluations[-1]["eval_accuracy"] if evaluations else None,
+        "eval_num_pairs": evaluations[-1]["eval_num_pairs"] if evaluations else 0,
+        "num_skipped_steps": sum(bool(row.get("skipped")) for row in steps),
+        "duration_s": round(duration_s, 1),
+    }

@@ -1,0 +1,1 @@
+"""Backbone plus scalar head, losses, import and export of weights."""

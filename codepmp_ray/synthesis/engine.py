@@ -1,0 +1,34 @@
+"""What synthesis and sampling need of a generation engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from codepmp_ray.config.engines import SamplingConfig
+from codepmp_ray.errors import CodePMPError
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One answer. `finish_reason` is "stop" or "length"; `num_tokens` counts generated tokens."""
+
+    text: str
+    finish_reason: str
+    num_tokens: int
+
+
+class ContextOverflow(CodePMPError):
+    """A prompt leaves less room in the context than the answer may need."""
+
+
+class TextEngine(Protocol):
+    """One model that answers chats."""
+
+    async def generate(self, user_message: str, sampling: SamplingConfig) -> Completion:
+        """Answer one user message.
+
+        Raises ContextOverflow when prompt and `sampling.max_tokens` exceed the context, and
+        EngineError when the engine refuses this request but lives on.
+        """
+        ...

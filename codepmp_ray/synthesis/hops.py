@@ -1,0 +1,106 @@
+"""One row on its way: describe, answer as the strong model, answer as the weak one.
+
+A row in flight is a dict with the snippet's columns, what the hops added, and `reject_reason` once
+a hop gave up on it; later hops then leave it alone. Nothing here raises because of a row.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+import pyarrow as pa
+
+from codepmp_ray.config.engines import SamplingConfig
+from codepmp_ray.config.synthesis import SynthesisConfig
+from codepmp_ray.errors import EngineError
+from codepmp_ray.records import SNIPPET, RejectReason
+from codepmp_ray.synthesis.constructions import rejected_description
+from codepmp_ray.synthesis.engine import Completion, ContextOverflow, TextEngine
+from codepmp_ray.synthesis.gates import cut_off_reason, empty_reason
+from codepmp_ray.synthesis.plan import Hop
+from codepmp_ray.synthesis.prompts import answer_prompt, describe_prompt, parse_description
+
+logger = logging.getLogger(__name__)
+
+Row = dict[str, Any]
+
+_TEXTS = ("description", "chosen", "rejected")
+# Schema of a block between two pools: the snippet and everything that hops may add.
+IN_FLIGHT = pa.schema(
+    [
+        *SNIPPET,
+        *[pa.field(name, pa.string()) for name in _TEXTS],
+        *[pa.field(f"{name}_finish_reason", pa.string()) for name in _TEXTS],
+        *[pa.field(f"{name}_num_tokens", pa.int64()) for name in _TEXTS],
+        pa.field("reject_reason", pa.string()),
+        pa.field("reject_detail", pa.string()),
+    ]
+)
+
+
+class RowProcessor:
+    """Takes one row through the hops of one pool."""
+
+    def __init__(
+        self, config: SynthesisConfig, hops: tuple[Hop, ...]
+    ) -> None:
+        self.config = config
+        self.hops = hops
+
+    async def __call__(self, row: Row, engine: TextEngine) -> Row:
+        for hop in self.hops:
+            if row.get("reject_reason"):
+                break
+            row = await self._hop(hop, row, engine)
+        return row
+
+    async def _hop(self, hop: Hop, row: Row, engine: TextEngine) -> Row:
+        field = "description" if hop == "describe" else hop
+        message, sampling = self._question(hop, row)
+        try:
+            answer = await engine.generate(message, sampling)
+        except ContextOverflow as error:
+            reason = (
+                RejectReason.SNIPPET_OVER_CONTEXT
+                if hop == "describe"
+                else RejectReason.DESCRIPTION_OVER_CONTEXT
+            )
+            return _reject(row, reason, str(error))
+        except EngineError as error:
+            logger.warning("engine refused %s: %s", row["snippet_id"], error)
+            return _reject(row, RejectReason.ENGINE_ERROR, str(error))
+        return _record(row, field, answer)
+
+    def _question(self, hop: Hop, row: Row) -> tuple[str, SamplingConfig]:
+        if hop == "describe":
+            return describe_prompt(row["code"], row["language"]), self.config.describe
+        description = row["description"]
+        if hop == "rejected":
+            description = rejected_description(self.config, description)
+        return answer_prompt(description, row["language"]), getattr(self.config, hop)
+
+
+def _record(row: Row, field: str, answer: Completion) -> Row:
+    text = parse_description(answer.text) if field == "description" else answer.text.strip()
+    row = {
+        **row,
+        field: text,
+        f"{field}_finish_reason": answer.finish_reason,
+        f"{field}_num_tokens": answer.num_tokens,
+    }
+    # A row that cannot become a pair any more costs no further tokens.
+    if reason := empty_reason(field, text) or cut_off_reason(field, answer.finish_reason):
+        return _reject(row, reason, f"{answer.num_tokens} tokens, {answer.finish_reason}")
+    return row
+
+
+def _reject(row: Row, reason: RejectReason, detail: str) -> Row:
+    return {**row, "reject_reason": str(reason), "reject_detail": detail}
+
+
+def reject_payload(row: Row) -> str:
+    """JSON of what the hops had made of a rejected row."""
+    made = {name: row.get(name) for name in _TEXTS if row.get(name) is not None}
+    return json.dumps(made, ensure_ascii=False)

@@ -1,0 +1,68 @@
+"""Finished rows -> the two tables of a shard: pairs and rejected rows, each row in exactly one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+
+from codepmp_ray.config.engines import EnginesConfig
+from codepmp_ray.config.synthesis import SynthesisConfig
+from codepmp_ray.records import PAIR, REJECTED, stable_id, table_from_rows
+from codepmp_ray.synthesis.gates import equal_reason
+from codepmp_ray.synthesis.hops import reject_payload
+from codepmp_ray.synthesis.prompts import TEMPLATE_VERSION, answer_prompt
+
+_COPIED = ("snippet_id", "source_id", "repo", "path", "language", "license", "description",
+           "description_num_tokens", "chosen_num_tokens", "rejected_num_tokens",
+           "description_finish_reason", "chosen_finish_reason", "rejected_finish_reason",
+           "chosen", "rejected")  # fmt: skip
+
+
+def split_rows(
+    rows: list[dict[str, Any]], config: SynthesisConfig, engines: EnginesConfig
+) -> dict[str, pa.Table]:
+    """Tables "pairs" and "rejected" that together hold every row once."""
+    pairs, rejected = [], []
+    for row in rows:
+        reason, detail = row.get("reject_reason"), row.get("reject_detail")
+        if not reason:
+            reason, detail = equal_reason(row["chosen"], row["rejected"]), "blank space aside"
+        if reason:
+            rejected.append(_rejected_row(row, str(reason), detail or ""))
+        else:
+            pairs.append(_pair(row, config, engines))
+    return {
+        "pairs": table_from_rows(pairs, PAIR),
+        "rejected": table_from_rows(rejected, REJECTED),
+    }
+
+
+def _pair(row: dict[str, Any], config: SynthesisConfig, engines: EnginesConfig) -> dict[str, Any]:
+    models = {
+        "strong": engines.strong.model_name_or_path,
+        "weak": engines.weak.model_name_or_path,
+    }
+    return {
+        "pair_id": stable_id(row["snippet_id"], config.construction),
+        "prompt": answer_prompt(row["description"], row["language"]),
+        **{name: row[name] for name in _COPIED},
+        "construction": config.construction,
+        "describe_model": models[config.describer],
+        "strong_model": models["strong"],
+        "weak_model": models["weak"],
+        "prompt_template": TEMPLATE_VERSION,
+    }
+
+
+def _rejected_row(row: dict[str, Any], reason: str, detail: str) -> dict[str, Any]:
+    return {
+        "row_id": row["snippet_id"],
+        "stage": "synthesis",
+        "reason": reason,
+        "detail": detail,
+        "source_id": row["source_id"],
+        "repo": row["repo"],
+        "path": row["path"],
+        "payload": reject_payload(row),
+    }

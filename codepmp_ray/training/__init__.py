@@ -1,0 +1,1 @@
+"""FSDP2 training of preference and reward models: torch.distributed only, no ray."""

@@ -1,0 +1,1 @@
+"""Entry points: `python -m jobs.NAME --config RECIPE key=value ...`, one per verb."""
