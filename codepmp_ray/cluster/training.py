@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -87,6 +88,7 @@ def _run(
     )
     with _watch(stage):
         trainer.fit()
+    shutil.rmtree(stage.store.path("ray"), ignore_errors=True)
     stage.complete(_summarise(stage, config, time.monotonic() - start_s))
     return stage.summary()
 
