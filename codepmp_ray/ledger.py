@@ -68,7 +68,7 @@ class ShardLedger:
         num_output_rows = sum(table.num_rows for table in tables.values())
         if num_output_rows != num_input_rows:
             raise StorageError(
-                f"Shard {shard_id} has {num_input_rows} input rows but {num_output_rows} output rows.",
+                f"Shard {shard_id}: {num_input_rows} rows went in, {num_output_rows} came out.",
                 "This is a bug in the stage: a row was lost or doubled. Nothing was written.",
             )
         attempt = uuid.uuid4().hex[:12]
@@ -118,4 +118,11 @@ class ShardLedger:
         return f"{_COMMITS}/{shard_id:05d}.json"
 
     def _read_marker(self, shard_id: int) -> ShardCommit:
-        return ShardCommit(**json.loads(self.store.read_bytes(self._marker_name(shard_id))))
+        name = self._marker_name(shard_id)
+        try:
+            return ShardCommit(**json.loads(self.store.read_bytes(name)))
+        except (ValueError, TypeError) as error:
+            raise StorageError(
+                f"{self.store.path(name)} is not a commit marker ({error}).",
+                "Delete it and run the stage again: only its shard is made anew.",
+            ) from error

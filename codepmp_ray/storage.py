@@ -7,6 +7,7 @@ Object stores have the same primitive (`If-None-Match: *`); they join as further
 
 from __future__ import annotations
 
+import contextlib
 import os
 import uuid
 from pathlib import Path
@@ -35,6 +36,8 @@ class LocalStore:
             entries = os.listdir(self.path(folder))
         except FileNotFoundError:
             return []
+        except OSError as error:
+            raise StorageError(f"Cannot list {self.path(folder)}: {error.strerror}.") from error
         return sorted(entry for entry in entries if not entry.startswith("."))
 
     def read_bytes(self, name: str) -> bytes:
@@ -78,7 +81,7 @@ class LocalStore:
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
         try:
             return pq.read_table(pa.BufferReader(self.read_bytes(name)), columns=columns)
-        except pa.ArrowException as error:
+        except (pa.ArrowException, OSError) as error:  # pyarrow reports damage as either
             raise StorageError(
                 f"{self.path(name)} is not a readable Parquet file ({error}).",
                 "Delete the stage's folder and run the stage again.",
@@ -93,9 +96,12 @@ class LocalStore:
                 handle.write(data)
                 handle.flush()
                 os.fsync(handle.fileno())
-        except OSError as error:
-            scratch.unlink(missing_ok=True)
-            raise self._write_error(name, error) from error
+        except BaseException as error:
+            with contextlib.suppress(OSError):
+                scratch.unlink()
+            if isinstance(error, OSError):
+                raise self._write_error(name, error) from error
+            raise
         return scratch
 
     def _write_error(self, name: str, error: OSError) -> StorageError:

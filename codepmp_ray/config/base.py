@@ -13,7 +13,11 @@ class Section(BaseModel):
     """A frozen section of a recipe. Fields marked `operational` do not change what is computed."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", validate_default=True, protected_namespaces=()
+        frozen=True,
+        extra="forbid",
+        validate_default=True,
+        allow_inf_nan=False,
+        protected_namespaces=(),
     )
 
     def result_fields(self) -> dict[str, Any]:
