@@ -53,7 +53,9 @@ def _schema(**fields: pa.DataType) -> pa.Schema:
 _S, _I, _F, _B = pa.string(), pa.int64(), pa.float64(), pa.bool_()
 
 SNIPPET = _schema(
-    snippet_id=_S,  # sha256 of (source_id, span, code), 32 hex digits
+    # sha256 of (repo, place in the source, source_id, span, code), 32 hex digits: copies of a file
+    # give equal code under different ids
+    snippet_id=_S,
     source_id=_S,  # sha256 of the file's bytes, 32 hex digits
     repo=_S,
     path=_S,
@@ -67,7 +69,7 @@ SNIPPET = _schema(
 )
 
 REJECTED = _schema(
-    row_id=_S,  # snippet_id, pair_id or, for whole files, source_id
+    row_id=_S,  # snippet_id, pair_id or, for whole files, sha256 of (repo, place, source_id)
     stage=_S,  # "corpus", "synthesis", "pretraining", "finetuning"
     reason=_S,  # a RejectReason
     detail=_S,

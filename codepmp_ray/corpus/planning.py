@@ -1,0 +1,203 @@
+"""Cutting a source into work units, with the deterministic sample of `max_files`.
+
+The plan is made once and stored: units must stay what they are when a job resumes, whatever
+`files_per_task` says then. Files and rows keep the order of the listing; the order of everything
+downstream follows from it and not from who worked when.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from codepmp_ray.config.corpus import CorpusConfig
+from codepmp_ray.corpus.row_files import UnreadableRow, json_pieces, parquet_pieces
+from codepmp_ray.corpus.sources import SourceFile, listing_digest
+from codepmp_ray.errors import InputError, StorageError
+from codepmp_ray.records import stable_id
+from codepmp_ray.storage import LocalStore
+
+_PLAN = "plan.json"
+
+
+@dataclass(frozen=True)
+class Span:
+    """Documents [first, stop) of one file. A plain file is one document.
+
+    `position` helps to find them: the row group of Parquet, the byte offset of JSON lines.
+    `problem` says why a file cannot be read; it then counts as one document.
+    """
+
+    file: str
+    first: int
+    stop: int
+    position: int = 0
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class WorkUnit:
+    """What one task reads. `num_documents` counts those taken by the sample."""
+
+    unit_id: int
+    num_documents: int
+    spans: tuple[Span, ...]
+
+
+@dataclass(frozen=True)
+class CorpusPlan:
+    """`threshold`: a document is taken if its sampling key is not above it; None takes all."""
+
+    digest: str
+    num_found: int
+    num_taken: int
+    threshold: str | None
+    units: tuple[WorkUnit, ...]
+
+
+def document_key(span: Span, index: int, kind: str) -> str:
+    """A document's place in its source, unique there."""
+    if kind in ("stdlib", "folder") or span.problem:
+        return span.file
+    return f"{span.file}#{index}"
+
+
+def is_taken(key: str, seed: int, threshold: str | None) -> bool:
+    return threshold is None or _sampling_key(key, seed) <= threshold
+
+
+def plan_corpus(corpus: CorpusConfig, root: Path, files: list[SourceFile]) -> CorpusPlan:
+    """Work units of about `files_per_task` documents.
+
+    Raises InputError when the source holds no document, or none that can be read.
+    """
+    kind, seed = corpus.source.kind, corpus.sample_seed
+    spans = [span for file in files for span in _pieces(corpus, root, file)]
+    num_found = sum(span.stop - span.first for span in spans)
+    if not num_found:
+        raise InputError(f"corpus.source {root} ({kind}): its {len(files)} files hold no rows.")
+    if all(span.problem for span in spans):
+        raise InputError(
+            f"corpus.source {root} ({kind}): none of its {len(files)} files can be read; "
+            f"{spans[0].file}: {spans[0].problem}.",
+            "Check the files, and corpus.source.content_column.",
+        )
+    threshold = None
+    if corpus.max_files is not None and num_found > corpus.max_files:
+        keys = (_sampling_key(key, seed) for span in spans for key in _keys(span, kind))
+        threshold = heapq.nsmallest(corpus.max_files, keys)[-1]
+    units = tuple(_pack(spans, corpus, threshold))
+    return CorpusPlan(
+        digest=listing_digest(files),
+        num_found=num_found,
+        num_taken=sum(unit.num_documents for unit in units),
+        threshold=threshold,
+        units=units,
+    )
+
+
+def recorded_digest(store: LocalStore) -> str | None:
+    """The listing digest of the source that the plan in `store` was made from."""
+    return _read_record(store)["digest"] if store.exists(_PLAN) else None
+
+
+def save_plan(store: LocalStore, plan: CorpusPlan) -> None:
+    """Store the plan; of two jobs that race, the first one's stays."""
+    rows = [
+        (unit.unit_id, os.fsencode(s.file), s.first, s.stop, s.position, s.problem)
+        for unit in plan.units
+        for s in unit.spans
+    ]
+    names = ("unit_id", "file", "first", "stop", "position", "problem")
+    columns = zip(*rows, strict=True)
+    units = f"plan/units.{uuid.uuid4().hex[:12]}.parquet"
+    store.put_table(units, pa.table(dict(zip(names, map(list, columns), strict=True))))
+    record = {
+        "digest": plan.digest,
+        "num_found": plan.num_found,
+        "num_taken": plan.num_taken,
+        "threshold": plan.threshold,
+        "num_documents": [unit.num_documents for unit in plan.units],
+        "units": units,
+    }
+    if not store.put_exclusive(_PLAN, json.dumps(record).encode()):
+        store.delete(units)
+
+
+def load_plan(store: LocalStore) -> CorpusPlan:
+    """The stored plan."""
+    record = _read_record(store)
+    spans: list[list[Span]] = [[] for _ in record["num_documents"]]
+    for row in store.read_table(record["units"]).to_pylist():
+        unit_id, file = row.pop("unit_id"), os.fsdecode(row.pop("file"))
+        spans[unit_id].append(Span(file=file, **row))
+    units = (
+        WorkUnit(unit_id, num_documents, tuple(spans[unit_id]))
+        for unit_id, num_documents in enumerate(record["num_documents"])
+    )
+    return CorpusPlan(
+        digest=record["digest"],
+        num_found=record["num_found"],
+        num_taken=record["num_taken"],
+        threshold=record["threshold"],
+        units=tuple(units),
+    )
+
+
+def _read_record(store: LocalStore) -> dict[str, Any]:
+    try:
+        record = json.loads(store.read_bytes(_PLAN))
+    except ValueError as error:
+        raise StorageError(
+            f"{store.path(_PLAN)} is not a plan ({error}).",
+            f"Delete {store.root} and run the job again.",
+        ) from error
+    return record
+
+
+def _pieces(corpus: CorpusConfig, root: Path, file: SourceFile) -> list[Span]:
+    source, rows = corpus.source, corpus.files_per_task
+    try:
+        if source.kind == "parquet":
+            pieces = parquet_pieces(root / file.name, source, rows)
+        elif source.kind == "jsonl":
+            pieces = json_pieces(root / file.name, rows)
+        else:
+            pieces = [(0, 1, 0)]
+    except UnreadableRow as error:
+        return [Span(file.name, 0, 1, 0, str(error))]
+    return [Span(file.name, *piece) for piece in pieces]
+
+
+def _keys(span: Span, kind: str) -> Iterator[str]:
+    return (document_key(span, index, kind) for index in range(span.first, span.stop))
+
+
+def _pack(spans: list[Span], corpus: CorpusConfig, threshold: str | None) -> Iterator[WorkUnit]:
+    kind, seed = corpus.source.kind, corpus.sample_seed
+    unit_id, num_documents, packed = 0, 0, []
+    for span in spans:
+        num_taken = span.stop - span.first
+        if threshold is not None:
+            num_taken = sum(is_taken(key, seed, threshold) for key in _keys(span, kind))
+        if not num_taken:
+            continue
+        packed.append(span)
+        num_documents += num_taken
+        if num_documents >= corpus.files_per_task:
+            yield WorkUnit(unit_id, num_documents, tuple(packed))
+            unit_id, num_documents, packed = unit_id + 1, 0, []
+    if packed:
+        yield WorkUnit(unit_id, num_documents, tuple(packed))
+
+
+def _sampling_key(key: str, seed: int) -> str:
+    return stable_id("file", str(seed), key)

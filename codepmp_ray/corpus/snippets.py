@@ -1,0 +1,161 @@
+"""Functions and classes of one source text, found by a maintained parser (tree-sitter).
+
+The rule, the same for every language:
+- A definition at the top level, or inside blocks and conditions there, is a snippet, with its
+  decorators.
+- A class that fits the limits is one snippet, its methods included. A class that is too long is
+  rejected as such and looked into: its methods and inner classes become snippets of their own.
+- Functions inside functions belong to their parent: alone, they would miss its variables.
+So no line of a file is in two snippets, and a pair never shows half of another pair.
+
+Snippets stand alone: the indentation of a method is removed from each of its lines, except inside
+string literals, where it would change a value (documentation strings are moved with the code).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tree_sitter import Node, QueryCursor
+
+from codepmp_ray.config.corpus import CorpusConfig
+from codepmp_ray.corpus.languages import LANGUAGES, LanguageSpec, fixed_text_query, parser_for
+from codepmp_ray.records import RejectReason
+
+
+@dataclass(frozen=True)
+class Definition:
+    """One function or class. `reason` is None for a snippet; otherwise `detail` explains it.
+
+    Lines are 1-based and inclusive; `span` is the half-open range of UTF-8 bytes in the text.
+    `name` is qualified by the classes around it.
+    """
+
+    kind: str
+    name: str
+    start_line: int
+    end_line: int
+    span: tuple[int, int]
+    code: str
+    reason: RejectReason | None = None
+    detail: str = ""
+
+
+class ParseError(ValueError):
+    """The text is not valid in its language; the message names the first bad line."""
+
+
+def extract_definitions(text: str, language: str, limits: CorpusConfig) -> list[Definition]:
+    """Definitions of `text` (newlines are "\\n") in order of appearance, limits applied.
+
+    Raises ParseError when the text as a whole does not parse: the borders that an error-tolerant
+    parser then guesses are not to be trusted.
+    """
+    source = text.encode("utf-8")
+    root = parser_for(language).parse(source).root_node
+    if root.has_error:
+        raise ParseError(f"line {_first_error(root).start_point.row + 1} is not valid {language}")
+    return list(_walk(root, source, LANGUAGES[language], limits))
+
+
+def _walk(
+    root: Node, source: bytes, spec: LanguageSpec, limits: CorpusConfig
+) -> Iterator[Definition]:
+    fixed_lines = _fixed_lines(root, spec)
+    stack: list[tuple[Node, str]] = [(root, "")]  # not recursive: input may be nested deeply
+    while stack:
+        node, outer = stack.pop()
+        field = spec.wrappers.get(node.type)
+        inner = node.child_by_field_name(field) if field else node
+        if inner is not None and inner.type in spec.definitions:
+            definition = _define(node, inner, outer, source, spec, fixed_lines, limits)
+            yield definition
+            is_long_class = (
+                definition.kind == "class" and definition.reason is RejectReason.TOO_LONG
+            )
+            body = inner.child_by_field_name("body") if is_long_class else None
+            if body is not None:
+                stack.append((body, f"{definition.name}."))
+        elif node.type in spec.containers:
+            stack.extend((child, outer) for child in reversed(node.named_children))
+
+
+def _define(
+    node: Node,
+    inner: Node,
+    outer: str,
+    source: bytes,
+    spec: LanguageSpec,
+    fixed_lines: set[int],
+    limits: CorpusConfig,
+) -> Definition:
+    raw = source[node.start_byte : node.end_byte].rstrip()
+    first_row = node.start_point.row
+    end_line = first_row + 1 + raw.count(b"\n")
+    indent = source[node.start_byte - node.start_point.column : node.start_byte]
+    code = _dedent(raw, indent, first_row, fixed_lines).decode("utf-8")
+    name_node = inner.child_by_field_name("name")
+    name = name_node.text.decode("utf-8") if name_node and name_node.text else "?"
+    reason, detail = _over_limits(code, end_line - first_row, limits)
+    if reason is None and indent and _parse_fails(code, spec.name):
+        reason = RejectReason.PARSE_ERROR
+        detail = "does not parse once its indentation is removed"
+    return Definition(
+        kind=spec.definitions[inner.type],
+        name=outer + name,
+        start_line=first_row + 1,
+        end_line=end_line,
+        span=(node.start_byte, node.start_byte + len(raw)),
+        code=code,
+        reason=reason,
+        detail=detail,
+    )
+
+
+def _over_limits(
+    code: str, num_lines: int, limits: CorpusConfig
+) -> tuple[RejectReason | None, str]:
+    if num_lines < limits.min_lines:
+        return RejectReason.TOO_SHORT, f"{num_lines} lines, min_lines={limits.min_lines}"
+    if num_lines > limits.max_lines:
+        return RejectReason.TOO_LONG, f"{num_lines} lines, max_lines={limits.max_lines}"
+    if len(code) > limits.max_chars:
+        return RejectReason.TOO_LONG, f"{len(code)} characters, max_chars={limits.max_chars}"
+    return None, ""
+
+
+def _dedent(raw: bytes, indent: bytes, first_row: int, fixed_lines: set[int]) -> bytes:
+    """`raw` without `indent` before each line that has it and does not start inside a literal."""
+    if not indent or indent.strip():
+        return raw
+    lines = raw.split(b"\n")
+    for i in range(1, len(lines)):
+        if first_row + i not in fixed_lines:
+            lines[i] = lines[i].removeprefix(indent) if lines[i].strip() else b""
+    return b"\n".join(lines)
+
+
+def _fixed_lines(root: Node, spec: LanguageSpec) -> set[int]:
+    """Rows (0-based) whose first character lies inside a literal that must keep its text."""
+    captures = QueryCursor(fixed_text_query(spec.name)).captures(root)
+    free = {node.id for node in captures.get("free", [])}
+    rows: set[int] = set()
+    for node in captures.get("text", []):
+        if node.id not in free:
+            rows.update(range(node.start_point.row + 1, node.end_point.row + 1))
+    return rows
+
+
+def _parse_fails(code: str, language: str) -> bool:
+    return parser_for(language).parse(code.encode("utf-8")).root_node.has_error
+
+
+def _first_error(root: Node) -> Node:
+    node = root
+    while not (node.is_error or node.is_missing):
+        bad = next((child for child in node.children if child.has_error), None)
+        if bad is None:
+            break
+        node = bad
+    return node
