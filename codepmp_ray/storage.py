@@ -79,8 +79,12 @@ class LocalStore:
         self.put(name, sink.getvalue().to_pybytes())
 
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        """The Parquet file at `name`; only `columns` are read from disk when they are given."""
         try:
-            return pq.read_table(pa.BufferReader(self.read_bytes(name)), columns=columns)
+            with pq.ParquetFile(self.path(name)) as file:
+                return file.read(columns)
+        except FileNotFoundError as error:
+            raise StorageError(f"Cannot read {self.path(name)}: no such file.") from error
         except (pa.ArrowException, OSError) as error:  # pyarrow reports damage as either
             raise StorageError(
                 f"{self.path(name)} is not a readable Parquet file ({error}).",
