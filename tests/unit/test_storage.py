@@ -28,6 +28,16 @@ def test_put_replaces_and_put_exclusive_does_not(tmp_path: Path) -> None:
     assert _files(tmp_path) == ["a/b.json", "a/c.json"]
 
 
+def test_a_reader_of_the_old_file_keeps_the_old_file(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    store.put("a.json", b"old" * 100_000)
+    with open(tmp_path / "a.json", "rb") as reader:
+        start = reader.read(3)
+        store.put("a.json", b"new" * 100_000)
+        assert start + reader.read() == b"old" * 100_000
+    assert store.read_bytes("a.json") == b"new" * 100_000
+
+
 def test_of_many_racing_creators_one_wins_and_its_bytes_stay(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     gate = threading.Barrier(8)

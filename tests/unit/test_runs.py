@@ -1,0 +1,183 @@
+"""Run directories: fingerprints, completion, and what the manifest says."""
+
+from __future__ import annotations
+
+import json
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from codepmp_ray import runs
+from codepmp_ray.config.base import Section
+from codepmp_ray.config.recipe import Recipe
+from codepmp_ray.errors import InputError
+from codepmp_ray.runs import STAGE_JOBS, open_stage, run_manifest, stage_fingerprints
+
+Keys = tuple[str, ...]
+
+
+def _leaves(
+    section: Section, prefix: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], bool]]:
+    """(path, is operational) of every field that is not a section."""
+    for name, info in type(section).model_fields.items():
+        value = getattr(section, name)
+        if isinstance(value, Section):
+            yield from _leaves(value, (*prefix, name))
+        elif len(typing.get_args(info.annotation)) != 1:  # a Literal of one value cannot change
+            extra = info.json_schema_extra
+            yield (*prefix, name), bool(isinstance(extra, dict) and extra.get("operational"))
+
+
+def _other_values(section: Section, name: str) -> list[Any]:
+    """Values that differ from the present one; at least one of them is a legal one."""
+    value, annotation = getattr(section, name), type(section).model_fields[name].annotation
+    choices = [a for a in typing.get_args(annotation) if isinstance(a, str)]
+    match value:
+        case bool():
+            return [not value]
+        case int() | float():
+            return [value + 1, value - 1, value * 0.9, 0.05, value * 2]
+        case str():
+            return [c for c in choices if c != value] + [value + "x"]
+        case tuple():
+            return [(*value, "x")]
+        case dict():
+            return [{**value, "seed": 1}]
+        case _:
+            return [True, 2, "http://x", "x"]
+
+
+def _changed(recipe: Recipe, path: Keys, value: Any) -> Recipe:
+    data = recipe.model_dump()
+    node = data
+    for part in path[:-1]:
+        node = node[part]
+    node[path[-1]] = value
+    return Recipe.model_validate(data)
+
+
+def _variant(recipe: Recipe, path: Keys) -> Recipe:
+    section: Any = recipe
+    for part in path[:-1]:
+        section = getattr(section, part)
+    for value in _other_values(section, path[-1]):
+        try:
+            return _changed(recipe, path, value)
+        except ValidationError:
+            continue
+    raise AssertionError(f"no legal other value found for {'.'.join(path)}")
+
+
+# A base in which every field may be changed by itself.
+_BASE = Recipe.model_validate(
+    {
+        "corpus": {"source": {"kind": "folder", "path": "x"}},
+        "engines": {"strong": {"max_actors": 9}, "weak": {"max_actors": 9}},
+    }
+)
+
+
+_LEAVES = {".".join(path): (path, operational) for path, operational in _leaves(_BASE)}
+
+
+@pytest.mark.parametrize(("path", "operational"), list(_LEAVES.values()), ids=list(_LEAVES))
+def test_result_settings_change_a_fingerprint_and_operational_ones_none(
+    path: Keys, operational: bool
+) -> None:
+    before = stage_fingerprints(_BASE)
+    after = stage_fingerprints(_variant(_BASE, path))
+    assert (before == after) == operational
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "stale"),
+    [
+        ("corpus.min_lines", 5, "corpus synthesis pretraining finetuning evaluation"),
+        ("engines.weak.dtype", "float32", "synthesis pretraining finetuning evaluation"),
+        ("synthesis.clip_fraction", 0.2, "synthesis pretraining finetuning evaluation"),
+        ("pretraining.seed", 1, "pretraining finetuning evaluation"),
+        ("candidates.split_seed", 1, "candidates grades finetuning evaluation"),
+        ("evaluation.sandbox.memory_mb", 256, "grades finetuning evaluation"),
+        ("finetuning.seed", 1, "finetuning evaluation"),
+        ("serving.dtype", "bfloat16", "evaluation"),
+        ("evaluation.confidence", 0.9, "evaluation"),
+    ],
+)
+def test_a_change_makes_its_own_stage_and_those_after_it_stale(
+    path: str, value: Any, stale: str
+) -> None:
+    before = stage_fingerprints(_BASE)
+    after = stage_fingerprints(_changed(_BASE, tuple(path.split(".")), value))
+    assert [name for name in before if before[name] != after[name]] == sorted(
+        stale.split(), key=list(before).index
+    )
+
+
+def test_the_standard_library_of_another_interpreter_is_another_corpus(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stdlib = Recipe()
+    before = stage_fingerprints(stdlib), stage_fingerprints(_BASE)
+    monkeypatch.setattr(runs.platform, "python_version", lambda: "3.99.0")
+    assert stage_fingerprints(stdlib)["corpus"] != before[0]["corpus"]
+    assert stage_fingerprints(_BASE) == before[1]
+
+
+def test_every_stage_has_a_fingerprint_and_a_job() -> None:
+    assert list(stage_fingerprints(Recipe())) == list(STAGE_JOBS)
+
+
+def _recipe(tmp_path: Path) -> Recipe:
+    return Recipe(run_dir=str(tmp_path / "run"))
+
+
+def test_opening_a_stage_creates_nothing(tmp_path: Path) -> None:
+    stage = open_stage(_recipe(tmp_path), "corpus")
+    assert not stage.is_complete
+    assert list(tmp_path.iterdir()) == []
+    assert stage.path.name == f"corpus-{stage.fingerprint}"
+
+
+def test_a_stage_that_is_not_done_names_the_job_to_run(tmp_path: Path) -> None:
+    stage = open_stage(_recipe(tmp_path), "synthesis")
+    stage.start()
+    for ask in (stage.require, stage.summary):
+        with pytest.raises(InputError, match=r"'synthesis'.*python -m jobs\.synthesize"):
+            ask()
+
+
+def test_a_stage_is_completed_once(tmp_path: Path) -> None:
+    stage = open_stage(_recipe(tmp_path), "corpus")
+    stage.start()
+    stage.complete({"num_snippets": 3})
+    stage.complete({"num_snippets": 99})
+    again = open_stage(_recipe(tmp_path), "corpus").require()
+    assert again.summary()["num_snippets"] == 3
+    assert again.summary()["fingerprint"] == stage.fingerprint
+
+
+def test_the_manifest_tells_what_ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs.sys, "argv", ["some/folder/jobs/corpus.py", "corpus.min_lines=5"])
+    recipe = _recipe(tmp_path)
+    stage = open_stage(recipe, "corpus")
+    stage.start()
+    manifest = json.loads((stage.path / "manifest.json").read_text())
+    assert manifest["command"] == "corpus.py corpus.min_lines=5"
+    assert Recipe.model_validate(manifest["recipe"]) == recipe
+    assert manifest["fingerprints"] == stage_fingerprints(recipe)
+    assert manifest["versions"]["pyarrow"]
+    assert manifest["python"].startswith("3.")
+    assert set(run_manifest(recipe)) == set(manifest)
+
+
+def test_outside_a_checkout_there_is_no_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "__file__", str(tmp_path / "runs.py"))
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert runs.git_commit() is None
