@@ -1,0 +1,35 @@
+# Everything a newcomer needs: `make demo`, `make test`. Each target installs what it needs first.
+# All paths are relative, so the checkout may lie in a folder with a space in its name.
+PYTHON_BIN := .venv/bin/python
+CONFIG ?= jobs/recipes/laptop.yaml
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint typecheck format clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+setup: ## install everything into .venv (does nothing when it is up to date)
+	@./scripts/setup.sh
+
+demo: setup ## the whole main job on this machine; ARGS="section.key=value ..." overrides the recipe
+	@$(PYTHON_BIN) -m jobs.pipeline --config "$(CONFIG)" $(ARGS)
+
+test: setup ## all tests; ARGS="-k name" selects
+	@$(PYTHON_BIN) -m pytest -q tests $(ARGS)
+
+lint: setup ## style, formatting and the direction of imports
+	@$(PYTHON_BIN) -m ruff check .
+	@$(PYTHON_BIN) -m ruff format --check --quiet . || \
+		{ echo "lint: the files above are not formatted; run make format" >&2; exit 1; }
+	@.venv/bin/lint-imports --no-logo
+
+typecheck: setup ## static types
+	@.venv/bin/basedpyright --pythonpath $(PYTHON_BIN)
+
+format: setup ## rewrite the files as lint wants them
+	@$(PYTHON_BIN) -m ruff check --fix-only --quiet .
+	@$(PYTHON_BIN) -m ruff format --quiet .
+
+clean: ## remove .venv and caches; runs/ is kept
+	rm -rf .venv build .pytest_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
