@@ -1,0 +1,125 @@
+"""The production scorer: vLLM's pooling engine, one copy of the weights, prompts computed once.
+
+Every response is a request of its own that begins with the same ids; prefix caching finds the
+prompt's full blocks of `block_size` tokens in the cache. The pooled position is the last token by
+index, whatever its id is, and the reward is the head's output without an activation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import sys
+import uuid
+from typing import Any
+
+from codepmp_ray.cluster.vllm_env import apply, cpu_engine_environment, is_cpu_build
+from codepmp_ray.config.evaluation import ServingConfig
+from codepmp_ray.errors import EngineError, ModelError
+from codepmp_ray.scoring.protocol import Scores
+
+
+class VLLMScorer:
+    """A Scorer. When the engine's process dies, so does this one: Ray Serve starts another."""
+
+    def __init__(self, model_path: str, config: ServingConfig, num_gpus: float = 0.0) -> None:
+        # Before vllm is imported: parts of it read the environment at import.
+        apply(cpu_engine_environment(None, config.kv_cache_gb))
+        from vllm import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        self.max_model_len = config.max_model_len
+        on_cpu = is_cpu_build()
+        arguments: dict[str, Any] = {
+            "runner": "pooling",
+            "dtype": config.dtype,
+            "max_model_len": config.max_model_len,
+            "block_size": block_size(config.block_size, on_cpu),
+            "enable_prefix_caching": True,
+            "tensor_parallel_size": max(1, int(num_gpus)),
+            # Compilation costs minutes on CPU and gains little for prefill-only work.
+            "enforce_eager": on_cpu,
+            "skip_tokenizer_init": True,  # it is fed with ids
+            "enable_log_requests": False,
+            "disable_log_stats": True,
+        }
+        try:
+            self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(model=model_path, **arguments))
+        except (OSError, ValueError, TypeError, RuntimeError) as error:
+            raise ModelError(
+                f"vLLM cannot serve the model in {model_path}: {_first_line(error)}.",
+                "Check serving.dtype, max_model_len, block_size and kv_cache_gb.",
+            ) from error
+
+    async def score_ids(self, prompt_ids: list[int], responses: list[list[int]]) -> Scores:
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(self._score_row(prompt_ids + response))
+                    for response in responses
+                ]
+        except BaseExceptionGroup as failures:
+            raise _first_failure(failures) from failures
+        outputs = [task.result() for task in tasks]
+        # A response seen before is cached too; only the prompt's share is reported.
+        cached = sum(min(num_cached, len(prompt_ids)) for _, num_cached in outputs)
+        return Scores([reward for reward, _ in outputs], cached)
+
+    async def check_health(self) -> None:
+        """Raises (and leaves the process) when the engine is gone."""
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        try:
+            await self._engine.check_health()
+        except EngineDeadError as error:
+            _die(error)
+
+    def shutdown(self) -> None:
+        """End the engine's processes."""
+        self._engine.shutdown()
+
+    async def _score_row(self, ids: list[int]) -> tuple[float, int]:
+        from vllm import PoolingParams
+        from vllm.inputs import TokensPrompt
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        params = PoolingParams(task="classify", use_activation=False)
+        prompt = TokensPrompt(prompt_token_ids=ids)
+        try:
+            async for output in self._engine.encode(prompt, params, uuid.uuid4().hex):
+                return float(output.outputs.data.item()), output.num_cached_tokens or 0
+        except EngineDeadError as error:
+            _die(error)
+        except ValueError as error:
+            raise EngineError(f"vLLM refused a row: {_first_line(error)}.") from error
+        raise EngineError("vLLM ended a row without a score.")
+
+
+def block_size(wanted: int, on_cpu: bool) -> int:
+    """Tokens of one cache block: what can be shared is whole blocks of a prompt.
+
+    The CPU attention kernel takes multiples of 32 only and fails at start-up otherwise.
+    """
+    return math.ceil(wanted / 32) * 32 if on_cpu else wanted
+
+
+def _first_failure(failures: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first error of a group; the others are those of rows cancelled with it or like it."""
+    first = failures.exceptions[0]
+    if isinstance(first, BaseExceptionGroup):
+        return _first_failure(first)
+    if isinstance(first, EngineError):
+        return first
+    return EngineError(f"Scoring failed: {type(first).__name__}: {_first_line(first)}.")
+
+
+def _die(error: Exception) -> None:
+    print(f"The scoring engine died ({_first_line(error)}); leaving too.", file=sys.stderr)
+    sys.stderr.flush()
+    os._exit(1)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

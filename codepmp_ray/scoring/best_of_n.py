@@ -1,0 +1,153 @@
+"""Best-of-N: one prompt, many candidates, one raw reward for each.
+
+`plan_request` turns text into ids (pure, CPU), a Scorer turns ids into rewards, `rank` turns
+rewards into the answer. `best_of_n` is the three in a row; a server that weighs requests by their
+tokens looks at the plan in between.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from codepmp_ray.errors import EngineError, InputError
+from codepmp_ray.preference.tokenization import EncodedResponse, Encoder, Message
+from codepmp_ray.scoring.protocol import Scorer, Scores
+
+
+@dataclass(frozen=True)
+class RequestPlan:
+    """What one request asks the scorer to compute.
+
+    Attributes:
+        responses: distinct candidates in the order of their first appearance.
+        response_of: for each candidate, its position in `responses`.
+    """
+
+    prompt_ids: list[int]
+    responses: list[EncodedResponse]
+    response_of: list[int]
+
+    @property
+    def response_ids(self) -> list[list[int]]:
+        return [response.ids for response in self.responses]
+
+    @property
+    def num_response_tokens(self) -> int:
+        """Tokens of the distinct candidates: what is computed, duplicates left out."""
+        return sum(len(response.ids) for response in self.responses)
+
+
+@dataclass(frozen=True)
+class ScoredCandidate:
+    """One candidate's place.
+
+    Attributes:
+        rank: 1 is the best; of equal scores the one with the lower index comes first.
+        num_tokens: response tokens that were scored, EOS included.
+        truncated: the response was cut to fit the model, so its score is that of its beginning.
+        duplicate_of: index of the first candidate with the same text, None for a first appearance.
+    """
+
+    index: int
+    score: float
+    rank: int
+    num_tokens: int
+    truncated: bool
+    duplicate_of: int | None
+
+
+@dataclass(frozen=True)
+class BestOfN:
+    """Result of one request; `candidates` are in the order in which they came."""
+
+    best_index: int
+    candidates: list[ScoredCandidate]
+    num_prompt_tokens: int
+    num_response_tokens: int
+    num_cached_prompt_tokens: int
+
+
+async def best_of_n(
+    encoder: Encoder, scorer: Scorer, prompt: str | Sequence[Message], candidates: Sequence[str]
+) -> BestOfN:
+    """Score `candidates` as answers to `prompt`.
+
+    Raises InputError for a prompt that does not fit the model, EngineError when scoring fails.
+    """
+    plan = plan_request(encoder, scorer.max_model_len, prompt, candidates)
+    return rank(plan, await scorer.score_ids(plan.prompt_ids, plan.response_ids))
+
+
+def plan_request(
+    encoder: Encoder,
+    max_model_len: int,
+    prompt: str | Sequence[Message],
+    candidates: Sequence[str],
+) -> RequestPlan:
+    """Ids of the prompt (made once) and of each distinct candidate, cut to fit `max_model_len`."""
+    if not candidates:
+        raise InputError("There are no candidates.", "Send at least one.")
+    prompt_ids = encoder.prompt_ids(prompt)
+    room = max_model_len - len(prompt_ids)
+    if room < 1:
+        raise InputError(
+            f"The prompt has {len(prompt_ids)} tokens and leaves no room for a response within "
+            f"max_model_len={max_model_len}.",
+            "Shorten the prompt or raise serving.max_model_len.",
+        )
+    responses: list[EncodedResponse] = []
+    position: dict[str, int] = {}
+    response_of: list[int] = []
+    for text in candidates:
+        if text not in position:
+            position[text] = len(responses)
+            responses.append(encoder.response(text, max_tokens=room))
+        response_of.append(position[text])
+    if not prompt_ids and any(not response.ids for response in responses):
+        raise InputError("The prompt and a candidate are both empty: there is no token to score.")
+    return RequestPlan(prompt_ids, responses, response_of)
+
+
+def rank(plan: RequestPlan, scores: Scores) -> BestOfN:
+    """Give each candidate the reward of its text, and its place.
+
+    Raises EngineError unless there is one finite reward per distinct candidate.
+    """
+    rewards = scores.rewards
+    if len(rewards) != len(plan.responses):
+        raise EngineError(
+            f"The scorer gave {len(rewards)} rewards for {len(plan.responses)} responses."
+        )
+    bad = [reward for reward in rewards if not math.isfinite(reward)]
+    if bad:
+        raise EngineError(
+            f"{len(bad)} of {len(rewards)} rewards are not finite (first: {bad[0]}).",
+            "The model's weights or its number format are damaged; try serving.dtype=float32.",
+        )
+    by_candidate = [rewards[response] for response in plan.response_of]
+    # Python's sort is stable: equal scores keep the order of their indices.
+    order = sorted(range(len(by_candidate)), key=lambda index: -by_candidate[index])
+    place = {index: rank for rank, index in enumerate(order, start=1)}
+    first_of: dict[int, int] = {}
+    scored = []
+    for index, position in enumerate(plan.response_of):
+        first = first_of.setdefault(position, index)
+        scored.append(
+            ScoredCandidate(
+                index=index,
+                score=by_candidate[index],
+                rank=place[index],
+                num_tokens=len(plan.responses[position].ids),
+                truncated=plan.responses[position].truncated,
+                duplicate_of=None if first == index else first,
+            )
+        )
+    return BestOfN(
+        best_index=order[0],
+        candidates=scored,
+        num_prompt_tokens=len(plan.prompt_ids),
+        num_response_tokens=plan.num_response_tokens,
+        num_cached_prompt_tokens=scores.num_cached_prompt_tokens,
+    )

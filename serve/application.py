@@ -1,0 +1,131 @@
+"""The Serve application of a recipe's `serving` section, and what is refused before it starts."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from ray import serve
+
+from codepmp_ray.cluster.preflight import num_gpus_in_cluster, require_resources
+from codepmp_ray.config.evaluation import ServingConfig
+from codepmp_ray.errors import ConfigError, InputError
+from codepmp_ray.preference.tokenization import TEMPLATE_FILE
+from serve.app import ServiceSettings
+from serve.auth import digest_of, key_from_environment
+from serve.deployments import Ingress, ScorerReplica
+
+SCORER_NAME = "ScorerReplica"
+DEFAULT_KEY_VARIABLE = "CODEPMP_API_KEY"
+# Requests that wait at the ingress for their body or their refusal, beyond those being scored.
+_INGRESS_SLACK = 256
+
+
+def build_application(
+    config: ServingConfig, model_path: Path, api_key_sha256: Sequence[str]
+) -> serve.Application:
+    """The bound application; nothing is started. `model_path` is a folder every node can read."""
+    require_model(config, model_path)
+    num_gpus = gpus_per_replica(config)
+    require_capacity(config, num_gpus)
+    settings = ServiceSettings(
+        model_name=served_name(config, model_path),
+        api_key_sha256=tuple(api_key_sha256),
+        max_candidates=config.max_candidates,
+        max_body_bytes=config.max_body_bytes,
+        max_concurrent_requests=config.max_concurrent_requests,
+    )
+    scorer = serve.deployment(
+        name=SCORER_NAME,
+        num_replicas=config.num_replicas,
+        ray_actor_options={"num_cpus": config.num_cpus, "num_gpus": num_gpus},
+        max_ongoing_requests=config.max_concurrent_requests,
+        # A model that cannot be loaded is reported, not tried twenty times.
+        max_constructor_retry_count=1,
+        health_check_period_s=5,
+        graceful_shutdown_timeout_s=20,
+    )(ScorerReplica)
+    ingress = serve.deployment(
+        name="Ingress",
+        ray_actor_options={"num_cpus": 0},
+        max_ongoing_requests=config.max_concurrent_requests + _INGRESS_SLACK,
+        graceful_shutdown_timeout_s=20,
+    )(Ingress)
+    replica = scorer.bind(str(model_path), config.model_dump(mode="json"), num_gpus)
+    return ingress.bind(settings.model_dump(mode="json"), replica)
+
+
+def build_app(args: dict[str, Any]) -> serve.Application:
+    """Builder for `serve run` and `serve deploy` (serve/config.yaml).
+
+    `args` are the keys of a recipe's serving section, with model_path given, and optionally
+    `api_key_sha256`: digests of the accepted keys. Without it $CODEPMP_API_KEY is the one key.
+    Host, port and TLS belong to Serve's own http_options there.
+    """
+    fields = dict(args)
+    digests = fields.pop("api_key_sha256", None) or []
+    if not digests:
+        key = key_from_environment(os.environ, DEFAULT_KEY_VARIABLE)
+        digests = [digest_of(key)] if key else []
+    try:
+        config = ServingConfig.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"]) or "args"
+        raise ConfigError(f"serve args: {name}: {first['msg']}.") from error
+    if not digests:
+        raise ConfigError(
+            "The service has no API key.", "Set CODEPMP_API_KEY or api_key_sha256 in the args."
+        )
+    if not config.model_path:
+        raise ConfigError("serve args: model_path is missing.", "Name an exported model's folder.")
+    return build_application(config, Path(config.model_path).absolute(), digests)
+
+
+def served_name(config: ServingConfig, model_path: Path) -> str:
+    """The configured name, or that of the folder (of the stage's folder for <stage>/model)."""
+    if config.served_model_name:
+        return config.served_model_name
+    return model_path.parent.name if model_path.name == "model" else model_path.name
+
+
+def require_model(config: ServingConfig, model_path: Path) -> None:
+    """Refuse a folder that is no export, and a context longer than the model was made for."""
+    for name in ("config.json", TEMPLATE_FILE):
+        if not (model_path / name).is_file():
+            raise InputError(
+                f"{model_path} is not an exported reward model: it has no {name}.",
+                "Run python -m jobs.finetune, or set serving.model_path to an exported model.",
+            )
+    try:
+        facts = json.loads((model_path / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{model_path / 'config.json'} cannot be read: {error}.") from error
+    longest = facts.get("max_position_embeddings")
+    if isinstance(longest, int) and config.max_model_len > longest:
+        raise ConfigError(
+            f"serving.max_model_len={config.max_model_len} exceeds the {longest} positions of the "
+            f"model in {model_path}.",
+            f"Set serving.max_model_len={longest} or less.",
+        )
+
+
+def gpus_per_replica(config: ServingConfig) -> float:
+    """As configured, or one where the cluster has any."""
+    if config.num_gpus is not None:
+        return config.num_gpus
+    return 1.0 if num_gpus_in_cluster() else 0.0
+
+
+def require_capacity(config: ServingConfig, num_gpus: float) -> None:
+    """Refuse replicas that the cluster can never hold: Serve would wait for them forever."""
+    require_resources(
+        f"Scoring with serving.num_replicas={config.num_replicas} x "
+        f"(num_cpus={config.num_cpus:g}, num_gpus={num_gpus:g})",
+        {"CPU": config.num_replicas * config.num_cpus, "GPU": config.num_replicas * num_gpus},
+        "Lower serving.num_replicas, serving.num_cpus or serving.num_gpus.",
+    )

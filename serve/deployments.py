@@ -1,0 +1,124 @@
+"""The two Ray Serve deployments: a light HTTP ingress, and replicas that hold a model each.
+
+    client -> Serve proxy -> Ingress (keys, limits, errors; no model) -> ScorerReplica x N
+
+Tokenising, scoring and ranking happen in the replica, so one request is one hop and what crosses it
+is text in, a small result out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from ray import serve
+from ray.exceptions import RayActorError
+from ray.serve.exceptions import (
+    BackPressureError,
+    DeploymentUnavailableError,
+    RequestCancelledError,
+)
+from ray.serve.handle import DeploymentHandle
+
+from codepmp_ray.config.evaluation import ServingConfig
+from codepmp_ray.errors import InputError
+from codepmp_ray.preference.tokenization import Encoder
+from codepmp_ray.scoring.best_of_n import BestOfN, plan_request, rank
+from codepmp_ray.scoring.protocol import Scorer
+from serve.app import ServiceSettings, create_app
+from serve.errors import Unavailable
+
+_READY_TIMEOUT_S = 5.0
+# Failures that a replica which is starting, restarting or gone causes.
+_GONE = (RayActorError, BackPressureError, DeploymentUnavailableError, RequestCancelledError)
+
+
+class ScorerReplica:
+    """One copy of the model: encoder and scorer."""
+
+    def __init__(self, model_path: str, config: dict[str, Any], num_gpus: float) -> None:
+        self._scorer = make_scorer(model_path, ServingConfig.model_validate(config), num_gpus)
+        self._encoder = Encoder.load(model_path)
+        # One thread: a long text must not hold up the event loop, and the tokenizer is not shared.
+        self._tokenizing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenizing")
+
+    async def best_of_n(
+        self, prompt: str | list[dict[str, str]], candidates: list[str]
+    ) -> BestOfN | InputError:
+        """An InputError is returned, not raised: Serve logs what is raised, with its text."""
+        loop = asyncio.get_running_loop()
+        try:
+            plan = await loop.run_in_executor(
+                self._tokenizing,
+                plan_request,
+                self._encoder,
+                self._scorer.max_model_len,
+                prompt,
+                candidates,
+            )
+        except InputError as error:
+            return error
+        return rank(plan, await self._scorer.score_ids(plan.prompt_ids, plan.response_ids))
+
+    async def check_ready(self) -> None:
+        await self.check_health()
+
+    async def check_health(self) -> None:
+        """Called by Serve too, which replaces a replica that fails here."""
+        check = getattr(self._scorer, "check_health", None)
+        if check is not None:
+            await check()
+
+    def __del__(self) -> None:
+        # Called by Serve when the replica is stopped. A failed __init__ leaves no scorer.
+        shutdown = getattr(getattr(self, "_scorer", None), "shutdown", None)
+        if shutdown is not None:
+            shutdown()
+
+
+@serve.ingress()
+class Ingress:
+    """The HTTP side. Serve calls `__serve_build_asgi_app__` once, in the replica."""
+
+    def __init__(self, settings: dict[str, Any], scorer: DeploymentHandle) -> None:
+        self._settings = ServiceSettings.model_validate(settings)
+        self._backend = HandleBackend(scorer)
+
+    def __serve_build_asgi_app__(self) -> Any:
+        return create_app(self._settings, self._backend)
+
+
+class HandleBackend:
+    """A Backend over the scorer's deployment handle."""
+
+    def __init__(self, scorer: DeploymentHandle) -> None:
+        self._scorer = scorer
+
+    async def best_of_n(self, prompt: str | list[dict[str, str]], candidates: list[str]) -> BestOfN:
+        try:
+            outcome = await self._scorer.best_of_n.remote(prompt, candidates)
+        except _GONE as error:
+            raise Unavailable from error
+        if isinstance(outcome, InputError):
+            raise outcome
+        return outcome
+
+    async def check_ready(self) -> None:
+        try:
+            async with asyncio.timeout(_READY_TIMEOUT_S):
+                await self._scorer.check_ready.remote()
+        except (TimeoutError, *_GONE) as error:
+            raise Unavailable from error
+
+
+def make_scorer(model_path: str, config: ServingConfig, num_gpus: float) -> Scorer:
+    """The engine of `config`; loading the model takes its time here."""
+    if config.engine == "vllm":
+        from codepmp_ray.cluster.vllm_scorer import VLLMScorer
+
+        return VLLMScorer(model_path, config, num_gpus)
+    from codepmp_ray.scoring.torch_scorer import TorchScorer
+
+    device = "cuda" if num_gpus else "cpu"
+    return TorchScorer.load(model_path, config.max_model_len, config.dtype, device)

@@ -1,0 +1,90 @@
+"""What stands before every route: the key, then the size and the pace of the body.
+
+Plain ASGI, so that a request without a key is refused before its body is read, and a body that is
+too large or too slow is refused while it comes in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serve.auth import KeyRing
+from serve.errors import ApiError
+
+# Answers without a key. Everything else needs one, unknown paths included.
+PUBLIC_PATHS = frozenset({"/health", "/ready"})
+
+
+class _Disconnected(Exception):
+    pass
+
+
+class Gate:
+    """ASGI middleware.
+
+    Args:
+        max_body_bytes: larger bodies get 413.
+        body_timeout_s: a body that takes longer to arrive gets 408.
+    """
+
+    def __init__(
+        self, app: ASGIApp, keys: KeyRing, max_body_bytes: int, body_timeout_s: float = 60.0
+    ) -> None:
+        self._app, self._keys = app, keys
+        self._max_body_bytes, self._body_timeout_s = max_body_bytes, body_timeout_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        try:
+            if scope["path"] not in PUBLIC_PATHS and not self._keys.accepts(scope["headers"]):
+                raise ApiError(401, "Send an API key as Authorization: Bearer KEY or x-api-key.")
+            body = await self._read(scope, receive)
+        except ApiError as error:
+            await error.response()(scope, receive, send)
+            return
+        except _Disconnected:
+            return
+        await self._app(scope, _replay(body, receive), send)
+
+    async def _read(self, scope: Scope, receive: Receive) -> bytes:
+        announced = dict(scope["headers"]).get(b"content-length", b"0")
+        if announced.isdigit() and int(announced[:20]) > self._max_body_bytes:
+            raise self._too_large()
+        chunks: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(self._body_timeout_s):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise _Disconnected
+                    chunks.append(message.get("body", b""))
+                    size += len(chunks[-1])
+                    if size > self._max_body_bytes:
+                        raise self._too_large()
+                    if not message.get("more_body", False):
+                        return b"".join(chunks)
+        except TimeoutError:
+            raise ApiError(
+                408, f"The body did not arrive within {self._body_timeout_s:g} s."
+            ) from None
+
+    def _too_large(self) -> ApiError:
+        return ApiError(413, f"The body exceeds max_body_bytes={self._max_body_bytes}.")
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """A `receive` that gives `body` once and then what the connection gives (its end)."""
+    first: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replayed() -> Message:
+        return first.pop() if first else await receive()
+
+    return replayed

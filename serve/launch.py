@@ -1,0 +1,187 @@
+"""Start the service for the time of a `with` block, and leave nothing behind.
+
+Serve's own routes /-/healthz and /-/routes answer on the same port without a key. They say that
+the proxy lives and that an application is mounted at /, and nothing about models or requests.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import ray
+from ray import serve
+
+from codepmp_ray.cluster.connect import connect
+from codepmp_ray.config.recipe import Recipe
+from codepmp_ray.errors import ModelError, ResourceError
+from codepmp_ray.progress import Progress
+from serve.application import SCORER_NAME, build_app, build_application, served_name
+from serve.auth import digest_of, generate_key, key_from_environment
+
+__all__ = ["ServiceHandle", "build_app", "running_service"]
+
+_APP_PREFIX = "codepmp-job-"
+_PORT_RELEASE_TIMEOUT_S = 15.0
+_ANSWER_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True)
+class ServiceHandle:
+    """A running service. `key_was_made` is False when the key came from the environment."""
+
+    url: str
+    api_key: str = field(repr=False)
+    model_name: str
+    key_was_made: bool
+
+
+@contextmanager
+def running_service(recipe: Recipe, model_path: str | Path) -> Iterator[ServiceHandle]:
+    """The scoring service of `recipe.serving` on the exported model in `model_path`.
+
+    Ready when the block begins, stopped and its port free when it ends. Serve's HTTP address is a
+    property of the whole cluster, so a cluster on which Serve already runs something is refused.
+    """
+    config, folder = recipe.serving, Path(model_path).absolute()
+    given = key_from_environment(os.environ, recipe.evaluation.api_key_env)
+    key = given or generate_key()
+    with connect():
+        application = build_application(config, folder, [digest_of(key)])
+        _clear_serve()
+        port = free_port(config.host, config.port)
+        name = f"{_APP_PREFIX}{ray.get_runtime_context().get_job_id()}"
+        try:
+            with Progress("scoring service", config.num_replicas, "replicas ready") as progress:
+                serve.start(
+                    proxy_location="HeadOnly",
+                    http_options={"host": config.host, "port": port},
+                    logging_config={"log_level": "WARNING", "enable_access_log": False},
+                )
+                serve.run_many(
+                    [serve.RunTarget(application, name, route_prefix="/")],
+                    wait_for_applications_running=False,
+                )
+                _wait_until_running(name, folder, progress)
+                url = f"http://{_reachable(config.host)}:{port}"
+                _wait_until_ready(url)
+                progress.update(config.num_replicas)
+            yield ServiceHandle(url, key, served_name(config, folder), key_was_made=given is None)
+        finally:
+            serve.shutdown()
+            _wait_until_released(config.host, port)
+
+
+def free_port(host: str, port: int) -> int:
+    """`port` if nothing listens on it, any free one for 0. Raises ResourceError otherwise.
+
+    Serve opens its socket with SO_REUSEPORT, which would share the port of another Serve and
+    receive every other request; so this looks first, without it.
+    """
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        # As servers do: connections of a service that has ended do not count.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ResourceError(
+                f"serving.port={port} on {host} cannot be opened ({error.strerror}).",
+                "Choose another one (serving.port=...), or 0 for any free port.",
+            ) from error
+        return int(probe.getsockname()[1])
+
+
+def _clear_serve() -> None:
+    """Shut down what killed jobs left of Serve. Raises ResourceError when it serves others."""
+    from ray._private.state import state
+
+    found = serve.status()
+    alive = {str(job["JobID"]) for job in state.job_table() if not job["IsDead"]}
+    others = [
+        name
+        for name in found.applications
+        if not name.startswith(_APP_PREFIX) or name.removeprefix(_APP_PREFIX) in alive
+    ]
+    if others:
+        raise ResourceError(
+            f"Ray Serve already runs {', '.join(sorted(others))} on this cluster.",
+            "Set evaluation.endpoint to a running service, or stop it (serve shutdown).",
+        )
+    if found.applications or found.proxies:
+        serve.shutdown()
+
+
+def _wait_until_running(name: str, folder: Path, progress: Progress) -> None:
+    """Until every replica has loaded its model. Raises ModelError when one cannot."""
+    while True:
+        app = serve.status().applications.get(name)
+        status = app.status if app else "NOT_STARTED"
+        if app is not None and status in ("DEPLOY_FAILED", "UNHEALTHY"):
+            details = [app.message, *(item.message for item in app.deployments.values())]
+            raise ModelError(
+                f"The scoring service cannot start with the model in {folder}: "
+                f"{_cause(' '.join(details))}",
+                "serving.engine=torch is the plain fallback; the replica's log has the details.",
+            )
+        scorer = app.deployments.get(SCORER_NAME) if app else None
+        states = scorer.replica_states.items() if scorer else ()
+        num_running = sum(count for state, count in states if state == "RUNNING")
+        if status == "RUNNING":
+            return
+        progress.update(num_running, note=_wait_note(num_running))
+        time.sleep(0.5)
+
+
+def _wait_note(num_running: int) -> str:
+    free = ray.available_resources()
+    return f"loading the model ({free.get('CPU', 0.0):g} CPUs free)" if not num_running else ""
+
+
+def _cause(message: str) -> str:
+    """The last line of a traceback inside Serve's message: the error itself."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    raised = [line for line in lines if "Error" in line and not line.startswith("File ")]
+    return (raised or lines or ["no reason given"])[-1][:500]
+
+
+def _wait_until_ready(url: str) -> None:
+    give_up_s = time.monotonic() + _ANSWER_TIMEOUT_S
+    reason = "no answer"
+    while time.monotonic() < give_up_s:
+        try:
+            with urllib.request.urlopen(f"{url}/ready", timeout=10) as answer:
+                if json.load(answer).get("status") == "ready":
+                    return
+        except (OSError, ValueError, urllib.error.URLError) as error:
+            reason = str(error)
+        time.sleep(0.2)
+    raise ResourceError(
+        f"The service is deployed, but {url}/ready is not good after {_ANSWER_TIMEOUT_S:g} s "
+        f"({reason}).",
+        "Run the job on the cluster's head node, where the service listens.",
+    )
+
+
+def _wait_until_released(host: str, port: int) -> None:
+    give_up_s = time.monotonic() + _PORT_RELEASE_TIMEOUT_S
+    while time.monotonic() < give_up_s:
+        try:
+            free_port(host, port)
+            return
+        except ResourceError:
+            time.sleep(0.1)
+
+
+def _reachable(host: str) -> str:
+    """The address to call for an address to listen on."""
+    if host in ("0.0.0.0", "::"):
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,122 @@
+"""Requests and responses of the HTTP interface.
+
+Requests are strict: no coercion, unknown fields refused. Strings that are not Unicode text (lone
+surrogates) are refused by pydantic's own string check.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from codepmp_ray.scoring.best_of_n import BestOfN
+
+MAX_CANDIDATES = 256
+_MAX_MESSAGES = 256
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class ChatMessage(_Request):
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str
+
+
+class BonRequest(_Request):
+    """One prompt and the candidates to choose from; `prompt` and `messages` exclude each other."""
+
+    model: str | None = Field(None, description="Name of the served model; null takes it as it is.")
+    prompt: Annotated[str, Field(min_length=1)] | None = Field(
+        None, description="Put into the model's own prompt template as one user message."
+    )
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=_MAX_MESSAGES)] | None = (
+        Field(None, description="Rendered with the chat template saved beside the weights.")
+    )
+    candidates: list[str] = Field(min_length=1, max_length=MAX_CANDIDATES)
+    top_n: int | None = Field(None, ge=1, le=MAX_CANDIDATES, description="Return the best n only.")
+
+    @model_validator(mode="after")
+    def _one_prompt(self) -> BonRequest:
+        if (self.prompt is None) == (self.messages is None):
+            raise ValueError("send exactly one of prompt and messages")
+        return self
+
+    def prompt_or_messages(self) -> str | list[dict[str, str]]:
+        if self.prompt is not None:
+            return self.prompt
+        return [message.model_dump() for message in self.messages or []]
+
+
+class BonCandidate(BaseModel):
+    index: int = Field(description="Position in the request's candidates.")
+    score: float = Field(description="Raw reward; compare it under one prompt only.")
+    rank: int = Field(description="1 is the best; of equal scores the lower index comes first.")
+    num_tokens: int = Field(description="Tokens of the candidate that were scored, EOS included.")
+    truncated: bool = Field(description="Cut to fit the model: the score is that of its beginning.")
+    duplicate_of: int | None = Field(description="First candidate with the same text, else null.")
+
+
+class BonUsage(BaseModel):
+    prompt_tokens: int = Field(description="Tokens of the prompt, counted once.")
+    candidate_tokens: int = Field(description="Tokens of the distinct candidates.")
+    cached_prompt_tokens: int = Field(
+        description="Prompt tokens taken from the cache, summed over the distinct candidates."
+    )
+
+
+class BonResponse(BaseModel):
+    id: str
+    object: Literal["best_of_n"] = "best_of_n"
+    model: str
+    best_index: int
+    data: list[BonCandidate]
+    usage: BonUsage
+
+    @classmethod
+    def of(cls, result: BestOfN, model: str, top_n: int | None) -> BonResponse:
+        kept = [item for item in result.candidates if top_n is None or item.rank <= top_n]
+        return cls(
+            id=f"bon-{uuid.uuid4().hex}",
+            model=model,
+            best_index=result.best_index,
+            data=[BonCandidate.model_validate(item, from_attributes=True) for item in kept],
+            usage=BonUsage(
+                prompt_tokens=result.num_prompt_tokens,
+                candidate_tokens=result.num_response_tokens,
+                cached_prompt_tokens=result.num_cached_prompt_tokens,
+            ),
+        )
+
+
+class ModelCard(BaseModel):
+    id: str
+    object: Literal["model"] = "model"
+    created: int = Field(default_factory=lambda: int(time.time()))
+    owned_by: str = "codepmp-ray"
+
+
+class ModelList(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[ModelCard]
+
+
+class Status(BaseModel):
+    status: Literal["ok", "ready"]
+
+
+class ErrorDetail(BaseModel):
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class ErrorBody(BaseModel):
+    """Every error, whatever its status, has this form."""
+
+    error: ErrorDetail
