@@ -24,11 +24,10 @@ def connect() -> Iterator[None]:
         return
     # Ray Data and Serve narrate at INFO; the jobs print their own progress. Logs stay in files.
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     to_driver = os.environ.get("CODEPMP_LOG_TO_DRIVER", "0") == "1"
     try:
-        ray.init(log_to_driver=to_driver, logging_level=logging.WARNING, include_dashboard=None)
+        ray.init(log_to_driver=to_driver, logging_level=logging.WARNING)
     except (ConnectionError, RuntimeError) as error:
         raise ResourceError(
             f"Cannot join or start Ray ({str(error).splitlines()[0]}).",
@@ -52,5 +51,8 @@ def _quiet_libraries() -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    context.issue_detectors_config.detectors = []
     for name in ("ray.data", "ray.train", "ray.serve"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # It warns that the progress bars are off, which is what was asked for.
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)

@@ -111,7 +111,6 @@ def _graph(job: ShardJob, shard_ids: list[int]) -> ray.data.Dataset:
             ),
             num_cpus=engine.num_cpus,
             num_gpus=engine_gpus(engine),
-            max_restarts=3,
         )
     return dataset.map_batches(
         _commit_block,

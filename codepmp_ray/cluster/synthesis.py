@@ -19,6 +19,7 @@ from codepmp_ray.storage import open_store
 from codepmp_ray.synthesis.hops import IN_FLIGHT, RowProcessor
 from codepmp_ray.synthesis.pairs import split_rows
 from codepmp_ray.synthesis.plan import plan_pools
+from codepmp_ray.synthesis.prompts import prompt_texts
 
 
 def synthesize(recipe: Recipe) -> dict[str, Any]:
@@ -50,9 +51,11 @@ def synthesize(recipe: Recipe) -> dict[str, Any]:
         out_dir=str(stage.path),
     )
     run_shards(job, len(corpus.ledger.committed_ids()))
-    stage.ledger.sweep(("pairs", "rejected"))
     summary = _summarise(stage, time.monotonic() - start_s)
-    _write_card(recipe, stage, summary)
+    # Imported here: the workers load this module too and need no plotting.
+    from codepmp_ray.analysis.card import write_card
+
+    write_card(recipe, prompt_texts())
     stage.complete(summary)
     return stage.summary()
 
@@ -79,13 +82,3 @@ def _reasons(ledger: ShardLedger) -> dict[str, int]:
     table = ledger.read("rejected", ["reason"])
     counts = Counter(table.column("reason").to_pylist()) if table.num_columns else Counter()
     return dict(counts.most_common())
-
-
-def _write_card(recipe: Recipe, stage: Stage, summary: dict[str, Any]) -> None:
-    # Imported here: the workers load this module too and need no plotting.
-    from codepmp_ray.analysis.card import dataset_card
-
-    card = dataset_card(
-        recipe, stage.ledger.read("pairs"), stage.ledger.read("rejected"), summary["num_snippets"]
-    )
-    stage.store.put("README.md", card.encode("utf-8", "replace"))

@@ -40,5 +40,10 @@ def parse_description(text: str) -> str:
     return text.strip().strip('"').strip()
 
 
+def prompt_texts() -> dict[str, str]:
+    """Name of each prompt -> its template, for the dataset card."""
+    return {"describe": _DESCRIBE, "answer": _ANSWER}
+
+
 def _name(language: str) -> str:
     return _LANGUAGE_NAMES.get(language, language)

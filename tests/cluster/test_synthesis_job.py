@@ -1,0 +1,133 @@
+"""The synthesis graph on a real Ray cluster with a fake engine: shards, resume, SIGKILL."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from codepmp_ray.config.recipe import Recipe, parse_recipe
+from codepmp_ray.errors import ModelError, ResourceError
+from codepmp_ray.records import REJECTED, SNIPPET, table_from_rows
+from codepmp_ray.runs import open_stage
+
+ROOT = Path(__file__).resolve().parents[2]
+SIZES = [5, 0, 7, 1, 6]  # rows per shard; one shard is empty
+
+
+def recipe_for(run_dir: Path, latency_s: float = 0.0, **strong: object) -> Recipe:
+    engine = {"kind": "fake", "engine_args": {"latency_s": latency_s}, "num_cpus": 0.5}
+    return parse_recipe(
+        {
+            "run_dir": str(run_dir),
+            "engines": {
+                "strong": {**engine, "model_name_or_path": "fake-strong", **strong},
+                "weak": {**engine, "model_name_or_path": "fake-weak"},
+            },
+        },
+        "test",
+    )
+
+
+def write_corpus(recipe: Recipe) -> list[str]:
+    stage = open_stage(recipe, "corpus")
+    stage.start()
+    names = []
+    for shard_id, size in enumerate(SIZES):
+        rows = [
+            {"snippet_id": f"{shard_id}-{i}", "code": f"x = {shard_id}.{i}", "language": "python"}
+            for i in range(size)
+        ]
+        names += [row["snippet_id"] for row in rows]
+        tables = {
+            "snippets": table_from_rows(rows, SNIPPET),
+            "rejected": table_from_rows([], REJECTED),
+        }
+        stage.ledger.commit(shard_id, size, tables)
+    stage.complete({"num_snippets": len(names)})
+    return names
+
+
+@pytest.fixture(scope="module")
+def ray_cluster():
+    from codepmp_ray.cluster.connect import connect
+
+    with connect():
+        yield
+
+
+def snippet_ids(recipe: Recipe) -> list[str]:
+    ledger = open_stage(recipe, "synthesis").ledger
+    pairs, rejected = ledger.read("pairs"), ledger.read("rejected")
+    ids = pairs.column("snippet_id").to_pylist() if pairs.num_columns else []
+    return ids + (rejected.column("row_id").to_pylist() if rejected.num_columns else [])
+
+
+def test_every_snippet_becomes_one_row_with_two_pools(ray_cluster, tmp_path: Path) -> None:
+    from codepmp_ray.cluster.synthesis import synthesize
+
+    recipe = recipe_for(tmp_path / "with space")
+    names = write_corpus(recipe)
+    summary = synthesize(recipe)
+    assert summary["num_pairs"] == len(names) == summary["num_snippets"]
+    assert sorted(snippet_ids(recipe)) == sorted(names)
+    stage = open_stage(recipe, "synthesis")
+    assert stage.ledger.committed_ids() == set(range(len(SIZES)))
+    assert "fake-strong" in (stage.path / "README.md").read_text()
+    assert synthesize(recipe) == summary  # a second run finds the work done
+
+
+def test_a_plan_that_never_fits_is_refused_with_numbers(ray_cluster, tmp_path: Path) -> None:
+    from codepmp_ray.cluster.synthesis import synthesize
+
+    recipe = recipe_for(tmp_path, num_cpus=1000)
+    write_corpus(recipe)
+    with pytest.raises(ResourceError, match=r"1000\.5 CPU.*has \d+"):
+        synthesize(recipe)
+
+
+def test_a_model_path_that_does_not_exist_is_refused_before_anything_starts(
+    ray_cluster, tmp_path: Path
+) -> None:
+    from codepmp_ray.cluster.synthesis import synthesize
+
+    recipe = recipe_for(tmp_path, kind="vllm", model_name_or_path="/no/such/model")
+    write_corpus(recipe)
+    with pytest.raises(ModelError, match="/no/such/model"):
+        synthesize(recipe)
+    assert not open_stage(recipe, "synthesis").path.exists()
+
+
+def test_killed_driver_resumes_with_every_snippet_once(ray_cluster, tmp_path: Path) -> None:
+    from codepmp_ray.cluster.synthesis import synthesize
+
+    recipe = recipe_for(tmp_path, latency_s=0.5)
+    names = write_corpus(recipe)
+    code = (
+        "from codepmp_ray.cluster.connect import connect\n"
+        "from codepmp_ray.cluster.synthesis import synthesize\n"
+        "from codepmp_ray.config.recipe import Recipe\n"
+        f"recipe = Recipe.model_validate_json({recipe.model_dump_json()!r})\n"
+        "with connect():\n    synthesize(recipe)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment.pop("RAY_ADDRESS", None)
+    ledger = open_stage(recipe, "synthesis").ledger
+    with open(tmp_path / "driver.log", "wb") as log:
+        driver = subprocess.Popen(
+            [sys.executable, "-c", code], env=environment, stdout=log, stderr=log, cwd=ROOT
+        )
+        deadline_s = time.monotonic() + 90
+        while not ledger.committed_ids() and driver.poll() is None:
+            assert time.monotonic() < deadline_s, (tmp_path / "driver.log").read_text()
+            time.sleep(0.05)
+        driver.send_signal(signal.SIGKILL)
+        driver.wait()
+    summary = synthesize(recipe)
+    assert sorted(snippet_ids(recipe)) == sorted(names)
+    assert summary["num_snippets"] == len(names)

@@ -1,0 +1,194 @@
+"""Real processes over gloo: world size does not change the result, SIGKILL does not either."""
+
+from __future__ import annotations
+
+import functools
+import json
+import multiprocessing
+import os
+import signal
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from codepmp_ray.config.training import TrainingConfig
+from codepmp_ray.storage import LocalStore
+from codepmp_ray.training.metrics import read_metrics
+
+TRAINING = {
+    "objective": "pmp",
+    "batch_size": 5,  # 24 pairs, some held out: the last batch of an epoch is a smaller one
+    "num_train_epochs": 2,
+    "learning_rate": 1e-3,
+    "max_length": 256,
+    "max_tokens_per_micro_batch": 512,
+    "eval_fraction": 0.15,
+    "bf16": False,
+    "export_dtype": "float32",
+    "save_steps": 2,
+}
+
+
+def _rank_main(
+    rank: int, world_size: int, port: int, task: Any, die_at: int | None, die_rank: int
+) -> None:
+    import torch
+    import torch.distributed as dist
+
+    from codepmp_ray.training.loop import train
+
+    torch.set_num_threads(1)
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    dist.init_process_group("gloo", rank=rank, world_size=world_size)
+
+    def report(row: dict[str, Any]) -> None:
+        if die_at is not None and rank == die_rank and row["step"] == die_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    train(task, report)
+    dist.destroy_process_group()
+
+
+def run(
+    out_dir: Path,
+    model: Path,
+    rows: list[dict],
+    world_size: int,
+    die_at: int | None = None,
+    **settings: Any,
+) -> list[dict]:
+    """Train in `world_size` processes; with `die_at` the last rank is killed at that step."""
+    from codepmp_ray.training.loop import TrainingTask
+
+    config = TrainingConfig.model_validate({**TRAINING, **settings})
+    read_rows = functools.partial(list, rows)
+    task = TrainingTask("pretraining", config, str(model), read_rows, str(out_dir))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    context = multiprocessing.get_context("spawn")
+    workers = [
+        context.Process(
+            target=_rank_main, args=(rank, world_size, port, task, die_at, world_size - 1)
+        )
+        for rank in range(world_size)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in reversed(workers):
+        worker.join(60 if die_at is None else 30)
+        if die_at is not None:
+            assert worker.exitcode == -signal.SIGKILL
+            break
+    for worker in workers:
+        if worker.is_alive():
+            worker.kill()
+        worker.join()
+        assert die_at is not None or worker.exitcode == 0
+    return read_metrics(LocalStore(out_dir))
+
+
+def weights(out_dir: Path) -> dict:
+    return load_file(out_dir / "model" / "model.safetensors")
+
+
+def losses(rows: list[dict]) -> dict[int, float]:
+    return {row["step"]: row["loss"] for row in rows if "loss" in row}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(
+    tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path, preference_rows: list[dict]
+) -> tuple[Path, list[dict]]:
+    out_dir = tmp_path_factory.mktemp("whole") / "two ranks"
+    return out_dir, run(out_dir, tiny_model_dir, preference_rows, 2)
+
+
+def test_training_learns_and_accounts_for_every_row(uninterrupted) -> None:
+    out_dir, rows = uninterrupted
+    curve = losses(rows)
+    assert list(curve) == list(range(1, rows[-1]["total_steps"] + 1))
+    assert min(list(curve.values())[-3:]) < curve[1]
+    evaluations = [row for row in rows if "eval_accuracy" in row]
+    assert [row["step"] for row in evaluations] == [0, rows[-1]["total_steps"]]
+    commit = json.loads((out_dir / "_commits" / "00000.json").read_text())
+    assert commit["num_input_rows"] == 24
+    # The exported model is all that stays of the weights.
+    assert not (out_dir / "checkpoints").exists()
+
+
+def test_sigkill_in_mid_epoch_and_resume_gives_the_same_bits(
+    uninterrupted, tmp_path: Path, tiny_model_dir: Path, preference_rows: list[dict]
+) -> None:
+    expected_dir, expected_rows = uninterrupted
+    run(tmp_path, tiny_model_dir, preference_rows, 2, die_at=3)
+    assert not (tmp_path / "model").exists()
+    rows = run(tmp_path, tiny_model_dir, preference_rows, 2)
+    assert losses(rows) == losses(expected_rows)
+    ours, theirs = weights(tmp_path), weights(expected_dir)
+    assert set(ours) == set(theirs)
+    assert all(ours[name].equal(theirs[name]) for name in ours)
+
+
+def test_another_number_of_workers_gives_the_same_losses(
+    uninterrupted, tmp_path: Path, tiny_model_dir: Path, preference_rows: list[dict]
+) -> None:
+    """Same pairs per step; sums in another order move fp32 losses by less than 1e-4."""
+    _, expected = uninterrupted
+    run(tmp_path, tiny_model_dir, preference_rows, 2, die_at=3)
+    rows = run(tmp_path, tiny_model_dir, preference_rows, 1)
+    for step, loss in losses(rows).items():
+        assert loss == pytest.approx(losses(expected)[step], abs=1e-4), step
+    assert [r["num_tokens"] for r in rows if "loss" in r] == [
+        r["num_tokens"] for r in expected if "loss" in r
+    ]
+
+
+def test_small_micro_batches_change_nothing_but_the_packing(
+    uninterrupted, tmp_path: Path, tiny_model_dir: Path, preference_rows: list[dict]
+) -> None:
+    """Ranks with idle micro-batches included: 5 pairs on 3 ranks, about one pair a batch."""
+    _, expected = uninterrupted
+    rows = run(
+        tmp_path, tiny_model_dir, preference_rows, 3, max_tokens_per_micro_batch=256, max_steps=3
+    )
+    for step, loss in losses(rows).items():
+        # The schedule of 3 steps differs from the whole one after the first step.
+        if step == 1:
+            assert loss == pytest.approx(losses(expected)[step], abs=1e-4)
+    assert len(losses(rows)) == 3
+
+
+@pytest.mark.parametrize("objective", ["rm", "lm"])
+def test_other_objectives_run_alone(
+    objective: str, tmp_path: Path, tiny_model_dir: Path, preference_rows: list[dict]
+) -> None:
+    rows = run(tmp_path, tiny_model_dir, preference_rows, 1, objective=objective, max_steps=2)
+    first = next(row for row in rows if "loss" in row)
+    assert first["loss"] == pytest.approx(first["loss_rm" if objective == "rm" else "loss_lm"])
+
+
+def test_export_gives_the_trainers_rewards_in_plain_transformers(uninterrupted) -> None:
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    from codepmp_ray.modeling.loading import load_preference_model
+    from codepmp_ray.preference.packing import EncodedPair, pack
+    from codepmp_ray.preference.tokenization import Encoder
+
+    folder = uninterrupted[0] / "model"
+    encoder = Encoder.load(folder)
+    prompt = encoder.prompt_ids("Add 3 to the input.")
+    sides = [encoder.response("return x + 3").ids, encoder.response("pass").ids]
+    ours = load_preference_model(str(folder), with_lm=False, seed=0)
+    packed = ours(pack([EncodedPair("a", prompt, *sides)]), with_lm=False)
+    plain = AutoModelForSequenceClassification.from_pretrained(folder)
+    assert plain.config.problem_type == "regression" and plain.config.num_labels == 1
+    assert plain.config.pad_token_id != encoder.tokenizer.eos_token_id
+    with torch.no_grad():
+        for side, key in zip(sides, ("chosen_rewards", "rejected_rewards"), strict=True):
+            logits = plain(torch.tensor([prompt + side])).logits
+            assert logits.item() == pytest.approx(packed[key].item(), abs=1e-5)

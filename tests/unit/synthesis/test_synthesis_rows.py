@@ -1,0 +1,132 @@
+"""Hops, gates, constructions and the split into pairs and rejected rows."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from codepmp_ray.config.engines import EngineConfig, EnginesConfig, SamplingConfig
+from codepmp_ray.config.synthesis import SynthesisConfig
+from codepmp_ray.errors import EngineError
+from codepmp_ray.synthesis.constructions import rejected_description
+from codepmp_ray.synthesis.engine import Completion, ContextOverflow
+from codepmp_ray.synthesis.hops import RowProcessor
+from codepmp_ray.synthesis.pairs import split_rows
+from codepmp_ray.synthesis.plan import plan_pools
+
+SNIPPET = {
+    "snippet_id": "s1",
+    "source_id": "f1",
+    "repo": "r",
+    "path": "a.py",
+    "language": "python",
+    "license": "MIT",
+    "kind": "function",
+    "name": "f",
+    "start_line": 1,
+    "end_line": 4,
+    "code": "def f(x):\n    return x",
+}
+CONFIG = SynthesisConfig()
+HOPS = ("describe", "chosen", "rejected")
+
+
+class ScriptedEngine:
+    """Gives the scripted answers in order and records what it was asked."""
+
+    def __init__(self, *answers: Completion | Exception) -> None:
+        self.answers = list(answers)
+        self.questions: list[str] = []
+
+    async def generate(self, user_message: str, sampling: SamplingConfig) -> Completion:
+        self.questions.append(user_message)
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def done(text: str, reason: str = "stop") -> Completion:
+    return Completion(text, reason, len(text.split()))
+
+
+def process(*answers: Completion | Exception, config: SynthesisConfig = CONFIG) -> dict[str, Any]:
+    return asyncio.run(RowProcessor(config, HOPS)(dict(SNIPPET), ScriptedEngine(*answers)))
+
+
+def only_row(row: dict[str, Any], config: SynthesisConfig = CONFIG) -> tuple[str, dict[str, Any]]:
+    tables = split_rows([row], config, EnginesConfig())
+    (name,) = [name for name, table in tables.items() if table.num_rows]
+    return name, tables[name].to_pylist()[0]
+
+
+def test_a_good_row_becomes_a_pair_with_provenance() -> None:
+    row = process(done(' "Return the input." '), done("def f(x): return x"), done("def f(x): 1"))
+    table, pair = only_row(row)
+    assert table == "pairs"
+    assert "Return the input." in pair["prompt"] and '"' not in pair["description"]
+    assert (pair["chosen"], pair["rejected"]) == ("def f(x): return x", "def f(x): 1")
+    assert pair["license"] == "MIT" and pair["snippet_id"] == "s1"
+    assert pair["strong_model"].endswith("1.5B-Instruct") and pair["weak_model"].endswith(
+        "0.5B-Instruct"
+    )
+
+
+def test_the_stored_prompt_is_what_the_chosen_side_was_asked() -> None:
+    engine = ScriptedEngine(done("Do it."), done("a"), done("b"))
+    row = asyncio.run(RowProcessor(CONFIG, HOPS)(dict(SNIPPET), engine))
+    assert only_row(row)[1]["prompt"] == engine.questions[1] == engine.questions[2]
+
+
+@pytest.mark.parametrize(
+    ("answers", "reason"),
+    [
+        ([done("  \n")], "description_empty"),
+        ([done("Half a sen", "length")], "description_cut_off"),
+        ([ContextOverflow("too long")], "snippet_over_context"),
+        ([done("D."), ContextOverflow("too long")], "description_over_context"),
+        ([done("D."), done("```python\n```")], "chosen_empty"),
+        ([done("D."), done("x", "length")], "chosen_cut_off"),
+        ([done("D."), done("x"), done("")], "rejected_empty"),
+        ([done("D."), done("x"), done("y", "length")], "rejected_cut_off"),
+        ([done("D."), done("x  = 1"), done("x = 1\n")], "sides_equal"),
+        ([done("D."), EngineError("boom")], "engine_error"),
+    ],
+)
+def test_bad_answers_are_typed_rejects_and_stop_the_hops(answers: list, reason: str) -> None:
+    row = process(*answers)  # a further question would find the script empty and raise
+    table, rejected = only_row(row)
+    assert table == "rejected" and rejected["reason"] == reason
+    assert rejected["row_id"] == "s1" and rejected["path"] == "a.py"
+
+
+@given(st.text(), st.text(), st.text())
+def test_any_text_ends_in_exactly_one_table(a: str, b: str, c: str) -> None:
+    row = process(done(a), done(b), done(c))
+    tables = split_rows([row], CONFIG, EnginesConfig())
+    assert sum(table.num_rows for table in tables.values()) == 1
+
+
+def test_description_clip_shows_the_weak_side_less() -> None:
+    config = SynthesisConfig(construction="description_clip", clip_fraction=0.1)
+    text = " ".join(str(i) for i in range(20))
+    assert rejected_description(config, text) == " ".join(str(i) for i in range(18))
+    assert rejected_description(config, "one two") == "one"
+    assert rejected_description(config, "one") == "one"
+    engine = ScriptedEngine(done(text), done("a"), done("b"))
+    asyncio.run(RowProcessor(config, HOPS)(dict(SNIPPET), engine))
+    assert text in engine.questions[1] and text not in engine.questions[2]
+
+
+def test_no_weights_are_loaded_twice_whoever_describes() -> None:
+    engines = EnginesConfig()
+    strong, weak = plan_pools(SynthesisConfig(describer="strong"), engines)
+    assert (strong.hops, weak.hops) == (("describe", "chosen"), ("rejected",))
+    weak, strong = plan_pools(SynthesisConfig(describer="weak"), engines)
+    assert (weak.hops, strong.hops) == (("describe", "rejected"), ("chosen",))
+    same = EngineConfig(model_name_or_path="builtin:x")
+    other_pool_size = same.model_copy(update={"max_actors": 4})
+    (only,) = plan_pools(CONFIG, EnginesConfig(strong=same, weak=other_pool_size))
+    assert only.hops == HOPS
