@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +17,6 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from codepmp_ray.cluster.preflight import num_gpus_in_cluster, require_resources
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.config.training import TrainingConfig
-from codepmp_ray.errors import ResourceError
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.modeling.sources import resolve_model
 from codepmp_ray.progress import Progress
@@ -66,7 +66,7 @@ def _run(
 ) -> dict[str, Any]:
     """Fit with Ray Train. Workers resume from this stage's own checkpoints, whoever starts them."""
     resolve_model(model)
-    use_gpu = _use_gpu(stage.name, config)
+    use_gpu, num_workers = _place(stage.name, config)
     stage.start()
     start_s = time.monotonic()
     task = TrainingTask(stage.name, config, model, read_rows, str(stage.path))
@@ -75,7 +75,7 @@ def _run(
         train_loop_config={"task": task},
         torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
         scaling_config=ScalingConfig(
-            num_workers=config.num_workers,
+            num_workers=num_workers,
             use_gpu=use_gpu,
             resources_per_worker={"CPU": config.cpus_per_worker, **({"GPU": 1} if use_gpu else {})},
         ),
@@ -89,7 +89,7 @@ def _run(
     with _watch(stage):
         trainer.fit()
     shutil.rmtree(stage.store.path("ray"), ignore_errors=True)
-    stage.complete(_summarise(stage, config, time.monotonic() - start_s))
+    stage.complete(_summarise(stage, num_workers, time.monotonic() - start_s))
     return stage.summary()
 
 
@@ -104,22 +104,27 @@ def worker_main(loop_config: dict[str, Any]) -> None:
     train(task, ray.train.report)
 
 
-def _use_gpu(stage: str, config: TrainingConfig) -> bool:
-    """Whether workers get a GPU each. Raises ResourceError when the workers do not fit."""
-    num_gpus = num_gpus_in_cluster()
-    use_gpu = config.use_gpu if config.use_gpu is not None else num_gpus >= config.num_workers
-    needed = {"CPU": config.num_workers * config.cpus_per_worker}
+def _place(stage: str, config: TrainingConfig) -> tuple[bool, int]:
+    """(use GPUs, number of workers). Raises ResourceError when the workers do not fit.
+
+    With fewer GPUs than workers and `use_gpu` left open, fewer workers train: the result does not
+    depend on their number.
+    """
+    num_gpus = int(num_gpus_in_cluster())
+    num_workers = config.num_workers
+    use_gpu = config.use_gpu if config.use_gpu is not None else num_gpus > 0
+    if use_gpu and config.use_gpu is None and num_gpus < num_workers:
+        print(f"{stage}: {num_gpus} workers instead of {num_workers}, one per GPU", file=sys.stderr)
+        num_workers = num_gpus
+    needed = {"CPU": num_workers * config.cpus_per_worker}
     if use_gpu:
-        needed["GPU"] = float(config.num_workers)
-    remedy = f"Lower {stage}.num_workers or cpus_per_worker, or run on a larger cluster."
-    require_resources(f"The {stage} stage with {config.num_workers} workers", needed, remedy)
-    if not use_gpu and num_gpus and config.use_gpu is None:
-        raise ResourceError(
-            f"The {stage} stage wants {config.num_workers} workers with a GPU each, "
-            f"but the cluster has {num_gpus:g} GPUs.",
-            f"Lower {stage}.num_workers to {num_gpus:g}, or set {stage}.use_gpu=false.",
-        )
-    return use_gpu
+        needed["GPU"] = float(num_workers)
+    require_resources(
+        f"The {stage} stage with {num_workers} workers",
+        needed,
+        f"Lower {stage}.num_workers or cpus_per_worker, or run on a larger cluster.",
+    )
+    return use_gpu, num_workers
 
 
 @contextmanager
@@ -157,7 +162,7 @@ def _step_rows(stage: Stage) -> list[dict[str, Any]]:
     return read_metrics(stage.store)
 
 
-def _summarise(stage: Stage, config: TrainingConfig, duration_s: float) -> dict[str, Any]:
+def _summarise(stage: Stage, num_workers: int, duration_s: float) -> dict[str, Any]:
     rows = read_metrics(stage.store)
     steps = [row for row in rows if "loss" in row]
     evaluations = [row for row in rows if "eval_accuracy" in row]
@@ -166,7 +171,7 @@ def _summarise(stage: Stage, config: TrainingConfig, duration_s: float) -> dict[
         "num_pairs": sum(commit.num_rows["used"] for commit in commits),
         "num_rejected": sum(commit.num_rows["rejected"] for commit in commits),
         "num_steps": steps[-1]["step"] if steps else 0,
-        "num_workers": config.num_workers,
+        "num_workers": num_workers,
         "final_loss": steps[-1]["loss"] if steps else None,
         "eval_accuracy_before": evaluations[0]["eval_accuracy"] if evaluations else None,
         "eval_accuracy": evaluations[-1]["eval_accuracy"] if evaluations else None,

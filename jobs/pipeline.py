@@ -1,0 +1,85 @@
+"""The whole road: corpus, synthesis, PMP, candidates, grades, RM finetuning, best-of-N, report.
+
+Each stage is a job of its own (jobs/*.py). Finished stages are not done again, so the same command
+resumes after any interruption.
+"""
+
+import sys
+import time
+
+from codepmp_ray.config.recipe import Recipe
+from codepmp_ray.runs import STAGE_JOBS, open_stage
+from jobs._cli import run_job
+
+
+def body(recipe: Recipe) -> None:
+    from codepmp_ray.cluster.connect import connect
+
+    _announce(recipe)
+    start_s = time.monotonic()
+    with connect():
+        for number, (name, run) in enumerate(_stages().items(), start=1):
+            elapsed = f"{time.monotonic() - start_s:.0f} s"
+            done = open_stage(recipe, name).is_complete
+            state = "done before" if done else "running"
+            print(f"[{number}/{len(STAGE_JOBS)}] {name}: {state} ({elapsed})", file=sys.stderr)
+            if not done:
+                run(recipe)
+    from codepmp_ray.analysis.report import write_report
+    from codepmp_ray.analysis.summary import print_summary
+
+    report = write_report(recipe)
+    print_summary(recipe)
+    print(f"Took {time.monotonic() - start_s:.0f} s. Report: {report}")
+
+
+def _stages():
+    """Stage name -> its function, in order. Imported here so that --help stays quick."""
+    from codepmp_ray.cluster.corpus import build_corpus
+    from codepmp_ray.cluster.evaluation import evaluate
+    from codepmp_ray.cluster.grading import grade
+    from codepmp_ray.cluster.sampling import sample_candidates
+    from codepmp_ray.cluster.synthesis import synthesize
+    from codepmp_ray.cluster.training import finetune, pretrain
+
+    return {
+        "corpus": build_corpus,
+        "synthesis": synthesize,
+        "pretraining": pretrain,
+        "candidates": sample_candidates,
+        "grades": grade,
+        "finetuning": finetune,
+        "evaluation": evaluate,
+    }
+
+
+def _announce(recipe: Recipe) -> None:
+    """What this run is going to do, before it costs anything."""
+    synthesis, candidates = recipe.synthesis, recipe.candidates
+    num_snippets = recipe.corpus.max_snippets or "all"
+    per_snippet = (
+        synthesis.describe.max_tokens + synthesis.chosen.max_tokens + synthesis.rejected.max_tokens
+    )
+    num_answers = (
+        candidates.num_train_problems * candidates.num_train_samples
+        + candidates.num_eval_problems * candidates.num_eval_samples
+    )
+    waiting = [name for name in STAGE_JOBS if not open_stage(recipe, name).is_complete]
+    print(
+        f"Recipe {recipe.name} in {recipe.run_dir}: {len(waiting)} of {len(STAGE_JOBS)} stages to "
+        f"run.\n  strong {recipe.engines.strong.model_name_or_path}, "
+        f"weak {recipe.engines.weak.model_name_or_path}\n"
+        f"  at most {per_snippet} generated tokens for each of {num_snippets} snippets, "
+        f"{candidates.sampling.max_tokens} for each of {num_answers} answers to "
+        f"{candidates.task} problems",
+        file=sys.stderr,
+    )
+    if recipe.engines.strong.model_name_or_path == recipe.engines.weak.model_name_or_path:
+        print(
+            "  One model plays strong and weak: a demonstration pair, not a dataset to train on.",
+            file=sys.stderr,
+        )
+
+
+if __name__ == "__main__":
+    run_job(__doc__, body)
