@@ -68,6 +68,7 @@ class VLLMEngine:
         params = SamplingParams(
             temperature=sampling.temperature,
             top_p=sampling.top_p,
+            repetition_penalty=sampling.repetition_penalty,
             max_tokens=sampling.max_tokens,
             stop=list(sampling.stop) or None,
             output_kind=RequestOutputKind.FINAL_ONLY,

@@ -16,6 +16,7 @@ class SamplingConfig(Section):
 
     temperature: float = Field(default=0.7, ge=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
+    repetition_penalty: float = Field(default=1.0, gt=0)
     max_tokens: int = Field(default=1024, ge=1)
     stop: tuple[str, ...] = ()
 
