@@ -1,0 +1,81 @@
+"""The command line of every job: one-line errors, exit codes, no heavy imports for a bad recipe."""
+
+from __future__ import annotations
+
+import importlib
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from codepmp_ray.config.recipe import load_recipe
+from codepmp_ray.errors import ConfigError, InputError
+from jobs._cli import find_known_error
+
+ROOT = Path(__file__).resolve().parents[2]
+JOBS = sorted(path.stem for path in (ROOT / "jobs").glob("[a-z]*.py"))
+
+
+def run(job: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", f"jobs.{job}", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_a_bad_recipe_stops_a_job_at_once_with_one_line() -> None:
+    done = run("pipeline", "synthesis.clip_fracton=0.2", "engines.strong.min_actors=7")
+    assert done.returncode == ConfigError.exit_code
+    assert done.stderr.count("\n") == 1, done.stderr
+    for words in ("synthesis.clip_fracton", "clip_fraction?", "min_actors=7", "max_actors=1"):
+        assert words in done.stderr
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_a_job_is_a_thin_entry_that_imports_nothing_heavy(job: str) -> None:
+    source = (ROOT / "jobs" / f"{job}.py").read_text()
+    top_level = [line for line in source.splitlines() if line.startswith(("import ", "from "))]
+    assert not any(
+        name in line for line in top_level for name in ("ray ", "torch", "vllm", ".cluster", "serve.")
+    )
+    module = importlib.import_module(f"jobs.{job}")
+    assert callable(module.body) and module.__doc__
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("pretraining.warmup_ratio=0.95", ["warmup_ratio=0.95", "exceed 1"]),
+        ("engines.strong.min_actors=7", ["min_actors=7", "max_actors=1"]),
+        ("corpus.min_lines=0", ["corpus.min_lines=0"]),
+        ("corpus.source.kind=folder", ["source.path"]),
+        ("evaluation.endpoint=ftp://x", ["ftp://x", "http://"]),
+        ("name", ["section.key=value"]),
+    ],
+)
+def test_bad_values_name_the_value_and_the_remedy(override: str, words: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_recipe(ROOT / "jobs" / "recipes" / "laptop.yaml", [override])
+    assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_a_report_of_nothing_says_so(tmp_path: Path) -> None:
+    done = run("report", f"run_dir={tmp_path}/new")
+    assert done.returncode == 0  # a report of nothing says so; it is not an error
+    assert (tmp_path / "new" / "report.html").exists()
+
+
+def test_known_errors_are_found_below_what_ray_wraps_around_them() -> None:
+    inner = InputError("a is bad.", "Do b.")
+    wrapper = RuntimeError("actor failed")
+    wrapper.cause = inner  # type: ignore[attr-defined]
+    outer = ValueError("stage failed")
+    outer.__cause__ = wrapper
+    assert find_known_error(outer) is inner
+    assert find_known_error(ValueError("other")) is None
+    assert str(pickle.loads(pickle.dumps(inner))) == "a is bad. Do b."
