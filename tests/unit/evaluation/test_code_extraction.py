@@ -1,6 +1,7 @@
 import time
 
 import pytest
+
 from codepmp_ray.evaluation.code_extraction import (
     build_program,
     defines,
@@ -47,7 +48,8 @@ def test_imports_before_the_function_are_kept_in_bare_text():
 
 
 @pytest.mark.parametrize(
-    "text", ["", "I cannot do that.", "```python\ndef g(x): return x\n```", "```python\ndef f(x:\n```"]
+    "text",
+    ["", "I cannot do that.", "```python\ndef g(x): return x\n```", "```python\ndef f(x:\n```"],
 )
 def test_no_code_is_none(text):
     assert extract_function(text, "f") is None

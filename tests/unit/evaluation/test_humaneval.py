@@ -1,4 +1,5 @@
 import pytest
+
 from codepmp_ray.config.evaluation import CandidatesConfig
 from codepmp_ray.errors import ConfigError, InputError
 from codepmp_ray.evaluation.humaneval import load_problems, problems_by_id, split_problems
@@ -39,7 +40,7 @@ def test_another_seed_gives_another_split():
 
 
 def test_too_many_problems_are_refused_with_the_number():
-    with pytest.raises(ConfigError, match="165, but HumanEval has 164.*Lower one of them by 1"):
+    with pytest.raises(ConfigError, match=r"165, but HumanEval has 164.*Lower one of them by 1"):
         split_problems(CandidatesConfig(num_train_problems=100, num_eval_problems=65))
 
 

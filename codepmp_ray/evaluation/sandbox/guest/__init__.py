@@ -1,0 +1,19 @@
+"""Runs inside the sandbox: one process with the test, another with the answer's code.
+
+    host --stdin--> tester (process 1 of its namespace) <--socket pair--> worker (the answer)
+         <-stdout--
+
+The worker is forked before the test is read, so the test's expected values are not in its memory.
+It gets the answer's source and then, for each call that the test makes, the arguments; it sends the
+result back as plain data. The tester compares, and it alone writes the verdict. So an answer cannot
+pass by exiting early, by printing, by objects that are equal to everything or by reading the test:
+all it controls is what its function returns. As process 1 the tester cannot be killed from inside;
+it cannot be traced; and when it ends, the kernel kills whatever else is left.
+
+What remains: a hole in the kernel, and an answer that recognises the task and its tests by heart.
+A function that is right only through changes to its arguments, or through a result of a type of its
+own, counts as wrong; none of HumanEval's tests looks for either.
+
+This folder is mounted into the sandbox as the package `guest`: standard library only, relative
+imports only.
+"""

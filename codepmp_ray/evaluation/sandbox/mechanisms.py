@@ -1,0 +1,159 @@
+"""Command lines of the two isolation mechanisms. Which one is used is decided by trying it.
+
+Both give the guest its own pid, network, mount, IPC, UTS and cgroup namespace, and:
+- started by an ordinary user, its own user namespace;
+- started by root, a real user id that no other process has (root is exempt from RLIMIT_NPROC, and
+  a mapping of root onto another id inside a user namespace would still be root outside).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from codepmp_ray.errors import SandboxUnavailable
+
+_HERE = Path(__file__).resolve().parent
+_GUEST = (str(_HERE / "guest"), "/opt/guest")
+_START_GUEST = "import sys; sys.path.insert(0, '/opt'); from guest.main import main; main()"
+_DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
+_FIRST_UID, _NUM_UIDS = 0x4000_0000, 0x3000_0000  # above what systems assign
+
+
+@dataclass(frozen=True)
+class Mechanism:
+    """`command(tmp_mb)` starts the guest; `drops_uid` says that the guest gets an id of its own."""
+
+    name: str
+    command: Callable[[int], list[str]]
+    drops_uid: bool
+
+    def guest_uid(self) -> int | None:
+        return _FIRST_UID + secrets.randbelow(_NUM_UIDS) if self.drops_uid else None
+
+
+def available_mechanisms() -> tuple[list[Mechanism], list[str]]:
+    """Mechanisms whose tool is installed, best first, and what is missing in words."""
+    mechanisms: list[Mechanism] = []
+    missing: list[str] = []
+    is_root = os.geteuid() == 0
+    if bwrap := shutil.which("bwrap"):
+        mechanisms.append(
+            Mechanism("bubblewrap", lambda mb: _bwrap_command(bwrap, is_root, mb), is_root)
+        )
+    else:
+        missing.append("bubblewrap: no bwrap on PATH")
+    if unshare := shutil.which("unshare"):
+        mechanisms.append(
+            Mechanism("namespaces", lambda mb: _unshare_command(unshare, is_root, mb), is_root)
+        )
+    else:
+        missing.append("namespaces: no unshare (util-linux) on PATH")
+    return mechanisms, missing
+
+
+def outer_environment() -> dict[str, str]:
+    """Environment of the tool itself: nothing of the caller's but where its libraries lie."""
+    kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
+    return {"PATH": os.defpath, **kept}
+
+
+def interpreter() -> tuple[str, str]:
+    """The base interpreter (not the virtual environment's) and its prefix, links resolved.
+
+    Raises SandboxUnavailable when binding the prefix would show the home directory.
+    """
+    # CPython sets it; it is the interpreter that made the virtual environment.
+    base = str(getattr(sys, "_base_executable", None) or sys.executable)
+    prefix = os.path.realpath(sys.base_prefix)
+    home = os.path.realpath(os.path.expanduser("~"))
+    if prefix == "/" or home == prefix or home.startswith(prefix + os.sep):
+        raise SandboxUnavailable(
+            f"The interpreter's prefix {prefix} holds the home directory, which must stay hidden.",
+            "Use a Python installed in a folder of its own.",
+        )
+    return os.path.realpath(base), prefix
+
+
+def _read_only_paths(prefix: str) -> list[str]:
+    paths = ["/usr"] if os.path.isdir("/usr") else []
+    if os.path.commonpath([prefix, "/usr"]) != "/usr":
+        paths.append(prefix)
+    paths += [path for path in _library_folders() if not os.path.islink(path)]
+    if os.path.exists("/etc/ld.so.cache"):
+        paths.append("/etc/ld.so.cache")
+    return paths
+
+
+def _library_folders() -> list[str]:
+    return [path for path in ("/lib", "/lib64", "/lib32") if os.path.isdir(path)]
+
+
+def _links() -> list[tuple[str, str]]:
+    return [(path, os.readlink(path)) for path in _library_folders() if os.path.islink(path)]
+
+
+def _guest_environment(prefix: str) -> dict[str, str]:
+    own_libraries = os.path.join(prefix, "lib")
+    needs = own_libraries in os.environ.get("LD_LIBRARY_PATH", "").split(":")
+    environment = {"PATH": "/usr/bin", "HOME": "/tmp", "LANG": "C.UTF-8"}
+    return {**environment, **({"LD_LIBRARY_PATH": own_libraries} if needs else {})}
+
+
+def _guest_command(python: str) -> list[str]:
+    return [python, "-I", "-S", "-B", "-X", "utf8", "-c", _START_GUEST]
+
+
+def _unshare_command(unshare: str, is_root: bool, tmp_mb: int) -> list[str]:
+    python, prefix = interpreter()
+    plan = {
+        "read_only": [*((path, path) for path in _read_only_paths(prefix)), _GUEST],
+        "links": _links(),
+        "devices": _DEVICES,
+        "tmp_mb": tmp_mb,
+        "own_user_namespace": not is_root,
+        "command": _guest_command(python),
+        "environment": _guest_environment(prefix),
+    }
+    spaces = ["--mount", "--pid", "--net", "--ipc", "--uts", "--cgroup", "--fork", "--kill-child"]
+    user = [] if is_root else ["--user", "--map-root-user"]
+    launcher = (_HERE / "launcher.py").read_text(encoding="utf-8")
+    run = [python, "-I", "-S", "-B", "-c", launcher, json.dumps(plan)]
+    return [unshare, *spaces, *user, "--", *run]
+
+
+def _bwrap_command(bwrap: str, is_root: bool, tmp_mb: int) -> list[str]:
+    python, prefix = interpreter()
+    command = [bwrap, "--die-with-parent", "--new-session", "--as-pid-1", "--clearenv"]
+    for space in ("pid", "net", "ipc", "uts"):
+        command.append(f"--unshare-{space}")
+    command.append("--unshare-cgroup-try")
+    if is_root:
+        # Just enough for the guest to become somebody else and to give these up.
+        command += ["--cap-drop", "ALL"]
+        for capability in ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP"):
+            command += ["--cap-add", capability]
+    else:
+        command += ["--unshare-user", "--uid", "65534", "--gid", "65534"]
+    for parent in reversed(Path(prefix).parents[:-1]):
+        # Made on the way to a mount point they would be for root alone.
+        command += ["--perms", "0755", "--dir", str(parent)]
+    for path in _read_only_paths(prefix):
+        command += ["--ro-bind", path, path]
+    command += ["--perms", "0755", "--dir", "/opt", "--ro-bind", *_GUEST]
+    for path, target in _links():
+        command += ["--symlink", target, path]
+    command += ["--proc", "/proc", "--dir", "/dev"]
+    for device in _DEVICES:
+        command += ["--dev-bind", device, device]
+    command += ["--perms", "1777", "--size", str(tmp_mb << 20), "--tmpfs", "/tmp"]
+    command += ["--remount-ro", "/", "--chdir", "/tmp"]
+    for name, value in _guest_environment(prefix).items():
+        command += ["--setenv", name, value]
+    return [*command, "--", *_guest_command(python)]

@@ -1,0 +1,159 @@
+"""The host's side: start the guest, hand it the work, wait with a limit, read the verdict."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import time
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Literal
+
+from codepmp_ray.config.evaluation import SandboxConfig
+from codepmp_ray.errors import SandboxUnavailable
+from codepmp_ray.evaluation.sandbox import canary, mechanisms, seccomp
+from codepmp_ray.evaluation.sandbox.guest.wire import frame
+from codepmp_ray.evaluation.sandbox.mechanisms import Mechanism
+
+Outcome = Literal["passed", "failed", "timeout", "killed"]
+# Start-up and the test's own work on a busy machine; the guest keeps the time of the answer itself.
+_GRACE_S = 15.0
+_REMEDY = (
+    "Install bubblewrap (apt install bubblewrap), or allow user namespaces: "
+    "sysctl user.max_user_namespaces=10000 and, on Ubuntu, "
+    "kernel.apparmor_restrict_unprivileged_userns=0; in a container add --cap-add SYS_ADMIN "
+    "and --security-opt seccomp=unconfined."
+)
+
+
+@dataclass(frozen=True)
+class TestJob:
+    """One execution.
+
+    Attributes:
+        program: untrusted source that defines `entry_point`.
+        entry_point: name of the function under test.
+        setup: trusted source run on the test's side first (helpers that the test uses).
+        test: trusted source that defines `check(candidate)`; `report(value)` hands a value back.
+    """
+
+    __test__ = False  # not a test class, whatever its name
+
+    program: str
+    entry_point: str
+    setup: str
+    test: str
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How it ended. `killed`: a limit on memory, output or processes, or a fatal signal."""
+
+    outcome: Outcome
+    detail: str
+    duration_s: float
+    reports: list[Any] = field(default_factory=list)
+
+
+class Sandbox:
+    """Runs jobs under one mechanism. Make it with `detect`; `run` may be called from threads."""
+
+    def __init__(self, config: SandboxConfig, mechanism: Mechanism) -> None:
+        self._limits = config.model_dump(exclude={"num_parallel"})
+        self._time_limit_s = config.time_limit_s
+        self._mechanism = mechanism
+        self._command = mechanism.command(config.max_file_mb)
+        program = seccomp.filter_program()
+        self._seccomp = base64.b64encode(program).decode() if program else None
+
+    @property
+    def description(self) -> str:
+        """For reports, for example "bubblewrap + rlimits + seccomp"."""
+        return f"{self._mechanism.name} + rlimits" + (" + seccomp" if self._seccomp else "")
+
+    @staticmethod
+    def detect(config: SandboxConfig) -> Sandbox:
+        """The best mechanism that works on this machine, shown by running the canary in it.
+
+        Raises SandboxUnavailable that names what was tried and what to install.
+        """
+        return _detect(config.model_dump_json())
+
+    def run(self, job: TestJob) -> Execution:
+        """Execute `job` and wait; everything it started has ended on return.
+
+        Raises SandboxUnavailable when the mechanism itself failed, which says nothing of the job.
+        """
+        header = {
+            "limits": self._limits,
+            "uid": self._mechanism.guest_uid(),
+            "seccomp": self._seccomp,
+        }
+        payload = frame(header) + frame(vars(job))
+        start_s = time.monotonic()
+        process = subprocess.Popen(
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=mechanisms.outer_environment(),
+            cwd="/",
+            start_new_session=True,
+        )
+        timed_out = False
+        try:
+            out, err = process.communicate(payload, timeout=self._time_limit_s + _GRACE_S)
+        except subprocess.TimeoutExpired:
+            timed_out = True
+            out, err = b"", b""
+        finally:
+            _kill(process)
+        duration_s = time.monotonic() - start_s
+        if timed_out:
+            detail = f"the test did not end {_GRACE_S:g} s after time_limit_s"
+            return Execution("timeout", detail, duration_s)
+        try:
+            verdict = json.loads(out)
+        except ValueError:
+            message = err.decode(errors="replace").strip()[-500:] or "no message"
+            raise SandboxUnavailable(
+                f"The sandbox ({self._mechanism.name}) ended with exit code {process.returncode} "
+                f"and no verdict: {message}.",
+                _REMEDY,
+            ) from None
+        reports = verdict.get("reports", [])
+        return Execution(verdict["outcome"], verdict["detail"], duration_s, reports)
+
+
+@cache
+def _detect(config_json: str) -> Sandbox:
+    config = SandboxConfig.model_validate_json(config_json)
+    candidates, reasons = mechanisms.available_mechanisms()
+    for mechanism in candidates:
+        try:
+            sandbox = Sandbox(config, mechanism)
+            breach = canary.find_breach(sandbox, config)
+        except (OSError, SandboxUnavailable) as error:
+            reasons.append(f"{mechanism.name}: {getattr(error, 'problem', error)}")
+            continue
+        if breach is None:
+            return sandbox
+        reasons.append(f"{mechanism.name}: the canary got through: {breach}")
+    raise SandboxUnavailable(
+        f"No sandbox works here, so generated code is not executed ({'; '.join(reasons)}).", _REMEDY
+    )
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """End the tool; with it the kernel ends process 1 of the namespace and so all the others."""
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe is not None:
+            pipe.close()
+    process.wait()
