@@ -1,0 +1,196 @@
+"""The corpus stage on Ray Data: extract units of files in parallel, select, write shards.
+
+Two rounds of tasks, each committing its own output, so that a killed job takes up where it was:
+1. one task per work unit parses its files and commits their rows to `extracted/`;
+2. this process decides from ids alone which snippets stay;
+3. one task per shard writes the corpus. `extracted/` goes when the stage is complete.
+"""
+
+from __future__ import annotations
+
+import pickle
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import ray.data
+
+from codepmp_ray.cluster.connect import cluster_resources, connect
+from codepmp_ray.config.corpus import CorpusConfig
+from codepmp_ray.config.recipe import Recipe
+from codepmp_ray.corpus.assembly import ShardPlan, build_shard, plan_shards, read_index
+from codepmp_ray.corpus.extraction import extract_unit
+from codepmp_ray.corpus.planning import (
+    CorpusPlan,
+    WorkUnit,
+    load_plan,
+    plan_corpus,
+    recorded_digest,
+    save_plan,
+)
+from codepmp_ray.corpus.selection import select_snippets
+from codepmp_ray.corpus.sources import (
+    SourceFile,
+    check_corpus_config,
+    list_files,
+    listing_digest,
+    source_root,
+)
+from codepmp_ray.errors import InputError
+from codepmp_ray.ledger import ShardLedger
+from codepmp_ray.progress import Progress
+from codepmp_ray.runs import Stage, open_stage
+from codepmp_ray.storage import LocalStore
+
+_TABLES = ("snippets", "rejected")
+_EXTRACTED = "extracted"
+# A share of a CPU too small to wait for: engines or trainers may hold the rest of a small machine.
+# What bounds the parallelism is the size of the task pool, the number of CPUs.
+_TASK_CPUS = 0.05
+# A task takes several work units when there are more units than this.
+_MAX_TASKS = 4_096
+
+
+def build_corpus(recipe: Recipe) -> dict[str, Any]:
+    """Make the corpus of `recipe`, or find it made; returns the stage's summary.
+
+    Raises ConfigError or InputError for a source that is missing, empty, unreadable as a whole,
+    or not the one that this corpus was begun with.
+    """
+    started_s = time.monotonic()
+    corpus = recipe.corpus
+    stage = open_stage(recipe, "corpus")
+    check_corpus_config(corpus)
+    files = list_files(corpus.source, recipe.run_dir)
+    _require_unchanged(stage, files)
+    if stage.is_complete:
+        _clear_extracted(stage)
+        return stage.summary()
+    stage.start()
+    if recorded_digest(stage.store) is None:
+        save_plan(stage.store, plan_corpus(corpus, source_root(corpus.source), files))
+    plan = load_plan(stage.store)
+    with connect():
+        extracted = _extract(corpus, stage, plan)
+        _write_shards(corpus, stage, extracted)
+    # What was listed at the start must be what was read.
+    _require_unchanged(stage, list_files(corpus.source, recipe.run_dir))
+    stage.ledger.sweep(_TABLES)
+    summary = _summarise(stage, plan, len(files))
+    if not summary["num_snippets"]:
+        raise InputError(
+            f"The source gave no snippet; rejected: {summary['rejected']}.",
+            f"Reasons per file lie in {stage.path}/rejected. Check corpus.source and the limits.",
+        )
+    stage.complete({**summary, "duration_s": round(time.monotonic() - started_s, 1)})
+    _clear_extracted(stage)
+    return stage.summary()
+
+
+def _extract(corpus: CorpusConfig, stage: Stage, plan: CorpusPlan) -> ShardLedger:
+    extracted = ShardLedger(LocalStore(stage.path / _EXTRACTED))
+    missing = extracted.missing_ids(len(plan.units))
+    with Progress(
+        "corpus: extract",
+        len(plan.units),
+        "units of files",
+        done=len(plan.units) - len(missing),
+    ) as progress:
+        task = partial(_extract_task, str(extracted.store.root), corpus, plan.threshold)
+        _run_tasks(task, [plan.units[i] for i in missing], progress, len(plan.units))
+    return extracted
+
+
+def _write_shards(corpus: CorpusConfig, stage: Stage, extracted: ShardLedger) -> None:
+    index = read_index(extracted)
+    selection = select_snippets(index.keys, corpus.max_snippets, corpus.sample_seed)
+    shards = plan_shards(index, selection, corpus.rows_per_shard)
+    missing = stage.ledger.missing_ids(len(shards))
+    with Progress(
+        "corpus: write", len(shards), "shards", done=len(shards) - len(missing)
+    ) as progress:
+        task = partial(_shard_task, str(stage.store.root))
+        _run_tasks(task, [shards[i] for i in missing], progress, len(shards))
+
+
+def _extract_task(
+    store_root: str, corpus: CorpusConfig, threshold: str | None, row: dict[str, Any]
+) -> dict[str, Any]:
+    unit: WorkUnit = pickle.loads(row["item"])
+    # Asked for here: the standard library may lie elsewhere on another node.
+    tables = extract_unit(corpus, source_root(corpus.source), unit, threshold)
+    ShardLedger(LocalStore(store_root)).commit(
+        unit.unit_id,
+        tables.num_rows,
+        {"snippets": tables.snippets, "rejected": tables.rejected},
+    )
+    return {"num_rows": tables.num_rows}
+
+
+def _shard_task(store_root: str, row: dict[str, Any]) -> dict[str, Any]:
+    plan: ShardPlan = pickle.loads(row["item"])
+    store = LocalStore(store_root)
+    tables = build_shard(LocalStore(store.root / _EXTRACTED), plan)
+    ShardLedger(store).commit(plan.shard_id, plan.num_input_rows, tables)
+    return {"num_rows": plan.num_input_rows}
+
+
+def _run_tasks(
+    task: Callable[[dict[str, Any]], dict[str, Any]],
+    items: Sequence[Any],
+    progress: Progress,
+    total: int,
+) -> None:
+    """Run `task` on each item in parallel; items done before count towards `total`."""
+    if not items:
+        return
+    rows = [{"item": pickle.dumps(item)} for item in items]
+    num_tasks = min(len(rows), _MAX_TASKS)
+    num_parallel = min(num_tasks, max(1, int(cluster_resources().get("CPU", 1))))
+    results = ray.data.from_items(rows, override_num_blocks=num_tasks).map(
+        task, num_cpus=_TASK_CPUS, compute=ray.data.TaskPoolStrategy(num_parallel)
+    )
+    done_before = total - len(items)
+    for num_done, _ in enumerate(results.iter_rows(), start=1):
+        progress.update(done_before + num_done)
+
+
+def _require_unchanged(stage: Stage, files: list[SourceFile]) -> None:
+    recorded = recorded_digest(stage.store)
+    if recorded is not None and recorded != listing_digest(files):
+        raise InputError(
+            f"The source of the corpus in {stage.path} changed since that corpus was begun: "
+            "files were added, removed or modified.",
+            "Restore the source, choose another run_dir, or delete that folder to begin anew.",
+        )
+
+
+def _clear_extracted(stage: Stage) -> None:
+    """Delete the rows between the rounds: the corpus holds each of them now."""
+    for folder in (*_TABLES, "_commits"):
+        for name in stage.store.list(f"{_EXTRACTED}/{folder}"):
+            stage.store.delete(f"{_EXTRACTED}/{folder}/{name}")
+
+
+def _summarise(stage: Stage, plan: CorpusPlan, num_source_files: int) -> dict[str, Any]:
+    snippets = stage.ledger.read("snippets", ["language", "license", "kind"])
+    rejected = stage.ledger.read("rejected", ["reason"])
+
+    def counts(table: Any, column: str) -> dict[str, int]:
+        values = table[column].to_pylist() if table.num_rows else []
+        return dict(Counter(values).most_common())
+
+    return {
+        "num_source_files": num_source_files,
+        "num_files": plan.num_taken,
+        "num_files_not_sampled": plan.num_found - plan.num_taken,
+        "num_snippets": snippets.num_rows,
+        "num_rejected": rejected.num_rows,
+        "num_shards": len(stage.ledger.committed_ids()),
+        "rejected": counts(rejected, "reason"),
+        "languages": counts(snippets, "language"),
+        "licenses": counts(snippets, "license"),
+        "kinds": counts(snippets, "kind"),
+    }

@@ -1,0 +1,266 @@
+"""The corpus job on a real Ray cluster: bad input, change of source, SIGKILL in both rounds."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from codepmp_ray.config.recipe import Recipe, parse_recipe
+from codepmp_ray.errors import ConfigError, InputError
+from codepmp_ray.ledger import ShardLedger
+from codepmp_ray.runs import Stage, open_stage
+from codepmp_ray.storage import LocalStore
+
+ROOT = Path(__file__).resolve().parents[2]
+NUM_FILES = 60
+TABLES = ("snippets", "rejected")
+
+
+def function(name: str) -> str:
+    return f"def {name}(x):\n    y = x\n    z = y\n    return z\n"
+
+
+def recipe_for(run_dir: Path, source: dict, **corpus: object) -> Recipe:
+    data = {"run_dir": str(run_dir), "corpus": {"source": source, "files_per_task": 1, **corpus}}
+    return parse_recipe(data, "test")
+
+
+def folder(path: Path) -> dict:
+    return {"kind": "folder", "path": str(path), "license": "MIT", "repo": "test/code"}
+
+
+@pytest.fixture(scope="module")
+def code_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Good files, each with one function of its own and one that all share; and bad ones."""
+    root = tmp_path_factory.mktemp("corpus") / "code with space"
+    root.mkdir()
+    for i in range(NUM_FILES):
+        (root / f"f{i:02d}.py").write_text(function(f"own_{i}") + "\n" + function("shared"))
+    (root / "binary.py").write_bytes(b"\x7fELF\0\0")
+    (root / "latin.py").write_bytes(b"# caf\xe9\n")
+    (root / "empty.py").touch()
+    (root / "broken.py").write_text("def f(:\n")
+    (root / "gone.py").symlink_to(root / "nowhere")
+    with open(root / "huge.py", "wb") as handle:
+        handle.truncate(100 * 2**20)
+    return root
+
+
+@pytest.fixture(scope="module")
+def ray_cluster():
+    from codepmp_ray.cluster.connect import connect
+
+    with connect():
+        yield
+
+
+def build(recipe: Recipe) -> dict:
+    """`build_corpus`, with the error that a job would show."""
+    from codepmp_ray.cluster.corpus import build_corpus
+    from jobs._cli import find_known_error
+
+    try:
+        return build_corpus(recipe)
+    except Exception as error:
+        raise find_known_error(error) or error from error
+
+
+def rows(stage: Stage) -> dict[str, list[dict]]:
+    return {table: stage.ledger.read(table).to_pylist() for table in TABLES}
+
+
+def assert_nothing_half_written(stage: Stage) -> None:
+    named = {name for commit in stage.ledger.commits() for name in commit.files.values()}
+    found = {
+        path.relative_to(stage.path).as_posix()
+        for table in TABLES
+        for path in (stage.path / table).iterdir()
+    }
+    assert found == named
+    assert not [path for path in (stage.path / "extracted").rglob("*") if path.is_file()]
+
+
+def test_a_folder_with_bad_files(ray_cluster, code_folder: Path, tmp_path: Path) -> None:
+    recipe = recipe_for(tmp_path / "run dir", folder(code_folder), files_per_task=16)
+    summary = build(recipe)
+    stage = open_stage(recipe, "corpus")
+    found = rows(stage)
+    assert summary["num_snippets"] == len(found["snippets"]) == NUM_FILES + 1
+    assert summary["num_files"] == NUM_FILES + 6
+    assert summary["rejected"] == {
+        "exact_duplicate": NUM_FILES - 1,
+        "binary": 1,
+        "not_utf8": 1,
+        "empty": 1,
+        "parse_error": 1,
+        "unreadable": 1,
+        "too_large": 1,
+    }
+    assert Counter(row["reason"] for row in found["rejected"]) == summary["rejected"]
+    assert found["snippets"][0]["repo"] == "test/code"
+    assert_nothing_half_written(stage)
+    assert build(recipe) == summary  # complete: found, not made again
+
+
+def test_samples_and_shards(ray_cluster, code_folder: Path, tmp_path: Path) -> None:
+    settings = {"max_files": 40, "max_snippets": 11, "rows_per_shard": 4, "files_per_task": 7}
+    recipe = recipe_for(tmp_path / "a", folder(code_folder), **settings)
+    summary = build(recipe)
+    found = rows(open_stage(recipe, "corpus"))
+    assert (summary["num_files"], summary["num_files_not_sampled"]) == (40, NUM_FILES + 6 - 40)
+    commits = open_stage(recipe, "corpus").ledger.commits()
+    assert [commit.num_rows["snippets"] for commit in commits] == [4, 4, 3]
+    reasons = summary["rejected"]
+    assert (
+        reasons["over_max_snippets"]
+        == 40
+        - sum(
+            num
+            for reason, num in reasons.items()
+            if "_snippets" not in reason and "dup" not in reason
+        )
+        + 1
+        - 11
+    )
+    again = recipe_for(tmp_path / "b", folder(code_folder), **{**settings, "files_per_task": 64})
+    build(again)
+    assert rows(open_stage(again, "corpus")) == found
+
+
+def test_rows_of_parquet_and_json_lines_with_damage(ray_cluster, tmp_path: Path) -> None:
+    good = [{"content": function(f"f{i}"), "path": f"{i}.py", "license": "MIT"} for i in range(4)]
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    pq.write_table(pa.Table.from_pylist(good), shards / "a.parquet")
+    (shards / "b.parquet").write_bytes((shards / "a.parquet").read_bytes()[:-100])
+    lines = [json.dumps(good[0]), "{", json.dumps({"text": "x"})]
+    (shards / "c.jsonl").write_text("\n".join(lines))
+    parquet = recipe_for(tmp_path / "runs", {"kind": "parquet", "path": str(shards)})
+    assert build(parquet)["num_snippets"] == 4
+    assert build(parquet)["rejected"] == {"unreadable": 1}
+    json_lines = recipe_for(tmp_path / "runs", {"kind": "jsonl", "path": str(shards)})
+    assert build(json_lines)["num_snippets"] == 1
+    assert build(json_lines)["rejected"] == {"unreadable": 2}
+
+
+def test_sources_that_give_nothing(ray_cluster, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    recipe = recipe_for(tmp_path / "runs", folder(source))
+    with pytest.raises(InputError, match="does not exist"):
+        build(recipe)
+    source.mkdir()
+    with pytest.raises(InputError, match="holds no"):
+        build(recipe)
+    with pytest.raises(ConfigError, match="licence is not known"):
+        build(recipe_for(tmp_path / "runs", {"kind": "folder", "path": str(source)}))
+    assert not (tmp_path / "runs").exists()
+    (source / "a.py").write_text("x = 1\n")
+    with pytest.raises(InputError, match=r"no snippet; rejected: {'no_snippet': 1}"):
+        build(recipe)
+    assert not open_stage(recipe, "corpus").is_complete
+    assert [row["path"] for row in rows(open_stage(recipe, "corpus"))["rejected"]] == ["a.py"]
+
+
+def test_a_changed_source_is_never_stale(ray_cluster, tmp_path: Path, monkeypatch) -> None:
+    import codepmp_ray.cluster.corpus as job
+
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "a.py").write_text(function("a"))
+    recipe = recipe_for(source / "runs", folder(source))  # the run directory is not its own source
+    build(recipe)
+    assert build(recipe)["num_snippets"] == 1
+    (source / "b.py").write_text(function("b"))
+    with pytest.raises(InputError, match=r"changed since.*delete that folder"):
+        build(recipe)
+
+    during = recipe_for(tmp_path / "during", folder(source))
+    write_shards = job._write_shards
+
+    def change_and_write(*arguments) -> None:
+        (source / "c.py").write_text(function("c"))
+        write_shards(*arguments)
+
+    monkeypatch.setattr(job, "_write_shards", change_and_write)
+    with pytest.raises(InputError, match="changed since"):
+        build(during)
+    assert not open_stage(during, "corpus").is_complete
+
+
+def kill_once_committed(recipe: Recipe, ledger: ShardLedger, num: int, folder: Path) -> None:
+    """Run the job as a user does and SIGKILL it when `ledger` has `num` markers."""
+    config = folder / "recipe with space.yaml"
+    config.write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
+    command = [sys.executable, "-m", "jobs.corpus", "--config", str(config)]
+    environment = {**os.environ, "RAY_ADDRESS": "local"}
+    with open(folder / "driver.log", "ab") as log:
+        driver = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=ROOT)
+        try:
+            deadline_s = time.monotonic() + 120
+            while len(ledger.committed_ids()) < num and driver.poll() is None:
+                assert time.monotonic() < deadline_s, (folder / "driver.log").read_text()
+                time.sleep(0.002)
+        finally:
+            driver.send_signal(signal.SIGKILL)
+            driver.wait()
+    assert driver.returncode == -signal.SIGKILL, (folder / "driver.log").read_text()
+
+
+def test_sigkill_in_both_rounds_changes_nothing(
+    ray_cluster, code_folder: Path, tmp_path: Path
+) -> None:
+    settings = {"rows_per_shard": 1, "max_snippets": 50}
+    undisturbed = recipe_for(tmp_path / "undisturbed", folder(code_folder), **settings)
+    summary = build(undisturbed)
+    expected = rows(open_stage(undisturbed, "corpus"))
+
+    recipe = recipe_for(tmp_path / "killed", folder(code_folder), **settings)
+    stage = open_stage(recipe, "corpus")
+    extracted = ShardLedger(LocalStore(stage.path / "extracted"))
+    kill_once_committed(recipe, extracted, 3, tmp_path)
+    assert 3 <= len(extracted.committed_ids()) < NUM_FILES + 6
+    assert not stage.ledger.committed_ids()
+    # Other work units now would mix up what is committed: the stored plan must win.
+    recipe = recipe_for(tmp_path / "killed", folder(code_folder), **settings, files_per_task=8)
+    kill_once_committed(recipe, stage.ledger, 3, tmp_path)
+    assert 3 <= len(stage.ledger.committed_ids()) < 50
+    assert not stage.is_complete
+
+    resumed = build(recipe)
+    assert rows(stage) == expected
+    assert {**resumed, "duration_s": 0, "finished": ""} == {
+        **summary,
+        "duration_s": 0,
+        "finished": "",
+    }
+    assert_nothing_half_written(stage)
+
+
+def test_the_command_line(code_folder: Path, tmp_path: Path) -> None:
+    config = tmp_path / "recipe.yaml"
+    config.write_text("name: empty\n")
+    missing = [f"run_dir={tmp_path}/runs", "corpus.source.kind=folder", "corpus.source.path=/no"]
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "jobs.corpus", "--config", str(config)),
+            *(*missing, "corpus.source.license=MIT"),
+        ],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=60,
+    )
+    assert done.returncode == InputError.exit_code
+    assert done.stderr.startswith("Error: corpus.source.path='/no' does not exist")
+    assert len(done.stderr.splitlines()) == 1
