@@ -1,0 +1,117 @@
+"""A run in a few words: a row per stage and the headline. Shared by report and terminal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from codepmp_ray.analysis.outcomes import SamplingData
+from codepmp_ray.analysis.rundata import RunData, StageState
+from codepmp_ray.analysis.text import duration, percent
+from codepmp_ray.analysis.trainlog import TrainingData
+
+_TITLES = {
+    "corpus": "Corpus",
+    "synthesis": "Synthesis",
+    "pretraining": "Pretraining (PMP)",
+    "candidates": "Sampling",
+    "grades": "Grading",
+    "finetuning": "Finetuning (RM)",
+    "evaluation": "Best-of-N",
+}
+NOT_EVALUATED = "No verdict: the best-of-N evaluation of this run is missing."
+
+
+@dataclass(frozen=True)
+class StageRow:
+    """One line of the stage table; `num_rejected` is None where a stage rejects nothing."""
+
+    state: StageState
+    title: str
+    came_out: str
+    num_rejected: int | None
+
+    @property
+    def time(self) -> str:
+        return duration(self.state.duration_s) if self.state.status == "complete" else "-"
+
+
+def verdict(run: RunData) -> str:
+    """The evaluation's own sentence."""
+    results = run.evaluation.results if run.evaluation else {}
+    return str(results.get("verdict") or NOT_EVALUATED)
+
+
+def final_accuracy(run: RunData) -> tuple[str, TrainingData] | None:
+    """The last training stage with held-out pairs, and what it is called."""
+    for data, title in ((run.finetuning, "reward model"), (run.pretraining, "pretrained model")):
+        if data is not None and data.held_out is not None:
+            return title, data
+    return None
+
+
+def best_of_n(run: RunData) -> tuple[int, float, float] | None:
+    """(k, accuracy of the reward model's pick, accuracy of a random pick) at the largest k."""
+    if run.evaluation is None or not run.evaluation.ks:
+        return None
+    ks, curves = run.evaluation.ks, run.evaluation.curves
+    accuracies = [curves.get(name, {}).get("accuracy") for name in ("reward_model", "random")]
+    last = [values[-1] for values in accuracies if values and len(values) == len(ks)]
+    if len(last) != 2 or None in last:
+        return None
+    return ks[-1], float(last[0]), float(last[1])
+
+
+def stage_rows(run: RunData) -> list[StageRow]:
+    return [_row(run, state) for state in run.stages.values()]
+
+
+def _row(run: RunData, state: StageState) -> StageRow:
+    title = _TITLES[state.name]
+    if state.status == "missing":
+        return StageRow(state, title, f"python -m jobs.{state.job} makes it", None)
+    came_out, num_rejected = _product(run, state.name)
+    if state.status == "unfinished":
+        came_out = f"so far: {came_out}"
+    return StageRow(state, title, came_out, num_rejected)
+
+
+def _product(run: RunData, name: str) -> tuple[str, int | None]:
+    if name == "corpus" and run.corpus:
+        corpus = run.corpus
+        text = f"{corpus.num_snippets:,} snippets of {corpus.num_files:,} files"
+        return text, corpus.num_rejected
+    if name == "synthesis" and run.synthesis:
+        pairs = run.synthesis
+        return f"{pairs.num_pairs:,} pairs of {pairs.num_snippets:,} snippets", pairs.num_rejected
+    if name == "pretraining" and run.pretraining:
+        return _training(run.pretraining)
+    if name == "finetuning" and run.finetuning:
+        return _training(run.finetuning)
+    if name == "candidates" and run.sampling:
+        problems = sum(split.num_problems for split in run.sampling.splits)
+        return f"{run.sampling.num_answers:,} answers to {problems:,} problems", None
+    if name == "grades":
+        return _grades(run.sampling), None
+    if name == "evaluation":
+        best = best_of_n(run)
+        if best:
+            k, pick, random = best
+            return f"best of {k}: {percent(pick)} solved, random pick {percent(random)}", None
+    return "no figures", None
+
+
+def _training(data: TrainingData) -> tuple[str, int]:
+    held_out = data.held_out
+    tail = f", held-out accuracy {percent(held_out.accuracy)}" if held_out else ""
+    if held_out:
+        tail += f" of {held_out.num_pairs:,} pairs"
+    unit = "step" if data.num_steps == 1 else "steps"
+    return f"{data.num_steps:,} {unit}{tail}", sum(data.reasons.values())
+
+
+def _grades(data: SamplingData | None) -> str:
+    if data is None:
+        return "no figures"
+    num_graded = sum(split.num_graded for split in data.splits)
+    num_passed = sum(split.num_passed or 0 for split in data.splits)
+    return f"{num_passed:,} of {num_graded:,} answers pass"

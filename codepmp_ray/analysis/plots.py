@@ -1,0 +1,233 @@
+"""The report's plots. Each returns one inline SVG element, readable without colour."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from codepmp_ray.analysis import svg
+from codepmp_ray.analysis.lengths import Lengths, wilson_interval
+from codepmp_ray.analysis.text import visible
+from codepmp_ray.analysis.trainlog import Metrics, number, series
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MAX_POINTS = 400
+_NUM_BINS = 24
+# Series of the best-of-N curve: label, colour, line style, marker.
+_BON_STYLES = {
+    "reward_model": ("reward model", svg.BLUE, "-", "o"),
+    "random": ("random", svg.GREY, (0, (4, 2)), "s"),
+    "majority": ("majority", svg.PURPLE, (0, (6, 1.5, 1, 1.5)), "D"),
+    "length": ("length", svg.ORANGE, (0, (3, 1.5, 1, 1.5)), "v"),
+    "oracle": ("oracle", svg.GREEN, (0, (1, 1.2)), "^"),
+}
+_BAR_HEIGHT_IN = 0.27
+
+
+def series_label(name: str) -> str:
+    return _BON_STYLES[name][0] if name in _BON_STYLES else name.replace("_", " ")
+
+
+def series_order(names: Mapping[str, Any]) -> list[str]:
+    """Known series first, in the order of the legend."""
+    return [n for n in _BON_STYLES if n in names] + [n for n in names if n not in _BON_STYLES]
+
+
+def loss_curve(steps: list[Metrics], evals: list[Metrics], name: str) -> str:
+    """Training loss and its parts by optimizer step, with the held-out loss as markers."""
+    with svg.figure() as (drawing, axes):
+        lines = [
+            ("loss", "total", svg.INK, "-"),
+            ("loss_rm", "reward (RM)", svg.BLUE, (0, (4, 2))),
+            ("loss_lm", "language (LM)", svg.ORANGE, (0, (1, 1.2))),
+        ]
+        total, reward = series(steps, "loss"), series(steps, "loss_rm")
+        if np.allclose(total, reward, equal_nan=True):
+            lines = [("loss_rm", "reward (RM)", svg.BLUE, "-")]
+        for column, label, color, style in lines:
+            values = series(steps, column)
+            if not np.isnan(values).all():
+                _line(axes, steps, values, label, color, style)
+        held_out = series(evals, "eval_loss_rm")
+        if not np.isnan(held_out).all():
+            _marks(axes, evals, held_out, "RM, held out")
+        _finish(axes, "loss (nats)")
+        return svg.to_svg(drawing, name, "Training loss by optimizer step")
+
+
+def accuracy_curve(steps: list[Metrics], evals: list[Metrics], name: str) -> str:
+    """Share of pairs whose chosen side scores higher, by optimizer step; 0.5 is guessing."""
+    with svg.figure() as (drawing, axes):
+        axes.axhline(0.5, color=svg.GREY, linewidth=1, linestyle=(0, (1, 2)), label="guessing")
+        _line(axes, steps, series(steps, "accuracy"), "training batches", svg.BLUE, "-")
+        held_out = series(evals, "eval_accuracy")
+        if not np.isnan(held_out).all():
+            _marks(axes, evals, held_out, "held out", [_wilson_error(row) for row in evals])
+        axes.set_ylim(-0.03, 1.03)
+        _finish(axes, "accuracy")
+        return svg.to_svg(drawing, name, "Pair accuracy by optimizer step")
+
+
+def learning_rate_curve(steps: list[Metrics], name: str) -> str:
+    with svg.figure(2.3) as (drawing, axes):
+        _line(axes, steps, series(steps, "learning_rate"), "", svg.INK, "-")
+        axes.set_ylim(bottom=0)
+        axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0), useMathText=False)
+        _finish(axes, "learning rate", legend=False)
+        return svg.to_svg(drawing, name, "Learning rate by optimizer step")
+
+
+def length_histogram(chosen: Lengths, rejected: Lengths, name: str) -> str:
+    """Distribution of tokens per answer; the lines mark the two means."""
+    from matplotlib.ticker import MaxNLocator
+
+    with svg.figure() as (drawing, axes):
+        top = max(int(chosen.max(initial=1)), int(rejected.max(initial=1)))
+        edges = np.linspace(0, top, min(_NUM_BINS, top) + 1)
+        sides = [
+            ("chosen", chosen, svg.BLUE, "-", "", 0.25),
+            ("rejected", rejected, svg.ORANGE, (0, (4, 2)), "////", 0.0),
+        ]
+        for label, lengths, color, style, hatch, alpha in sides:
+            counts, _ = np.histogram(lengths, edges)
+            rgba = (*_rgb(color), alpha)
+            axes.stairs(counts, edges, fill=True, facecolor=rgba, edgecolor=(*_rgb(color), 0.55),
+                        hatch=hatch, linewidth=0)  # fmt: skip
+            axes.stairs(counts, edges, color=color, linestyle=style, linewidth=1.8, label=label)
+            if len(lengths):
+                mean = float(lengths.mean())
+                axes.axvline(mean, color=color, linestyle=style, linewidth=1,
+                             label=f"mean {label}: {mean:.1f}")  # fmt: skip
+        axes.set_xlim(0, top)
+        axes.grid(axis="x", visible=False)
+        axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+        _finish(axes, "pairs", xlabel="tokens per answer")
+        return svg.to_svg(drawing, name, "Histogram of answer lengths, chosen and rejected")
+
+
+def reasons_chart(counts: Mapping[str, int], name: str) -> str:
+    """Rejected rows by reason, most frequent on top."""
+    height_in = 0.55 + _BAR_HEIGHT_IN * max(len(counts), 1)
+    with svg.figure(height_in) as (drawing, axes):
+        rows = list(counts.items())[::-1]
+        bars = axes.barh([i for i, _ in enumerate(rows)], [count for _, count in rows],
+                         height=0.68, facecolor=(*_rgb(svg.RED), 0.35), edgecolor=svg.RED,
+                         linewidth=1)  # fmt: skip
+        axes.bar_label(bars, labels=[f"{count:,}" for _, count in rows], padding=4)
+        labels = [visible(reason.replace("_", " ")) for reason, _ in rows]
+        axes.set_yticks(range(len(rows)), labels, parse_math=False)
+        axes.set_xlim(0, max((count for _, count in rows), default=1) * 1.15)
+        axes.set_xticks([])
+        axes.tick_params(length=0)
+        axes.grid(visible=False)
+        for side in ("bottom", "left"):
+            axes.spines[side].set_visible(False)
+        return svg.to_svg(drawing, name, "Rejected rows by reason")
+
+
+def best_of_n_curve(ks: list[int], curves: Mapping[str, Mapping[str, Any]], name: str) -> str:
+    """Accuracy of the pick among k candidates, k on a log2 axis, with confidence bands."""
+    with svg.figure(3.5) as (drawing, axes):
+        for series_name in series_order(curves):
+            label, color, style, marker = _BON_STYLES.get(
+                series_name, (series_label(series_name), svg.RED, "-", "x")
+            )
+            curve = curves[series_name]
+            low, high = _values(curve.get("low"), ks), _values(curve.get("high"), ks)
+            is_main = series_name == "reward_model"
+            axes.fill_between(ks, low, high, facecolor=(*_rgb(color), 0.22 if is_main else 0.09),
+                              linewidth=0)  # fmt: skip
+            axes.plot(ks, _values(curve.get("accuracy"), ks), color=color, linestyle=style,
+                      marker=marker, markerfacecolor=color if is_main else svg.PAPER,
+                      linewidth=2.4 if is_main else 1.5, label=label,
+                      zorder=4 if is_main else 3)  # fmt: skip
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(ks, [str(k) for k in ks])
+        axes.minorticks_off()
+        bottom, top = axes.get_ylim()
+        axes.set_ylim(max(bottom, -0.02), min(top, 1.02))
+        _finish(axes, "share of problems solved", xlabel="candidates to choose from (k)")
+        return svg.to_svg(drawing, name, "Best-of-N accuracy by number of candidates")
+
+
+def _line(
+    axes: Axes,
+    rows: list[Metrics],
+    values: npt.NDArray[np.float64],
+    label: str,
+    color: str,
+    style: Any,
+) -> None:
+    x, y = _thinned(series(rows, "step"), values)
+    marker = "." if len(x) <= 12 else ""
+    axes.plot(x, y, color=color, linestyle=style, label=label, marker=marker)
+
+
+def _marks(
+    axes: Axes,
+    rows: list[Metrics],
+    values: npt.NDArray[np.float64],
+    label: str,
+    errors: list[tuple[float, float]] | None = None,
+) -> None:
+    """Diamonds at `values`; `errors` are distances below and above."""
+    x = series(rows, "step")
+    if errors is not None:
+        axes.errorbar(x, values, np.array(errors).T, fmt="none", ecolor=svg.RED, elinewidth=1.2,
+                      capsize=3, zorder=4)  # fmt: skip
+    axes.plot(x, values, color=svg.RED, linestyle="none", marker="D",
+              markerfacecolor=svg.PAPER, markeredgewidth=1.6, markersize=7, label=label,
+              clip_on=False, zorder=5)  # fmt: skip
+
+
+def _wilson_error(row: Metrics) -> tuple[float, float]:
+    accuracy = number(row, "eval_accuracy")
+    low, high = wilson_interval(accuracy, int(number(row, "eval_num_pairs", 0)))
+    return max(accuracy - low, 0.0), max(high - accuracy, 0.0)
+
+
+def _thinned(
+    x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """At most MAX_POINTS points, each the mean of equally many neighbours."""
+    if len(x) <= MAX_POINTS:
+        return x, y
+    parts = np.array_split(np.arange(len(x)), MAX_POINTS)
+    return np.array([x[p].mean() for p in parts]), np.array([y[p].mean() for p in parts])
+
+
+def _values(values: Any, ks: list[int]) -> npt.NDArray[np.float64]:
+    """`values` as floats, filled up with NaN to one per k."""
+    given = [np.nan if value is None else float(value) for value in (values or [])][: len(ks)]
+    return np.array(given + [np.nan] * (len(ks) - len(given)))
+
+
+def _finish(axes: Axes, ylabel: str, xlabel: str = "optimizer step", legend: bool = True) -> None:
+    """Axis labels and a legend above the axes, where it never covers a curve."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    left, right = axes.get_xlim()
+    if right - left < 1:  # a single step: matplotlib would show fractions of it
+        axes.set_xlim(left - 1, right + 1)
+    if axes.get_xscale() == "linear":
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    if legend:
+        handles, labels = axes.get_legend_handles_labels()
+        column_pt = 45 + 5.7 * max(map(len, labels), default=0)
+        drawing = axes.get_figure(root=True)
+        assert drawing is not None, "axes made by svg.figure belong to a figure"
+        drawing.legend(handles, labels, loc="outside upper left", columnspacing=1.2,
+                       ncols=max(1, int(72 * svg.WIDTH_IN / column_pt)))  # fmt: skip
+
+
+def _rgb(color: str) -> tuple[float, float, float]:
+    from matplotlib.colors import to_rgb
+
+    return to_rgb(color)

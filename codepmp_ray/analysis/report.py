@@ -1,0 +1,132 @@
+"""One self-contained HTML file about a run. It loads nothing: no script, no font, no image."""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from codepmp_ray import __version__
+from codepmp_ray.analysis import headline, paper, plots
+from codepmp_ray.analysis.rundata import RunData, StageState, load_run
+from codepmp_ray.analysis.text import duration, interval, percent, shortened, visible
+from codepmp_ray.config.recipe import Recipe
+from codepmp_ray.storage import open_store
+
+REPORT_FILE = "report.html"
+_MAX_TEXT_CHARS = 4_000
+_NOT_FIGURES = {"stage", "fingerprint", "finished", "duration_s"}
+
+
+def write_report(recipe: Recipe) -> Path:
+    """Write `<run_dir>/report.html`, replacing an older one, and return its path.
+
+    Stages that are missing are named in the report. Raises StorageError for damaged files.
+    """
+    store = open_store(Path(recipe.run_dir))
+    store.put(REPORT_FILE, render_report(load_run(recipe)).encode())
+    return store.path(REPORT_FILE)
+
+
+def render_report(run: RunData) -> str:
+    """The HTML of a run."""
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            run=run,
+            recipe_yaml=yaml.safe_dump(run.recipe.model_dump(mode="json"), sort_keys=False),
+            rows=headline.stage_rows(run),
+            verdict=headline.verdict(run),
+            final_accuracy=headline.final_accuracy(run),
+            best_of_n=headline.best_of_n(run),
+            versions=_versions(list(run.stages.values())),
+            figures=_figures(run),
+            paper=paper,
+            product_version=__version__,
+        )
+    )
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_shown,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "pct": percent,
+        "duration": duration,
+        "figure": _figure_text,
+        "short": functools.partial(shortened, max_chars=_MAX_TEXT_CHARS),
+        "series_label": plots.series_label,
+        "series_order": plots.series_order,
+        "recorded": _recorded,
+    }
+    environment.globals["interval"] = interval
+    return environment
+
+
+def _shown(value: Any) -> Any:
+    """Every value on its way into the page; escaping follows in the engine."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _figures(run: RunData) -> dict[str, Markup]:
+    """Plots by name; those without data are absent."""
+    made: dict[str, str] = {}
+    if run.corpus and run.corpus.reasons:
+        made["corpus_reasons"] = plots.reasons_chart(run.corpus.reasons, "corpus_reasons")
+    if pairs := run.synthesis:
+        if pairs.reasons:
+            made["synthesis_reasons"] = plots.reasons_chart(pairs.reasons, "synthesis_reasons")
+        if pairs.num_pairs:
+            chosen, rejected = pairs.num_tokens["chosen"], pairs.num_tokens["rejected"]
+            made["lengths"] = plots.length_histogram(chosen, rejected, "lengths")
+    for stage, data in (("pretraining", run.pretraining), ("finetuning", run.finetuning)):
+        if data and data.steps:
+            made[f"{stage}_loss"] = plots.loss_curve(data.steps, data.evals, f"{stage}_loss")
+            name = f"{stage}_accuracy"
+            made[name] = plots.accuracy_curve(data.steps, data.evals, name)
+            made[f"{stage}_rate"] = plots.learning_rate_curve(data.steps, f"{stage}_rate")
+    if run.evaluation and run.evaluation.ks and run.evaluation.curves:
+        evaluation = run.evaluation
+        made["best_of_n"] = plots.best_of_n_curve(evaluation.ks, evaluation.curves, "best_of_n")
+    # Safe: to_svg escapes what it is given, and matplotlib escapes the text that it draws.
+    return {name: Markup(svg) for name, svg in made.items()}
+
+
+def _versions(states: list[StageState]) -> list[tuple[str, str]]:
+    """(package, version) of all stages; a package that changed in between has several versions."""
+    found: dict[str, list[str]] = {}
+    for state in states:
+        python = {"python": state.manifest["python"]} if "python" in state.manifest else {}
+        for package, version in {**python, **state.manifest.get("versions", {})}.items():
+            known = found.setdefault(package, [])
+            if version not in known:
+                known.append(version)
+    return [(package, ", then ".join(versions)) for package, versions in found.items()]
+
+
+def _recorded(state: StageState) -> list[tuple[str, str]]:
+    """What the job noted in its completion marker, as (name, text)."""
+    return [
+        (name.replace("_", " "), value if isinstance(value, str) else json.dumps(value))
+        for name, value in state.summary.items()
+        if name not in _NOT_FIGURES
+    ]
+
+
+def _figure_text(value: Any, digits: int = 4) -> str:
+    """A number with `digits` significant digits; None and NaN as a dash."""
+    if not isinstance(value, int | float) or value != value:
+        return "-"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.{digits}g}"

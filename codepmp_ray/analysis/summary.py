@@ -1,0 +1,41 @@
+"""The closing table of the main job: what each stage made, and the headline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from codepmp_ray.analysis.headline import stage_rows, verdict
+from codepmp_ray.analysis.rundata import load_run
+from codepmp_ray.analysis.text import duration, visible
+from codepmp_ray.config.recipe import Recipe
+
+_MARKS = {"complete": "done", "unfinished": "not finished", "missing": "missing"}
+
+
+def print_summary(recipe: Recipe, console: Console | None = None) -> None:
+    """Print one row per stage and the verdict. `console` defaults to standard output."""
+    run = load_run(recipe)
+    screen = console or Console()
+    # Text, not strings: rich would read [brackets] in names as its own markup.
+    table = Table(title=Text(visible(recipe.name)), title_justify="left")
+    for heading in ("stage", "state", "result"):
+        table.add_column(heading, overflow="fold")
+    table.add_column("rejected", justify="right")
+    table.add_column("time", justify="right", no_wrap=True)
+    for row in stage_rows(run):
+        rejected = "-" if row.num_rejected is None else f"{row.num_rejected:,}"
+        cells = [row.title, _MARKS[row.state.status], row.came_out, rejected, row.time]
+        table.add_row(*(Text(visible(cell)) for cell in cells))
+    screen.print(table)
+    if run.total_duration_s is not None:
+        screen.print(Text(f"All stages: {duration(run.total_duration_s)}"))
+    if run.synthesis and run.synthesis.is_demonstration:
+        screen.print(Text("Demonstration pairs: one model wrote both sides."))
+    screen.print(Text(visible(verdict(run)), style="bold"))
+    report = Path(recipe.run_dir).absolute() / "report.html"
+    if report.exists():
+        screen.print(Text(f"Report: {report}"), soft_wrap=True)

@@ -1,0 +1,126 @@
+"""The corpus and the pairs of a run, counted from their committed tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from codepmp_ray.analysis.lengths import Lengths, PairLengths, pair_lengths
+from codepmp_ray.ledger import ShardLedger
+from codepmp_ray.records import PAIR, REJECTED, SNIPPET
+from codepmp_ray.runs import Stage
+
+Counts = dict[str, int]
+NUM_EXAMPLES = 3
+_COUNTED = [
+    "license", "language", "repo", "construction", "describe_model", "strong_model", "weak_model",
+    "prompt_template",
+]  # fmt: skip
+_TOKENS = ["description_num_tokens", "chosen_num_tokens", "rejected_num_tokens"]
+
+
+@dataclass(frozen=True)
+class CorpusData:
+    """`num_files` counts every file that was read, also those without a usable snippet."""
+
+    num_files: int
+    num_snippets: int
+    reasons: Counts
+    licenses: Counts
+    kinds: Counts
+
+    @property
+    def num_rejected(self) -> int:
+        return sum(self.reasons.values())
+
+
+@dataclass(frozen=True)
+class SynthesisData:
+    """Pairs and rejected rows. `num_tokens` has one array per text, in pair order.
+
+    `values` counts the values of each provenance column; `examples` are whole pairs.
+    """
+
+    num_snippets: int
+    num_pairs: int
+    reasons: Counts
+    values: dict[str, Counts]
+    num_tokens: dict[str, Lengths]
+    lengths: PairLengths
+    examples: list[dict[str, Any]]
+
+    @property
+    def num_rejected(self) -> int:
+        return sum(self.reasons.values())
+
+    @property
+    def is_demonstration(self) -> bool:
+        """True when one model wrote both sides, so that no model is stronger than the other."""
+        strong, weak = self.values["strong_model"], self.values["weak_model"]
+        return bool(strong) and set(strong) == set(weak) and len(strong) == 1
+
+
+def read_columns(
+    ledger: ShardLedger, table: str, columns: list[str], schema: pa.Schema
+) -> pa.Table:
+    """Committed rows of `columns`; a table with these columns also when there is no row."""
+    found = ledger.read(table, columns)
+    if found.num_columns:
+        return found
+    return pa.schema([schema.field(name) for name in columns]).empty_table()
+
+
+def value_counts(column: pa.ChunkedArray) -> Counts:
+    """Value -> number of rows, most frequent first; null is counted as "unknown"."""
+    counted = column.value_counts().to_pylist()
+    pairs = [(item["values"] or "unknown", item["counts"]) for item in counted]
+    return dict(sorted(pairs, key=lambda pair: (-pair[1], pair[0])))
+
+
+def reject_reasons(ledger: ShardLedger) -> Counts:
+    return value_counts(read_columns(ledger, "rejected", ["reason"], REJECTED)["reason"])
+
+
+def load_corpus(stage: Stage) -> CorpusData:
+    where = ["repo", "path", "source_id"]
+    snippets = read_columns(stage.ledger, "snippets", [*where, "license", "kind"], SNIPPET)
+    rejected = read_columns(stage.ledger, "rejected", [*where, "reason"], REJECTED)
+    files = pa.concat_tables([snippets.select(where), rejected.select(where)])
+    return CorpusData(
+        num_files=files.group_by(where).aggregate([]).num_rows,
+        num_snippets=snippets.num_rows,
+        reasons=value_counts(rejected["reason"]),
+        licenses=value_counts(snippets["license"]),
+        kinds=value_counts(snippets["kind"]),
+    )
+
+
+def load_synthesis(stage: Stage) -> SynthesisData:
+    pairs = read_columns(stage.ledger, "pairs", [*_COUNTED, *_TOKENS], PAIR)
+    tokens = {
+        name.removesuffix("_num_tokens"): pairs[name].fill_null(0).to_numpy().astype(np.int64)
+        for name in _TOKENS
+    }
+    return SynthesisData(
+        num_snippets=sum(commit.num_input_rows for commit in stage.ledger.commits()),
+        num_pairs=pairs.num_rows,
+        reasons=reject_reasons(stage.ledger),
+        values={name: value_counts(pairs[name]) for name in _COUNTED},
+        num_tokens=tokens,
+        lengths=pair_lengths(tokens["description"], tokens["chosen"], tokens["rejected"]),
+        examples=_examples(stage.ledger),
+    )
+
+
+def _examples(ledger: ShardLedger) -> list[dict[str, Any]]:
+    """Pairs evenly spread over the first shard that has any: one shard's texts in memory."""
+    for commit in ledger.commits():
+        if commit.num_rows.get("pairs"):
+            table = ledger.store.read_table(commit.files["pairs"])
+            wanted = min(NUM_EXAMPLES, table.num_rows)
+            rows = np.linspace(0, table.num_rows - 1, wanted).round().astype(int)
+            return table.take(pa.array(rows)).to_pylist()
+    return []
