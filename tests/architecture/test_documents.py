@@ -1,0 +1,61 @@
+"""The documents keep up with the code."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from codepmp_ray import __version__, records
+from codepmp_ray.records import RejectReason
+from codepmp_ray.runs import STAGE_JOBS
+
+ROOT = Path(__file__).resolve().parents[2]
+DATA_FORMAT = (ROOT / "docs/data-format.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SCHEMAS = {name: value for name, value in vars(records).items() if isinstance(value, pa.Schema)}
+
+
+def _section(schema: str) -> str:
+    """The text below the heading that names the schema, up to the next heading."""
+    match = re.search(rf"^#+ .*`{schema}`.*?$(.*?)(?=^#|\Z)", DATA_FORMAT, re.MULTILINE | re.DOTALL)
+    assert match, f"docs/data-format.md has no heading with `{schema}`"
+    return match.group(1)
+
+
+@pytest.mark.parametrize("schema", SCHEMAS)
+def test_every_column_is_explained_with_its_type_and_no_other(schema: str) -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| (.+) \|$", _section(schema), re.MULTILINE)
+    documented = {name: kind for name, kind, _ in rows}
+    assert documented == {field.name: str(field.type) for field in SCHEMAS[schema]}
+
+
+def test_every_reason_is_explained_and_no_other() -> None:
+    section = DATA_FORMAT.split("## Rejected reasons", 1)[1].split("\n## ", 1)[0]
+    documented = set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE))
+    assert documented == {reason.value for reason in RejectReason}
+
+
+@pytest.mark.parametrize("stage", STAGE_JOBS)
+def test_every_stage_folder_is_described(stage: str) -> None:
+    assert re.search(rf"^#+ .*`{stage}-<fingerprint>/`", DATA_FORMAT, re.MULTILINE)
+
+
+def test_the_readme_lists_every_job() -> None:
+    jobs = {file.stem for file in (ROOT / "jobs").glob("*.py") if not file.stem.startswith("_")}
+    assert set(re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE)) == jobs
+    assert set(STAGE_JOBS.values()) <= jobs
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "docs/architecture.md"])
+def test_links_inside_the_tree_lead_somewhere(document: str) -> None:
+    file = ROOT / document
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", file.read_text(encoding="utf-8"))
+    assert [link for link in links if not (file.parent / link).exists()] == []
+
+
+def test_the_changelog_knows_this_version() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"## [{__version__}]" in changelog
