@@ -120,8 +120,8 @@ CANDIDATE = _schema(
 GRADE = _schema(
     candidate_id=_S,
     problem_id=_S,
-    passed=_B,
-    outcome=_S,  # "passed", "failed", "timeout", "killed", "no_code"
+    passed=_B,  # null when not executed
+    outcome=_S,  # "passed", "failed", "timeout", "killed", "no_code" or "not_executed"
     detail=_S,
     duration_s=_F,
 )

@@ -86,14 +86,27 @@ class Sandbox:
     def run(self, job: TestJob) -> Execution:
         """Execute `job` and wait; everything it started has ended on return.
 
-        Raises SandboxUnavailable when the mechanism itself failed, which says nothing of the job.
+        An execution without a verdict counts as killed if the sandbox still works otherwise (the
+        kernel may have ended the tester for want of memory). Raises SandboxUnavailable if not.
         """
+        execution, message = self._run_once(job)
+        if execution is None:
+            harmless = TestJob("def f(): return 1", "f", "", "def check(c):\n    assert c() == 1")
+            control, _ = self._run_once(harmless)
+            if control is None:
+                raise SandboxUnavailable(
+                    f"The sandbox ({self._mechanism.name}) fails: {message}.", _REMEDY
+                )
+            execution, message = self._run_once(job)
+        return execution or Execution("killed", f"no verdict: {message}", 0.0)
+
+    def _run_once(self, job: TestJob) -> tuple[Execution | None, str]:
+        """The execution, or None and why the guest gave no verdict."""
         header = {
             "limits": self._limits,
             "uid": self._mechanism.guest_uid(),
             "seccomp": self._seccomp,
         }
-        payload = frame(header) + frame(vars(job))
         start_s = time.monotonic()
         process = subprocess.Popen(
             self._command,
@@ -104,29 +117,27 @@ class Sandbox:
             cwd="/",
             start_new_session=True,
         )
-        timed_out = False
         try:
-            out, err = process.communicate(payload, timeout=self._time_limit_s + _GRACE_S)
+            out, err = process.communicate(
+                frame(header) + frame(vars(job)), timeout=self._time_limit_s + _GRACE_S
+            )
         except subprocess.TimeoutExpired:
-            timed_out = True
-            out, err = b"", b""
+            detail = f"the test did not end {_GRACE_S:g} s after time_limit_s"
+            return Execution("timeout", detail, time.monotonic() - start_s), ""
         finally:
             _kill(process)
-        duration_s = time.monotonic() - start_s
-        if timed_out:
-            detail = f"the test did not end {_GRACE_S:g} s after time_limit_s"
-            return Execution("timeout", detail, duration_s)
         try:
             verdict = json.loads(out)
         except ValueError:
             message = err.decode(errors="replace").strip()[-500:] or "no message"
-            raise SandboxUnavailable(
-                f"The sandbox ({self._mechanism.name}) ended with exit code {process.returncode} "
-                f"and no verdict: {message}.",
-                _REMEDY,
-            ) from None
-        reports = verdict.get("reports", [])
-        return Execution(verdict["outcome"], verdict["detail"], duration_s, reports)
+            return None, f"exit code {process.returncode}, {message}"
+        execution = Execution(
+            verdict["outcome"],
+            verdict["detail"],
+            time.monotonic() - start_s,
+            verdict.get("reports", []),
+        )
+        return execution, ""
 
 
 @cache

@@ -1,0 +1,126 @@
+"""The grades stage on Ray: one task per shard of candidates, committed under the same shard id."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from typing import Any
+
+import pyarrow as pa
+import ray
+
+from codepmp_ray.cluster.shard_graph import GLUE_CPUS
+from codepmp_ray.config.evaluation import SandboxConfig
+from codepmp_ray.config.recipe import Recipe
+from codepmp_ray.errors import SandboxUnavailable
+from codepmp_ray.evaluation.grading import NOT_EXECUTED, grade_candidates, grade_counts
+from codepmp_ray.evaluation.sandbox import Sandbox
+from codepmp_ray.ledger import ShardLedger
+from codepmp_ray.progress import Progress
+from codepmp_ray.records import GRADE, table_from_rows
+from codepmp_ray.runs import Stage, open_stage
+from codepmp_ray.storage import open_store
+
+
+def grade(recipe: Recipe) -> dict[str, Any]:
+    """Run or resume the stage; returns its summary, where `sandbox` names the mechanism.
+
+    A stage that an earlier run finished without executing code is done again once a sandbox works
+    here, and with it the two stages that read it.
+    """
+    config = recipe.evaluation.sandbox
+    stage = open_stage(recipe, "grades")
+    mechanism = _mechanism(config)
+    if stage.is_complete:
+        summary = stage.summary()
+        if summary["executed"] or not mechanism:
+            return summary
+        _forget(recipe, "the earlier grading could not execute code")
+    candidates = open_stage(recipe, "candidates").require()
+    stage.start()
+    start_s = time.monotonic()
+    _grade_shards(stage, candidates, config)
+    stage.ledger.sweep(("grades",))
+    rows = stage.ledger.read("grades", ["outcome"]).to_pylist()
+    counts = grade_counts(rows)
+    stage.complete(
+        {
+            "num_graded": len(rows),
+            "outcomes": counts,
+            "executed": NOT_EXECUTED not in counts,
+            "sandbox": mechanism or _reason(stage),
+            "duration_s": round(time.monotonic() - start_s, 1),
+        }
+    )
+    return stage.summary()
+
+
+def _grade_shards(stage: Stage, candidates: Stage, config: SandboxConfig) -> None:
+    shard_ids = [commit.shard_id for commit in candidates.ledger.commits()]
+    missing = sorted(set(shard_ids) - stage.ledger.committed_ids())
+    num_done = len(shard_ids) - len(missing)
+    with Progress("grades", len(shard_ids), "shards", done=num_done) as progress:
+        if not missing:
+            progress.update(num_done)
+            return
+        # A task keeps all cores of its node busy with executions, so one task per node is enough;
+        # it waits for other processes, hence the token amount of CPU.
+        num_nodes = max(sum(node["Alive"] for node in ray.nodes()), 1)
+        dataset = ray.data.from_items(
+            [{"shard_id": shard_id} for shard_id in missing], override_num_blocks=len(missing)
+        ).map_batches(
+            _grade_block,
+            fn_kwargs={
+                "source_dir": str(candidates.path),
+                "out_dir": str(stage.path),
+                "config": config,
+            },
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=GLUE_CPUS,
+            concurrency=num_nodes,
+        )
+        num_passed = num_graded = 0
+        for row in dataset.iter_rows():
+            num_done += 1
+            num_graded += row["num_graded"]
+            num_passed += row["num_passed"]
+            progress.update(num_done, f"{num_passed} of {num_graded} answers pass")
+
+
+def _grade_block(batch: pa.Table, source_dir: str, out_dir: str, config: SandboxConfig) -> pa.Table:
+    """Grade and commit the shard that the block's one row names."""
+    (shard_id,) = batch.column("shard_id").to_pylist()
+    rows: list[dict[str, Any]] = []
+    source = ShardLedger(open_store(source_dir))
+    for commit in source.commits():
+        if commit.shard_id == shard_id and commit.num_rows["candidates"]:
+            rows = source.store.read_table(commit.files["candidates"]).to_pylist()
+    grades = grade_candidates(rows, config)
+    tables = {"grades": table_from_rows(grades, GRADE)}
+    ShardLedger(open_store(out_dir)).commit(shard_id, len(rows), tables)
+    num_passed = sum(bool(row["passed"]) for row in grades)
+    return pa.table(
+        {"shard_id": [shard_id], "num_graded": [len(grades)], "num_passed": [num_passed]}
+    )
+
+
+def _mechanism(config: SandboxConfig) -> str:
+    """What isolates code on this machine, or "" (grading then says so in every row)."""
+    try:
+        return Sandbox.detect(config).description
+    except SandboxUnavailable:
+        return ""
+
+
+def _reason(stage: Stage) -> str:
+    grades = stage.ledger.read("grades", ["outcome", "detail"]).to_pylist()
+    return next((row["detail"] for row in grades if row["outcome"] == NOT_EXECUTED), "none needed")
+
+
+def _forget(recipe: Recipe, why: str) -> None:
+    for name in ("grades", "finetuning", "evaluation"):
+        folder = open_stage(recipe, name).path
+        if folder.exists():
+            print(f"Making {name} again: {why}. Removed {folder}.")
+            shutil.rmtree(folder)

@@ -1,0 +1,116 @@
+"""Preference pairs for RM finetuning, from graded answers to the training problems.
+
+chosen: a passing sampled answer where there is one, else the canonical solution in the form of an
+answer. rejected: a failing sampled answer. Answers that were not executed are used on neither side.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import pyarrow as pa
+
+from codepmp_ray.config.recipe import Recipe
+from codepmp_ray.errors import InputError
+from codepmp_ray.evaluation.grading import NOT_EXECUTED
+from codepmp_ray.evaluation.humaneval import Problem, problems_by_id
+from codepmp_ray.records import stable_id
+from codepmp_ray.runs import open_stage
+
+Row = dict[str, Any]
+MAX_PAIRS_PER_PROBLEM = 8
+FINETUNING_PAIR = pa.schema(
+    [
+        (name, pa.string())
+        for name in ("pair_id", "problem_id", "prompt", "chosen", "rejected", "chosen_from")
+    ]
+    + [("rejected_outcome", pa.string())]
+)
+
+
+def build_finetuning_pairs(recipe: Recipe) -> pa.Table:
+    """Pairs (FINETUNING_PAIR) of the recipe's candidates and grades, in a fixed order.
+
+    The table's metadata counts problems by what became of them. Raises InputError when a stage is
+    missing or no problem gives a pair.
+    """
+    candidates = open_stage(recipe, "candidates").require().ledger
+    grades = open_stage(recipe, "grades").require().ledger
+    grade_of = {row["candidate_id"]: row for row in grades.read("grades").to_pylist()}
+    answers = [
+        {**row, **grade_of[row["candidate_id"]]}
+        for row in candidates.read("candidates").to_pylist()
+        if row["split"] == "train" and row["candidate_id"] in grade_of
+    ]
+    problems = problems_by_id(row["problem_id"] for row in answers)
+    rows, counts = pair_answers(problems.values(), answers)
+    if not rows:
+        raise InputError(_explain_no_pairs(answers, counts), _remedy(answers))
+    metadata = {name: str(count) for name, count in counts.items()}
+    return pa.Table.from_pylist(rows, schema=FINETUNING_PAIR).replace_schema_metadata(metadata)
+
+
+def pair_answers(
+    problems: Iterable[Problem], answers: list[Row], max_pairs: int = MAX_PAIRS_PER_PROBLEM
+) -> tuple[list[Row], dict[str, int]]:
+    """Pairs of answers (CANDIDATE and GRADE columns) and counts of problems by their fate.
+
+    Distinct failing answers are taken in the order of their samples, each with the next of the
+    passing ones, round and round, up to `max_pairs` per problem.
+    """
+    answers_of: dict[str, list[Row]] = {}
+    for row in sorted(answers, key=lambda row: (row["problem_id"], row["sample_index"])):
+        answers_of.setdefault(row["problem_id"], []).append(row)
+    rows: list[Row] = []
+    counts: Counter[str] = Counter(
+        num_problems=0, num_with_passing=0, num_with_canonical=0, num_without_pair=0
+    )
+    for problem in problems:
+        counts["num_problems"] += 1
+        graded = answers_of.get(problem.problem_id, [])
+        passing = _distinct(row for row in graded if row["passed"])
+        # null means not executed; an empty answer (a failed request) teaches nothing.
+        failing = _distinct(row for row in graded if row["passed"] is False and row["completion"])
+        if not failing:
+            counts["num_without_pair"] += 1
+            continue
+        counts["num_with_passing" if passing else "num_with_canonical"] += 1
+        for index, row in enumerate(failing[:max_pairs]):
+            good = passing[index % len(passing)]["completion"] if passing else None
+            rows.append(_pair(problem, row, good))
+    return rows, dict(counts)
+
+
+def _pair(problem: Problem, failing: Row, passing: str | None) -> Row:
+    chosen = problem.canonical_answer if passing is None else passing
+    return {
+        "pair_id": stable_id(problem.problem_id, chosen, failing["completion"]),
+        "problem_id": problem.problem_id,
+        "prompt": problem.prompt,
+        "chosen": chosen,
+        "rejected": failing["completion"],
+        "chosen_from": "canonical" if passing is None else "sampled",
+        "rejected_outcome": failing["outcome"],
+    }
+
+
+def _distinct(rows: Iterable[Row]) -> list[Row]:
+    return list({row["completion"]: row for row in reversed(list(rows))}.values())[::-1]
+
+
+def _explain_no_pairs(answers: list[Row], counts: dict[str, int]) -> str:
+    outcomes = Counter(row["outcome"] for row in answers)
+    return (
+        f"None of the {counts['num_problems']} training problems gives a pair: their "
+        f"{len(answers)} answers ended as {dict(sorted(outcomes.items()))}, and a pair needs a "
+        "failing one."
+    )
+
+
+def _remedy(answers: list[Row]) -> str:
+    for row in answers:
+        if row["outcome"] == NOT_EXECUTED:
+            return f"Then grade again. {row['detail']}"
+    return "Raise candidates.num_train_problems or candidates.num_train_samples."

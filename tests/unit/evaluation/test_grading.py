@@ -1,0 +1,64 @@
+import pytest
+
+from codepmp_ray.config.evaluation import SandboxConfig
+from codepmp_ray.errors import InputError, SandboxUnavailable
+from codepmp_ray.evaluation import grading
+from codepmp_ray.evaluation.grading import grade_candidates, grade_counts
+from codepmp_ray.evaluation.humaneval import load_problems
+from codepmp_ray.evaluation.sandbox import Sandbox
+from codepmp_ray.records import GRADE, table_from_rows
+
+CONFIG = SandboxConfig(time_limit_s=2, num_parallel=2)
+PROBLEM = load_problems()["HumanEval/53"]
+
+
+def _candidates(*completions):
+    return [
+        {"candidate_id": f"c{i}", "problem_id": PROBLEM.problem_id, "completion": text}
+        for i, text in enumerate(completions)
+    ]
+
+
+def test_outcomes_of_right_wrong_endless_and_absent_code():
+    try:
+        Sandbox.detect(CONFIG)
+    except SandboxUnavailable as error:
+        pytest.skip(str(error))
+    rows = grade_candidates(
+        _candidates(
+            PROBLEM.canonical_answer,
+            "```python\ndef add(x, y):\n    return x - y\n```",
+            "```python\ndef add(x, y):\n    while True: pass\n```",
+            "I would rather not.",
+            "",
+        ),
+        CONFIG,
+    )
+    outcomes = [row["outcome"] for row in rows]
+    assert outcomes == ["passed", "failed", "timeout", "no_code", "no_code"]
+    assert [row["passed"] for row in rows] == [True, False, False, False, False]
+    assert [row["candidate_id"] for row in rows] == ["c0", "c1", "c2", "c3", "c4"]
+    assert rows[2]["duration_s"] >= 2
+    assert table_from_rows(rows, GRADE).num_rows == 5
+    assert grade_counts(rows) == {"failed": 1, "no_code": 2, "passed": 1, "timeout": 1}
+
+
+def test_without_a_sandbox_nothing_runs_and_every_row_says_why(monkeypatch, tmp_path):
+    def unavailable(config):
+        raise SandboxUnavailable("Nothing works here.", "Install bubblewrap.")
+
+    monkeypatch.setattr(grading.Sandbox, "detect", staticmethod(unavailable))
+    touched = tmp_path / "touched"
+    text = f"```python\ndef add(x, y):\n    open({str(touched)!r}, 'w')\n    return x + y\n```"
+    executed, empty = grade_candidates(_candidates(text, "no code"), CONFIG)
+    assert (executed["passed"], executed["outcome"]) == (None, "not_executed")
+    assert "Install bubblewrap" in executed["detail"]
+    assert (empty["passed"], empty["outcome"]) == (False, "no_code")
+    assert not touched.exists()
+
+
+def test_unknown_problem_is_an_input_error():
+    with pytest.raises(InputError, match="HumanEval/4000"):
+        grade_candidates(
+            [{"candidate_id": "a", "problem_id": "HumanEval/4000", "completion": ""}], CONFIG
+        )

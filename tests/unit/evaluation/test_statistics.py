@@ -1,0 +1,142 @@
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from codepmp_ray.errors import InputError
+from codepmp_ray.evaluation.statistics import (
+    best_of_k,
+    bootstrap_intervals,
+    default_ks,
+    majority,
+    oracle,
+    paired_difference,
+    random_choice,
+)
+
+
+def _brute_force(scores, passed, k):
+    """Mean over all subsets of the mean correctness of the subset's best."""
+    values = []
+    for subset in combinations(range(len(scores)), k):
+        best = max(scores[i] for i in subset)
+        values.append(np.mean([passed[i] for i in subset if scores[i] == best]))
+    return np.mean(values)
+
+
+def _brute_force_majority(groups, passed, k):
+    values = []
+    for subset in combinations(range(len(groups)), k):
+        votes = [groups[i] for i in subset]
+        top = max(votes.count(g) for g in votes)
+        winners = {g for g in votes if votes.count(g) == top}
+        values.append(
+            np.mean([np.mean([passed[i] for i in subset if groups[i] == g]) for g in winners])
+        )
+    return np.mean(values)
+
+
+@pytest.mark.parametrize("num_levels", [1, 2, 3, 100])
+def test_best_of_k_is_the_mean_over_all_subsets(num_levels):
+    generator = np.random.default_rng(num_levels)
+    scores = generator.integers(num_levels, size=(20, 7)).astype(float)
+    passed = generator.random((20, 7)) < 0.4
+    ks = list(range(1, 8))
+    expected = [[_brute_force(s, p, k) for k in ks] for s, p in zip(scores, passed, strict=True)]
+    np.testing.assert_allclose(best_of_k(scores, passed, ks), expected, atol=1e-12)
+
+
+def test_infinite_scores_are_ordered_and_one_candidate_is_itself():
+    assert best_of_k([[-np.inf, np.inf, 0.0]], [[0, 1, 0]], [3]) == pytest.approx(1.0)
+    assert best_of_k([[5.0]], [[True]], [1]) == pytest.approx(1.0)
+
+
+def test_all_scores_equal_is_the_random_choice_and_a_perfect_score_the_oracle():
+    passed = np.random.default_rng(0).random((30, 9)) < 0.3
+    ks = [1, 2, 4, 9]
+    np.testing.assert_allclose(
+        best_of_k(np.zeros((30, 9)), passed, ks), random_choice(passed, ks), atol=1e-12
+    )
+    np.testing.assert_allclose(best_of_k(passed, passed, ks), oracle(passed, ks), atol=1e-12)
+
+
+def test_large_pools_stay_exact():
+    passed = np.zeros((1, 256), bool)
+    passed[0, 0] = True
+    ks = [1, 128, 256]
+    np.testing.assert_allclose(oracle(passed, ks), [[1 / 256, 0.5, 1.0]], rtol=1e-12)
+
+
+@pytest.mark.parametrize("num_groups", [1, 2, 4])
+def test_majority_agrees_with_all_subsets_within_its_error(num_groups):
+    generator = np.random.default_rng(num_groups)
+    groups = generator.integers(num_groups, size=(12, 6))
+    passed = generator.random((12, 6)) < 0.5
+    ks = [1, 3, 6]
+    expected = np.array(
+        [
+            [_brute_force_majority(list(g), p, k) for k in ks]
+            for g, p in zip(groups, passed, strict=True)
+        ]
+    )
+    sampled, error = majority(groups, passed, ks, num_draws=4_000)
+    assert (np.abs(sampled - expected).mean(axis=0) < 0.02).all()
+    assert (np.abs(sampled.mean(axis=0) - expected.mean(axis=0)) <= 4 * error + 1e-12).all()
+    assert error[-1] == pytest.approx(0.0)  # the whole pool is one subset
+
+
+def test_majority_is_the_same_for_the_same_seed():
+    groups, passed = [[0, 0, 1, 2]], [[1, 1, 0, 0]]
+    first, _ = majority(groups, passed, [2], seed=3)
+    assert (first == majority(groups, passed, [2], seed=3)[0]).all()
+
+
+@pytest.mark.parametrize(
+    ("scores", "passed", "ks", "words"),
+    [
+        ([[1.0, float("nan")]], [[0, 1]], [1], "candidate 1 of problem 0"),
+        ([[1.0, 2.0]], [[0, 1, 1]], [1], r"\(1, 2\) and \(1, 3\)"),
+        ([1.0, 2.0], [0, 1], [1], "problems, candidates"),
+        ([[1.0, 2.0]], [[0, 1]], [3], r"k=3 is outside 1\.\.2"),
+        (np.zeros((0, 4)), np.zeros((0, 4)), [1], "one shape"),
+    ],
+)
+def test_bad_pools_are_refused(scores, passed, ks, words):
+    with pytest.raises(InputError, match=words):
+        best_of_k(scores, passed, ks)
+
+
+def test_ks_are_powers_of_two_and_the_pool():
+    assert default_ks(1) == [1]
+    assert default_ks(8) == [1, 2, 4, 8]
+    assert default_ks(20) == [1, 2, 4, 8, 16, 20]
+
+
+def test_interval_covers_the_truth_about_as_often_as_it_says():
+    generator = np.random.default_rng(0)
+    covered = 0
+    for seed in range(200):
+        sample = (generator.random((60, 1)) < 0.4).astype(float)
+        (interval,) = bootstrap_intervals(sample, 0.9, 400, seed)
+        covered += interval.low <= 0.4 <= interval.high
+    assert 0.82 <= covered / 200 <= 0.97
+
+
+def test_interval_of_one_problem_says_that_nothing_is_known():
+    (interval,) = bootstrap_intervals(np.array([[1.0]]), 0.95, 100)
+    assert (interval.low, interval.high) == (0.0, 1.0)
+    assert not paired_difference(np.array([1.0]), np.array([0.0]), 0.95, 100).excludes_zero
+
+
+def test_paired_difference_sees_what_is_there_and_no_more():
+    generator = np.random.default_rng(1)
+    base = generator.random(50)
+    better = paired_difference(base + 0.1, base, 0.95, 500)
+    assert better.excludes_zero and better.mean == pytest.approx(0.1) and better.p_value < 0.01
+    same = paired_difference(base, base, 0.95, 500)
+    assert (same.mean, same.low, same.high, same.p_value) == (0, 0, 0, 1.0)
+    assert not same.excludes_zero
+    worse = paired_difference(base - 0.1, base, 0.95, 500)
+    assert worse.excludes_zero and worse.high < 0
+    noise = paired_difference(base, generator.permutation(base), 0.95, 500)
+    assert not noise.excludes_zero and noise.p_value > 0.05
