@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -69,12 +70,7 @@ def _grade_shards(stage: Stage, candidates: Stage, config: SandboxConfig) -> Non
         dataset = ray.data.from_items(
             [{"shard_id": shard_id} for shard_id in missing], override_num_blocks=len(missing)
         ).map_batches(
-            _grade_block,
-            fn_kwargs={
-                "source_dir": str(candidates.path),
-                "out_dir": str(stage.path),
-                "config": config,
-            },
+            partial(_grade_block, str(candidates.path), str(stage.path), config),
             batch_size=None,
             batch_format="pyarrow",
             num_cpus=GLUE_CPUS,
@@ -88,7 +84,7 @@ def _grade_shards(stage: Stage, candidates: Stage, config: SandboxConfig) -> Non
             progress.update(num_done, f"{num_passed} of {num_graded} answers pass")
 
 
-def _grade_block(batch: pa.Table, source_dir: str, out_dir: str, config: SandboxConfig) -> pa.Table:
+def _grade_block(source_dir: str, out_dir: str, config: SandboxConfig, batch: pa.Table) -> pa.Table:
     """Grade and commit the shard that the block's one row names."""
     (shard_id,) = batch.column("shard_id").to_pylist()
     rows: list[dict[str, Any]] = []

@@ -1,0 +1,99 @@
+"""The grades stage on a real Ray cluster: shards, resume, and grading anew once code can run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from codepmp_ray.config.recipe import Recipe, parse_recipe
+from codepmp_ray.errors import InputError, SandboxUnavailable
+from codepmp_ray.evaluation.humaneval import load_problems
+from codepmp_ray.evaluation.sandbox import Sandbox
+from codepmp_ray.records import CANDIDATE, GRADE, table_from_rows
+from codepmp_ray.runs import open_stage
+
+SIZES = [2, 0, 3]  # problems per shard; one shard is empty
+WRONG = "```python\ndef {}(*a):\n    return object()\n```"
+
+
+@pytest.fixture(scope="module")
+def ray_cluster():
+    from codepmp_ray.cluster.connect import connect
+
+    with connect():
+        yield
+
+
+def recipe_with_candidates(run_dir: Path) -> Recipe:
+    recipe = parse_recipe({"run_dir": str(run_dir)}, "test")
+    try:
+        Sandbox.detect(recipe.evaluation.sandbox)
+    except SandboxUnavailable as error:
+        pytest.skip(str(error))
+    stage = open_stage(recipe, "candidates")
+    problems = iter(load_problems().values())
+    for shard_id, size in enumerate(SIZES):
+        rows = []
+        for problem in (next(problems) for _ in range(size)):
+            answers = (problem.canonical_answer, WRONG.format(problem.entry_point), "no code")
+            rows += [
+                {
+                    "candidate_id": f"{problem.problem_id}-{index}",
+                    "problem_id": problem.problem_id,
+                    "split": "train",
+                    "sample_index": index,
+                    "prompt": problem.prompt,
+                    "completion": answer,
+                }
+                for index, answer in enumerate(answers)
+            ]
+        stage.ledger.commit(shard_id, len(rows), {"candidates": table_from_rows(rows, CANDIDATE)})
+    stage.complete({})
+    return recipe
+
+
+def test_every_candidate_is_graded_once_and_under_its_shard(ray_cluster, tmp_path):
+    from codepmp_ray.cluster.grading import grade
+
+    recipe = recipe_with_candidates(tmp_path / "a run")
+    summary = grade(recipe)
+    assert summary["outcomes"] == {"failed": 5, "no_code": 5, "passed": 5}
+    assert summary["executed"] and "rlimits" in summary["sandbox"]
+    ledger = open_stage(recipe, "grades").ledger
+    assert [commit.num_rows["grades"] for commit in ledger.commits()] == [3 * n for n in SIZES]
+    source = open_stage(recipe, "candidates").ledger.read("candidates", ["candidate_id"])
+    assert ledger.read("grades", ["candidate_id"]).equals(source)
+    assert grade(recipe) == summary  # complete: nothing is done again
+
+
+def test_a_resumed_run_keeps_what_was_committed(ray_cluster, tmp_path):
+    from codepmp_ray.cluster.grading import grade
+
+    recipe = recipe_with_candidates(tmp_path)
+    source = open_stage(recipe, "candidates").ledger
+    first = source.store.read_table(source.commits()[0].files["candidates"]).to_pylist()
+    earlier = [
+        {"candidate_id": row["candidate_id"], "passed": False, "outcome": "killed"} for row in first
+    ]
+    stage = open_stage(recipe, "grades")
+    stage.ledger.commit(0, len(earlier), {"grades": table_from_rows(earlier, GRADE)})
+    assert grade(recipe)["outcomes"] == {"failed": 3, "killed": 6, "no_code": 3, "passed": 3}
+
+
+def test_a_stage_without_execution_is_made_again(ray_cluster, tmp_path, capsys):
+    from codepmp_ray.cluster.grading import grade
+
+    recipe = recipe_with_candidates(tmp_path)
+    for name in ("grades", "evaluation"):
+        open_stage(recipe, name).complete({"executed": False, "sandbox": "none"})
+    assert grade(recipe)["executed"]
+    assert not open_stage(recipe, "evaluation").is_complete
+    assert "Making evaluation again" in capsys.readouterr().out
+
+
+def test_candidates_are_required(ray_cluster, tmp_path):
+    from codepmp_ray.cluster.grading import grade
+
+    with pytest.raises(InputError, match=r"python -m jobs\.sample"):
+        grade(parse_recipe({"run_dir": str(tmp_path)}, "test"))

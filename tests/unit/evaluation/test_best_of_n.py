@@ -1,0 +1,210 @@
+import io
+import json
+import sys
+import types
+from contextlib import contextmanager
+
+import pytest
+from rich.console import Console
+
+from codepmp_ray.config.evaluation import EvaluationConfig
+from codepmp_ray.config.recipe import parse_recipe
+from codepmp_ray.errors import InputError
+from codepmp_ray.evaluation.best_of_n import evaluation_pools, summarise, verdict
+from codepmp_ray.evaluation.bon_client import CandidateScore
+from codepmp_ray.evaluation.humaneval import load_problems
+from codepmp_ray.evaluation.results_table import print_results
+from codepmp_ray.evaluation.scoring_run import evaluate, read_results
+from codepmp_ray.evaluation.statistics import Difference
+from codepmp_ray.records import CANDIDATE, GRADE, table_from_rows
+from codepmp_ray.runs import open_stage
+
+PROBLEMS = [load_problems()[f"HumanEval/{i}"] for i in range(10)]
+NUM_SAMPLES = 4
+
+
+def _rows(executed=True):
+    """Ten evaluation problems: answers 0 and 1 are equal and right, the others wrong."""
+    candidates, grades = [], []
+    for number, problem in enumerate(PROBLEMS):
+        for index in range(NUM_SAMPLES):
+            code = f"    return {max(index, 1)}"
+            name = f"{number}-{index}"
+            candidates.append(
+                {
+                    "candidate_id": name,
+                    "problem_id": problem.problem_id,
+                    "split": "eval",
+                    "sample_index": index,
+                    "prompt": problem.prompt,
+                    "completion": f"```python\ndef {problem.entry_point}(*a):\n{code}\n```",
+                    "num_tokens": 10 + index,
+                    "model": "generator",
+                }
+            )
+            grades.append(
+                {
+                    "candidate_id": name,
+                    "problem_id": problem.problem_id,
+                    "passed": index < 2 if executed else None,
+                    "outcome": "passed" if index < 2 else "failed",
+                    "detail": "" if executed else "Install bubblewrap.",
+                }
+            )
+    return candidates, grades
+
+
+def _scores(candidates, score):
+    return [
+        {"candidate_id": row["candidate_id"], "score": score(row["sample_index"])}
+        for row in candidates
+    ]
+
+
+def _summary(score, executed=True):
+    candidates, grades = _rows(executed)
+    pools, _ = evaluation_pools(candidates)
+    return summarise(pools, grades, _scores(candidates, score), EvaluationConfig())
+
+
+def test_curves_of_a_perfect_model_and_the_baselines():
+    results = _summary(lambda index: -float(index))
+    bon = results["bon"]
+    assert bon["k"] == [1, 2, 4]
+    assert bon["reward_model"]["accuracy"] == pytest.approx([0.5, 5 / 6, 1.0])
+    assert bon["oracle"]["accuracy"] == pytest.approx([0.5, 5 / 6, 1.0])
+    assert bon["random"]["accuracy"] == pytest.approx([0.5, 0.5, 0.5])
+    assert bon["length"]["accuracy"] == pytest.approx([0.5, 1 / 6, 0.0])
+    assert bon["majority"]["accuracy"][-1] == pytest.approx(1.0)  # two equal answers of four
+    assert bon["majority"]["monte_carlo_error"][-1] == 0.0
+    assert results["difference"]["mean"] == pytest.approx(0.5)
+    assert "better than a random choice" in results["verdict"]
+    assert results["num_problems"] == 10 and results["num_candidates"] == 4
+    json.dumps(results, allow_nan=False)
+
+
+def test_a_model_without_opinion_is_too_small_to_tell():
+    results = _summary(lambda index: 0.0)
+    assert results["difference"]["mean"] == pytest.approx(0.0)
+    assert results["verdict"].endswith("too small to tell.")
+
+
+def test_a_misleading_model_is_called_worse():
+    assert "is worse than" in _summary(float)["verdict"]
+
+
+def test_without_execution_there_is_no_accuracy_and_the_reason_is_told():
+    results = _summary(float, executed=False)
+    assert results["executed"] is False and list(results["bon"]) == ["k"]
+    assert "not executed. Install bubblewrap." in results["verdict"]
+    json.dumps(results, allow_nan=False)
+    print_results(results, Console(file=io.StringIO()))
+
+
+def test_verdict_at_the_border_of_zero():
+    touching = Difference(mean=0.1, low=0.0, high=0.2, p_value=0.05)
+    assert "too small to tell" in verdict(touching, 8, 24, 0.95)
+
+
+def test_pools_are_cut_to_one_size_and_training_rows_left_out():
+    candidates, _ = _rows()
+    pools, num_cut = evaluation_pools([*candidates[1:], {**candidates[0], "split": "train"}])
+    assert {len(pool.candidates) for pool in pools} == {3} and num_cut == 9
+    with pytest.raises(InputError, match="evaluation problems"):
+        evaluation_pools([])
+
+
+def test_a_missing_score_names_the_candidate():
+    candidates, grades = _rows()
+    pools, _ = evaluation_pools(candidates)
+    with pytest.raises(InputError, match="0-0 has no score"):
+        summarise(pools, grades, _scores(candidates[1:], float), EvaluationConfig())
+
+
+class _Client:
+    def __init__(self, fail_after=None):
+        self.calls = []
+        self.fail_after = fail_after
+
+    def score(self, prompt, candidates):
+        if self.fail_after is not None and len(self.calls) >= self.fail_after:
+            raise KeyboardInterrupt
+        self.calls.append(prompt)
+        return [CandidateScore(-float(i), 5, False) for i in range(len(candidates))]
+
+
+def _recipe_with_stages(run_dir, **evaluation):
+    recipe = parse_recipe({"run_dir": str(run_dir), "evaluation": evaluation}, "test")
+    candidates, grades = _rows()
+    for name, rows, schema in (("candidates", candidates, CANDIDATE), ("grades", grades, GRADE)):
+        stage = open_stage(recipe, name)
+        stage.ledger.commit(0, len(rows), {name: table_from_rows(rows, schema)})
+        stage.complete({"sandbox": "bubblewrap", "executed": True})
+    return recipe
+
+
+def test_an_interrupted_evaluation_resumes_without_scoring_twice(tmp_path):
+    recipe = _recipe_with_stages(tmp_path)
+    first = _Client(fail_after=6)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(recipe, first, "model")
+    second = _Client()
+    results = evaluate(recipe, second, "model")
+    assert len(second.calls) == 10 - 4  # one shard of four was committed
+    assert results == read_results(recipe)
+    assert results["sandbox"] == "bubblewrap" and results["generator"] == "generator"
+    assert open_stage(recipe, "evaluation").ledger.read("scores").num_rows == 40
+
+
+def test_the_job_starts_the_service_on_the_finetuned_model(tmp_path, monkeypatch, capsys):
+    from codepmp_ray.evaluation import bon_client
+    from jobs import evaluate as job
+
+    recipe = _recipe_with_stages(tmp_path)
+    finetuning = open_stage(recipe, "finetuning")
+    finetuning.complete({})
+    seen = {}
+
+    @contextmanager
+    def running_service(recipe, model_path):
+        seen["model"] = model_path
+        yield types.SimpleNamespace(url="http://127.0.0.1:9", api_key="sk-made")
+        seen["stopped"] = True
+
+    class Client(_Client):
+        def __init__(self, url, key, hint):
+            super().__init__()
+            seen.update(url=url, key=key)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            pass
+
+    fake = types.ModuleType("serve.launch")
+    fake.running_service = running_service
+    monkeypatch.setitem(sys.modules, "serve.launch", fake)
+    monkeypatch.setattr(bon_client, "BonClient", Client)
+    job.body(recipe)
+    assert seen == {
+        "model": str(finetuning.path / "model"),
+        "url": "http://127.0.0.1:9",
+        "key": "sk-made",
+        "stopped": True,
+    }
+    shown = capsys.readouterr().out
+    assert "reward model" in shown and "better than a random choice" in shown
+    seen.clear()
+    job.body(recipe)  # complete: shown again, nothing started
+    assert seen == {} and "better than a random choice" in capsys.readouterr().out
+
+
+def test_the_job_takes_an_endpoint_and_needs_the_earlier_stages(tmp_path, monkeypatch):
+    from jobs import evaluate as job
+
+    recipe = parse_recipe(
+        {"run_dir": str(tmp_path), "evaluation": {"endpoint": "http://127.0.0.1:9"}}, "test"
+    )
+    with pytest.raises(InputError, match=r"python -m jobs\.sample"):
+        job.body(recipe)

@@ -1,0 +1,131 @@
+import threading
+import time
+
+import pytest
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, PlainTextResponse
+
+from codepmp_ray.errors import EngineError, InputError
+from codepmp_ray.evaluation.bon_client import BonClient, retry_after_s
+
+
+def _error(status, message, **headers):
+    return JSONResponse({"error": {"message": message}}, status_code=status, headers=headers)
+
+
+class FakeService:
+    """Scores a candidate by its length; `script` holds answers to give before that."""
+
+    def __init__(self):
+        self.app = FastAPI()
+        self.script = []
+        self.requests = []
+        self.app.post("/v1/bon")(self.bon)
+
+    async def bon(self, request: Request):
+        body = await request.json()
+        self.requests.append((body, request.headers.get("authorization")))
+        if self.script:
+            return self.script.pop(0)
+        data = [
+            {"index": i, "score": float(len(text)), "num_tokens": len(text), "truncated": False}
+            for i, text in enumerate(body["candidates"])
+        ]
+        return {"data": data[::-1]}  # by rank, as the service may
+
+
+@pytest.fixture(scope="module")
+def server():
+    fake = FakeService()
+    config = uvicorn.Config(fake.app, host="127.0.0.1", port=0, log_level="error")
+    running = uvicorn.Server(config)
+    thread = threading.Thread(target=running.run, daemon=True)
+    thread.start()
+    while not running.started:
+        time.sleep(0.01)
+    fake.url = f"http://127.0.0.1:{running.servers[0].sockets[0].getsockname()[1]}"
+    yield fake
+    running.should_exit = True
+    thread.join()
+
+
+@pytest.fixture
+def service(server):
+    server.script.clear()
+    server.requests.clear()
+    return server
+
+
+@pytest.fixture
+def client(service):
+    waits = []
+    with BonClient(service.url + "/", "sk-test", "MY_KEY", sleep=waits.append) as made:
+        made.waits = waits
+        yield made
+
+
+def test_scores_come_back_in_the_order_of_the_candidates(client, service):
+    scores = client.score("p", ["aaa", "", "a"])
+    assert [item.score for item in scores] == [3.0, 0.0, 1.0]
+    assert service.requests == [({"prompt": "p", "candidates": ["aaa", "", "a"]}, "Bearer sk-test")]
+
+
+def test_busy_answers_are_retried_as_long_as_they_ask(client, service):
+    service.script += [_error(429, "busy", **{"Retry-After": "7"}), _error(503, "starting")]
+    assert len(client.score("p", ["a"])) == 1
+    assert client.waits == [7.0, 1.0]
+    assert len(service.requests) == 3
+
+
+def test_a_service_that_stays_busy_is_an_error_with_its_words(client, service):
+    service.script += [_error(429, "queue is full")] * 6
+    with pytest.raises(EngineError, match=r"queue is full.*6 attempts"):
+        client.score("p", ["a"])
+    assert len(service.requests) == 6 and len(client.waits) == 5
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "words"),
+    [
+        (_error(401, "no"), InputError, "refused the API key.*MY_KEY"),
+        (_error(404, "Not Found"), InputError, "no best-of-N service at .*without a path"),
+        (_error(422, "too many candidates"), InputError, "status 422: too many candidates"),
+        (_error(500, "boom"), EngineError, "status 500: boom"),
+        (PlainTextResponse("<html>"), InputError, "JSON object"),
+        (JSONResponse([1]), InputError, "JSON object"),
+        (JSONResponse({"data": []}), EngineError, "scored 0 of 1"),
+        (JSONResponse({"choices": []}), EngineError, "without valid scores"),
+        (
+            JSONResponse({"data": [{"index": 0, "score": "nan", "num_tokens": 1, "truncated": 0}]}),
+            EngineError,
+            "candidate 0 is nan",
+        ),
+    ],
+)
+def test_other_failures_are_told_apart_at_once(client, service, answer, kind, words):
+    service.script.append(answer)
+    with pytest.raises(kind, match=words):
+        client.score("p", ["a"])
+    assert client.waits == []
+
+
+def test_an_address_without_a_service_names_it():
+    words = r"127\.0\.0\.1:1 cannot be reached.*endpoint"
+    with (
+        BonClient("http://127.0.0.1:1", "", sleep=lambda wait_s: None) as client,
+        pytest.raises(EngineError, match=words),
+    ):
+        client.score("p", ["a"])
+
+
+@pytest.mark.parametrize(
+    ("header", "wait_s"),
+    [(None, 2.0), ("3", 3.0), ("-5", 0.0), ("1e9", 60.0), ("soon", 2.0), ("nan", 2.0)],
+)
+def test_retry_after(header, wait_s):
+    assert retry_after_s(header, 2.0) == wait_s
+
+
+def test_retry_after_takes_dates():
+    assert retry_after_s("Wed, 21 Oct 2015 07:28:00 GMT", 2.0) == 0.0
