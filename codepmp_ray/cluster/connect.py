@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -24,8 +26,11 @@ def connect() -> Iterator[None]:
         return
     # Ray Data and Serve narrate at INFO; the jobs print their own progress. Logs stay in files.
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    # Ray's C++ core reports on stderr what Ray Data does by design (restartable actors).
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     to_driver = os.environ.get("CODEPMP_LOG_TO_DRIVER", "0") == "1"
+    terminate = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(log_to_driver=to_driver, logging_level=logging.WARNING)
     except (ConnectionError, RuntimeError) as error:
@@ -33,6 +38,9 @@ def connect() -> Iterator[None]:
             f"Cannot join or start Ray ({str(error).splitlines()[0]}).",
             "Check RAY_ADDRESS and RAY_AUTH_TOKEN, or unset RAY_ADDRESS to run on this machine.",
         ) from error
+    if callable(terminate) and threading.current_thread() is threading.main_thread():
+        # Ray's native handler aborts on SIGTERM: what `with` blocks would clean up stays behind.
+        signal.signal(signal.SIGTERM, terminate)
     _quiet_libraries()
     try:
         yield

@@ -71,6 +71,7 @@ class VLLMEngine:
             repetition_penalty=sampling.repetition_penalty,
             max_tokens=sampling.max_tokens,
             stop=list(sampling.stop) or None,
+            include_stop_str_in_output=sampling.include_stop_str_in_output,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
         request_id = uuid.uuid4().hex

@@ -19,6 +19,7 @@ class SamplingConfig(Section):
     repetition_penalty: float = Field(default=1.0, gt=0)
     max_tokens: int = Field(default=1024, ge=1)
     stop: tuple[str, ...] = ()
+    include_stop_str_in_output: bool = False
 
 
 class EngineConfig(Section):
