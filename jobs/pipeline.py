@@ -36,11 +36,11 @@ def body(recipe: Recipe) -> None:
 def _stages():
     """Stage name -> its function, in order. Imported here so that --help stays quick."""
     from codepmp_ray.cluster.corpus import build_corpus
-    from codepmp_ray.cluster.evaluation import evaluate
     from codepmp_ray.cluster.grading import grade
     from codepmp_ray.cluster.sampling import sample_candidates
     from codepmp_ray.cluster.synthesis import synthesize
     from codepmp_ray.cluster.training import finetune, pretrain
+    from jobs.evaluate import body as evaluate
 
     return {
         "corpus": build_corpus,
