@@ -145,6 +145,18 @@ def test_expected_values_are_not_in_the_answer_s_reach(sandbox):
     assert seen.reports[0] != {"list": []}, "the search finds what the worker does have"
 
 
+def test_the_tester_is_closed_to_the_answer(sandbox):
+    body = (
+        "opened = []\n"
+        "for name in ('mem', 'environ', 'maps', 'fd/0', 'fd/1'):\n"
+        "    for mode in ('rb', 'ab'):\n"
+        "        try: open('/proc/1/' + name, mode).close(); opened.append(name)\n"
+        "        except OSError: pass\n"
+        "return opened"
+    )
+    assert _value(sandbox, body) == {"list": []}
+
+
 def test_endless_loops_and_sleeps_time_out(sandbox):
     for body in (
         "while True: pass",
@@ -302,7 +314,7 @@ from codepmp_ray.config.evaluation import SandboxConfig
 from codepmp_ray.evaluation.code_extraction import build_program
 from codepmp_ray.evaluation.humaneval import load_problems
 from codepmp_ray.evaluation.sandbox import Sandbox, TestJob, mechanisms
-config = SandboxConfig(time_limit_s=3)
+config = SandboxConfig(time_limit_s=60)
 found = [m for m in mechanisms.available_mechanisms()[0] if m.name == {sandbox._mechanism.name!r}]
 body = "import os\\ndef f(x): os.execv('/usr/bin/sleep', ['sleep-{marker}', '60'])"
 Sandbox(config, found[0]).run(TestJob(body, "f", "", {CHECK!r}))

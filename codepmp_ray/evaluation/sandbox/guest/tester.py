@@ -16,6 +16,7 @@ from .wire import PREFIX_BYTES, decode, encode, frame, frame_size
 _MAX_MESSAGE_BYTES = 16 << 20
 _MAX_DETAIL_CHARS = 500
 _TICK_S = 0.05
+_VERDICT_FD = 1
 
 
 class Verdict(Exception):
@@ -67,6 +68,7 @@ class WorkerHandle:
         self._poll = select.poll()
         self._poll.register(channel, select.POLLIN)
         self._poll.register(output_fd, select.POLLIN)
+        self._poll.register(_VERDICT_FD, 0)  # reports POLLERR once nobody reads the verdict
 
     def call(self, request: dict[str, Any]) -> Any:
         """Send `request`; the decoded value, or the exception that the answer raised.
@@ -89,6 +91,8 @@ class WorkerHandle:
         last_watch_s = time.monotonic()
         while True:
             events = dict(self._poll.poll(_TICK_S * 1000))
+            if _VERDICT_FD in events:
+                raise Verdict("killed", "the caller is gone")
             if self._output_fd in events:
                 self._drain_output(events[self._output_fd])
             if self._channel.fileno() in events:
