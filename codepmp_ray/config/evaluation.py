@@ -62,7 +62,7 @@ class ServingConfig(Section):
 class EvaluationConfig(Section):
     """Best-of-N accuracy from one pool of candidates per problem."""
 
-    endpoint: str | None = operational(None)  # null: start the service for the time of the job
+    endpoint: str | None = None  # null: start the service for the time of the job
     api_key_env: str = operational("CODEPMP_API_KEY")
     confidence: float = Field(default=0.95, gt=0, lt=1)
     num_bootstrap: int = Field(default=2_000, ge=100)
