@@ -9,13 +9,16 @@ import pyarrow as pa
 import pytest
 
 from codepmp_ray import __version__, records
+from codepmp_ray.evaluation.finetuning_pairs import FINETUNING_PAIR
 from codepmp_ray.records import RejectReason
 from codepmp_ray.runs import STAGE_JOBS
+from codepmp_ray.training.data import USED
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA_FORMAT = (ROOT / "docs/data-format.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SCHEMAS = {name: value for name, value in vars(records).items() if isinstance(value, pa.Schema)}
+SCHEMAS |= {"FINETUNING_PAIR": FINETUNING_PAIR, "USED": USED}
 
 
 def _section(schema: str) -> str:
