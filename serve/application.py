@@ -16,7 +16,7 @@ from codepmp_ray.config.evaluation import ServingConfig
 from codepmp_ray.errors import ConfigError, InputError
 from codepmp_ray.preference.tokenization import TEMPLATE_FILE
 from serve.app import ServiceSettings
-from serve.auth import digest_of, key_from_environment
+from serve.auth import KeyRing, digest_of, key_from_environment
 from serve.deployments import Ingress, ScorerReplica
 
 SCORER_NAME = "ScorerReplica"
@@ -29,6 +29,7 @@ def build_application(
     config: ServingConfig, model_path: Path, api_key_sha256: Sequence[str]
 ) -> serve.Application:
     """The bound application; nothing is started. `model_path` is a folder every node can read."""
+    KeyRing(api_key_sha256)  # refuses what is no digest here, not in the replica
     require_model(config, model_path)
     num_gpus = gpus_per_replica(config)
     require_capacity(config, num_gpus)
@@ -77,10 +78,6 @@ def build_app(args: dict[str, Any]) -> serve.Application:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"]) or "args"
         raise ConfigError(f"serve args: {name}: {first['msg']}.") from error
-    if not digests:
-        raise ConfigError(
-            "The service has no API key.", "Set CODEPMP_API_KEY or api_key_sha256 in the args."
-        )
     if not config.model_path:
         raise ConfigError("serve args: model_path is missing.", "Name an exported model's folder.")
     return build_application(config, Path(config.model_path).absolute(), digests)

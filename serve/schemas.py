@@ -1,7 +1,7 @@
 """Requests and responses of the HTTP interface.
 
 Requests are strict: no coercion, unknown fields refused. Strings that are not Unicode text (lone
-surrogates) are refused by pydantic's own string check.
+surrogates, which JSON can spell) are refused: no tokenizer takes them.
 """
 
 from __future__ import annotations
@@ -10,12 +10,23 @@ import time
 import uuid
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from codepmp_ray.scoring.best_of_n import BestOfN
 
 MAX_CANDIDATES = 256
 _MAX_MESSAGES = 256
+
+
+def _unicode(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("holds a lone surrogate, which is not Unicode text") from None
+    return text
+
+
+Text = Annotated[str, AfterValidator(_unicode)]
 
 
 class _Request(BaseModel):
@@ -24,20 +35,22 @@ class _Request(BaseModel):
 
 class ChatMessage(_Request):
     role: Literal["system", "user", "assistant", "tool"]
-    content: str
+    content: Text
 
 
 class BonRequest(_Request):
     """One prompt and the candidates to choose from; `prompt` and `messages` exclude each other."""
 
-    model: str | None = Field(None, description="Name of the served model; null takes it as it is.")
-    prompt: Annotated[str, Field(min_length=1)] | None = Field(
+    model: Text | None = Field(
+        None, description="Name of the served model; null takes it as it is."
+    )
+    prompt: Annotated[Text, Field(min_length=1)] | None = Field(
         None, description="Put into the model's own prompt template as one user message."
     )
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=_MAX_MESSAGES)] | None = (
         Field(None, description="Rendered with the chat template saved beside the weights.")
     )
-    candidates: list[str] = Field(min_length=1, max_length=MAX_CANDIDATES)
+    candidates: list[Text] = Field(min_length=1, max_length=MAX_CANDIDATES)
     top_n: int | None = Field(None, ge=1, le=MAX_CANDIDATES, description="Return the best n only.")
 
     @model_validator(mode="after")

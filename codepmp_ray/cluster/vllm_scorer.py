@@ -51,8 +51,16 @@ class VLLMScorer:
                 f"vLLM cannot serve the model in {model_path}: {_first_line(error)}.",
                 "Check serving.dtype, max_model_len, block_size and kv_cache_gb.",
             ) from error
+        self._vocab_size = self._engine.model_config.get_vocab_size()
 
     async def score_ids(self, prompt_ids: list[int], responses: list[list[int]]) -> Scores:
+        # The engine dies of an id that has no embedding, and every request in flight with it.
+        largest = max(max(ids, default=0) for ids in (prompt_ids, *responses))
+        if largest >= self._vocab_size:
+            raise EngineError(
+                f"Token id {largest} is outside the model's vocabulary of {self._vocab_size}.",
+                "The tokenizer in the model's folder belongs to another model.",
+            )
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [
@@ -91,8 +99,6 @@ class VLLMScorer:
                 return float(output.outputs.data.item()), output.num_cached_tokens or 0
         except EngineDeadError as error:
             _die(error)
-        except ValueError as error:
-            raise EngineError(f"vLLM refused a row: {_first_line(error)}.") from error
         raise EngineError("vLLM ended a row without a score.")
 
 
@@ -111,7 +117,7 @@ def _first_failure(failures: BaseExceptionGroup[BaseException]) -> BaseException
         return _first_failure(first)
     if isinstance(first, EngineError):
         return first
-    return EngineError(f"Scoring failed: {type(first).__name__}: {_first_line(first)}.")
+    return EngineError(f"vLLM refused a row: {type(first).__name__}: {_first_line(first)}.")
 
 
 def _die(error: Exception) -> None:

@@ -1,0 +1,242 @@
+"""The service on a real Ray Serve, with the plain torch scorer and a tiny model."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from ray import serve
+
+from codepmp_ray.cluster.connect import connect
+from codepmp_ray.config.recipe import Recipe
+from codepmp_ray.errors import ConfigError, InputError, ModelError, ResourceError
+from codepmp_ray.preference.tokenization import Encoder
+from codepmp_ray.scoring.best_of_n import best_of_n
+from codepmp_ray.scoring.torch_scorer import TorchScorer
+from serve.application import build_app
+from serve.launch import free_port, running_service
+from tests.tiny_reward_model import save_tiny_reward_model
+
+PROMPT = "Add one to x."
+CANDIDATES = ["return x + 1", "return x - 1", "return x + 1", "pass", "y" * 600]
+# JSON carries the float32 rewards exactly; batches of other shapes do not.
+TOLERANCE = 1e-5
+
+
+def recipe_with(**serving: Any) -> Recipe:
+    fields = {"engine": "torch", "max_model_len": 256, "port": 0, "num_cpus": 0.5, **serving}
+    return Recipe.model_validate({"serving": fields})
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    with connect():
+        yield
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_reward_model(tmp_path_factory.mktemp("with a space") / "rm-tiny" / "model")
+
+
+def refuses_connections(url: str) -> bool:
+    host, port = url.removeprefix("http://").split(":")
+    with socket.socket() as probe:
+        return probe.connect_ex((host, int(port))) != 0
+
+
+class Other:
+    def __call__(self) -> str:
+        return "other"
+
+
+def start_other_app(name: str) -> None:
+    serve.start(proxy_location="Disabled")
+    deployment = serve.deployment(ray_actor_options={"num_cpus": 0})(Other)
+    serve.run(deployment.bind(), name=name, route_prefix=None)
+
+
+def test_service_answers_and_leaves_nothing_behind(
+    cluster: None, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CODEPMP_API_KEY", raising=False)
+    body = {"prompt": PROMPT, "candidates": CANDIDATES}
+    start_other_app("codepmp-job-77000000")  # what a killed job leaves on a lasting cluster
+    with running_service(recipe_with(), model) as service:
+        assert "codepmp-job-77000000" not in serve.status().applications
+        headers = {"x-api-key": service.api_key}
+        assert service.key_was_made and service.model_name == "rm-tiny"
+        assert service.url.startswith("http://127.0.0.1:")
+        assert service.api_key not in repr(service)
+        with httpx.Client(base_url=service.url, timeout=30) as client:
+            assert client.post("/v1/bon", json=body).status_code == 401
+            assert client.get("/health").json() == {"status": "ok"}
+            answer = client.post("/v1/bon", json=body, headers=headers).json()
+            refused = client.post("/v1/bon", json={**body, "prompt": "p" * 300}, headers=headers)
+            assert refused.status_code == 422
+            assert "max_model_len=256" in refused.json()["error"]["message"]
+            big = client.post("/v1/bon", content=b"x" * 9_000_000, headers=headers)
+            assert big.status_code == 413
+            assert client.get("/anything", headers=headers).json()["error"]["code"] == "not_found"
+            # Serve's own routes need no key; they name the mount point and nothing else.
+            assert list(client.get("/-/routes").json()) == ["/"]
+    expected = asyncio.run(
+        best_of_n(Encoder.load(model), TorchScorer.load(model, 256), PROMPT, CANDIDATES)
+    )
+    assert [item["score"] for item in answer["data"]] == pytest.approx(
+        [item.score for item in expected.candidates], abs=TOLERANCE
+    )
+    assert answer["best_index"] == expected.best_index
+    assert [item["truncated"] for item in answer["data"]] == [False] * 4 + [True]
+    assert answer["data"][2]["duplicate_of"] == 0
+    assert refuses_connections(service.url)
+    assert not serve.status().applications
+
+
+def test_busy_port_is_refused_with_the_remedy(cluster: None, model: Path) -> None:
+    with socket.socket() as taken:
+        # As Serve does: two listeners of one user could share the port without an error.
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with (
+            pytest.raises(ResourceError, match=rf"serving.port={port}.*\(serving.port=\.\.\.\)"),
+            running_service(recipe_with(port=port), model),
+        ):
+            pass
+    assert free_port("127.0.0.1", port) == port
+
+
+def test_replicas_that_never_fit_are_refused_with_numbers(cluster: None, model: Path) -> None:
+    with (
+        pytest.raises(ResourceError, match=r"num_replicas=1000 .*needs 4000 CPU, but.*has"),
+        running_service(recipe_with(num_replicas=1000, num_cpus=4), model),
+    ):
+        pass
+
+
+def test_folders_that_cannot_be_served_are_refused(
+    cluster: None, model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with (
+        pytest.raises(InputError, match=r"no config\.json"),
+        running_service(recipe_with(), tmp_path / "missing"),
+    ):
+        pass
+    with (
+        pytest.raises(ConfigError, match="max_model_len=4096 exceeds the 512 positions"),
+        running_service(recipe_with(max_model_len=4096), model),
+    ):
+        pass
+    damaged = tmp_path / "damaged"
+    shutil.copytree(model, damaged)
+    weights = damaged / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with (
+        pytest.raises(ModelError, match=r"cannot start with the model in .*damaged"),
+        running_service(recipe_with(), damaged),
+    ):
+        pass
+    assert not serve.status().applications
+
+
+def test_serve_of_others_is_left_alone(cluster: None, model: Path) -> None:
+    start_other_app("someone")
+    with (
+        pytest.raises(ResourceError, match="already runs someone"),
+        running_service(recipe_with(), model),
+    ):
+        pass
+    assert list(serve.status().applications) == ["someone"]
+    serve.shutdown()
+
+
+def test_builder_for_serve_deploy(
+    cluster: None, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CODEPMP_API_KEY", raising=False)
+    args = {"model_path": str(model), "engine": "torch", "max_model_len": 256}
+    with pytest.raises(ConfigError, match="no API key"):
+        build_app(args)
+    with pytest.raises(ConfigError, match="not a sha256 digest"):
+        build_app({**args, "api_key_sha256": ["plain key"]})
+    with pytest.raises(ConfigError, match="speed"):
+        build_app({**args, "speed": 1})
+    monkeypatch.setenv("CODEPMP_API_KEY", "a-key-for-tests")
+    with pytest.raises(ConfigError, match="model_path"):
+        build_app({"engine": "torch"})
+    assert isinstance(build_app(args), serve.Application)
+
+
+def processes_with(mark: str) -> list[str]:
+    """Command lines of the running processes that inherited `mark` in their environment."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit() or int(folder.name) == os.getpid():
+            continue
+        try:
+            if mark.encode() in (folder / "environ").read_bytes():
+                found.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+        except OSError:
+            continue
+    return [line for line in found if line]
+
+
+def test_job_serves_until_ctrl_c_and_leaves_no_process(model: Path, tmp_path: Path) -> None:
+    mark = uuid.uuid4().hex
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("serving: {engine: torch, max_model_len: 256, port: 0, num_cpus: 0.5}\n")
+    command = [sys.executable, "-m", "jobs.serve", "--config", str(recipe)]
+    # Without RAY_ADDRESS it starts its own Ray; the key comes from the environment.
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    environment |= {"CODEPMP_API_KEY": f"key-{mark}", "CODEPMP_TEST_MARK": mark}
+    job = subprocess.Popen(
+        [*command, f"serving.model_path={json.dumps(str(model))}"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert job.stdout is not None
+        url = ""
+        for line in job.stdout:
+            if line.startswith("Serving rm-tiny at "):
+                url = line.split()[3]
+            if line.startswith("curl "):
+                break
+        assert url, job.stderr.read() if job.stderr else ""
+        assert "$CODEPMP_API_KEY" in line and mark not in line  # a given key is not printed
+        pasted = subprocess.run(
+            ["bash", "-c", line], env=environment, capture_output=True, text=True, check=True
+        )
+        assert json.loads(pasted.stdout)["object"] == "best_of_n"
+        assert processes_with(mark)
+        job.send_signal(signal.SIGINT)
+        _, errors = job.communicate(timeout=60)
+        assert job.returncode == 0, errors
+        assert errors.strip().endswith("Stopped.")
+        assert refuses_connections(url)
+        give_up_s = time.monotonic() + 20  # Ray's helpers notice within seconds
+        while processes_with(mark) and time.monotonic() < give_up_s:
+            time.sleep(0.2)
+        assert processes_with(mark) == []
+    finally:
+        if job.poll() is None:
+            os.killpg(job.pid, signal.SIGKILL)
+            job.communicate()

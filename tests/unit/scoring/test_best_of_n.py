@@ -1,0 +1,94 @@
+"""Plans and ranks: duplicates, cuts, ties, broken engines."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+import pytest
+
+from codepmp_ray.errors import EngineError, InputError
+from codepmp_ray.preference.tokenization import Encoder, PromptTemplate
+from codepmp_ray.scoring.best_of_n import best_of_n, plan_request, rank
+from codepmp_ray.scoring.protocol import Scores
+from tests.conftest import tiny_tokenizer
+
+
+class FakeScorer:
+    """Rewards by length and keeps what it was asked."""
+
+    def __init__(self, max_model_len: int = 100) -> None:
+        self.max_model_len = max_model_len
+        self.calls: list[tuple[list[int], list[list[int]]]] = []
+
+    async def score_ids(self, prompt_ids: list[int], responses: list[list[int]]) -> Scores:
+        self.calls.append((prompt_ids, responses))
+        return Scores([float(len(ids)) for ids in responses], num_cached_prompt_tokens=7)
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    tokenizer = tiny_tokenizer()
+    return Encoder(tokenizer, PromptTemplate.from_tokenizer(tokenizer, "plain", append_eos=True))
+
+
+def test_equal_candidates_are_scored_once_and_ranked_by_index(encoder: Encoder) -> None:
+    scorer = FakeScorer()
+    result = asyncio.run(best_of_n(encoder, scorer, "p", ["aa", "bbb", "aa", "c", "bbb"]))
+    ((prompt_ids, responses),) = scorer.calls
+    assert len(responses) == 3
+    assert [item.score for item in result.candidates] == [3.0, 4.0, 3.0, 2.0, 4.0]
+    assert [item.rank for item in result.candidates] == [3, 1, 4, 5, 2]
+    assert [item.duplicate_of for item in result.candidates] == [None, None, 0, None, 1]
+    assert [item.index for item in result.candidates] == [0, 1, 2, 3, 4]
+    assert result.best_index == 1
+    assert result.num_prompt_tokens == len(prompt_ids) == 2  # "p" and a newline
+    assert result.num_response_tokens == 3 + 4 + 2  # EOS included, duplicates left out
+    assert result.num_cached_prompt_tokens == 7
+
+
+def test_candidates_that_differ_in_a_space_are_not_equal(encoder: Encoder) -> None:
+    result = asyncio.run(best_of_n(encoder, FakeScorer(), "p", ["a", "a ", ""]))
+    assert [item.duplicate_of for item in result.candidates] == [None, None, None]
+    assert result.candidates[2].num_tokens == 1  # EOS alone
+
+
+def test_response_is_cut_to_fit_and_says_so(encoder: Encoder) -> None:
+    plan = plan_request(encoder, 10, "prompt", ["xx", "x" * 50])  # prompt: 7 ids, room: 3
+    assert [response.truncated for response in plan.responses] == [False, True]
+    assert [len(ids) for ids in plan.response_ids] == [3, 3]
+    assert all(len(plan.prompt_ids) + len(ids) <= 10 for ids in plan.response_ids)
+    eos = encoder.tokenizer.eos_token_id
+    assert plan.response_ids[0][-1] == eos
+    assert plan.response_ids[1][-1] != eos  # a cut answer does not look finished
+    flags = [item.truncated for item in rank(plan, Scores([1.0, 2.0])).candidates]
+    assert flags == [False, True]
+
+
+@pytest.mark.parametrize("length", [9, 50])
+def test_prompt_that_leaves_no_room_is_refused_with_numbers(encoder: Encoder, length: int) -> None:
+    with pytest.raises(InputError, match=rf"{length + 1} tokens.*max_model_len=10"):
+        plan_request(encoder, 10, "p" * length, ["x"])
+    assert plan_request(encoder, length + 2, "p" * length, ["x"]).response_ids  # one token fits
+
+
+def test_no_candidates_and_nothing_at_all_are_refused(encoder: Encoder) -> None:
+    with pytest.raises(InputError, match="no candidates"):
+        plan_request(encoder, 10, "p", [])
+    tokenizer = encoder.tokenizer
+    bare = Encoder(tokenizer, PromptTemplate("plain", "", "", append_eos=False, chat_template=None))
+    with pytest.raises(InputError, match="both empty"):
+        plan_request(bare, 10, "", ["x", ""])
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_reward_that_is_not_finite_is_an_engine_error(encoder: Encoder, bad: float) -> None:
+    plan = plan_request(encoder, 10, "p", ["a", "b"])
+    with pytest.raises(EngineError, match="1 of 2 rewards are not finite"):
+        rank(plan, Scores([1.0, bad]))
+
+
+def test_wrong_number_of_rewards_is_an_engine_error(encoder: Encoder) -> None:
+    plan = plan_request(encoder, 10, "p", ["a", "b"])
+    with pytest.raises(EngineError, match="1 rewards for 2"):
+        rank(plan, Scores([1.0]))

@@ -1,0 +1,43 @@
+"""Keys at rest and on the wire."""
+
+from __future__ import annotations
+
+import pytest
+
+from codepmp_ray.errors import ConfigError
+from serve.auth import KeyRing, digest_of, generate_key, key_from_environment
+
+
+def test_digest_is_what_sha256sum_prints() -> None:
+    assert digest_of("abc").startswith("ba7816bf8f01cfea") and len(digest_of("abc")) == 64
+
+
+def test_ring_knows_its_keys_and_nothing_else() -> None:
+    ring = KeyRing([digest_of("one"), digest_of("two").upper()])
+    for key in ("one", "two"):
+        assert ring.accepts([(b"x-api-key", key.encode())])
+    for key in ("", "three", digest_of("one")):
+        assert not ring.accepts([(b"x-api-key", key.encode())])
+    assert not ring.accepts([])
+    assert not ring.accepts([(b"authorization", b"one")])
+
+
+@pytest.mark.parametrize("digests", [[], ["abc"], ["g" * 64]])
+def test_ring_refuses_to_be_empty_or_to_hold_plain_keys(digests: list[str]) -> None:
+    with pytest.raises(ConfigError):
+        KeyRing(digests)
+
+
+def test_made_keys_differ_and_fit_a_header() -> None:
+    keys = {generate_key() for _ in range(20)}
+    assert len(keys) == 20
+    assert all(len(key) >= 43 and key.isascii() for key in keys)
+
+
+def test_key_of_the_environment() -> None:
+    assert key_from_environment({}, "K") is None
+    assert key_from_environment({"K": ""}, "K") is None
+    assert key_from_environment({"K": "secret-1"}, "K") == "secret-1"
+    for bad in ("two words", "line\n", "ключ"):
+        with pytest.raises(ConfigError, match=r"\$K"):
+            key_from_environment({"K": bad}, "K")
