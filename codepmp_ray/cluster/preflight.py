@@ -41,7 +41,7 @@ def num_gpus_in_cluster() -> float:
 
 
 def engine_gpus(engine: EngineConfig) -> float:
-    """GPUs of one engine actor: as configured, or one per tensor-parallel rank where there are any."""
+    """GPUs of one engine actor: as configured, else one per tensor-parallel rank if any exist."""
     if engine.kind == "fake":
         return 0.0
     if engine.num_gpus is not None:
@@ -50,7 +50,7 @@ def engine_gpus(engine: EngineConfig) -> float:
 
 
 def require_engines(engines: list[tuple[str, EngineConfig]]) -> None:
-    """All pools at their minimum size must fit at the same time: they hold their actors throughout."""
+    """All pools must fit at their minimum size at once: they hold their actors throughout."""
     needed = {"CPU": 0.0, "GPU": 0.0}
     for _, engine in engines:
         needed["CPU"] += engine.num_cpus * engine.min_actors

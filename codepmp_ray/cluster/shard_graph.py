@@ -12,7 +12,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, Protocol, cast
 
 import pyarrow as pa
 import ray
@@ -77,8 +78,9 @@ def run_shards(job: ShardJob, num_shards: int) -> None:
             return
         num_rows = 0
         for batch in _graph(job, missing).iter_batches(batch_size=None, batch_format="pyarrow"):
-            num_done += batch.num_rows
-            num_rows += sum(batch.column("num_rows").to_pylist())
+            committed = cast(pa.Table, batch)
+            num_done += committed.num_rows
+            num_rows += sum(committed.column("num_rows").to_pylist())
             progress.update(num_done, f"{num_rows} rows")
 
 
@@ -90,8 +92,7 @@ def _graph(job: ShardJob, shard_ids: list[int]) -> ray.data.Dataset:
         [{"shard_id": shard_id} for shard_id in shard_ids], override_num_blocks=len(shard_ids)
     )
     dataset = dataset.map_batches(
-        _read_block,
-        fn_kwargs={"job": job},
+        partial(_read_block, job=job),
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=GLUE_CPUS,
@@ -113,8 +114,7 @@ def _graph(job: ShardJob, shard_ids: list[int]) -> ray.data.Dataset:
             num_gpus=engine_gpus(engine),
         )
     return dataset.map_batches(
-        _commit_block,
-        fn_kwargs={"job": job},
+        partial(_commit_block, job=job),
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=GLUE_CPUS,
@@ -158,7 +158,9 @@ class EngineActor:
 
 def _commit_block(batch: pa.Table, job: ShardJob) -> pa.Table:
     if batch.num_rows == 0:
-        return pa.table({"shard_id": pa.array([], pa.int64()), "num_rows": pa.array([], pa.int64())})
+        return pa.table(
+            {"shard_id": pa.array([], pa.int64()), "num_rows": pa.array([], pa.int64())}
+        )
     rows = batch.to_pylist()
     shard_id, num_rows = rows[0]["shard_id"], rows[0]["shard_num_rows"]
     if any(row["shard_id"] != shard_id for row in rows) or len(rows) != num_rows:
@@ -173,9 +175,7 @@ def _commit_block(batch: pa.Table, job: ShardJob) -> pa.Table:
 
 
 def _block(rows: list[Row], shard_id: int, num_rows: int, schema: pa.Schema) -> pa.Table:
-    columns: dict[str, list[Any]] = {
-        name: [row.get(name) for row in rows] for name in schema.names
-    }
+    columns: dict[str, list[Any]] = {name: [row.get(name) for row in rows] for name in schema.names}
     columns["shard_id"] = [shard_id] * len(rows)
     columns["shard_num_rows"] = [num_rows] * len(rows)
     return pa.Table.from_pydict(columns, schema=pa.schema([*schema, *_SHARD_COLUMNS]))

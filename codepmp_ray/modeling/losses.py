@@ -18,7 +18,7 @@ def at_least_fp32(values: torch.Tensor) -> torch.Tensor:
 def reward_loss_sum(
     chosen: torch.Tensor, rejected: torch.Tensor, margins: torch.Tensor
 ) -> torch.Tensor:
-    """Sum over pairs of -log sigmoid(s_chosen - s_rejected - margin); equation 2. fp32 [P] -> []."""
+    """Sum over pairs of -log sigmoid(s_chosen - s_rejected - margin); equation 2. [P] -> []."""
     difference = at_least_fp32(chosen) - at_least_fp32(rejected) - margins
     return -F.logsigmoid(difference).sum()
 

@@ -1,1 +1,1 @@
-"""Pairs as token ids: one tokenisation, prefix-sharing packing, plans that every rank can compute."""
+"""Pairs as token ids: one tokenisation, prefix-sharing packing, plans known to every rank."""

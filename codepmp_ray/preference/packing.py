@@ -30,7 +30,7 @@ class EncodedPair:
 
 @dataclass(frozen=True)
 class Span:
-    """Where one pair lies in the packed sequence: prompt [start, chosen), chosen, rejected [.., end)."""
+    """Where a pair lies: prompt [start, chosen), chosen [.., rejected), rejected [.., end)."""
 
     start: int
     chosen: int

@@ -114,7 +114,7 @@ class Encoder:
             )
         try:
             return _render(self.tokenizer, list(prompt), self.template.chat_template)
-        except Exception as error:  # noqa: BLE001 - jinja raises whatever the template raises
+        except Exception as error:
             raise InputError(f"The chat template cannot render the messages: {error}.") from error
 
     def response(self, text: str, max_tokens: int | None = None) -> EncodedResponse:

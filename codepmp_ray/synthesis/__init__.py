@@ -1,1 +1,1 @@
-"""From a code snippet to a preference pair: prompts, hops, constructions, gates. No ray, no vllm."""
+"""From a snippet to a preference pair: prompts, hops, constructions, gates. No ray, no vllm."""

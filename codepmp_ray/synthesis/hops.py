@@ -43,9 +43,7 @@ IN_FLIGHT = pa.schema(
 class RowProcessor:
     """Takes one row through the hops of one pool."""
 
-    def __init__(
-        self, config: SynthesisConfig, hops: tuple[Hop, ...]
-    ) -> None:
+    def __init__(self, config: SynthesisConfig, hops: tuple[Hop, ...]) -> None:
         self.config = config
         self.hops = hops
 

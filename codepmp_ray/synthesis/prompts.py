@@ -11,9 +11,9 @@ TEMPLATE_VERSION = "codepmp-v1"
 _LANGUAGE_NAMES = {"python": "Python"}
 
 _DESCRIBE = """\
-Read the {language} code below and write the task that it solves, as an instruction to a programmer \
-who has not seen it. Say what goes in, what comes out and which rules apply. Two to four sentences, \
-no code, no preamble.
+Read the {language} code below and write the task that it solves, as an instruction to a \
+programmer who has not seen it. Say what goes in, what comes out and which rules apply. \
+Two to four sentences, no code, no preamble.
 
 ```{fence}
 {code}

@@ -18,8 +18,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 
 from codepmp_ray.errors import StorageError
 from codepmp_ray.storage import LocalStore
@@ -40,10 +42,8 @@ class Checkpointer:
         folder = self.store.path(f"{_FOLDER}/{name}")
         model_state, optimizer_state = get_state_dict(model, optimizer)
         try:
-            dcp.save(
-                {"model": model_state, "optimizer": optimizer_state}, checkpoint_id=str(folder)
-            )
-        except (OSError, dcp.api.CheckpointException) as error:
+            save({"model": model_state, "optimizer": optimizer_state}, checkpoint_id=str(folder))
+        except (OSError, CheckpointException) as error:
             raise StorageError(
                 f"Cannot write the checkpoint {folder}: {str(error).splitlines()[0]}",
                 "Free disk space and run the same command; training resumes from the last one.",
@@ -51,7 +51,7 @@ class Checkpointer:
         if dist.get_rank() == 0:
             marker = json.dumps({"step": step, "folder": name}).encode()
             self.store.put_exclusive(f"{_FOLDER}/step-{step:08d}.json", marker)
-            self._remove_old(model_step=step)
+            self._remove_old()
         dist.barrier()
 
     def restore(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> int:
@@ -62,7 +62,7 @@ class Checkpointer:
         folder = self.store.path(f"{_FOLDER}/{newest['folder']}")
         model_state, optimizer_state = get_state_dict(model, optimizer)
         state = {"model": model_state, "optimizer": optimizer_state}
-        dcp.load(state, checkpoint_id=str(folder))
+        load(state, checkpoint_id=str(folder))
         set_state_dict(
             model,
             optimizer,
@@ -83,8 +83,8 @@ class Checkpointer:
         markers = self._markers()
         return markers[-1] if markers else None
 
-    def _remove_old(self, model_step: int) -> None:
-        """Keep the newest `keep`; markers go before folders, so that none ever points at nothing."""
+    def _remove_old(self) -> None:
+        """Keep the newest `keep`; markers go before folders, so that none points at nothing."""
         markers = self._markers()
         for marker in markers[: -self.keep]:
             self.store.delete(f"{_FOLDER}/step-{marker['step']:08d}.json")

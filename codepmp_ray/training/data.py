@@ -15,9 +15,7 @@ from codepmp_ray.preference.packing import EncodedPair
 from codepmp_ray.preference.tokenization import Encoder
 from codepmp_ray.records import REJECTED, table_from_rows
 
-USED = pa.schema(
-    [("pair_id", pa.string()), ("split", pa.string()), ("num_tokens", pa.int64())]
-)
+USED = pa.schema([("pair_id", pa.string()), ("split", pa.string()), ("num_tokens", pa.int64())])
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -80,7 +80,9 @@ def train(task: TrainingTask, report: Callable[[dict[str, Any]], None]) -> None:
             log.append(row)
         report(row)
 
-    _steps(task, data, StepRunner(model, config, device), optimizer, checkpointer, first_step, record)
+    _steps(
+        task, data, StepRunner(model, config, device), optimizer, checkpointer, first_step, record
+    )
     _export(task, model, encoder)
     if dist.get_rank() == 0:
         checkpointer.remove_all()
@@ -189,13 +191,15 @@ def _template(task: TrainingTask, tokenizer: Any) -> PromptTemplate:
 
 
 def _account(task: TrainingTask, data: TrainingData) -> None:
-    ShardLedger(open_store(task.out_dir)).commit(0, data.num_rows, {"used": data.used, "rejected": data.rejected})
+    ShardLedger(open_store(task.out_dir)).commit(
+        0, data.num_rows, {"used": data.used, "rejected": data.rejected}
+    )
 
 
 def _export(task: TrainingTask, model: Any, encoder: Encoder) -> None:
     """Gather the weights on rank 0 and write them at their final name in one rename."""
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-    state = get_model_state_dict(model, options=options)
+    state = cast("dict[str, torch.Tensor]", get_model_state_dict(model, options=options))
     if dist.get_rank() == 0:
         store = open_store(task.out_dir)
         target = store.path(MODEL_FOLDER)

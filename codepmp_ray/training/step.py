@@ -73,9 +73,7 @@ class StepRunner:
         dist.all_reduce(low := extremes.to(self.device), op=dist.ReduceOp.MIN)
         return self._result(on_device.tolist(), low.tolist(), pairs, num_targets)
 
-    def _loss(
-        self, out: dict[str, torch.Tensor], num_pairs: int, num_targets: int
-    ) -> torch.Tensor:
+    def _loss(self, out: dict[str, torch.Tensor], num_pairs: int, num_targets: int) -> torch.Tensor:
         config = self.config
         loss = config.lm_loss_weight * out["lm_sum"] / num_targets
         if config.objective == "lm":

@@ -41,7 +41,9 @@ def test_a_job_is_a_thin_entry_that_imports_nothing_heavy(job: str) -> None:
     source = (ROOT / "jobs" / f"{job}.py").read_text()
     top_level = [line for line in source.splitlines() if line.startswith(("import ", "from "))]
     assert not any(
-        name in line for line in top_level for name in ("ray ", "torch", "vllm", ".cluster", "serve.")
+        name in line
+        for line in top_level
+        for name in ("ray ", "torch", "vllm", ".cluster", "serve.")
     )
     module = importlib.import_module(f"jobs.{job}")
     assert callable(module.body) and module.__doc__

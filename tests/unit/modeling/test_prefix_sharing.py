@@ -111,7 +111,9 @@ def test_sides_do_not_see_each_other_nor_other_pairs() -> None:
     torch.nn.init.normal_(model.score.weight)
     pairs = make_pairs()
     together = model(pack(pairs), with_lm=False)
-    changed = [EncodedPair("x", p.prompt, p.chosen[::-1] + [3], p.rejected, p.margin) for p in pairs]
+    changed = [
+        EncodedPair("x", p.prompt, [*p.chosen[::-1], 3], p.rejected, p.margin) for p in pairs
+    ]
     with_other_chosen = model(pack(changed), with_lm=False)
     assert torch.allclose(
         together["rejected_rewards"], with_other_chosen["rejected_rewards"], atol=1e-5
