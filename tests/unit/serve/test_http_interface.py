@@ -17,7 +17,7 @@ from codepmp_ray.scoring.best_of_n import BestOfN, best_of_n
 from codepmp_ray.scoring.protocol import Scores
 from serve.app import ServiceSettings, create_app
 from serve.auth import digest_of
-from serve.errors import Unavailable
+from serve.errors import ApiError, Unavailable
 from serve.gate import Gate
 from tests.conftest import tiny_tokenizer
 
@@ -296,6 +296,7 @@ def test_body_over_the_limit_is_refused_while_it_streams(backend: FakeBackend) -
     async def receive() -> dict[str, Any]:
         nonlocal num_sent
         num_sent += 10_000
+        assert num_sent < 3 * MAX_BODY_BYTES, "it reads on"
         return {"type": "http.request", "body": b"x" * 10_000, "more_body": True}
 
     async def send(message: Any) -> None:
@@ -381,6 +382,13 @@ def test_more_than_the_concurrent_limit_is_429_and_room_comes_back(
         thread.join()
     assert statuses == [200] * len(threads)
     assert bon(client).status_code == 200
+
+
+def test_errors_can_always_be_sent() -> None:
+    """Whatever text ends in a message, it is encoded and short."""
+    body = json.loads(bytes(ApiError(422, "\ud800" * 9_000, param="\udfff").response().body))
+    assert body["error"]["param"] == "?"
+    assert len(body["error"]["message"]) < 600
 
 
 def test_openapi_describes_the_route_and_its_errors(client: TestClient) -> None:
