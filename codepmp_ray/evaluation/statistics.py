@@ -116,15 +116,26 @@ def bootstrap_intervals(
     """Percentile intervals of the mean over problems, one per column of `values`.
 
     With fewer than two problems nothing is known of their spread: the interval is [0, 1]. Where all
-    problems agree the bootstrap sees no spread either, and the interval has no width.
+    problems agree the bootstrap sees no spread, which is not certainty: see `unseen_share`.
     """
     means = values.mean(axis=0)
     if len(values) < 2:
         return [Interval(float(mean), 0.0, 1.0) for mean in means]
     low, high = _percentiles(_resampled_means(values, num_bootstrap, seed), confidence)
+    slack = np.where(np.ptp(values, axis=0) < 1e-12, unseen_share(len(values), confidence), 0.0)
+    low, high = np.maximum(low - slack, 0.0), np.minimum(high + slack, 1.0)
     return [
         Interval(float(m), float(a), float(b)) for m, a, b in zip(means, low, high, strict=True)
     ]
+
+
+def unseen_share(num_problems: int, confidence: float) -> float:
+    """Share of problems of another kind that `num_problems` alike ones do not exclude.
+
+    The upper Clopper-Pearson limit for none in n (the "rule of three"): it widens an interval
+    that resampling would give no width because every problem came out the same.
+    """
+    return 1.0 - ((1.0 - confidence) / 2.0) ** (1.0 / num_problems)
 
 
 def paired_difference(
@@ -137,6 +148,9 @@ def paired_difference(
         return Difference(mean, -1.0, 1.0, 1.0)
     draws = _resampled_means(gaps[:, None], num_bootstrap, seed)
     (low,), (high,) = _percentiles(draws, confidence)
+    if np.ptp(gaps) < 1e-12:
+        slack = unseen_share(len(gaps), confidence)
+        low, high = max(low - slack, -1.0), min(high + slack, 1.0)
     tail = min((draws <= 0).sum(), (draws >= 0).sum())
     p_value = min(1.0, 2.0 * (float(tail) + 1.0) / (num_bootstrap + 1.0))
     return Difference(mean, float(low), float(high), p_value)

@@ -134,9 +134,18 @@ def test_paired_difference_sees_what_is_there_and_no_more():
     better = paired_difference(base + 0.1, base, 0.95, 500)
     assert better.excludes_zero and better.mean == pytest.approx(0.1) and better.p_value < 0.01
     same = paired_difference(base, base, 0.95, 500)
-    assert (same.mean, same.low, same.high, same.p_value) == (0, 0, 0, 1.0)
-    assert not same.excludes_zero
+    assert (same.mean, same.p_value) == (0, 1.0) and same.low < 0 < same.high
     worse = paired_difference(base - 0.1, base, 0.95, 500)
     assert worse.excludes_zero and worse.high < 0
     noise = paired_difference(base, generator.permutation(base), 0.95, 500)
     assert not noise.excludes_zero and noise.p_value > 0.05
+
+
+def test_problems_that_all_agree_still_leave_room_for_others():
+    """24 of 24 wrong: Clopper-Pearson's upper 95 % limit is 14.2 %; the same for differences."""
+    (none,) = bootstrap_intervals(np.zeros((24, 1)), 0.95, 100)
+    assert (none.low, none.high) == pytest.approx((0.0, 0.1425), abs=1e-4)
+    (all_right,) = bootstrap_intervals(np.ones((24, 1)), 0.95, 100)
+    assert (all_right.low, all_right.high) == pytest.approx((0.8575, 1.0), abs=1e-4)
+    same = paired_difference(np.zeros(24), np.zeros(24), 0.95, 100)
+    assert (same.low, same.high) == pytest.approx((-0.1425, 0.1425), abs=1e-4)
