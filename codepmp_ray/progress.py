@@ -37,6 +37,7 @@ class Progress:
         self._interval_s = line_interval_s
         self._start_s = self._last_line_s = time.monotonic()
         self._bar: RichProgress | None = None
+        self._first: tuple[float, int] | None = None  # when the first units were done, and how many
         self._note = ""
 
     def __enter__(self) -> Progress:
@@ -63,6 +64,8 @@ class Progress:
 
     def update(self, done: int, note: str = "") -> None:
         """Set the number of finished units; `note` is shown beside it (a loss, a rate)."""
+        if self._first is None and done > self._done_before:
+            self._first = (time.monotonic(), done)
         self._done, self._note = done, note
         if self._bar is not None:
             self._bar.update(self._task, completed=done, note=note)
@@ -85,14 +88,23 @@ class Progress:
 
     def _line(self, now_s: float) -> str:
         elapsed_s = now_s - self._start_s
-        fresh = self._done - self._done_before
         parts = [f"{self.label}: {self._done}/{self.total} {self.unit}", f"{elapsed_s:.0f} s"]
         if self._done < self.total:
-            eta = f"{elapsed_s / fresh * (self.total - self._done):.0f} s" if fresh else "unknown"
-            parts.append(f"ETA {eta}")
+            parts.append(f"ETA {self._eta(now_s)}")
         if self._note:
             parts.append(self._note)
         return ", ".join(parts)
+
+    def _eta(self, now_s: float) -> str:
+        """From the rate since the first units, so that starting engines does not count as work."""
+        if self._first is None:
+            return "unknown"
+        first_s, num_first = self._first
+        if self._done > num_first:
+            per_unit_s = (now_s - first_s) / (self._done - num_first)
+        else:
+            per_unit_s = (now_s - self._start_s) / (self._done - self._done_before)
+        return f"{per_unit_s * (self.total - self._done):.0f} s"
 
     @staticmethod
     def _print(line: str) -> None:

@@ -96,3 +96,16 @@ def test_a_terminal_gets_a_bar(
     assert "training" in shown
     assert "4/4" in shown
     assert "loss 0.69" in shown
+
+
+def test_time_before_the_first_units_is_not_extrapolated(
+    clock: _Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An engine that needs 60 s to start and then 10 s a shard: 7 shards left are 70 s."""
+    with Progress("synthesis", 10, "shards") as progress:
+        clock.now_s += 70
+        progress.update(1)
+        clock.now_s += 20
+        progress.update(3)
+        last = _lines(capsys)[-1]
+    assert last == "synthesis: 3/10 shards, 90 s, ETA 70 s"
