@@ -11,14 +11,19 @@ import shlex
 import sys
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.runs import open_stage
 from jobs._cli import run_job
-from serve.launch import ServiceHandle, running_service
+
+if TYPE_CHECKING:
+    from serve.launch import ServiceHandle
 
 
 def body(recipe: Recipe) -> None:
+    from serve.launch import running_service
+
     given = recipe.serving.model_path
     model = Path(given) if given else open_stage(recipe, "finetuning").require().path / "model"
     was_up = False
