@@ -13,24 +13,29 @@ from jobs._cli import run_job
 
 
 def body(recipe: Recipe) -> None:
-    from codepmp_ray.cluster.connect import connect
-
     _announce(recipe)
     start_s = time.monotonic()
-    with connect():
-        for number, (name, run) in enumerate(_stages().items(), start=1):
-            elapsed = f"{time.monotonic() - start_s:.0f} s"
-            done = open_stage(recipe, name).is_complete
-            state = "done before" if done else "running"
-            print(f"[{number}/{len(STAGE_JOBS)}] {name}: {state} ({elapsed})", file=sys.stderr)
-            if not done:
-                run(recipe)
+    waiting = [name for name in STAGE_JOBS if not open_stage(recipe, name).is_complete]
+    if waiting:
+        _run_stages(recipe, waiting, start_s)
     from codepmp_ray.analysis.report import write_report
     from codepmp_ray.analysis.summary import print_summary
 
     report = write_report(recipe)
     print_summary(recipe)
     print(f"Took {time.monotonic() - start_s:.0f} s. Report: {report}")
+
+
+def _run_stages(recipe: Recipe, waiting: list[str], start_s: float) -> None:
+    from codepmp_ray.cluster.connect import connect
+
+    with connect():
+        for number, (name, run) in enumerate(_stages().items(), start=1):
+            state = "running" if name in waiting else "done before"
+            elapsed = f"{time.monotonic() - start_s:.0f} s"
+            print(f"[{number}/{len(STAGE_JOBS)}] {name}: {state} ({elapsed})", file=sys.stderr)
+            if name in waiting:
+                run(recipe)
 
 
 def _stages():

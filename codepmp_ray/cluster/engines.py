@@ -9,6 +9,7 @@ import sys
 import uuid
 from typing import Any
 
+from codepmp_ray.cluster.engine_guard import guard_children
 from codepmp_ray.cluster.vllm_env import apply, cpu_engine_environment
 from codepmp_ray.config.engines import EngineConfig, SamplingConfig
 from codepmp_ray.errors import EngineError, ModelError
@@ -49,6 +50,7 @@ class VLLMEngine:
                 f"vLLM cannot start {config.model_name_or_path}: {_first_line(error)}.",
                 "Check the model name, dtype, max_model_len and engine_args of the engine.",
             ) from error
+        guard_children()
         self._tokenizer: Any = self._engine.get_tokenizer()
         self._max_model_len = config.max_model_len
 

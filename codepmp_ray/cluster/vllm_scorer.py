@@ -14,6 +14,7 @@ import sys
 import uuid
 from typing import Any
 
+from codepmp_ray.cluster.engine_guard import guard_children
 from codepmp_ray.cluster.vllm_env import apply, cpu_engine_environment, is_cpu_build
 from codepmp_ray.config.evaluation import ServingConfig
 from codepmp_ray.errors import EngineError, ModelError
@@ -51,6 +52,7 @@ class VLLMScorer:
                 f"vLLM cannot serve the model in {model_path}: {_first_line(error)}.",
                 "Check serving.dtype, max_model_len, block_size and kv_cache_gb.",
             ) from error
+        guard_children()
         self._vocab_size = self._engine.model_config.get_vocab_size()
 
     async def score_ids(self, prompt_ids: list[int], responses: list[list[int]]) -> Scores:

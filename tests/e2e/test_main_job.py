@@ -1,0 +1,109 @@
+"""The whole road with real parts at the smallest size: vLLM, Ray Train, sandbox, HTTP, report."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from codepmp_ray.config.recipe import Recipe, load_recipe
+from codepmp_ray.runs import STAGE_JOBS, open_stage
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPE = ROOT / "jobs" / "recipes" / "laptop.yaml"
+# The server scores in fp32; sums in another order move a score of order one by about 1e-6.
+SCORE_TOLERANCE = 1e-4
+SMALL = [
+    "corpus.max_files=20",
+    "corpus.max_snippets=12",
+    "corpus.rows_per_shard=6",
+    "synthesis.describe.max_tokens=96",
+    "synthesis.chosen.max_tokens=128",
+    "synthesis.rejected.max_tokens=128",
+    "candidates.num_train_problems=3",
+    "candidates.num_eval_problems=2",
+    "candidates.num_eval_samples=2",
+    "candidates.sampling.max_tokens=96",
+    "pretraining.batch_size=2",
+    "pretraining.max_steps=1",
+    "pretraining.eval_fraction=0.0",
+    "finetuning.batch_size=2",
+    "finetuning.max_steps=1",
+    "finetuning.eval_fraction=0.0",
+    "serving.engine=torch",  # vLLM's scores are compared in test_vllm_parity
+    "serving.port=0",
+    "evaluation.num_bootstrap=200",
+]
+
+
+def run(run_dir: Path) -> subprocess.CompletedProcess[str]:
+    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    return subprocess.run(
+        [sys.executable, "-m", "jobs.pipeline", f"run_dir={run_dir}", *SMALL],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, str]:
+    run_dir = tmp_path_factory.mktemp("main job") / "run dir"
+    done = run(run_dir)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return load_recipe(RECIPE, [f"run_dir={run_dir}", *SMALL]), done.stdout
+
+
+@pytest.mark.timeout(450)
+def test_every_stage_completes_and_every_snippet_is_accounted_for(finished) -> None:
+    recipe, output = finished
+    assert all(open_stage(recipe, name).is_complete for name in STAGE_JOBS)
+    snippets = open_stage(recipe, "corpus").ledger.read("snippets", ["snippet_id"])
+    synthesis = open_stage(recipe, "synthesis").ledger
+    ids = []
+    for table, column in (("pairs", "snippet_id"), ("rejected", "row_id")):
+        rows = synthesis.read(table)
+        ids += rows.column(column).to_pylist() if rows.num_columns else []
+    assert sorted(ids) == sorted(snippets.column("snippet_id").to_pylist())
+    assert len(ids) == 12
+    report = re.search(r"Report: (.*report\.html)", output)
+    assert report and Path(report.group(1)).stat().st_size > 10_000
+
+
+def test_the_exported_model_gives_the_servers_scores_in_plain_transformers(finished) -> None:
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    from codepmp_ray.preference.tokenization import Encoder
+
+    recipe, _ = finished
+    folder = open_stage(recipe, "finetuning").path / "model"
+    encoder = Encoder.load(folder)
+    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
+    candidates = {
+        row["candidate_id"]: row
+        for row in open_stage(recipe, "candidates").ledger.read("candidates").to_pylist()
+    }
+    served = open_stage(recipe, "evaluation").ledger.read("scores").to_pylist()
+    assert len(served) == 4
+    for row in served:
+        candidate = candidates[row["candidate_id"]]
+        ids = (
+            encoder.prompt_ids(candidate["prompt"]) + encoder.response(candidate["completion"]).ids
+        )
+        with torch.no_grad():
+            score = model(torch.tensor([ids])).logits.item()
+        assert score == pytest.approx(row["score"], abs=SCORE_TOLERANCE)
+
+
+def test_a_second_run_finds_everything_done(finished) -> None:
+    recipe, _ = finished
+    again = run(Path(recipe.run_dir))
+    assert again.returncode == 0, again.stderr[-4000:]
+    assert "0 of 7 stages to run" in again.stderr and ": running" not in again.stderr

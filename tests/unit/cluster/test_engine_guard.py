@@ -1,0 +1,57 @@
+"""Processes of an engine end with the process that started it, even on SIGKILL."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+
+ACTOR = """
+import subprocess, sys, time
+from codepmp_ray.cluster.engine_guard import guard_children
+engine = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
+if sys.argv[1] == "guarded":
+    guard_children()
+print(engine.pid, flush=True)
+time.sleep(300)
+"""
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def kill_actor_of(mode: str) -> int:
+    actor = subprocess.Popen(
+        [sys.executable, "-c", ACTOR, mode], stdout=subprocess.PIPE, text=True, cwd=os.getcwd()
+    )
+    assert actor.stdout is not None
+    engine_pid = int(actor.stdout.readline())
+    assert is_alive(engine_pid)
+    actor.send_signal(signal.SIGKILL)
+    actor.wait()
+    return engine_pid
+
+
+def test_a_guarded_engine_ends_when_its_actor_is_killed() -> None:
+    engine_pid = kill_actor_of("guarded")
+    deadline_s = time.monotonic() + 10
+    while is_alive(engine_pid) and time.monotonic() < deadline_s:
+        time.sleep(0.05)
+    assert not is_alive(engine_pid)
+
+
+def test_without_the_guard_it_would_live_on() -> None:
+    engine_pid = kill_actor_of("unguarded")
+    time.sleep(1)
+    try:
+        assert is_alive(engine_pid)
+    finally:
+        os.kill(engine_pid, signal.SIGKILL)
