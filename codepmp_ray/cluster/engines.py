@@ -9,7 +9,7 @@ import sys
 import uuid
 from typing import Any
 
-from codepmp_ray.cluster.engine_guard import guard_children
+from codepmp_ray.cluster.process_guard import guard_children
 from codepmp_ray.cluster.vllm_env import apply, cpu_engine_environment
 from codepmp_ray.config.engines import EngineConfig, SamplingConfig
 from codepmp_ray.errors import EngineError, ModelError

@@ -14,7 +14,7 @@ import sys
 import uuid
 from typing import Any
 
-from codepmp_ray.cluster.engine_guard import guard_children
+from codepmp_ray.cluster.process_guard import guard_children
 from codepmp_ray.cluster.vllm_env import apply, cpu_engine_environment, is_cpu_build
 from codepmp_ray.config.evaluation import ServingConfig
 from codepmp_ray.errors import EngineError, ModelError

@@ -1,4 +1,4 @@
-"""Processes of an engine end with the process that started it, even on SIGKILL."""
+"""Processes end with the one that started them, even on SIGKILL."""
 
 from __future__ import annotations
 
@@ -9,12 +9,18 @@ import sys
 import time
 
 import psutil
+import pytest
 
 ACTOR = """
 import subprocess, sys, time
-from codepmp_ray.cluster.engine_guard import guard_children
-engine = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
-if sys.argv[1] == "guarded":
+from codepmp_ray.cluster.process_guard import guard_children, guard_future_processes
+if sys.argv[1] == "future":
+    guard_future_processes()
+# A child in a session of its own, as Ray's processes are.
+engine = subprocess.Popen(
+    [sys.executable, "-c", "import time; time.sleep(300)"], start_new_session=True
+)
+if sys.argv[1] == "children":
     guard_children()
 print(engine.pid, flush=True)
 time.sleep(300)
@@ -40,15 +46,16 @@ def kill_actor_of(mode: str) -> int:
     return engine_pid
 
 
-def test_a_guarded_engine_ends_when_its_actor_is_killed() -> None:
-    engine_pid = kill_actor_of("guarded")
+@pytest.mark.parametrize("mode", ["children", "future"])
+def test_guarded_processes_end_when_their_maker_is_killed(mode: str) -> None:
+    engine_pid = kill_actor_of(mode)
     deadline_s = time.monotonic() + 10
     while is_alive(engine_pid) and time.monotonic() < deadline_s:
         time.sleep(0.05)
     assert not is_alive(engine_pid)
 
 
-def test_without_the_guard_it_would_live_on() -> None:
+def test_without_a_guard_they_would_live_on() -> None:
     engine_pid = kill_actor_of("unguarded")
     time.sleep(1)
     try:
