@@ -101,10 +101,13 @@ class FakeEngine:
 
     def __init__(self, config: EngineConfig) -> None:
         self._latency_s = float(config.engine_args.get("latency_s", 0.0))
+        self._fatal_text = config.engine_args.get("die_on")
         self._name = config.model_name_or_path
 
     async def generate(self, user_message: str, sampling: SamplingConfig) -> Completion:
         await asyncio.sleep(self._latency_s)
+        if self._fatal_text and self._fatal_text in user_message:
+            _die(EngineError("told to die"))
         digest = hashlib.sha256(
             f"{self._name}|{sampling.temperature}|{user_message}".encode("utf-8", "surrogatepass")
         ).hexdigest()

@@ -18,11 +18,12 @@ from typing import Any, Protocol, cast
 import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext
+from ray.exceptions import RayActorError
 
 from codepmp_ray.cluster.engines import make_engine
 from codepmp_ray.cluster.preflight import engine_gpus
 from codepmp_ray.config.engines import EngineConfig
-from codepmp_ray.errors import StorageError
+from codepmp_ray.errors import CodePMPError, EngineError, ModelError, StorageError
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.progress import Progress
 from codepmp_ray.storage import open_store
@@ -31,6 +32,8 @@ from codepmp_ray.synthesis.engine import TextEngine
 Row = dict[str, Any]
 # Glue stages wait for storage, not for cores; with whole CPUs they could starve the engines.
 GLUE_CPUS = 0.01
+# An engine that dies on every attempt must end the job; by default Ray Data would go on forever.
+MAX_ENGINE_RESTARTS = 4
 _SHARD_COLUMNS = [pa.field("shard_id", pa.int64()), pa.field("shard_num_rows", pa.int64())]
 
 
@@ -77,11 +80,28 @@ def run_shards(job: ShardJob, num_shards: int) -> None:
             progress.update(num_done)
             return
         num_rows = 0
-        for batch in _graph(job, missing).iter_batches(batch_size=None, batch_format="pyarrow"):
-            committed = cast(pa.Table, batch)
-            num_done += committed.num_rows
-            num_rows += sum(committed.column("num_rows").to_pylist())
-            progress.update(num_done, f"{num_rows} rows")
+        try:
+            for batch in _graph(job, missing).iter_batches(batch_size=None, batch_format="pyarrow"):
+                committed = cast(pa.Table, batch)
+                num_done += committed.num_rows
+                num_rows += sum(committed.column("num_rows").to_pylist())
+                progress.update(num_done, f"{num_rows} rows")
+        except RayActorError as error:
+            raise _explain(error, job.label, f"{num_done} of {num_shards} shards") from error
+
+
+def _explain(error: RayActorError, label: str, done: str) -> CodePMPError:
+    """What a person can do about an actor that Ray gave up on."""
+    # An error in an actor's constructor arrives as text only.
+    for line in str(error).splitlines():
+        if (found := line.strip().removeprefix("codepmp_ray.errors.ModelError: ")) != line.strip():
+            return ModelError(found)
+    return EngineError(
+        f"An engine of the {label} stage died {MAX_ENGINE_RESTARTS + 1} times; "
+        f"{done} are done and kept.",
+        "Its last words are in worker-*.out below /tmp/ray/session_latest/logs on its node. "
+        "The same command resumes.",
+    )
 
 
 def _graph(job: ShardJob, shard_ids: list[int]) -> ray.data.Dataset:
@@ -112,6 +132,7 @@ def _graph(job: ShardJob, shard_ids: list[int]) -> ray.data.Dataset:
             ),
             num_cpus=engine.num_cpus,
             num_gpus=engine_gpus(engine),
+            ray_remote_args_fn=_restart_limit,
         )
     return dataset.map_batches(
         partial(_commit_block, job=job),
@@ -119,6 +140,10 @@ def _graph(job: ShardJob, shard_ids: list[int]) -> ray.data.Dataset:
         batch_format="pyarrow",
         num_cpus=GLUE_CPUS,
     )
+
+
+def _restart_limit() -> dict[str, int]:
+    return {"max_restarts": MAX_ENGINE_RESTARTS}
 
 
 def _read_block(batch: pa.Table, job: ShardJob) -> pa.Table:

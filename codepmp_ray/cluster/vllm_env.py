@@ -8,6 +8,7 @@ runs it, before vllm is imported. Three traps are solved here and nowhere else:
 - vLLM adds torch's OpenMP (and its allocator, where the wheel has one) to LD_PRELOAD, which the
   dynamic linker splits at spaces and colons. Under a path that has one of those the libraries are
   silently lost; they are preloaded through a link whose path has none.
+- torch.compile fails under a path with a space, and vLLM's sampler uses it; it is turned off there.
 - The engine and the machine's other work share cores: threads are bound to cores only where the
   engine may use all of them. Two engines with a few threads each would bind to the same cores.
 """
@@ -45,8 +46,19 @@ def cpu_engine_environment(cpu_threads: int | None, kv_cache_gb: float) -> dict[
         "VLLM_CPU_OMP_THREADS_BIND": core_list(cores) if threads == len(cores) else "nobind",
         "VLLM_CPU_KVCACHE_SPACE": str(max(1, math.ceil(kv_cache_gb))),
         **preload_environment(os.environ.get("LD_PRELOAD", "")),
+        **compilation_environment(),
         **quiet_environment(),
     }
+
+
+def compilation_environment(site_packages: Path | None = None) -> dict[str, str]:
+    """Turns torch.compile off where it cannot work, {} elsewhere.
+
+    vLLM compiles parts of its sampler even when told to be eager, and torch hands the linker its
+    own folder unquoted: below a path with a space the first request kills the engine.
+    """
+    torch = _package("torch", site_packages)
+    return {"TORCHDYNAMO_DISABLE": "1"} if torch is not None and " " in str(torch) else {}
 
 
 def quiet_environment() -> dict[str, str]:

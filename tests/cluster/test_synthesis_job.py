@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from codepmp_ray.config.recipe import Recipe, parse_recipe
-from codepmp_ray.errors import ModelError, ResourceError
+from codepmp_ray.errors import EngineError, ModelError, ResourceError
 from codepmp_ray.records import REJECTED, SNIPPET, table_from_rows
 from codepmp_ray.runs import open_stage
 
@@ -21,7 +21,7 @@ SIZES = [5, 0, 7, 1, 6]  # rows per shard; one shard is empty
 
 
 def recipe_for(run_dir: Path, latency_s: float = 0.0, **strong: object) -> Recipe:
-    engine = {"kind": "fake", "engine_args": {"latency_s": latency_s}, "num_cpus": 0.5}
+    engine: dict = {"kind": "fake", "engine_args": {"latency_s": latency_s}, "num_cpus": 0.5}
     return parse_recipe(
         {
             "run_dir": str(run_dir),
@@ -101,6 +101,31 @@ def test_a_model_path_that_does_not_exist_is_refused_before_anything_starts(
     with pytest.raises(ModelError, match="/no/such/model"):
         synthesize(recipe)
     assert not open_stage(recipe, "synthesis").path.exists()
+
+
+def test_an_engine_that_always_dies_ends_the_job_with_a_message(
+    ray_cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from codepmp_ray.cluster import shard_graph
+    from codepmp_ray.cluster.synthesis import synthesize
+
+    monkeypatch.setattr(shard_graph, "MAX_ENGINE_RESTARTS", 1)
+    recipe = recipe_for(tmp_path, engine_args={"die_on": "x = 2.3"})
+    write_corpus(recipe)
+    with pytest.raises(EngineError, match=r"died 2 times.*of 5 shards"):
+        synthesize(recipe)
+    assert not open_stage(recipe, "synthesis").is_complete
+
+
+def test_a_model_that_cannot_start_is_named(ray_cluster, tmp_path: Path) -> None:
+    from codepmp_ray.cluster.synthesis import synthesize
+
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text('{"model_type": "llama"}')
+    recipe = recipe_for(tmp_path, kind="vllm", model_name_or_path=str(tmp_path / "model"))
+    write_corpus(recipe)
+    with pytest.raises(ModelError, match="vLLM cannot start"):
+        synthesize(recipe)
 
 
 def test_killed_driver_resumes_with_every_snippet_once(ray_cluster, tmp_path: Path) -> None:

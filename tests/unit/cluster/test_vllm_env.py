@@ -99,3 +99,9 @@ def test_logging_level_of_the_user_wins(monkeypatch: pytest.MonkeyPatch) -> None
     assert vllm_env.quiet_environment()["VLLM_LOGGING_LEVEL"] == "WARNING"
     monkeypatch.setenv("VLLM_LOGGING_LEVEL", "DEBUG")
     assert vllm_env.quiet_environment()["VLLM_LOGGING_LEVEL"] == "DEBUG"
+
+
+def test_compilation_is_off_below_a_path_with_a_space_only(tmp_path: Path) -> None:
+    spaced, plain = fake_site_packages(tmp_path / "a b"), fake_site_packages(tmp_path / "ab")
+    assert vllm_env.compilation_environment(spaced) == {"TORCHDYNAMO_DISABLE": "1"}
+    assert vllm_env.compilation_environment(plain) == {}
