@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import ray
 
 from codepmp_ray.cluster.process_guard import guard_future_processes
+from codepmp_ray.cluster.space_free import use_space_free_interpreter
 from codepmp_ray.errors import ResourceError
 
 
@@ -32,6 +33,7 @@ def connect() -> Iterator[None]:
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     to_driver = os.environ.get("CODEPMP_LOG_TO_DRIVER", "0") == "1"
     terminate = signal.getsignal(signal.SIGTERM)
+    use_space_free_interpreter()
     # A driver that is killed must not leave its embedded cluster behind. A cluster that is joined
     # inherits nothing from here, so nothing of it is touched.
     guard_future_processes()

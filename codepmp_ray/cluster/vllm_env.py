@@ -15,16 +15,13 @@ runs it, before vllm is imported. Three traps are solved here and nowhere else:
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import math
 import os
-import stat
 import sys
-import tempfile
 from pathlib import Path
 
-from codepmp_ray.errors import ResourceError
+from codepmp_ray.cluster.space_free import path_without_separators
 
 _OPENMP_NAMES = ("libgomp", "libomp", "libiomp")
 _ALLOCATOR_NAMES = ("libtcmalloc",)
@@ -107,7 +104,7 @@ def preload_environment(current: str, site_packages: Path | None = None) -> dict
     openmp = [torch.parent / "torch.libs", torch / "lib"] if torch else []
     allocator = [vllm / "libs"] if vllm else []
     added = [
-        _without_separators(library)
+        path_without_separators(library)
         for names, folders in ((_ALLOCATOR_NAMES, allocator), (_OPENMP_NAMES, openmp))
         if not any(name in current for name in names)
         and (library := _first_library(folders, names)) is not None
@@ -132,39 +129,3 @@ def _first_library(folders: list[Path], names: tuple[str, ...]) -> Path | None:
             if found:
                 return found[0]
     return None
-
-
-def _without_separators(library: Path) -> Path:
-    """`library`, or a link to it whose path LD_PRELOAD can hold."""
-    if not any(mark in str(library) for mark in _SEPARATORS):
-        return library
-    # The folder is named after the target, so that two installations never share a link.
-    digest = hashlib.sha256(str(library).encode()).hexdigest()[:16]
-    link = _private_folder() / f"{digest}-{library.name}"
-    if not (link.is_symlink() and os.readlink(link) == str(library)):
-        fresh = link.with_name(f"{link.name}.{os.getpid()}")
-        fresh.unlink(missing_ok=True)
-        fresh.symlink_to(library)
-        fresh.replace(link)
-    return link
-
-
-def _private_folder() -> Path:
-    """A folder of this user without separators in its path. What lies in it gets preloaded, so a
-    folder that someone else made or may write to is not used."""
-    for base in (tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm"):
-        if any(mark in base for mark in _SEPARATORS):
-            continue
-        folder = Path(base) / f"codepmp-preload-{os.getuid()}"
-        try:
-            folder.mkdir(mode=0o700, exist_ok=True)
-            facts = folder.lstat()
-        except OSError:
-            continue
-        mine = stat.S_ISDIR(facts.st_mode) and facts.st_uid == os.getuid()
-        if mine and not facts.st_mode & 0o022:
-            return folder
-    raise ResourceError(
-        "No temporary folder of this user has a path without spaces.",
-        "Set TMPDIR to a writable folder whose path has no space.",
-    )

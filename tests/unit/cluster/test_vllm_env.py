@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from codepmp_ray.cluster import vllm_env
+from codepmp_ray.cluster import space_free, vllm_env
 from codepmp_ray.errors import ResourceError
 
 
@@ -40,7 +41,7 @@ def mapped_libraries(preload: str) -> str:
 
 @pytest.fixture(autouse=True)
 def _own_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vllm_env.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(space_free.tempfile, "gettempdir", lambda: str(tmp_path))
 
 
 @pytest.mark.parametrize("name", ["plain", "with a space", "with:colon"])
@@ -67,9 +68,9 @@ def test_folder_open_to_others_is_not_used(tmp_path: Path) -> None:
     hostile = tmp_path / f"codepmp-preload-{os.getuid()}"
     hostile.mkdir()
     hostile.chmod(0o777)
-    assert vllm_env._private_folder() != hostile
+    assert space_free._private_folder() != hostile
     hostile.chmod(0o700)
-    assert vllm_env._private_folder() == hostile
+    assert space_free._private_folder() == hostile
 
 
 def test_error_when_no_folder_can_hold_the_link(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,7 +79,7 @@ def test_error_when_no_folder_can_hold_the_link(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(Path, "mkdir", refuse)
     with pytest.raises(ResourceError, match="TMPDIR"):
-        vllm_env._private_folder()
+        space_free._private_folder()
 
 
 def test_all_cores_are_bound_and_fewer_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,3 +106,29 @@ def test_compilation_is_off_below_a_path_with_a_space_only(tmp_path: Path) -> No
     spaced, plain = fake_site_packages(tmp_path / "a b"), fake_site_packages(tmp_path / "ab")
     assert vllm_env.compilation_environment(spaced) == {"TORCHDYNAMO_DISABLE": "1"}
     assert vllm_env.compilation_environment(plain) == {}
+
+
+def test_an_interpreter_below_a_space_is_started_through_a_link(tmp_path: Path) -> None:
+    """The environment seen through the link is whole: same packages, space-free prefix."""
+    venv = tmp_path / "with space" / ".venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(venv)], check=True)
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from codepmp_ray.cluster.space_free import use_space_free_interpreter\n"
+        "use_space_free_interpreter(); print(sys.executable)"
+    )
+    done = subprocess.run(
+        [venv / "bin" / "python", "-c", program, os.getcwd()],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    executable = done.stdout.strip()
+    assert " " not in executable
+    prefix = subprocess.run(
+        [executable, "-c", "import sys; print(sys.prefix, sys.prefix != sys.base_prefix)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert prefix == f"{Path(executable).parents[1]} True\n"
