@@ -10,6 +10,7 @@ pools; several blocks are with an actor at once, so that its engine stays full a
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -105,6 +106,8 @@ def _explain(error: RayActorError, label: str, done: str) -> CodePMPError:
 
 
 def _graph(job: ShardJob, shard_ids: list[int]) -> ray.data.Dataset:
+    # 2.60 announces another way to bound restarts for 2.64, but does not have it yet.
+    warnings.filterwarnings("ignore", message=".*ray_remote_args_fn.*deprecated.*")
     context = DataContext.get_current()
     # Block shaping would cut a large shard in two, and half a shard cannot be committed.
     context.target_max_block_size = None
