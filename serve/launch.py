@@ -7,6 +7,7 @@ the proxy lives and that an application is mounted at /, and nothing about model
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import time
@@ -56,6 +57,8 @@ def running_service(recipe: Recipe, model_path: str | Path) -> Iterator[ServiceH
     key = given or generate_key()
     with connect():
         application = build_application(config, folder, [digest_of(key)])
+        # Importing Serve set this back to INFO after connect() had quieted it.
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
         _clear_serve()
         port = free_port(config.host, config.port)
         name = f"{_APP_PREFIX}{ray.get_runtime_context().get_job_id()}"

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 import ray
+from ray.data import TaskPoolStrategy
 
 from codepmp_ray.cluster.shard_graph import GLUE_CPUS
 from codepmp_ray.config.evaluation import SandboxConfig
@@ -74,7 +75,7 @@ def _grade_shards(stage: Stage, candidates: Stage, config: SandboxConfig) -> Non
             batch_size=None,
             batch_format="pyarrow",
             num_cpus=GLUE_CPUS,
-            concurrency=num_nodes,
+            compute=TaskPoolStrategy(size=num_nodes),
         )
         num_passed = num_graded = 0
         for row in dataset.iter_rows():
