@@ -36,18 +36,27 @@ for pid, started in processes:
 _KILL_MARKED = """
 import os, signal, sys, time
 mark = sys.argv[1].encode()
-sys.stdin.buffer.read()
-time.sleep(2)  # what ends by itself may do so in order
-for _ in range(3):  # once more for what was started meanwhile
+def marked():
+    found = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
             with open(f"/proc/{pid}/environ", "rb") as handle:
-                marked = mark in handle.read().split(b"\\0")
-            if marked and int(pid) != os.getpid():
-                os.kill(int(pid), signal.SIGKILL)
+                if mark in handle.read().split(b"\\0") and int(pid) != os.getpid():
+                    found.append(int(pid))
         except OSError:
             pass
-    time.sleep(0.5)
+    return found
+sys.stdin.buffer.read()
+patience_s = time.monotonic() + 2  # what ends by itself may do so in order
+while marked() and time.monotonic() < patience_s:
+    time.sleep(0.05)
+while left := marked():  # again and again, for what was started meanwhile
+    for pid in left:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except OSError:
+            pass
+    time.sleep(0.2)
 """
 
 

@@ -14,8 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from codepmp_ray.cluster.space_free import path_without_separators
+
 ROOT = Path(__file__).resolve().parents[2]
-RAY = str(Path(sys.executable).parent / "ray")
+# `ray start` cannot start jobs with an interpreter whose path has a space; seen through a link it
+# has none.
+BIN = path_without_separators(Path(sys.prefix)) / "bin"
+RAY = [str(BIN / "python"), "-m", "ray.scripts.scripts"]
 
 
 def free_port() -> int:
@@ -31,13 +36,13 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     environment = {
         **{key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"},
         # The entry point's `python` is the one that the head's PATH names.
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PATH": f"{BIN}:{os.environ['PATH']}",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
     }
     # A short path of its own: sockets lie below it, and their paths are bounded.
     session_dir = f"/tmp/cpr-{os.getpid()}"
-    command = [RAY, "start", "--head", "--block", "--num-cpus=2", "--disable-usage-stats"]
+    command = [*RAY, "start", "--head", "--block", "--num-cpus=2", "--disable-usage-stats"]
     command += ["--node-ip-address=127.0.0.1", f"--port={free_port()}"]
     command += [f"--dashboard-port={dashboard.rsplit(':', 1)[1]}", f"--temp-dir={session_dir}"]
     with open(tmp_path_factory.mktemp("head") / "head.log", "wb") as log:
@@ -47,7 +52,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     client = {**environment, "RAY_API_SERVER_ADDRESS": dashboard}
     try:
         deadline_s = time.monotonic() + 60
-        while subprocess.run([RAY, "job", "list"], env=client, capture_output=True).returncode:
+        while subprocess.run([*RAY, "job", "list"], env=client, capture_output=True).returncode:
             assert process.poll() is None and time.monotonic() < deadline_s, "head did not start"
             time.sleep(1)
         yield client
@@ -61,7 +66,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
 
 def submit(client: dict[str, str], *command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [RAY, "job", "submit", "--working-dir", ".", "--", "python", "-m", *command],
+        [*RAY, "job", "submit", "--working-dir", ".", "--", "python", "-m", *command],
         cwd=ROOT,
         env=client,
         capture_output=True,
