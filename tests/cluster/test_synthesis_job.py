@@ -117,15 +117,22 @@ def test_an_engine_that_always_dies_ends_the_job_with_a_message(
     assert not open_stage(recipe, "synthesis").is_complete
 
 
-def test_a_model_that_cannot_start_is_named(ray_cluster, tmp_path: Path) -> None:
-    from codepmp_ray.cluster.synthesis import synthesize
+def test_an_error_in_an_engines_constructor_is_told_from_a_crash() -> None:
+    """Ray hands over the constructor's traceback as text."""
+    from ray.exceptions import RayActorError
 
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "config.json").write_text('{"model_type": "llama"}')
-    recipe = recipe_for(tmp_path, kind="vllm", model_name_or_path=str(tmp_path / "model"))
-    write_corpus(recipe)
-    with pytest.raises(ModelError, match="vLLM cannot start"):
-        synthesize(recipe)
+    from codepmp_ray.cluster.shard_graph import _explain
+
+    text = (
+        "The actor died because of an error raised in its creation task, ray::MapWorker()\n"
+        "OSError: no file named model.safetensors\n"
+        "    raise ModelError(\n"
+        "codepmp_ray.errors.ModelError: vLLM cannot start x: no file. Check the model name.\n"
+    )
+    named = _explain(RayActorError(error_msg=text), "synthesis", "0 of 5 shards")
+    assert isinstance(named, ModelError) and str(named).startswith("vLLM cannot start x")
+    crash = _explain(RayActorError(), "synthesis", "3 of 5 shards")
+    assert isinstance(crash, EngineError) and "3 of 5 shards are done" in str(crash)
 
 
 def test_killed_driver_resumes_with_every_snippet_once(ray_cluster, tmp_path: Path) -> None:
