@@ -51,8 +51,12 @@ find_python() {
     local candidate tried=""
     for candidate in ${PYTHON:+"$PYTHON"} python3.11 python3.12 python3.13 python3; do
         # Started, not only looked up: version managers leave launchers of versions that are absent.
-        "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
-            2>/dev/null && echo "$candidate" && return
+        # With .venv activated the name means its own interpreter, which is about to be removed, so
+        # what counts is the interpreter that an environment was made from.
+        "$candidate" -c 'import sys
+if not (3, 11) <= sys.version_info < (3, 14): sys.exit(1)
+print(sys.argv[1] if sys.prefix == sys.base_prefix else sys._base_executable)' \
+            "$candidate" 2>/dev/null && return
         tried+="${tried:+, }$candidate$("$candidate" -c \
             'import platform; print(" is", platform.python_version())' 2>/dev/null || echo " is absent")"
     done

@@ -11,6 +11,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 _TOOLS = ("bash", "dirname", "awk", "sed", "head", "flock", "rm", "mv", "grep", "env", "xargs")
+# Not the interpreter of this environment: setup looks through environments.
+_PYTHON = getattr(sys, "_base_executable", sys.executable)
 _GOOD_DISK = "echo h; echo 'disk 1 1 99999999 1% /'"
 
 
@@ -30,7 +32,7 @@ class Machine:
                 (self.bin / tool).symlink_to(found)
         self.program("cc", "exit 0")
         self.program("df", _GOOD_DISK)
-        self.program("python3", f'exec "{sys.executable}" "$@"')
+        self.program("python3", f'exec "{_PYTHON}" "$@"')
 
     def program(self, name: str, script: str) -> None:
         file = self.bin / name
@@ -76,9 +78,7 @@ def test_python_is_too_old(machine: Machine) -> None:
 
 
 def test_the_venv_module_is_absent(machine: Machine) -> None:
-    machine.program(
-        "python3", f'case "$2" in *ensurepip*) exit 1;; esac; exec "{sys.executable}" "$@"'
-    )
+    machine.program("python3", f'case "$2" in *ensurepip*) exit 1;; esac; exec "{_PYTHON}" "$@"')
     assert "no venv module" in machine.refusal()
 
 
@@ -110,3 +110,17 @@ def test_an_unfinished_venv_is_built_anew_and_a_closed_registry_is_named(machine
     assert done.stderr.splitlines()[-1].startswith("setup: uv cannot be installed: no network")
     assert not leftover.exists()
     assert not (machine.checkout / ".venv/.complete").exists()
+
+
+def test_an_activated_environment_is_not_what_the_next_one_is_made_from(machine: Machine) -> None:
+    old = machine.checkout / ".venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(old)], check=True)
+    (machine.bin / "python3").unlink()
+    done = machine.setup(
+        PATH=f"{old / 'bin'}:{machine.bin}",
+        PIP_INDEX_URL="http://127.0.0.1:9/simple",
+        PIP_CONFIG_FILE="/dev/null",
+    )
+    # The new environment was made, which its own interpreter, removed before, could not have done.
+    assert done.stderr.splitlines()[-1].startswith("setup: uv cannot be installed"), done.stderr
+    assert (old / "bin/python").exists()
