@@ -16,7 +16,7 @@ demo: setup ## the whole main job on this machine; ARGS="section.key=value ..." 
 	@$(PYTHON_BIN) -m jobs.pipeline --config "$(CONFIG)" $(ARGS)
 
 test: setup ## all tests; ARGS="-k name" selects
-	@$(PYTHON_BIN) -m pytest -q tests $(ARGS)
+	@$(PYTHON_BIN) -m pytest -q -n 2 --dist loadfile tests $(ARGS)
 
 lint: setup ## style, formatting and the direction of imports
 	@$(PYTHON_BIN) -m ruff check .

@@ -2,6 +2,7 @@
 
 from codepmp_ray.config.recipe import Recipe
 from jobs._cli import run_job
+from jobs._training import outcome
 
 
 def body(recipe: Recipe) -> None:
@@ -9,12 +10,7 @@ def body(recipe: Recipe) -> None:
     from codepmp_ray.cluster.training import finetune
 
     with connect():
-        summary = finetune(recipe)
-    print(
-        f"{summary['num_steps']} steps on {summary['num_pairs']} pairs; held-out accuracy "
-        f"{summary['eval_accuracy_before']} -> {summary['eval_accuracy']} "
-        f"({summary['eval_num_pairs']} pairs)"
-    )
+        print(outcome(finetune(recipe)))
 
 
 if __name__ == "__main__":

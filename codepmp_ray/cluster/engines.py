@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
-import sys
 import uuid
 from typing import Any
 
-from codepmp_ray.cluster.process_guard import guard_children
 from codepmp_ray.cluster.vllm_env import apply, cpu_engine_environment
+from codepmp_ray.cluster.vllm_process import first_line, leave_with_engine, start_engine
 from codepmp_ray.config.engines import EngineConfig, SamplingConfig
-from codepmp_ray.errors import EngineError, ModelError
+from codepmp_ray.errors import EngineError
 from codepmp_ray.modeling.sources import resolve_model
 from codepmp_ray.synthesis.engine import Completion, ContextOverflow, TextEngine
 
@@ -31,26 +29,17 @@ class VLLMEngine:
 
     def __init__(self, config: EngineConfig) -> None:
         apply(cpu_engine_environment(config.cpu_threads, config.kv_cache_gb))
-        from vllm import AsyncEngineArgs
-        from vllm.v1.engine.async_llm import AsyncLLM
-
-        model = resolve_model(config.model_name_or_path)
-        arguments: dict[str, Any] = {
+        arguments = {
             "dtype": config.dtype,
             "max_model_len": config.max_model_len,
             "tensor_parallel_size": config.tensor_parallel_size,
-            "enable_log_requests": False,
-            "disable_log_stats": True,
             **config.engine_args,
         }
-        try:
-            self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(model=model, **arguments))
-        except (OSError, ValueError, TypeError, RuntimeError) as error:
-            raise ModelError(
-                f"vLLM cannot start {config.model_name_or_path}: {_first_line(error)}.",
-                "Check the model name, dtype, max_model_len and engine_args of the engine.",
-            ) from error
-        guard_children()
+        self._engine = start_engine(
+            resolve_model(config.model_name_or_path),
+            arguments,
+            "Check the model name, dtype, max_model_len and engine_args of the engine.",
+        )
         self._tokenizer: Any = self._engine.get_tokenizer()
         self._max_model_len = config.max_model_len
 
@@ -83,9 +72,9 @@ class VLLMEngine:
                 answer = output.outputs[0]
                 return Completion(answer.text, str(answer.finish_reason), len(answer.token_ids))
         except EngineDeadError as error:
-            _die(error)
+            leave_with_engine(error)
         except ValueError as error:
-            raise EngineError(f"vLLM refused the request: {_first_line(error)}.") from error
+            raise EngineError(f"vLLM refused the request: {first_line(error)}.") from error
         raise EngineError("vLLM ended the request without an answer.")
 
     def _chat_ids(self, user_message: str) -> list[int]:
@@ -107,20 +96,9 @@ class FakeEngine:
     async def generate(self, user_message: str, sampling: SamplingConfig) -> Completion:
         await asyncio.sleep(self._latency_s)
         if self._fatal_text and self._fatal_text in user_message:
-            _die(EngineError("told to die"))
+            leave_with_engine(EngineError("told to die"))
         digest = hashlib.sha256(
             f"{self._name}|{sampling.temperature}|{user_message}".encode("utf-8", "surrogatepass")
         ).hexdigest()
         text = f"```python\ndef f_{digest[:8]}():\n    return '{digest}'\n```"
         return Completion(text, "stop", 16)
-
-
-def _die(error: Exception) -> None:
-    print(f"The engine process died ({_first_line(error)}); leaving too.", file=sys.stderr)
-    sys.stderr.flush()
-    os._exit(1)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -22,8 +22,8 @@ from codepmp_ray.modeling.sources import resolve_model
 from codepmp_ray.progress import Progress
 from codepmp_ray.runs import Stage, open_stage
 from codepmp_ray.storage import open_store
-from codepmp_ray.training.loop import MODEL_FOLDER, TrainingTask, train
 from codepmp_ray.training.metrics import read_metrics
+from codepmp_ray.training.task import MODEL_FOLDER, TrainingTask
 
 PAIRS_FILE = "pairs.parquet"
 
@@ -97,6 +97,9 @@ def worker_main(loop_config: dict[str, Any]) -> None:
     """Runs on every Ray Train worker."""
     import ray.train
     import torch
+
+    # Here, because Ray Train's controller loads this module too and never trains.
+    from codepmp_ray.training.loop import train
 
     task: TrainingTask = loop_config["task"]
     if not torch.cuda.is_available():

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
-import sys
 import uuid
 from typing import Any
 
-from codepmp_ray.cluster.process_guard import guard_children
 from codepmp_ray.cluster.vllm_env import apply, cpu_engine_environment, is_cpu_build
+from codepmp_ray.cluster.vllm_process import first_line, leave_with_engine, start_engine
 from codepmp_ray.config.evaluation import ServingConfig
-from codepmp_ray.errors import EngineError, ModelError
+from codepmp_ray.errors import EngineError
 from codepmp_ray.scoring.protocol import Scores
 
 
@@ -27,9 +25,6 @@ class VLLMScorer:
     def __init__(self, model_path: str, config: ServingConfig, num_gpus: float = 0.0) -> None:
         # Before vllm is imported: parts of it read the environment at import.
         apply(cpu_engine_environment(None, config.kv_cache_gb))
-        from vllm import AsyncEngineArgs
-        from vllm.v1.engine.async_llm import AsyncLLM
-
         self.max_model_len = config.max_model_len
         on_cpu = is_cpu_build()
         arguments: dict[str, Any] = {
@@ -42,17 +37,12 @@ class VLLMScorer:
             # Compilation costs minutes on CPU and gains little for prefill-only work.
             "enforce_eager": on_cpu,
             "skip_tokenizer_init": True,  # it is fed with ids
-            "enable_log_requests": False,
-            "disable_log_stats": True,
         }
-        try:
-            self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(model=model_path, **arguments))
-        except (OSError, ValueError, TypeError, RuntimeError) as error:
-            raise ModelError(
-                f"vLLM cannot serve the model in {model_path}: {_first_line(error)}.",
-                "Check serving.dtype, max_model_len, block_size and kv_cache_gb.",
-            ) from error
-        guard_children()
+        self._engine = start_engine(
+            model_path,
+            arguments,
+            "Check serving.dtype, max_model_len, block_size and kv_cache_gb.",
+        )
         self._vocab_size = self._engine.model_config.get_vocab_size()
 
     async def score_ids(self, prompt_ids: list[int], responses: list[list[int]]) -> Scores:
@@ -83,7 +73,7 @@ class VLLMScorer:
         try:
             await self._engine.check_health()
         except EngineDeadError as error:
-            _die(error)
+            leave_with_engine(error)
 
     def shutdown(self) -> None:
         """End the engine's processes."""
@@ -100,7 +90,7 @@ class VLLMScorer:
             async for output in self._engine.encode(prompt, params, uuid.uuid4().hex):
                 return float(output.outputs.data.item()), output.num_cached_tokens or 0
         except EngineDeadError as error:
-            _die(error)
+            leave_with_engine(error)
         raise EngineError("vLLM ended a row without a score.")
 
 
@@ -119,15 +109,4 @@ def _first_failure(failures: BaseExceptionGroup[BaseException]) -> BaseException
         return _first_failure(first)
     if isinstance(first, EngineError):
         return first
-    return EngineError(f"vLLM refused a row: {type(first).__name__}: {_first_line(first)}.")
-
-
-def _die(error: Exception) -> None:
-    print(f"The scoring engine died ({_first_line(error)}); leaving too.", file=sys.stderr)
-    sys.stderr.flush()
-    os._exit(1)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return EngineError(f"vLLM refused a row: {type(first).__name__}: {first_line(first)}.")

@@ -8,7 +8,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, cast
 
 import torch
@@ -30,19 +30,7 @@ from codepmp_ray.training.fsdp import parameter_groups, shard
 from codepmp_ray.training.metrics import MetricsLog
 from codepmp_ray.training.schedule import learning_rate
 from codepmp_ray.training.step import StepResult, StepRunner
-
-MODEL_FOLDER = "model"
-
-
-@dataclass(frozen=True)
-class TrainingTask:
-    """What every rank needs to know; `read_rows` returns the TRL-format rows of the stage."""
-
-    stage: str
-    config: TrainingConfig
-    model_name_or_path: str
-    read_rows: Callable[[], list[dict[str, Any]]]
-    out_dir: str
+from codepmp_ray.training.task import MODEL_FOLDER, TrainingTask
 
 
 def train(task: TrainingTask, report: Callable[[dict[str, Any]], None]) -> None:

@@ -39,6 +39,8 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         "PATH": f"{BIN}:{os.environ['PATH']}",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        # When told to stop, stop: nobody waits for what this node still serves.
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
     }
     # A short path of its own: sockets lie below it, and their paths are bounded.
     session_dir = f"/tmp/cpr-{os.getpid()}"

@@ -28,7 +28,7 @@ from codepmp_ray.scoring.best_of_n import best_of_n
 from codepmp_ray.scoring.torch_scorer import TorchScorer
 from serve.application import build_app
 from serve.launch import free_port, running_service
-from tests.tiny_reward_model import save_tiny_reward_model
+from tests.tiny_models import save_tiny_reward_model
 
 PROMPT = "Add one to x."
 CANDIDATES = ["return x + 1", "return x - 1", "return x + 1", "pass", "y" * 600]

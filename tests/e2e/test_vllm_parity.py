@@ -11,7 +11,7 @@ from codepmp_ray.cluster.connect import connect
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.preference.tokenization import Encoder
 from serve.launch import running_service
-from tests.tiny_reward_model import plain_transformers_score, save_tiny_reward_model
+from tests.tiny_models import plain_transformers_score, save_tiny_reward_model
 
 pytestmark = pytest.mark.e2e
 

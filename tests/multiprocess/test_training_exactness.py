@@ -62,7 +62,7 @@ def run(
     **settings: Any,
 ) -> list[dict]:
     """Train in `world_size` processes; with `die_at` the last rank is killed at that step."""
-    from codepmp_ray.training.loop import TrainingTask
+    from codepmp_ray.training.task import TrainingTask
 
     config = TrainingConfig.model_validate({**TRAINING, **settings})
     read_rows = functools.partial(list, rows)

@@ -7,7 +7,7 @@ from codepmp_ray.preference.encoding import encode_pair
 from codepmp_ray.preference.packing import EncodedPair
 from codepmp_ray.preference.tokenization import Encoder, PromptTemplate
 from codepmp_ray.records import RejectReason
-from tests.conftest import tiny_tokenizer
+from tests.tiny_models import tiny_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from codepmp_ray.errors import EngineError, InputError
 from codepmp_ray.preference.tokenization import Encoder, PromptTemplate
 from codepmp_ray.scoring.best_of_n import best_of_n, plan_request, rank
 from codepmp_ray.scoring.protocol import Scores
-from tests.conftest import tiny_tokenizer
+from tests.tiny_models import tiny_tokenizer
 
 
 class FakeScorer:

@@ -9,7 +9,7 @@ import pytest
 
 from codepmp_ray.errors import EngineError, ModelError
 from codepmp_ray.scoring.torch_scorer import TorchScorer, _batches
-from tests.tiny_reward_model import plain_transformers_score, save_tiny_reward_model
+from tests.tiny_models import plain_transformers_score, save_tiny_reward_model
 
 # fp32: padding changes the shapes of the kernels and with them the order of sums.
 TOLERANCE = 1e-5

@@ -19,7 +19,7 @@ from serve.app import ServiceSettings, create_app
 from serve.auth import digest_of
 from serve.errors import ApiError, Unavailable
 from serve.gate import Gate
-from tests.conftest import tiny_tokenizer
+from tests.tiny_models import tiny_tokenizer
 
 KEY = "a-key-for-tests"
 HEADERS = {"Authorization": f"Bearer {KEY}"}

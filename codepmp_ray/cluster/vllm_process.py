@@ -1,0 +1,46 @@
+"""Starting vLLM's engine process from ours, and ending ours when that one is gone."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from codepmp_ray.cluster.process_guard import guard_children
+from codepmp_ray.errors import ModelError
+
+if TYPE_CHECKING:
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+
+def start_engine(model: str, arguments: dict[str, Any], remedy: str) -> AsyncLLM:
+    """vLLM's AsyncLLM, guarded: its processes end with this one.
+
+    The environment must have been applied before (see vllm_env).
+
+    Raises:
+        ModelError: with the first line of vLLM's own error, and `remedy`.
+    """
+    from vllm import AsyncEngineArgs
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    quiet = {"enable_log_requests": False, "disable_log_stats": True}
+    try:
+        engine = AsyncLLM.from_engine_args(AsyncEngineArgs(model=model, **{**quiet, **arguments}))
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
+        raise ModelError(f"vLLM cannot start {model}: {first_line(error)}.", remedy) from error
+    guard_children()
+    return engine
+
+
+def leave_with_engine(error: Exception) -> NoReturn:
+    """End this process: Ray starts another and repeats what this one was doing."""
+    print(f"The engine process died ({first_line(error)}); leaving too.", file=sys.stderr)
+    sys.stderr.flush()
+    os._exit(1)
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, without the traceback that some libraries put into it."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,16 @@
+"""What the two training jobs share: the line that they end with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def outcome(summary: dict[str, Any]) -> str:
+    """One line from the summary of a training stage."""
+    text = f"{summary['num_steps']} steps on {summary['num_pairs']} pairs"
+    if not summary["eval_num_pairs"]:
+        return f"{text}; no pairs were held out"
+    return (
+        f"{text}; accuracy on {summary['eval_num_pairs']} held-out pairs "
+        f"{summary['eval_accuracy_before']:.2f} -> {summary['eval_accuracy']:.2f}"
+    )
