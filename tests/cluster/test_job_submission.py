@@ -67,14 +67,20 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
 
 
 def submit(client: dict[str, str], *command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*RAY, "job", "submit", "--working-dir", ".", "--", "python", "-m", *command],
-        cwd=ROOT,
-        env=client,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    deadline_s = time.monotonic() + 30
+    while True:
+        done = subprocess.run(
+            [*RAY, "job", "submit", "--working-dir", ".", "--", "python", "-m", *command],
+            cwd=ROOT,
+            env=client,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        # The head answers before its job agent has registered.
+        if "No available agent" not in done.stderr or time.monotonic() > deadline_s:
+            return done
+        time.sleep(1)
 
 
 def test_a_submitted_job_joins_the_cluster_and_does_its_work(

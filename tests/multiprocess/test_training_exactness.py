@@ -32,6 +32,8 @@ TRAINING = {
     "save_steps": 2,
 }
 
+_PRELOADED = ["codepmp_ray.training.loop", "transformers.models.llama.modeling_llama"]
+
 
 def _rank_main(
     rank: int, world_size: int, port: int, task: Any, die_at: int | None, die_rank: int
@@ -70,7 +72,9 @@ def run(
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    context = multiprocessing.get_context("spawn")
+    # The fork server has loaded the libraries, so that not every rank does: seconds each.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_PRELOADED)
     workers = [
         context.Process(
             target=_rank_main, args=(rank, world_size, port, task, die_at, world_size - 1)
