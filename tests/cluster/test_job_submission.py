@@ -47,6 +47,8 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     command = [*RAY, "start", "--head", "--block", "--num-cpus=2", "--disable-usage-stats"]
     command += ["--node-ip-address=127.0.0.1", f"--port={free_port()}"]
     command += [f"--dashboard-port={dashboard.rsplit(':', 1)[1]}", f"--temp-dir={session_dir}"]
+    # The job agent's own port is fixed unless said otherwise, and another test's Ray may have it.
+    command += [f"--dashboard-agent-listen-port={free_port()}"]
     with open(tmp_path_factory.mktemp("head") / "head.log", "wb") as log:
         process = subprocess.Popen(
             command, env=environment, stdout=log, stderr=log, start_new_session=True

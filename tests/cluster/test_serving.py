@@ -196,7 +196,17 @@ def processes_with(mark: str) -> list[str]:
     return [line for line in found if line]
 
 
-def test_job_serves_until_ctrl_c_and_leaves_no_process(model: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Processes made in this test heed SIGINT; those of a background job inherit to ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_job_serves_until_ctrl_c_and_leaves_no_process(
+    interruptible: None, model: Path, tmp_path: Path
+) -> None:
     mark = uuid.uuid4().hex
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("serving: {engine: torch, max_model_len: 256, port: 0, num_cpus: 0.5}\n")
