@@ -6,36 +6,83 @@ a later attempt (a retry, or a writer thought dead that wakes up) finds the mark
 its own files and changes nothing. Readers open only files that a marker names. To resume is to
 take the shards without a marker: the cost grows with shards, never with rows.
 
-Layout below a stage folder:
-    _commits/00012.json          marker
-    pairs/00012.<attempt>.parquet
-    rejected/00012.<attempt>.parquet
+Layout below a stage folder; shards lie in groups of GROUP_SIZE, so that no folder grows large:
+    _commits/00000/00000012.json          marker
+    _rollups/00000.parquet                copies of a whole group's markers, with their totals
+    pairs/00000/00000012.<attempt>.parquet
+    rejected/00000/00000012.<attempt>.parquet
+
+A roll-up exists only for a group whose every shard is committed, and markers are never removed (a
+marker that is gone could be created again). So it changes nothing but the cost of reading: one
+file instead of GROUP_SIZE, and of that only the footer where totals suffice.
 """
 
 from __future__ import annotations
 
 import json
+import time
 import uuid
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 
+import numpy as np
 import pyarrow as pa
 
 from codepmp_ray.errors import StorageError
 from codepmp_ray.storage import LocalStore
 
-_COMMITS = "_commits"
+GROUP_SIZE = 1_000
+_COMMITS, _ROLLUPS = "_commits", "_rollups"
+_TOTALS_KEY = b"codepmp.totals"
 
 
 @dataclass(frozen=True)
 class ShardCommit:
-    """What one marker says. `files` and `num_rows` have one entry per table."""
+    """What one marker says. `files` and `num_rows` have one entry per table.
+
+    `stats` are counts that a reader may want without opening the tables, for example rejected rows
+    by reason; `committed_s` is the time of the commit, in seconds since the epoch.
+    """
 
     shard_id: int
     attempt: str
     num_input_rows: int
     files: dict[str, str]
     num_rows: dict[str, int]
+    stats: dict[str, int] = field(default_factory=dict)
+    committed_s: float = 0.0
+
+
+@dataclass
+class Totals:
+    """Sums over committed shards, and when the first and the last of them were committed."""
+
+    num_shards: int = 0
+    num_input_rows: int = 0
+    num_rows: Counter[str] = field(default_factory=Counter)
+    stats: Counter[str] = field(default_factory=Counter)
+    first_s: float = float("inf")
+    last_s: float = 0.0
+
+    def add(self, other: Totals) -> None:
+        self.num_shards += other.num_shards
+        self.num_input_rows += other.num_input_rows
+        self.num_rows.update(other.num_rows)
+        self.stats.update(other.stats)
+        self.first_s = min(self.first_s, other.first_s)
+        self.last_s = max(self.last_s, other.last_s)
+
+    @staticmethod
+    def of(commit: ShardCommit) -> Totals:
+        return Totals(
+            1,
+            commit.num_input_rows,
+            Counter(commit.num_rows),
+            Counter(commit.stats),
+            commit.committed_s,
+            commit.committed_s,
+        )
 
 
 class ShardLedger:
@@ -45,21 +92,52 @@ class ShardLedger:
         self.store = store
 
     def committed_ids(self) -> set[int]:
-        """Shard ids that have a marker, from one directory listing."""
-        return {
-            int(name.removesuffix(".json"))
-            for name in self.store.list(_COMMITS)
-            if name.endswith(".json")
-        }
+        """Shard ids that have a marker. Lists folders, opens no file."""
+        found: set[int] = set()
+        for ids in self._ids_by_group():
+            found.update(ids)
+        return found
 
     def missing_ids(self, num_shards: int) -> list[int]:
-        return sorted(set(range(num_shards)) - self.committed_ids())
+        """Ids below `num_shards` without a marker, ascending."""
+        missing = np.ones(num_shards, dtype=bool)
+        for ids in self._ids_by_group():
+            inside = np.asarray(ids, dtype=np.int64)
+            missing[inside[inside < num_shards]] = False
+        return np.flatnonzero(missing).tolist()
 
-    def commits(self) -> list[ShardCommit]:
-        """Every marker, in shard order."""
-        return [self._read_marker(shard_id) for shard_id in sorted(self.committed_ids())]
+    def commits(self) -> Iterator[ShardCommit]:
+        """Every marker, in shard order, without holding them all."""
+        rolled_up = self._rolled_up()
+        for group in sorted(rolled_up | set(self._groups(_COMMITS))):
+            if group in rolled_up:
+                table = self.store.read_table(self._rollup_name(group))
+                for text in table.column("marker").to_pylist():
+                    yield ShardCommit(**json.loads(text))
+            else:
+                for shard_id in sorted(self._ids_of_group(group)):
+                    yield self._read_marker(shard_id)
 
-    def commit(self, shard_id: int, num_input_rows: int, tables: Mapping[str, pa.Table]) -> bool:
+    def totals(self) -> Totals:
+        """Sums over all markers: one footer per rolled-up group, one small file per other shard."""
+        totals = Totals()
+        rolled_up = self._rolled_up()
+        for group in rolled_up:
+            metadata = self.store.read_table_metadata(self._rollup_name(group))
+            record = json.loads(metadata[_TOTALS_KEY])
+            totals.add(Totals(**record | {k: Counter(record[k]) for k in ("num_rows", "stats")}))
+        for group in set(self._groups(_COMMITS)) - rolled_up:
+            for shard_id in self._ids_of_group(group):
+                totals.add(Totals.of(self._read_marker(shard_id)))
+        return totals
+
+    def commit(
+        self,
+        shard_id: int,
+        num_input_rows: int,
+        tables: Mapping[str, pa.Table],
+        stats: Mapping[str, int] | None = None,
+    ) -> bool:
         """Write `tables` and commit the shard; False if another attempt had committed it.
 
         Raises StorageError unless the tables together hold exactly `num_input_rows` rows: each
@@ -72,18 +150,40 @@ class ShardLedger:
                 "This is a bug in the stage: a row was lost or doubled. Nothing was written.",
             )
         attempt = uuid.uuid4().hex[:12]
-        files = {table: f"{table}/{shard_id:05d}.{attempt}.parquet" for table in tables}
-        for table, name in files.items():
-            self.store.put_table(name, tables[table])
+        name = _shard_name(shard_id)
+        files = {table: f"{table}/{name}.{attempt}.parquet" for table in tables}
+        for table, file in files.items():
+            self.store.put_table(file, tables[table])
+        num_rows = {table: rows.num_rows for table, rows in tables.items()}
         marker = ShardCommit(
-            shard_id, attempt, num_input_rows, files, {k: t.num_rows for k, t in tables.items()}
+            shard_id, attempt, num_input_rows, files, num_rows, dict(stats or {}), time.time()
         )
-        payload = json.dumps(asdict(marker), sort_keys=True).encode()
-        won = self.store.put_exclusive(self._marker_name(shard_id), payload)
+        won = self.store.put_exclusive(self._marker_name(shard_id), _marker_text(marker).encode())
         if not won and self._read_marker(shard_id).attempt != attempt:
-            for name in files.values():
-                self.store.delete(name)
+            for file in files.values():
+                self.store.delete(file)
         return won
+
+    def roll_up(self) -> int:
+        """Write the roll-up of every complete group that has none; returns how many.
+
+        What a roll-up says follows from markers that never change, so it does not matter how many
+        processes write it.
+        """
+        num_written = 0
+        for group in sorted(set(self._groups(_COMMITS)) - self._rolled_up()):
+            ids = self._ids_of_group(group)
+            if len(ids) < GROUP_SIZE:
+                continue
+            markers = [self._read_marker(shard_id) for shard_id in sorted(ids)]
+            totals = Totals()
+            for marker in markers:
+                totals.add(Totals.of(marker))
+            table = pa.table({"marker": [_marker_text(marker) for marker in markers]})
+            metadata = {_TOTALS_KEY: json.dumps(vars(totals)).encode()}
+            self.store.put_table(self._rollup_name(group), table.replace_schema_metadata(metadata))
+            num_written += 1
+        return num_written
 
     def read(self, table: str, columns: list[str] | None = None) -> pa.Table:
         """All committed rows of one table, in shard order."""
@@ -104,18 +204,47 @@ class ShardLedger:
         Only shards that are committed are swept: a file of any other shard may belong to a writer
         that is still alive and may yet win.
         """
-        commits = {commit.shard_id: commit for commit in self.commits()}
-        num_deleted = 0
+        committed, num_deleted = self.committed_ids(), 0
         for table in tables:
-            for name in self.store.list(table):
-                commit = commits.get(int(name.split(".")[0]))
-                if commit is not None and commit.files.get(table) != f"{table}/{name}":
-                    self.store.delete(f"{table}/{name}")
-                    num_deleted += 1
+            for group in self._groups(table):
+                names: dict[int, list[str]] = defaultdict(list)
+                for entry in self.store.list(f"{table}/{group:05d}"):
+                    names[int(entry.split(".")[0])].append(f"{table}/{group:05d}/{entry}")
+                for shard_id, files in names.items():
+                    # The winner's file is always there, so a single one is the winner's.
+                    if len(files) == 1 or shard_id not in committed:
+                        continue
+                    keep = self._read_marker(shard_id).files.get(table)
+                    for file in files:
+                        if file != keep:
+                            self.store.delete(file)
+                            num_deleted += 1
         return num_deleted
 
-    def _marker_name(self, shard_id: int) -> str:
-        return f"{_COMMITS}/{shard_id:05d}.json"
+    def _groups(self, folder: str) -> list[int]:
+        return [int(name) for name in self.store.list(folder)]
+
+    def _rolled_up(self) -> set[int]:
+        return {int(name.removesuffix(".parquet")) for name in self.store.list(_ROLLUPS)}
+
+    def _ids_of_group(self, group: int) -> list[int]:
+        names = self.store.list(f"{_COMMITS}/{group:05d}")
+        return [int(name.removesuffix(".json")) for name in names if name.endswith(".json")]
+
+    def _ids_by_group(self) -> Iterator[Iterable[int]]:
+        rolled_up = self._rolled_up()
+        for group in rolled_up:
+            yield range(group * GROUP_SIZE, (group + 1) * GROUP_SIZE)
+        for group in set(self._groups(_COMMITS)) - rolled_up:
+            yield self._ids_of_group(group)
+
+    @staticmethod
+    def _marker_name(shard_id: int) -> str:
+        return f"{_COMMITS}/{_shard_name(shard_id)}.json"
+
+    @staticmethod
+    def _rollup_name(group: int) -> str:
+        return f"{_ROLLUPS}/{group:05d}.parquet"
 
     def _read_marker(self, shard_id: int) -> ShardCommit:
         name = self._marker_name(shard_id)
@@ -126,3 +255,11 @@ class ShardLedger:
                 f"{self.store.path(name)} is not a commit marker ({error}).",
                 "Delete it and run the stage again: only its shard is made anew.",
             ) from error
+
+
+def _shard_name(shard_id: int) -> str:
+    return f"{shard_id // GROUP_SIZE:05d}/{shard_id:08d}"
+
+
+def _marker_text(marker: ShardCommit) -> str:
+    return json.dumps(asdict(marker), sort_keys=True)

@@ -41,6 +41,7 @@ class RejectReason(StrEnum):
     REJECTED_CUT_OFF = "rejected_cut_off"
     SIDES_EQUAL = "sides_equal"
     ENGINE_ERROR = "engine_error"
+    ENGINE_CRASH = "engine_crash"
     # training
     PROMPT_EMPTY = "prompt_empty"
     OVER_MAX_LENGTH = "over_max_length"

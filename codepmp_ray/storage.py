@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import uuid
 from pathlib import Path
 
@@ -48,6 +49,10 @@ class LocalStore:
 
     def delete(self, name: str) -> None:
         self.path(name).unlink(missing_ok=True)
+
+    def delete_tree(self, folder: str) -> None:
+        """Delete everything below `folder`, if it is there."""
+        shutil.rmtree(self.path(folder), ignore_errors=True)
 
     def put(self, name: str, data: bytes) -> None:
         """Write `data` at `name`, replacing what was there, atomically."""
@@ -90,6 +95,13 @@ class LocalStore:
                 f"{self.path(name)} is not a readable Parquet file ({error}).",
                 "Delete the stage's folder and run the stage again.",
             ) from error
+
+    def read_table_metadata(self, name: str) -> dict[bytes, bytes]:
+        """Key-value metadata of the Parquet file at `name`; only its footer is read."""
+        try:
+            return pq.read_metadata(self.path(name)).metadata or {}
+        except (pa.ArrowException, OSError) as error:
+            raise StorageError(f"{self.path(name)} is not a readable Parquet file.") from error
 
     def _write_scratch(self, name: str, data: bytes) -> Path:
         target = self.path(name)

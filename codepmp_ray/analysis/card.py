@@ -90,7 +90,7 @@ def _header(stage: Stage, data: SynthesisData) -> dict[str, Any]:
 
 def _data_files(ledger: ShardLedger, table: str) -> list[str]:
     files = [c.files[table] for c in ledger.commits() if c.num_rows.get(table)]
-    return files if len(files) <= _MAX_LISTED_FILES else [f"{table}/*.parquet"]
+    return files if len(files) <= _MAX_LISTED_FILES else [f"{table}/*/*.parquet"]
 
 
 def _warning(data: SynthesisData) -> str:

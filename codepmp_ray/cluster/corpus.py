@@ -169,9 +169,7 @@ def _require_unchanged(stage: Stage, files: list[SourceFile]) -> None:
 
 def _clear_extracted(stage: Stage) -> None:
     """Delete the rows between the rounds: the corpus holds each of them now."""
-    for folder in (*_TABLES, "_commits"):
-        for name in stage.store.list(f"{_EXTRACTED}/{folder}"):
-            stage.store.delete(f"{_EXTRACTED}/{folder}/{name}")
+    stage.store.delete_tree(_EXTRACTED)
 
 
 def _summarise(stage: Stage, plan: CorpusPlan, num_source_files: int) -> dict[str, Any]:

@@ -8,11 +8,11 @@ import uuid
 from typing import Any
 
 from codepmp_ray.cluster.vllm_env import apply, cpu_engine_environment
-from codepmp_ray.cluster.vllm_process import first_line, leave_with_engine, start_engine
+from codepmp_ray.cluster.vllm_process import first_line, start_engine
 from codepmp_ray.config.engines import EngineConfig, SamplingConfig
 from codepmp_ray.errors import EngineError
 from codepmp_ray.modeling.sources import resolve_model
-from codepmp_ray.synthesis.engine import Completion, ContextOverflow, TextEngine
+from codepmp_ray.synthesis.engine import Completion, ContextOverflow, EngineDied, TextEngine
 
 
 def make_engine(config: EngineConfig) -> TextEngine:
@@ -23,8 +23,7 @@ def make_engine(config: EngineConfig) -> TextEngine:
 class VLLMEngine:
     """vLLM's AsyncLLM: one copy of the weights, any number of requests in flight.
 
-    When the engine's process dies, so does this one: Ray then restarts the actor and repeats what
-    it was doing.
+    When its process dies, every request fails with EngineDied.
     """
 
     def __init__(self, config: EngineConfig) -> None:
@@ -72,7 +71,7 @@ class VLLMEngine:
                 answer = output.outputs[0]
                 return Completion(answer.text, str(answer.finish_reason), len(answer.token_ids))
         except EngineDeadError as error:
-            leave_with_engine(error)
+            raise EngineDied(first_line(error)) from error
         except ValueError as error:
             raise EngineError(f"vLLM refused the request: {first_line(error)}.") from error
         raise EngineError("vLLM ended the request without an answer.")
@@ -96,7 +95,7 @@ class FakeEngine:
     async def generate(self, user_message: str, sampling: SamplingConfig) -> Completion:
         await asyncio.sleep(self._latency_s)
         if self._fatal_text and self._fatal_text in user_message:
-            leave_with_engine(EngineError("told to die"))
+            raise EngineDied("told to die")
         digest = hashlib.sha256(
             f"{self._name}|{sampling.temperature}|{user_message}".encode("utf-8", "surrogatepass")
         ).hexdigest()

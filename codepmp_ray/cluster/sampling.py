@@ -8,8 +8,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from codepmp_ray.cluster.engine_actor import Row
 from codepmp_ray.cluster.preflight import require_engines
-from codepmp_ray.cluster.shard_graph import PoolStage, Row, ShardJob, run_shards
+from codepmp_ray.cluster.shard_graph import PoolStage, ShardJob, run_shards
 from codepmp_ray.config.engines import SamplingConfig
 from codepmp_ray.config.evaluation import CandidatesConfig
 from codepmp_ray.config.recipe import Recipe
@@ -102,13 +103,16 @@ class CandidateSampler:
         try:
             answer = await engine.generate(row["prompt"], self._sampling)
         except (ContextOverflow, EngineError):
-            return {**row, "completion": "", "finish_reason": "error", "num_tokens": 0}
+            return self.give_up(row, "")
         return {
             **row,
             "completion": answer.text.strip(),
             "finish_reason": answer.finish_reason,
             "num_tokens": answer.num_tokens,
         }
+
+    def give_up(self, row: Row, detail: str) -> Row:
+        return {**row, "completion": "", "finish_reason": "error", "num_tokens": 0}
 
 
 def candidates_table(rows: list[Row]) -> dict[str, pa.Table]:

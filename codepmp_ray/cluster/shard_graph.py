@@ -9,39 +9,32 @@ pools; several blocks are with an actor at once, so that its engine stays full a
 
 from __future__ import annotations
 
-import asyncio
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, cast
+from typing import cast
 
 import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext
 from ray.exceptions import RayActorError
 
-from codepmp_ray.cluster.engines import make_engine
+from codepmp_ray.cluster.crash_log import CrashLog
+from codepmp_ray.cluster.engine_actor import EngineActor, Row, RowFunction, shard_block
 from codepmp_ray.cluster.preflight import engine_gpus
 from codepmp_ray.config.engines import EngineConfig
 from codepmp_ray.errors import CodePMPError, EngineError, ModelError, StorageError
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.progress import Progress
+from codepmp_ray.shard_stats import shard_stats
 from codepmp_ray.storage import open_store
-from codepmp_ray.synthesis.engine import TextEngine
 
-Row = dict[str, Any]
 # Glue stages wait for storage, not for cores; with whole CPUs they could starve the engines.
 GLUE_CPUS = 0.01
-# An engine that dies on every attempt must end the job; by default Ray Data would go on forever.
-MAX_ENGINE_RESTARTS = 4
-_SHARD_COLUMNS = [pa.field("shard_id", pa.int64()), pa.field("shard_num_rows", pa.int64())]
-
-
-class RowFunction(Protocol):
-    """What a pool does with one row. Must not raise because of the row."""
-
-    async def __call__(self, row: Row, engine: TextEngine) -> Row: ...
+# Ray Data keeps something for every block of an execution until it ends. A large job is a series of
+# executions, so that its memory is bounded; engines start again with each, hours apart.
+MAX_SHARDS_PER_EXECUTION = 10_000
 
 
 @dataclass(frozen=True)
@@ -78,28 +71,37 @@ def run_shards(job: ShardJob, num_shards: int) -> None:
     num_done = num_shards - len(missing)
     with Progress(job.label, num_shards, "shards", done=num_done) as progress:
         if not missing:
+            ledger.roll_up()
             progress.update(num_done)
             return
         num_rows = 0
         try:
-            for batch in _graph(job, missing).iter_batches(batch_size=None, batch_format="pyarrow"):
-                committed = cast(pa.Table, batch)
-                num_done += committed.num_rows
-                num_rows += sum(committed.column("num_rows").to_pylist())
-                progress.update(num_done, f"{num_rows} rows")
+            for start in range(0, len(missing), MAX_SHARDS_PER_EXECUTION):
+                graph = _graph(job, missing[start : start + MAX_SHARDS_PER_EXECUTION])
+                for batch in graph.iter_batches(batch_size=None, batch_format="pyarrow"):
+                    committed = cast(pa.Table, batch)
+                    num_done += committed.num_rows
+                    num_rows += sum(committed.column("num_rows").to_pylist())
+                    progress.update(num_done, f"{num_rows} rows")
+                ledger.roll_up()
         except RayActorError as error:
-            raise _explain(error, job.label, f"{num_done} of {num_shards} shards") from error
+            max_crashes = max(stage.engine.max_crashes for stage in job.stages)
+            done = f"{num_done} of {num_shards} shards"
+            raise _explain(error, job.label, max_crashes, done) from error
+    CrashLog(ledger.store).clear()
 
 
-def _explain(error: RayActorError, label: str, done: str) -> CodePMPError:
+def _explain(error: RayActorError, label: str, max_crashes: int, done: str) -> CodePMPError:
     """What a person can do about an actor that Ray gave up on."""
     # An error in an actor's constructor arrives as text only.
     for line in str(error).splitlines():
-        if (found := line.strip().removeprefix("codepmp_ray.errors.ModelError: ")) != line.strip():
-            return ModelError(found)
+        for kind in (ModelError, EngineError):
+            name = f"codepmp_ray.errors.{kind.__name__}: "
+            if line.strip().startswith(name):
+                return kind(f"{line.strip().removeprefix(name)} {done} are done and kept.")
     return EngineError(
-        f"An engine of the {label} stage died {MAX_ENGINE_RESTARTS + 1} times; "
-        f"{done} are done and kept.",
+        f"An engine actor of the {label} stage died more than max_crashes={max_crashes} times "
+        f"(out of memory, perhaps); {done} are done and kept.",
         "Its last words are in worker-*.out below /tmp/ray/session_latest/logs on its node. "
         "The same command resumes.",
     )
@@ -124,7 +126,7 @@ def _graph(job: ShardJob, shard_ids: list[int]) -> ray.data.Dataset:
         engine = stage.engine
         dataset = dataset.map_batches(
             EngineActor,
-            fn_constructor_kwargs={"job": job, "stage": stage},
+            fn_constructor_args=(engine, stage.make_row_function, job.schema, job.out_dir),
             batch_size=None,
             batch_format="pyarrow",
             compute=ActorPoolStrategy(
@@ -135,7 +137,7 @@ def _graph(job: ShardJob, shard_ids: list[int]) -> ray.data.Dataset:
             ),
             num_cpus=engine.num_cpus,
             num_gpus=engine_gpus(engine),
-            ray_remote_args_fn=_restart_limit,
+            ray_remote_args_fn=partial(_restart_limit, engine.max_crashes),
         )
     return dataset.map_batches(
         partial(_commit_block, job=job),
@@ -145,8 +147,12 @@ def _graph(job: ShardJob, shard_ids: list[int]) -> ray.data.Dataset:
     )
 
 
-def _restart_limit() -> dict[str, int]:
-    return {"max_restarts": MAX_ENGINE_RESTARTS}
+def _restart_limit(max_crashes: int) -> dict[str, int]:
+    """An actor that dies on every attempt must end the job; Ray Data would go on forever.
+
+    One more than recorded deaths may be: the constructor, which can say why, gets the last word.
+    """
+    return {"max_restarts": max_crashes + 1}
 
 
 def _read_block(batch: pa.Table, job: ShardJob) -> pa.Table:
@@ -155,33 +161,7 @@ def _read_block(batch: pa.Table, job: ShardJob) -> pa.Table:
     if rows.num_rows == 0:
         # A block without rows reaches no later function, so its reader commits it.
         ShardLedger(open_store(job.out_dir)).commit(shard_id, 0, job.split_rows([]))
-    return _block(rows.to_pylist(), shard_id, rows.num_rows, job.schema)
-
-
-class EngineActor:
-    """One engine and the rows of the blocks that are with it."""
-
-    def __init__(self, job: ShardJob, stage: PoolStage) -> None:
-        self._schema = job.schema
-        self._function = stage.make_row_function()
-        self._engine = make_engine(stage.engine)
-        self._max_rows_in_flight = stage.engine.max_rows_in_flight
-        self._slots: asyncio.Semaphore | None = None
-
-    async def __call__(self, batch: pa.Table) -> pa.Table:
-        if batch.num_rows == 0:
-            return batch
-        if self._slots is None:
-            self._slots = asyncio.Semaphore(self._max_rows_in_flight)
-        rows = batch.to_pylist()
-        shard_id, num_rows = rows[0]["shard_id"], rows[0]["shard_num_rows"]
-        done = await asyncio.gather(*[self._one(row) for row in rows])
-        return _block(done, shard_id, num_rows, self._schema)
-
-    async def _one(self, row: Row) -> Row:
-        assert self._slots is not None
-        async with self._slots:
-            return await self._function(row, self._engine)
+    return shard_block(rows.to_pylist(), shard_id, rows.num_rows, job.schema)
 
 
 def _commit_block(batch: pa.Table, job: ShardJob) -> pa.Table:
@@ -198,12 +178,6 @@ def _commit_block(batch: pa.Table, job: ShardJob) -> pa.Table:
         )
     plain = [{name: row[name] for name in job.schema.names} for row in rows]
     ledger = ShardLedger(open_store(job.out_dir))
-    ledger.commit(shard_id, num_rows, job.split_rows(plain))
+    tables = job.split_rows(plain)
+    ledger.commit(shard_id, num_rows, tables, shard_stats(tables))
     return pa.table({"shard_id": [shard_id], "num_rows": [num_rows]})
-
-
-def _block(rows: list[Row], shard_id: int, num_rows: int, schema: pa.Schema) -> pa.Table:
-    columns: dict[str, list[Any]] = {name: [row.get(name) for row in rows] for name in schema.names}
-    columns["shard_id"] = [shard_id] * len(rows)
-    columns["shard_num_rows"] = [num_rows] * len(rows)
-    return pa.Table.from_pydict(columns, schema=pa.schema([*schema, *_SHARD_COLUMNS]))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from functools import partial
 from typing import Any
 
@@ -15,6 +14,7 @@ from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.modeling.sources import resolve_model
 from codepmp_ray.runs import Stage, open_stage
+from codepmp_ray.shard_stats import rejects_by_reason
 from codepmp_ray.storage import open_store
 from codepmp_ray.synthesis.hops import IN_FLIGHT, RowProcessor
 from codepmp_ray.synthesis.pairs import split_rows
@@ -66,19 +66,12 @@ def read_shard_of_stage(stage_dir: str, table: str, shard_id: int) -> pa.Table:
 
 
 def _summarise(stage: Stage, duration_s: float) -> dict[str, Any]:
-    commits = stage.ledger.commits()
-    reasons = _reasons(stage.ledger)
+    totals = stage.ledger.totals()
     return {
-        "num_snippets": sum(commit.num_input_rows for commit in commits),
-        "num_pairs": sum(commit.num_rows["pairs"] for commit in commits),
-        "num_rejected": sum(commit.num_rows["rejected"] for commit in commits),
-        "rejected_by_reason": reasons,
-        "num_shards": len(commits),
+        "num_snippets": totals.num_input_rows,
+        "num_pairs": totals.num_rows["pairs"],
+        "num_rejected": totals.num_rows["rejected"],
+        "rejected_by_reason": rejects_by_reason(totals),
+        "num_shards": totals.num_shards,
         "duration_s": round(duration_s, 1),
     }
-
-
-def _reasons(ledger: ShardLedger) -> dict[str, int]:
-    table = ledger.read("rejected", ["reason"])
-    counts = Counter(table.column("reason").to_pylist()) if table.num_columns else Counter()
-    return dict(counts.most_common())

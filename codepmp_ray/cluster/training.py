@@ -169,7 +169,7 @@ def _summarise(stage: Stage, num_workers: int, duration_s: float) -> dict[str, A
     rows = read_metrics(stage.store)
     steps = [row for row in rows if "loss" in row]
     evaluations = [row for row in rows if "eval_accuracy" in row]
-    commits = stage.ledger.commits()
+    commits = list(stage.ledger.commits())
     return {
         "num_pairs": sum(commit.num_rows["used"] for commit in commits),
         "num_rejected": sum(commit.num_rows["rejected"] for commit in commits),

@@ -32,6 +32,9 @@ class EngineConfig(Section):
         num_cpus / num_gpus: Ray resources of one engine actor; `num_gpus=None` means
             `tensor_parallel_size` where the cluster has GPUs and 0 otherwise.
         min_actors / max_actors: bounds of the autoscaling pool.
+        crash_patience: how often a shard may kill its engine before its rows run alone, in halves,
+            until the row at fault is found and rejected.
+        max_crashes: deaths of engines over unfinished shards after which the job stops instead.
     """
 
     kind: Literal["vllm", "fake"] = "vllm"
@@ -47,6 +50,8 @@ class EngineConfig(Section):
     min_actors: int = operational(1, ge=1)
     max_actors: int = operational(1, ge=1)
     max_rows_in_flight: int = operational(256, ge=1)
+    crash_patience: int = operational(2, ge=1)
+    max_crashes: int = operational(50, ge=0)
 
     @model_validator(mode="after")
     def _pool_bounds(self) -> EngineConfig:

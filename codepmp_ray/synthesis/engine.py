@@ -22,6 +22,10 @@ class ContextOverflow(CodePMPError):
     """A prompt leaves less room in the context than the answer may need."""
 
 
+class EngineDied(Exception):
+    """The engine is gone, and with it every request that it held. Says nothing about any row."""
+
+
 class TextEngine(Protocol):
     """One model that answers chats."""
 
@@ -29,6 +33,6 @@ class TextEngine(Protocol):
         """Answer one user message.
 
         Raises ContextOverflow when prompt and `sampling.max_tokens` exceed the context, and
-        EngineError when the engine refuses this request but lives on.
+        EngineError when the engine refuses this request but lives on, EngineDied when it does not.
         """
         ...

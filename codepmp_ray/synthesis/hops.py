@@ -54,6 +54,9 @@ class RowProcessor:
             row = await self._hop(hop, row, engine)
         return row
 
+    def give_up(self, row: Row, detail: str) -> Row:
+        return _reject(row, RejectReason.ENGINE_CRASH, detail)
+
     async def _hop(self, hop: Hop, row: Row, engine: TextEngine) -> Row:
         field = "description" if hop == "describe" else hop
         message, sampling = self._question(hop, row)

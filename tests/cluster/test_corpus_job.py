@@ -85,7 +85,7 @@ def assert_nothing_half_written(stage: Stage) -> None:
     found = {
         path.relative_to(stage.path).as_posix()
         for table in TABLES
-        for path in (stage.path / table).iterdir()
+        for path in (stage.path / table).rglob("*.parquet")
     }
     assert found == named
     assert not [path for path in (stage.path / "extracted").rglob("*") if path.is_file()]

@@ -72,7 +72,7 @@ def test_a_resumed_run_keeps_what_was_committed(ray_cluster, tmp_path):
 
     recipe = recipe_with_candidates(tmp_path)
     source = open_stage(recipe, "candidates").ledger
-    first = source.store.read_table(source.commits()[0].files["candidates"]).to_pylist()
+    first = source.store.read_table(next(source.commits()).files["candidates"]).to_pylist()
     earlier = [
         {"candidate_id": row["candidate_id"], "passed": False, "outcome": "killed"} for row in first
     ]

@@ -103,16 +103,29 @@ def test_a_model_path_that_does_not_exist_is_refused_before_anything_starts(
     assert not open_stage(recipe, "synthesis").path.exists()
 
 
-def test_an_engine_that_always_dies_ends_the_job_with_a_message(
-    ray_cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from codepmp_ray.cluster import shard_graph
+def test_a_row_that_kills_its_engine_is_found_and_rejected(ray_cluster, tmp_path: Path) -> None:
     from codepmp_ray.cluster.synthesis import synthesize
 
-    monkeypatch.setattr(shard_graph, "MAX_ENGINE_RESTARTS", 1)
-    recipe = recipe_for(tmp_path, engine_args={"die_on": "x = 2.3"})
+    recipe = recipe_for(tmp_path, engine_args={"die_on": "x = 2.3"}, crash_patience=1)
+    names = write_corpus(recipe)
+    summary = synthesize(recipe)
+    stage = open_stage(recipe, "synthesis")
+    rejected = stage.ledger.read("rejected").to_pylist()
+    assert [(row["row_id"], row["reason"]) for row in rejected] == [("2-3", "engine_crash")]
+    assert "killed its engine" in rejected[0]["detail"]
+    assert sorted(snippet_ids(recipe)) == sorted(names)
+    assert summary["rejected_by_reason"] == {"engine_crash": 1}
+    assert not stage.store.list("_crashes")
+
+
+def test_an_engine_that_always_dies_ends_the_job_with_a_message(
+    ray_cluster, tmp_path: Path
+) -> None:
+    from codepmp_ray.cluster.synthesis import synthesize
+
+    recipe = recipe_for(tmp_path, engine_args={"die_on": "x = "}, max_crashes=2)
     write_corpus(recipe)
-    with pytest.raises(EngineError, match=r"died 2 times.*of 5 shards"):
+    with pytest.raises(EngineError, match=r"died 3 times.*max_crashes=2.*of 5 shards"):
         synthesize(recipe)
     assert not open_stage(recipe, "synthesis").is_complete
 
@@ -129,10 +142,11 @@ def test_an_error_in_an_engines_constructor_is_told_from_a_crash() -> None:
         "    raise ModelError(\n"
         "codepmp_ray.errors.ModelError: vLLM cannot start x: no file. Check the model name.\n"
     )
-    named = _explain(RayActorError(error_msg=text), "synthesis", "0 of 5 shards")
+    named = _explain(RayActorError(error_msg=text), "synthesis", 7, "0 of 5 shards")
     assert isinstance(named, ModelError) and str(named).startswith("vLLM cannot start x")
-    crash = _explain(RayActorError(), "synthesis", "3 of 5 shards")
-    assert isinstance(crash, EngineError) and "3 of 5 shards are done" in str(crash)
+    crash = _explain(RayActorError(), "synthesis", 7, "3 of 5 shards")
+    assert isinstance(crash, EngineError) and "max_crashes=7" in str(crash)
+    assert "3 of 5 shards are done" in str(crash)
 
 
 def test_killed_driver_resumes_with_every_snippet_once(ray_cluster, tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ def test_training_learns_and_accounts_for_every_row(uninterrupted) -> None:
     assert min(list(curve.values())[-3:]) < curve[1]
     evaluations = [row for row in rows if "eval_accuracy" in row]
     assert [row["step"] for row in evaluations] == [0, rows[-1]["total_steps"]]
-    commit = json.loads((out_dir / "_commits" / "00000.json").read_text())
+    commit = json.loads((out_dir / "_commits" / "00000" / "00000000.json").read_text())
     assert commit["num_input_rows"] == 24
     # The exported model is all that stays of the weights.
     assert not (out_dir / "checkpoints").exists()

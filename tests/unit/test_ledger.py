@@ -67,7 +67,7 @@ def files(root: Path) -> set[str]:
 
 def committed_files(ledger: ShardLedger) -> set[str]:
     """Markers and what they name."""
-    markers = {f"_commits/{shard:05d}.json" for shard in ledger.committed_ids()}
+    markers = {f"_commits/00000/{shard:08d}.json" for shard in ledger.committed_ids()}
     return markers | {name for commit in ledger.commits() for name in commit.files.values()}
 
 
@@ -88,7 +88,7 @@ def test_what_was_committed_is_read_in_shard_order(tmp_path: Path) -> None:
     assert [c.num_rows for c in ledger.commits()] == [{"pairs": 2, "rejected": 1}] * 2
 
 
-def test_shards_beyond_five_digits_keep_their_order(tmp_path: Path) -> None:
+def test_shards_of_many_groups_keep_their_order(tmp_path: Path) -> None:
     ledger = ShardLedger(LocalStore(tmp_path))
     for shard in (100_000, 99_999, 9):
         ledger.commit(shard, 3, tables(shard, "a"))
@@ -134,7 +134,7 @@ def test_racing_threads_commit_once_and_leave_only_the_winners_files(tmp_path: P
     assert {(int(row["id"].split("-")[0]), row["writer"]) for row in rows} == set(winners)
     assert len(rows) == 20
     assert files(tmp_path) == committed_files(ledger) | {
-        f"_commits/{i:05d}.json" for i in range(10)
+        f"_commits/00000/{i:08d}.json" for i in range(10)
     }
 
 
@@ -243,17 +243,17 @@ def test_a_damaged_marker_is_named_with_the_way_out(tmp_path: Path) -> None:
     ledger = ShardLedger(LocalStore(tmp_path))
     ledger.commit(0, 3, tables(0, "a"))
     ledger.commit(1, 3, tables(1, "a"))
-    (tmp_path / "_commits/00001.json").write_bytes(b'{"shard_id": 1')
-    with pytest.raises(StorageError, match=r"00001\.json.*run the stage again"):
+    (tmp_path / "_commits/00000/00000001.json").write_bytes(b'{"shard_id": 1')
+    with pytest.raises(StorageError, match=r"00000001\.json.*run the stage again"):
         ledger.read("pairs")
-    os.remove(tmp_path / "_commits/00001.json")
+    os.remove(tmp_path / "_commits/00000/00000001.json")
     assert ledger.missing_ids(2) == [1]
 
 
 def test_markers_are_plain_json_that_other_tools_can_read(tmp_path: Path) -> None:
     ledger = ShardLedger(LocalStore(tmp_path))
     ledger.commit(3, 3, tables(3, "a"))
-    marker = json.loads((tmp_path / "_commits/00003.json").read_text())
+    marker = json.loads((tmp_path / "_commits/00000/00000003.json").read_text())
     assert marker["shard_id"] == 3
     assert marker["num_input_rows"] == 3
     assert marker["num_rows"] == {"pairs": 2, "rejected": 1}
@@ -302,3 +302,24 @@ def test_any_history_of_crashes_ends_in_every_row_once(
             for i in range(count)
         ]
     assert files(root) == committed_files(ledger)
+
+
+def test_roll_ups_say_what_the_markers_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("codepmp_ray.ledger.GROUP_SIZE", 4)
+    ledger = ShardLedger(LocalStore(tmp_path))
+    for shard in (0, 1, 2, 3, 5, 8, 9, 10, 11):  # the groups 0 and 2 are whole
+        ledger.commit(shard, 3, tables(shard, "a"), {"rejected_by_reason.empty": shard})
+    commits, totals = list(ledger.commits()), ledger.totals()
+    assert ledger.roll_up() == 2 and ledger.roll_up() == 0
+    assert sorted(ledger.store.list("_rollups")) == ["00000.parquet", "00002.parquet"]
+    # Markers are not opened any more; they stay, because one that is gone could be made again.
+    for shard in (0, 1, 2, 3):
+        (tmp_path / f"_commits/00000/{shard:08d}.json").write_bytes(b"not read")
+    assert list(ledger.commits()) == commits and ledger.totals() == totals
+    assert totals.num_shards == 9 and totals.stats["rejected_by_reason.empty"] == 49
+    assert totals.num_rows == {"pairs": 18, "rejected": 9}
+    assert ledger.missing_ids(13) == [4, 6, 7, 12]
+    assert ledger.committed_ids() == {0, 1, 2, 3, 5, 8, 9, 10, 11}
+    assert not ShardLedger(LocalStore(tmp_path)).store.put_exclusive(
+        "_commits/00000/00000002.json", b"a late writer"
+    )

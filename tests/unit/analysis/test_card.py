@@ -51,10 +51,10 @@ def test_counts_licences_and_lengths(maker, make_pair):
 
 def test_a_lost_attempt_is_not_part_of_the_dataset(maker, make_pair):
     stage = maker.synthesis([make_pair(i) for i in range(4)])
-    stage.store.put("pairs/00000.deadbeef.parquet", b"of a writer that lost")
+    stage.store.put("pairs/00000/00000000.deadbeef.parquet", b"of a writer that lost")
     header, _ = _card(maker)
     listed = header["configs"][0]["data_files"][0]["path"]
-    assert sorted(listed) == [f"pairs/{name}" for name in stage.store.list("pairs")]
+    assert sorted(listed) == [f"pairs/00000/{name}" for name in stage.store.list("pairs/00000")]
     assert not any("deadbeef" in name for name in listed)
 
 

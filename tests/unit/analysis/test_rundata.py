@@ -74,7 +74,7 @@ def test_picks_show_a_right_and_a_wrong_choice_first(maker):
 
 def test_answers_without_grades(maker):
     maker.sampling()
-    (maker.run_path("grades") / "_commits" / "00000.json").unlink()
+    (maker.run_path("grades") / "_commits" / "00000" / "00000000.json").unlink()
     sampling = load_run(maker.recipe).sampling
     assert sampling and sampling.splits[0].num_graded == 0
     assert sampling.splits[0].num_passed is None
