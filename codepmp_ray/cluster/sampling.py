@@ -37,7 +37,7 @@ def sample_candidates(recipe: Recipe) -> dict[str, Any]:
     if engine.kind == "vllm":
         resolve_model(engine.model_name_or_path)
     require_engines([(config.role, engine)])
-    stage.start()
+    stage.start(len(shards))
     start_s = time.monotonic()
     job = ShardJob(
         label="candidates",

@@ -17,7 +17,7 @@ from typing import cast
 
 import pyarrow as pa
 import ray
-from ray.data import ActorPoolStrategy, DataContext
+from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 from ray.exceptions import RayActorError
 
 from codepmp_ray.cluster.crash_log import CrashLog
@@ -32,6 +32,7 @@ from codepmp_ray.storage import open_store
 
 # Glue stages wait for storage, not for cores; with whole CPUs they could starve the engines.
 GLUE_CPUS = 0.01
+MAX_GLUE_TASKS = 64
 # Ray Data keeps something for every block of an execution until it ends. A large job is a series of
 # executions, so that its memory is bounded; engines start again with each, hours apart.
 MAX_SHARDS_PER_EXECUTION = 10_000
@@ -113,6 +114,8 @@ def _graph(job: ShardJob, shard_ids: list[int]) -> ray.data.Dataset:
     context = DataContext.get_current()
     # Block shaping would cut a large shard in two, and half a shard cannot be committed.
     context.target_max_block_size = None
+    # Unbounded, so small a share of a CPU would start a process for every shard at once.
+    glue = TaskPoolStrategy(max(2, min(MAX_GLUE_TASKS, int(ray.cluster_resources()["CPU"]))))
     dataset = ray.data.from_items(
         [{"shard_id": shard_id} for shard_id in shard_ids], override_num_blocks=len(shard_ids)
     )
@@ -121,6 +124,7 @@ def _graph(job: ShardJob, shard_ids: list[int]) -> ray.data.Dataset:
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=GLUE_CPUS,
+        compute=glue,
     )
     for stage in job.stages:
         engine = stage.engine
@@ -144,6 +148,7 @@ def _graph(job: ShardJob, shard_ids: list[int]) -> ray.data.Dataset:
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=GLUE_CPUS,
+        compute=glue,
     )
 
 

@@ -37,7 +37,8 @@ def synthesize(recipe: Recipe) -> dict[str, Any]:
         if pool.engine.kind == "vllm":
             resolve_model(pool.engine.model_name_or_path)
     require_engines([(pool.name, pool.engine) for pool in pools])
-    stage.start()
+    num_shards = len(corpus.ledger.committed_ids())
+    stage.start(num_shards)
     start_s = time.monotonic()
     job = ShardJob(
         label="synthesis",
@@ -50,7 +51,7 @@ def synthesize(recipe: Recipe) -> dict[str, Any]:
         split_rows=partial(split_rows, config=recipe.synthesis, engines=recipe.engines),
         out_dir=str(stage.path),
     )
-    run_shards(job, len(corpus.ledger.committed_ids()))
+    run_shards(job, num_shards)
     summary = _summarise(stage, time.monotonic() - start_s)
     # Imported here: the workers load this module too and need no plotting.
     from codepmp_ray.analysis.card import write_card

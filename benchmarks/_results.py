@@ -1,0 +1,56 @@
+"""The form of every result file: what was measured, how often, on what, from which commit."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from codepmp_ray.runs import git_commit
+
+RESULTS = Path(__file__).parent / "results"
+REQUIRED = ("metric", "value", "unit", "goal", "spread", "runs")
+
+
+def write_results(name: str, results: list[dict[str, Any]]) -> Path:
+    """Write `results` (each with the REQUIRED keys) to results/NAME.json and print them.
+
+    `spread` is the range or deviation over `runs` repetitions in words or numbers, or null for a
+    count. Command, commit, hardware and date are added.
+    """
+    for result in results:
+        if missing := [key for key in REQUIRED if key not in result]:
+            raise ValueError(f"{result.get('metric')}: no {', '.join(missing)}")
+    context = {
+        "command": " ".join(["python -m", f"benchmarks.{name}", *sys.argv[1:]]),
+        "commit": git_commit(),
+        "hardware": hardware(),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+    }
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps([{**result, **context} for result in results], indent=2) + "\n")
+    for result in results:
+        goal = "" if result["goal"] is None else f" (goal {result['goal']})"
+        print(f"{result['metric']}: {result['value']} {result['unit']}{goal}")
+    return path
+
+
+def hardware() -> str:
+    """Processor, cores this process may use, memory."""
+    model = platform.processor() or platform.machine()
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                model = line.split(":", 1)[1].strip()
+                break
+    except OSError:
+        pass
+    cores = len(os.sched_getaffinity(0))
+    return f"{model}, {cores} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB"
