@@ -26,6 +26,8 @@ from codepmp_ray.synthesis.engine import EngineDied, TextEngine
 from codepmp_ray.synthesis.isolation import Crash, plan_attempt
 
 Row = dict[str, Any]
+# Without the number of deaths, so that the row is the same whatever happened around it.
+_CRASH_DETAIL = "killed its engine each time that it ran alone"
 SHARD_COLUMNS = [pa.field("shard_id", pa.int64()), pa.field("shard_num_rows", pa.int64())]
 
 
@@ -76,8 +78,7 @@ class EngineActor:
         crashes = self._crashes.of_shard(shard_id)
         attempt = plan_attempt(len(rows), crashes, self._config.crash_patience)
         for index in attempt.crashing:
-            detail = f"killed its engine, {len(crashes)} deaths to find it"
-            rows[index] = self._function.give_up(rows[index], detail)
+            rows[index] = self._function.give_up(rows[index], _CRASH_DETAIL)
         for start, stop in attempt.segments:
             segment = Crash(shard_id, start, stop, attempt.alone)
             async with self._loop_state.turn(attempt.alone):

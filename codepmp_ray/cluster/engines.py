@@ -60,6 +60,7 @@ class VLLMEngine:
             top_p=sampling.top_p,
             repetition_penalty=sampling.repetition_penalty,
             max_tokens=sampling.max_tokens,
+            min_tokens=sampling.min_tokens,
             stop=list(sampling.stop) or None,
             include_stop_str_in_output=sampling.include_stop_str_in_output,
             output_kind=RequestOutputKind.FINAL_ONLY,

@@ -18,8 +18,15 @@ class SamplingConfig(Section):
     top_p: float = Field(default=1.0, gt=0, le=1)
     repetition_penalty: float = Field(default=1.0, gt=0)
     max_tokens: int = Field(default=1024, ge=1)
+    min_tokens: int = Field(default=0, ge=0)
     stop: tuple[str, ...] = ()
     include_stop_str_in_output: bool = False
+
+    @model_validator(mode="after")
+    def _token_bounds(self) -> SamplingConfig:
+        if self.min_tokens > self.max_tokens:
+            raise ValueError(f"min_tokens={self.min_tokens} exceeds max_tokens={self.max_tokens}")
+        return self
 
 
 class EngineConfig(Section):

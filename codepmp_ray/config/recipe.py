@@ -17,6 +17,7 @@ from codepmp_ray.config.base import Section, operational
 from codepmp_ray.config.corpus import CorpusConfig
 from codepmp_ray.config.engines import EnginesConfig
 from codepmp_ray.config.evaluation import CandidatesConfig, EvaluationConfig, ServingConfig
+from codepmp_ray.config.planning import PlanningConfig
 from codepmp_ray.config.synthesis import SynthesisConfig
 from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.errors import ConfigError
@@ -30,6 +31,7 @@ class Recipe(Section):
     corpus: CorpusConfig = CorpusConfig()
     engines: EnginesConfig = EnginesConfig()
     synthesis: SynthesisConfig = SynthesisConfig()
+    planning: PlanningConfig = PlanningConfig()
     pretraining: TrainingConfig = TrainingConfig(objective="pmp")
     candidates: CandidatesConfig = CandidatesConfig()
     finetuning: TrainingConfig = TrainingConfig(

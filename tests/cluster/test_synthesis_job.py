@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from codepmp_ray.config.planning import PlanningConfig
 from codepmp_ray.config.recipe import Recipe, parse_recipe
 from codepmp_ray.errors import EngineError, ModelError, ResourceError
 from codepmp_ray.records import REJECTED, SNIPPET, table_from_rows
@@ -101,6 +102,23 @@ def test_a_model_path_that_does_not_exist_is_refused_before_anything_starts(
     with pytest.raises(ModelError, match="/no/such/model"):
         synthesize(recipe)
     assert not open_stage(recipe, "synthesis").path.exists()
+
+
+def test_a_pilot_measures_each_pool_and_keeps_nothing(ray_cluster, tmp_path: Path) -> None:
+    from codepmp_ray.cluster.pilot import run_pilot
+
+    recipe = recipe_for(tmp_path, latency_s=0.2)
+    recipe = recipe.model_copy(update={"planning": PlanningConfig(pilot_rows=12)})
+    write_corpus(recipe)
+    pilot = run_pilot(recipe)
+    assert pilot.num_rows == 12 and pilot.yield_share == 1.0
+    strong, weak = pilot.rates
+    # The strong engine takes a row through two hops of 0.2 s, the weak one through one.
+    assert (strong.name, weak.name) == ("strong", "weak")
+    assert 0 < strong.rows_per_s <= 12 / 0.4 and 0 < weak.rows_per_s <= 12 / 0.2
+    assert strong.tokens_per_s == pytest.approx(strong.rows_per_s * 32)
+    assert weak.tokens_per_s == pytest.approx(weak.rows_per_s * 16)
+    assert [path.name.split("-")[0] for path in tmp_path.iterdir()] == ["corpus"]
 
 
 def test_a_row_that_kills_its_engine_is_found_and_rejected(ray_cluster, tmp_path: Path) -> None:

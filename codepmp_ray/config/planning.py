@@ -1,0 +1,23 @@
+"""What the plan of a synthesis job is asked for. None of it changes what the job makes."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from codepmp_ray.config.base import Section
+
+
+class PlanningConfig(Section):
+    """The question that `jobs.plan` answers.
+
+    Attributes:
+        pilot_rows: snippets that every engine pool is measured on.
+        num_rows: snippets of the whole job; null for those of the corpus stage.
+        num_gpus: GPUs to plan for; null for those of the cluster (or its CPUs when it has none).
+        price_per_gpu_hour: in any currency; null leaves prices out.
+    """
+
+    pilot_rows: int = Field(default=64, ge=1)
+    num_rows: int | None = Field(default=None, ge=1)
+    num_gpus: int | None = Field(default=None, ge=1)
+    price_per_gpu_hour: float | None = Field(default=None, ge=0)
