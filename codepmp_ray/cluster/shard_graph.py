@@ -33,9 +33,11 @@ from codepmp_ray.storage import open_store
 # Glue stages wait for storage, not for cores; with whole CPUs they could starve the engines.
 GLUE_CPUS = 0.01
 MAX_GLUE_TASKS = 64
-# Ray Data keeps something for every block of an execution until it ends. A large job is a series of
-# executions, so that its memory is bounded; engines start again with each, hours apart.
-MAX_SHARDS_PER_EXECUTION = 10_000
+# Ray Data keeps about 40 kB for every block of an execution until it ends. A large job is a series
+# of executions, so that its memory is bounded; engines start again with each, so each gives every
+# engine hours of work.
+MIN_SHARDS_PER_EXECUTION = 2_000
+SHARDS_PER_ENGINE = 50
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,9 @@ def run_shards(job: ShardJob, num_shards: int) -> None:
             return
         num_rows = 0
         try:
-            for start in range(0, len(missing), MAX_SHARDS_PER_EXECUTION):
-                graph = _graph(job, missing[start : start + MAX_SHARDS_PER_EXECUTION])
+            num_at_once = shards_per_execution(job.stages)
+            for start in range(0, len(missing), num_at_once):
+                graph = _graph(job, missing[start : start + num_at_once])
                 for batch in graph.iter_batches(batch_size=None, batch_format="pyarrow"):
                     committed = cast(pa.Table, batch)
                     num_done += committed.num_rows
@@ -90,6 +93,12 @@ def run_shards(job: ShardJob, num_shards: int) -> None:
             done = f"{num_done} of {num_shards} shards"
             raise _explain(error, job.label, max_crashes, done) from error
     CrashLog(ledger.store).clear()
+
+
+def shards_per_execution(stages: tuple[PoolStage, ...]) -> int:
+    """How many shards one execution of Ray Data takes."""
+    num_engines = max(stage.engine.max_actors for stage in stages)
+    return max(MIN_SHARDS_PER_EXECUTION, SHARDS_PER_ENGINE * num_engines)
 
 
 def _explain(error: RayActorError, label: str, max_crashes: int, done: str) -> CodePMPError:
