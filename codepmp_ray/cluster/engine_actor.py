@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from codepmp_ray.cluster.crash_log import CrashLog
 from codepmp_ray.cluster.engines import make_engine
+from codepmp_ray.cluster.metrics import EngineMetrics
 from codepmp_ray.cluster.vllm_process import leave_with_engine
 from codepmp_ray.config.engines import EngineConfig
 from codepmp_ray.errors import EngineError
@@ -46,6 +47,7 @@ class EngineActor:
 
     def __init__(
         self,
+        stage: str,
         engine: EngineConfig,
         make_row_function: Callable[[], RowFunction],
         schema: pa.Schema,
@@ -66,6 +68,7 @@ class EngineActor:
         self._function = make_row_function()
         self._engine = make_engine(engine)
         self._with_engine: set[Crash] = set()
+        self._metrics = EngineMetrics(stage, engine.model_name_or_path)
         self._loop_state: _LoopState | None = None
 
     async def __call__(self, batch: pa.Table) -> pa.Table:
@@ -87,13 +90,19 @@ class EngineActor:
 
     async def _run(self, segment: Crash, rows: list[Row]) -> list[Row]:
         self._with_engine.add(segment)
+        self._count_rows()
         try:
             return await asyncio.gather(*[self._one(row) for row in rows])
         except EngineDied as error:
             self._crashes.record(self._with_engine)
+            self._metrics.died()
             leave_with_engine(error)
         finally:
             self._with_engine.discard(segment)
+            self._count_rows()
+
+    def _count_rows(self) -> None:
+        self._metrics.rows_with_engine(sum(held.stop - held.start for held in self._with_engine))
 
     async def _one(self, row: Row) -> Row:
         assert self._loop_state is not None

@@ -22,6 +22,7 @@ from ray.exceptions import RayActorError
 
 from codepmp_ray.cluster.crash_log import CrashLog
 from codepmp_ray.cluster.engine_actor import EngineActor, Row, RowFunction, shard_block
+from codepmp_ray.cluster.metrics import shard_committed
 from codepmp_ray.cluster.preflight import engine_gpus
 from codepmp_ray.config.engines import EngineConfig
 from codepmp_ray.errors import CodePMPError, EngineError, ModelError, StorageError
@@ -139,7 +140,13 @@ def _graph(job: ShardJob, shard_ids: list[int]) -> ray.data.Dataset:
         engine = stage.engine
         dataset = dataset.map_batches(
             EngineActor,
-            fn_constructor_args=(engine, stage.make_row_function, job.schema, job.out_dir),
+            fn_constructor_args=(
+                job.label,
+                engine,
+                stage.make_row_function,
+                job.schema,
+                job.out_dir,
+            ),
             batch_size=None,
             batch_format="pyarrow",
             compute=ActorPoolStrategy(
@@ -193,5 +200,7 @@ def _commit_block(batch: pa.Table, job: ShardJob) -> pa.Table:
     plain = [{name: row[name] for name in job.schema.names} for row in rows]
     ledger = ShardLedger(open_store(job.out_dir))
     tables = job.split_rows(plain)
-    ledger.commit(shard_id, num_rows, tables, shard_stats(tables))
+    stats = shard_stats(tables)
+    if ledger.commit(shard_id, num_rows, tables, stats):
+        shard_committed(job.label, tables, stats)
     return pa.table({"shard_id": [shard_id], "num_rows": [num_rows]})

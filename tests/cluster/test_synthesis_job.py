@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 
 from codepmp_ray.config.planning import PlanningConfig
@@ -69,6 +70,23 @@ def snippet_ids(recipe: Recipe) -> list[str]:
     return ids + (rejected.column("row_id").to_pylist() if rejected.num_columns else [])
 
 
+def scraped(label: str, num_rows: int, within_s: float = 40.0) -> dict[str, float]:
+    """Sums of our metrics as Prometheus would read them, once all processes have reported."""
+    import ray
+
+    url = "http://{NodeManagerAddress}:{MetricsExportPort}/metrics".format(**ray.nodes()[0])
+    deadline_s = time.monotonic() + within_s
+    sums: dict[str, float] = {}
+    while sums.get("codepmp_rows_total") != num_rows and time.monotonic() < deadline_s:
+        time.sleep(1)
+        sums.clear()
+        for line in httpx.get(url, timeout=10).text.splitlines():
+            if line.startswith("ray_codepmp_") and label in line:
+                name = line.split("{")[0].removeprefix("ray_")
+                sums[name] = sums.get(name, 0.0) + float(line.rsplit(" ", 1)[1])
+    return sums
+
+
 def test_every_snippet_becomes_one_row_with_two_pools(ray_cluster, tmp_path: Path) -> None:
     from codepmp_ray.cluster.synthesis import synthesize
 
@@ -81,6 +99,10 @@ def test_every_snippet_becomes_one_row_with_two_pools(ray_cluster, tmp_path: Pat
     assert stage.ledger.committed_ids() == set(range(len(SIZES)))
     assert "fake-strong" in (stage.path / "README.md").read_text()
     assert synthesize(recipe) == summary  # a second run finds the work done
+    samples = scraped('stage="synthesis"', len(names))
+    assert samples["codepmp_rows_total"] == len(names)
+    assert samples["codepmp_shards_total"] == len(SIZES) - 1  # the empty one has no rows to commit
+    assert "codepmp_rows_with_engine" in samples
 
 
 def test_a_plan_that_never_fits_is_refused_with_numbers(ray_cluster, tmp_path: Path) -> None:
