@@ -23,6 +23,7 @@ class RejectReason(StrEnum):
     EMPTY = "empty"
     UNKNOWN_LANGUAGE = "unknown_language"
     LICENSE_NOT_ALLOWED = "license_not_allowed"
+    BAD_NOTEBOOK = "bad_notebook"
     PARSE_ERROR = "parse_error"
     NO_SNIPPET = "no_snippet"
     # corpus: snippets
@@ -61,7 +62,7 @@ SNIPPET = _schema(
     path=_S,
     language=_S,
     license=_S,
-    kind=_S,  # "function" or "class"
+    kind=_S,  # "function", "class" or "cell"
     name=_S,
     start_line=_I,  # 1-based, inclusive
     end_line=_I,

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from codepmp_ray.config.base import Section, operational
+
+
+# Names of the columns as the data sets' cards give them, where they differ from the plain ones.
+_COLUMN_PRESETS = {
+    "stack_v1": {
+        "path_column": "max_stars_repo_path",
+        "repo_column": "max_stars_repo_name",
+        "license_column": "max_stars_repo_licenses",
+        "blob_id_column": "hexsha",
+    },
+    "stack_v2": {
+        "repo_column": "repo_name",
+        "language_column": "language",
+        "license_column": "detected_licenses",
+    },
+}
 
 
 class SourceConfig(Section):
@@ -14,18 +30,29 @@ class SourceConfig(Section):
 
     `stdlib` is the standard library of the running interpreter (licence PSF-2.0) and needs no path.
     `folder` walks a directory; `parquet` and `jsonl` take a file or a folder of files whose columns
-    are named below (defaults: The Stack v1).
+    are named below; `columns` fills in the names of The Stack v1 (bigcode/the-stack) or v2
+    (bigcode/the-stack-v2, whose contents are stored apart and have to be joined as `content`)
+    wherever they are not set.
     """
 
     kind: Literal["stdlib", "folder", "parquet", "jsonl"] = "stdlib"
     path: str | None = None
     license: str | None = None  # of every file of a folder; SPDX id
     repo: str | None = None
+    columns: Literal["plain", "stack_v1", "stack_v2"] = "plain"
     content_column: str = "content"
     path_column: str = "path"
     repo_column: str = "repo"
     language_column: str = "lang"
     license_column: str = "license"
+    blob_id_column: str = "blob_id"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _columns_of_the_preset(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        return {**_COLUMN_PRESETS.get(data.get("columns", "plain"), {}), **data}
 
     @model_validator(mode="after")
     def _path_where_needed(self) -> SourceConfig:

@@ -18,8 +18,9 @@ import pyarrow as pa
 
 from codepmp_ray.config.corpus import CorpusConfig
 from codepmp_ray.corpus.documents import Document, read_unit
-from codepmp_ray.corpus.languages import find_language
+from codepmp_ray.corpus.languages import NOTEBOOK, find_language
 from codepmp_ray.corpus.licenses import license_refusal, license_text
+from codepmp_ray.corpus.notebooks import NotebookError, OtherKernelError, extract_notebook
 from codepmp_ray.corpus.planning import WorkUnit
 from codepmp_ray.corpus.snippets import Definition, ParseError, extract_definitions
 from codepmp_ray.errors import InputError
@@ -83,7 +84,7 @@ def extract_document(document: Document, corpus: CorpusConfig) -> Iterator[tuple
         return
     source_id = hashlib.sha256(document.data).hexdigest()[:32]
     text, reason, detail = _decode(document.data)
-    language = find_language(document.language, document.path)
+    language = find_language(document.language, document.path, document.data[:200])
     if reason is None and language not in corpus.languages:
         reason = RejectReason.UNKNOWN_LANGUAGE
         detail = f"{document.language or document.path} is none of {', '.join(corpus.languages)}"
@@ -92,7 +93,14 @@ def extract_document(document: Document, corpus: CorpusConfig) -> Iterator[tuple
     definitions: list[Definition] = []
     if reason is None and language is not None:
         try:
-            definitions = extract_definitions(text, language, corpus)
+            if language == NOTEBOOK:
+                language, definitions = "python", extract_notebook(text, corpus)
+            else:
+                definitions = extract_definitions(text, language, corpus)
+        except OtherKernelError as error:
+            reason, detail = RejectReason.UNKNOWN_LANGUAGE, str(error)
+        except NotebookError as error:
+            reason, detail = RejectReason.BAD_NOTEBOOK, str(error)
         except ParseError as error:
             reason, detail = RejectReason.PARSE_ERROR, str(error)
     if reason is None and not definitions:

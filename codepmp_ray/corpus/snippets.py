@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from tree_sitter import Node, QueryCursor
 
 from codepmp_ray.config.corpus import CorpusConfig
-from codepmp_ray.corpus.languages import LANGUAGES, LanguageSpec, fixed_text_query, parser_for
+from codepmp_ray.corpus.language_specs import LANGUAGES, LanguageSpec
+from codepmp_ray.corpus.languages import fixed_text_query, parser_for
 from codepmp_ray.records import RejectReason
 
 
@@ -66,9 +67,8 @@ def _walk(
     stack: list[tuple[Node, str]] = [(root, "")]  # not recursive: input may be nested deeply
     while stack:
         node, outer = stack.pop()
-        field = spec.wrappers.get(node.type)
-        inner = node.child_by_field_name(field) if field else node
-        if inner is not None and inner.type in spec.definitions:
+        inner = _unwrap(node, spec)
+        if inner is not None and _is_definition(inner, spec):
             definition = _define(node, inner, outer, source, spec, fixed_lines, limits)
             yield definition
             is_long_class = (
@@ -77,8 +77,44 @@ def _walk(
             body = inner.child_by_field_name("body") if is_long_class else None
             if body is not None:
                 stack.append((body, f"{definition.name}."))
-        elif node.type in spec.containers:
+        elif node.type in spec.containers or node.type in spec.wrappers:
             stack.extend((child, outer) for child in reversed(node.named_children))
+
+
+def _unwrap(node: Node, spec: LanguageSpec) -> Node | None:
+    """The node inside the wrappers around it (decorators, exports); `node` if it is none."""
+    inner: Node | None = node
+    while inner is not None and (field := spec.wrappers.get(inner.type)) is not None:
+        if field:
+            inner = inner.child_by_field_name(field)
+            continue
+        children = inner.named_children
+        # Several definitions in one statement are looked into one by one.
+        several = len({child.type for child in children}) < len(children)
+        inner = None if several or not children else children[-1]
+    return inner
+
+
+def _is_definition(node: Node, spec: LanguageSpec) -> bool:
+    if node.type not in spec.definitions:
+        return False
+    if node.type not in spec.required:
+        return True
+    field, types = spec.required[node.type]
+    value = node.child_by_field_name(field)
+    return value is not None and (not types or value.type in types)
+
+
+def _name_of(node: Node) -> str:
+    name = node.child_by_field_name("name")
+    declarator = node.child_by_field_name("declarator")
+    while name is None and declarator is not None:
+        name_or_none = declarator.child_by_field_name("declarator")
+        if name_or_none is None:
+            name = declarator
+        declarator = name_or_none
+    name = name or node.child_by_field_name("type")
+    return name.text.decode("utf-8") if name is not None and name.text else "?"
 
 
 def _define(
@@ -90,20 +126,21 @@ def _define(
     fixed_lines: set[int],
     limits: CorpusConfig,
 ) -> Definition:
-    raw = source[node.start_byte : node.end_byte].rstrip()
+    # C: the ";" after a struct stands beside it.
+    ending = node.next_sibling
+    end_byte = ending.end_byte if ending is not None and ending.type == ";" else node.end_byte
+    raw = source[node.start_byte : end_byte].rstrip()
     first_row = node.start_point.row
     end_line = first_row + 1 + raw.count(b"\n")
     indent = source[node.start_byte - node.start_point.column : node.start_byte]
     code = _dedent(raw, indent, first_row, fixed_lines).decode("utf-8")
-    name_node = inner.child_by_field_name("name")
-    name = name_node.text.decode("utf-8") if name_node and name_node.text else "?"
-    reason, detail = _over_limits(code, end_line - first_row, limits)
-    if reason is None and indent and _parse_fails(code, spec.name):
+    reason, detail = over_limits(code, end_line - first_row, limits)
+    if reason is None and indent and _parse_fails(code, spec, bool(outer)):
         reason = RejectReason.PARSE_ERROR
         detail = "does not parse once its indentation is removed"
     return Definition(
         kind=spec.definitions[inner.type],
-        name=outer + name,
+        name=outer + _name_of(inner),
         start_line=first_row + 1,
         end_line=end_line,
         span=(node.start_byte, node.start_byte + len(raw)),
@@ -113,9 +150,8 @@ def _define(
     )
 
 
-def _over_limits(
-    code: str, num_lines: int, limits: CorpusConfig
-) -> tuple[RejectReason | None, str]:
+def over_limits(code: str, num_lines: int, limits: CorpusConfig) -> tuple[RejectReason | None, str]:
+    """(reason, detail) if the configured bounds on lines and characters are broken."""
     if num_lines < limits.min_lines:
         return RejectReason.TOO_SHORT, f"{num_lines} lines, min_lines={limits.min_lines}"
     if num_lines > limits.max_lines:
@@ -147,8 +183,10 @@ def _fixed_lines(root: Node, spec: LanguageSpec) -> set[int]:
     return rows
 
 
-def _parse_fails(code: str, language: str) -> bool:
-    return parser_for(language).parse(code.encode("utf-8")).root_node.has_error
+def _parse_fails(code: str, spec: LanguageSpec, is_member: bool) -> bool:
+    before, after = spec.member_frame if is_member else ("", "")
+    text = f"{before}{code}{after}".encode()
+    return parser_for(spec.name).parse(text).root_node.has_error
 
 
 def _first_error(root: Node) -> Node:
