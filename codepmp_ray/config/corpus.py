@@ -8,7 +8,6 @@ from pydantic import Field, model_validator
 
 from codepmp_ray.config.base import Section, operational
 
-
 # Names of the columns as the data sets' cards give them, where they differ from the plain ones.
 _COLUMN_PRESETS = {
     "stack_v1": {

@@ -29,6 +29,8 @@ class LanguageSpec:
             it is; `@free` takes literals out again (documentation strings).
         member_frame: what stands around a member of a class so that it parses by itself.
         comments: what a line of comment begins with.
+        has_macros: source files need not be valid before the preprocessor has run; an error then
+            costs the definitions that it is in and not the file.
         interpreters: programs in a script's first line ("#!") that run this language.
     """
 
@@ -43,6 +45,7 @@ class LanguageSpec:
     required: dict[str, tuple[str, frozenset[str]]] = field(default_factory=dict)
     member_frame: tuple[str, str] = ("", "")
     comments: tuple[str, ...] = ("//", "/*", "*/", "*")
+    has_macros: bool = False
     interpreters: tuple[str, ...] = ()
 
 
@@ -181,6 +184,7 @@ _C = LanguageSpec(
     },
     containers=_PREPROCESSOR | {"translation_unit", "linkage_specification", "declaration_list"},
     fixed_text="(string_literal) @text",
+    has_macros=True,
 )
 
 _CPP = LanguageSpec(
@@ -199,6 +203,7 @@ _CPP = LanguageSpec(
     containers=_C.containers | {"namespace_definition", "field_declaration_list"},
     fixed_text="[(raw_string_literal) (string_literal)] @text",
     member_frame=("struct X {\n", "\n};"),
+    has_macros=True,
 )
 
 _RUST = LanguageSpec(

@@ -51,13 +51,16 @@ def extract_definitions(text: str, language: str, limits: CorpusConfig) -> list[
     """Definitions of `text` (newlines are "\\n") in order of appearance, limits applied.
 
     Raises ParseError when the text as a whole does not parse: the borders that an error-tolerant
-    parser then guesses are not to be trusted.
+    parser then guesses are not to be trusted. Languages with macros are the exception: there each
+    definition has to parse by itself, and the text is refused if it has none.
     """
     source = text.encode("utf-8")
     root = parser_for(language).parse(source).root_node
-    if root.has_error:
+    spec = LANGUAGES[language]
+    found = list(_walk(root, source, spec, limits)) if spec.has_macros or not root.has_error else []
+    if root.has_error and not found:
         raise ParseError(f"line {_first_error(root).start_point.row + 1} is not valid {language}")
-    return list(_walk(root, source, LANGUAGES[language], limits))
+    return found
 
 
 def _walk(
@@ -69,7 +72,9 @@ def _walk(
         node, outer = stack.pop()
         inner = _unwrap(node, spec)
         if inner is not None and _is_definition(inner, spec):
-            definition = _define(node, inner, outer, source, spec, fixed_lines, limits)
+            definition = _define(
+                node, inner, outer, source, spec, fixed_lines, limits, root.has_error
+            )
             yield definition
             is_long_class = (
                 definition.kind == "class" and definition.reason is RejectReason.TOO_LONG
@@ -77,7 +82,7 @@ def _walk(
             body = inner.child_by_field_name("body") if is_long_class else None
             if body is not None:
                 stack.append((body, f"{definition.name}."))
-        elif node.type in spec.containers or node.type in spec.wrappers:
+        elif node.type in spec.containers or node.type in spec.wrappers or node.is_error:
             stack.extend((child, outer) for child in reversed(node.named_children))
 
 
@@ -125,6 +130,7 @@ def _define(
     spec: LanguageSpec,
     fixed_lines: set[int],
     limits: CorpusConfig,
+    root_has_error: bool,
 ) -> Definition:
     # C: the ";" after a struct stands beside it.
     ending = node.next_sibling
@@ -135,9 +141,13 @@ def _define(
     indent = source[node.start_byte - node.start_point.column : node.start_byte]
     code = _dedent(raw, indent, first_row, fixed_lines).decode("utf-8")
     reason, detail = over_limits(code, end_line - first_row, limits)
-    if reason is None and indent and _parse_fails(code, spec, bool(outer)):
+    # The second parse is for what is moved, or stood beside an error.
+    is_suspect = bool(indent) or root_has_error
+    if reason is None and (
+        inner.has_error or (is_suspect and _parse_fails(code, spec, bool(outer)))
+    ):
         reason = RejectReason.PARSE_ERROR
-        detail = "does not parse once its indentation is removed"
+        detail = f"is not valid {spec.name} by itself, its indentation removed"
     return Definition(
         kind=spec.definitions[inner.type],
         name=outer + _name_of(inner),

@@ -82,8 +82,8 @@ SAMPLES = {
         type T struct { x int }
         type Name string
         func (t *T) F() string {
-        	return `a
-        	b`
+          return `a
+          b`
         }
         """,
         ["T", "F"],
@@ -157,6 +157,19 @@ def test_indentation_inside_literals_stays() -> None:
     text = "class A {\n    m() {\n        return `a\n        b`;\n    }\n}\n"
     *_, method = extract_definitions(text, "javascript", SPLIT)
     assert method.code == "m() {\n    return `a\n        b`;\n}"
+
+
+def test_macros_cost_the_definitions_that_they_are_in_and_no_other() -> None:
+    text = (
+        "int good(int x) {\n    return x;\n}\n"
+        "int bad(int x) {\n    FOREACH(x) return +;\n}\n"
+    )
+    found = {d.name: d.reason for d in extract_definitions(text, "c", ALL)}
+    assert found == {"good": None, "bad": RejectReason.PARSE_ERROR}
+    with pytest.raises(ParseError, match="line 1 is not valid c"):
+        extract_definitions("MACRO(x) )\n", "c", ALL)
+    with pytest.raises(ParseError):
+        extract_definitions("function f() { return 1; }\n)", "javascript", ALL)
 
 
 @pytest.mark.parametrize(
