@@ -60,6 +60,23 @@ class SourceConfig(Section):
         return self
 
 
+class FilterConfig(Section):
+    """Which files and snippets leave although they can be read; see `corpus.filters`.
+
+    Ratios are shares from 0 to 1; null switches a bound off.
+    """
+
+    generated: bool = True
+    vendored: bool = True
+    max_mean_line_chars: int | None = Field(default=100, ge=1)
+    max_line_chars: int | None = Field(default=1_000, ge=1)
+    min_alphabet_ratio: float = Field(default=0.25, ge=0, le=1)
+    min_comment_ratio: float = Field(default=0.0, ge=0, le=1)
+    max_comment_ratio: float = Field(default=0.8, ge=0, le=1)
+    secrets: bool = True
+    opt_out_path: str | None = None  # a file: one repository, git blob id or source_id per line
+
+
 class CorpusConfig(Section):
     """Snippet extraction and its limits."""
 
@@ -75,6 +92,7 @@ class CorpusConfig(Section):
         "Unlicense",
         "CC0-1.0",
     )
+    filters: FilterConfig = FilterConfig()
     max_files: int | None = Field(default=None, ge=1)  # a deterministic sample; null takes all
     max_snippets: int | None = Field(default=None, ge=1)  # a deterministic sample; null takes all
     max_file_bytes: int = Field(default=1_000_000, ge=1)

@@ -1,8 +1,8 @@
 """A work unit's documents -> snippets and rejected rows, each with its place in the unit.
 
 Every document ends in at least one row: its definitions, each a snippet or a rejected row, or one
-rejected row for the file. Checks run from the physical to the meaningful: size, bytes, text,
-language, licence, syntax.
+rejected row for the file. Checks run from the cheap and physical to the dear and meaningful: size,
+opt-out, bytes, language, licence, filters of files, syntax, limits, filters of snippets.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,17 @@ import pyarrow as pa
 
 from codepmp_ray.config.corpus import CorpusConfig
 from codepmp_ray.corpus.documents import Document, read_unit
+from codepmp_ray.corpus.filters import FILE_FILTERS, SNIPPET_FILTERS, CodeText, refusal
+from codepmp_ray.corpus.filters.opt_out import load_opt_out
 from codepmp_ray.corpus.languages import NOTEBOOK, find_language
 from codepmp_ray.corpus.licenses import license_refusal, license_text
-from codepmp_ray.corpus.notebooks import NotebookError, OtherKernelError, extract_notebook
+from codepmp_ray.corpus.notebooks import (
+    NotebookError,
+    OtherKernelError,
+    code_cells,
+    extract_cells,
+    join_cells,
+)
 from codepmp_ray.corpus.planning import WorkUnit
 from codepmp_ray.corpus.snippets import Definition, ParseError, extract_definitions
 from codepmp_ray.errors import InputError
@@ -77,40 +86,17 @@ def extract_unit(
 
 
 def extract_document(document: Document, corpus: CorpusConfig) -> Iterator[tuple[bool, Row]]:
-    """(is a snippet, row) for everything found in `document`; at least one. Never raises."""
-    if document.data is None:
-        reason = document.reason or RejectReason.UNREADABLE
-        yield False, _rejected_file(document, None, reason, document.detail)
+    """(is a snippet, row) for everything found in `document`; at least one.
+
+    Raises ConfigError when the opt-out list cannot be read, and nothing because of the document.
+    """
+    try:
+        source_id, language, definitions = _read_definitions(document, corpus)
+    except _FileRefusal as refused:
+        yield False, _rejected_file(document, refused)
         return
-    source_id = hashlib.sha256(document.data).hexdigest()[:32]
-    text, reason, detail = _decode(document.data)
-    language = find_language(document.language, document.path, document.data[:200])
-    if reason is None and language not in corpus.languages:
-        reason = RejectReason.UNKNOWN_LANGUAGE
-        detail = f"{document.language or document.path} is none of {', '.join(corpus.languages)}"
-    if reason is None and (refusal := license_refusal(document.licenses, corpus.allowed_licenses)):
-        reason, detail = RejectReason.LICENSE_NOT_ALLOWED, refusal
-    definitions: list[Definition] = []
-    if reason is None and language is not None:
-        try:
-            if language == NOTEBOOK:
-                language, definitions = "python", extract_notebook(text, corpus)
-            else:
-                definitions = extract_definitions(text, language, corpus)
-        except OtherKernelError as error:
-            reason, detail = RejectReason.UNKNOWN_LANGUAGE, str(error)
-        except NotebookError as error:
-            reason, detail = RejectReason.BAD_NOTEBOOK, str(error)
-        except ParseError as error:
-            reason, detail = RejectReason.PARSE_ERROR, str(error)
-    if reason is None and not definitions:
-        reason, detail = RejectReason.NO_SNIPPET, "no function and no class"
-    if reason is not None or language is None:
-        reason = reason or RejectReason.UNKNOWN_LANGUAGE
-        yield False, _rejected_file(document, source_id, reason, detail)
-    else:
-        for definition in definitions:
-            yield _definition_row(document, source_id, language, definition)
+    for definition in definitions:
+        yield _definition_row(document, source_id, language, definition, corpus)
 
 
 def dedup_key(code: str, language: str) -> bytes:
@@ -138,6 +124,60 @@ def rejected_snippet(snippet: Row, reason: RejectReason, detail: str) -> Row:
     }
 
 
+class _FileRefusal(Exception):
+    """A file leaves as a whole."""
+
+    def __init__(self, source_id: str | None, reason: RejectReason, detail: str) -> None:
+        super().__init__(detail)
+        self.source_id, self.reason, self.detail = source_id, reason, detail
+
+
+def _read_definitions(
+    document: Document, corpus: CorpusConfig
+) -> tuple[str, str, list[Definition]]:
+    """(source id, language, definitions) of a file. Raises _FileRefusal."""
+    opted_out = load_opt_out(corpus.filters.opt_out_path)
+    if document.data is None:
+        reason = document.reason or RejectReason.UNREADABLE
+        raise _FileRefusal(None, reason, document.detail)
+    source_id = hashlib.sha256(document.data).hexdigest()[:32]
+    refuse = partial(_FileRefusal, source_id)
+    if entry := opted_out.match(document.repo, document.blob_id, source_id, document.data):
+        raise refuse(RejectReason.OPTED_OUT, f"the opt-out list has {entry}")
+    text, reason, detail = _decode(document.data)
+    if reason is not None:
+        raise refuse(reason, detail)
+    language = find_language(document.language, document.path, document.data[:200])
+    if language is None or language not in corpus.languages:
+        name, known = document.language or document.path, ", ".join(corpus.languages)
+        raise refuse(RejectReason.UNKNOWN_LANGUAGE, f"{name} is none of {known}")
+    if detail := license_refusal(document.licenses, corpus.allowed_licenses):
+        raise refuse(RejectReason.LICENSE_NOT_ALLOWED, detail)
+    cells = None
+    try:
+        if language == NOTEBOOK:
+            cells, language = code_cells(text), "python"
+            text = join_cells(cells)
+            if not cells:
+                raise refuse(RejectReason.NO_SNIPPET, "no code cell")
+        code = CodeText(text, document.path, language)
+        if refused := refusal(FILE_FILTERS, code, corpus.filters):
+            raise refuse(*refused)
+        if cells is None:
+            definitions = extract_definitions(text, language, corpus)
+        else:
+            definitions = extract_cells(cells, corpus)
+    except OtherKernelError as error:
+        raise refuse(RejectReason.UNKNOWN_LANGUAGE, str(error)) from error
+    except NotebookError as error:
+        raise refuse(RejectReason.BAD_NOTEBOOK, str(error)) from error
+    except ParseError as error:
+        raise refuse(RejectReason.PARSE_ERROR, str(error)) from error
+    if not definitions:
+        raise refuse(RejectReason.NO_SNIPPET, "no function and no class")
+    return source_id, language, definitions
+
+
 def _decode(data: bytes) -> tuple[str, RejectReason | None, str]:
     """(text with "\\n" newlines and without byte order mark, reason, detail)."""
     if (position := data.find(b"\0")) >= 0:
@@ -152,7 +192,11 @@ def _decode(data: bytes) -> tuple[str, RejectReason | None, str]:
 
 
 def _definition_row(
-    document: Document, source_id: str, language: str, definition: Definition
+    document: Document,
+    source_id: str,
+    language: str,
+    definition: Definition,
+    corpus: CorpusConfig,
 ) -> tuple[bool, Row]:
     span = f"{definition.span[0]}-{definition.span[1]}"
     repo = document.repo or ""
@@ -170,19 +214,21 @@ def _definition_row(
     }
     if definition.reason is not None:
         return False, rejected_snippet(row, definition.reason, definition.detail)
+    code = CodeText(definition.code, document.path, language)
+    if refused := refusal(SNIPPET_FILTERS, code, corpus.filters):
+        return False, rejected_snippet(row, *refused)
     row["code"] = definition.code
     row["dedup_key"] = dedup_key(definition.code, language)
     return True, row
 
 
-def _rejected_file(
-    document: Document, source_id: str | None, reason: RejectReason, detail: str
-) -> Row:
+def _rejected_file(document: Document, refused: _FileRefusal) -> Row:
+    source_id = refused.source_id
     return {
         "row_id": stable_id("file", document.repo or "", document.key, source_id or ""),
         "stage": STAGE,
-        "reason": reason.value,
-        "detail": _storable(detail),
+        "reason": refused.reason.value,
+        "detail": _storable(refused.detail),
         "source_id": source_id,
         "repo": _storable(document.repo),
         "path": _storable(document.path),

@@ -2,7 +2,7 @@
 
 A cell is parsed by itself, so that one that does not parse costs no other. Its definitions become
 snippets; a cell without any is one snippet of kind `cell`. Lines and spans count in the text that
-`code_cells` joins to: the code cells in order, one blank line between two.
+`join_cells` makes: the code cells in order, one blank line between two.
 """
 
 from __future__ import annotations
@@ -62,14 +62,16 @@ def code_cells(text: str) -> list[str]:
     return [_as_python(source) for source in sources if source is not None and source.strip()]
 
 
-def extract_notebook(text: str, limits: CorpusConfig) -> list[Definition]:
-    """Definitions and whole cells of a notebook; a cell that does not parse is one with a reason.
+def join_cells(cells: list[str]) -> str:
+    """The text that lines and spans of a notebook's snippets count in."""
+    return _SEPARATOR.join(cells)
 
-    Raises NotebookError as `code_cells` does.
-    """
+
+def extract_cells(cells: list[str], limits: CorpusConfig) -> list[Definition]:
+    """Definitions and whole cells, of `code_cells`; a cell that does not parse has its reason."""
     found: list[Definition] = []
     first_line, first_byte = 1, 0
-    for number, cell in enumerate(code_cells(text), start=1):
+    for number, cell in enumerate(cells, start=1):
         for definition in _extract_cell(cell, number, limits):
             start, stop = definition.span
             found.append(

@@ -160,10 +160,7 @@ def test_indentation_inside_literals_stays() -> None:
 
 
 def test_macros_cost_the_definitions_that_they_are_in_and_no_other() -> None:
-    text = (
-        "int good(int x) {\n    return x;\n}\n"
-        "int bad(int x) {\n    FOREACH(x) return +;\n}\n"
-    )
+    text = "int good(int x) {\n    return x;\n}\nint bad(int x) {\n    FOREACH(x) return +;\n}\n"
     found = {d.name: d.reason for d in extract_definitions(text, "c", ALL)}
     assert found == {"good": None, "bad": RejectReason.PARSE_ERROR}
     with pytest.raises(ParseError, match="line 1 is not valid c"):

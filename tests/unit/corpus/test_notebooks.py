@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from codepmp_ray.config.corpus import CorpusConfig, SourceConfig
 from codepmp_ray.corpus.documents import Document
 from codepmp_ray.corpus.extraction import extract_document
-from codepmp_ray.corpus.notebooks import NotebookError, code_cells, extract_notebook
+from codepmp_ray.corpus.notebooks import NotebookError, code_cells, extract_cells, join_cells
 
 CORPUS = CorpusConfig(min_lines=2, languages=("python", "notebook"))
 
@@ -34,7 +34,7 @@ def test_cells_give_definitions_or_themselves() -> None:
         "not python (",
         "%%bash\nls\npwd",
     )
-    found = extract_notebook(text, CORPUS)
+    found = extract_cells(code_cells(text), CORPUS)
     assert [(d.name, d.kind, d.start_line, d.end_line, d.reason) for d in found] == [
         ("f", "function", 3, 4, None),
         ("cell 2", "cell", 6, 7, None),
@@ -42,12 +42,14 @@ def test_cells_give_definitions_or_themselves() -> None:
         ("cell 4", "cell", 11, 11, "parse_error"),
         ("cell 5", "cell", 13, 15, None),
     ]
-    joined = "\n\n".join(code_cells(text))
+    joined = join_cells(code_cells(text))
     for definition in found:
         start, stop = definition.span
         assert joined.encode()[start:stop].decode() == definition.code
     produced = rows(text)
-    assert [row["language"] for is_snippet, row in produced if is_snippet] == ["python"] * 3
+    assert [row["language"] for is_snippet, row in produced if is_snippet] == ["python"] * 2
+    # The cell for bash is all comment now.
+    assert produced[-1][1]["reason"] == "comment_ratio"
     assert len({row.get("snippet_id", row.get("row_id")) for _, row in produced}) == 5
 
 
