@@ -37,6 +37,7 @@ class RejectReason(StrEnum):
     COMMENT_RATIO = "comment_ratio"
     SECRET = "secret"
     EXACT_DUPLICATE = "exact_duplicate"
+    NEAR_DUPLICATE = "near_duplicate"
     OVER_MAX_SNIPPETS = "over_max_snippets"
     # synthesis
     SNIPPET_OVER_CONTEXT = "snippet_over_context"

@@ -2,7 +2,7 @@
 
 Two rounds of tasks, each committing its own output, so that a killed job takes up where it was:
 1. one task per work unit parses its files and commits their rows to `extracted/`;
-2. this process decides from ids alone which snippets stay;
+2. this process decides from ids and sketches alone which snippets stay;
 3. one task per shard writes the corpus. `extracted/` goes when the stage is complete.
 """
 
@@ -15,13 +15,23 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import ray.data
 
 from codepmp_ray.cluster.connect import cluster_resources, connect
 from codepmp_ray.config.corpus import CorpusConfig
 from codepmp_ray.config.recipe import Recipe
-from codepmp_ray.corpus.assembly import ShardPlan, build_shard, plan_shards, read_index
+from codepmp_ray.corpus.assembly import (
+    ShardPlan,
+    SnippetIndex,
+    build_shard,
+    first_near_duplicates,
+    kept_sketches,
+    plan_shards,
+    read_index,
+)
 from codepmp_ray.corpus.extraction import extract_unit
+from codepmp_ray.corpus.keep_index import load_keep_indexes, save_keep_index
 from codepmp_ray.corpus.planning import (
     CorpusPlan,
     WorkUnit,
@@ -30,7 +40,7 @@ from codepmp_ray.corpus.planning import (
     recorded_digest,
     save_plan,
 )
-from codepmp_ray.corpus.selection import select_snippets
+from codepmp_ray.corpus.selection import KEPT, select_snippets
 from codepmp_ray.corpus.sources import (
     SourceFile,
     check_corpus_config,
@@ -63,6 +73,7 @@ def build_corpus(recipe: Recipe) -> dict[str, Any]:
     corpus = recipe.corpus
     stage = open_stage(recipe, "corpus")
     check_corpus_config(corpus)
+    load_keep_indexes(corpus.near_duplicates)  # refused now rather than after the first round
     files = list_files(corpus.source, recipe.run_dir)
     _require_unchanged(stage, files)
     if stage.is_complete:
@@ -105,14 +116,32 @@ def _extract(corpus: CorpusConfig, stage: Stage, plan: CorpusPlan) -> ShardLedge
 
 def _write_shards(corpus: CorpusConfig, stage: Stage, extracted: ShardLedger) -> None:
     index = read_index(extracted)
-    selection = select_snippets(index.keys, corpus.max_snippets, corpus.sample_seed)
-    shards = plan_shards(index, selection, corpus.rows_per_shard)
+    shards = _select(corpus, stage, extracted, index)
     missing = stage.ledger.missing_ids(len(shards))
     with Progress(
         "corpus: write", len(shards), "shards", done=len(shards) - len(missing)
     ) as progress:
         task = partial(_shard_task, str(stage.store.root))
         _run_tasks(task, [shards[i] for i in missing], progress, len(shards))
+
+
+def _select(
+    corpus: CorpusConfig, stage: Stage, extracted: ShardLedger, index: SnippetIndex
+) -> list[ShardPlan]:
+    """Decide what stays, store the keep-index for later corpora, and plan the shards.
+
+    From what was extracted alone, so that a job that resumes decides the same.
+    """
+    near = corpus.near_duplicates
+    earlier, first_near = load_keep_indexes(near), None
+    if near.enabled:
+        first_near = first_near_duplicates(extracted, index, near, earlier)
+    selection = select_snippets(index.keys, corpus.max_snippets, corpus.sample_seed, first_near)
+    if near.enabled:
+        kept = np.flatnonzero(selection.fates == KEPT)
+        sketches = kept_sketches(extracted, index, kept, near)
+        save_keep_index(stage.store, index.snippet_id.take(kept), sketches, near)
+    return plan_shards(index, selection, corpus.rows_per_shard, earlier.snippet_ids)
 
 
 def _extract_task(

@@ -77,6 +77,21 @@ class FilterConfig(Section):
     opt_out_path: str | None = None  # a file: one repository, git blob id or source_id per line
 
 
+class NearDuplicateConfig(Section):
+    """MinHash near-duplicates; see `corpus.minhash` for what the numbers mean.
+
+    `earlier` are folders of complete corpus stages: what they kept counts as already there.
+    """
+
+    enabled: bool = True
+    ngram: int = Field(default=5, ge=1)
+    num_bands: int = Field(default=16, ge=1, le=999)
+    rows_per_band: int = Field(default=7, ge=1)
+    min_similarity: float = Field(default=0.7, ge=0, le=1)  # of the sets of n-grams (Jaccard)
+    seed: int = Field(default=1, ge=0)
+    earlier: tuple[str, ...] = ()
+
+
 class CorpusConfig(Section):
     """Snippet extraction and its limits."""
 
@@ -93,6 +108,7 @@ class CorpusConfig(Section):
         "CC0-1.0",
     )
     filters: FilterConfig = FilterConfig()
+    near_duplicates: NearDuplicateConfig = NearDuplicateConfig()
     max_files: int | None = Field(default=None, ge=1)  # a deterministic sample; null takes all
     max_snippets: int | None = Field(default=None, ge=1)  # a deterministic sample; null takes all
     max_file_bytes: int = Field(default=1_000_000, ge=1)

@@ -21,8 +21,10 @@ from codepmp_ray.config.corpus import CorpusConfig
 from codepmp_ray.corpus.documents import Document, read_unit
 from codepmp_ray.corpus.filters import FILE_FILTERS, SNIPPET_FILTERS, CodeText, refusal
 from codepmp_ray.corpus.filters.opt_out import load_opt_out
+from codepmp_ray.corpus.keep_index import sketch_columns
 from codepmp_ray.corpus.languages import NOTEBOOK, find_language
 from codepmp_ray.corpus.licenses import license_refusal, license_text
+from codepmp_ray.corpus.minhash import sketch
 from codepmp_ray.corpus.notebooks import (
     NotebookError,
     OtherKernelError,
@@ -36,6 +38,7 @@ from codepmp_ray.errors import InputError
 from codepmp_ray.records import REJECTED, SNIPPET, RejectReason, stable_id, table_from_rows
 
 STAGE = "corpus"
+# `keep_index.sketch_columns` follow when near-duplicates are looked for.
 # Rows of one unit, both tables together, are numbered 0, 1, 2, ... by `ordinal`.
 EXTRACTED = SNIPPET.append(pa.field("ordinal", pa.int64())).append(
     pa.field("dedup_key", pa.binary(16))
@@ -47,7 +50,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class UnitTables:
-    """What a unit became: EXTRACTED and EXTRACTED_REJECTED."""
+    """What a unit became: EXTRACTED (with sketches) and EXTRACTED_REJECTED."""
 
     snippets: pa.Table
     rejected: pa.Table
@@ -80,9 +83,13 @@ def extract_unit(
             f"{unit.num_documents}: the source changed while it was read.",
             "Leave it unchanged until the corpus is complete, and run the job again.",
         )
-    return UnitTables(
-        table_from_rows(snippets, EXTRACTED), table_from_rows(rejected, EXTRACTED_REJECTED)
-    )
+    found = table_from_rows(snippets, EXTRACTED)
+    near = corpus.near_duplicates
+    if near.enabled:
+        sketches = sketch([row["code"] for row in snippets], near)
+        for name, column in sketch_columns(sketches, near).items():
+            found = found.append_column(name, column)
+    return UnitTables(found, table_from_rows(rejected, EXTRACTED_REJECTED))
 
 
 def extract_document(document: Document, corpus: CorpusConfig) -> Iterator[tuple[bool, Row]]:
