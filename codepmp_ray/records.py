@@ -36,6 +36,7 @@ class RejectReason(StrEnum):
     TOO_LONG = "too_long"
     COMMENT_RATIO = "comment_ratio"
     SECRET = "secret"
+    CONTAMINATED = "contaminated"
     EXACT_DUPLICATE = "exact_duplicate"
     NEAR_DUPLICATE = "near_duplicate"
     OVER_MAX_SNIPPETS = "over_max_snippets"

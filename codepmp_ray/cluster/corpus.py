@@ -30,6 +30,7 @@ from codepmp_ray.corpus.assembly import (
     plan_shards,
     read_index,
 )
+from codepmp_ray.corpus.decontamination import evaluation_set_of
 from codepmp_ray.corpus.extraction import extract_unit
 from codepmp_ray.corpus.keep_index import load_keep_indexes, save_keep_index
 from codepmp_ray.corpus.planning import (
@@ -51,6 +52,7 @@ from codepmp_ray.corpus.sources import (
 from codepmp_ray.errors import InputError
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.progress import Progress
+from codepmp_ray.records import RejectReason
 from codepmp_ray.runs import Stage, open_stage
 from codepmp_ray.storage import LocalStore
 
@@ -89,7 +91,7 @@ def build_corpus(recipe: Recipe) -> dict[str, Any]:
     # What was listed at the start must be what was read.
     _require_unchanged(stage, list_files(corpus.source, recipe.run_dir))
     stage.ledger.sweep(_TABLES)
-    summary = _summarise(stage, plan, len(files))
+    summary = _summarise(corpus, stage, plan, len(files))
     if not summary["num_snippets"]:
         raise InputError(
             f"The source gave no snippet; rejected: {summary['rejected']}.",
@@ -203,9 +205,11 @@ def _clear_extracted(stage: Stage) -> None:
             stage.store.delete(f"{_EXTRACTED}/{folder}/{name}")
 
 
-def _summarise(stage: Stage, plan: CorpusPlan, num_source_files: int) -> dict[str, Any]:
+def _summarise(
+    corpus: CorpusConfig, stage: Stage, plan: CorpusPlan, num_source_files: int
+) -> dict[str, Any]:
     snippets = stage.ledger.read("snippets", ["language", "license", "kind"])
-    rejected = stage.ledger.read("rejected", ["reason"])
+    rejected = stage.ledger.read("rejected", ["reason", "detail"])
 
     def counts(table: Any, column: str) -> dict[str, int]:
         values = table[column].to_pylist() if table.num_rows else []
@@ -219,7 +223,18 @@ def _summarise(stage: Stage, plan: CorpusPlan, num_source_files: int) -> dict[st
         "num_rejected": rejected.num_rows,
         "num_shards": len(stage.ledger.committed_ids()),
         "rejected": counts(rejected, "reason"),
+        "contaminated": _count_hits(corpus, rejected),
         "languages": counts(snippets, "language"),
         "licenses": counts(snippets, "license"),
         "kinds": counts(snippets, "kind"),
     }
+
+
+def _count_hits(corpus: CorpusConfig, rejected: Any) -> dict[str, int]:
+    """Contaminated snippets per evaluation set, sets without any too."""
+    settings = corpus.decontamination
+    hits = {found.name: 0 for found in settings.sets if settings.enabled}
+    for row in rejected.to_pylist():
+        if row["reason"] == RejectReason.CONTAMINATED:
+            hits[evaluation_set_of(row["detail"])] += 1
+    return hits

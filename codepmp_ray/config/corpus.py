@@ -92,6 +92,37 @@ class NearDuplicateConfig(Section):
     earlier: tuple[str, ...] = ()
 
 
+class EvaluationSetConfig(Section):
+    """Problems that must not be trained on.
+
+    `humaneval` without a path is read from the installed package. Others are a JSON lines file
+    (.gz and .zst too) or a Parquet file: `columns` hold the text of problem and solution;
+    `function_column` the name of the function to write, or Python that defines it.
+    """
+
+    name: str = Field(pattern=r"^[\w.-]+$")
+    path: str | None = None
+    columns: tuple[str, ...] = ()
+    function_column: str | None = None
+
+    @model_validator(mode="after")
+    def _has_a_source(self) -> EvaluationSetConfig:
+        if self.path is None and self.name != "humaneval":
+            raise ValueError(f"the evaluation set {self.name!r} needs a path; known: humaneval")
+        if self.path is not None and not self.columns:
+            raise ValueError(f"the evaluation set {self.name!r} needs columns that hold its text")
+        return self
+
+
+class DecontaminationConfig(Section):
+    """Which evaluation sets snippets are held against, and how; see `corpus.decontamination`."""
+
+    enabled: bool = True
+    sets: tuple[EvaluationSetConfig, ...] = (EvaluationSetConfig(name="humaneval"),)
+    ngram: int = Field(default=10, ge=2)
+    function_names: bool = True
+
+
 class CorpusConfig(Section):
     """Snippet extraction and its limits."""
 
@@ -109,6 +140,7 @@ class CorpusConfig(Section):
     )
     filters: FilterConfig = FilterConfig()
     near_duplicates: NearDuplicateConfig = NearDuplicateConfig()
+    decontamination: DecontaminationConfig = DecontaminationConfig()
     max_files: int | None = Field(default=None, ge=1)  # a deterministic sample; null takes all
     max_snippets: int | None = Field(default=None, ge=1)  # a deterministic sample; null takes all
     max_file_bytes: int = Field(default=1_000_000, ge=1)

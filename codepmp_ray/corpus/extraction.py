@@ -2,7 +2,8 @@
 
 Every document ends in at least one row: its definitions, each a snippet or a rejected row, or one
 rejected row for the file. Checks run from the cheap and physical to the dear and meaningful: size,
-opt-out, bytes, language, licence, filters of files, syntax, limits, filters of snippets.
+opt-out, bytes, language, licence, filters of files, syntax, limits, filters of snippets,
+decontamination.
 """
 
 from __future__ import annotations
@@ -11,29 +12,25 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from codepmp_ray.config.corpus import CorpusConfig
-from codepmp_ray.corpus.documents import Document, read_unit
-from codepmp_ray.corpus.filters import FILE_FILTERS, SNIPPET_FILTERS, CodeText, refusal
-from codepmp_ray.corpus.filters.opt_out import load_opt_out
-from codepmp_ray.corpus.keep_index import sketch_columns
-from codepmp_ray.corpus.languages import NOTEBOOK, find_language
-from codepmp_ray.corpus.licenses import license_refusal, license_text
-from codepmp_ray.corpus.minhash import sketch
-from codepmp_ray.corpus.notebooks import (
-    NotebookError,
-    OtherKernelError,
-    code_cells,
-    extract_cells,
-    join_cells,
+from codepmp_ray.corpus.decontamination import (
+    EvaluationIndex,
+    find_contamination,
+    load_evaluation_index,
 )
+from codepmp_ray.corpus.documents import Document, read_unit
+from codepmp_ray.corpus.file_checks import FileRefusal, read_definitions
+from codepmp_ray.corpus.filters import SNIPPET_FILTERS, CodeText, refusal
+from codepmp_ray.corpus.keep_index import sketch_columns
+from codepmp_ray.corpus.licenses import license_text
+from codepmp_ray.corpus.minhash import sketch
 from codepmp_ray.corpus.planning import WorkUnit
-from codepmp_ray.corpus.snippets import Definition, ParseError, extract_definitions
+from codepmp_ray.corpus.snippets import Definition
 from codepmp_ray.errors import InputError
 from codepmp_ray.records import REJECTED, SNIPPET, RejectReason, stable_id, table_from_rows
 
@@ -95,15 +92,17 @@ def extract_unit(
 def extract_document(document: Document, corpus: CorpusConfig) -> Iterator[tuple[bool, Row]]:
     """(is a snippet, row) for everything found in `document`; at least one.
 
-    Raises ConfigError when the opt-out list cannot be read, and nothing because of the document.
+    Raises ConfigError when the opt-out list or an evaluation set cannot be read, and nothing
+    because of the document.
     """
     try:
-        source_id, language, definitions = _read_definitions(document, corpus)
-    except _FileRefusal as refused:
+        source_id, language, definitions = read_definitions(document, corpus)
+    except FileRefusal as refused:
         yield False, _rejected_file(document, refused)
         return
+    index = load_evaluation_index(corpus.decontamination)
     for definition in definitions:
-        yield _definition_row(document, source_id, language, definition, corpus)
+        yield _definition_row(document, source_id, language, definition, corpus, index)
 
 
 def dedup_key(code: str, language: str) -> bytes:
@@ -131,79 +130,13 @@ def rejected_snippet(snippet: Row, reason: RejectReason, detail: str) -> Row:
     }
 
 
-class _FileRefusal(Exception):
-    """A file leaves as a whole."""
-
-    def __init__(self, source_id: str | None, reason: RejectReason, detail: str) -> None:
-        super().__init__(detail)
-        self.source_id, self.reason, self.detail = source_id, reason, detail
-
-
-def _read_definitions(
-    document: Document, corpus: CorpusConfig
-) -> tuple[str, str, list[Definition]]:
-    """(source id, language, definitions) of a file. Raises _FileRefusal."""
-    opted_out = load_opt_out(corpus.filters.opt_out_path)
-    if document.data is None:
-        reason = document.reason or RejectReason.UNREADABLE
-        raise _FileRefusal(None, reason, document.detail)
-    source_id = hashlib.sha256(document.data).hexdigest()[:32]
-    refuse = partial(_FileRefusal, source_id)
-    if entry := opted_out.match(document.repo, document.blob_id, source_id, document.data):
-        raise refuse(RejectReason.OPTED_OUT, f"the opt-out list has {entry}")
-    text, reason, detail = _decode(document.data)
-    if reason is not None:
-        raise refuse(reason, detail)
-    language = find_language(document.language, document.path, document.data[:200])
-    if language is None or language not in corpus.languages:
-        name, known = document.language or document.path, ", ".join(corpus.languages)
-        raise refuse(RejectReason.UNKNOWN_LANGUAGE, f"{name} is none of {known}")
-    if detail := license_refusal(document.licenses, corpus.allowed_licenses):
-        raise refuse(RejectReason.LICENSE_NOT_ALLOWED, detail)
-    cells = None
-    try:
-        if language == NOTEBOOK:
-            cells, language = code_cells(text), "python"
-            text = join_cells(cells)
-            if not cells:
-                raise refuse(RejectReason.NO_SNIPPET, "no code cell")
-        code = CodeText(text, document.path, language)
-        if refused := refusal(FILE_FILTERS, code, corpus.filters):
-            raise refuse(*refused)
-        if cells is None:
-            definitions = extract_definitions(text, language, corpus)
-        else:
-            definitions = extract_cells(cells, corpus)
-    except OtherKernelError as error:
-        raise refuse(RejectReason.UNKNOWN_LANGUAGE, str(error)) from error
-    except NotebookError as error:
-        raise refuse(RejectReason.BAD_NOTEBOOK, str(error)) from error
-    except ParseError as error:
-        raise refuse(RejectReason.PARSE_ERROR, str(error)) from error
-    if not definitions:
-        raise refuse(RejectReason.NO_SNIPPET, "no function and no class")
-    return source_id, language, definitions
-
-
-def _decode(data: bytes) -> tuple[str, RejectReason | None, str]:
-    """(text with "\\n" newlines and without byte order mark, reason, detail)."""
-    if (position := data.find(b"\0")) >= 0:
-        return "", RejectReason.BINARY, f"NUL at byte {position}"
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        return "", RejectReason.NOT_UTF8, f"{error.reason} at byte {error.start}"
-    if not text.strip():
-        return "", RejectReason.EMPTY, f"{len(data)} bytes"
-    return text.replace("\r\n", "\n").replace("\r", "\n"), None, ""
-
-
 def _definition_row(
     document: Document,
     source_id: str,
     language: str,
     definition: Definition,
     corpus: CorpusConfig,
+    index: EvaluationIndex,
 ) -> tuple[bool, Row]:
     span = f"{definition.span[0]}-{definition.span[1]}"
     repo = document.repo or ""
@@ -224,12 +157,15 @@ def _definition_row(
     code = CodeText(definition.code, document.path, language)
     if refused := refusal(SNIPPET_FILTERS, code, corpus.filters):
         return False, rejected_snippet(row, *refused)
+    function_name = definition.name if definition.kind == "function" else None
+    if found := find_contamination(definition.code, index, function_name):
+        return False, rejected_snippet(row, RejectReason.CONTAMINATED, found.detail)
     row["code"] = definition.code
     row["dedup_key"] = dedup_key(definition.code, language)
     return True, row
 
 
-def _rejected_file(document: Document, refused: _FileRefusal) -> Row:
+def _rejected_file(document: Document, refused: FileRefusal) -> Row:
     source_id = refused.source_id
     return {
         "row_id": stable_id("file", document.repo or "", document.key, source_id or ""),

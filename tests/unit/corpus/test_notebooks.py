@@ -28,7 +28,7 @@ def rows(text: str | bytes, path: str = "a.ipynb") -> list[tuple[bool, dict]]:
 
 def test_cells_give_definitions_or_themselves() -> None:
     text = notebook(
-        ["%matplotlib inline\n", "import x\n", "def f():\n", "    return 1"],
+        ["%matplotlib inline\n", "import x\n", "def own():\n", "    return 1"],
         "a = 1\r\nb = 2\n",
         "one_line = 1",
         "not python (",
@@ -36,7 +36,7 @@ def test_cells_give_definitions_or_themselves() -> None:
     )
     found = extract_cells(code_cells(text), CORPUS)
     assert [(d.name, d.kind, d.start_line, d.end_line, d.reason) for d in found] == [
-        ("f", "function", 3, 4, None),
+        ("own", "function", 3, 4, None),
         ("cell 2", "cell", 6, 7, None),
         ("cell 3", "cell", 9, 9, "too_short"),
         ("cell 4", "cell", 11, 11, "parse_error"),
