@@ -1,0 +1,1 @@
+"""Measurements against other tools, one command each; results lie in `results/`."""
