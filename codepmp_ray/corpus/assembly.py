@@ -7,6 +7,7 @@ as rejected rows everything else that lies between them.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,9 @@ from codepmp_ray.corpus.selection import DUPLICATE, KEPT, NEAR_DUPLICATE, Select
 from codepmp_ray.ledger import ShardCommit, ShardLedger
 from codepmp_ray.records import REJECTED, SNIPPET, RejectReason, table_from_rows
 from codepmp_ray.storage import LocalStore
+
+# Fewer take less memory, 8 bytes per snippet each; more open the files less often.
+_BANDS_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -88,14 +92,14 @@ def first_near_duplicates(
 ) -> np.ndarray:
     """Per snippet the first of its cluster, as `select_snippets` takes it.
 
-    Reads one band after the other: 8 bytes per snippet at a time, besides the signatures.
+    Reads a few bands at a time, so that not all keys are held at once.
     """
     num_earlier = len(earlier.snippet_ids)
-    column = _read_column(extracted, index, SIGNATURE)
+    column = _read_columns(extracted, index, [SIGNATURE])[SIGNATURE]
     signatures = np.concatenate([earlier.signatures, signature_matrix(column, settings)])
     bands = (
-        np.concatenate([before, _read_column(extracted, index, name).to_numpy()])
-        for name, before in zip(band_names(settings), earlier.bands, strict=True)
+        np.concatenate([before, keys])
+        for before, keys in zip(earlier.bands, _read_bands(extracted, index, settings), strict=True)
     )
     return first_of_clusters(bands, signatures, settings.min_similarity)[num_earlier:] - num_earlier
 
@@ -104,9 +108,9 @@ def kept_sketches(
     extracted: ShardLedger, index: SnippetIndex, kept: np.ndarray, settings: NearDuplicateConfig
 ) -> Sketches:
     """Sketches of the snippets at the positions `kept`."""
-    names = band_names(settings)
-    keys = [_read_column(extracted, index, name).to_numpy()[kept] for name in names]
-    signatures = signature_matrix(_read_column(extracted, index, SIGNATURE), settings)
+    keys = [band[kept] for band in _read_bands(extracted, index, settings)]
+    column = _read_columns(extracted, index, [SIGNATURE])[SIGNATURE]
+    signatures = signature_matrix(column, settings)
     return Sketches(np.stack(keys, axis=1), signatures[kept])
 
 
@@ -211,10 +215,21 @@ def _read_range(store: LocalStore, segment: Segment, table: str) -> pa.Table:
     return found.filter(pa.array((ordinal >= segment.start) & (ordinal < segment.stop)))
 
 
-def _read_column(extracted: ShardLedger, index: SnippetIndex, name: str) -> pa.ChunkedArray:
-    """One column of all extracted snippets, in corpus order."""
-    parts = [extracted.store.read_table(c.files["snippets"], [name]) for c in index.commits]
-    return pa.concat_tables(parts)[name]
+def _read_bands(
+    extracted: ShardLedger, index: SnippetIndex, settings: NearDuplicateConfig
+) -> Iterator[np.ndarray]:
+    """The keys of one band after the other, of all extracted snippets in corpus order."""
+    names = band_names(settings)
+    for start in range(0, len(names), _BANDS_AT_ONCE):
+        group = names[start : start + _BANDS_AT_ONCE]
+        table = _read_columns(extracted, index, group)
+        yield from (table[name].to_numpy() for name in group)
+
+
+def _read_columns(extracted: ShardLedger, index: SnippetIndex, names: list[str]) -> pa.Table:
+    """Columns of all extracted snippets, in corpus order."""
+    parts = [extracted.store.read_table(c.files["snippets"], names) for c in index.commits]
+    return pa.concat_tables(parts)
 
 
 def _num_rows(commit: ShardCommit) -> int:

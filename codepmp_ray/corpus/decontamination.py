@@ -21,9 +21,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from codepmp_ray.config.corpus import DecontaminationConfig, EvaluationSetConfig
+from codepmp_ray.corpus.words import split_words
 from codepmp_ray.errors import ConfigError
 
-_WORD = re.compile(r"\w+")
 _FUNCTION = re.compile(r"^\s*(?:async\s+)?def\s+(\w+)", re.MULTILINE)
 Ngram = tuple[str, ...]
 
@@ -95,7 +95,7 @@ def _load(settings_json: str) -> EvaluationIndex:
 
 def _ngrams(text: str, n: int) -> Iterator[Ngram]:
     """Word n-grams, in lower case, punctuation aside; a text of fewer words has none."""
-    words = _WORD.findall(text.lower())
+    words = split_words(text)
     return zip(*(words[i:] for i in range(n)), strict=False)
 
 

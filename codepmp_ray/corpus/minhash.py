@@ -10,7 +10,6 @@ estimates s with a standard deviation of about 0.04. Hashing is done by rensa.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,11 +17,11 @@ import numpy.typing as npt
 import rensa
 
 from codepmp_ray.config.corpus import NearDuplicateConfig
+from codepmp_ray.corpus.words import split_words
 
 # Keys of different versions cannot be compared, so a stored index carries this.
 _MinHash = rensa.RMinHash  # pyright: ignore[reportAttributeAccessIssue] (a compiled module)
 ALGORITHM = f"words-1/rensa-{_MinHash.ALGORITHM_VERSION}"
-_WORD = re.compile(r"\w+")
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio, odd
 
 Keys = npt.NDArray[np.uint64]
@@ -51,7 +50,7 @@ def sketch(codes: list[str], settings: NearDuplicateConfig) -> Sketches:
     words: list[str] = []
     lengths = np.empty(len(codes), dtype=np.int64)
     for i, code in enumerate(codes):
-        found = _WORD.findall(code.lower())
+        found = split_words(code)
         found += [""] * (n - len(found))
         lengths[i] = len(found)
         words += found

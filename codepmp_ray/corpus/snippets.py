@@ -139,10 +139,11 @@ def _define(
     first_row = node.start_point.row
     end_line = first_row + 1 + raw.count(b"\n")
     indent = source[node.start_byte - node.start_point.column : node.start_byte]
-    code = _dedent(raw, indent, first_row, fixed_lines).decode("utf-8")
+    dedented, is_even = _dedent(raw, indent, first_row, fixed_lines)
+    code = dedented.decode("utf-8")
     reason, detail = over_limits(code, end_line - first_row, limits)
-    # The second parse is for what is moved, or stood beside an error.
-    is_suspect = bool(indent) or root_has_error
+    # The second parse is for what moved against the rest, or stood beside an error.
+    is_suspect = not is_even or root_has_error
     if reason is None and (
         inner.has_error or (is_suspect and _parse_fails(code, spec, bool(outer)))
     ):
@@ -171,15 +172,22 @@ def over_limits(code: str, num_lines: int, limits: CorpusConfig) -> tuple[Reject
     return None, ""
 
 
-def _dedent(raw: bytes, indent: bytes, first_row: int, fixed_lines: set[int]) -> bytes:
-    """`raw` without `indent` before each line that has it and does not start inside a literal."""
+def _dedent(raw: bytes, indent: bytes, first_row: int, fixed_lines: set[int]) -> tuple[bytes, bool]:
+    """`raw` without `indent` before each line that does not start inside a literal, and whether
+    each such line had it: then the code means the same as before."""
     if not indent or indent.strip():
-        return raw
+        return raw, not indent
     lines = raw.split(b"\n")
+    is_even = True
     for i in range(1, len(lines)):
         if first_row + i not in fixed_lines:
-            lines[i] = lines[i].removeprefix(indent) if lines[i].strip() else b""
-    return b"\n".join(lines)
+            if lines[i].startswith(indent):
+                lines[i] = lines[i][len(indent) :]
+            elif lines[i].strip():
+                is_even = False
+            else:
+                lines[i] = b""
+    return b"\n".join(lines), is_even
 
 
 def _fixed_lines(root: Node, spec: LanguageSpec) -> set[int]:

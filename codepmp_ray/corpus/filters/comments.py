@@ -14,6 +14,8 @@ from codepmp_ray.records import RejectReason
 
 def comment_ratio(text: str, prefixes: tuple[str, ...]) -> float:
     """Share of the lines that are not blank which begin with one of `prefixes`."""
+    if not any(prefix in text for prefix in prefixes):
+        return 0.0
     lines = [line for line in map(str.strip, text.split("\n")) if line]
     if not lines:
         return 0.0

@@ -19,23 +19,41 @@ from codepmp_ray.records import RejectReason
 
 _NOT_CREDENTIALS = {"Public IP (ipv4)"}
 # Most snippets hold no secret, so most of the time goes into patterns that cannot match. What a
-# detector's every match contains is looked for first: one of these literals, ...
+# detector's every match contains is looked for first: one of these literals (in lower case), ...
 _LITERALS = {
-    "Artifactory Credentials": ("AKC", "AP"),
+    "Artifactory Credentials": ("akc", "ap"),
+    "AWS Access Key": ("a3t", "abia", "acca", "akia", "asia", "aws"),
+    "Azure Storage Account access key": ("accountkey=",),
+    "Basic Auth Credentials": ("://",),
+    "GitHub Token": ("ghp_", "gho_", "ghu_", "ghs_", "ghr_"),
+    "JSON Web Token": ("eyj",),
     "Mailchimp Access Key": ("-us",),
+    "NPM tokens": (":_authtoken=",),
+    "OpenAI Token": ("t3blbkfj",),
+    "Private Key": ("private key", "putty-user-key-file-2"),
+    "PyPI Token": ("pypi-",),
+    "SendGrid API Key": ("sg.",),
     "Slack Token": ("xox", "hooks.slack.com"),
-    "Private Key": ("PRIVATE KEY", "PuTTY-User-Key-File-2"),
+    "Square OAuth Secret": ("sq0csp-",),
+    "Stripe Access Key": ("k_live_",),
+    "Twilio API Key": ("ac", "sk"),
 }
-# ... or a run of so many characters of [A-Za-z0-9_-] that a value is made of.
+# ... and a run of so many characters of [A-Za-z0-9_-] that a value is made of.
 _RUNS = {
     "Cloudant Credentials": 24,
+    "Discord Bot Token": 23,
+    "GitHub Token": 40,
+    "GitLab Token": 20,
     "IBM Cloud IAM Key": 44,
     "IBM COS HMAC Credentials": 48,
+    "Mailchimp Access Key": 36,
+    "OpenAI Token": 48,
+    "PyPI Token": 70,
+    "SendGrid API Key": 43,
     "SoftLayer Credentials": 64,
-    "Discord Bot Token": 23,
+    "Stripe Access Key": 32,
     "Telegram Bot Token": 35,
     "Twilio API Key": 34,
-    "Stripe Access Key": 32,
 }
 _TO_SPACE = {i: " " for i in range(128) if not (chr(i).isalnum() or chr(i) in "_-")}
 Gate = tuple[str, tuple[str, ...], int, tuple[re.Pattern[str], ...]]
@@ -44,8 +62,9 @@ Gate = tuple[str, tuple[str, ...], int, tuple[re.Pattern[str], ...]]
 def find_secret(text: str) -> str | None:
     """Name of the first kind of secret in `text`, in a fixed order; None if there is none."""
     longest_run = max(map(len, text.translate(_TO_SPACE).split()), default=0)
+    lower = text.lower()
     for name, literals, run, patterns in _detectors():
-        if longest_run < run or (literals and not any(part in text for part in literals)):
+        if longest_run < run or (literals and not any(part in lower for part in literals)):
             continue
         if any(pattern.search(text) for pattern in patterns):
             return name
