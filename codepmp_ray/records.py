@@ -23,12 +23,22 @@ class RejectReason(StrEnum):
     EMPTY = "empty"
     UNKNOWN_LANGUAGE = "unknown_language"
     LICENSE_NOT_ALLOWED = "license_not_allowed"
+    OPTED_OUT = "opted_out"
+    BAD_NOTEBOOK = "bad_notebook"
+    VENDORED = "vendored"
+    GENERATED = "generated"
+    MINIFIED = "minified"
+    LOW_ALPHABET = "low_alphabet"
     PARSE_ERROR = "parse_error"
     NO_SNIPPET = "no_snippet"
     # corpus: snippets
     TOO_SHORT = "too_short"
     TOO_LONG = "too_long"
+    COMMENT_RATIO = "comment_ratio"
+    SECRET = "secret"
+    CONTAMINATED = "contaminated"
     EXACT_DUPLICATE = "exact_duplicate"
+    NEAR_DUPLICATE = "near_duplicate"
     OVER_MAX_SNIPPETS = "over_max_snippets"
     # synthesis
     SNIPPET_OVER_CONTEXT = "snippet_over_context"
@@ -62,7 +72,7 @@ SNIPPET = _schema(
     path=_S,
     language=_S,
     license=_S,
-    kind=_S,  # "function" or "class"
+    kind=_S,  # "function", "class" or "cell"
     name=_S,
     start_line=_I,  # 1-based, inclusive
     end_line=_I,

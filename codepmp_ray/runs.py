@@ -10,6 +10,7 @@ The folder of any stage follows from the recipe alone: each job can be run by it
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 import subprocess
@@ -101,7 +102,7 @@ def stage_fingerprints(recipe: Recipe) -> dict[str, str]:
     # The standard library differs between interpreters.
     interpreter = platform.python_version() if recipe.corpus.source.kind == "stdlib" else ""
     role = recipe.candidates.role
-    add("corpus", recipe.corpus, interpreter)
+    add("corpus", recipe.corpus, interpreter, *_file_digests(recipe))
     add("synthesis", recipe.synthesis, recipe.engines, after=("corpus",))
     strong_model = recipe.engines.strong.model_name_or_path
     add("pretraining", recipe.pretraining, strong_model, after=("synthesis",))
@@ -110,6 +111,23 @@ def stage_fingerprints(recipe: Recipe) -> dict[str, str]:
     add("finetuning", recipe.finetuning, after=("pretraining", "grades"))
     add("evaluation", recipe.evaluation, recipe.serving, after=("finetuning", "grades"))
     return prints
+
+
+def _file_digests(recipe: Recipe) -> list[str]:
+    """Of the files that corpus settings name, since their content decides what stays.
+
+    A file that is missing counts as empty: the corpus job refuses it, and no other job reads it.
+    """
+    corpus = recipe.corpus
+    paths = [corpus.filters.opt_out_path, *(item.path for item in corpus.decontamination.sets)]
+    digests = []
+    for path in paths:
+        try:
+            data = Path(path).expanduser().read_bytes() if path else b""
+        except OSError:
+            data = b""
+        digests.append(hashlib.sha256(data).hexdigest())
+    return digests
 
 
 def open_stage(recipe: Recipe, name: str) -> Stage:

@@ -2,7 +2,7 @@
 
 Two rounds of tasks, each committing its own output, so that a killed job takes up where it was:
 1. one task per work unit parses its files and commits their rows to `extracted/`;
-2. this process decides from ids alone which snippets stay;
+2. this process decides from ids and sketches alone which snippets stay;
 3. one task per shard writes the corpus. `extracted/` goes when the stage is complete.
 """
 
@@ -15,13 +15,24 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import ray.data
 
 from codepmp_ray.cluster.connect import cluster_resources, connect
 from codepmp_ray.config.corpus import CorpusConfig
 from codepmp_ray.config.recipe import Recipe
-from codepmp_ray.corpus.assembly import ShardPlan, build_shard, plan_shards, read_index
+from codepmp_ray.corpus.assembly import (
+    ShardPlan,
+    SnippetIndex,
+    build_shard,
+    first_near_duplicates,
+    kept_sketches,
+    plan_shards,
+    read_index,
+)
+from codepmp_ray.corpus.decontamination import evaluation_set_of
 from codepmp_ray.corpus.extraction import extract_unit
+from codepmp_ray.corpus.keep_index import load_keep_indexes, save_keep_index
 from codepmp_ray.corpus.planning import (
     CorpusPlan,
     WorkUnit,
@@ -30,7 +41,7 @@ from codepmp_ray.corpus.planning import (
     recorded_digest,
     save_plan,
 )
-from codepmp_ray.corpus.selection import select_snippets
+from codepmp_ray.corpus.selection import KEPT, select_snippets
 from codepmp_ray.corpus.sources import (
     SourceFile,
     check_corpus_config,
@@ -41,6 +52,7 @@ from codepmp_ray.corpus.sources import (
 from codepmp_ray.errors import InputError
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.progress import Progress
+from codepmp_ray.records import RejectReason
 from codepmp_ray.runs import Stage, open_stage
 from codepmp_ray.storage import LocalStore
 
@@ -63,6 +75,7 @@ def build_corpus(recipe: Recipe) -> dict[str, Any]:
     corpus = recipe.corpus
     stage = open_stage(recipe, "corpus")
     check_corpus_config(corpus)
+    load_keep_indexes(corpus.near_duplicates)  # refused now rather than after the first round
     files = list_files(corpus.source, recipe.run_dir)
     _require_unchanged(stage, files)
     if stage.is_complete:
@@ -78,7 +91,7 @@ def build_corpus(recipe: Recipe) -> dict[str, Any]:
     # What was listed at the start must be what was read.
     _require_unchanged(stage, list_files(corpus.source, recipe.run_dir))
     stage.ledger.sweep(_TABLES)
-    summary = _summarise(stage, plan, len(files))
+    summary = _summarise(corpus, stage, plan, len(files))
     if not summary["num_snippets"]:
         raise InputError(
             f"The source gave no snippet; rejected: {summary['rejected']}.",
@@ -105,14 +118,32 @@ def _extract(corpus: CorpusConfig, stage: Stage, plan: CorpusPlan) -> ShardLedge
 
 def _write_shards(corpus: CorpusConfig, stage: Stage, extracted: ShardLedger) -> None:
     index = read_index(extracted)
-    selection = select_snippets(index.keys, corpus.max_snippets, corpus.sample_seed)
-    shards = plan_shards(index, selection, corpus.rows_per_shard)
+    shards = _select(corpus, stage, extracted, index)
     missing = stage.ledger.missing_ids(len(shards))
     with Progress(
         "corpus: write", len(shards), "shards", done=len(shards) - len(missing)
     ) as progress:
         task = partial(_shard_task, str(stage.store.root))
         _run_tasks(task, [shards[i] for i in missing], progress, len(shards))
+
+
+def _select(
+    corpus: CorpusConfig, stage: Stage, extracted: ShardLedger, index: SnippetIndex
+) -> list[ShardPlan]:
+    """Decide what stays, store the keep-index for later corpora, and plan the shards.
+
+    From what was extracted alone, so that a job that resumes decides the same.
+    """
+    near = corpus.near_duplicates
+    earlier, first_near = load_keep_indexes(near), None
+    if near.enabled:
+        first_near = first_near_duplicates(extracted, index, near, earlier)
+    selection = select_snippets(index.keys, corpus.max_snippets, corpus.sample_seed, first_near)
+    if near.enabled:
+        kept = np.flatnonzero(selection.fates == KEPT)
+        sketches = kept_sketches(extracted, index, kept, near)
+        save_keep_index(stage.store, index.snippet_id.take(kept), sketches, near)
+    return plan_shards(index, selection, corpus.rows_per_shard, earlier.snippet_ids)
 
 
 def _extract_task(
@@ -172,9 +203,11 @@ def _clear_extracted(stage: Stage) -> None:
     stage.store.delete_tree(_EXTRACTED)
 
 
-def _summarise(stage: Stage, plan: CorpusPlan, num_source_files: int) -> dict[str, Any]:
+def _summarise(
+    corpus: CorpusConfig, stage: Stage, plan: CorpusPlan, num_source_files: int
+) -> dict[str, Any]:
     snippets = stage.ledger.read("snippets", ["language", "license", "kind"])
-    rejected = stage.ledger.read("rejected", ["reason"])
+    rejected = stage.ledger.read("rejected", ["reason", "detail"])
 
     def counts(table: Any, column: str) -> dict[str, int]:
         values = table[column].to_pylist() if table.num_rows else []
@@ -188,7 +221,18 @@ def _summarise(stage: Stage, plan: CorpusPlan, num_source_files: int) -> dict[st
         "num_rejected": rejected.num_rows,
         "num_shards": len(stage.ledger.committed_ids()),
         "rejected": counts(rejected, "reason"),
+        "contaminated": _count_hits(corpus, rejected),
         "languages": counts(snippets, "language"),
         "licenses": counts(snippets, "license"),
         "kinds": counts(snippets, "kind"),
     }
+
+
+def _count_hits(corpus: CorpusConfig, rejected: Any) -> dict[str, int]:
+    """Contaminated snippets per evaluation set, sets without any too."""
+    settings = corpus.decontamination
+    hits = {found.name: 0 for found in settings.sets if settings.enabled}
+    for row in rejected.to_pylist():
+        if row["reason"] == RejectReason.CONTAMINATED:
+            hits[evaluation_set_of(row["detail"])] += 1
+    return hits

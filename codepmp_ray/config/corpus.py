@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from codepmp_ray.config.base import Section, operational
+
+# Names of the columns as the data sets' cards give them, where they differ from the plain ones.
+_COLUMN_PRESETS = {
+    "stack_v1": {
+        "path_column": "max_stars_repo_path",
+        "repo_column": "max_stars_repo_name",
+        "license_column": "max_stars_repo_licenses",
+        "blob_id_column": "hexsha",
+    },
+    "stack_v2": {
+        "repo_column": "repo_name",
+        "language_column": "language",
+        "license_column": "detected_licenses",
+    },
+}
 
 
 class SourceConfig(Section):
@@ -14,24 +29,98 @@ class SourceConfig(Section):
 
     `stdlib` is the standard library of the running interpreter (licence PSF-2.0) and needs no path.
     `folder` walks a directory; `parquet` and `jsonl` take a file or a folder of files whose columns
-    are named below (defaults: The Stack v1).
+    are named below; `columns` fills in the names of The Stack v1 (bigcode/the-stack) or v2
+    (bigcode/the-stack-v2, whose contents are stored apart and have to be joined as `content`)
+    wherever they are not set.
     """
 
     kind: Literal["stdlib", "folder", "parquet", "jsonl"] = "stdlib"
     path: str | None = None
     license: str | None = None  # of every file of a folder; SPDX id
     repo: str | None = None
+    columns: Literal["plain", "stack_v1", "stack_v2"] = "plain"
     content_column: str = "content"
     path_column: str = "path"
     repo_column: str = "repo"
     language_column: str = "lang"
     license_column: str = "license"
+    blob_id_column: str = "blob_id"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _columns_of_the_preset(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        return {**_COLUMN_PRESETS.get(data.get("columns", "plain"), {}), **data}
 
     @model_validator(mode="after")
     def _path_where_needed(self) -> SourceConfig:
         if self.kind != "stdlib" and not self.path:
             raise ValueError(f"source.kind={self.kind} needs source.path (a file or folder)")
         return self
+
+
+class FilterConfig(Section):
+    """Which files and snippets leave although they can be read; see `corpus.filters`.
+
+    Ratios are shares from 0 to 1; null switches a bound off.
+    """
+
+    generated: bool = True
+    vendored: bool = True
+    max_mean_line_chars: int | None = Field(default=100, ge=1)
+    max_line_chars: int | None = Field(default=1_000, ge=1)
+    min_alphabet_ratio: float = Field(default=0.25, ge=0, le=1)
+    min_comment_ratio: float = Field(default=0.0, ge=0, le=1)
+    max_comment_ratio: float = Field(default=0.8, ge=0, le=1)
+    secrets: bool = True
+    opt_out_path: str | None = None  # a file: one repository, git blob id or source_id per line
+
+
+class NearDuplicateConfig(Section):
+    """MinHash near-duplicates; see `corpus.minhash` for what the numbers mean.
+
+    `earlier` are folders of complete corpus stages: what they kept counts as already there.
+    """
+
+    enabled: bool = True
+    ngram: int = Field(default=5, ge=1)
+    num_bands: int = Field(default=16, ge=1, le=999)
+    rows_per_band: int = Field(default=7, ge=1)
+    min_similarity: float = Field(default=0.7, ge=0, le=1)  # of the sets of n-grams (Jaccard)
+    seed: int = Field(default=1, ge=0)
+    earlier: tuple[str, ...] = ()
+
+
+class EvaluationSetConfig(Section):
+    """Problems that must not be trained on.
+
+    `humaneval` without a path is read from the installed package. Others are a JSON lines file
+    (.gz and .zst too) or a Parquet file: `columns` hold the text of problem and solution;
+    `function_column` the name of the function to write, or Python that defines it.
+    """
+
+    name: str = Field(pattern=r"^[\w.-]+$")
+    path: str | None = None
+    columns: tuple[str, ...] = ()
+    function_column: str | None = None
+
+    @model_validator(mode="after")
+    def _has_a_source(self) -> EvaluationSetConfig:
+        if self.path is None and self.name != "humaneval":
+            raise ValueError(f"the evaluation set {self.name!r} needs a path; known: humaneval")
+        if self.path is not None and not self.columns:
+            raise ValueError(f"the evaluation set {self.name!r} needs columns that hold its text")
+        return self
+
+
+class DecontaminationConfig(Section):
+    """Which evaluation sets snippets are held against, and how; see `corpus.decontamination`."""
+
+    enabled: bool = True
+    sets: tuple[EvaluationSetConfig, ...] = (EvaluationSetConfig(name="humaneval"),)
+    ngram: int = Field(default=10, ge=2)
+    function_names: bool = True
 
 
 class CorpusConfig(Section):
@@ -49,6 +138,9 @@ class CorpusConfig(Section):
         "Unlicense",
         "CC0-1.0",
     )
+    filters: FilterConfig = FilterConfig()
+    near_duplicates: NearDuplicateConfig = NearDuplicateConfig()
+    decontamination: DecontaminationConfig = DecontaminationConfig()
     max_files: int | None = Field(default=None, ge=1)  # a deterministic sample; null takes all
     max_snippets: int | None = Field(default=None, ge=1)  # a deterministic sample; null takes all
     max_file_bytes: int = Field(default=1_000_000, ge=1)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field
-
-from codepmp_ray.config.base import Section
+from codepmp_ray.config.base import Section, operational
 
 
 class PlanningConfig(Section):
@@ -17,7 +15,7 @@ class PlanningConfig(Section):
         price_per_gpu_hour: in any currency; null leaves prices out.
     """
 
-    pilot_rows: int = Field(default=64, ge=1)
-    num_rows: int | None = Field(default=None, ge=1)
-    num_gpus: int | None = Field(default=None, ge=1)
-    price_per_gpu_hour: float | None = Field(default=None, ge=0)
+    pilot_rows: int = operational(64, ge=1)
+    num_rows: int | None = operational(None, ge=1)
+    num_gpus: int | None = operational(None, ge=1)
+    price_per_gpu_hour: float | None = operational(None, ge=0)

@@ -26,7 +26,8 @@ from codepmp_ray.records import RejectReason
 class Document:
     """One code file. `data` is None exactly when `reason` says why it could not be read.
 
-    `key` is its place in the source; `language` is what the data set declares, if it does.
+    `key` is its place in the source; `language` is what the data set declares, if it does, and
+    `blob_id` the name it has for the content (git's in The Stack).
     """
 
     key: str
@@ -34,6 +35,7 @@ class Document:
     repo: str | None = None
     language: str | None = None
     licenses: tuple[str, ...] = ()
+    blob_id: str | None = None
     data: bytes | None = None
     reason: RejectReason | None = None
     detail: str = ""
@@ -120,6 +122,7 @@ def _from_row(row: dict[str, Any], corpus: CorpusConfig, base: Document) -> Docu
         repo=_text(row.get(source.repo_column)) or base.repo,
         language=_text(row.get(source.language_column)),
         licenses=licenses or base.licenses,
+        blob_id=_text(row.get(source.blob_id_column)),
         data=row["content"],
     )
 

@@ -1,8 +1,9 @@
 """A work unit's documents -> snippets and rejected rows, each with its place in the unit.
 
 Every document ends in at least one row: its definitions, each a snippet or a rejected row, or one
-rejected row for the file. Checks run from the physical to the meaningful: size, bytes, text,
-language, licence, syntax.
+rejected row for the file. Checks run from the cheap and physical to the dear and meaningful: size,
+opt-out, bytes, language, licence, filters of files, syntax, limits, filters of snippets,
+decontamination.
 """
 
 from __future__ import annotations
@@ -17,15 +18,24 @@ from typing import Any
 import pyarrow as pa
 
 from codepmp_ray.config.corpus import CorpusConfig
+from codepmp_ray.corpus.decontamination import (
+    EvaluationIndex,
+    find_contamination,
+    load_evaluation_index,
+)
 from codepmp_ray.corpus.documents import Document, read_unit
-from codepmp_ray.corpus.languages import find_language
-from codepmp_ray.corpus.licenses import license_refusal, license_text
+from codepmp_ray.corpus.file_checks import FileRefusal, read_definitions
+from codepmp_ray.corpus.filters import SNIPPET_FILTERS, CodeText, refusal
+from codepmp_ray.corpus.keep_index import sketch_columns
+from codepmp_ray.corpus.licenses import license_text
+from codepmp_ray.corpus.minhash import sketch
 from codepmp_ray.corpus.planning import WorkUnit
-from codepmp_ray.corpus.snippets import Definition, ParseError, extract_definitions
+from codepmp_ray.corpus.snippets import Definition
 from codepmp_ray.errors import InputError
 from codepmp_ray.records import REJECTED, SNIPPET, RejectReason, stable_id, table_from_rows
 
 STAGE = "corpus"
+# `keep_index.sketch_columns` follow when near-duplicates are looked for.
 # Rows of one unit, both tables together, are numbered 0, 1, 2, ... by `ordinal`.
 EXTRACTED = SNIPPET.append(pa.field("ordinal", pa.int64())).append(
     pa.field("dedup_key", pa.binary(16))
@@ -37,7 +47,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class UnitTables:
-    """What a unit became: EXTRACTED and EXTRACTED_REJECTED."""
+    """What a unit became: EXTRACTED (with sketches) and EXTRACTED_REJECTED."""
 
     snippets: pa.Table
     rejected: pa.Table
@@ -70,39 +80,29 @@ def extract_unit(
             f"{unit.num_documents}: the source changed while it was read.",
             "Leave it unchanged until the corpus is complete, and run the job again.",
         )
-    return UnitTables(
-        table_from_rows(snippets, EXTRACTED), table_from_rows(rejected, EXTRACTED_REJECTED)
-    )
+    found = table_from_rows(snippets, EXTRACTED)
+    near = corpus.near_duplicates
+    if near.enabled:
+        sketches = sketch([row["code"] for row in snippets], near)
+        for name, column in sketch_columns(sketches, near).items():
+            found = found.append_column(name, column)
+    return UnitTables(found, table_from_rows(rejected, EXTRACTED_REJECTED))
 
 
 def extract_document(document: Document, corpus: CorpusConfig) -> Iterator[tuple[bool, Row]]:
-    """(is a snippet, row) for everything found in `document`; at least one. Never raises."""
-    if document.data is None:
-        reason = document.reason or RejectReason.UNREADABLE
-        yield False, _rejected_file(document, None, reason, document.detail)
+    """(is a snippet, row) for everything found in `document`; at least one.
+
+    Raises ConfigError when the opt-out list or an evaluation set cannot be read, and nothing
+    because of the document.
+    """
+    try:
+        source_id, language, definitions = read_definitions(document, corpus)
+    except FileRefusal as refused:
+        yield False, _rejected_file(document, refused)
         return
-    source_id = hashlib.sha256(document.data).hexdigest()[:32]
-    text, reason, detail = _decode(document.data)
-    language = find_language(document.language, document.path)
-    if reason is None and language not in corpus.languages:
-        reason = RejectReason.UNKNOWN_LANGUAGE
-        detail = f"{document.language or document.path} is none of {', '.join(corpus.languages)}"
-    if reason is None and (refusal := license_refusal(document.licenses, corpus.allowed_licenses)):
-        reason, detail = RejectReason.LICENSE_NOT_ALLOWED, refusal
-    definitions: list[Definition] = []
-    if reason is None and language is not None:
-        try:
-            definitions = extract_definitions(text, language, corpus)
-        except ParseError as error:
-            reason, detail = RejectReason.PARSE_ERROR, str(error)
-    if reason is None and not definitions:
-        reason, detail = RejectReason.NO_SNIPPET, "no function and no class"
-    if reason is not None or language is None:
-        reason = reason or RejectReason.UNKNOWN_LANGUAGE
-        yield False, _rejected_file(document, source_id, reason, detail)
-    else:
-        for definition in definitions:
-            yield _definition_row(document, source_id, language, definition)
+    index = load_evaluation_index(corpus.decontamination)
+    for definition in definitions:
+        yield _definition_row(document, source_id, language, definition, corpus, index)
 
 
 def dedup_key(code: str, language: str) -> bytes:
@@ -130,21 +130,13 @@ def rejected_snippet(snippet: Row, reason: RejectReason, detail: str) -> Row:
     }
 
 
-def _decode(data: bytes) -> tuple[str, RejectReason | None, str]:
-    """(text with "\\n" newlines and without byte order mark, reason, detail)."""
-    if (position := data.find(b"\0")) >= 0:
-        return "", RejectReason.BINARY, f"NUL at byte {position}"
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        return "", RejectReason.NOT_UTF8, f"{error.reason} at byte {error.start}"
-    if not text.strip():
-        return "", RejectReason.EMPTY, f"{len(data)} bytes"
-    return text.replace("\r\n", "\n").replace("\r", "\n"), None, ""
-
-
 def _definition_row(
-    document: Document, source_id: str, language: str, definition: Definition
+    document: Document,
+    source_id: str,
+    language: str,
+    definition: Definition,
+    corpus: CorpusConfig,
+    index: EvaluationIndex,
 ) -> tuple[bool, Row]:
     span = f"{definition.span[0]}-{definition.span[1]}"
     repo = document.repo or ""
@@ -162,19 +154,24 @@ def _definition_row(
     }
     if definition.reason is not None:
         return False, rejected_snippet(row, definition.reason, definition.detail)
+    code = CodeText(definition.code, document.path, language)
+    if refused := refusal(SNIPPET_FILTERS, code, corpus.filters):
+        return False, rejected_snippet(row, *refused)
+    function_name = definition.name if definition.kind == "function" else None
+    if found := find_contamination(definition.code, index, function_name):
+        return False, rejected_snippet(row, RejectReason.CONTAMINATED, found.detail)
     row["code"] = definition.code
     row["dedup_key"] = dedup_key(definition.code, language)
     return True, row
 
 
-def _rejected_file(
-    document: Document, source_id: str | None, reason: RejectReason, detail: str
-) -> Row:
+def _rejected_file(document: Document, refused: FileRefusal) -> Row:
+    source_id = refused.source_id
     return {
         "row_id": stable_id("file", document.repo or "", document.key, source_id or ""),
         "stage": STAGE,
-        "reason": reason.value,
-        "detail": _storable(detail),
+        "reason": refused.reason.value,
+        "detail": _storable(refused.detail),
         "source_id": source_id,
         "repo": _storable(document.repo),
         "path": _storable(document.path),

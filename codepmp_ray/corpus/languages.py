@@ -1,95 +1,53 @@
-"""The languages that snippets can be taken from: one entry of `LANGUAGES` each.
-
-An entry names the node types of the language's tree-sitter grammar; `snippets.py` holds the rule
-that they feed and knows no language.
-"""
+"""Which language a file is in, and the parser of each language in `LANGUAGES`."""
 
 from __future__ import annotations
 
 import importlib
 import posixpath
-from dataclasses import dataclass
+import re
 from functools import cache
 
 from tree_sitter import Language, Parser, Query
 
+from codepmp_ray.corpus.language_specs import LANGUAGES
 from codepmp_ray.errors import ConfigError
 
-
-@dataclass(frozen=True)
-class LanguageSpec:
-    """How to parse one language and what in it is a snippet.
-
-    Attributes:
-        grammar: module with the tree-sitter grammar; its `language()` returns the pointer.
-        aliases: further names of the language in a data set's language column, in lower case.
-        definitions: node type -> kind ("function" or "class"); the node has a field "name".
-        wrappers: node type -> field holding a definition that the node decorates.
-        containers: node types that are looked into for definitions (blocks, conditions), but
-            which are no snippets themselves.
-        fixed_text: query whose captures `@text` are literals over which indentation must stay as
-            it is; `@free` takes literals out again (documentation strings).
-    """
-
-    name: str
-    grammar: str
-    extensions: tuple[str, ...]
-    aliases: tuple[str, ...]
-    definitions: dict[str, str]
-    wrappers: dict[str, str]
-    containers: frozenset[str]
-    fixed_text: str
-
-
-LANGUAGES = {
-    "python": LanguageSpec(
-        name="python",
-        grammar="tree_sitter_python",
-        extensions=(".py", ".pyi", ".pyw"),
-        aliases=("python3", "py"),
-        definitions={"function_definition": "function", "class_definition": "class"},
-        wrappers={"decorated_definition": "definition"},
-        containers=frozenset(
-            {
-                "module",
-                "block",
-                "if_statement",
-                "elif_clause",
-                "else_clause",
-                "try_statement",
-                "except_clause",
-                "except_group_clause",
-                "finally_clause",
-                "with_statement",
-                "for_statement",
-                "while_statement",
-                "match_statement",
-                "case_clause",
-            }
-        ),
-        fixed_text="(string) @text (expression_statement (string) @free)",
-    ),
-}
+# Not a grammar: notebooks are JSON around cells of Python (`notebooks.py`).
+NOTEBOOK = "notebook"
+_NOTEBOOK_ALIASES = ("notebook", "jupyter notebook", "jupyter-notebook", "ipynb")
 
 _BY_EXTENSION = {ext: spec.name for spec in LANGUAGES.values() for ext in spec.extensions}
+_BY_EXTENSION[".ipynb"] = NOTEBOOK
 _BY_ALIAS = {
     alias: spec.name for spec in LANGUAGES.values() for alias in (spec.name, *spec.aliases)
 }
+_BY_ALIAS |= dict.fromkeys(_NOTEBOOK_ALIASES, NOTEBOOK)
+_BY_INTERPRETER = {name: spec.name for spec in LANGUAGES.values() for name in spec.interpreters}
+# "#!/usr/bin/env -S python3 -u" and "#!/usr/local/bin/python3.11": the program's name.
+_SHEBANG = re.compile(rb"#!\s*(?:\S*/env\s+(?:-\S+\s+)*)?(?:\S*/)?([A-Za-z_-]+)")
 
 
-def find_language(declared: str | None, path: str | None) -> str | None:
-    """Name of the language in `LANGUAGES`: as declared by the data set, otherwise by extension."""
+def find_language(declared: str | None, path: str | None, head: bytes = b"") -> str | None:
+    """Name of the language in `LANGUAGES`, or NOTEBOOK; None if it is not known.
+
+    As declared by the data set; otherwise by the path's extension; otherwise by the interpreter
+    that the first line (of `head`, the file's first bytes) names.
+    """
     if declared:
         return _BY_ALIAS.get(declared.strip().lower())
-    return _BY_EXTENSION.get(posixpath.splitext(path or "")[1].lower())
+    found = _BY_EXTENSION.get(posixpath.splitext(path or "")[1].lower())
+    if found is None and head.startswith(b"#!") and (match := _SHEBANG.match(head[:200])):
+        found = _BY_INTERPRETER.get(match.group(1).decode("ascii"))
+    return found
 
 
 def check_languages(names: tuple[str, ...]) -> None:
-    """Raise ConfigError unless every name has an entry in `LANGUAGES`."""
-    if unknown := sorted(set(names) - LANGUAGES.keys()):
+    """Raise ConfigError unless every name has an entry in `LANGUAGES` or is NOTEBOOK."""
+    known = {*LANGUAGES, NOTEBOOK}
+    if unknown := sorted(set(names) - known):
         raise ConfigError(
             f"corpus.languages={unknown}: no extractor for these.",
-            f"Known languages: {', '.join(sorted(LANGUAGES))}.",
+            f"Known languages: {', '.join(sorted(known))}.",
         )
 
 
@@ -105,4 +63,5 @@ def fixed_text_query(name: str) -> Query:
 
 @cache
 def _grammar(name: str) -> Language:
-    return Language(importlib.import_module(LANGUAGES[name].grammar).language())
+    module, _, function = LANGUAGES[name].grammar.partition(":")
+    return Language(getattr(importlib.import_module(module), function or "language")())

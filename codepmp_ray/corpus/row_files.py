@@ -120,6 +120,7 @@ def _columns(source: SourceConfig) -> tuple[str, ...]:
         source.repo_column,
         source.language_column,
         source.license_column,
+        source.blob_id_column,
     )
 
 

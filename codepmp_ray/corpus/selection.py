@@ -1,4 +1,4 @@
-"""Which extracted snippets stay: exact duplicates and the sample of `max_snippets`.
+"""Which extracted snippets stay: exact and near-duplicates and the sample of `max_snippets`.
 
 Works on keys and positions only, never on code, so that one process can decide for a corpus that
 no process could hold.
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-KEPT, DUPLICATE, OVER_MAX = 0, 1, 2
+KEPT, DUPLICATE, OVER_MAX, NEAR_DUPLICATE = 0, 1, 2, 3
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,10 @@ class Selection:
     """Per snippet, in corpus order.
 
     Attributes:
-        fates: KEPT, DUPLICATE or OVER_MAX.
-        first: position of the first snippet with the same key (its own for one that is first).
+        fates: KEPT, DUPLICATE, OVER_MAX or NEAR_DUPLICATE.
+        first: position of the snippet that a duplicate lost to: the first one with the same key,
+            or the first one of its cluster of near-duplicates; negative for a snippet of an
+            earlier corpus, -1 the last one there. Its own position for one that lost to none.
     """
 
     fates: npt.NDArray[np.int8]
@@ -32,11 +34,19 @@ class Selection:
         return int((self.fates == KEPT).sum())
 
 
-def select_snippets(keys: bytes, max_snippets: int | None, seed: int) -> Selection:
+def select_snippets(
+    keys: bytes,
+    max_snippets: int | None,
+    seed: int,
+    first_near: npt.NDArray[np.int64] | None = None,
+) -> Selection:
     """Decide from `keys`, 16 bytes per snippet in corpus order.
 
-    Of equal snippets the first in corpus order stays. If more than `max_snippets` are left, those
-    with the smallest hash of (seed, key) stay: a sample that does not depend on order or names.
+    Of equal snippets the first in corpus order stays; of those that are left, those that are the
+    first of their cluster (`first_near`, see `clusters`, with negative numbers for snippets of
+    earlier corpora; None does not look for near-duplicates). If more than `max_snippets` are left,
+    those with the smallest hash of (seed, key) stay: a sample that does not depend on order or
+    names.
     """
     pairs = np.frombuffer(keys, dtype=">u8").reshape(-1, 2)
     num = len(pairs)
@@ -51,6 +61,11 @@ def select_snippets(keys: bytes, max_snippets: int | None, seed: int) -> Selecti
     unique = np.flatnonzero(first == np.arange(num))
     fates = np.full(num, DUPLICATE, dtype=np.int8)
     fates[unique] = KEPT
+    if first_near is not None:
+        is_near = (fates == KEPT) & (first_near != np.arange(num))
+        fates[is_near] = NEAR_DUPLICATE
+        first[is_near] = first_near[is_near]
+        unique = np.flatnonzero(fates == KEPT)
     if max_snippets is not None and len(unique) > max_snippets:
         prefix = f"snippet {seed} ".encode()
         hashes = np.array(

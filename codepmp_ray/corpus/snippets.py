@@ -14,13 +14,15 @@ string literals, where it would change a value (documentation strings are moved 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 
 from tree_sitter import Node, QueryCursor
 
 from codepmp_ray.config.corpus import CorpusConfig
-from codepmp_ray.corpus.languages import LANGUAGES, LanguageSpec, fixed_text_query, parser_for
+from codepmp_ray.corpus.language_specs import LANGUAGES, LanguageSpec
+from codepmp_ray.corpus.languages import fixed_text_query, parser_for
 from codepmp_ray.records import RejectReason
 
 
@@ -50,26 +52,30 @@ def extract_definitions(text: str, language: str, limits: CorpusConfig) -> list[
     """Definitions of `text` (newlines are "\\n") in order of appearance, limits applied.
 
     Raises ParseError when the text as a whole does not parse: the borders that an error-tolerant
-    parser then guesses are not to be trusted.
+    parser then guesses are not to be trusted. Languages with macros are the exception: there each
+    definition has to parse by itself, and the text is refused if it has none.
     """
     source = text.encode("utf-8")
     root = parser_for(language).parse(source).root_node
-    if root.has_error:
+    spec = LANGUAGES[language]
+    found = list(_walk(root, source, spec, limits)) if spec.has_macros or not root.has_error else []
+    if root.has_error and not found:
         raise ParseError(f"line {_first_error(root).start_point.row + 1} is not valid {language}")
-    return list(_walk(root, source, LANGUAGES[language], limits))
+    return found
 
 
 def _walk(
     root: Node, source: bytes, spec: LanguageSpec, limits: CorpusConfig
 ) -> Iterator[Definition]:
-    fixed_lines = _fixed_lines(root, spec)
+    fixed_lines = cache(lambda: _fixed_lines(root, spec))  # only what is indented asks for it
     stack: list[tuple[Node, str]] = [(root, "")]  # not recursive: input may be nested deeply
     while stack:
         node, outer = stack.pop()
-        field = spec.wrappers.get(node.type)
-        inner = node.child_by_field_name(field) if field else node
-        if inner is not None and inner.type in spec.definitions:
-            definition = _define(node, inner, outer, source, spec, fixed_lines, limits)
+        inner = _unwrap(node, spec)
+        if inner is not None and _is_definition(inner, spec):
+            definition = _define(
+                node, inner, outer, source, spec, fixed_lines, limits, root.has_error
+            )
             yield definition
             is_long_class = (
                 definition.kind == "class" and definition.reason is RejectReason.TOO_LONG
@@ -77,8 +83,44 @@ def _walk(
             body = inner.child_by_field_name("body") if is_long_class else None
             if body is not None:
                 stack.append((body, f"{definition.name}."))
-        elif node.type in spec.containers:
+        elif node.type in spec.containers or node.type in spec.wrappers or node.is_error:
             stack.extend((child, outer) for child in reversed(node.named_children))
+
+
+def _unwrap(node: Node, spec: LanguageSpec) -> Node | None:
+    """The node inside the wrappers around it (decorators, exports); `node` if it is none."""
+    inner: Node | None = node
+    while inner is not None and (field := spec.wrappers.get(inner.type)) is not None:
+        if field:
+            inner = inner.child_by_field_name(field)
+            continue
+        children = inner.named_children
+        # Several definitions in one statement are looked into one by one.
+        several = len({child.type for child in children}) < len(children)
+        inner = None if several or not children else children[-1]
+    return inner
+
+
+def _is_definition(node: Node, spec: LanguageSpec) -> bool:
+    if node.type not in spec.definitions:
+        return False
+    if node.type not in spec.required:
+        return True
+    field, types = spec.required[node.type]
+    value = node.child_by_field_name(field)
+    return value is not None and (not types or value.type in types)
+
+
+def _name_of(node: Node) -> str:
+    name = node.child_by_field_name("name")
+    declarator = node.child_by_field_name("declarator")
+    while name is None and declarator is not None:
+        name_or_none = declarator.child_by_field_name("declarator")
+        if name_or_none is None:
+            name = declarator
+        declarator = name_or_none
+    name = name or node.child_by_field_name("type")
+    return name.text.decode("utf-8") if name is not None and name.text else "?"
 
 
 def _define(
@@ -87,23 +129,30 @@ def _define(
     outer: str,
     source: bytes,
     spec: LanguageSpec,
-    fixed_lines: set[int],
+    fixed_lines: Callable[[], set[int]],
     limits: CorpusConfig,
+    root_has_error: bool,
 ) -> Definition:
-    raw = source[node.start_byte : node.end_byte].rstrip()
+    # C: the ";" after a struct stands beside it.
+    ending = node.next_sibling
+    end_byte = ending.end_byte if ending is not None and ending.type == ";" else node.end_byte
+    raw = source[node.start_byte : end_byte].rstrip()
     first_row = node.start_point.row
     end_line = first_row + 1 + raw.count(b"\n")
     indent = source[node.start_byte - node.start_point.column : node.start_byte]
-    code = _dedent(raw, indent, first_row, fixed_lines).decode("utf-8")
-    name_node = inner.child_by_field_name("name")
-    name = name_node.text.decode("utf-8") if name_node and name_node.text else "?"
-    reason, detail = _over_limits(code, end_line - first_row, limits)
-    if reason is None and indent and _parse_fails(code, spec.name):
+    dedented, is_even = _dedent(raw, indent, first_row, fixed_lines)
+    code = dedented.decode("utf-8")
+    reason, detail = over_limits(code, end_line - first_row, limits)
+    # The second parse is for what moved against the rest, or stood beside an error.
+    is_suspect = not is_even or root_has_error
+    if reason is None and (
+        inner.has_error or (is_suspect and _parse_fails(code, spec, bool(outer)))
+    ):
         reason = RejectReason.PARSE_ERROR
-        detail = "does not parse once its indentation is removed"
+        detail = f"is not valid {spec.name} by itself, its indentation removed"
     return Definition(
         kind=spec.definitions[inner.type],
-        name=outer + name,
+        name=outer + _name_of(inner),
         start_line=first_row + 1,
         end_line=end_line,
         span=(node.start_byte, node.start_byte + len(raw)),
@@ -113,9 +162,8 @@ def _define(
     )
 
 
-def _over_limits(
-    code: str, num_lines: int, limits: CorpusConfig
-) -> tuple[RejectReason | None, str]:
+def over_limits(code: str, num_lines: int, limits: CorpusConfig) -> tuple[RejectReason | None, str]:
+    """(reason, detail) if the configured bounds on lines and characters are broken."""
     if num_lines < limits.min_lines:
         return RejectReason.TOO_SHORT, f"{num_lines} lines, min_lines={limits.min_lines}"
     if num_lines > limits.max_lines:
@@ -125,15 +173,24 @@ def _over_limits(
     return None, ""
 
 
-def _dedent(raw: bytes, indent: bytes, first_row: int, fixed_lines: set[int]) -> bytes:
-    """`raw` without `indent` before each line that has it and does not start inside a literal."""
+def _dedent(
+    raw: bytes, indent: bytes, first_row: int, fixed_lines: Callable[[], set[int]]
+) -> tuple[bytes, bool]:
+    """`raw` without `indent` before each line that does not start inside a literal, and whether
+    each such line had it: then the code means the same as before."""
     if not indent or indent.strip():
-        return raw
-    lines = raw.split(b"\n")
+        return raw, not indent
+    lines, fixed = raw.split(b"\n"), fixed_lines()
+    is_even = True
     for i in range(1, len(lines)):
-        if first_row + i not in fixed_lines:
-            lines[i] = lines[i].removeprefix(indent) if lines[i].strip() else b""
-    return b"\n".join(lines)
+        if first_row + i not in fixed:
+            if lines[i].startswith(indent):
+                lines[i] = lines[i][len(indent) :]
+            elif lines[i].strip():
+                is_even = False
+            else:
+                lines[i] = b""
+    return b"\n".join(lines), is_even
 
 
 def _fixed_lines(root: Node, spec: LanguageSpec) -> set[int]:
@@ -147,8 +204,10 @@ def _fixed_lines(root: Node, spec: LanguageSpec) -> set[int]:
     return rows
 
 
-def _parse_fails(code: str, language: str) -> bool:
-    return parser_for(language).parse(code.encode("utf-8")).root_node.has_error
+def _parse_fails(code: str, spec: LanguageSpec, is_member: bool) -> bool:
+    before, after = spec.member_frame if is_member else ("", "")
+    text = f"{before}{code}{after}".encode()
+    return parser_for(spec.name).parse(text).root_node.has_error
 
 
 def _first_error(root: Node) -> Node:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from codepmp_ray.config.corpus import CorpusConfig, SourceConfig
+from codepmp_ray.corpus.decontamination import load_evaluation_index
+from codepmp_ray.corpus.filters.opt_out import load_opt_out
 from codepmp_ray.corpus.languages import check_languages
 from codepmp_ray.corpus.licenses import license_refusal, parse_licenses
 from codepmp_ray.errors import ConfigError, InputError
@@ -51,8 +53,10 @@ class SourceFile:
 
 
 def check_corpus_config(corpus: CorpusConfig) -> None:
-    """Raise ConfigError for settings under which every file would be rejected."""
+    """Raise ConfigError for settings under which every file would be rejected or none read."""
     check_languages(corpus.languages)
+    load_opt_out(corpus.filters.opt_out_path)
+    load_evaluation_index(corpus.decontamination)
     source = corpus.source
     if source.kind not in ("stdlib", "folder"):
         return

@@ -113,6 +113,42 @@ def test_a_folder_with_bad_files(ray_cluster, code_folder: Path, tmp_path: Path)
     assert build(recipe) == summary  # complete: found, not made again
 
 
+def test_a_later_corpus_leaves_out_what_an_earlier_one_kept(
+    ray_cluster, code_folder: Path, tmp_path: Path
+) -> None:
+    recipe = recipe_for(tmp_path / "first", folder(code_folder))
+    summary = build(recipe)
+    assert summary["contaminated"] == {"humaneval": 0}
+    first = open_stage(recipe, "corpus")
+    index = pq.read_table(first.path / "keep_index.parquet")
+    kept = first.ledger.read("snippets", ["snippet_id"])["snippet_id"].to_pylist()
+    assert index["snippet_id"].to_pylist() == kept
+
+    source = tmp_path / "more"
+    source.mkdir()
+    (source / "a.py").write_text(function("own_7"))
+    (source / "b.py").write_text("def another(thing):\n    a = 1\n    b = 2\n    return a + b\n")
+    (source / "c.py").write_text(function("truncate_number"))
+    later = recipe_for(
+        *(tmp_path / "later", folder(source)), near_duplicates={"earlier": [str(first.path)]}
+    )
+    summary = build(later)
+    found = rows(open_stage(later, "corpus"))
+    assert [row["path"] for row in found["snippets"]] == ["b.py"]
+    assert {row["path"]: row["reason"] for row in found["rejected"]} == {
+        "a.py": "near_duplicate",
+        "c.py": "contaminated",
+    }
+    assert summary["contaminated"] == {"humaneval": 1}
+    winner = found["rejected"][0]["detail"].split()[-1]
+    assert winner in kept
+    gone = recipe_for(
+        *(tmp_path / "later", folder(source)), near_duplicates={"earlier": [str(tmp_path)]}
+    )
+    with pytest.raises(ConfigError, match="does not exist"):
+        build(gone)
+
+
 def test_samples_and_shards(ray_cluster, code_folder: Path, tmp_path: Path) -> None:
     settings = {"max_files": 40, "max_snippets": 11, "rows_per_shard": 4, "files_per_task": 7}
     recipe = recipe_for(tmp_path / "a", folder(code_folder), **settings)

@@ -45,7 +45,7 @@ def _other_values(section: Section, name: str) -> list[Any]:
         case str():
             return [c for c in choices if c != value] + [value + "x"]
         case tuple():
-            return [(*value, "x")]
+            return [(*value, "x"), value[:-1]]
         case dict():
             return [{**value, "seed": 1}]
         case _:

