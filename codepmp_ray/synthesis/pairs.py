@@ -9,7 +9,7 @@ import pyarrow as pa
 from codepmp_ray.config.engines import EnginesConfig
 from codepmp_ray.config.synthesis import SynthesisConfig
 from codepmp_ray.records import PAIR, REJECTED, stable_id, table_from_rows
-from codepmp_ray.synthesis.gates import equal_reason
+from codepmp_ray.synthesis.gates import judge_pair
 from codepmp_ray.synthesis.hops import reject_payload
 from codepmp_ray.synthesis.prompts import TEMPLATE_VERSION, answer_prompt
 
@@ -26,8 +26,8 @@ def split_rows(
     pairs, rejected = [], []
     for row in rows:
         reason, detail = row.get("reject_reason"), row.get("reject_detail")
-        if not reason:
-            reason, detail = equal_reason(row["chosen"], row["rejected"]), "blank space aside"
+        if not reason and (refused := judge_pair(row, config.gates)):
+            reason, detail = refused
         if reason:
             rejected.append(_rejected_row(row, str(reason), detail or ""))
         else:

@@ -4,8 +4,6 @@ import asyncio
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from codepmp_ray.config.engines import EngineConfig, EnginesConfig, SamplingConfig
 from codepmp_ray.config.synthesis import SynthesisConfig
@@ -31,6 +29,7 @@ SNIPPET = {
 }
 CONFIG = SynthesisConfig()
 HOPS = ("describe", "chosen", "rejected")
+NUMBERS = str(list(range(60)))
 
 
 class ScriptedEngine:
@@ -52,6 +51,10 @@ def done(text: str, reason: str = "stop") -> Completion:
     return Completion(text, reason, len(text.split()))
 
 
+def block(code: str, reason: str = "stop") -> Completion:
+    return done(f"```python\n{code}\n```", reason)
+
+
 def process(*answers: Completion | Exception, config: SynthesisConfig = CONFIG) -> dict[str, Any]:
     return asyncio.run(RowProcessor(config, HOPS)(dict(SNIPPET), ScriptedEngine(*answers)))
 
@@ -63,11 +66,12 @@ def only_row(row: dict[str, Any], config: SynthesisConfig = CONFIG) -> tuple[str
 
 
 def test_a_good_row_becomes_a_pair_with_provenance() -> None:
-    row = process(done(' "Return the input." '), done("def f(x): return x"), done("def f(x): 1"))
+    row = process(done(' "Return the input." '), block("def f(x): return x"), block("def f(x): 1"))
     table, pair = only_row(row)
     assert table == "pairs"
     assert "Return the input." in pair["prompt"] and '"' not in pair["description"]
-    assert (pair["chosen"], pair["rejected"]) == ("def f(x): return x", "def f(x): 1")
+    assert pair["chosen"] == "```python\ndef f(x): return x\n```"
+    assert pair["rejected"] == "```python\ndef f(x): 1\n```"
     assert pair["license"] == "MIT" and pair["snippet_id"] == "s1"
     assert pair["strong_model"].endswith("1.5B-Instruct") and pair["weak_model"].endswith(
         "0.5B-Instruct"
@@ -75,7 +79,7 @@ def test_a_good_row_becomes_a_pair_with_provenance() -> None:
 
 
 def test_the_stored_prompt_is_what_the_chosen_side_was_asked() -> None:
-    engine = ScriptedEngine(done("Do it."), done("a"), done("b"))
+    engine = ScriptedEngine(done("Do it."), block("alpha()"), block("beta()"))
     row = asyncio.run(RowProcessor(CONFIG, HOPS)(dict(SNIPPET), engine))
     assert only_row(row)[1]["prompt"] == engine.questions[1] == engine.questions[2]
 
@@ -89,9 +93,18 @@ def test_the_stored_prompt_is_what_the_chosen_side_was_asked() -> None:
         ([done("D."), ContextOverflow("too long")], "description_over_context"),
         ([done("D."), done("```python\n```")], "chosen_empty"),
         ([done("D."), done("x", "length")], "chosen_cut_off"),
-        ([done("D."), done("x"), done("")], "rejected_empty"),
-        ([done("D."), done("x"), done("y", "length")], "rejected_cut_off"),
-        ([done("D."), done("x  = 1"), done("x = 1\n")], "sides_equal"),
+        ([done("D."), block("x"), done("")], "rejected_empty"),
+        ([done("D."), block("x"), block("y", "length")], "rejected_cut_off"),
+        ([done("D."), block("x  = 1"), block("x = 1\n")], "sides_equal"),
+        ([done("I'm sorry, but I cannot describe it.")], "description_refusal"),
+        ([done("D."), done("I cannot help with that.")], "chosen_refusal"),
+        ([done("D."), done("Use a loop.")], "chosen_no_code"),
+        ([done("D."), block("x"), block("def f(:")], "rejected_parse_error"),
+        ([done("D."), block("a\0b")], "chosen_not_text"),
+        ([done("D."), block("x"), block("'\ud800'")], "rejected_not_text"),
+        ([done("D."), block("x = x + 1\n" * 10_000)], "chosen_repetitive"),
+        ([done("D."), block("ab = 1"), block("abc = 1;" + " c = 2;" * 9)], "length_ratio"),
+        ([done("D."), block(NUMBERS), block(NUMBERS.replace("17", "18"))], "sides_near_equal"),
         ([done("D."), EngineError("boom")], "engine_error"),
     ],
 )
@@ -102,20 +115,13 @@ def test_bad_answers_are_typed_rejects_and_stop_the_hops(answers: list, reason: 
     assert rejected["row_id"] == "s1" and rejected["path"] == "a.py"
 
 
-@given(st.text(), st.text(), st.text())
-def test_any_text_ends_in_exactly_one_table(a: str, b: str, c: str) -> None:
-    row = process(done(a), done(b), done(c))
-    tables = split_rows([row], CONFIG, EnginesConfig())
-    assert sum(table.num_rows for table in tables.values()) == 1
-
-
 def test_description_clip_shows_the_weak_side_less() -> None:
     config = SynthesisConfig(construction="description_clip", clip_fraction=0.1)
     text = " ".join(str(i) for i in range(20))
     assert rejected_description(config, text) == " ".join(str(i) for i in range(18))
     assert rejected_description(config, "one two") == "one"
     assert rejected_description(config, "one") == "one"
-    engine = ScriptedEngine(done(text), done("a"), done("b"))
+    engine = ScriptedEngine(done(text), block("a"), block("b"))
     asyncio.run(RowProcessor(config, HOPS)(dict(SNIPPET), engine))
     assert text in engine.questions[1] and text not in engine.questions[2]
 
