@@ -48,7 +48,7 @@ def test_counts_licences_and_lengths(maker, make_pair):
         assert line in body
     assert "Demonstration" not in body
     # Every rejected answer is two tokens longer, so the longer one is never the chosen one.
-    assert "is right in 0.0 % of pairs, ties as half (95 % interval 0.0 % to 32.4 %" in body
+    assert "is right in 0.0\u00a0% of pairs, ties as half (95 % interval 0.0 to 32.4\u00a0%" in body
 
 
 def test_a_lost_attempt_is_not_part_of_the_dataset(maker, make_pair):
