@@ -15,6 +15,7 @@ from codepmp_ray.analysis.text import fenced, inline_code, interval, percent, sh
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.runs import Stage, open_stage
+from codepmp_ray.synthesis.constructions import make_construction
 
 CARD_FILE = "README.md"
 _MAX_LISTED_FILES = 100
@@ -125,21 +126,12 @@ def _making_section(recipe: Recipe, data: SynthesisData, prompts: Mapping[str, s
         if synthesis.construction == "description_clip"
         else ""
     )
-    models = {
-        "description": getattr(engines, synthesis.describer).model_name_or_path,
-        "chosen": engines.strong.model_name_or_path,
-        "rejected": engines.weak.model_name_or_path,
-    }
-    samplings = {
-        "description": synthesis.describe,
-        "chosen": synthesis.chosen,
-        "rejected": synthesis.rejected,
-    }
-    rows = [
-        [name, inline_code(model), samplings[name].temperature, samplings[name].top_p,
-         samplings[name].max_tokens]
-        for name, model in models.items()
-    ]  # fmt: skip
+    rows = []
+    for hop, role in make_construction(synthesis).hops().items():
+        sampling = getattr(synthesis, hop)
+        name = "description" if hop == "describe" else hop
+        model = inline_code(getattr(engines, role).model_name_or_path)
+        rows.append([name, model, sampling.temperature, sampling.top_p, sampling.max_tokens])
     text = f"## How it was made\n\nConstruction: `{synthesis.construction}`{clip}.\n\n"
     text += _table(["text", "model", "temperature", "top-p", "at most tokens"], rows)
     if versions := data.values["prompt_template"]:
@@ -157,7 +149,7 @@ def _lengths_section(data: SynthesisData) -> str:
     rows = [row("description", lengths.description), row("chosen", lengths.chosen),
             row("rejected", lengths.rejected)]  # fmt: skip
     return (
-        "## Tokens\n\n"
+        f"## Lengths in {data.unit}\n\n"
         + _table(["text", "mean", "median", "95th percentile", "longest"], rows)
         + f'\n\nHow far length alone tells the label: the rule "the longer answer is the chosen '
         f'one" is right in {percent(bias.longer_rule)} of pairs, ties as half (95 % interval '

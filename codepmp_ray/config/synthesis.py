@@ -36,16 +36,21 @@ class SynthesisConfig(Section):
     """Describe a snippet, then answer the description twice.
 
     Attributes:
-        construction: `strong_weak` (the paper's choice: both sides answer the same description) or
-            `description_clip` (Figure 6, "Des-Clip": the rejected side sees a clipped description).
-        describer: the role that writes the description; the paper names the strong model.
+        construction: how the sides are made to differ, Figure 6:
+            `strong_weak`: two models answer the same description, the paper's choice.
+            `description_clip`: "Des-Clip", the rejected side sees a clipped description.
+            `source_model`: "Source Code & model", the snippet itself is the chosen side.
+        describer: the role that writes the description. The paper names the strong model, the
+            authors' scripts use the weak one.
         gates: which answers are refused, each with a reason.
-        clip_fraction: share of the description's words removed from its end for the weak side.
+        clip_fraction: of `description_clip`: share of the description's words removed from its end.
+        source_opponent: of `source_model`: the role that writes the rejected side.
     """
 
-    construction: Literal["strong_weak", "description_clip"] = "strong_weak"
+    construction: Literal["strong_weak", "description_clip", "source_model"] = "strong_weak"
     describer: Role = "strong"
     clip_fraction: float = Field(default=0.1, gt=0, lt=1)
+    source_opponent: Role = "weak"
     describe: SamplingConfig = SamplingConfig(temperature=0.7, max_tokens=256)
     chosen: SamplingConfig = SamplingConfig(temperature=0.7, max_tokens=1024)
     rejected: SamplingConfig = SamplingConfig(temperature=0.7, max_tokens=1024)

@@ -1,4 +1,4 @@
-"""One row on its way: describe, answer as the strong model, answer as the weak one.
+"""One row on its way through the hops of its construction.
 
 A row in flight is a dict with the snippet's columns, what the hops added, and `reject_reason` once
 a hop gave up on it; later hops then leave it alone. Nothing here raises because of a row.
@@ -12,15 +12,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from codepmp_ray.config.engines import SamplingConfig
 from codepmp_ray.config.synthesis import SynthesisConfig
 from codepmp_ray.errors import EngineError
 from codepmp_ray.records import SNIPPET, RejectReason
-from codepmp_ray.synthesis.constructions import rejected_description
+from codepmp_ray.synthesis.constructions import Hop, make_construction
 from codepmp_ray.synthesis.engine import Completion, ContextOverflow, TextEngine
 from codepmp_ray.synthesis.gates import clean, judge_text
-from codepmp_ray.synthesis.plan import Hop
-from codepmp_ray.synthesis.prompts import answer_prompt, describe_prompt, parse_description
+from codepmp_ray.synthesis.prompts import parse_description
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +44,11 @@ class RowProcessor:
     def __init__(self, config: SynthesisConfig, hops: tuple[Hop, ...]) -> None:
         self.config = config
         self.hops = hops
+        self._construction = make_construction(config)
 
     async def __call__(self, row: Row, engine: TextEngine) -> Row:
+        if "describe" in self.hops:  # the first hop of all
+            row = self._construction.prepare(row)
         for hop in self.hops:
             if row.get("reject_reason"):
                 break
@@ -56,7 +57,7 @@ class RowProcessor:
 
     async def _hop(self, hop: Hop, row: Row, engine: TextEngine) -> Row:
         field = "description" if hop == "describe" else hop
-        message, sampling = self._question(hop, row)
+        message, sampling = self._construction.question(hop, row), getattr(self.config, hop)
         try:
             answer = await engine.generate(message, sampling)
         except ContextOverflow as error:
@@ -70,14 +71,6 @@ class RowProcessor:
             logger.warning("engine refused %s: %s", row["snippet_id"], error)
             return _reject(row, RejectReason.ENGINE_ERROR, str(error))
         return _record(row, field, answer, self.config)
-
-    def _question(self, hop: Hop, row: Row) -> tuple[str, SamplingConfig]:
-        if hop == "describe":
-            return describe_prompt(row["code"], row["language"]), self.config.describe
-        description = row["description"]
-        if hop == "rejected":
-            description = rejected_description(self.config, description)
-        return answer_prompt(description, row["language"]), getattr(self.config, hop)
 
 
 def _record(row: Row, field: str, answer: Completion, config: SynthesisConfig) -> Row:
@@ -96,7 +89,7 @@ def _record(row: Row, field: str, answer: Completion, config: SynthesisConfig) -
 
 
 def _reject(row: Row, reason: RejectReason, detail: str) -> Row:
-    return {**row, "reject_reason": str(reason), "reject_detail": detail}
+    return {**row, "reject_reason": str(reason), "reject_detail": clean(detail)}
 
 
 def reject_payload(row: Row) -> str:

@@ -93,3 +93,12 @@ def test_hostile_text_cannot_leave_its_place(maker, make_pair):
     for line in outside.splitlines():
         if "<script>" in line:
             assert re.search(r"(`+).*<script>.*\1", line)
+
+
+def test_sides_without_a_model_are_measured_in_characters(make_recipe, maker, make_pair):
+    maker = type(maker)(make_recipe(synthesis={"construction": "source_model"}))
+    source = {"strong_model": None, "chosen_num_tokens": None, "chosen_finish_reason": None}
+    maker.synthesis([make_pair(i, chosen="x" * (i + 1), **source) for i in range(8)])
+    _, body = _card(maker)
+    assert "## Lengths in characters" in body and "| chosen | 4.5 | 4.5 | 8 | 8 |" in body
+    assert "| rejected |" in body and "| chosen | `" not in body  # no model wrote that side

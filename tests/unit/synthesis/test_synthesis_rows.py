@@ -8,7 +8,7 @@ import pytest
 from codepmp_ray.config.engines import EngineConfig, EnginesConfig, SamplingConfig
 from codepmp_ray.config.synthesis import SynthesisConfig
 from codepmp_ray.errors import EngineError
-from codepmp_ray.synthesis.constructions import rejected_description
+from codepmp_ray.synthesis.constructions.description_clip import clip
 from codepmp_ray.synthesis.engine import Completion, ContextOverflow
 from codepmp_ray.synthesis.hops import RowProcessor
 from codepmp_ray.synthesis.pairs import split_rows
@@ -118,9 +118,9 @@ def test_bad_answers_are_typed_rejects_and_stop_the_hops(answers: list, reason: 
 def test_description_clip_shows_the_weak_side_less() -> None:
     config = SynthesisConfig(construction="description_clip", clip_fraction=0.1)
     text = " ".join(str(i) for i in range(20))
-    assert rejected_description(config, text) == " ".join(str(i) for i in range(18))
-    assert rejected_description(config, "one two") == "one"
-    assert rejected_description(config, "one") == "one"
+    assert clip(text, 0.1) == " ".join(str(i) for i in range(18))
+    assert clip("one two", 0.1) == "one"
+    assert clip("one", 0.1) == "one"
     engine = ScriptedEngine(done(text), block("a"), block("b"))
     asyncio.run(RowProcessor(config, HOPS)(dict(SNIPPET), engine))
     assert text in engine.questions[1] and text not in engine.questions[2]
@@ -136,3 +136,33 @@ def test_no_weights_are_loaded_twice_whoever_describes() -> None:
     other_pool_size = same.model_copy(update={"max_actors": 4})
     (only,) = plan_pools(CONFIG, EnginesConfig(strong=same, weak=other_pool_size))
     assert only.hops == HOPS
+
+
+@pytest.mark.parametrize(
+    ("describer", "opponent", "pools"),
+    [
+        ("strong", "weak", [("strong", ("describe",)), ("weak", ("rejected",))]),
+        ("weak", "weak", [("weak", ("describe", "rejected"))]),
+        ("strong", "strong", [("strong", ("describe", "rejected"))]),
+    ],
+)
+def test_source_model_asks_only_for_what_it_needs(describer, opponent, pools) -> None:
+    config = SynthesisConfig(
+        construction="source_model", describer=describer, source_opponent=opponent
+    )
+    planned = plan_pools(config, EnginesConfig())
+    assert [(pool.name, pool.hops) for pool in planned] == pools
+
+
+def test_source_model_pairs_the_snippet_with_an_answer() -> None:
+    config = SynthesisConfig(construction="source_model")
+    engine = ScriptedEngine(done("Return the input."), block("def g(y): return 2 * y"))
+    row = dict(SNIPPET)
+    for pool in plan_pools(config, EnginesConfig()):
+        row = asyncio.run(RowProcessor(config, pool.hops)(row, engine))
+    table, pair = only_row(row, config)
+    assert table == "pairs" and engine.answers == []
+    assert pair["chosen"] == f"```python\n{SNIPPET['code']}\n```"
+    assert (pair["strong_model"], pair["chosen_num_tokens"]) == (None, None)
+    assert pair["weak_model"].endswith("0.5B-Instruct") and pair["rejected_num_tokens"] > 0
+    assert pair["prompt"] == engine.questions[1]

@@ -1,0 +1,26 @@
+"""Ways to make the two sides differ (paper Figures 6 and 13), one short file each.
+
+"A & B" in the figures: chosen comes from A, rejected from B. Same family and cross family are
+`strong_weak` with other models (jobs/recipes); who describes is `synthesis.describer`.
+"""
+
+from __future__ import annotations
+
+from codepmp_ray.config.synthesis import SynthesisConfig
+from codepmp_ray.synthesis.constructions.base import Construction, Hop
+from codepmp_ray.synthesis.constructions.description_clip import DescriptionClip
+from codepmp_ray.synthesis.constructions.source_model import SourceModel
+from codepmp_ray.synthesis.constructions.strong_weak import StrongWeak
+
+__all__ = ["Construction", "Hop", "make_construction"]
+
+_KINDS: dict[str, type[Construction]] = {
+    "strong_weak": StrongWeak,
+    "description_clip": DescriptionClip,
+    "source_model": SourceModel,
+}
+
+
+def make_construction(config: SynthesisConfig) -> Construction:
+    """The construction that `config.construction` names."""
+    return _KINDS[config.construction](config)
