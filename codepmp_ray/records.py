@@ -55,6 +55,8 @@ class RejectReason(StrEnum):
     SIDES_EQUAL = "sides_equal"
     SIDES_NEAR_EQUAL = "sides_near_equal"
     LENGTH_RATIO = "length_ratio"
+    TOO_FEW_ANSWERS = "too_few_answers"
+    SCORE_GAP_TOO_SMALL = "score_gap_too_small"
     ENGINE_ERROR = "engine_error"
     # training
     PROMPT_EMPTY = "prompt_empty"

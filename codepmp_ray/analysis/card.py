@@ -133,7 +133,11 @@ def _making_section(recipe: Recipe, data: SynthesisData, prompts: Mapping[str, s
         model = inline_code(getattr(engines, role).model_name_or_path)
         rows.append([name, model, sampling.temperature, sampling.top_p, sampling.max_tokens])
     text = f"## How it was made\n\nConstruction: `{synthesis.construction}`{clip}.\n\n"
-    text += _table(["text", "model", "temperature", "top-p", "at most tokens"], rows)
+    if rows:
+        text += _table(["text", "model", "temperature", "top-p", "at most tokens"], rows)
+    else:
+        gap = synthesis.threads.min_score_gap
+        text += f"People wrote both sides; the chosen one scored at least {gap:g} more."
     if versions := data.values["prompt_template"]:
         text += f"\n\nPrompt templates: {', '.join(map(inline_code, versions))}."
     for name, prompt in prompts.items():

@@ -18,8 +18,10 @@ from codepmp_ray.runs import Stage, open_stage
 from codepmp_ray.storage import open_store
 from codepmp_ray.synthesis.hops import IN_FLIGHT, RowProcessor
 from codepmp_ray.synthesis.pairs import split_rows
-from codepmp_ray.synthesis.plan import plan_pools
+from codepmp_ray.synthesis.plan import PoolPlan, plan_pools
 from codepmp_ray.synthesis.prompts import prompt_texts
+from codepmp_ray.synthesis.web.files import stored_plan
+from codepmp_ray.synthesis.web.pairs import THREAD, read_threads, split_threads
 
 
 def synthesize(recipe: Recipe) -> dict[str, Any]:
@@ -31,14 +33,28 @@ def synthesize(recipe: Recipe) -> dict[str, Any]:
     stage = open_stage(recipe, "synthesis")
     if stage.is_complete:
         return stage.summary()
-    corpus = open_stage(recipe, "corpus").require()
     pools = plan_pools(recipe.synthesis, recipe.engines)
     for pool in pools:
         if pool.engine.kind == "vllm":
             resolve_model(pool.engine.model_name_or_path)
     require_engines([(pool.name, pool.engine) for pool in pools])
+    make_job = _web_job if recipe.synthesis.construction == "web_pairs" else _snippet_job
+    job, num_shards = make_job(recipe, stage, pools)
     stage.start()
     start_s = time.monotonic()
+    run_shards(job, num_shards)
+    summary = _summarise(stage, time.monotonic() - start_s)
+    # Imported here: the workers load this module too and need no plotting.
+    from codepmp_ray.analysis.card import write_card
+
+    write_card(recipe, prompt_texts() if pools else {})
+    stage.complete(summary)
+    return stage.summary()
+
+
+def _snippet_job(recipe: Recipe, stage: Stage, pools: list[PoolPlan]) -> tuple[ShardJob, int]:
+    """The job and its number of shards: those of the corpus stage."""
+    corpus = open_stage(recipe, "corpus").require()
     job = ShardJob(
         label="synthesis",
         read_shard=partial(read_shard_of_stage, str(corpus.path), "snippets"),
@@ -50,14 +66,22 @@ def synthesize(recipe: Recipe) -> dict[str, Any]:
         split_rows=partial(split_rows, config=recipe.synthesis, engines=recipe.engines),
         out_dir=str(stage.path),
     )
-    run_shards(job, len(corpus.ledger.committed_ids()))
-    summary = _summarise(stage, time.monotonic() - start_s)
-    # Imported here: the workers load this module too and need no plotting.
-    from codepmp_ray.analysis.card import write_card
+    return job, len(corpus.ledger.committed_ids())
 
-    write_card(recipe, prompt_texts())
-    stage.complete(summary)
-    return stage.summary()
+
+def _web_job(recipe: Recipe, stage: Stage, pools: list[PoolPlan]) -> tuple[ShardJob, int]:
+    """Threads instead of snippets, and no engine: the corpus stage is not needed."""
+    threads = recipe.synthesis.threads
+    pieces = stored_plan(stage.store, threads)
+    job = ShardJob(
+        label="synthesis",
+        read_shard=partial(read_threads, pieces, threads),
+        schema=THREAD,
+        stages=(),
+        split_rows=partial(split_threads, config=recipe.synthesis),
+        out_dir=str(stage.path),
+    )
+    return job, len(pieces)
 
 
 def read_shard_of_stage(stage_dir: str, table: str, shard_id: int) -> pa.Table:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from codepmp_ray.config.base import Section
 from codepmp_ray.config.engines import Role, SamplingConfig
@@ -32,6 +32,37 @@ class GatesConfig(Section):
     max_length_ratio: float | None = Field(default=4.0, ge=1)
 
 
+class ThreadsConfig(Section):
+    """Questions with scored answers, for `web_pairs`. Defaults: stack-exchange-preferences.
+
+    One row is one thread. Its answers are a list of structs with a text and a score, or, with
+    `scores_column`, a list of texts beside a list of scores.
+
+    Attributes:
+        path: a Parquet or JSON lines file, or a folder of such files.
+        site: name of the site, stored in the pairs' column `repo`.
+        license: of the answers; SPDX id.
+        min_score_gap: the chosen answer's score is at least this far above the rejected one's.
+    """
+
+    path: str | None = None
+    id_column: str = "qid"
+    question_column: str = "question"
+    answers_column: str = "answers"
+    scores_column: str | None = None
+    text_field: str = "text"
+    score_field: str = "pm_score"
+    site: str | None = None
+    license: str | None = None
+    min_score_gap: float = Field(default=1.0, gt=0)
+    rows_per_shard: int = Field(default=1_000, ge=1)
+
+    def columns(self) -> list[str]:
+        """Every column that is read, where the file has it."""
+        named = [self.id_column, self.question_column, self.answers_column, self.scores_column]
+        return list(dict.fromkeys(name for name in named if name))
+
+
 class SynthesisConfig(Section):
     """Describe a snippet, then answer the description twice.
 
@@ -40,6 +71,7 @@ class SynthesisConfig(Section):
             `strong_weak`: two models answer the same description, the paper's choice.
             `description_clip`: "Des-Clip", the rejected side sees a clipped description.
             `source_model`: "Source Code & model", the snippet itself is the chosen side.
+            `web_pairs`: "Webpage", answers of people ordered by their scores; see `threads`.
         describer: the role that writes the description. The paper names the strong model, the
             authors' scripts use the weak one.
         gates: which answers are refused, each with a reason.
@@ -47,7 +79,9 @@ class SynthesisConfig(Section):
         source_opponent: of `source_model`: the role that writes the rejected side.
     """
 
-    construction: Literal["strong_weak", "description_clip", "source_model"] = "strong_weak"
+    construction: Literal["strong_weak", "description_clip", "source_model", "web_pairs"] = (
+        "strong_weak"
+    )
     describer: Role = "strong"
     clip_fraction: float = Field(default=0.1, gt=0, lt=1)
     source_opponent: Role = "weak"
@@ -55,3 +89,10 @@ class SynthesisConfig(Section):
     chosen: SamplingConfig = SamplingConfig(temperature=0.7, max_tokens=1024)
     rejected: SamplingConfig = SamplingConfig(temperature=0.7, max_tokens=1024)
     gates: GatesConfig = GatesConfig()
+    threads: ThreadsConfig = ThreadsConfig()
+
+    @model_validator(mode="after")
+    def _threads_where_needed(self) -> SynthesisConfig:
+        if self.construction == "web_pairs" and not self.threads.path:
+            raise ValueError("construction=web_pairs needs threads.path (a file or folder)")
+        return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -80,6 +81,24 @@ def test_every_snippet_becomes_one_row_with_two_pools(ray_cluster, tmp_path: Pat
     assert stage.ledger.committed_ids() == set(range(len(SIZES)))
     assert "fake-strong" in (stage.path / "README.md").read_text()
     assert synthesize(recipe) == summary  # a second run finds the work done
+
+
+def test_web_pairs_need_neither_engines_nor_a_corpus(ray_cluster, tmp_path: Path) -> None:
+    from codepmp_ray.cluster.synthesis import synthesize
+
+    answers = [{"text": "Use a lock around it.", "pm_score": 9}, {"text": "No idea", "pm_score": 1}]
+    lines = [json.dumps({"qid": i, "question": f"How? {i}", "answers": answers}) for i in range(5)]
+    (tmp_path / "threads.jsonl").write_text("\n".join([*lines, "{"]))
+    threads = {"path": str(tmp_path / "threads.jsonl"), "rows_per_shard": 2}
+    data = recipe_for(tmp_path).model_dump(mode="json")
+    data["synthesis"] |= {"construction": "web_pairs", "threads": threads}
+    recipe = parse_recipe(data, "test")
+    summary = synthesize(recipe)
+    assert (summary["num_pairs"], summary["num_shards"]) == (5, 3)
+    assert summary["rejected_by_reason"] == {"unreadable": 1}
+    card = (open_stage(recipe, "synthesis").path / "README.md").read_text()
+    assert "People wrote both sides" in card and "Lengths in characters" in card
+    assert "Demonstration" not in card
 
 
 def test_a_plan_that_never_fits_is_refused_with_numbers(ray_cluster, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from codepmp_ray.synthesis.constructions.base import Construction, Hop
 from codepmp_ray.synthesis.constructions.description_clip import DescriptionClip
 from codepmp_ray.synthesis.constructions.source_model import SourceModel
 from codepmp_ray.synthesis.constructions.strong_weak import StrongWeak
+from codepmp_ray.synthesis.constructions.web_pairs import WebPairs
 
 __all__ = ["Construction", "Hop", "make_construction"]
 
@@ -18,6 +19,7 @@ _KINDS: dict[str, type[Construction]] = {
     "strong_weak": StrongWeak,
     "description_clip": DescriptionClip,
     "source_model": SourceModel,
+    "web_pairs": WebPairs,
 }
 
 
