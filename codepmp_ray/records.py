@@ -58,6 +58,7 @@ class RejectReason(StrEnum):
     TOO_FEW_ANSWERS = "too_few_answers"
     SCORE_GAP_TOO_SMALL = "score_gap_too_small"
     ENGINE_ERROR = "engine_error"
+    PURGED = "purged"
     # training
     PROMPT_EMPTY = "prompt_empty"
     OVER_MAX_LENGTH = "over_max_length"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from functools import partial
 from typing import Any
 
@@ -16,6 +15,7 @@ from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.modeling.sources import resolve_model
 from codepmp_ray.runs import Stage, open_stage
 from codepmp_ray.storage import open_store
+from codepmp_ray.synthesis.counts import row_counts
 from codepmp_ray.synthesis.hops import IN_FLIGHT, RowProcessor
 from codepmp_ray.synthesis.pairs import split_rows
 from codepmp_ray.synthesis.plan import PoolPlan, plan_pools
@@ -43,7 +43,7 @@ def synthesize(recipe: Recipe) -> dict[str, Any]:
     stage.start()
     start_s = time.monotonic()
     run_shards(job, num_shards)
-    summary = _summarise(stage, time.monotonic() - start_s)
+    summary = row_counts(stage.ledger) | {"duration_s": round(time.monotonic() - start_s, 1)}
     # Imported here: the workers load this module too and need no plotting.
     from codepmp_ray.analysis.card import write_card
 
@@ -87,22 +87,3 @@ def _web_job(recipe: Recipe, stage: Stage, pools: list[PoolPlan]) -> tuple[Shard
 def read_shard_of_stage(stage_dir: str, table: str, shard_id: int) -> pa.Table:
     """Rows of one committed shard of another stage; runs in a task."""
     return ShardLedger(open_store(stage_dir)).read_shard(table, shard_id)
-
-
-def _summarise(stage: Stage, duration_s: float) -> dict[str, Any]:
-    commits = stage.ledger.commits()
-    reasons = _reasons(stage.ledger)
-    return {
-        "num_snippets": sum(commit.num_input_rows for commit in commits),
-        "num_pairs": sum(commit.num_rows["pairs"] for commit in commits),
-        "num_rejected": sum(commit.num_rows["rejected"] for commit in commits),
-        "rejected_by_reason": reasons,
-        "num_shards": len(commits),
-        "duration_s": round(duration_s, 1),
-    }
-
-
-def _reasons(ledger: ShardLedger) -> dict[str, int]:
-    table = ledger.read("rejected", ["reason"])
-    counts = Counter(table.column("reason").to_pylist()) if table.num_columns else Counter()
-    return dict(counts.most_common())
