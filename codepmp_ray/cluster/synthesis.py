@@ -8,9 +8,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from codepmp_ray.cluster.execution import execute_and_split
 from codepmp_ray.cluster.preflight import require_engines
 from codepmp_ray.cluster.shard_graph import PoolStage, ShardJob, run_shards
 from codepmp_ray.config.recipe import Recipe
+from codepmp_ray.evaluation.sandbox import Sandbox
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.modeling.sources import resolve_model
 from codepmp_ray.runs import Stage, open_stage
@@ -28,7 +30,8 @@ def synthesize(recipe: Recipe) -> dict[str, Any]:
     """Run or resume the stage; returns its summary. Finished work is not done again.
 
     Raises InputError when the corpus stage is missing, ModelError for a model path that does not
-    exist and ResourceError when the engines do not fit the cluster.
+    exist, ResourceError when the engines do not fit the cluster and SandboxUnavailable when answers
+    are to be executed and cannot be.
     """
     stage = open_stage(recipe, "synthesis")
     if stage.is_complete:
@@ -47,7 +50,7 @@ def synthesize(recipe: Recipe) -> dict[str, Any]:
     # Imported here: the workers load this module too and need no plotting.
     from codepmp_ray.analysis.card import write_card
 
-    write_card(recipe, prompt_texts() if pools else {})
+    write_card(recipe, prompt_texts(hop for pool in pools for hop in pool.hops))
     stage.complete(summary)
     return stage.summary()
 
@@ -55,6 +58,10 @@ def synthesize(recipe: Recipe) -> dict[str, Any]:
 def _snippet_job(recipe: Recipe, stage: Stage, pools: list[PoolPlan]) -> tuple[ShardJob, int]:
     """The job and its number of shards: those of the corpus stage."""
     corpus = open_stage(recipe, "corpus").require()
+    split = split_rows
+    if recipe.synthesis.construction == "execution_feedback":
+        Sandbox.detect(recipe.synthesis.sandbox)  # raises before any model is loaded
+        split = execute_and_split
     job = ShardJob(
         label="synthesis",
         read_shard=partial(read_shard_of_stage, str(corpus.path), "snippets"),
@@ -63,7 +70,7 @@ def _snippet_job(recipe: Recipe, stage: Stage, pools: list[PoolPlan]) -> tuple[S
             PoolStage(pool.engine, partial(RowProcessor, recipe.synthesis, pool.hops))
             for pool in pools
         ),
-        split_rows=partial(split_rows, config=recipe.synthesis, engines=recipe.engines),
+        split_rows=partial(split, config=recipe.synthesis, engines=recipe.engines),
         out_dir=str(stage.path),
     )
     return job, len(corpus.ledger.committed_ids())

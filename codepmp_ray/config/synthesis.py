@@ -8,6 +8,11 @@ from pydantic import Field, model_validator
 
 from codepmp_ray.config.base import Section
 from codepmp_ray.config.engines import Role, SamplingConfig
+from codepmp_ray.config.evaluation import SandboxConfig
+
+ConstructionName = Literal[
+    "strong_weak", "description_clip", "source_model", "execution_feedback", "web_pairs"
+]
 
 
 class GatesConfig(Section):
@@ -71,23 +76,26 @@ class SynthesisConfig(Section):
             `strong_weak`: two models answer the same description, the paper's choice.
             `description_clip`: "Des-Clip", the rejected side sees a clipped description.
             `source_model`: "Source Code & model", the snippet itself is the chosen side.
+            `execution_feedback`: both sides run against tests that the strong model wrote; the
+                passing one is chosen, and pairs without a difference are refused.
             `web_pairs`: "Webpage", answers of people ordered by their scores; see `threads`.
         describer: the role that writes the description. The paper names the strong model, the
             authors' scripts use the weak one.
         gates: which answers are refused, each with a reason.
         clip_fraction: of `description_clip`: share of the description's words removed from its end.
+        tests / sandbox: of `execution_feedback`: how tests are sampled, limits of one execution.
         source_opponent: of `source_model`: the role that writes the rejected side.
     """
 
-    construction: Literal["strong_weak", "description_clip", "source_model", "web_pairs"] = (
-        "strong_weak"
-    )
+    construction: ConstructionName = "strong_weak"
     describer: Role = "strong"
     clip_fraction: float = Field(default=0.1, gt=0, lt=1)
     source_opponent: Role = "weak"
     describe: SamplingConfig = SamplingConfig(temperature=0.7, max_tokens=256)
     chosen: SamplingConfig = SamplingConfig(temperature=0.7, max_tokens=1024)
     rejected: SamplingConfig = SamplingConfig(temperature=0.7, max_tokens=1024)
+    tests: SamplingConfig = SamplingConfig(temperature=0.7, max_tokens=1024)
+    sandbox: SandboxConfig = SandboxConfig()
     gates: GatesConfig = GatesConfig()
     threads: ThreadsConfig = ThreadsConfig()
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import Any
 
 import pyarrow as pa
 
@@ -19,12 +18,11 @@ from codepmp_ray.synthesis.constructions import Hop, make_construction
 from codepmp_ray.synthesis.engine import Completion, ContextOverflow, TextEngine
 from codepmp_ray.synthesis.gates import clean, judge_text
 from codepmp_ray.synthesis.prompts import parse_description
+from codepmp_ray.synthesis.rows import Row, refuse
 
 logger = logging.getLogger(__name__)
 
-Row = dict[str, Any]
-
-_TEXTS = ("description", "chosen", "rejected")
+_TEXTS = ("description", "tests", "chosen", "rejected")
 # Schema of a block between two pools: the snippet and everything that hops may add.
 IN_FLIGHT = pa.schema(
     [
@@ -66,10 +64,10 @@ class RowProcessor:
                 if hop == "describe"
                 else RejectReason.DESCRIPTION_OVER_CONTEXT
             )
-            return _reject(row, reason, str(error))
+            return refuse(row, reason, str(error))
         except EngineError as error:
             logger.warning("engine refused %s: %s", row["snippet_id"], error)
-            return _reject(row, RejectReason.ENGINE_ERROR, str(error))
+            return refuse(row, RejectReason.ENGINE_ERROR, str(error))
         return _record(row, field, answer, self.config)
 
 
@@ -84,12 +82,8 @@ def _record(row: Row, field: str, answer: Completion, config: SynthesisConfig) -
     }
     # A row that cannot become a pair any more costs no further tokens.
     if refused := judge_text(field, text, finish_reason, num_tokens, row["language"], config.gates):
-        return _reject(row, *refused)
+        return refuse(row, *refused)
     return row
-
-
-def _reject(row: Row, reason: RejectReason, detail: str) -> Row:
-    return {**row, "reject_reason": str(reason), "reject_detail": clean(detail)}
 
 
 def reject_payload(row: Row) -> str:

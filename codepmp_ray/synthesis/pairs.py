@@ -44,10 +44,13 @@ def _pair(row: dict[str, Any], config: SynthesisConfig, engines: EnginesConfig) 
     models = {
         hop: getattr(engines, role).model_name_or_path for hop, role in construction.hops().items()
     }
+    if row.get("swapped"):
+        models["chosen"], models["rejected"] = models["rejected"], models["chosen"]
     return {
         "pair_id": stable_id(row["snippet_id"], config.construction),
         "prompt": construction.prompt(row),
         **{name: row[name] for name in _COPIED},
+        "tests": row.get("tests"),
         "construction": config.construction,
         "describe_model": models["describe"],
         "strong_model": models.get("chosen"),

@@ -6,6 +6,8 @@ reward model later sees what the models saw.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 TEMPLATE_VERSION = "codepmp-v1"
 
 _LANGUAGE_NAMES = {"python": "Python"}
@@ -25,6 +27,14 @@ Write {language} code for the following task. Reply with one code block.
 {description}"""
 
 
+_TESTS = """\
+Write tests for the following task: a Python function `check(candidate)` with at least five \
+assert statements, each calling `candidate`, which is the function that was asked for. Test normal \
+and edge cases that the task decides. Do not write the function itself. Reply with one code block.
+
+{task}"""
+
+
 def describe_prompt(code: str, language: str) -> str:
     """Ask for an instruction from which the snippet could be written (section 3.2)."""
     return _DESCRIBE.format(language=_name(language), fence=language, code=code)
@@ -35,14 +45,26 @@ def answer_prompt(description: str, language: str) -> str:
     return _ANSWER.format(language=_name(language), description=description)
 
 
+def with_signature(description: str, signature: str) -> str:
+    """The task when it is to be executed: both answers then have the same name and arguments."""
+    return f"{description}\n\nWrite it as one function: `{signature}`."
+
+
+def tests_prompt(task: str) -> str:
+    """Ask for tests of `task`, which names the function."""
+    return _TESTS.format(task=task)
+
+
 def parse_description(text: str) -> str:
     """The instruction in a model's answer: surrounding blank space and quotes removed."""
     return text.strip().strip('"').strip()
 
 
-def prompt_texts() -> dict[str, str]:
-    """Name of each prompt -> its template, for the dataset card."""
-    return {"describe": _DESCRIBE, "answer": _ANSWER}
+def prompt_texts(hops: Iterable[str]) -> dict[str, str]:
+    """Name of each prompt that `hops` ask -> its template, for the dataset card."""
+    named = {"describe": _DESCRIBE, "tests": _TESTS}
+    asked = {hop if hop in named else "answer": named.get(hop, _ANSWER) for hop in hops}
+    return dict(sorted(asked.items(), key=lambda item: [*named, "answer"].index(item[0])))
 
 
 def _name(language: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from codepmp_ray.config.synthesis import SynthesisConfig
 from codepmp_ray.synthesis.constructions.base import Construction, Hop
 from codepmp_ray.synthesis.constructions.description_clip import DescriptionClip
+from codepmp_ray.synthesis.constructions.execution_feedback import ExecutionFeedback
 from codepmp_ray.synthesis.constructions.source_model import SourceModel
 from codepmp_ray.synthesis.constructions.strong_weak import StrongWeak
 from codepmp_ray.synthesis.constructions.web_pairs import WebPairs
@@ -19,6 +20,7 @@ _KINDS: dict[str, type[Construction]] = {
     "strong_weak": StrongWeak,
     "description_clip": DescriptionClip,
     "source_model": SourceModel,
+    "execution_feedback": ExecutionFeedback,
     "web_pairs": WebPairs,
 }
 

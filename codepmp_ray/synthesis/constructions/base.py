@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 from codepmp_ray.config.engines import Role
 from codepmp_ray.config.synthesis import SynthesisConfig
+from codepmp_ray.synthesis.rows import Row
 
-Row = dict[str, Any]
-Hop = Literal["describe", "chosen", "rejected"]
+Hop = Literal["describe", "tests", "chosen", "rejected"]
 
 
 class Construction(Protocol):

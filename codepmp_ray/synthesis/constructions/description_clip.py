@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from codepmp_ray.synthesis.constructions.base import Hop, Row
+from codepmp_ray.synthesis.constructions.base import Hop
 from codepmp_ray.synthesis.constructions.strong_weak import StrongWeak
 from codepmp_ray.synthesis.prompts import answer_prompt
+from codepmp_ray.synthesis.rows import Row
 
 
 class DescriptionClip(StrongWeak):

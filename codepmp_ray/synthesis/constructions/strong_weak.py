@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from codepmp_ray.config.engines import Role
 from codepmp_ray.config.synthesis import SynthesisConfig
-from codepmp_ray.synthesis.constructions.base import Hop, Row
+from codepmp_ray.synthesis.constructions.base import Hop
 from codepmp_ray.synthesis.prompts import answer_prompt, describe_prompt
+from codepmp_ray.synthesis.rows import Row
 
 
 class StrongWeak:

@@ -7,8 +7,9 @@ than those from source code.
 from __future__ import annotations
 
 from codepmp_ray.config.engines import Role
-from codepmp_ray.synthesis.constructions.base import Hop, Row
+from codepmp_ray.synthesis.constructions.base import Hop
 from codepmp_ray.synthesis.constructions.strong_weak import StrongWeak
+from codepmp_ray.synthesis.rows import Row
 
 
 class WebPairs(StrongWeak):

@@ -18,18 +18,22 @@ __all__ = ["Rejection", "clean", "judge_pair", "judge_text"]
 def judge_text(
     field: str, value: str, finish_reason: str, num_tokens: int, language: str, gates: GatesConfig
 ) -> Rejection | None:
-    """One text that a model wrote: `field` is "description", "chosen" or "rejected"."""
+    """One text that a model wrote: `field` is "description", "tests", "chosen" or "rejected"."""
     return (
         text.not_text(field, value)
         or text.empty(field, value, num_tokens)
         or text.cut_off(field, finish_reason, num_tokens)
         or text.repetitive(field, value, gates)
-        or (
-            text.refusal(field, value, gates)
-            if field == "description"
-            else code.answer(field, value, language, gates)
-        )
+        or _judge_content(field, value, language, gates)
     )
+
+
+def _judge_content(field: str, value: str, language: str, gates: GatesConfig) -> Rejection | None:
+    if field == "description":
+        return text.refusal(field, value, gates)
+    if field == "tests":
+        return code.model_tests(value, gates)
+    return code.answer(field, value, language, gates)
 
 
 def judge_pair(row: dict[str, Any], gates: GatesConfig) -> Rejection | None:

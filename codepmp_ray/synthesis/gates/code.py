@@ -6,6 +6,7 @@ from codepmp_ray.config.synthesis import GatesConfig
 from codepmp_ray.synthesis.answers import find_code
 from codepmp_ray.synthesis.gates.text import refusal
 from codepmp_ray.synthesis.gates.verdict import Rejection, of_field
+from codepmp_ray.synthesis.model_tests import tests_problem
 
 
 def answer(side: str, text: str, language: str, gates: GatesConfig) -> Rejection | None:
@@ -20,3 +21,11 @@ def answer(side: str, text: str, language: str, gates: GatesConfig) -> Rejection
     if not found.parses:
         return of_field(side, "parse_error", f"the longest code block is not valid {language}")
     return None
+
+
+def model_tests(text: str, gates: GatesConfig) -> Rejection | None:
+    """The model declines to write tests, or what it wrote tests nothing."""
+    problem = tests_problem(text)
+    if problem is None:
+        return None
+    return refusal("tests", text, gates) or of_field("tests", "no_code", problem)

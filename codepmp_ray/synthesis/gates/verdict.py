@@ -15,5 +15,7 @@ class Rejection(NamedTuple):
 
 
 def of_field(field: str, kind: str, detail: str) -> Rejection:
-    """The rejection of one text: `field` is "description", "chosen" or "rejected"."""
+    """The rejection of one text: `field` is "description", "tests", "chosen" or "rejected"."""
+    if field == "tests":  # why there are none is a detail
+        return Rejection(RejectReason.NO_TESTS, f"{kind}: {detail}")
     return Rejection(RejectReason(f"{field}_{kind}"), detail)
