@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -37,12 +38,14 @@ def synthesize(recipe: Recipe) -> dict[str, Any]:
     if stage.is_complete:
         return stage.summary()
     pools = plan_pools(recipe.synthesis, recipe.engines)
-    for pool in pools:
-        if pool.engine.kind == "vllm":
-            resolve_model(pool.engine.model_name_or_path)
-    require_engines([(pool.name, pool.engine) for pool in pools])
-    make_job = _web_job if recipe.synthesis.construction == "web_pairs" else _snippet_job
-    job, num_shards = make_job(recipe, stage, pools)
+    if recipe.synthesis.construction == "web_pairs":
+        job, num_shards = _web_job(recipe, stage)
+    else:
+        corpus = open_stage(recipe, "corpus").require()
+        check_engines(pools)
+        read = partial(read_shard_of_stage, str(corpus.path), "snippets")
+        job = snippet_job(recipe, pools, "synthesis", read, str(stage.path))
+        num_shards = len(corpus.ledger.committed_ids())
     stage.start()
     start_s = time.monotonic()
     run_shards(job, num_shards)
@@ -55,28 +58,43 @@ def synthesize(recipe: Recipe) -> dict[str, Any]:
     return stage.summary()
 
 
-def _snippet_job(recipe: Recipe, stage: Stage, pools: list[PoolPlan]) -> tuple[ShardJob, int]:
-    """The job and its number of shards: those of the corpus stage."""
-    corpus = open_stage(recipe, "corpus").require()
+def check_engines(pools: list[PoolPlan]) -> None:
+    """Raise ModelError or ResourceError for what cannot run, before anything starts."""
+    for pool in pools:
+        if pool.engine.kind == "vllm":
+            resolve_model(pool.engine.model_name_or_path)
+    require_engines([(pool.name, pool.engine) for pool in pools])
+
+
+def snippet_job(
+    recipe: Recipe,
+    pools: list[PoolPlan],
+    label: str,
+    read_shard: Callable[[int], pa.Table],
+    out_dir: str,
+) -> ShardJob:
+    """Snippets through the hops of the recipe's construction.
+
+    Raises SandboxUnavailable where answers would have to be executed and cannot be.
+    """
     split = split_rows
     if recipe.synthesis.construction == "execution_feedback":
         Sandbox.detect(recipe.synthesis.sandbox)  # raises before any model is loaded
         split = execute_and_split
-    job = ShardJob(
-        label="synthesis",
-        read_shard=partial(read_shard_of_stage, str(corpus.path), "snippets"),
+    return ShardJob(
+        label=label,
+        read_shard=read_shard,
         schema=IN_FLIGHT,
         stages=tuple(
             PoolStage(pool.engine, partial(RowProcessor, recipe.synthesis, pool.hops))
             for pool in pools
         ),
         split_rows=partial(split, config=recipe.synthesis, engines=recipe.engines),
-        out_dir=str(stage.path),
+        out_dir=out_dir,
     )
-    return job, len(corpus.ledger.committed_ids())
 
 
-def _web_job(recipe: Recipe, stage: Stage, pools: list[PoolPlan]) -> tuple[ShardJob, int]:
+def _web_job(recipe: Recipe, stage: Stage) -> tuple[ShardJob, int]:
     """Threads instead of snippets, and no engine: the corpus stage is not needed."""
     threads = recipe.synthesis.threads
     pieces = stored_plan(stage.store, threads)

@@ -16,11 +16,13 @@ from typing import Any
 
 import pyarrow as pa
 
+from codepmp_ray.errors import StorageError
 from codepmp_ray.ledger import ShardCommit, ShardLedger
 from codepmp_ray.records import REJECTED, RejectReason, stable_id, table_from_rows
 from codepmp_ray.runs import Stage
 from codepmp_ray.shard_rewrite import replace_shard, sole_writer
 from codepmp_ray.synthesis.counts import recount
+from codepmp_ray.synthesis.replay import clear_done_rounds, unfinished_round
 
 Row = dict[str, Any]
 _TABLES = ("pairs", "rejected")
@@ -45,9 +47,15 @@ def purge(stage: Stage, request: PurgeRequest) -> Row:
     The record counts the rows that this request has purged, in this run and in killed ones before:
     `num_pairs`, `num_rejected` (rejected rows whose texts were removed), and `num_shards` changed.
 
-    Raises InputError when the stage is not complete and StorageError when it is being changed.
+    Raises InputError when the stage is not complete and StorageError when it is being changed
+    or a replay is not finished.
     """
     stage.require()
+    if unfinished_round(stage) is not None:
+        raise StorageError(
+            f"A replay of {stage.path} is not finished; its rows would come back after the purge.",
+            "Run the same jobs.replay command again first.",
+        )
     ledger, name = stage.ledger, f"purges/{request.purge_id}"
     with sole_writer(ledger):
         tombstone = {
@@ -57,6 +65,7 @@ def purge(stage: Stage, request: PurgeRequest) -> Row:
             "requested": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
         stage.store.put_exclusive(f"{name}.json", json.dumps(tombstone, indent=2).encode())
+        clear_done_rounds(stage)
         for commit in ledger.commits():
             _purge_shard(ledger, commit, request)
         # Files that a killed purge had replaced but not yet deleted.
