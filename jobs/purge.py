@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def body(recipe: Recipe, arguments: argparse.Namespace) -> None:
     from codepmp_ray.analysis.card import write_card
-    from codepmp_ray.synthesis.constructions import make_construction
+    from codepmp_ray.synthesis.constructions import all_hops
     from codepmp_ray.synthesis.prompts import prompt_texts
     from codepmp_ray.synthesis.purge import PurgeRequest, purge
 
@@ -39,7 +39,7 @@ def body(recipe: Recipe, arguments: argparse.Namespace) -> None:
         raise ConfigError("Nothing to purge was named.", "Give --repo, --source-id or a file.")
     stage = open_stage(recipe, "synthesis")
     record = purge(stage, request)
-    write_card(recipe, prompt_texts(make_construction(recipe.synthesis).hops()))
+    write_card(recipe, prompt_texts(all_hops(recipe.synthesis)))
     print(
         f"purge {record['purge_id']}: {record['num_pairs']} pairs and {record['num_rejected']} "
         f"rejected rows purged in {record['num_shards']} shards of {stage.path}"

@@ -23,12 +23,12 @@ def body(recipe: Recipe, arguments: argparse.Namespace) -> None:
     from codepmp_ray.analysis.card import write_card
     from codepmp_ray.cluster.connect import connect
     from codepmp_ray.cluster.replay import replay
-    from codepmp_ray.synthesis.constructions import make_construction
+    from codepmp_ray.synthesis.constructions import all_hops
     from codepmp_ray.synthesis.prompts import prompt_texts
 
     with connect():
         record = replay(recipe, tuple(arguments.reason))
-    write_card(recipe, prompt_texts(make_construction(recipe.synthesis).hops()))
+    write_card(recipe, prompt_texts(all_hops(recipe.synthesis)))
     print(
         f"replay of {', '.join(record['reasons'])}: {record['num_rows']} rows again, "
         f"{record['num_pairs']} became pairs; rejected: {record['rejected_by_reason']}"

@@ -15,7 +15,7 @@ from codepmp_ray.analysis.text import fenced, inline_code, interval, percent, sh
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.runs import Stage, open_stage
-from codepmp_ray.synthesis.constructions import make_construction
+from codepmp_ray.synthesis.constructions import all_hops
 
 CARD_FILE = "README.md"
 _MAX_LISTED_FILES = 100
@@ -127,7 +127,7 @@ def _making_section(recipe: Recipe, data: SynthesisData, prompts: Mapping[str, s
         else ""
     )
     rows = []
-    for hop, role in make_construction(synthesis).hops().items():
+    for hop, role in all_hops(synthesis).items():
         sampling = getattr(synthesis, hop)
         name = "description" if hop == "describe" else hop
         model = inline_code(getattr(engines, role).model_name_or_path)

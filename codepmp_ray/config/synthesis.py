@@ -84,6 +84,8 @@ class SynthesisConfig(Section):
         gates: which answers are refused, each with a reason.
         clip_fraction: of `description_clip`: share of the description's words removed from its end.
         tests / sandbox: of `execution_feedback`: how tests are sampled, limits of one execution.
+        label_domain / label: let the describing model say whether the snippet is engineering work,
+            with its confidence (a step of the authors' code), and how it samples that.
         source_opponent: of `source_model`: the role that writes the rejected side.
     """
 
@@ -96,6 +98,8 @@ class SynthesisConfig(Section):
     rejected: SamplingConfig = SamplingConfig(temperature=0.7, max_tokens=1024)
     tests: SamplingConfig = SamplingConfig(temperature=0.7, max_tokens=1024)
     sandbox: SandboxConfig = SandboxConfig()
+    label_domain: bool = False
+    label: SamplingConfig = SamplingConfig(temperature=0.0, max_tokens=16)
     gates: GatesConfig = GatesConfig()
     threads: ThreadsConfig = ThreadsConfig()
 

@@ -17,7 +17,7 @@ from codepmp_ray.records import SNIPPET, RejectReason
 from codepmp_ray.synthesis.constructions import Hop, make_construction
 from codepmp_ray.synthesis.engine import Completion, ContextOverflow, TextEngine
 from codepmp_ray.synthesis.gates import clean, judge_text
-from codepmp_ray.synthesis.prompts import parse_description
+from codepmp_ray.synthesis.prompts import parse_description, parse_label
 from codepmp_ray.synthesis.rows import Row, refuse
 
 logger = logging.getLogger(__name__)
@@ -30,6 +30,8 @@ IN_FLIGHT = pa.schema(
         *[pa.field(name, pa.string()) for name in _TEXTS],
         *[pa.field(f"{name}_finish_reason", pa.string()) for name in _TEXTS],
         *[pa.field(f"{name}_num_tokens", pa.int64()) for name in _TEXTS],
+        pa.field("domain", pa.string()),
+        pa.field("domain_confidence", pa.float64()),
         pa.field("reject_reason", pa.string()),
         pa.field("reject_detail", pa.string()),
     ]
@@ -50,7 +52,7 @@ class RowProcessor:
         for hop in self.hops:
             if row.get("reject_reason"):
                 break
-            row = await self._hop(hop, row, engine)
+            row = await (self._label if hop == "label" else self._hop)(hop, row, engine)
         return row
 
     async def _hop(self, hop: Hop, row: Row, engine: TextEngine) -> Row:
@@ -69,6 +71,17 @@ class RowProcessor:
             logger.warning("engine refused %s: %s", row["snippet_id"], error)
             return refuse(row, RejectReason.ENGINE_ERROR, str(error))
         return _record(row, field, answer, self.config)
+
+    async def _label(self, hop: Hop, row: Row, engine: TextEngine) -> Row:
+        """A label is an extra: without one the row stays what it is."""
+        message = self._construction.question(hop, row)
+        try:
+            found = parse_label((await engine.generate(message, self.config.label)).text)
+        except (ContextOverflow, EngineError) as error:
+            logger.warning("no label for %s: %s", row["snippet_id"], error)
+            found = None
+        domain, confidence = found or (None, None)
+        return {**row, "domain": domain, "domain_confidence": confidence}
 
 
 def _record(row: Row, field: str, answer: Completion, config: SynthesisConfig) -> Row:

@@ -50,7 +50,7 @@ def _pair(row: dict[str, Any], config: SynthesisConfig, engines: EnginesConfig) 
         "pair_id": stable_id(row["snippet_id"], config.construction),
         "prompt": construction.prompt(row),
         **{name: row[name] for name in _COPIED},
-        "tests": row.get("tests"),
+        **{name: row.get(name) for name in ("tests", "domain", "domain_confidence")},
         "construction": config.construction,
         "describe_model": models["describe"],
         "strong_model": models.get("chosen"),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from codepmp_ray.config.engines import EngineConfig, EnginesConfig, Role
 from codepmp_ray.config.synthesis import SynthesisConfig
-from codepmp_ray.synthesis.constructions import Hop, make_construction
+from codepmp_ray.synthesis.constructions import Hop, all_hops
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class PoolPlan:
 
 def plan_pools(synthesis: SynthesisConfig, engines: EnginesConfig) -> list[PoolPlan]:
     """Pools in the order in which a shard passes them."""
-    hops = make_construction(synthesis).hops()
+    hops = all_hops(synthesis)
     roles: list[Role] = list(dict.fromkeys(hops.values()))
     if len(roles) > 1 and engines.strong.result_fields() == engines.weak.result_fields():
         return [PoolPlan("strong+weak", engines.strong, tuple(hops))]

@@ -6,10 +6,15 @@ reward model later sees what the models saw.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 TEMPLATE_VERSION = "codepmp-v1"
 
+_LABEL_ANSWER = re.compile(
+    r"\b(non[- ]?engineering|engineering)\b\D{0,40}?(\d+(?:\.\d+)?)(?![\d%])",
+    re.IGNORECASE | re.ASCII,
+)
 _LANGUAGE_NAMES = {"python": "Python"}
 
 _DESCRIBE = """\
@@ -26,6 +31,15 @@ Write {language} code for the following task. Reply with one code block.
 
 {description}"""
 
+
+_LABEL = """\
+Is the {language} code below "engineering" (plumbing: interfaces, configuration, input, output, \
+framework calls) or "non-engineering" (an algorithm, mathematics, reasoning)? Answer with the \
+label and your confidence between 0 and 1, for example: non-engineering 0.8
+
+```{fence}
+{code}
+```"""
 
 _TESTS = """\
 Write tests for the following task: a Python function `check(candidate)` with at least five \
@@ -45,6 +59,11 @@ def answer_prompt(description: str, language: str) -> str:
     return _ANSWER.format(language=_name(language), description=description)
 
 
+def label_prompt(code: str, language: str) -> str:
+    """Ask whether the snippet is engineering work, with a confidence (the authors' extra stage)."""
+    return _LABEL.format(language=_name(language), fence=language, code=code)
+
+
 def with_signature(description: str, signature: str) -> str:
     """The task when it is to be executed: both answers then have the same name and arguments."""
     return f"{description}\n\nWrite it as one function: `{signature}`."
@@ -60,9 +79,18 @@ def parse_description(text: str) -> str:
     return text.strip().strip('"').strip()
 
 
+def parse_label(text: str) -> tuple[str, float] | None:
+    """(label, confidence) in a model's answer, or None when it holds no such pair."""
+    match = _LABEL_ANSWER.search(text)
+    if match is None or not 0 <= (confidence := float(match.group(2))) <= 1:
+        return None
+    label = "non-engineering" if match.group(1).lower().startswith("non") else "engineering"
+    return label, confidence
+
+
 def prompt_texts(hops: Iterable[str]) -> dict[str, str]:
     """Name of each prompt that `hops` ask -> its template, for the dataset card."""
-    named = {"describe": _DESCRIBE, "tests": _TESTS}
+    named = {"describe": _DESCRIBE, "label": _LABEL, "tests": _TESTS}
     asked = {hop if hop in named else "answer": named.get(hop, _ANSWER) for hop in hops}
     return dict(sorted(asked.items(), key=lambda item: [*named, "answer"].index(item[0])))
 

@@ -1,8 +1,8 @@
 """Rejected rows of chosen reasons once more: rounds, what each takes up, and how it is folded in.
 
 A round is a folder with a ledger of its own, `replays/<number>/`, so the work itself is as exact
-and as resumable as the stage's. When all its shards are committed it is folded in, shard by shard: the
-replayed rows take the place of the rejected ones, everything else stays as it is. Folding twice
+and as resumable as the stage's. When all its shards are committed it is folded in, shard by shard:
+the replayed rows take the place of the rejected ones, everything else stays as it is. Folding twice
 gives the same tables, so that a killed replay is finished by running it again.
 """
 

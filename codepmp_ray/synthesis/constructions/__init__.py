@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from codepmp_ray.config.engines import Role
 from codepmp_ray.config.synthesis import SynthesisConfig
 from codepmp_ray.synthesis.constructions.base import Construction, Hop
 from codepmp_ray.synthesis.constructions.description_clip import DescriptionClip
@@ -14,7 +15,7 @@ from codepmp_ray.synthesis.constructions.source_model import SourceModel
 from codepmp_ray.synthesis.constructions.strong_weak import StrongWeak
 from codepmp_ray.synthesis.constructions.web_pairs import WebPairs
 
-__all__ = ["Construction", "Hop", "make_construction"]
+__all__ = ["Construction", "Hop", "all_hops", "make_construction"]
 
 _KINDS: dict[str, type[Construction]] = {
     "strong_weak": StrongWeak,
@@ -28,3 +29,9 @@ _KINDS: dict[str, type[Construction]] = {
 def make_construction(config: SynthesisConfig) -> Construction:
     """The construction that `config.construction` names."""
     return _KINDS[config.construction](config)
+
+
+def all_hops(config: SynthesisConfig) -> dict[Hop, Role]:
+    """The construction's hops and, if asked for, the label, after the describing model's others."""
+    hops = make_construction(config).hops()
+    return {**hops, "label": config.describer} if config.label_domain and hops else hops

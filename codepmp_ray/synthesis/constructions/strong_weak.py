@@ -5,7 +5,7 @@ from __future__ import annotations
 from codepmp_ray.config.engines import Role
 from codepmp_ray.config.synthesis import SynthesisConfig
 from codepmp_ray.synthesis.constructions.base import Hop
-from codepmp_ray.synthesis.prompts import answer_prompt, describe_prompt
+from codepmp_ray.synthesis.prompts import answer_prompt, describe_prompt, label_prompt
 from codepmp_ray.synthesis.rows import Row
 
 
@@ -25,4 +25,6 @@ class StrongWeak:
     def question(self, hop: Hop, row: Row) -> str:
         if hop == "describe":
             return describe_prompt(row["code"], row["language"])
+        if hop == "label":
+            return label_prompt(row["code"], row["language"])
         return self.prompt(row)

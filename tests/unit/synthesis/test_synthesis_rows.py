@@ -13,6 +13,7 @@ from codepmp_ray.synthesis.engine import Completion, ContextOverflow
 from codepmp_ray.synthesis.hops import RowProcessor
 from codepmp_ray.synthesis.pairs import split_rows
 from codepmp_ray.synthesis.plan import plan_pools
+from codepmp_ray.synthesis.prompts import parse_label
 
 SNIPPET = {
     "snippet_id": "s1",
@@ -166,3 +167,45 @@ def test_source_model_pairs_the_snippet_with_an_answer() -> None:
     assert (pair["strong_model"], pair["chosen_num_tokens"]) == (None, None)
     assert pair["weak_model"].endswith("0.5B-Instruct") and pair["rejected_num_tokens"] > 0
     assert pair["prompt"] == engine.questions[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("engineering 0.9", ("engineering", 0.9)),
+        ("Label: Non-Engineering, confidence: 1", ("non-engineering", 1.0)),
+        ("non engineering (0.75)", ("non-engineering", 0.75)),
+        ("engineering", None),
+        ("engineering 7", None),
+        ("engineering 90%", None),
+        ("0.9", None),
+        ("engineering " + "9" * 400, None),
+    ],
+)
+def test_labels_are_parsed_or_absent(text: str, label: tuple[str, float] | None) -> None:
+    assert parse_label(text) == label
+
+
+@pytest.mark.parametrize(
+    ("answer", "columns"),
+    [
+        (done("engineering 0.8"), ("engineering", 0.8)),
+        (done("no idea \ud800"), (None, None)),
+        (EngineError("boom"), (None, None)),
+    ],
+)
+def test_a_label_is_an_extra_that_never_costs_the_row(answer: Any, columns: tuple) -> None:
+    config = SynthesisConfig(label_domain=True)
+    strong, weak = plan_pools(config, EnginesConfig())
+    assert strong.hops == ("describe", "chosen", "label") and weak.hops == ("rejected",)
+    engine = ScriptedEngine(done("D."), block("alpha()"), answer, block("beta()"))
+    row = dict(SNIPPET)
+    for pool in (strong, weak):
+        row = asyncio.run(RowProcessor(config, pool.hops)(row, engine))
+    table, pair = only_row(row, config)
+    assert table == "pairs" and (pair["domain"], pair["domain_confidence"]) == columns
+
+
+def test_no_label_is_asked_for_by_default() -> None:
+    row = process(done("D."), block("alpha()"), block("beta()"))
+    assert only_row(row)[1]["domain"] is None
