@@ -153,26 +153,52 @@ class ShardLedger:
         Raises StorageError unless the tables together hold exactly `num_input_rows` rows: each
         input row must end in exactly one of them.
         """
-        num_output_rows = sum(table.num_rows for table in tables.values())
-        if num_output_rows != num_input_rows:
+        marker = self._write_attempt(shard_id, num_input_rows, tables, stats)
+        won = self.store.put_exclusive(self._marker_name(shard_id), _marker_text(marker).encode())
+        if not won and self._read_marker(shard_id).attempt != marker.attempt:
+            for file in marker.files.values():
+                self.store.delete(file)
+        return won
+
+    def replace(
+        self,
+        old: ShardCommit,
+        tables: Mapping[str, pa.Table],
+        stats: Mapping[str, int] | None = None,
+    ) -> None:
+        """Let `tables` be the tables of a committed shard; for one writer at a time, no reader.
+
+        Killed at any point, the shard is as before or as after. Its group's roll-up goes first,
+        and is written anew by the next `roll_up`.
+        """
+        marker = self._write_attempt(old.shard_id, old.num_input_rows, tables, stats)
+        self.store.delete(self._rollup_name(old.shard_id // GROUP_SIZE))
+        self.store.put(self._marker_name(old.shard_id), _marker_text(marker).encode())
+        for file in old.files.values():
+            self.store.delete(file)
+
+    def _write_attempt(
+        self,
+        shard_id: int,
+        num_input_rows: int,
+        tables: Mapping[str, pa.Table],
+        stats: Mapping[str, int] | None,
+    ) -> ShardCommit:
+        """Write `tables` under names of their own; returns the marker that would commit them."""
+        num_rows = {table: rows.num_rows for table, rows in tables.items()}
+        if sum(num_rows.values()) != num_input_rows:
             raise StorageError(
-                f"Shard {shard_id}: {num_input_rows} rows went in, {num_output_rows} came out.",
+                f"Shard {shard_id}: {num_input_rows} rows went in, "
+                f"{sum(num_rows.values())} came out.",
                 "This is a bug in the stage: a row was lost or doubled. Nothing was written.",
             )
         attempt = uuid.uuid4().hex[:12]
-        name = _shard_name(shard_id)
-        files = {table: f"{table}/{name}.{attempt}.parquet" for table in tables}
-        for table, file in files.items():
-            self.store.put_table(file, tables[table])
-        num_rows = {table: rows.num_rows for table, rows in tables.items()}
-        marker = ShardCommit(
+        files = {name: f"{name}/{_shard_name(shard_id)}.{attempt}.parquet" for name in tables}
+        for name, file in files.items():
+            self.store.put_table(file, tables[name])
+        return ShardCommit(
             shard_id, attempt, num_input_rows, files, num_rows, dict(stats or {}), time.time()
         )
-        won = self.store.put_exclusive(self._marker_name(shard_id), _marker_text(marker).encode())
-        if not won and self._read_marker(shard_id).attempt != attempt:
-            for file in files.values():
-                self.store.delete(file)
-        return won
 
     def roll_up(self) -> int:
         """Write the roll-up of every complete group that has none; returns how many.

@@ -9,15 +9,21 @@ import sys
 from collections.abc import Callable
 from types import FrameType
 
-from codepmp_ray.config.recipe import Recipe, load_recipe
+from codepmp_ray.config.recipe import load_recipe
 from codepmp_ray.errors import CodePMPError
 
 DEFAULT_RECIPE = "jobs/recipes/laptop.yaml"
 _EXIT_INTERRUPTED = 130
 
 
-def run_job(description: str | None, body: Callable[[Recipe], None]) -> None:
+def run_job(
+    description: str | None,
+    body: Callable[..., None],
+    add_arguments: Callable[[argparse.ArgumentParser], None] | None = None,
+) -> None:
     """Parse the command line, run `body` and exit: 0, or the error's exit code with one line.
+
+    `body` gets the recipe and, where `add_arguments` adds options, what was given for them.
 
     SIGTERM (sent by `ray job stop`) is treated like Ctrl-C, so that both clean up.
     """
@@ -28,10 +34,13 @@ def run_job(description: str | None, body: Callable[[Recipe], None]) -> None:
     )
     parser.add_argument("--config", default=DEFAULT_RECIPE, help="recipe (default: %(default)s)")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="YAML values")
+    if add_arguments:
+        add_arguments(parser)
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        body(load_recipe(arguments.config, arguments.overrides))
+        recipe = load_recipe(arguments.config, arguments.overrides)
+        body(recipe, arguments) if add_arguments else body(recipe)
     except KeyboardInterrupt:
         print("Interrupted. Run the same command again to resume.", file=sys.stderr)
         _exit(_EXIT_INTERRUPTED)

@@ -60,11 +60,12 @@ def _stages():
 
 def _announce(recipe: Recipe) -> None:
     """What this run is going to do, before it costs anything."""
+    from codepmp_ray.synthesis.constructions import all_hops
+
     synthesis, candidates = recipe.synthesis, recipe.candidates
     num_snippets = recipe.corpus.max_snippets or "all"
-    per_snippet = (
-        synthesis.describe.max_tokens + synthesis.chosen.max_tokens + synthesis.rejected.max_tokens
-    )
+    hops = all_hops(synthesis)
+    per_snippet = sum(getattr(synthesis, hop).max_tokens for hop in hops)
     num_answers = (
         candidates.num_train_problems * candidates.num_train_samples
         + candidates.num_eval_problems * candidates.num_eval_samples
@@ -79,7 +80,12 @@ def _announce(recipe: Recipe) -> None:
         f"{candidates.task} problems",
         file=sys.stderr,
     )
-    if recipe.engines.strong.model_name_or_path == recipe.engines.weak.model_name_or_path:
+    models = [
+        getattr(recipe.engines, hops[side]).model_name_or_path
+        for side in ("chosen", "rejected")
+        if side in hops
+    ]
+    if len(models) == 2 and len(set(models)) == 1:
         print(
             "  One model plays strong and weak: a demonstration pair, not a dataset to train on.",
             file=sys.stderr,

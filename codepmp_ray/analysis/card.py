@@ -15,6 +15,7 @@ from codepmp_ray.analysis.text import fenced, inline_code, interval, percent, sh
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.runs import Stage, open_stage
+from codepmp_ray.synthesis.constructions import all_hops
 
 CARD_FILE = "README.md"
 _MAX_LISTED_FILES = 100
@@ -125,23 +126,18 @@ def _making_section(recipe: Recipe, data: SynthesisData, prompts: Mapping[str, s
         if synthesis.construction == "description_clip"
         else ""
     )
-    models = {
-        "description": getattr(engines, synthesis.describer).model_name_or_path,
-        "chosen": engines.strong.model_name_or_path,
-        "rejected": engines.weak.model_name_or_path,
-    }
-    samplings = {
-        "description": synthesis.describe,
-        "chosen": synthesis.chosen,
-        "rejected": synthesis.rejected,
-    }
-    rows = [
-        [name, inline_code(model), samplings[name].temperature, samplings[name].top_p,
-         samplings[name].max_tokens]
-        for name, model in models.items()
-    ]  # fmt: skip
+    rows = []
+    for hop, role in all_hops(synthesis).items():
+        sampling = getattr(synthesis, hop)
+        name = "description" if hop == "describe" else hop
+        model = inline_code(getattr(engines, role).model_name_or_path)
+        rows.append([name, model, sampling.temperature, sampling.top_p, sampling.max_tokens])
     text = f"## How it was made\n\nConstruction: `{synthesis.construction}`{clip}.\n\n"
-    text += _table(["text", "model", "temperature", "top-p", "at most tokens"], rows)
+    if rows:
+        text += _table(["text", "model", "temperature", "top-p", "at most tokens"], rows)
+    else:
+        gap = synthesis.threads.min_score_gap
+        text += f"People wrote both sides; the chosen one scored at least {gap:g} more."
     if versions := data.values["prompt_template"]:
         text += f"\n\nPrompt templates: {', '.join(map(inline_code, versions))}."
     for name, prompt in prompts.items():
@@ -157,12 +153,13 @@ def _lengths_section(data: SynthesisData) -> str:
     rows = [row("description", lengths.description), row("chosen", lengths.chosen),
             row("rejected", lengths.rejected)]  # fmt: skip
     return (
-        "## Tokens\n\n"
+        f"## Lengths in {data.unit}\n\n"
         + _table(["text", "mean", "median", "95th percentile", "longest"], rows)
-        + f"\n\nChosen is the longer side in {percent(bias.chosen_longer)} of pairs, both are "
-        f"equally long in {percent(bias.equal)} (95 % interval of the first plus half the second: "
-        f'{interval(bias.low, bias.high)}). The rule "{bias.rule}" alone is right in '
-        f"{percent(bias.accuracy)} of pairs; the AUC of length across pairs is {bias.auc:.3f}. "
+        + f'\n\nHow far length alone tells the label: the rule "the longer answer is the chosen '
+        f'one" is right in {percent(bias.longer_rule)} of pairs, ties as half (95 % interval '
+        f"{interval(bias.low, bias.high)}; 50 % is no hint). Chosen is longer in "
+        f"{percent(bias.chosen_longer)} of pairs, both are equally long in {percent(bias.equal)}; "
+        f"the AUC of length across pairs is {bias.auc:.3f}. "
         f"The paper's own dataset has means of {MEAN_CHOSEN_TOKENS} and {MEAN_REJECTED_TOKENS} "
         "(Table 11, other models and data)."
     )

@@ -47,7 +47,7 @@ class LengthBias:
     Attributes:
         num_pairs: pairs compared.
         chosen_longer / equal: shares of pairs.
-        low / high: Wilson interval of `chosen_longer`, ties counted as half.
+        low / high: 95 % Wilson interval of `longer_rule`.
         accuracy: of the better of the two rules "the longer is chosen", "the shorter is chosen";
             ties count as half. 0.5 is no bias.
         auc: probability that a random chosen answer is longer than a random rejected answer of any
@@ -63,9 +63,14 @@ class LengthBias:
     auc: float
 
     @property
+    def longer_rule(self) -> float:
+        """Accuracy of "the longer answer is the chosen one", ties as half; 0.5 is no bias."""
+        return self.chosen_longer + self.equal / 2
+
+    @property
     def rule(self) -> str:
         """The better rule in words."""
-        side = "shorter" if self.chosen_longer + self.equal / 2 < 0.5 else "longer"
+        side = "shorter" if self.longer_rule < 0.5 else "longer"
         return f"the {side} answer is the chosen one"
 
 

@@ -82,8 +82,8 @@ def learning_rate_curve(steps: list[Metrics], name: str) -> str:
         return svg.to_svg(drawing, name, "Learning rate by optimizer step")
 
 
-def length_histogram(chosen: Lengths, rejected: Lengths, name: str) -> str:
-    """Distribution of tokens per answer; the lines mark the two means."""
+def length_histogram(chosen: Lengths, rejected: Lengths, name: str, unit: str = "tokens") -> str:
+    """Distribution of the answers' lengths in `unit`; the lines mark the two means."""
     from matplotlib.ticker import MaxNLocator
 
     with svg.figure() as (drawing, axes):
@@ -106,7 +106,7 @@ def length_histogram(chosen: Lengths, rejected: Lengths, name: str) -> str:
         axes.set_xlim(0, top)
         axes.grid(axis="x", visible=False)
         axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
-        _finish(axes, "pairs", xlabel="tokens per answer")
+        _finish(axes, "pairs", xlabel=f"{unit} per answer")
         return svg.to_svg(drawing, name, "Histogram of answer lengths, chosen and rejected")
 
 

@@ -89,8 +89,8 @@ def _figures(run: RunData) -> dict[str, Markup]:
         if pairs.reasons:
             made["synthesis_reasons"] = plots.reasons_chart(pairs.reasons, "synthesis_reasons")
         if pairs.num_pairs:
-            chosen, rejected = pairs.num_tokens["chosen"], pairs.num_tokens["rejected"]
-            made["lengths"] = plots.length_histogram(chosen, rejected, "lengths")
+            chosen, rejected = pairs.sizes["chosen"], pairs.sizes["rejected"]
+            made["lengths"] = plots.length_histogram(chosen, rejected, "lengths", pairs.unit)
     for stage, data in (("pretraining", run.pretraining), ("finetuning", run.finetuning)):
         if data and data.steps:
             made[f"{stage}_loss"] = plots.loss_curve(data.steps, data.evals, f"{stage}_loss")

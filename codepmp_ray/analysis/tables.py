@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from codepmp_ray.analysis.lengths import Lengths, PairLengths, pair_lengths
 from codepmp_ray.ledger import ShardLedger
@@ -19,7 +20,8 @@ _COUNTED = [
     "license", "language", "repo", "construction", "describe_model", "strong_model", "weak_model",
     "prompt_template",
 ]  # fmt: skip
-_TOKENS = ["description_num_tokens", "chosen_num_tokens", "rejected_num_tokens"]
+_TEXTS = ("description", "chosen", "rejected")
+_TOKENS = [f"{text}_num_tokens" for text in _TEXTS]
 
 
 @dataclass(frozen=True)
@@ -39,16 +41,19 @@ class CorpusData:
 
 @dataclass(frozen=True)
 class SynthesisData:
-    """Pairs and rejected rows. `num_tokens` has one array per text, in pair order.
+    """Pairs and rejected rows. `sizes` has one array of lengths per text, in pair order.
 
-    `values` counts the values of each provenance column; `examples` are whole pairs.
+    `unit` of lengths is "tokens", or "characters" where a text was written by no model and so has
+    no token count. `values` counts the values of each provenance column; `examples` are whole
+    pairs.
     """
 
     num_snippets: int
     num_pairs: int
     reasons: Counts
     values: dict[str, Counts]
-    num_tokens: dict[str, Lengths]
+    unit: str
+    sizes: dict[str, Lengths]
     lengths: PairLengths
     examples: list[dict[str, Any]]
 
@@ -60,7 +65,7 @@ class SynthesisData:
     def is_demonstration(self) -> bool:
         """True when one model wrote both sides, so that no model is stronger than the other."""
         strong, weak = self.values["strong_model"], self.values["weak_model"]
-        return bool(strong) and set(strong) == set(weak) and len(strong) == 1
+        return set(strong) == set(weak) and len(strong) == 1 and "unknown" not in strong
 
 
 def read_columns(
@@ -100,19 +105,34 @@ def load_corpus(stage: Stage) -> CorpusData:
 
 def load_synthesis(stage: Stage) -> SynthesisData:
     pairs = read_columns(stage.ledger, "pairs", [*_COUNTED, *_TOKENS], PAIR)
-    tokens = {
-        name.removesuffix("_num_tokens"): pairs[name].fill_null(0).to_numpy().astype(np.int64)
-        for name in _TOKENS
-    }
+    unit, sizes = _sizes(stage.ledger, pairs)
     return SynthesisData(
         num_snippets=sum(commit.num_input_rows for commit in stage.ledger.commits()),
         num_pairs=pairs.num_rows,
         reasons=reject_reasons(stage.ledger),
         values={name: value_counts(pairs[name]) for name in _COUNTED},
-        num_tokens=tokens,
-        lengths=pair_lengths(tokens["description"], tokens["chosen"], tokens["rejected"]),
+        unit=unit,
+        sizes=sizes,
+        lengths=pair_lengths(sizes["description"], sizes["chosen"], sizes["rejected"]),
         examples=_examples(stage.ledger),
     )
+
+
+def _sizes(ledger: ShardLedger, pairs: pa.Table) -> tuple[str, dict[str, Lengths]]:
+    """Lengths of the three texts in one unit, so that they can be compared."""
+    if not any(pairs[name].null_count for name in _TOKENS):
+        return "tokens", {text: _numbers(pairs[f"{text}_num_tokens"]) for text in _TEXTS}
+    counts: dict[str, list[Lengths]] = {text: [] for text in _TEXTS}
+    for commit in ledger.commits():  # one shard's texts in memory
+        if commit.num_rows.get("pairs"):
+            table = ledger.store.read_table(commit.files["pairs"], list(_TEXTS))
+            for text in _TEXTS:
+                counts[text].append(_numbers(pc.call_function("utf8_length", [table[text]])))
+    return "characters", {text: np.concatenate(parts) for text, parts in counts.items()}
+
+
+def _numbers(column: pa.ChunkedArray) -> Lengths:
+    return column.to_numpy().astype(np.int64)
 
 
 def _examples(ledger: ShardLedger) -> list[dict[str, Any]]:

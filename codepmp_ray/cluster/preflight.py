@@ -51,6 +51,8 @@ def engine_gpus(engine: EngineConfig) -> float:
 
 def require_engines(engines: list[tuple[str, EngineConfig]]) -> None:
     """All pools must fit at their minimum size at once: they hold their actors throughout."""
+    if not engines:
+        return
     needed = {"CPU": 0.0, "GPU": 0.0}
     for _, engine in engines:
         needed["CPU"] += engine.num_cpus * engine.min_actors

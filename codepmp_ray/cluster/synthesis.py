@@ -3,76 +3,112 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
+from codepmp_ray.cluster.execution import execute_and_split
 from codepmp_ray.cluster.preflight import require_engines
 from codepmp_ray.cluster.shard_graph import PoolStage, ShardJob, run_shards
 from codepmp_ray.config.recipe import Recipe
+from codepmp_ray.evaluation.sandbox import Sandbox
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.modeling.sources import resolve_model
 from codepmp_ray.runs import Stage, open_stage
-from codepmp_ray.shard_stats import rejects_by_reason
 from codepmp_ray.storage import open_store
+from codepmp_ray.synthesis.counts import row_counts
 from codepmp_ray.synthesis.hops import IN_FLIGHT, RowProcessor
 from codepmp_ray.synthesis.pairs import split_rows
-from codepmp_ray.synthesis.plan import plan_pools
+from codepmp_ray.synthesis.plan import PoolPlan, plan_pools
 from codepmp_ray.synthesis.prompts import prompt_texts
+from codepmp_ray.synthesis.web.files import stored_plan
+from codepmp_ray.synthesis.web.pairs import THREAD, read_threads, split_threads
 
 
 def synthesize(recipe: Recipe) -> dict[str, Any]:
     """Run or resume the stage; returns its summary. Finished work is not done again.
 
     Raises InputError when the corpus stage is missing, ModelError for a model path that does not
-    exist and ResourceError when the engines do not fit the cluster.
+    exist, ResourceError when the engines do not fit the cluster and SandboxUnavailable when answers
+    are to be executed and cannot be.
     """
     stage = open_stage(recipe, "synthesis")
     if stage.is_complete:
         return stage.summary()
-    corpus = open_stage(recipe, "corpus").require()
     pools = plan_pools(recipe.synthesis, recipe.engines)
+    if recipe.synthesis.construction == "web_pairs":
+        job, num_shards = _web_job(recipe, stage)
+    else:
+        corpus = open_stage(recipe, "corpus").require()
+        check_engines(pools)
+        read = partial(read_shard_of_stage, str(corpus.path), "snippets")
+        job = snippet_job(recipe, pools, "synthesis", read, str(stage.path))
+        num_shards = len(corpus.ledger.committed_ids())
+    stage.start(num_shards)
+    start_s = time.monotonic()
+    run_shards(job, num_shards)
+    summary = row_counts(stage.ledger) | {"duration_s": round(time.monotonic() - start_s, 1)}
+    # Imported here: the workers load this module too and need no plotting.
+    from codepmp_ray.analysis.card import write_card
+
+    write_card(recipe, prompt_texts(hop for pool in pools for hop in pool.hops))
+    stage.complete(summary)
+    return stage.summary()
+
+
+def check_engines(pools: list[PoolPlan]) -> None:
+    """Raise ModelError or ResourceError for what cannot run, before anything starts."""
     for pool in pools:
         if pool.engine.kind == "vllm":
             resolve_model(pool.engine.model_name_or_path)
     require_engines([(pool.name, pool.engine) for pool in pools])
-    num_shards = len(corpus.ledger.committed_ids())
-    stage.start(num_shards)
-    start_s = time.monotonic()
-    job = ShardJob(
-        label="synthesis",
-        read_shard=partial(read_shard_of_stage, str(corpus.path), "snippets"),
+
+
+def snippet_job(
+    recipe: Recipe,
+    pools: list[PoolPlan],
+    label: str,
+    read_shard: Callable[[int], pa.Table],
+    out_dir: str,
+) -> ShardJob:
+    """Snippets through the hops of the recipe's construction.
+
+    Raises SandboxUnavailable where answers would have to be executed and cannot be.
+    """
+    split = split_rows
+    if recipe.synthesis.construction == "execution_feedback":
+        Sandbox.detect(recipe.synthesis.sandbox)  # raises before any model is loaded
+        split = execute_and_split
+    return ShardJob(
+        label=label,
+        read_shard=read_shard,
         schema=IN_FLIGHT,
         stages=tuple(
             PoolStage(pool.engine, partial(RowProcessor, recipe.synthesis, pool.hops))
             for pool in pools
         ),
-        split_rows=partial(split_rows, config=recipe.synthesis, engines=recipe.engines),
+        split_rows=partial(split, config=recipe.synthesis, engines=recipe.engines),
+        out_dir=out_dir,
+    )
+
+
+def _web_job(recipe: Recipe, stage: Stage) -> tuple[ShardJob, int]:
+    """Threads instead of snippets, and no engine: the corpus stage is not needed."""
+    threads = recipe.synthesis.threads
+    pieces = stored_plan(stage.store, threads)
+    job = ShardJob(
+        label="synthesis",
+        read_shard=partial(read_threads, pieces, threads),
+        schema=THREAD,
+        stages=(),
+        split_rows=partial(split_threads, config=recipe.synthesis),
         out_dir=str(stage.path),
     )
-    run_shards(job, num_shards)
-    summary = _summarise(stage, time.monotonic() - start_s)
-    # Imported here: the workers load this module too and need no plotting.
-    from codepmp_ray.analysis.card import write_card
-
-    write_card(recipe, prompt_texts())
-    stage.complete(summary)
-    return stage.summary()
+    return job, len(pieces)
 
 
 def read_shard_of_stage(stage_dir: str, table: str, shard_id: int) -> pa.Table:
     """Rows of one committed shard of another stage; runs in a task."""
     return ShardLedger(open_store(stage_dir)).read_shard(table, shard_id)
-
-
-def _summarise(stage: Stage, duration_s: float) -> dict[str, Any]:
-    totals = stage.ledger.totals()
-    return {
-        "num_snippets": totals.num_input_rows,
-        "num_pairs": totals.num_rows["pairs"],
-        "num_rejected": totals.num_rows["rejected"],
-        "rejected_by_reason": rejects_by_reason(totals),
-        "num_shards": totals.num_shards,
-        "duration_s": round(duration_s, 1),
-    }

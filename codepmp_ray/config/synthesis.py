@@ -4,25 +4,107 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from codepmp_ray.config.base import Section
 from codepmp_ray.config.engines import Role, SamplingConfig
+from codepmp_ray.config.evaluation import SandboxConfig
+
+ConstructionName = Literal[
+    "strong_weak", "description_clip", "source_model", "execution_feedback", "web_pairs"
+]
+
+
+class GatesConfig(Section):
+    """Bounds under which two answers become a pair. null (or `none`, `false`) opens a gate.
+
+    Measured on 256 pairs by Qwen2.5-Coder 1.5B and 0.5B: no text compresses more than 5 times,
+    2.7 % of pairs are more alike than 0.95, in 3.9 % one side is over 4 times as long as the other.
+
+    Attributes:
+        code: sides that must hold a code block in the snippet's language, which must parse.
+        refusals: refuse texts that decline ("I'm sorry, ...") instead of answering.
+        max_compression_ratio: bytes over zlib-compressed bytes; beyond it a model was in a loop.
+        max_similarity: of the two sides, 0 to 1: share of characters that match in order.
+        max_length_ratio: tokens of the longer side over those of the shorter one. The paper keeps
+            mean lengths alike (Table 11: 194.5, 189.9) so that length does not tell the label.
+    """
+
+    code: Literal["both", "chosen", "rejected", "none"] = "both"
+    refusals: bool = True
+    max_compression_ratio: float | None = Field(default=10.0, gt=1)
+    max_similarity: float | None = Field(default=0.95, gt=0, le=1)
+    max_length_ratio: float | None = Field(default=4.0, ge=1)
+
+
+class ThreadsConfig(Section):
+    """Questions with scored answers, for `web_pairs`. Defaults: stack-exchange-preferences.
+
+    One row is one thread. Its answers are a list of structs with a text and a score, or, with
+    `scores_column`, a list of texts beside a list of scores.
+
+    Attributes:
+        path: a Parquet or JSON lines file, or a folder of such files.
+        site: name of the site, stored in the pairs' column `repo`.
+        license: of the answers; SPDX id.
+        min_score_gap: the chosen answer's score is at least this far above the rejected one's.
+    """
+
+    path: str | None = None
+    id_column: str = "qid"
+    question_column: str = "question"
+    answers_column: str = "answers"
+    scores_column: str | None = None
+    text_field: str = "text"
+    score_field: str = "pm_score"
+    site: str | None = None
+    license: str | None = None
+    min_score_gap: float = Field(default=1.0, gt=0)
+    rows_per_shard: int = Field(default=1_000, ge=1)
+
+    def columns(self) -> list[str]:
+        """Every column that is read, where the file has it."""
+        named = [self.id_column, self.question_column, self.answers_column, self.scores_column]
+        return list(dict.fromkeys(name for name in named if name))
 
 
 class SynthesisConfig(Section):
     """Describe a snippet, then answer the description twice.
 
     Attributes:
-        construction: `strong_weak` (the paper's choice: both sides answer the same description) or
-            `description_clip` (Figure 6, "Des-Clip": the rejected side sees a clipped description).
-        describer: the role that writes the description; the paper names the strong model.
-        clip_fraction: share of the description's words removed from its end for the weak side.
+        construction: how the sides are made to differ, Figure 6:
+            `strong_weak`: two models answer the same description, the paper's choice.
+            `description_clip`: "Des-Clip", the rejected side sees a clipped description.
+            `source_model`: "Source Code & model", the snippet itself is the chosen side.
+            `execution_feedback`: both sides run against tests that the strong model wrote; the
+                passing one is chosen, and pairs without a difference are refused.
+            `web_pairs`: "Webpage", answers of people ordered by their scores; see `threads`.
+        describer: the role that writes the description. The paper names the strong model, the
+            authors' scripts use the weak one.
+        gates: which answers are refused, each with a reason.
+        clip_fraction: of `description_clip`: share of the description's words removed from its end.
+        tests / sandbox: of `execution_feedback`: how tests are sampled, limits of one execution.
+        label_domain / label: let the describing model say whether the snippet is engineering work,
+            with its confidence (a step of the authors' code), and how it samples that.
+        source_opponent: of `source_model`: the role that writes the rejected side.
     """
 
-    construction: Literal["strong_weak", "description_clip"] = "strong_weak"
+    construction: ConstructionName = "strong_weak"
     describer: Role = "strong"
     clip_fraction: float = Field(default=0.1, gt=0, lt=1)
+    source_opponent: Role = "weak"
     describe: SamplingConfig = SamplingConfig(temperature=0.7, max_tokens=256)
     chosen: SamplingConfig = SamplingConfig(temperature=0.7, max_tokens=1024)
     rejected: SamplingConfig = SamplingConfig(temperature=0.7, max_tokens=1024)
+    tests: SamplingConfig = SamplingConfig(temperature=0.7, max_tokens=1024)
+    sandbox: SandboxConfig = SandboxConfig()
+    label_domain: bool = False
+    label: SamplingConfig = SamplingConfig(temperature=0.0, max_tokens=16)
+    gates: GatesConfig = GatesConfig()
+    threads: ThreadsConfig = ThreadsConfig()
+
+    @model_validator(mode="after")
+    def _threads_where_needed(self) -> SynthesisConfig:
+        if self.construction == "web_pairs" and not self.threads.path:
+            raise ValueError("construction=web_pairs needs threads.path (a file or folder)")
+        return self

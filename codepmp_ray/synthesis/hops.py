@@ -1,4 +1,4 @@
-"""One row on its way: describe, answer as the strong model, answer as the weak one.
+"""One row on its way through the hops of its construction.
 
 A row in flight is a dict with the snippet's columns, what the hops added, and `reject_reason` once
 a hop gave up on it; later hops then leave it alone. Nothing here raises because of a row.
@@ -8,25 +8,21 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import Any
 
 import pyarrow as pa
 
-from codepmp_ray.config.engines import SamplingConfig
 from codepmp_ray.config.synthesis import SynthesisConfig
 from codepmp_ray.errors import EngineError
 from codepmp_ray.records import SNIPPET, RejectReason
-from codepmp_ray.synthesis.constructions import rejected_description
+from codepmp_ray.synthesis.constructions import Hop, make_construction
 from codepmp_ray.synthesis.engine import Completion, ContextOverflow, TextEngine
-from codepmp_ray.synthesis.gates import cut_off_reason, empty_reason
-from codepmp_ray.synthesis.plan import Hop
-from codepmp_ray.synthesis.prompts import answer_prompt, describe_prompt, parse_description
+from codepmp_ray.synthesis.gates import clean, judge_text
+from codepmp_ray.synthesis.prompts import parse_description, parse_label
+from codepmp_ray.synthesis.rows import Row, refuse
 
 logger = logging.getLogger(__name__)
 
-Row = dict[str, Any]
-
-_TEXTS = ("description", "chosen", "rejected")
+_TEXTS = ("description", "tests", "chosen", "rejected")
 # Schema of a block between two pools: the snippet and everything that hops may add.
 IN_FLIGHT = pa.schema(
     [
@@ -34,6 +30,8 @@ IN_FLIGHT = pa.schema(
         *[pa.field(name, pa.string()) for name in _TEXTS],
         *[pa.field(f"{name}_finish_reason", pa.string()) for name in _TEXTS],
         *[pa.field(f"{name}_num_tokens", pa.int64()) for name in _TEXTS],
+        pa.field("domain", pa.string()),
+        pa.field("domain_confidence", pa.float64()),
         pa.field("reject_reason", pa.string()),
         pa.field("reject_detail", pa.string()),
     ]
@@ -46,20 +44,23 @@ class RowProcessor:
     def __init__(self, config: SynthesisConfig, hops: tuple[Hop, ...]) -> None:
         self.config = config
         self.hops = hops
+        self._construction = make_construction(config)
 
     async def __call__(self, row: Row, engine: TextEngine) -> Row:
+        if "describe" in self.hops:  # the first hop of all
+            row = self._construction.prepare(row)
         for hop in self.hops:
             if row.get("reject_reason"):
                 break
-            row = await self._hop(hop, row, engine)
+            row = await (self._label if hop == "label" else self._hop)(hop, row, engine)
         return row
 
     def give_up(self, row: Row, detail: str) -> Row:
-        return _reject(row, RejectReason.ENGINE_CRASH, detail)
+        return refuse(row, RejectReason.ENGINE_CRASH, detail)
 
     async def _hop(self, hop: Hop, row: Row, engine: TextEngine) -> Row:
         field = "description" if hop == "describe" else hop
-        message, sampling = self._question(hop, row)
+        message, sampling = self._construction.question(hop, row), getattr(self.config, hop)
         try:
             answer = await engine.generate(message, sampling)
         except ContextOverflow as error:
@@ -68,37 +69,37 @@ class RowProcessor:
                 if hop == "describe"
                 else RejectReason.DESCRIPTION_OVER_CONTEXT
             )
-            return _reject(row, reason, str(error))
+            return refuse(row, reason, str(error))
         except EngineError as error:
             logger.warning("engine refused %s: %s", row["snippet_id"], error)
-            return _reject(row, RejectReason.ENGINE_ERROR, str(error))
-        return _record(row, field, answer)
+            return refuse(row, RejectReason.ENGINE_ERROR, str(error))
+        return _record(row, field, answer, self.config)
 
-    def _question(self, hop: Hop, row: Row) -> tuple[str, SamplingConfig]:
-        if hop == "describe":
-            return describe_prompt(row["code"], row["language"]), self.config.describe
-        description = row["description"]
-        if hop == "rejected":
-            description = rejected_description(self.config, description)
-        return answer_prompt(description, row["language"]), getattr(self.config, hop)
+    async def _label(self, hop: Hop, row: Row, engine: TextEngine) -> Row:
+        """A label is an extra: without one the row stays what it is."""
+        message = self._construction.question(hop, row)
+        try:
+            found = parse_label((await engine.generate(message, self.config.label)).text)
+        except (ContextOverflow, EngineError) as error:
+            logger.warning("no label for %s: %s", row["snippet_id"], error)
+            found = None
+        domain, confidence = found or (None, None)
+        return {**row, "domain": domain, "domain_confidence": confidence}
 
 
-def _record(row: Row, field: str, answer: Completion) -> Row:
+def _record(row: Row, field: str, answer: Completion, config: SynthesisConfig) -> Row:
     text = parse_description(answer.text) if field == "description" else answer.text.strip()
+    num_tokens, finish_reason = answer.num_tokens, answer.finish_reason
     row = {
         **row,
-        field: text,
-        f"{field}_finish_reason": answer.finish_reason,
-        f"{field}_num_tokens": answer.num_tokens,
+        field: clean(text),
+        f"{field}_finish_reason": finish_reason,
+        f"{field}_num_tokens": num_tokens,
     }
     # A row that cannot become a pair any more costs no further tokens.
-    if reason := empty_reason(field, text) or cut_off_reason(field, answer.finish_reason):
-        return _reject(row, reason, f"{answer.num_tokens} tokens, {answer.finish_reason}")
+    if refused := judge_text(field, text, finish_reason, num_tokens, row["language"], config.gates):
+        return refuse(row, *refused)
     return row
-
-
-def _reject(row: Row, reason: RejectReason, detail: str) -> Row:
-    return {**row, "reject_reason": str(reason), "reject_detail": detail}
 
 
 def reject_payload(row: Row) -> str:

@@ -9,9 +9,10 @@ import pyarrow as pa
 from codepmp_ray.config.engines import EnginesConfig
 from codepmp_ray.config.synthesis import SynthesisConfig
 from codepmp_ray.records import PAIR, REJECTED, stable_id, table_from_rows
-from codepmp_ray.synthesis.gates import equal_reason
+from codepmp_ray.synthesis.constructions import make_construction
+from codepmp_ray.synthesis.gates import judge_pair
 from codepmp_ray.synthesis.hops import reject_payload
-from codepmp_ray.synthesis.prompts import TEMPLATE_VERSION, answer_prompt
+from codepmp_ray.synthesis.prompts import TEMPLATE_VERSION
 
 _COPIED = ("snippet_id", "source_id", "repo", "path", "language", "license", "description",
            "description_num_tokens", "chosen_num_tokens", "rejected_num_tokens",
@@ -26,8 +27,8 @@ def split_rows(
     pairs, rejected = [], []
     for row in rows:
         reason, detail = row.get("reject_reason"), row.get("reject_detail")
-        if not reason:
-            reason, detail = equal_reason(row["chosen"], row["rejected"]), "blank space aside"
+        if not reason and (refused := judge_pair(row, config.gates)):
+            reason, detail = refused
         if reason:
             rejected.append(_rejected_row(row, str(reason), detail or ""))
         else:
@@ -39,18 +40,21 @@ def split_rows(
 
 
 def _pair(row: dict[str, Any], config: SynthesisConfig, engines: EnginesConfig) -> dict[str, Any]:
+    construction = make_construction(config)
     models = {
-        "strong": engines.strong.model_name_or_path,
-        "weak": engines.weak.model_name_or_path,
+        hop: getattr(engines, role).model_name_or_path for hop, role in construction.hops().items()
     }
+    if row.get("swapped"):
+        models["chosen"], models["rejected"] = models["rejected"], models["chosen"]
     return {
         "pair_id": stable_id(row["snippet_id"], config.construction),
-        "prompt": answer_prompt(row["description"], row["language"]),
+        "prompt": construction.prompt(row),
         **{name: row[name] for name in _COPIED},
+        **{name: row.get(name) for name in ("tests", "domain", "domain_confidence")},
         "construction": config.construction,
-        "describe_model": models[config.describer],
-        "strong_model": models["strong"],
-        "weak_model": models["weak"],
+        "describe_model": models["describe"],
+        "strong_model": models.get("chosen"),
+        "weak_model": models["rejected"],
         "prompt_template": TEMPLATE_VERSION,
     }
 

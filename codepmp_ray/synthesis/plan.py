@@ -1,19 +1,17 @@
-"""Which engine pools synthesis needs, and which hops each of them does.
+"""Which engine pools a construction needs, and which hops each of them does.
 
-A hop is one question to one model. The describing model also writes its side of the pair while the
-row is with it, so that whichever model describes, no weights are loaded twice: at most two pools.
+A hop is one question to one model. The describing model does all its hops while the row is with
+it, so that whichever model describes, no weights are loaded twice: at most two pools, and only one
+where one model does everything.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
-from codepmp_ray.config.engines import EngineConfig, EnginesConfig
+from codepmp_ray.config.engines import EngineConfig, EnginesConfig, Role
 from codepmp_ray.config.synthesis import SynthesisConfig
-
-Hop = Literal["describe", "chosen", "rejected"]
-_SIDE_OF: dict[str, Hop] = {"strong": "chosen", "weak": "rejected"}
+from codepmp_ray.synthesis.constructions import Hop, all_hops
 
 
 @dataclass(frozen=True)
@@ -27,11 +25,11 @@ class PoolPlan:
 
 def plan_pools(synthesis: SynthesisConfig, engines: EnginesConfig) -> list[PoolPlan]:
     """Pools in the order in which a shard passes them."""
-    first = synthesis.describer
-    second = "weak" if first == "strong" else "strong"
-    if engines.strong.result_fields() == engines.weak.result_fields():
-        return [PoolPlan("strong+weak", engines.strong, ("describe", "chosen", "rejected"))]
+    hops = all_hops(synthesis)
+    roles: list[Role] = list(dict.fromkeys(hops.values()))
+    if len(roles) > 1 and engines.strong.result_fields() == engines.weak.result_fields():
+        return [PoolPlan("strong+weak", engines.strong, tuple(hops))]
     return [
-        PoolPlan(first, getattr(engines, first), ("describe", _SIDE_OF[first])),
-        PoolPlan(second, getattr(engines, second), (_SIDE_OF[second],)),
+        PoolPlan(role, getattr(engines, role), tuple(hop for hop in hops if hops[hop] == role))
+        for role in roles
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -14,8 +15,8 @@ import pytest
 
 from codepmp_ray.config.planning import PlanningConfig
 from codepmp_ray.config.recipe import Recipe, parse_recipe
-from codepmp_ray.errors import EngineError, ModelError, ResourceError
-from codepmp_ray.records import REJECTED, SNIPPET, table_from_rows
+from codepmp_ray.errors import ConfigError, EngineError, ModelError, ResourceError
+from codepmp_ray.records import PAIR, REJECTED, SNIPPET, table_from_rows
 from codepmp_ray.runs import open_stage
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -103,6 +104,50 @@ def test_every_snippet_becomes_one_row_with_two_pools(ray_cluster, tmp_path: Pat
     assert samples["codepmp_rows_total"] == len(names)
     assert samples["codepmp_shards_total"] == len(SIZES) - 1  # the empty one has no rows to commit
     assert "codepmp_rows_with_engine" in samples
+
+
+def test_web_pairs_need_neither_engines_nor_a_corpus(ray_cluster, tmp_path: Path) -> None:
+    from codepmp_ray.cluster.synthesis import synthesize
+
+    answers = [{"text": "Use a lock around it.", "pm_score": 9}, {"text": "No idea", "pm_score": 1}]
+    lines = [json.dumps({"qid": i, "question": f"How? {i}", "answers": answers}) for i in range(5)]
+    (tmp_path / "threads.jsonl").write_text("\n".join([*lines, "{"]))
+    threads = {"path": str(tmp_path / "threads.jsonl"), "rows_per_shard": 2}
+    data = recipe_for(tmp_path).model_dump(mode="json")
+    data["synthesis"] |= {"construction": "web_pairs", "threads": threads}
+    recipe = parse_recipe(data, "test")
+    summary = synthesize(recipe)
+    assert (summary["num_pairs"], summary["num_shards"]) == (5, 3)
+    assert summary["rejected_by_reason"] == {"unreadable": 1}
+    card = (open_stage(recipe, "synthesis").path / "README.md").read_text()
+    assert "People wrote both sides" in card and "Lengths in characters" in card
+    assert "Demonstration" not in card
+
+
+def test_replay_takes_up_the_named_rejects_only(ray_cluster, tmp_path: Path) -> None:
+    from codepmp_ray.cluster.replay import replay
+
+    recipe = recipe_for(tmp_path)
+    names = write_corpus(recipe)
+    stage = open_stage(recipe, "synthesis")
+    stage.start()
+    for shard_id, size in enumerate(SIZES):
+        rows = [
+            {"row_id": f"{shard_id}-{i}", "reason": "engine_error" if i % 2 else "chosen_cut_off"}
+            for i in range(size)
+        ]
+        tables = {"pairs": PAIR.empty_table(), "rejected": table_from_rows(rows, REJECTED)}
+        stage.ledger.commit(shard_id, size, tables)
+    stage.complete({"num_pairs": 0})
+    with pytest.raises(ConfigError, match="'purged'"):
+        replay(recipe, ("purged",))
+    record = replay(recipe, ("engine_error",))
+    wanted = sorted(name for name in names if int(name.split("-")[1]) % 2)
+    pairs = stage.ledger.read("pairs")
+    assert sorted(pairs.column("snippet_id").to_pylist()) == wanted
+    assert sorted(snippet_ids(recipe)) == sorted(names)
+    assert (record["num_rows"], record["num_pairs"]) == (len(wanted), len(wanted))
+    assert stage.summary()["num_pairs"] == len(wanted)
 
 
 def test_a_plan_that_never_fits_is_refused_with_numbers(ray_cluster, tmp_path: Path) -> None:

@@ -323,3 +323,22 @@ def test_roll_ups_say_what_the_markers_say(tmp_path: Path, monkeypatch: pytest.M
     assert not ShardLedger(LocalStore(tmp_path)).store.put_exclusive(
         "_commits/00000/00000002.json", b"a late writer"
     )
+
+
+def test_a_replaced_shard_is_not_hidden_by_its_roll_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("codepmp_ray.ledger.GROUP_SIZE", 2)
+    ledger = ShardLedger(LocalStore(tmp_path))
+    for shard in range(4):
+        ledger.commit(shard, 3, tables(shard, "a"))
+    assert ledger.roll_up() == 2
+    old = list(ledger.commits())[1]
+    with pytest.raises(StorageError, match="3 rows went in, 2 came out"):
+        ledger.replace(old, tables(1, "b", 1, 1))
+    ledger.replace(old, tables(1, "b", 0, 3))
+    for _ in range(2):  # without its roll-up, and with a new one
+        assert ledger.totals().num_rows == {"pairs": 6, "rejected": 6}
+        assert ledger.read("rejected").column("writer").to_pylist() == list("abbbaa")
+        ledger.roll_up()
+    assert not any((tmp_path / name).exists() for name in old.files.values())

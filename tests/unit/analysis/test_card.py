@@ -47,6 +47,8 @@ def test_counts_licences_and_lengths(maker, make_pair):
     ):
         assert line in body
     assert "Demonstration" not in body
+    # Every rejected answer is two tokens longer, so the longer one is never the chosen one.
+    assert "is right in 0.0\u00a0% of pairs, ties as half (95 % interval 0.0 to 32.4\u00a0%" in body
 
 
 def test_a_lost_attempt_is_not_part_of_the_dataset(maker, make_pair):
@@ -91,3 +93,12 @@ def test_hostile_text_cannot_leave_its_place(maker, make_pair):
     for line in outside.splitlines():
         if "<script>" in line:
             assert re.search(r"(`+).*<script>.*\1", line)
+
+
+def test_sides_without_a_model_are_measured_in_characters(make_recipe, maker, make_pair):
+    maker = type(maker)(make_recipe(synthesis={"construction": "source_model"}))
+    source = {"strong_model": None, "chosen_num_tokens": None, "chosen_finish_reason": None}
+    maker.synthesis([make_pair(i, chosen="x" * (i + 1), **source) for i in range(8)])
+    _, body = _card(maker)
+    assert "## Lengths in characters" in body and "| chosen | 4.5 | 4.5 | 8 | 8 |" in body
+    assert "| rejected |" in body and "| chosen | `" not in body  # no model wrote that side

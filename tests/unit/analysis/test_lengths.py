@@ -31,14 +31,15 @@ def test_paired_rule_and_auc_disagree_where_they_should():
 
 def test_the_shorter_side_can_give_the_label_away_too():
     bias = length_bias(np.array([1, 2, 3, 9]), np.array([5, 5, 5, 5]))
-    assert bias.chosen_longer == 0.25
+    assert bias.chosen_longer == bias.longer_rule == 0.25
+    assert (bias.low, bias.high) == pytest.approx(wilson_interval(0.25, 4))
     assert bias.accuracy == 0.75
     assert bias.rule == "the shorter answer is the chosen one"
 
 
 def test_ties_count_as_half():
     bias = length_bias(np.array([5, 5]), np.array([5, 5]))
-    assert (bias.equal, bias.accuracy, bias.auc) == (1.0, 0.5, 0.5)
+    assert (bias.equal, bias.accuracy, bias.auc, bias.longer_rule) == (1.0, 0.5, 0.5, 0.5)
 
 
 def test_sides_of_different_number_are_refused():

@@ -4,17 +4,16 @@ import asyncio
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from codepmp_ray.config.engines import EngineConfig, EnginesConfig, SamplingConfig
 from codepmp_ray.config.synthesis import SynthesisConfig
 from codepmp_ray.errors import EngineError
-from codepmp_ray.synthesis.constructions import rejected_description
+from codepmp_ray.synthesis.constructions.description_clip import clip
 from codepmp_ray.synthesis.engine import Completion, ContextOverflow
 from codepmp_ray.synthesis.hops import RowProcessor
 from codepmp_ray.synthesis.pairs import split_rows
 from codepmp_ray.synthesis.plan import plan_pools
+from codepmp_ray.synthesis.prompts import parse_label
 
 SNIPPET = {
     "snippet_id": "s1",
@@ -31,6 +30,7 @@ SNIPPET = {
 }
 CONFIG = SynthesisConfig()
 HOPS = ("describe", "chosen", "rejected")
+NUMBERS = str(list(range(60)))
 
 
 class ScriptedEngine:
@@ -52,6 +52,10 @@ def done(text: str, reason: str = "stop") -> Completion:
     return Completion(text, reason, len(text.split()))
 
 
+def block(code: str, reason: str = "stop") -> Completion:
+    return done(f"```python\n{code}\n```", reason)
+
+
 def process(*answers: Completion | Exception, config: SynthesisConfig = CONFIG) -> dict[str, Any]:
     return asyncio.run(RowProcessor(config, HOPS)(dict(SNIPPET), ScriptedEngine(*answers)))
 
@@ -63,11 +67,12 @@ def only_row(row: dict[str, Any], config: SynthesisConfig = CONFIG) -> tuple[str
 
 
 def test_a_good_row_becomes_a_pair_with_provenance() -> None:
-    row = process(done(' "Return the input." '), done("def f(x): return x"), done("def f(x): 1"))
+    row = process(done(' "Return the input." '), block("def f(x): return x"), block("def f(x): 1"))
     table, pair = only_row(row)
     assert table == "pairs"
     assert "Return the input." in pair["prompt"] and '"' not in pair["description"]
-    assert (pair["chosen"], pair["rejected"]) == ("def f(x): return x", "def f(x): 1")
+    assert pair["chosen"] == "```python\ndef f(x): return x\n```"
+    assert pair["rejected"] == "```python\ndef f(x): 1\n```"
     assert pair["license"] == "MIT" and pair["snippet_id"] == "s1"
     assert pair["strong_model"].endswith("1.5B-Instruct") and pair["weak_model"].endswith(
         "0.5B-Instruct"
@@ -75,7 +80,7 @@ def test_a_good_row_becomes_a_pair_with_provenance() -> None:
 
 
 def test_the_stored_prompt_is_what_the_chosen_side_was_asked() -> None:
-    engine = ScriptedEngine(done("Do it."), done("a"), done("b"))
+    engine = ScriptedEngine(done("Do it."), block("alpha()"), block("beta()"))
     row = asyncio.run(RowProcessor(CONFIG, HOPS)(dict(SNIPPET), engine))
     assert only_row(row)[1]["prompt"] == engine.questions[1] == engine.questions[2]
 
@@ -89,9 +94,18 @@ def test_the_stored_prompt_is_what_the_chosen_side_was_asked() -> None:
         ([done("D."), ContextOverflow("too long")], "description_over_context"),
         ([done("D."), done("```python\n```")], "chosen_empty"),
         ([done("D."), done("x", "length")], "chosen_cut_off"),
-        ([done("D."), done("x"), done("")], "rejected_empty"),
-        ([done("D."), done("x"), done("y", "length")], "rejected_cut_off"),
-        ([done("D."), done("x  = 1"), done("x = 1\n")], "sides_equal"),
+        ([done("D."), block("x"), done("")], "rejected_empty"),
+        ([done("D."), block("x"), block("y", "length")], "rejected_cut_off"),
+        ([done("D."), block("x  = 1"), block("x = 1\n")], "sides_equal"),
+        ([done("I'm sorry, but I cannot describe it.")], "description_refusal"),
+        ([done("D."), done("I cannot help with that.")], "chosen_refusal"),
+        ([done("D."), done("Use a loop.")], "chosen_no_code"),
+        ([done("D."), block("x"), block("def f(:")], "rejected_parse_error"),
+        ([done("D."), block("a\0b")], "chosen_not_text"),
+        ([done("D."), block("x"), block("'\ud800'")], "rejected_not_text"),
+        ([done("D."), block("x = x + 1\n" * 10_000)], "chosen_repetitive"),
+        ([done("D."), block("ab = 1"), block("abc = 1;" + " c = 2;" * 9)], "length_ratio"),
+        ([done("D."), block(NUMBERS), block(NUMBERS.replace("17", "18"))], "sides_near_equal"),
         ([done("D."), EngineError("boom")], "engine_error"),
     ],
 )
@@ -102,20 +116,13 @@ def test_bad_answers_are_typed_rejects_and_stop_the_hops(answers: list, reason: 
     assert rejected["row_id"] == "s1" and rejected["path"] == "a.py"
 
 
-@given(st.text(), st.text(), st.text())
-def test_any_text_ends_in_exactly_one_table(a: str, b: str, c: str) -> None:
-    row = process(done(a), done(b), done(c))
-    tables = split_rows([row], CONFIG, EnginesConfig())
-    assert sum(table.num_rows for table in tables.values()) == 1
-
-
 def test_description_clip_shows_the_weak_side_less() -> None:
     config = SynthesisConfig(construction="description_clip", clip_fraction=0.1)
     text = " ".join(str(i) for i in range(20))
-    assert rejected_description(config, text) == " ".join(str(i) for i in range(18))
-    assert rejected_description(config, "one two") == "one"
-    assert rejected_description(config, "one") == "one"
-    engine = ScriptedEngine(done(text), done("a"), done("b"))
+    assert clip(text, 0.1) == " ".join(str(i) for i in range(18))
+    assert clip("one two", 0.1) == "one"
+    assert clip("one", 0.1) == "one"
+    engine = ScriptedEngine(done(text), block("a"), block("b"))
     asyncio.run(RowProcessor(config, HOPS)(dict(SNIPPET), engine))
     assert text in engine.questions[1] and text not in engine.questions[2]
 
@@ -130,3 +137,75 @@ def test_no_weights_are_loaded_twice_whoever_describes() -> None:
     other_pool_size = same.model_copy(update={"max_actors": 4})
     (only,) = plan_pools(CONFIG, EnginesConfig(strong=same, weak=other_pool_size))
     assert only.hops == HOPS
+
+
+@pytest.mark.parametrize(
+    ("describer", "opponent", "pools"),
+    [
+        ("strong", "weak", [("strong", ("describe",)), ("weak", ("rejected",))]),
+        ("weak", "weak", [("weak", ("describe", "rejected"))]),
+        ("strong", "strong", [("strong", ("describe", "rejected"))]),
+    ],
+)
+def test_source_model_asks_only_for_what_it_needs(describer, opponent, pools) -> None:
+    config = SynthesisConfig(
+        construction="source_model", describer=describer, source_opponent=opponent
+    )
+    planned = plan_pools(config, EnginesConfig())
+    assert [(pool.name, pool.hops) for pool in planned] == pools
+
+
+def test_source_model_pairs_the_snippet_with_an_answer() -> None:
+    config = SynthesisConfig(construction="source_model")
+    engine = ScriptedEngine(done("Return the input."), block("def g(y): return 2 * y"))
+    row = dict(SNIPPET)
+    for pool in plan_pools(config, EnginesConfig()):
+        row = asyncio.run(RowProcessor(config, pool.hops)(row, engine))
+    table, pair = only_row(row, config)
+    assert table == "pairs" and engine.answers == []
+    assert pair["chosen"] == f"```python\n{SNIPPET['code']}\n```"
+    assert (pair["strong_model"], pair["chosen_num_tokens"]) == (None, None)
+    assert pair["weak_model"].endswith("0.5B-Instruct") and pair["rejected_num_tokens"] > 0
+    assert pair["prompt"] == engine.questions[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("engineering 0.9", ("engineering", 0.9)),
+        ("Label: Non-Engineering, confidence: 1", ("non-engineering", 1.0)),
+        ("non engineering (0.75)", ("non-engineering", 0.75)),
+        ("engineering", None),
+        ("engineering 7", None),
+        ("engineering 90%", None),
+        ("0.9", None),
+        ("engineering " + "9" * 400, None),
+    ],
+)
+def test_labels_are_parsed_or_absent(text: str, label: tuple[str, float] | None) -> None:
+    assert parse_label(text) == label
+
+
+@pytest.mark.parametrize(
+    ("answer", "columns"),
+    [
+        (done("engineering 0.8"), ("engineering", 0.8)),
+        (done("no idea \ud800"), (None, None)),
+        (EngineError("boom"), (None, None)),
+    ],
+)
+def test_a_label_is_an_extra_that_never_costs_the_row(answer: Any, columns: tuple) -> None:
+    config = SynthesisConfig(label_domain=True)
+    strong, weak = plan_pools(config, EnginesConfig())
+    assert strong.hops == ("describe", "chosen", "label") and weak.hops == ("rejected",)
+    engine = ScriptedEngine(done("D."), block("alpha()"), answer, block("beta()"))
+    row = dict(SNIPPET)
+    for pool in (strong, weak):
+        row = asyncio.run(RowProcessor(config, pool.hops)(row, engine))
+    table, pair = only_row(row, config)
+    assert table == "pairs" and (pair["domain"], pair["domain_confidence"]) == columns
+
+
+def test_no_label_is_asked_for_by_default() -> None:
+    row = process(done("D."), block("alpha()"), block("beta()"))
+    assert only_row(row)[1]["domain"] is None

@@ -1,0 +1,68 @@
+"""Replay on Ray: rejected rows of a complete synthesis stage through its hops once more."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+
+from codepmp_ray.cluster.shard_graph import run_shards
+from codepmp_ray.cluster.synthesis import check_engines, snippet_job
+from codepmp_ray.config.recipe import Recipe
+from codepmp_ray.errors import ConfigError
+from codepmp_ray.ledger import ShardLedger
+from codepmp_ray.runs import open_stage
+from codepmp_ray.shard_rewrite import sole_writer
+from codepmp_ray.storage import open_store
+from codepmp_ray.synthesis.counts import recount
+from codepmp_ray.synthesis.plan import plan_pools
+from codepmp_ray.synthesis.replay import (
+    check_reasons,
+    finish_round,
+    fold_in,
+    open_round,
+    rows_to_replay,
+)
+
+
+def replay(recipe: Recipe, reasons: tuple[str, ...]) -> dict[str, Any]:
+    """Run or finish one round; returns its record.
+
+    Raises InputError when a stage is not complete, ConfigError for reasons that cannot be replayed
+    and StorageError when the stage is being changed; otherwise as `synthesize`.
+    """
+    check_reasons(reasons)
+    if recipe.synthesis.construction == "web_pairs":
+        raise ConfigError(
+            "Web pairs are not sampled: a replay would give the same rows.",
+            "Change synthesis.threads or synthesis.gates; that makes a new stage.",
+        )
+    stage = open_stage(recipe, "synthesis").require()
+    corpus = open_stage(recipe, "corpus").require()
+    pools = plan_pools(recipe.synthesis, recipe.engines)
+    check_engines(pools)
+    with sole_writer(stage.ledger):
+        round_store = open_round(stage, reasons)
+        start_s = time.monotonic()
+        read = partial(read_replayed, str(corpus.path), str(stage.path), reasons)
+        job = snippet_job(recipe, pools, "replay", read, str(round_store.root))
+        run_shards(job, len(stage.ledger.committed_ids()))
+        counts = fold_in(stage, round_store)
+        recount(stage)
+        record = {
+            "reasons": sorted(set(reasons)),
+            **counts,
+            "duration_s": round(time.monotonic() - start_s, 1),
+        }
+        finish_round(round_store, record)
+    return record
+
+
+def read_replayed(
+    corpus_dir: str, synthesis_dir: str, reasons: tuple[str, ...], shard_id: int
+) -> pa.Table:
+    """Rows of one shard of the round; runs in a task."""
+    corpus, synthesis = (ShardLedger(open_store(path)) for path in (corpus_dir, synthesis_dir))
+    return rows_to_replay(corpus, synthesis, reasons, shard_id)

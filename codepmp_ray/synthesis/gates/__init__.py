@@ -1,0 +1,49 @@
+"""Which rows become pairs. A gate returns the Rejection of what it refuses, or None.
+
+The order is from the plainest defect to the subtlest, so that a row's reason names its worst one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from codepmp_ray.config.synthesis import GatesConfig
+from codepmp_ray.synthesis.gates import code, sides, text
+from codepmp_ray.synthesis.gates.text import clean
+from codepmp_ray.synthesis.gates.verdict import Rejection
+
+__all__ = ["Rejection", "clean", "judge_pair", "judge_text"]
+
+
+def judge_text(
+    field: str, value: str, finish_reason: str, num_tokens: int, language: str, gates: GatesConfig
+) -> Rejection | None:
+    """One text that a model wrote: `field` is "description", "tests", "chosen" or "rejected"."""
+    return (
+        text.not_text(field, value)
+        or text.empty(field, value, num_tokens)
+        or text.cut_off(field, finish_reason, num_tokens)
+        or text.repetitive(field, value, gates)
+        or _judge_content(field, value, language, gates)
+    )
+
+
+def _judge_content(field: str, value: str, language: str, gates: GatesConfig) -> Rejection | None:
+    if field == "description":
+        return text.refusal(field, value, gates)
+    if field == "tests":
+        return code.model_tests(value, gates)
+    return code.answer(field, value, language, gates)
+
+
+def judge_pair(row: dict[str, Any], gates: GatesConfig) -> Rejection | None:
+    """Both sides together. Lengths are tokens, or characters where no model wrote a side."""
+    chosen, rejected = row["chosen"], row["rejected"]
+    lengths, unit = (row["chosen_num_tokens"], row["rejected_num_tokens"]), "tokens"
+    if None in lengths:
+        lengths, unit = (len(chosen), len(rejected)), "characters"
+    return (
+        sides.equal(chosen, rejected)
+        or sides.near_equal(chosen, rejected, gates)
+        or sides.length_ratio(*lengths, unit, gates)
+    )

@@ -1,0 +1,31 @@
+"""Gates that look at the code of an answer."""
+
+from __future__ import annotations
+
+from codepmp_ray.config.synthesis import GatesConfig
+from codepmp_ray.synthesis.answers import find_code
+from codepmp_ray.synthesis.gates.text import refusal
+from codepmp_ray.synthesis.gates.verdict import Rejection, of_field
+from codepmp_ray.synthesis.model_tests import tests_problem
+
+
+def answer(side: str, text: str, language: str, gates: GatesConfig) -> Rejection | None:
+    """`side` ("chosen" or "rejected") declines, shows no code, or code that does not parse."""
+    found = find_code(text, language)
+    if found is None and (declined := refusal(side, text, gates)):
+        return declined
+    if gates.code not in ("both", side):
+        return None
+    if found is None:
+        return of_field(side, "no_code", f"no code block in {language}")
+    if not found.parses:
+        return of_field(side, "parse_error", f"the longest code block is not valid {language}")
+    return None
+
+
+def model_tests(text: str, gates: GatesConfig) -> Rejection | None:
+    """The model declines to write tests, or what it wrote tests nothing."""
+    problem = tests_problem(text)
+    if problem is None:
+        return None
+    return refusal("tests", text, gates) or of_field("tests", "no_code", problem)

@@ -1,0 +1,38 @@
+"""Gates that compare the two sides of a pair."""
+
+from __future__ import annotations
+
+from rapidfuzz.distance import Indel
+
+from codepmp_ray.config.synthesis import GatesConfig
+from codepmp_ray.records import RejectReason
+from codepmp_ray.synthesis.gates.verdict import Rejection
+
+
+def equal(chosen: str, rejected: str) -> Rejection | None:
+    """Both sides say the same, blank space aside."""
+    if chosen.split() != rejected.split():
+        return None
+    return Rejection(RejectReason.SIDES_EQUAL, "blank space aside")
+
+
+def near_equal(chosen: str, rejected: str, gates: GatesConfig) -> Rejection | None:
+    """Nearly all characters can be matched in order, blank space aside (indel similarity)."""
+    if gates.max_similarity is None:
+        return None
+    similarity = Indel.normalized_similarity(" ".join(chosen.split()), " ".join(rejected.split()))
+    if similarity <= gates.max_similarity:
+        return None
+    detail = f"similarity {similarity:.3f}, max_similarity={gates.max_similarity:g}"
+    return Rejection(RejectReason.SIDES_NEAR_EQUAL, detail)
+
+
+def length_ratio(chosen: int, rejected: int, unit: str, gates: GatesConfig) -> Rejection | None:
+    """One side is so much longer that length gives the label away; lengths in `unit`."""
+    if gates.max_length_ratio is None:
+        return None
+    ratio = max(chosen, rejected) / max(min(chosen, rejected), 1)
+    if ratio <= gates.max_length_ratio:
+        return None
+    limit = f"max_length_ratio={gates.max_length_ratio:g}"
+    return Rejection(RejectReason.LENGTH_RATIO, f"{chosen} and {rejected} {unit}, {limit}")

@@ -1,0 +1,1 @@
+"""Web pairs: threads of a question and scored answers (StackExchange, Reddit) -> pairs."""

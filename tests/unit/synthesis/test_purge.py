@@ -1,0 +1,176 @@
+"""Purging finished pairs: exact, idempotent, and resumable wherever it is killed."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from codepmp_ray import shard_rewrite
+from codepmp_ray.config.recipe import Recipe, parse_recipe
+from codepmp_ray.errors import InputError, StorageError
+from codepmp_ray.ledger import ShardLedger
+from codepmp_ray.records import PAIR, REJECTED, table_from_rows
+from codepmp_ray.runs import Stage, open_stage
+from codepmp_ray.shard_rewrite import sole_writer
+from codepmp_ray.storage import LocalStore
+from codepmp_ray.synthesis.purge import PurgeRequest, purge, purged_ids
+
+ROOT = Path(__file__).resolve().parents[3]
+REQUEST = PurgeRequest(repos=frozenset({"bad/repo"}), source_ids=frozenset({"file-2-1"}))
+NUM_SHARDS, NUM_PAIRS = 4, 6
+# Two for the request and its record, one for the counts, 5 for each of 3 shards changed.
+NUM_WRITES = 18
+
+
+def make_stage(tmp_path: Path) -> tuple[Recipe, Stage]:
+    """Per shard 6 pairs and 2 rejected rows; every third row is of bad/repo, shard 3 has none."""
+    recipe = parse_recipe({"run_dir": str(tmp_path / "run")}, "test")
+    stage = open_stage(recipe, "synthesis")
+    stage.start()
+    for shard in range(NUM_SHARDS):
+        pairs, rejected = [], []
+        for i in range(NUM_PAIRS + 2):
+            where = {
+                "source_id": f"file-{shard}-{i}",
+                "repo": "bad/repo" if i % 3 == 0 and shard < 3 else "good/repo",
+                "path": "a.py",
+            }
+            if i < NUM_PAIRS:
+                texts = dict.fromkeys(("prompt", "chosen", "rejected"), f"text of {shard}-{i}")
+                pairs.append({"pair_id": f"p-{shard}-{i}", "snippet_id": f"{shard}-{i}"} | texts)
+                pairs[-1] |= where
+            else:
+                why = {"stage": "synthesis", "reason": "chosen_cut_off", "payload": "a text"}
+                rejected.append({"row_id": f"{shard}-{i}", **why, **where})
+        tables = {
+            "pairs": table_from_rows(pairs, PAIR),
+            "rejected": table_from_rows(rejected, REJECTED),
+        }
+        stage.ledger.commit(shard, NUM_PAIRS + 2, tables)
+    stage.complete({"num_pairs": NUM_SHARDS * NUM_PAIRS, "duration_s": 1.0})
+    return recipe, stage
+
+
+def rows(ledger: ShardLedger) -> dict[str, list[dict[str, Any]]]:
+    return {name: ledger.read(name).to_pylist() for name in ("pairs", "rejected")}
+
+
+def files(stage: Stage) -> list[str]:
+    folders = [f"{name}/00000" for name in ("pairs", "rejected")]
+    return [f"{name}/{file}" for name in folders for file in stage.store.list(name)]
+
+
+def test_exactly_the_named_rows_leave_and_every_row_stays_accounted_for(tmp_path: Path) -> None:
+    _, stage = make_stage(tmp_path)
+    before = rows(stage.ledger)
+    untouched = list(stage.ledger.commits())[3]
+    record = purge(stage, REQUEST)
+    after = rows(stage.ledger)
+    assert after["pairs"] == [
+        row
+        for row in before["pairs"]
+        if row["repo"] != "bad/repo" and row["source_id"] != "file-2-1"
+    ]
+    assert (record["num_pairs"], record["num_rejected"], record["num_shards"]) == (7, 3, 3)
+    ids = [row["snippet_id"] for row in after["pairs"]]
+    ids += [row["row_id"] for row in after["rejected"]]
+    assert sorted(ids) == [f"{s}-{i}" for s in range(NUM_SHARDS) for i in range(NUM_PAIRS + 2)]
+    gone = [row for row in after["rejected"] if row["reason"] == "purged"]
+    assert {row["row_id"] for row in gone} == purged_ids(stage.ledger, REQUEST)
+    assert len(gone) == 10 and all(row["payload"] is row["path"] is None for row in gone)
+    assert {row["detail"].split(": ")[1] for row in gone} == {"was a pair", "was chosen_cut_off"}
+    assert list(stage.ledger.commits())[3] == untouched
+    assert stage.summary()["num_pairs"] == len(after["pairs"]) and stage.is_complete
+    named = [file for commit in stage.ledger.commits() for file in commit.files.values()]
+    assert sorted(files(stage)) == sorted(named)
+    purged_text = b"text of 0-0"
+    assert not any(purged_text in p.read_bytes() for p in stage.path.rglob("*") if p.is_file())
+
+
+def test_twice_is_once(tmp_path: Path) -> None:
+    _, stage = make_stage(tmp_path)
+    record = purge(stage, REQUEST)
+    commits = list(stage.ledger.commits())
+    assert purge(stage, REQUEST) == record and list(stage.ledger.commits()) == commits
+    other = purge(stage, PurgeRequest(repos=frozenset({"bad/repo", "no/such"})))
+    assert (other["num_pairs"], other["num_rejected"]) == (0, 0)
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("step", range(1, NUM_WRITES + 1))
+def test_killed_after_any_write_the_same_command_finishes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    _, stage = make_stage(tmp_path)
+    (tmp_path / "two").mkdir()
+    _, untouched = make_stage(tmp_path / "two")
+    record = purge(untouched, REQUEST)
+    left = step
+
+    def counted(method: Any) -> Any:
+        def call(self: LocalStore, *args: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                raise Killed
+            return method(self, *args)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        for name in ("put", "put_exclusive", "delete"):
+            patch.setattr(LocalStore, name, counted(getattr(LocalStore, name)))
+        with pytest.raises(Killed):
+            purge(stage, REQUEST)
+    resumed = purge(stage, REQUEST)
+    assert {**resumed, "requested": ""} == {**record, "requested": ""}
+    assert rows(stage.ledger) == rows(untouched.ledger)
+    named = [file for commit in stage.ledger.commits() for file in commit.files.values()]
+    assert sorted(files(stage)) == sorted(named)
+
+
+def test_an_unfinished_stage_and_a_second_writer_are_refused(tmp_path: Path) -> None:
+    recipe, stage = make_stage(tmp_path)
+    with (
+        sole_writer(stage.ledger),
+        pytest.raises(StorageError, match="Another process"),
+    ):
+        purge(stage, REQUEST)
+    stage.store.delete("complete.json")
+    with pytest.raises(InputError, match="not complete"):
+        purge(open_stage(recipe, "synthesis"), REQUEST)
+
+
+def test_a_rewrite_that_loses_a_row_is_refused(tmp_path: Path) -> None:
+    _, stage = make_stage(tmp_path)
+    commit = list(stage.ledger.commits())[0]
+    before = rows(stage.ledger)
+    with pytest.raises(StorageError, match="8 rows went in, 0 came out"):
+        shard_rewrite.replace_shard(
+            stage.ledger, commit, {"pairs": PAIR.empty_table(), "rejected": REJECTED.empty_table()}
+        )
+    assert rows(stage.ledger) == before
+
+
+def test_the_command_prints_counts_and_reads_lists(tmp_path: Path) -> None:
+    recipe, stage = make_stage(tmp_path)
+    listed = tmp_path / "opted out.txt"
+    listed.write_text("# opt-outs\n\nbad/repo\n")
+    command = [sys.executable, "-m", "jobs.purge", f"run_dir={recipe.run_dir}"]
+    config = tmp_path / "recipe.yaml"
+    config.write_text(json.dumps({}))
+    command += ["--config", str(config), "--repo-file", str(listed), "--source-id", "file-2-1"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (
+        f"purge {REQUEST.purge_id}: 7 pairs and 3 rejected rows purged in 3 shards" in done.stdout
+    )
+    assert "`purged` | 10" in (stage.path / "README.md").read_text()
+    empty = subprocess.run([*command[:6]], cwd=ROOT, capture_output=True, text=True)
+    assert empty.returncode == 2 and "Nothing to purge" in empty.stderr

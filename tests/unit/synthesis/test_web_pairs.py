@@ -1,0 +1,183 @@
+"""Threads with scored answers -> pairs: choice, typed rejects, files of every kind."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from codepmp_ray.config.synthesis import SynthesisConfig, ThreadsConfig
+from codepmp_ray.errors import InputError
+from codepmp_ray.records import RejectReason, table_from_rows
+from codepmp_ray.storage import LocalStore
+from codepmp_ray.synthesis.gates import Rejection
+from codepmp_ray.synthesis.web.files import BadThread, Piece, read_piece, stored_plan
+from codepmp_ray.synthesis.web.pairs import (
+    THREAD,
+    Answer,
+    choose_sides,
+    parse_thread,
+    read_threads,
+    split_threads,
+)
+
+THREADS = ThreadsConfig(path="x.jsonl", site="stackoverflow.com", license="CC-BY-SA-4.0")
+CONFIG = SynthesisConfig(construction="web_pairs", threads=THREADS)
+PIECE = Piece("/data/x.jsonl", "x.jsonl", 1, 1, 0, 1)
+GOOD = {
+    "qid": 7,
+    "question": "How do I sort?",
+    "answers": [{"text": "Call sorted() on it.", "pm_score": 5}, {"text": "Dunno", "pm_score": 0}],
+}
+
+
+def outcome(raw: Any, config: SynthesisConfig = CONFIG) -> tuple[str, dict[str, Any]]:
+    row = parse_thread(raw, PIECE, 0, config.threads)
+    tables = split_threads(table_from_rows([row], THREAD).to_pylist(), config)
+    (name,) = [name for name, table in tables.items() if table.num_rows]
+    return name, tables[name].to_pylist()[0]
+
+
+def test_a_thread_becomes_a_pair_in_trl_format() -> None:
+    table, pair = outcome(GOOD)
+    assert table == "pairs"
+    assert (pair["prompt"], pair["chosen"], pair["rejected"]) == (
+        "How do I sort?",
+        "Call sorted() on it.",
+        "Dunno",
+    )
+    assert (pair["repo"], pair["license"], pair["path"]) == (
+        "stackoverflow.com",
+        "CC-BY-SA-4.0",
+        "x.jsonl#0",
+    )
+    assert pair["strong_model"] is None and pair["chosen_num_tokens"] is None
+
+
+def answers(*scores: object, text: str = "text number {}") -> list[dict[str, object]]:
+    return [
+        {"text": text.replace("{}", str(i)), "pm_score": score} for i, score in enumerate(scores)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        (BadThread("no JSON"), "unreadable"),
+        ({**GOOD, "question": None}, "unreadable"),
+        ({**GOOD, "question": "half \ud800"}, "unreadable"),
+        ({**GOOD, "question": " \n"}, "prompt_empty"),
+        ({**GOOD, "answers": "x"}, "unreadable"),
+        ({**GOOD, "answers": answers(3)}, "too_few_answers"),
+        (
+            {**GOOD, "answers": answers(3, "4", None, float("nan"), 10**400, True)},
+            "too_few_answers",
+        ),
+        ({**GOOD, "answers": answers(3, 3)}, "score_gap_too_small"),
+        ({**GOOD, "answers": answers(3, 2.5)}, "score_gap_too_small"),
+        ({**GOOD, "answers": answers(3, 2, text="equal")}, "sides_equal"),
+        ({**GOOD, "answers": answers(3, 2, text="NUL \0 {}")}, "chosen_not_text"),
+        ({**GOOD, "answers": answers(3, 2, text="again and " * 500 + "{}")}, "chosen_repetitive"),
+        (
+            {**GOOD, "answers": [{"text": "a" * 9, "pm_score": 2}, {"text": "b", "pm_score": 1}]},
+            "length_ratio",
+        ),
+    ],
+)
+def test_what_is_no_pair_has_a_reason(raw: Any, reason: str) -> None:
+    table, row = outcome(raw)
+    assert (table, row["reason"]) == ("rejected", reason) and row["path"] == "x.jsonl#0"
+
+
+def test_columns_can_be_named_and_scores_lie_beside() -> None:
+    threads = ThreadsConfig(
+        path="x", question_column="history", answers_column="refs", scores_column="scores"
+    )
+    config = SynthesisConfig(construction="web_pairs", threads=threads)
+    raw = {"history": "Q", "refs": ["worse text", "better text"], "scores": [1, 4]}
+    assert outcome(raw, config)[1]["chosen"] == "better text"
+
+
+@given(
+    st.lists(st.tuples(st.text(min_size=1), st.integers(-5, 5)), max_size=6),
+    st.integers(1, 4),
+    st.randoms(use_true_random=False),
+)
+def test_sides_depend_on_the_set_of_answers_only(pairs, gap, random) -> None:
+    listed = [Answer(text, score) for text, score in pairs]
+    shuffled = random.sample(listed, len(listed))
+    chosen = choose_sides(listed, "t", gap)
+    again = choose_sides(shuffled, "t", gap)
+    if isinstance(chosen, Rejection):
+        assert chosen == again
+        return
+    assert not isinstance(again, Rejection) and chosen == again
+    assert chosen[0].score == max(answer.score for answer in listed)
+    assert chosen[0].score - chosen[1].score >= gap
+
+
+KEYS = st.sampled_from(["question", "answers", "text", "pm_score", "qid"])
+TEXTS = st.text(st.characters(exclude_categories=()))
+JSON = st.recursive(
+    st.none() | st.floats() | TEXTS | st.integers(),
+    lambda inner: st.lists(inner) | st.dictionaries(KEYS, inner),
+)
+
+
+@given(JSON)
+def test_any_json_object_is_a_pair_or_a_typed_reject(value: Any) -> None:
+    raw = value if isinstance(value, dict) else {"question": "Q", "answers": value}
+    table, row = outcome(raw)
+    assert table == "pairs" or RejectReason(row["reason"])
+
+
+def write_jsonl(file: Path, *lines: str) -> None:
+    file.write_text("\n".join(lines), encoding="utf-8")
+
+
+def test_every_row_of_every_file_is_read_once_whatever_its_kind(tmp_path: Path) -> None:
+    write_jsonl(
+        tmp_path / "a.jsonl", *[json.dumps({**GOOD, "qid": i}) for i in range(5)], "{", "[]"
+    )
+    pq.write_table(
+        pa.Table.from_pylist([{**GOOD, "qid": i} for i in range(7)]),
+        tmp_path / "b.parquet",
+        row_group_size=4,
+    )
+    (tmp_path / "c.parquet").write_bytes(b"PAR1 no")
+    threads = ThreadsConfig(path=str(tmp_path), rows_per_shard=3)
+    store = LocalStore(tmp_path / "stage")
+    pieces = stored_plan(store, threads)
+    assert stored_plan(store, threads) == pieces
+    rows = [row for i in range(len(pieces)) for row in read_threads(pieces, threads, i).to_pylist()]
+    assert len({row["thread_id"] for row in rows}) == len(rows) == 5 + 2 + 7 + 1
+    assert sum(row["problem"] is None for row in rows) == 5 + 7
+    assert max(piece.stop - piece.first for piece in pieces) == 3
+    (tmp_path / "a.jsonl").write_text("changed")
+    with pytest.raises(InputError, match=r"a\.jsonl changed"):
+        stored_plan(store, threads)
+
+
+def test_damage_in_the_middle_loses_no_row(tmp_path: Path) -> None:
+    file = tmp_path / "b.parquet"
+    pq.write_table(pa.Table.from_pylist([GOOD] * 50), file, compression="none")
+    threads = ThreadsConfig(path=str(file))
+    (piece,) = stored_plan(LocalStore(tmp_path / "stage"), threads)
+    data = bytearray(file.read_bytes())
+    data[4:60] = b"\xff" * 56
+    file.write_bytes(bytes(data))
+    assert [index for index, _ in read_piece(piece, threads)] == list(range(50))
+
+
+def test_sources_without_threads_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        stored_plan(LocalStore(tmp_path), ThreadsConfig(path=str(tmp_path / "none")))
+    with pytest.raises(InputError, match="holds no rows"):
+        stored_plan(LocalStore(tmp_path), ThreadsConfig(path=str(tmp_path)))
+    pq.write_table(pa.table({"q": ["x"]}), tmp_path / "x.parquet")
+    with pytest.raises(InputError, match="no column answers, question"):
+        stored_plan(LocalStore(tmp_path), ThreadsConfig(path=str(tmp_path)))
