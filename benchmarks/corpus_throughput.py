@@ -37,11 +37,11 @@ STEPS = [
 ]
 
 NOTES = (
-    "By CPU seconds of one process on one core, imports aside. Parser, secret detector and tests of "
-    "the filters are the same functions in both; reader, writer, steps, MinHash and n-gram "
-    "decontamination are datatrove's own, which has a regular expression for a tokenizer instead of "
-    "its slower one for English. Ours also stores every rejected row with its reason and looks for "
-    "exact duplicates. Recall is the share of planted pairs of which not both stayed."
+    "By CPU seconds of one process on one core, imports aside. Parser, secret detector and tests "
+    "of the filters are the same functions in both; reader, writer, steps, MinHash and n-gram "
+    "decontamination are datatrove's own, which has a regular expression for a tokenizer instead "
+    "of its slower one for English. Ours also stores every rejected row with its reason and looks "
+    "for exact duplicates. Recall is the share of planted pairs of which not both stayed."
 )
 
 
