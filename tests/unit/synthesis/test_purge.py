@@ -149,7 +149,7 @@ def test_an_unfinished_stage_and_a_second_writer_are_refused(tmp_path: Path) -> 
 
 def test_a_rewrite_that_loses_a_row_is_refused(tmp_path: Path) -> None:
     _, stage = make_stage(tmp_path)
-    commit = list(stage.ledger.commits())[0]
+    commit = next(stage.ledger.commits())
     before = rows(stage.ledger)
     with pytest.raises(StorageError, match="8 rows went in, 0 came out"):
         shard_rewrite.replace_shard(
