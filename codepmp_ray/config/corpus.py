@@ -121,6 +121,7 @@ class DecontaminationConfig(Section):
     sets: tuple[EvaluationSetConfig, ...] = (EvaluationSetConfig(name="humaneval"),)
     ngram: int = Field(default=10, ge=2)
     function_names: bool = True
+    min_function_name_chars: int = Field(default=7, ge=1)  # `f`, `add`, `encode` prove nothing
 
 
 class CorpusConfig(Section):

@@ -2,7 +2,8 @@
 
 The rule of Qwen2.5-Coder (Hui et al. 2024, section 3.1): text with a 10-gram word-level overlap
 with test data leaves. For sets of programming tasks a function of the same name leaves as well: a
-solution can be written in other words, but rarely under another name than the task gives.
+solution can be written in other words, but rarely under another name than the task gives. Short
+names are too common to tell; their tasks are still found by their words.
 `find_contamination` is a pure function of text and index: it serves snippets here and can serve
 prompts and answers.
 """
@@ -87,7 +88,8 @@ def _load(settings_json: str) -> EvaluationIndex:
             for ngram in _ngrams(text, settings.ngram):
                 ngrams.setdefault(ngram, evaluation_set.name)
             for name in function_names if settings.function_names else ():
-                names.setdefault(name, evaluation_set.name)
+                if len(name) >= settings.min_function_name_chars:
+                    names.setdefault(name, evaluation_set.name)
         if not num_texts:
             raise _unreadable(evaluation_set, "it holds no text")
     return EvaluationIndex(settings.ngram, ngrams, names)

@@ -42,8 +42,9 @@ def test_every_human_eval_solution_is_found_by_text_and_by_name() -> None:
         code = problem["prompt"] + problem["canonical_solution"]
         assert find_contamination(f"x = 1\n{code}", index) is not None, name
         named = find_contamination("def f(): pass", index, problem["entry_point"])
-        assert named is not None
-        assert named.evaluation_set == "humaneval"
+        # A short name is too common to accuse; its task is found by its words, as above.
+        assert (named is not None) == (len(problem["entry_point"]) >= 7)
+        assert named is None or named.evaluation_set == "humaneval"
     assert find_contamination("def f(x):\n    return x\n", index, "f_of_mine") is None
 
 
