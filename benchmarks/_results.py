@@ -15,6 +15,8 @@ import psutil
 from codepmp_ray.runs import git_commit
 
 RESULTS = Path(__file__).parent / "results"
+# Read when the run begins: the tree may have moved on when it ends.
+COMMIT = git_commit()
 REQUIRED = ("metric", "value", "unit", "goal", "spread", "runs")
 
 
@@ -29,7 +31,7 @@ def write_results(name: str, results: list[dict[str, Any]]) -> Path:
             raise ValueError(f"{result.get('metric')}: no {', '.join(missing)}")
     context = {
         "command": " ".join(["python -m", f"benchmarks.{name}", *sys.argv[1:]]),
-        "commit": git_commit(),
+        "commit": COMMIT,
         "hardware": hardware(),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
     }
