@@ -24,7 +24,7 @@ def write_results(name: str, results: list[dict[str, Any]]) -> Path:
     """Write `results` (each with the REQUIRED keys) to results/NAME.json and print them.
 
     `spread` is the range or deviation over `runs` repetitions in words or numbers, or null for a
-    count. Command, commit, hardware and date are added.
+    count. Command, commit, hardware and date are added where a result does not give its own.
     """
     for result in results:
         if missing := [key for key in REQUIRED if key not in result]:
@@ -37,7 +37,7 @@ def write_results(name: str, results: list[dict[str, Any]]) -> Path:
     }
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps([{**result, **context} for result in results], indent=2) + "\n")
+    path.write_text(json.dumps([context | result for result in results], indent=2) + "\n")
     for result in results:
         goal = "" if result["goal"] is None else f" (goal {result['goal']})"
         print(f"{result['metric']}: {result['value']} {result['unit']}{goal}")

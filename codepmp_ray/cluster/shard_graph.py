@@ -90,7 +90,7 @@ def run_shards(job: ShardJob, num_shards: int) -> None:
                     progress.update(num_done, f"{num_rows} rows")
                 ledger.roll_up()
         except RayActorError as error:
-            max_crashes = max(stage.engine.max_crashes for stage in job.stages)
+            max_crashes = max((stage.engine.max_crashes for stage in job.stages), default=0)
             done = f"{num_done} of {num_shards} shards"
             raise _explain(error, job.label, max_crashes, done) from error
     CrashLog(ledger.store).clear()
@@ -98,7 +98,7 @@ def run_shards(job: ShardJob, num_shards: int) -> None:
 
 def shards_per_execution(stages: tuple[PoolStage, ...]) -> int:
     """How many shards one execution of Ray Data takes."""
-    num_engines = max(stage.engine.max_actors for stage in stages)
+    num_engines = max((stage.engine.max_actors for stage in stages), default=1)
     return max(MIN_SHARDS_PER_EXECUTION, SHARDS_PER_ENGINE * num_engines)
 
 
