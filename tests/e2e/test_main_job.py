@@ -24,7 +24,12 @@ SMALL = [
     "synthesis.describe.max_tokens=96",
     "synthesis.chosen.max_tokens=128",
     "synthesis.rejected.max_tokens=128",
-    "synthesis.gates.code=none",  # of a dozen answers by a tiny model, gates might leave none
+    # A tiny model seldom ends within a few tokens: the first sentence describes, the code up to the
+    # first indentation answers. And of a dozen such answers, gates might leave none.
+    'synthesis.describe.stop=["."]',
+    'synthesis.chosen.stop=["    "]',
+    'synthesis.rejected.stop=["    "]',
+    "synthesis.gates.code=none",
     "synthesis.gates.max_length_ratio=null",
     "candidates.num_train_problems=3",
     "candidates.num_eval_problems=2",
