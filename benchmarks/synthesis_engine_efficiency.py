@@ -83,7 +83,7 @@ def run_pipeline(recipe: Recipe, out_dir: Path) -> float:
         label="synthesis",
         read_shard=partial(read_shard_of_stage, str(corpus.path), "snippets"),
         schema=WORK,
-        stages=(PoolStage(recipe.engines.strong, ThreeHops),),
+        stages=(PoolStage("strong", recipe.engines.strong, ThreeHops),),
         split_rows=whole_table,
         out_dir=str(out_dir),
     )

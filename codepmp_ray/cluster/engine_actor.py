@@ -48,14 +48,15 @@ class EngineActor:
     def __init__(
         self,
         stage: str,
+        pool: str,
         engine: EngineConfig,
         make_row_function: Callable[[], RowFunction],
         schema: pa.Schema,
         out_dir: str,
     ) -> None:
         store = open_store(out_dir)
-        self._crashes = CrashLog(store)
-        num_deaths = self._crashes.num_deaths(ShardLedger(store).committed_ids())
+        self._crashes = CrashLog(store, pool)
+        num_deaths = self._crashes.num_deaths(ShardLedger(store).committed_ids)
         if num_deaths > engine.max_crashes:
             raise EngineError(
                 f"Engines died {num_deaths} times over shards that are not done, "

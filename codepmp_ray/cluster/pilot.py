@@ -113,7 +113,7 @@ def _job(recipe: Recipe, pool: PoolPlan, source: str, table: str, out_dir: str) 
         label=f"pilot of {pool.name}",
         read_shard=partial(read_shard_of_stage, source, table),
         schema=_TIMED,
-        stages=(PoolStage(one_engine, partial(TimedProcessor, processor)),),
+        stages=(PoolStage(pool.name, one_engine, partial(TimedProcessor, processor)),),
         split_rows=_one_table,
         out_dir=out_dir,
     )

@@ -15,7 +15,7 @@ from codepmp_ray.config.engines import SamplingConfig
 from codepmp_ray.config.evaluation import CandidatesConfig
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.errors import EngineError
-from codepmp_ray.evaluation.humaneval import split_problems
+from codepmp_ray.evaluation.problems import split_problems
 from codepmp_ray.modeling.sources import resolve_model
 from codepmp_ray.records import CANDIDATE, stable_id, table_from_rows
 from codepmp_ray.runs import open_stage
@@ -43,7 +43,7 @@ def sample_candidates(recipe: Recipe) -> dict[str, Any]:
         label="candidates",
         read_shard=partial(read_shard, config, engine.model_name_or_path),
         schema=CANDIDATE,
-        stages=(PoolStage(engine, partial(CandidateSampler, config.sampling)),),
+        stages=(PoolStage(config.role, engine, partial(CandidateSampler, config.sampling)),),
         split_rows=candidates_table,
         out_dir=str(stage.path),
     )

@@ -20,7 +20,7 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 from ray.exceptions import RayActorError
 
-from codepmp_ray.cluster.crash_log import CrashLog
+from codepmp_ray.cluster.crash_log import forget_crashes
 from codepmp_ray.cluster.engine_actor import EngineActor, Row, RowFunction, shard_block
 from codepmp_ray.cluster.metrics import shard_committed
 from codepmp_ray.cluster.preflight import engine_gpus
@@ -36,15 +36,19 @@ GLUE_CPUS = 0.01
 MAX_GLUE_TASKS = 64
 # Ray Data keeps about 40 kB for every block of an execution until it ends. A large job is a series
 # of executions, so that its memory is bounded; engines start again with each, so each gives every
-# engine hours of work.
+# engine many shards.
 MIN_SHARDS_PER_EXECUTION = 2_000
 SHARDS_PER_ENGINE = 50
 
 
 @dataclass(frozen=True)
 class PoolStage:
-    """One engine pool of the graph. `make_row_function` runs inside the actors."""
+    """One engine pool of the graph. `make_row_function` runs inside the actors.
 
+    `name` is unique in the stage: what killed engines of this pool is remembered under it.
+    """
+
+    name: str
     engine: EngineConfig
     make_row_function: Callable[[], RowFunction]
 
@@ -93,7 +97,7 @@ def run_shards(job: ShardJob, num_shards: int) -> None:
             max_crashes = max((stage.engine.max_crashes for stage in job.stages), default=0)
             done = f"{num_done} of {num_shards} shards"
             raise _explain(error, job.label, max_crashes, done) from error
-    CrashLog(ledger.store).clear()
+    forget_crashes(ledger.store)
 
 
 def shards_per_execution(stages: tuple[PoolStage, ...]) -> int:
@@ -125,7 +129,7 @@ def _graph(job: ShardJob, shard_ids: list[int]) -> ray.data.Dataset:
     # Block shaping would cut a large shard in two, and half a shard cannot be committed.
     context.target_max_block_size = None
     # Unbounded, so small a share of a CPU would start a process for every shard at once.
-    glue = TaskPoolStrategy(max(2, min(MAX_GLUE_TASKS, int(ray.cluster_resources()["CPU"]))))
+    glue = TaskPoolStrategy(max(2, min(MAX_GLUE_TASKS, int(ray.cluster_resources().get("CPU", 0)))))
     dataset = ray.data.from_items(
         [{"shard_id": shard_id} for shard_id in shard_ids], override_num_blocks=len(shard_ids)
     )
@@ -142,6 +146,7 @@ def _graph(job: ShardJob, shard_ids: list[int]) -> ray.data.Dataset:
             EngineActor,
             fn_constructor_args=(
                 job.label,
+                stage.name,
                 engine,
                 stage.make_row_function,
                 job.schema,

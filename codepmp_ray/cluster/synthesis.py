@@ -86,7 +86,7 @@ def snippet_job(
         read_shard=read_shard,
         schema=IN_FLIGHT,
         stages=tuple(
-            PoolStage(pool.engine, partial(RowProcessor, recipe.synthesis, pool.hops))
+            PoolStage(pool.name, pool.engine, partial(RowProcessor, recipe.synthesis, pool.hops))
             for pool in pools
         ),
         split_rows=partial(split, config=recipe.synthesis, engines=recipe.engines),
