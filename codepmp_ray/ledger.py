@@ -118,28 +118,26 @@ class ShardLedger:
                 for shard_id in sorted(self._ids_of_group(group)):
                     yield self._read_marker(shard_id)
 
-    def recent_commits(self) -> list[ShardCommit]:
-        """Markers of the groups that are not rolled up, in the order of their commits."""
-        rolled_up = self._rolled_up()
-        found = [
-            self._read_marker(shard_id)
-            for group in set(self._groups(_COMMITS)) - rolled_up
-            for shard_id in self._ids_of_group(group)
-        ]
-        return sorted(found, key=lambda commit: commit.committed_s)
-
     def totals(self) -> Totals:
         """Sums over all markers: one footer per rolled-up group, one small file per other shard."""
+        return self.totals_and_recent()[0]
+
+    def totals_and_recent(self) -> tuple[Totals, list[ShardCommit]]:
+        """`totals`, and the markers of groups that are not rolled up, in order of their commits."""
         totals = Totals()
         rolled_up = self._rolled_up()
         for group in rolled_up:
             metadata = self.store.read_table_metadata(self._rollup_name(group))
             record = json.loads(metadata[_TOTALS_KEY])
             totals.add(Totals(**record | {k: Counter(record[k]) for k in ("num_rows", "stats")}))
-        for group in set(self._groups(_COMMITS)) - rolled_up:
-            for shard_id in self._ids_of_group(group):
-                totals.add(Totals.of(self._read_marker(shard_id)))
-        return totals
+        recent = [
+            self._read_marker(shard_id)
+            for group in set(self._groups(_COMMITS)) - rolled_up
+            for shard_id in self._ids_of_group(group)
+        ]
+        for marker in recent:
+            totals.add(Totals.of(marker))
+        return totals, sorted(recent, key=lambda commit: commit.committed_s)
 
     def commit(
         self,
@@ -203,8 +201,8 @@ class ShardLedger:
     def roll_up(self) -> int:
         """Write the roll-up of every complete group that has none; returns how many.
 
-        What a roll-up says follows from markers that never change, so it does not matter how many
-        processes write it.
+        Markers change through `replace` only, which runs alone and removes the roll-up first. So
+        it does not matter how many processes write it, nor when.
         """
         num_written = 0
         for group in sorted(set(self._groups(_COMMITS)) - self._rolled_up()):

@@ -7,6 +7,7 @@ planning.price_per_gpu_hour ask for another size than the one at hand.
 from __future__ import annotations
 
 from codepmp_ray.config.recipe import Recipe
+from codepmp_ray.errors import ResourceError
 from jobs._cli import run_job
 
 
@@ -18,9 +19,15 @@ def body(recipe: Recipe) -> None:
     from codepmp_ray.synthesis.capacity import device_hours, split_devices
 
     with connect():
-        pilot = run_pilot(recipe)
         have = cluster_resources()
-    unit = "GPU" if have.get("GPU") or recipe.planning.num_gpus else "CPU"
+        if recipe.planning.num_gpus and not have.get("GPU"):
+            raise ResourceError(
+                f"planning.num_gpus={recipe.planning.num_gpus}, but this cluster has no GPU to "
+                "measure on: the pace of its CPUs says nothing about GPUs.",
+                "Run the plan where there is one GPU, or leave planning.num_gpus out.",
+            )
+        pilot = run_pilot(recipe)
+    unit = "GPU" if have.get("GPU") else "CPU"
     num_devices = recipe.planning.num_gpus or have.get("GPU") or have["CPU"]
     num_rows = recipe.planning.num_rows or open_stage(recipe, "corpus").summary()["num_snippets"]
     split = split_devices(pilot.rates, num_devices)

@@ -51,9 +51,9 @@ def stage_status(stage: Stage) -> StageStatus:
     """The status of one stage; cheap at any size (see ShardLedger.totals)."""
     if not stage.store.exists("manifest.json"):
         return StageStatus(stage.name, "missing")
-    totals = stage.ledger.totals()
+    totals, recent = stage.ledger.totals_and_recent()
     num_shards = stage.num_shards()
-    rate = recent_rate(stage.ledger.recent_commits())
+    rate = recent_rate(recent)
     if rate is None and totals.last_s > totals.first_s:
         rate = totals.num_input_rows / (totals.last_s - totals.first_s)
     eta_s = None

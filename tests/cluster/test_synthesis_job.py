@@ -188,6 +188,18 @@ def test_a_pilot_measures_each_pool_and_keeps_nothing(ray_cluster, tmp_path: Pat
     assert [path.name.split("-")[0] for path in tmp_path.iterdir()] == ["corpus"]
 
 
+def test_a_plan_for_gpus_is_refused_where_only_cpus_can_be_measured(
+    ray_cluster, tmp_path: Path
+) -> None:
+    from jobs.plan import body
+
+    recipe = recipe_for(tmp_path)
+    recipe = recipe.model_copy(update={"planning": PlanningConfig(num_gpus=8)})
+    write_corpus(recipe)
+    with pytest.raises(ResourceError, match=r"num_gpus=8, but this cluster has no GPU"):
+        body(recipe)
+
+
 def test_a_row_that_kills_its_engine_is_found_and_rejected(ray_cluster, tmp_path: Path) -> None:
     from codepmp_ray.cluster.synthesis import synthesize
 
