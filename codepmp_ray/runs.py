@@ -16,6 +16,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -102,24 +103,25 @@ def stage_fingerprints(recipe: Recipe) -> dict[str, str]:
     # The standard library differs between interpreters.
     interpreter = platform.python_version() if recipe.corpus.source.kind == "stdlib" else ""
     role = recipe.candidates.role
-    add("corpus", recipe.corpus, interpreter, *_file_digests(recipe))
+    corpus = recipe.corpus
+    named = [corpus.filters.opt_out_path, *(item.path for item in corpus.decontamination.sets)]
+    add("corpus", corpus, interpreter, *_file_digests(named))
     add("synthesis", recipe.synthesis, recipe.engines, after=("corpus",))
     strong_model = recipe.engines.strong.model_name_or_path
     add("pretraining", recipe.pretraining, strong_model, after=("synthesis",))
-    add("candidates", recipe.candidates, getattr(recipe.engines, role))
+    task_file = _file_digests([recipe.candidates.task_path]) if recipe.candidates.task_path else []
+    add("candidates", recipe.candidates, getattr(recipe.engines, role), *task_file)
     add("grades", recipe.evaluation.sandbox, after=("candidates",))
     add("finetuning", recipe.finetuning, after=("pretraining", "grades"))
     add("evaluation", recipe.evaluation, recipe.serving, after=("finetuning", "grades"))
     return prints
 
 
-def _file_digests(recipe: Recipe) -> list[str]:
-    """Of the files that corpus settings name, since their content decides what stays.
+def _file_digests(paths: Iterable[str | None]) -> list[str]:
+    """Of files that settings name, since their content decides what a stage makes.
 
-    A file that is missing counts as empty: the corpus job refuses it, and no other job reads it.
+    A file that is missing counts as empty: the job that reads it refuses it.
     """
-    corpus = recipe.corpus
-    paths = [corpus.filters.opt_out_path, *(item.path for item in corpus.decontamination.sets)]
     digests = []
     for path in paths:
         try:

@@ -12,7 +12,7 @@ import ray
 from ray.data import TaskPoolStrategy
 
 from codepmp_ray.cluster.shard_graph import GLUE_CPUS
-from codepmp_ray.config.evaluation import SandboxConfig
+from codepmp_ray.config.evaluation import CandidatesConfig, SandboxConfig
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.errors import SandboxUnavailable
 from codepmp_ray.evaluation.grading import NOT_EXECUTED, grade_candidates, grade_counts
@@ -41,7 +41,7 @@ def grade(recipe: Recipe) -> dict[str, Any]:
     candidates = open_stage(recipe, "candidates").require()
     stage.start()
     start_s = time.monotonic()
-    _grade_shards(stage, candidates, config)
+    _grade_shards(stage, candidates, recipe.candidates, config)
     stage.ledger.sweep(("grades",))
     rows = stage.ledger.read("grades", ["outcome"]).to_pylist()
     counts = grade_counts(rows)
@@ -57,7 +57,9 @@ def grade(recipe: Recipe) -> dict[str, Any]:
     return stage.summary()
 
 
-def _grade_shards(stage: Stage, candidates: Stage, config: SandboxConfig) -> None:
+def _grade_shards(
+    stage: Stage, candidates: Stage, task: CandidatesConfig, config: SandboxConfig
+) -> None:
     shard_ids = [commit.shard_id for commit in candidates.ledger.commits()]
     missing = sorted(set(shard_ids) - stage.ledger.committed_ids())
     num_done = len(shard_ids) - len(missing)
@@ -71,7 +73,7 @@ def _grade_shards(stage: Stage, candidates: Stage, config: SandboxConfig) -> Non
         dataset = ray.data.from_items(
             [{"shard_id": shard_id} for shard_id in missing], override_num_blocks=len(missing)
         ).map_batches(
-            partial(_grade_block, str(candidates.path), str(stage.path), config),
+            partial(_grade_block, str(candidates.path), str(stage.path), task, config),
             batch_size=None,
             batch_format="pyarrow",
             num_cpus=GLUE_CPUS,
@@ -85,7 +87,13 @@ def _grade_shards(stage: Stage, candidates: Stage, config: SandboxConfig) -> Non
             progress.update(num_done, f"{num_passed} of {num_graded} answers pass")
 
 
-def _grade_block(source_dir: str, out_dir: str, config: SandboxConfig, batch: pa.Table) -> pa.Table:
+def _grade_block(
+    source_dir: str,
+    out_dir: str,
+    task: CandidatesConfig,
+    config: SandboxConfig,
+    batch: pa.Table,
+) -> pa.Table:
     """Grade and commit the shard that the block's one row names."""
     (shard_id,) = batch.column("shard_id").to_pylist()
     rows: list[dict[str, Any]] = []
@@ -93,7 +101,7 @@ def _grade_block(source_dir: str, out_dir: str, config: SandboxConfig, batch: pa
     for commit in source.commits():
         if commit.shard_id == shard_id and commit.num_rows["candidates"]:
             rows = source.store.read_table(commit.files["candidates"]).to_pylist()
-    grades = grade_candidates(rows, config)
+    grades = grade_candidates(rows, task, config)
     tables = {"grades": table_from_rows(grades, GRADE)}
     ShardLedger(open_store(out_dir)).commit(shard_id, len(rows), tables)
     num_passed = sum(bool(row["passed"]) for row in grades)

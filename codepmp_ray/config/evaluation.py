@@ -14,10 +14,12 @@ class CandidatesConfig(Section):
     """Sampled answers per problem. Table 10: temperature 0.7, top-p 1.
 
     `num_train_problems` feed RM finetuning and `num_eval_problems` the evaluation; the two are
-    disjoint by construction.
+    disjoint by construction. `task_path` is a local file of the task's rows; null reads HumanEval
+    from its package and MBPP from the hub.
     """
 
-    task: Literal["humaneval"] = "humaneval"
+    task: Literal["humaneval", "mbpp"] = "humaneval"
+    task_path: str | None = None
     role: Role = "strong"
     num_train_problems: int = Field(default=82, ge=0)
     num_eval_problems: int = Field(default=82, ge=1)

@@ -11,12 +11,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from codepmp_ray.config.evaluation import EvaluationConfig
+from codepmp_ray.config.evaluation import CandidatesConfig, EvaluationConfig
 from codepmp_ray.errors import InputError
 from codepmp_ray.evaluation import statistics
 from codepmp_ray.evaluation.code_extraction import build_program, normalised_code
-from codepmp_ray.evaluation.humaneval import problems_by_id
+from codepmp_ray.evaluation.problems import Problem, problems_by_id
 
 Row = dict[str, Any]
 _NUM_MAJORITY_DRAWS = 1_000
@@ -51,7 +52,11 @@ def evaluation_pools(candidates: list[Row]) -> tuple[list[Pool], int]:
 
 
 def summarise(
-    pools: list[Pool], grades: list[Row], scores: list[Row], config: EvaluationConfig
+    pools: list[Pool],
+    grades: list[Row],
+    scores: list[Row],
+    task: CandidatesConfig,
+    config: EvaluationConfig,
 ) -> dict[str, Any]:
     """The measured part of results.json.
 
@@ -65,7 +70,7 @@ def summarise(
     ks = statistics.default_ks(reward.shape[1])
     executed = not np.isnan(marks).any()
     results: dict[str, Any] = {
-        "task": "humaneval",
+        "task": task.task,
         "num_problems": len(pools),
         "num_candidates": reward.shape[1],
         "confidence": config.confidence,
@@ -83,7 +88,9 @@ def summarise(
         results["verdict"] = f"No verdict: answers were not executed. {why}"
         results["difference"] = None
         return results
-    curves, majority_error = _curves(pools, reward, marks, ks, config.seed)
+    problems = problems_by_id(task, (pool.problem_id for pool in pools))
+    groups = np.array([_code_groups(pool, problems[pool.problem_id]) for pool in pools])
+    curves, majority_error = _curves(pools, groups, reward, marks, ks, config.seed)
     for name, values in curves.items():
         intervals = statistics.bootstrap_intervals(
             values, config.confidence, config.num_bootstrap, config.seed
@@ -121,10 +128,14 @@ def verdict(difference: statistics.Difference, k: int, num_problems: int, confid
 
 
 def _curves(
-    pools: list[Pool], reward: statistics.Floats, marks: statistics.Floats, ks: list[int], seed: int
+    pools: list[Pool],
+    groups: npt.NDArray[np.int64],
+    reward: statistics.Floats,
+    marks: statistics.Floats,
+    ks: list[int],
+    seed: int,
 ) -> tuple[dict[str, statistics.Floats], statistics.Floats]:
     lengths = np.array([[row["num_tokens"] for row in pool.candidates] for pool in pools], float)
-    groups = np.array([_code_groups(pool) for pool in pools])
     majority, error = statistics.majority(groups, marks, ks, _NUM_MAJORITY_DRAWS, seed)
     curves = {
         "reward_model": statistics.best_of_k(reward, marks, ks),
@@ -136,9 +147,8 @@ def _curves(
     return curves, error
 
 
-def _code_groups(pool: Pool) -> list[int]:
+def _code_groups(pool: Pool, problem: Problem) -> list[int]:
     """Group numbers: equal for equal code. Answers without code agree with nobody."""
-    problem = problems_by_id([pool.problem_id])[pool.problem_id]
     numbers: dict[str, int] = {}
     groups = []
     for index, row in enumerate(pool.candidates):

@@ -16,7 +16,7 @@ from itertools import islice
 
 from markdown_it import MarkdownIt
 
-from codepmp_ray.evaluation.humaneval import Problem
+from codepmp_ray.evaluation.problems import Problem
 
 _MARKDOWN = MarkdownIt("commonmark")
 # Answers that repeat a fence for ever would otherwise cost quadratic time.

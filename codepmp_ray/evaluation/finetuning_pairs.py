@@ -15,7 +15,7 @@ import pyarrow as pa
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.errors import InputError
 from codepmp_ray.evaluation.grading import NOT_EXECUTED
-from codepmp_ray.evaluation.humaneval import Problem, problems_by_id
+from codepmp_ray.evaluation.problems import Problem, problems_by_id
 from codepmp_ray.records import stable_id
 from codepmp_ray.runs import open_stage
 
@@ -44,7 +44,7 @@ def build_finetuning_pairs(recipe: Recipe) -> pa.Table:
         for row in candidates.read("candidates").to_pylist()
         if row["split"] == "train" and row["candidate_id"] in grade_of
     ]
-    problems = problems_by_id(row["problem_id"] for row in answers)
+    problems = problems_by_id(recipe.candidates, (row["problem_id"] for row in answers))
     rows, counts = pair_answers(problems.values(), answers)
     if not rows:
         raise InputError(_explain_no_pairs(answers, counts), _remedy(answers))

@@ -8,23 +8,25 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from codepmp_ray.config.evaluation import SandboxConfig
+from codepmp_ray.config.evaluation import CandidatesConfig, SandboxConfig
 from codepmp_ray.errors import SandboxUnavailable
 from codepmp_ray.evaluation.code_extraction import build_program
-from codepmp_ray.evaluation.humaneval import Problem, problems_by_id
+from codepmp_ray.evaluation.problems import Problem, problems_by_id
 from codepmp_ray.evaluation.sandbox import Sandbox, TestJob
 
 Row = dict[str, Any]
 NOT_EXECUTED = "not_executed"
 
 
-def grade_candidates(candidates: Sequence[Row], config: SandboxConfig) -> list[Row]:
+def grade_candidates(
+    candidates: Sequence[Row], task: CandidatesConfig, config: SandboxConfig
+) -> list[Row]:
     """GRADE rows of CANDIDATE rows, in their order.
 
     Where no sandbox can be had nothing is executed: the outcome is "not_executed", `passed` is null
     and the detail says what to install. Raises InputError for a problem that the task lacks.
     """
-    problems = problems_by_id(row["problem_id"] for row in candidates)
+    problems = problems_by_id(task, (row["problem_id"] for row in candidates))
     programs = [build_program(problems[row["problem_id"]], row["completion"]) for row in candidates]
     sandbox: Sandbox | None = None
     reason = ""

@@ -38,7 +38,7 @@ def evaluate(recipe: Recipe, client: BonClient, model: str) -> dict[str, Any]:
     wanted = {row["candidate_id"] for pool in pools for row in pool.candidates}
     marks = [row for row in marks if row["candidate_id"] in wanted]
     results = {
-        **summarise(pools, marks, scores, recipe.evaluation),
+        **summarise(pools, marks, scores, recipe.candidates, recipe.evaluation),
         "num_candidates_cut": num_cut,
         "num_truncated": sum(row["truncated"] for row in scores),
         "model": model,

@@ -129,6 +129,24 @@ def bootstrap_intervals(
     ]
 
 
+def bootstrap_ratio(
+    numerators: Floats, denominators: Floats, confidence: float, num_bootstrap: int, seed: int = 0
+) -> Interval:
+    """Interval of sum(numerators) / sum(denominators) [problems], both resampled together.
+
+    For ratios between 0 and 1. Where no resample can move it (all or none of what is counted), the
+    interval is widened as in `bootstrap_intervals`, by the number of problems that count at all.
+    """
+    draws = _resampled_means(np.stack([numerators, denominators], axis=1), num_bootstrap, seed)
+    draws = draws[draws[:, 1] > 0]
+    ratio = float(numerators.sum() / denominators.sum())
+    (low,), (high,) = _percentiles(draws[:, :1] / draws[:, 1:], confidence)
+    if high - low < 1e-12:
+        slack = unseen_share(int((denominators > 0).sum()), confidence)
+        low, high = max(low - slack, 0.0), min(high + slack, 1.0)
+    return Interval(ratio, float(low), float(high))
+
+
 def unseen_share(num_problems: int, confidence: float) -> float:
     """Share of problems of another kind that `num_problems` alike ones do not exclude.
 

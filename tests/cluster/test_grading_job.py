@@ -8,7 +8,7 @@ import pytest
 
 from codepmp_ray.config.recipe import Recipe, parse_recipe
 from codepmp_ray.errors import InputError, SandboxUnavailable
-from codepmp_ray.evaluation.humaneval import load_problems
+from codepmp_ray.evaluation.problems import load_problems
 from codepmp_ray.evaluation.sandbox import Sandbox
 from codepmp_ray.records import CANDIDATE, GRADE, table_from_rows
 from codepmp_ray.runs import open_stage
@@ -32,7 +32,7 @@ def recipe_with_candidates(run_dir: Path) -> Recipe:
     except SandboxUnavailable as error:
         pytest.skip(str(error))
     stage = open_stage(recipe, "candidates")
-    problems = iter(load_problems().values())
+    problems = iter(load_problems("humaneval").values())
     for shard_id, size in enumerate(SIZES):
         rows = []
         for problem in (next(problems) for _ in range(size)):

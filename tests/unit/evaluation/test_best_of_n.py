@@ -7,19 +7,19 @@ from contextlib import contextmanager
 import pytest
 from rich.console import Console
 
-from codepmp_ray.config.evaluation import EvaluationConfig
+from codepmp_ray.config.evaluation import CandidatesConfig, EvaluationConfig
 from codepmp_ray.config.recipe import parse_recipe
 from codepmp_ray.errors import InputError
 from codepmp_ray.evaluation.best_of_n import evaluation_pools, summarise, verdict
 from codepmp_ray.evaluation.bon_client import CandidateScore
-from codepmp_ray.evaluation.humaneval import load_problems
+from codepmp_ray.evaluation.problems import load_problems
 from codepmp_ray.evaluation.results_table import print_results
 from codepmp_ray.evaluation.scoring_run import evaluate, read_results
 from codepmp_ray.evaluation.statistics import Difference
 from codepmp_ray.records import CANDIDATE, GRADE, table_from_rows
 from codepmp_ray.runs import open_stage
 
-PROBLEMS = [load_problems()[f"HumanEval/{i}"] for i in range(10)]
+PROBLEMS = [load_problems("humaneval")[f"HumanEval/{i}"] for i in range(10)]
 NUM_SAMPLES = 4
 
 
@@ -64,7 +64,9 @@ def _scores(candidates, score):
 def _summary(score, executed=True):
     candidates, grades = _rows(executed)
     pools, _ = evaluation_pools(candidates)
-    return summarise(pools, grades, _scores(candidates, score), EvaluationConfig())
+    return summarise(
+        pools, grades, _scores(candidates, score), CandidatesConfig(), EvaluationConfig()
+    )
 
 
 def test_curves_of_a_perfect_model_and_the_baselines():
@@ -118,7 +120,9 @@ def test_a_missing_score_names_the_candidate():
     candidates, grades = _rows()
     pools, _ = evaluation_pools(candidates)
     with pytest.raises(InputError, match="0-0 has no score"):
-        summarise(pools, grades, _scores(candidates[1:], float), EvaluationConfig())
+        summarise(
+            pools, grades, _scores(candidates[1:], float), CandidatesConfig(), EvaluationConfig()
+        )
 
 
 class _Client:

@@ -9,7 +9,7 @@ from codepmp_ray.evaluation.code_extraction import (
     normalised_code,
     parse,
 )
-from codepmp_ray.evaluation.humaneval import load_problems
+from codepmp_ray.evaluation.problems import load_problems
 
 FUNCTION = "def f(x):\n    return x + 1"
 
@@ -53,14 +53,14 @@ def test_imports_before_the_function_are_kept_in_bare_text():
 )
 def test_no_code_is_none(text):
     assert extract_function(text, "f") is None
-    assert build_program(load_problems()["HumanEval/0"], text) is None
+    assert build_program(load_problems("humaneval")["HumanEval/0"], text) is None
 
 
 def test_helpers_of_the_stub_come_first_and_a_continuation_is_accepted():
-    problem = load_problems()["HumanEval/32"]
+    problem = load_problems("humaneval")["HumanEval/32"]
     program = build_program(problem, problem.canonical_answer)
     assert program is not None and program.startswith("import math")
-    continued = build_program(problem, problem.canonical_solution)
+    continued = build_program(problem, problem.canonical_program[len(problem.stub) :])
     assert continued is not None and defines(continued, "find_zero")
 
 

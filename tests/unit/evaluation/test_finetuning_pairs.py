@@ -3,11 +3,11 @@ import pytest
 from codepmp_ray.config.recipe import parse_recipe
 from codepmp_ray.errors import InputError
 from codepmp_ray.evaluation.finetuning_pairs import build_finetuning_pairs, pair_answers
-from codepmp_ray.evaluation.humaneval import load_problems
+from codepmp_ray.evaluation.problems import load_problems
 from codepmp_ray.records import CANDIDATE, GRADE, table_from_rows
 from codepmp_ray.runs import open_stage
 
-PROBLEMS = [load_problems()[f"HumanEval/{i}"] for i in range(4)]
+PROBLEMS = [load_problems("humaneval")[f"HumanEval/{i}"] for i in range(4)]
 
 
 def _answers(problem, passed):

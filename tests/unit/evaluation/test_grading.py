@@ -1,15 +1,16 @@
 import pytest
 
-from codepmp_ray.config.evaluation import SandboxConfig
+from codepmp_ray.config.evaluation import CandidatesConfig, SandboxConfig
 from codepmp_ray.errors import InputError, SandboxUnavailable
 from codepmp_ray.evaluation import grading
 from codepmp_ray.evaluation.grading import grade_candidates, grade_counts
-from codepmp_ray.evaluation.humaneval import load_problems
+from codepmp_ray.evaluation.problems import load_problems
 from codepmp_ray.evaluation.sandbox import Sandbox
 from codepmp_ray.records import GRADE, table_from_rows
 
 CONFIG = SandboxConfig(time_limit_s=2, num_parallel=2)
-PROBLEM = load_problems()["HumanEval/53"]
+TASK = CandidatesConfig()
+PROBLEM = load_problems("humaneval")["HumanEval/53"]
 
 
 def _candidates(*completions):
@@ -32,6 +33,7 @@ def test_outcomes_of_right_wrong_endless_and_absent_code():
             "I would rather not.",
             "",
         ),
+        TASK,
         CONFIG,
     )
     outcomes = [row["outcome"] for row in rows]
@@ -50,7 +52,7 @@ def test_without_a_sandbox_nothing_runs_and_every_row_says_why(monkeypatch, tmp_
     monkeypatch.setattr(grading.Sandbox, "detect", staticmethod(unavailable))
     touched = tmp_path / "touched"
     text = f"```python\ndef add(x, y):\n    open({str(touched)!r}, 'w')\n    return x + y\n```"
-    executed, empty = grade_candidates(_candidates(text, "no code"), CONFIG)
+    executed, empty = grade_candidates(_candidates(text, "no code"), TASK, CONFIG)
     assert (executed["passed"], executed["outcome"]) == (None, "not_executed")
     assert "Install bubblewrap" in executed["detail"]
     assert (empty["passed"], empty["outcome"]) == (False, "no_code")
@@ -60,5 +62,5 @@ def test_without_a_sandbox_nothing_runs_and_every_row_says_why(monkeypatch, tmp_
 def test_unknown_problem_is_an_input_error():
     with pytest.raises(InputError, match="HumanEval/4000"):
         grade_candidates(
-            [{"candidate_id": "a", "problem_id": "HumanEval/4000", "completion": ""}], CONFIG
+            [{"candidate_id": "a", "problem_id": "HumanEval/4000", "completion": ""}], TASK, CONFIG
         )

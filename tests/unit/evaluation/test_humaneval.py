@@ -2,7 +2,7 @@ import pytest
 
 from codepmp_ray.config.evaluation import CandidatesConfig
 from codepmp_ray.errors import ConfigError, InputError
-from codepmp_ray.evaluation.humaneval import load_problems, problems_by_id, split_problems
+from codepmp_ray.evaluation.problems import load_problems, problems_by_id, split_problems
 
 
 def _ids(problems):
@@ -10,7 +10,7 @@ def _ids(problems):
 
 
 def test_there_are_164_problems_with_every_part():
-    problems = load_problems()
+    problems = load_problems("humaneval")
     assert len(problems) == 164
     for problem in problems.values():
         assert f"def {problem.entry_point}(" in problem.stub
@@ -23,7 +23,7 @@ def test_split_is_disjoint_deterministic_and_covers_everything():
     first, again = split_problems(config), split_problems(config)
     assert first == again
     assert len(first["train"]) == 100 and len(first["eval"]) == 64
-    assert set(_ids(first["train"])) | set(_ids(first["eval"])) == set(load_problems())
+    assert set(_ids(first["train"])) | set(_ids(first["eval"])) == set(load_problems("humaneval"))
 
 
 def test_more_evaluation_problems_do_not_move_training_problems():
@@ -40,16 +40,16 @@ def test_another_seed_gives_another_split():
 
 
 def test_too_many_problems_are_refused_with_the_number():
-    with pytest.raises(ConfigError, match=r"165, but HumanEval has 164.*Lower one of them by 1"):
+    with pytest.raises(ConfigError, match=r"165, but humaneval has 164.*Lower one of them by 1"):
         split_problems(CandidatesConfig(num_train_problems=100, num_eval_problems=65))
 
 
 def test_prelude_keeps_imports_and_helpers_only():
-    problem = load_problems()["HumanEval/32"]
+    problem = load_problems("humaneval")["HumanEval/32"]
     assert "import math" in problem.prelude and "def poly(" in problem.prelude
     assert "find_zero" not in problem.prelude
 
 
 def test_unknown_problem_is_named():
     with pytest.raises(InputError, match="HumanEval/999"):
-        problems_by_id(["HumanEval/1", "HumanEval/999"])
+        problems_by_id(CandidatesConfig(), ["HumanEval/1", "HumanEval/999"])

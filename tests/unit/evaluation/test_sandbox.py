@@ -14,7 +14,7 @@ import pytest
 from codepmp_ray.config.evaluation import SandboxConfig
 from codepmp_ray.errors import SandboxUnavailable
 from codepmp_ray.evaluation.code_extraction import build_program
-from codepmp_ray.evaluation.humaneval import load_problems
+from codepmp_ray.evaluation.problems import load_problems
 from codepmp_ray.evaluation.sandbox import Sandbox, TestJob, canary, mechanisms, runner
 
 CONFIG = SandboxConfig(
@@ -312,7 +312,7 @@ def test_killing_the_caller_leaves_nothing_behind(sandbox):
     script = f"""
 from codepmp_ray.config.evaluation import SandboxConfig
 from codepmp_ray.evaluation.code_extraction import build_program
-from codepmp_ray.evaluation.humaneval import load_problems
+from codepmp_ray.evaluation.problems import load_problems
 from codepmp_ray.evaluation.sandbox import Sandbox, TestJob, mechanisms
 config = SandboxConfig(time_limit_s=60)
 found = [m for m in mechanisms.available_mechanisms()[0] if m.name == {sandbox._mechanism.name!r}]
@@ -401,5 +401,5 @@ def test_all_canonical_solutions_pass(sandbox):
         return sandbox.run(TestJob(program, problem.entry_point, problem.stub, problem.test))
 
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        results = list(pool.map(run, load_problems().values()))
+        results = list(pool.map(run, load_problems("humaneval").values()))
     assert [result.outcome for result in results].count("passed") == 164

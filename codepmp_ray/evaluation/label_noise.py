@@ -1,0 +1,93 @@
+"""How often "the strong model's answer is the better one" is wrong, measured by execution.
+
+Both models answer problems that have tests, each as it answers in synthesis. A pair of answers of
+which exactly one passes has a true order; the label noise is the share of such pairs in which the
+weak model's answer passes. Where both pass or both fail, execution cannot say which is better: the
+shares of those are reported beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from codepmp_ray.errors import InputError
+from codepmp_ray.evaluation.statistics import Interval, bootstrap_intervals, bootstrap_ratio
+
+Floats = npt.NDArray[np.float64]
+_SHARES = ("strong_accuracy", "weak_accuracy", "right", "wrong", "both_pass", "both_fail")
+
+
+@dataclass(frozen=True)
+class LabelNoise:
+    """Shares of pairs of one strong and one weak answer, as means over problems.
+
+    Attributes:
+        right: only the strong answer passes.
+        wrong: only the weak answer passes.
+        both_pass / both_fail: execution cannot tell the two apart.
+        noise: wrong / (right + wrong), over problems together; None when no pair has an order.
+    """
+
+    num_problems: int
+    strong_accuracy: Interval
+    weak_accuracy: Interval
+    right: Interval
+    wrong: Interval
+    both_pass: Interval
+    both_fail: Interval
+    noise: Interval | None
+
+
+def label_noise(
+    strong: Floats, weak: Floats, confidence: float, num_bootstrap: int, seed: int = 0
+) -> LabelNoise:
+    """From pass rates [problems] of the two models' samples.
+
+    Samples are independent given the problem, so products of rates are the expected shares over
+    all pairs of samples. Intervals are bootstrapped over problems.
+    """
+    right, wrong = strong * (1 - weak), (1 - strong) * weak
+    columns = np.stack([strong, weak, right, wrong, strong * weak, (1 - strong) * (1 - weak)], 1)
+    shares = dict(
+        zip(_SHARES, bootstrap_intervals(columns, confidence, num_bootstrap, seed), strict=True)
+    )
+    noise = None
+    if right.sum() + wrong.sum() > 0:
+        noise = bootstrap_ratio(wrong, right + wrong, confidence, num_bootstrap, seed)
+    return LabelNoise(num_problems=len(strong), **shares, noise=noise)
+
+
+def pass_rates(
+    strong: Iterable[Mapping[str, Any]], weak: Iterable[Mapping[str, Any]]
+) -> tuple[list[str], Floats, Floats]:
+    """(problem ids, strong rates, weak rates) of GRADE rows, over the problems that both have.
+
+    Raises InputError when answers were not executed or no problem is in both.
+    """
+    tables = [_passed_by_problem(rows) for rows in (strong, weak)]
+    ids = sorted(tables[0].keys() & tables[1].keys())
+    if not ids:
+        raise InputError(
+            f"The strong model's {len(tables[0])} and the weak model's {len(tables[1])} graded "
+            "problems have none in common.",
+            "Run python -m jobs.label_noise again with one task and one split_seed.",
+        )
+    left, right = (np.array([np.mean(table[i]) for i in ids], dtype=np.float64) for table in tables)
+    return ids, left, right
+
+
+def _passed_by_problem(grades: Iterable[Mapping[str, Any]]) -> dict[str, list[bool]]:
+    passed: dict[str, list[bool]] = {}
+    for row in grades:
+        if row["passed"] is None:
+            raise InputError(
+                f"The answer {row['candidate_id']} was not executed: {row['detail']}",
+                "Label noise can only be measured where code can be executed in a sandbox.",
+            )
+        passed.setdefault(row["problem_id"], []).append(row["passed"])
+    return passed

@@ -1,0 +1,117 @@
+"""MBPP rows of each schema become problems whose canonical answers pass."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from codepmp_ray.config.evaluation import CandidatesConfig, SandboxConfig
+from codepmp_ray.errors import InputError, SandboxUnavailable
+from codepmp_ray.evaluation.grading import grade_candidates
+from codepmp_ray.evaluation.problems import load_problems
+from codepmp_ray.evaluation.sandbox import Sandbox
+
+# Of the exact schemas, with contents of our own.
+ORIGINAL = {
+    "task_id": 601,
+    "text": "Write a function to count how often a digit occurs in a number.",
+    "code": "import math\r\ndef helper(x):\r\n  return str(abs(x))\r\n"
+    "def count_digit(number, digit=0):\r\n  return helper(number).count(str(digit))",
+    "test_list": [
+        "assert count_digit(1221, 2) == 2",
+        "assert math.isclose(count_digit(-7, 7), 1)",
+        "assert count_digit(10) == 1",
+    ],
+    "test_setup_code": "import math",
+    "challenge_test_list": [],
+}
+SANITIZED = {
+    "task_id": 2,
+    "prompt": "Write a function to double a list.",
+    "code": "def double(xs):\n    return xs + xs",
+    "test_imports": ["import math"],
+    "test_list": ["assert double([math.pi]) == [math.pi, math.pi]"],
+}
+HUMANEVAL_FORM = {
+    "task_id": "MBPP/3",
+    "prompt": '\n\ndef half(x):\n\t"""\n\tHalve.\n\t"""\n',
+    "canonical_solution": "\treturn x / 2",
+    "entry_point": "half",
+    "test": "def check(candidate):\n    assert candidate(4) == 2\n",
+}
+
+
+def _write(path: Path, *rows: object) -> str:
+    text = "\n".join(json.dumps(row) for row in rows).encode()
+    path.write_bytes(gzip.compress(text) if path.suffix == ".gz" else text)
+    return str(path)
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> CandidatesConfig:
+    path = _write(tmp_path / "mb pp.jsonl.gz", ORIGINAL, SANITIZED, HUMANEVAL_FORM)
+    return CandidatesConfig(task="mbpp", task_path=path)
+
+
+def test_rows_of_three_schemas_are_read(task: CandidatesConfig) -> None:
+    problems = load_problems(task.task, task.task_path)
+    assert list(problems) == ["MBPP/601", "MBPP/2", "MBPP/3"]
+    first = problems["MBPP/601"]
+    assert first.entry_point == "count_digit"
+    assert "def count_digit(number, digit=0):" in first.prompt
+    assert "how often a digit occurs" in first.prompt
+    assert "Example: assert count_digit(1221, 2) == 2" in first.prompt
+    assert "isclose" not in first.prompt  # further tests stay hidden
+    assert first.prelude.strip() == ""
+
+
+def test_canonical_answers_pass_and_wrong_ones_fail(task: CandidatesConfig) -> None:
+    config = SandboxConfig(time_limit_s=5)
+    try:
+        Sandbox.detect(config)
+    except SandboxUnavailable as error:
+        pytest.skip(str(error))
+    problems = load_problems(task.task, task.task_path).values()
+    rows = [(p.problem_id, p.canonical_answer) for p in problems]
+    rows.append(("MBPP/601", "```python\ndef count_digit(number, digit=0):\n    return 2\n```"))
+    grades = grade_candidates(
+        [
+            {"candidate_id": str(i), "problem_id": p, "completion": c}
+            for i, (p, c) in enumerate(rows)
+        ],
+        task,
+        config,
+    )
+    assert [row["outcome"] for row in grades] == ["passed"] * 3 + ["failed"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([ORIGINAL | {"code": "def f(:"}], "'601' is not readable"),
+        ([ORIGINAL | {"test_list": ["assert other(1) == 1"]}], "'601' is not readable"),
+        ([ORIGINAL | {"test_list": None}], "'601' is not readable"),
+        ([{"task_id": "MBPP/9", "prompt": "def f(): pass"}], "'MBPP/9'.*'canonical_solution'"),
+        (["text"], "line 1 is no JSON object"),
+        ([], "has no problems"),
+    ],
+)
+def test_rows_that_cannot_be_problems_are_named(tmp_path: Path, rows: list, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_problems("mbpp", _write(tmp_path / "rows.jsonl", *rows))
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    for name, content in (
+        ("cut.jsonl.gz", b"\x1f\x8b\x08"),
+        ("x.parquet", b"PAR1"),
+        ("b", b"\xff"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError, match=f"{name} of the task mbpp cannot be read"):
+            load_problems("mbpp", str(tmp_path / name))
+    with pytest.raises(InputError, match=r"missing.*cannot be read"):
+        load_problems("mbpp", str(tmp_path / "missing"))
