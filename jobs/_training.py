@@ -10,6 +10,10 @@ def outcome(summary: dict[str, Any]) -> str:
     text = f"{summary['num_steps']} steps on {summary['num_pairs']} pairs"
     if not summary["eval_num_pairs"]:
         return f"{text}; no pairs were held out"
+    if summary["eval_accuracy"] is None:
+        return (
+            f"{text}; loss on {summary['eval_num_pairs']} held-out pairs {summary['eval_loss']:.3f}"
+        )
     return (
         f"{text}; accuracy on {summary['eval_num_pairs']} held-out pairs "
         f"{summary['eval_accuracy_before']:.2f} -> {summary['eval_accuracy']:.2f}"

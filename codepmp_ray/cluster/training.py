@@ -155,7 +155,9 @@ def _show_progress(stage: Stage, stop: threading.Event) -> None:
             steps = [row for row in rows if "loss" in row]
             if steps:
                 last = steps[-1]
-                note = f"loss {last['loss']:.3f}, accuracy {last['accuracy']:.2f}"
+                note = f"loss {last['loss']:.3f}"
+                if "accuracy" in last:  # sft has no rewards
+                    note += f", accuracy {last['accuracy']:.2f}"
                 progress.update(last["step"], note)
             if finished:
                 return
@@ -168,7 +170,7 @@ def _step_rows(stage: Stage) -> list[dict[str, Any]]:
 def _summarise(stage: Stage, num_workers: int, duration_s: float) -> dict[str, Any]:
     rows = read_metrics(stage.store)
     steps = [row for row in rows if "loss" in row]
-    evaluations = [row for row in rows if "eval_accuracy" in row]
+    evaluations = [row for row in rows if "eval_loss" in row]
     commits = list(stage.ledger.commits())
     return {
         "num_pairs": sum(commit.num_rows["used"] for commit in commits),
@@ -176,8 +178,9 @@ def _summarise(stage: Stage, num_workers: int, duration_s: float) -> dict[str, A
         "num_steps": steps[-1]["step"] if steps else 0,
         "num_workers": num_workers,
         "final_loss": steps[-1]["loss"] if steps else None,
-        "eval_accuracy_before": evaluations[0]["eval_accuracy"] if evaluations else None,
-        "eval_accuracy": evaluations[-1]["eval_accuracy"] if evaluations else None,
+        "eval_loss": evaluations[-1]["eval_loss"] if evaluations else None,
+        "eval_accuracy_before": evaluations[0].get("eval_accuracy") if evaluations else None,
+        "eval_accuracy": evaluations[-1].get("eval_accuracy") if evaluations else None,
         "eval_num_pairs": evaluations[-1]["eval_num_pairs"] if evaluations else 0,
         "num_skipped_steps": sum(bool(row.get("skipped")) for row in steps),
         "duration_s": round(duration_s, 1),

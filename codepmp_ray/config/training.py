@@ -14,7 +14,9 @@ class TrainingConfig(Section):
 
     Attributes:
         objective: `pmp` is L_RM + lm_loss_weight x L_LM (section 3.1), `rm` is L_RM alone,
-            `lm` is L_LM alone (Table 2).
+            `lm` is L_LM alone (Table 2). `sft` is L_LM on chosen without a reward head and `dpo`
+            direct preference optimisation; both export a causal LM.
+        dpo_beta: of `dpo`; its reference is the model that training begins with.
         model_name_or_path: initial weights; null in finetuning means this run's pretrained model.
         schedule: `wsd` is warmup-stable-decay, `cosine` is warmup-cosine-decay.
         max_length: tokens of prompt + one response; `overflow` says what happens above it.
@@ -23,7 +25,7 @@ class TrainingConfig(Section):
         append_eos: end every response with EOS; off reproduces the authors' scripts.
     """
 
-    objective: Literal["pmp", "rm", "lm"] = "pmp"
+    objective: Literal["pmp", "rm", "lm", "sft", "dpo"] = "pmp"
     model_name_or_path: str | None = None
     num_train_epochs: int = Field(default=1, ge=1)
     max_steps: int | None = Field(default=None, ge=1)
@@ -40,6 +42,7 @@ class TrainingConfig(Section):
     max_grad_norm: float = Field(default=1.0, gt=0)
     lm_loss_weight: float = Field(default=1.0, ge=0)
     center_rewards_coefficient: float = Field(default=0.0, ge=0)
+    dpo_beta: float = Field(default=0.1, gt=0)
     max_length: int = Field(default=1024, ge=8)
     overflow: Literal["reject", "truncate"] = "reject"
     template: Literal["chat", "plain"] = "chat"

@@ -1,8 +1,12 @@
 """Attention over packed pairs, registered with transformers as `codepmp_packed`.
 
-Each pair is computed as two dense blocks, without any mask over other pairs: prompt + chosen is
-plain causal attention; rejected attends to the prompt and, causally, to itself. The cost is that of
-the pairs themselves, however many share a sequence.
+What a token may see is defined once, in `may_attend`: its own pair, itself and what comes before
+it, never the other side, and no further back than a sliding window, which counts positions and not
+places in the pack (rejected's positions restart after the prompt).
+
+Two ways to compute it. On CPU each pair is two dense blocks, without any mask over other pairs
+(`attention_blocks`): the cost is that of the pairs themselves, however many share a sequence. On
+GPU it is one FlexAttention kernel whose block mask skips what nobody sees (`attention_flex`).
 """
 
 from __future__ import annotations
@@ -10,13 +14,17 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention as sdpa
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from codepmp_ray.errors import ModelError
-from codepmp_ray.preference.packing import Span
+from codepmp_ray.modeling.attention_blocks import attend_in_blocks
+from codepmp_ray.modeling.attention_flex import attend_with_flex
+from codepmp_ray.preference.packing import PackedLayout
 
 NAME = "codepmp_packed"
+# Keyword arguments with which transformers' models change what attention computes. A model that
+# sends another one computes something that is not done here.
+_KNOWN_ARGUMENTS = {"sliding_window", "softcap", "s_aux"}
 
 
 def packed_attention(
@@ -28,66 +36,42 @@ def packed_attention(
     scaling: float | None = None,
     dropout: float = 0.0,
     *,
-    packed_spans: list[Span] | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    packed_layout: PackedLayout | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """transformers' attention interface.
 
     Shapes: query [1, heads, T, d], key and value [1, kv_heads, T, d] -> [1, T, heads, d].
     """
-    if packed_spans is None:
-        raise ModelError("packed attention was called without the spans of the packed pairs.")
-    groups = query.shape[1] // key.shape[1]
-    if groups > 1:
-        key = key.repeat_interleave(groups, dim=1)
-        value = value.repeat_interleave(groups, dim=1)
-    outputs: list[torch.Tensor] = []
-    for span in packed_spans:
-        whole, prompt = slice(span.start, span.rejected), slice(span.start, span.chosen)
-        side = slice(span.rejected, span.end)
-        outputs.append(
-            sdpa(
-                query[:, :, whole],
-                key[:, :, whole],
-                value[:, :, whole],
-                dropout_p=dropout,
-                is_causal=True,
-                scale=scaling,
-            )
+    if packed_layout is None:
+        raise ModelError("packed attention was called without the layout of the packed pairs.")
+    if kwargs.get("s_aux") is not None:
+        raise ModelError(
+            f"{type(module).__name__} has attention sinks, which packed training does not do.",
+            "Choose a Llama, Qwen or Gemma backbone.",
         )
-        outputs.append(
-            sdpa(
-                query[:, :, side],
-                torch.cat([key[:, :, prompt], key[:, :, side]], dim=2),
-                torch.cat([value[:, :, prompt], value[:, :, side]], dim=2),
-                attn_mask=_rejected_mask(span, query.device),
-                dropout_p=dropout,
-                scale=scaling,
-            )
-        )
-    return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
-
-
-def _rejected_mask(span: Span, device: torch.device) -> torch.Tensor:
-    """bool [rejected, prompt + rejected]: the whole prompt, and rejected up to oneself."""
-    num_prompt, num_side = span.chosen - span.start, span.end - span.rejected
-    full = torch.ones(num_side, num_prompt + num_side, dtype=torch.bool, device=device)
-    return full.tril(diagonal=num_prompt)
+    if sliding_window is not None and sliding_window >= packed_layout.longest:
+        sliding_window = None  # nobody is that far from anybody
+    attend = attend_with_flex if query.is_cuda else attend_in_blocks
+    output = attend(query, key, value, packed_layout, scaling, dropout, sliding_window, softcap)
+    return output.transpose(1, 2).contiguous(), None
 
 
 def require_supported(config: Any) -> None:
-    """Raise ModelError for attention that this implementation would compute wrongly."""
-    if getattr(config, "attn_logit_softcapping", None):
+    """Raise ModelError for a backbone that this attention would compute wrongly."""
+    if getattr(config, "is_encoder_decoder", False) or not getattr(config, "is_causal", True):
         raise ModelError(
-            f"{config.model_type} caps attention logits, which packed training does not do yet.",
-            "Choose a Llama or Qwen backbone.",
+            f"{config.model_type} is no causal decoder.",
+            "Choose a decoder-only backbone such as Llama, Qwen or Gemma.",
         )
-    window = getattr(config, "sliding_window", None)
-    if window and getattr(config, "use_sliding_window", True):
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    if unknown := sorted(kinds - {"full_attention", "sliding_attention"}):
         raise ModelError(
-            f"{config.model_type} uses a sliding window of {window} tokens, which packed training "
-            "does not do yet.",
-            "Choose a backbone with full attention.",
+            f"{config.model_type} has layers of the kind {unknown[0]}, which packed training does "
+            "not do.",
+            "Choose a backbone with full or sliding-window attention.",
         )
 
 

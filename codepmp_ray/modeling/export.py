@@ -1,7 +1,8 @@
-"""Export as a plain `*ForSequenceClassification` that loads everywhere without code of ours.
+"""Export as a plain transformers model that loads everywhere without code of ours.
 
-One label, `problem_type="regression"` (vLLM applies a sigmoid otherwise) and a pad token distinct
-from EOS (transformers reads the reward at the last token that is not pad).
+Reward models become `*ForSequenceClassification`: one label, `problem_type="regression"` (vLLM
+applies a sigmoid otherwise) and a pad token distinct from EOS (transformers reads the reward at the
+last token that is not pad). Policies (sft, dpo) become `*ForCausalLM`.
 """
 
 from __future__ import annotations
@@ -10,16 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from codepmp_ray.errors import ModelError
 from codepmp_ray.preference.tokenization import PromptTemplate
 
 
-def export_reward_model(
+def export_model(
     config: Any,
-    backbone_state: dict[str, torch.Tensor],
-    score_weight: torch.Tensor,
+    state: dict[str, torch.Tensor],
     tokenizer: Any,
     template: PromptTemplate,
     folder: Path,
@@ -29,22 +29,30 @@ def export_reward_model(
 
     Args:
         config: configuration of the backbone.
-        backbone_state: full state of the backbone, names as in the headless model.
-        score_weight: [1, H].
+        state: full state of a PreferenceModel. With a `score.weight` ([1, H]) the export is a
+            reward model, otherwise a causal LM.
     """
     config = type(config).from_dict(config.to_dict())
-    config.num_labels = 1
-    config.problem_type = "regression"
-    config.id2label, config.label2id = {0: "reward"}, {"reward": 0}
+    is_reward_model = "score.weight" in state
+    kind = AutoModelForSequenceClassification if is_reward_model else AutoModelForCausalLM
+    if is_reward_model:
+        config.num_labels = 1
+        config.problem_type = "regression"
+        config.id2label, config.label2id = {0: "reward"}, {"reward": 0}
     config.pad_token_id = distinct_pad_id(tokenizer, template)
     config.use_cache = True
     config.dtype = dtype
     with torch.device("meta"):
-        model: Any = AutoModelForSequenceClassification.from_config(config)
-    prefix = model.base_model_prefix
-    state = {f"{prefix}.{name}": value.to(dtype) for name, value in backbone_state.items()}
-    state["score.weight"] = score_weight.to(dtype)
-    missing, unexpected = model.load_state_dict(state, strict=False, assign=True)
+        model: Any = kind.from_config(config)
+    weights = {
+        name.replace("backbone.", f"{model.base_model_prefix}.", 1): value.to(dtype)
+        for name, value in state.items()
+        if not (is_reward_model and name.startswith("lm_head."))
+    }
+    missing, unexpected = model.load_state_dict(weights, strict=False, assign=True)
+    if not is_reward_model and config.tie_word_embeddings:
+        model.tie_weights()
+        missing = [name for name in missing if name != "lm_head.weight"]
     if missing or unexpected:
         raise ModelError(f"Export lacks {missing} and has no place for {unexpected}.")
     folder.mkdir(parents=True)

@@ -14,16 +14,21 @@ from transformers import (
 )
 
 from codepmp_ray.errors import ModelError
+from codepmp_ray.modeling.objectives import Objective
 from codepmp_ray.modeling.preference_model import PreferenceModel
 from codepmp_ray.modeling.sources import resolve_model
 
 
 def load_preference_model(
-    model_name_or_path: str, *, with_lm: bool, seed: int, dtype: torch.dtype = torch.float32
+    model_name_or_path: str,
+    objective: Objective,
+    *,
+    seed: int,
+    dtype: torch.dtype = torch.float32,
 ) -> PreferenceModel:
     """The model on CPU. A fresh reward head is drawn from `seed`, alike on every rank.
 
-    Raises ModelError when the weights cannot be loaded or lack the LM head that `with_lm` needs.
+    Raises ModelError when the weights cannot be loaded or lack the LM head that `objective` needs.
     """
     folder = resolve_model(model_name_or_path)
     try:
@@ -39,15 +44,18 @@ def load_preference_model(
             "Check the name, the network or the folder's files.",
         ) from error
     tied = bool(loaded.config.tie_word_embeddings)
-    if with_lm and is_reward_model and not tied:
+    if objective.has_lm and is_reward_model and not tied:
         raise ModelError(
-            f"{model_name_or_path} is a reward model without an LM head, which L_LM needs.",
+            f"{model_name_or_path} is a reward model without an LM head, which the objective "
+            f"{objective.name} needs.",
             "Start from the causal LM, or set objective=rm.",
         )
     lm_head: nn.Module | None = None
-    if with_lm and not tied:
+    if objective.has_lm and not tied:
         lm_head = loaded.get_output_embeddings()
-    model = PreferenceModel(loaded.base_model, lm_head)
+    model = PreferenceModel(loaded.base_model, lm_head, objective)
+    if model.score is None:
+        return model.to(dtype)
     with torch.no_grad():
         if is_reward_model:
             model.score.weight.copy_(loaded.score.weight)

@@ -28,10 +28,27 @@ def centering_sum(chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tensor:
     return (at_least_fp32(chosen) + at_least_fp32(rejected)).square().sum()
 
 
-def lm_loss_sum(
-    hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, chunk_size: int = 512
+def dpo_loss_sum(
+    log_likelihoods: torch.Tensor, references: torch.Tensor, beta: float
 ) -> torch.Tensor:
-    """Sum of next-token cross entropies; equation 1 on the chosen response.
+    """Sum over pairs of -log sigmoid of the difference of implicit rewards.
+
+    Rafailov et al. 2023, equation 7: the implicit reward of a response is
+    beta x (its log-likelihood - that under the reference). Both arguments are [P, 2], chosen first.
+    """
+    implicit = beta * (at_least_fp32(log_likelihoods) - references)
+    return -F.logsigmoid(implicit[:, 0] - implicit[:, 1]).sum()
+
+
+def token_log_likelihoods(
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    targets: torch.Tensor,
+    *,
+    soft_cap: float | None = None,
+    chunk_size: int = 512,
+) -> torch.Tensor:
+    """Log-likelihood of every target token, in nats; [C], at least fp32.
 
     The vocabulary's logits exist for one chunk at a time and are computed again in the backward
     pass, so memory does not grow with the number of targets.
@@ -40,16 +57,26 @@ def lm_loss_sum(
         hidden: [C, H] final hidden states that predict `targets`.
         weight: [V, H] of the LM head.
         targets: int64 [C].
+        soft_cap: bound of the logits, soft_cap x tanh(logits / soft_cap), where the model has one.
     """
-    total = at_least_fp32(hidden.new_zeros(()))
-    for start in range(0, hidden.shape[0], chunk_size):
-        piece = slice(start, start + chunk_size)
-        total = total + checkpoint(
-            _chunk_loss, hidden[piece], weight, targets[piece], use_reentrant=False
+    pieces = [
+        checkpoint(
+            _chunk,
+            hidden[start : start + chunk_size],
+            weight,
+            targets[start : start + chunk_size],
+            soft_cap,
+            use_reentrant=False,
         )
-    return total
+        for start in range(0, hidden.shape[0], chunk_size)
+    ]
+    return torch.cat(pieces)
 
 
-def _chunk_loss(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def _chunk(
+    hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, soft_cap: float | None
+) -> torch.Tensor:
     logits = at_least_fp32(F.linear(hidden, weight))
-    return F.cross_entropy(logits, targets, reduction="sum")
+    if soft_cap is not None:
+        logits = soft_cap * torch.tanh(logits / soft_cap)
+    return -F.cross_entropy(logits, targets, reduction="none")

@@ -1,4 +1,4 @@
-"""Backbone + scalar reward head (+ LM head for L_LM), with the losses inside forward.
+"""Backbone + scalar reward head and LM head, with the losses inside forward.
 
 The losses are computed inside because under FSDP the root module's parameters, among them a tied
 LM head, are whole only there; ranks with unequal numbers of LM chunks would otherwise wait for each
@@ -18,10 +18,14 @@ from codepmp_ray.modeling.attention import require_supported
 from codepmp_ray.modeling.losses import (
     at_least_fp32,
     centering_sum,
-    lm_loss_sum,
+    dpo_loss_sum,
     reward_loss_sum,
+    token_log_likelihoods,
 )
-from codepmp_ray.preference.packing import PackedBatch
+from codepmp_ray.modeling.objectives import Objective
+from codepmp_ray.preference.packing import PackedBatch, PackedLayout
+
+Sums = dict[str, torch.Tensor]
 
 
 class RewardHead(nn.Module):
@@ -37,49 +41,66 @@ class RewardHead(nn.Module):
 
 
 class PreferenceModel(nn.Module):
-    """Computes loss sums of packed pairs.
+    """Computes loss sums of packed pairs for one objective.
 
     Args:
         backbone: a transformers decoder without head (`AutoModel`).
-        lm_head: an untied LM head; None uses the input embeddings (tied).
+        lm_head: an untied LM head; None uses the input embeddings (tied), or none is needed.
     """
 
-    def __init__(self, backbone: Any, lm_head: nn.Module | None) -> None:
+    def __init__(self, backbone: Any, lm_head: nn.Module | None, objective: Objective) -> None:
         super().__init__()
         require_supported(backbone.config)
         backbone.set_attn_implementation(PACKED_ATTENTION)
         self.backbone = backbone
-        self.score = RewardHead(backbone.config.hidden_size)
-        self.lm_head = lm_head
+        self.objective = objective
+        self.score = RewardHead(backbone.config.hidden_size) if objective.has_rewards else None
+        self.lm_head = lm_head if objective.has_lm else None
+        self._soft_cap = getattr(backbone.config, "final_logit_softcapping", None)
 
-    def forward(self, batch: PackedBatch, with_lm: bool) -> dict[str, torch.Tensor]:
-        """Loss sums and rewards of one packed batch.
+    def forward(self, batch: PackedBatch) -> Sums:
+        """Loss sums of one packed batch under the names of `Objective.terms`, and rewards.
 
-        Returns:
-            rm_sum, center_sum, lm_sum: scalars, sums over pairs and chosen tokens.
-            chosen_rewards, rejected_rewards: [P].
+        `rm`, `center`, `dpo` are sums over pairs, `lm` over chosen tokens; `rewards` is [P, 2],
+        chosen first: those of the head or, for DPO, the implicit ones. DPO adds `log_likelihoods`
+        [P, 2] of the responses, in nats.
         """
         hidden = self.backbone(
             input_ids=batch.input_ids,
             position_ids=batch.position_ids,
             use_cache=False,
-            packed_spans=batch.spans,
+            packed_layout=PackedLayout(batch.spans, batch.position_ids),
         ).last_hidden_state[0]
-        chosen = self.score(hidden[batch.chosen_index])
-        rejected = self.score(hidden[batch.rejected_index])
-        sums = {
-            "rm_sum": reward_loss_sum(chosen, rejected, batch.margins),
-            "center_sum": centering_sum(chosen, rejected),
-            "chosen_rewards": chosen,
-            "rejected_rewards": rejected,
-        }
-        if with_lm:
-            sums["lm_sum"] = lm_loss_sum(
-                hidden[batch.lm_index], self._lm_weight(), batch.lm_targets
-            )
-        else:
-            sums["lm_sum"] = at_least_fp32(hidden.new_zeros(()))
+        sums: Sums = {}
+        if self.score is not None:
+            self._add_rewards(sums, hidden, batch)
+        if self.objective.has_lm:
+            self._add_likelihoods(sums, hidden, batch)
         return sums
+
+    def _add_rewards(self, sums: Sums, hidden: torch.Tensor, batch: PackedBatch) -> None:
+        assert self.score is not None
+        chosen, rejected = (
+            self.score(hidden[batch.chosen_index]),
+            self.score(hidden[batch.rejected_index]),
+        )
+        sums["rm"] = reward_loss_sum(chosen, rejected, batch.margins)
+        sums["center"] = centering_sum(chosen, rejected)
+        sums["rewards"] = torch.stack([chosen, rejected], dim=1)
+
+    def _add_likelihoods(self, sums: Sums, hidden: torch.Tensor, batch: PackedBatch) -> None:
+        tokens = token_log_likelihoods(
+            hidden[batch.lm_index], self._lm_weight(), batch.lm_targets, soft_cap=self._soft_cap
+        )
+        if self.objective.sides != "both":
+            sums["lm"] = -tokens.sum()
+            return
+        num_responses = 2 * len(batch.spans)
+        flat = tokens.new_zeros(num_responses).index_add(0, batch.lm_owner, tokens)
+        likelihoods = flat.view(-1, 2)
+        sums["log_likelihoods"] = likelihoods
+        sums["dpo"] = dpo_loss_sum(likelihoods, batch.references, self.objective.beta)
+        sums["rewards"] = self.objective.beta * (likelihoods - batch.references)
 
     def _lm_weight(self) -> torch.Tensor:
         if self.lm_head is not None:

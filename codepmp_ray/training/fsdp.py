@@ -29,11 +29,9 @@ def shard(model: PreferenceModel, config: TrainingConfig, mesh: DeviceMesh) -> P
         model.backbone.gradient_checkpointing_enable({"use_reentrant": False})
     for layer in layers:
         fully_shard(layer, mesh=mesh, mp_policy=policy)
-    fully_shard(
-        model.score,
-        mesh=mesh,
-        mp_policy=MixedPrecisionPolicy(param_dtype=torch.float32, reduce_dtype=torch.float32),
-    )
+    if model.score is not None:
+        precise = MixedPrecisionPolicy(param_dtype=torch.float32, reduce_dtype=torch.float32)
+        fully_shard(model.score, mesh=mesh, mp_policy=precise)
     fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
     for module in model.modules():
         if hasattr(module, "set_gradient_divide_factor"):

@@ -8,7 +8,6 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any, cast
 
 import torch
@@ -19,7 +18,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.errors import ModelError
 from codepmp_ray.ledger import ShardLedger
-from codepmp_ray.modeling.export import export_reward_model
+from codepmp_ray.modeling.export import export_model
 from codepmp_ray.modeling.loading import load_preference_model, load_tokenizer
 from codepmp_ray.preference.plan import num_steps, step_indices
 from codepmp_ray.preference.tokenization import TEMPLATE_FILE, Encoder, PromptTemplate
@@ -28,8 +27,9 @@ from codepmp_ray.training.checkpoint import Checkpointer
 from codepmp_ray.training.data import TrainingData, encode_rows
 from codepmp_ray.training.fsdp import parameter_groups, shard
 from codepmp_ray.training.metrics import MetricsLog
+from codepmp_ray.training.references import with_references
 from codepmp_ray.training.schedule import learning_rate
-from codepmp_ray.training.step import StepResult, StepRunner
+from codepmp_ray.training.step import StepResult, StepRunner, objective_of
 from codepmp_ray.training.task import MODEL_FOLDER, TrainingTask
 
 
@@ -46,7 +46,7 @@ def train(task: TrainingTask, report: Callable[[dict[str, Any]], None]) -> None:
     encoder = Encoder(tokenizer, _template(task, tokenizer))
     data = encode_rows(task.read_rows(), encoder, config, task.stage)
     model = load_preference_model(
-        task.model_name_or_path, with_lm=config.objective != "rm", seed=config.seed
+        task.model_name_or_path, objective_of(config), seed=config.seed
     ).to(device)
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     shard(model, config, mesh)
@@ -57,6 +57,9 @@ def train(task: TrainingTask, report: Callable[[dict[str, Any]], None]) -> None:
         betas=(config.adam_beta1, config.adam_beta2),
         eps=config.adam_epsilon,
     )
+    runner = StepRunner(model, config, device)
+    if config.objective == "dpo":
+        data = with_references(data, runner, store)
     checkpointer = Checkpointer(store, config.save_total_limit)
     first_step = checkpointer.restore(model, optimizer)
     log = MetricsLog(store, first_step) if dist.get_rank() == 0 else None
@@ -68,9 +71,7 @@ def train(task: TrainingTask, report: Callable[[dict[str, Any]], None]) -> None:
             log.append(row)
         report(row)
 
-    _steps(
-        task, data, StepRunner(model, config, device), optimizer, checkpointer, first_step, record
-    )
+    _steps(task, data, runner, optimizer, checkpointer, first_step, record)
     _export(task, model, encoder)
     if dist.get_rank() == 0:
         checkpointer.remove_all()
@@ -129,7 +130,7 @@ def _row(
         "step": step,
         "total_steps": total,
         "epoch": round(epoch, 4),
-        **asdict(result),
+        **result.row(),
         "grad_norm": grad_norm,
         "skipped": not math.isfinite(grad_norm),
         "learning_rate": rate,
@@ -152,12 +153,7 @@ def _evaluate(
         {
             "step": step,
             "total_steps": total,
-            "eval_accuracy": result.accuracy,
-            "eval_loss": result.loss,
-            "eval_loss_rm": result.loss_rm,
-            "eval_loss_lm": result.loss_lm,
-            "eval_margin": result.margin,
-            "eval_num_pairs": result.num_pairs,
+            **{f"eval_{name}": value for name, value in result.row().items()},
         }
     )
 
@@ -193,14 +189,9 @@ def _export(task: TrainingTask, model: Any, encoder: Encoder) -> None:
         target = store.path(MODEL_FOLDER)
         scratch = store.path(f".{MODEL_FOLDER}.{uuid.uuid4().hex}")
         try:
-            export_reward_model(
+            export_model(
                 model.backbone.config,
-                {
-                    name.removeprefix("backbone."): value
-                    for name, value in state.items()
-                    if name.startswith("backbone.")
-                },
-                state["score.weight"],
+                state,
                 encoder.tokenizer,
                 encoder.template,
                 scratch,

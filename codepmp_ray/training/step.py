@@ -2,31 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 
 from codepmp_ray.config.training import TrainingConfig
+from codepmp_ray.modeling.objectives import Objective, make_objective
 from codepmp_ray.modeling.preference_model import PreferenceModel
-from codepmp_ray.preference.packing import EncodedPair, filler_batch, pack
-from codepmp_ray.preference.plan import StepPlan, plan_step
+from codepmp_ray.preference.packing import EncodedPair, PackedBatch, filler_batch, pack
+from codepmp_ray.preference.plan import plan_step
+
+
+def objective_of(config: TrainingConfig) -> Objective:
+    return make_objective(
+        config.objective,
+        lm_weight=config.lm_loss_weight,
+        center=config.center_rewards_coefficient,
+        beta=config.dpo_beta,
+    )
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """Metrics of one step over all ranks, under TRL's names where TRL has one."""
+    """Metrics of one step over all ranks, under TRL's names where TRL has one.
+
+    Attributes:
+        losses: the objective's terms, each divided by its own count, before weights.
+        rewards: accuracy, margin, mean_reward, min_reward, max_reward; empty for sft.
+    """
 
     loss: float
-    loss_rm: float
-    loss_lm: float
-    accuracy: float
-    margin: float
-    mean_reward: float
-    min_reward: float
-    max_reward: float
+    losses: dict[str, float]
+    rewards: dict[str, float]
     num_pairs: int
     num_tokens: int
+
+    def row(self) -> dict[str, float]:
+        """Flat, as `metrics.jsonl` has it: `loss`, `loss_rm`, `loss_lm`, `accuracy`, ..."""
+        losses = {f"loss_{name}": value for name, value in self.losses.items()}
+        counts = {"num_pairs": self.num_pairs, "num_tokens": self.num_tokens}
+        return {"loss": self.loss, **losses, **self.rewards, **counts}
 
 
 class StepRunner:
@@ -37,7 +54,7 @@ class StepRunner:
     ) -> None:
         self.model, self.config, self.device = model, config, device
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
-        self.with_lm = config.objective in ("pmp", "lm")
+        self.objective = model.objective
 
     def train(self, pairs: list[EncodedPair]) -> StepResult:
         """Forward and backward over the pairs of one step; gradients are left on the parameters."""
@@ -48,78 +65,94 @@ class StepRunner:
         """The same sums over held-out pairs, without gradients."""
         return self._run(pairs, backward=False)
 
+    @torch.no_grad()
+    def log_likelihoods(self, pairs: list[EncodedPair]) -> list[tuple[float, float]]:
+        """Of chosen and rejected of every pair, in nats, on every rank; an objective of DPO's."""
+        found = torch.zeros(len(pairs), 2, dtype=torch.float64)
+        for indices, batch in self._micro_batches(pairs):
+            likelihoods = self.model(batch)["log_likelihoods"].double().cpu()
+            if indices:
+                found[indices] = likelihoods
+        dist.all_reduce(on_device := found.to(self.device))
+        return [(chosen, rejected) for chosen, rejected in on_device.tolist()]
+
     def _run(self, pairs: list[EncodedPair], backward: bool) -> StepResult:
-        plan: StepPlan = plan_step(
-            [pair.num_tokens for pair in pairs],
+        counts = {"pair": len(pairs), "token": sum(len(pair.chosen) for pair in pairs)}
+        tally = _Tally()
+        for indices, batch in self._micro_batches(pairs):
+            sums = self.model(batch)
+            if backward:
+                parts = [
+                    term.weight * sums[term.name] / counts[term.per]
+                    for term in self.objective.terms
+                ]
+                (torch.stack(parts).sum() * batch.weight).backward()
+            if indices:
+                tally.add(sums)
+        tally.all_reduce(self.device)
+        return tally.result(self.objective, counts, sum(map(self._length, pairs)))
+
+    def _micro_batches(self, pairs: list[EncodedPair]) -> Iterator[tuple[list[int], PackedBatch]]:
+        """(positions in `pairs`, packed batch) of this rank; fillers have no positions."""
+        plan = plan_step(
+            [self._length(pair) for pair in pairs],
             self.world_size,
             self.config.max_tokens_per_micro_batch,
         )
-        num_pairs = len(pairs)
-        num_targets = sum(len(pair.chosen) for pair in pairs)
-        # sums: rm, centering, lm, correct, margin, reward; fp64 so that order hardly matters
-        sums = torch.zeros(6, dtype=torch.float64)
-        extremes = torch.tensor([float("inf"), float("inf")], dtype=torch.float64)
-        mine = plan.micro_batches[self.rank]
-        for indices in mine:
-            batch = pack([pairs[index] for index in indices]) if indices else filler_batch()
-            batch = batch.to(self.device)
-            out = self.model(batch, self.with_lm)
-            if backward:
-                loss = self._loss(out, num_pairs, num_targets) * batch.weight
-                loss.backward()
-            if indices:
-                self._add(out, sums, extremes)
-        dist.all_reduce(on_device := sums.to(self.device))
-        dist.all_reduce(low := extremes.to(self.device), op=dist.ReduceOp.MIN)
-        return self._result(on_device.tolist(), low.tolist(), pairs, num_targets)
+        sides = self.objective.sides
+        for indices in plan.micro_batches[self.rank]:
+            chosen = [pairs[index] for index in indices]
+            batch = pack(chosen, sides=sides) if indices else filler_batch(sides)
+            yield indices, batch.to(self.device)
 
-    def _loss(self, out: dict[str, torch.Tensor], num_pairs: int, num_targets: int) -> torch.Tensor:
-        config = self.config
-        loss = config.lm_loss_weight * out["lm_sum"] / num_targets
-        if config.objective == "lm":
-            # The head must take part, or its shards would have no gradient on some ranks.
-            return loss + 0.0 * out["rm_sum"]
-        loss = loss + out["rm_sum"] / num_pairs
-        if config.center_rewards_coefficient:
-            loss = loss + config.center_rewards_coefficient * out["center_sum"] / num_pairs
-        return loss
+    def _length(self, pair: EncodedPair) -> int:
+        return pair.packed_length(self.objective.sides)
 
-    @staticmethod
-    def _add(out: dict[str, torch.Tensor], sums: torch.Tensor, extremes: torch.Tensor) -> None:
-        chosen = out["chosen_rewards"].detach().double().cpu()
-        rejected = out["rejected_rewards"].detach().double().cpu()
-        sums += torch.stack(
-            [
-                out["rm_sum"].detach().double().cpu(),
-                out["center_sum"].detach().double().cpu(),
-                out["lm_sum"].detach().double().cpu(),
-                (chosen > rejected).double().sum(),
-                (chosen - rejected).sum(),
-                (chosen + rejected).sum() / 2,
-            ]
-        )
-        both = torch.cat([chosen, rejected])
-        extremes[0] = torch.minimum(extremes[0], both.min())
-        extremes[1] = torch.minimum(extremes[1], -both.max())
 
-    def _result(
-        self, sums: list[float], low: list[float], pairs: list[EncodedPair], num_targets: int
-    ) -> StepResult:
-        rm, centering, lm, correct, margin, reward = sums
-        num_pairs, config = len(pairs), self.config
-        loss_rm, loss_lm = rm / num_pairs, lm / num_targets
-        loss = config.lm_loss_weight * loss_lm if self.with_lm else 0.0
-        if config.objective != "lm":
-            loss += loss_rm + config.center_rewards_coefficient * centering / num_pairs
+class _Tally:
+    """Sums and extremes over this rank's micro-batches, then over all ranks.
+
+    In fp64, so that the order of adding hardly matters.
+    """
+
+    NAMES = ("rm", "center", "lm", "dpo", "correct", "margin", "reward")
+
+    def __init__(self) -> None:
+        self._sums = torch.zeros(len(self.NAMES), dtype=torch.float64)
+        # The lowest reward and the lowest negated one: one reduction finds both extremes.
+        self._low = torch.full((2,), float("inf"), dtype=torch.float64)
+
+    def add(self, sums: dict[str, torch.Tensor]) -> None:
+        found = {name: sums[name].detach().double().cpu() for name in self.NAMES if name in sums}
+        if "rewards" in sums:
+            rewards = sums["rewards"].detach().double().cpu()
+            gaps = rewards[:, 0] - rewards[:, 1]
+            found["correct"], found["margin"] = (gaps > 0).double().sum(), gaps.sum()
+            found["reward"] = rewards.mean(dim=1).sum()
+            self._low = torch.minimum(self._low, torch.stack([rewards.min(), -rewards.max()]))
+        zero = torch.zeros((), dtype=torch.float64)
+        self._sums += torch.stack([found.get(name, zero) for name in self.NAMES])
+
+    def all_reduce(self, device: torch.device) -> None:
+        dist.all_reduce(sums := self._sums.to(device))
+        dist.all_reduce(low := self._low.to(device), op=dist.ReduceOp.MIN)
+        self._sums, self._low = sums.cpu(), low.cpu()
+
+    def result(self, objective: Objective, counts: dict[str, int], num_tokens: int) -> StepResult:
+        sums = dict(zip(self.NAMES, self._sums.tolist(), strict=True))
+        losses = {term.name: sums[term.name] / counts[term.per] for term in objective.terms}
+        num_pairs, low = counts["pair"], self._low.tolist()
+        rewards = {
+            "accuracy": sums["correct"] / num_pairs,
+            "margin": sums["margin"] / num_pairs,
+            "mean_reward": sums["reward"] / num_pairs,
+            "min_reward": low[0],
+            "max_reward": -low[1],
+        }
         return StepResult(
-            loss=loss,
-            loss_rm=loss_rm,
-            loss_lm=loss_lm,
-            accuracy=correct / num_pairs,
-            margin=margin / num_pairs,
-            mean_reward=reward / num_pairs,
-            min_reward=low[0],
-            max_reward=-low[1],
+            loss=sum(term.weight * losses[term.name] for term in objective.terms),
+            losses=losses,
+            rewards={} if objective.name == "sft" else rewards,
             num_pairs=num_pairs,
-            num_tokens=sum(pair.num_tokens for pair in pairs),
+            num_tokens=num_tokens,
         )

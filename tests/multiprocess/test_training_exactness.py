@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import multiprocessing
 import os
 import shutil
@@ -186,11 +187,53 @@ def test_the_lm_objective_runs_alone(
     assert first["loss"] == pytest.approx(first["loss_lm"])
 
 
+def test_policies_begin_as_their_reference_and_are_exported_as_language_models(
+    tmp_path: Path, tiny_model_dir: Path, preference_rows: list[dict]
+) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    settings = {"max_steps": 4, "learning_rate": 3e-3}
+    dpo = run(tmp_path / "dpo", tiny_model_dir, preference_rows, 2, objective="dpo", **settings)
+    first = next(row for row in dpo if "loss" in row)
+    # The reference is what training begins with, so that no pair is preferred at first.
+    assert first["loss"] == pytest.approx(math.log(2), abs=1e-5)
+    assert abs(first["margin"]) < 1e-4
+    assert dpo[-1]["eval_loss"] < dpo[0]["eval_loss"] == pytest.approx(math.log(2), abs=1e-5)
+    references = LocalStore(tmp_path / "dpo").read_table("references.parquet")
+    assert references.num_rows == 24
+
+    sft = run(tmp_path / "sft", tiny_model_dir, preference_rows, 1, objective="sft", **settings)
+    assert all("accuracy" not in row and "eval_accuracy" not in row for row in sft)
+    assert sft[-1]["eval_loss_lm"] < sft[0]["eval_loss_lm"]
+    pmp_tokens = sum(row["num_tokens"] for row in dpo if "loss" in row)
+    assert sum(row["num_tokens"] for row in sft if "loss" in row) < pmp_tokens
+
+    before = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
+    for name in ("dpo", "sft"):
+        after = AutoModelForCausalLM.from_pretrained(tmp_path / name / "model")
+        assert type(after) is type(before)
+        ids = torch.tensor([[5, 6, 7, 8]])
+        with torch.no_grad():
+            assert not torch.allclose(after(ids).logits, before(ids).logits, atol=1e-3)
+
+
+def test_dpo_resumes_with_the_reference_of_its_beginning(
+    tmp_path: Path, tiny_model_dir: Path, preference_rows: list[dict]
+) -> None:
+    settings = {"objective": "dpo", "max_steps": 4, "learning_rate": 3e-3}
+    whole = run(tmp_path / "whole", tiny_model_dir, preference_rows, 1, **settings)
+    killed = tmp_path / "killed"
+    run(killed, tiny_model_dir, preference_rows, 1, die_at=3, **settings)
+    assert losses(run(killed, tiny_model_dir, preference_rows, 1, **settings)) == losses(whole)
+
+
 def test_export_gives_the_trainers_rewards_in_plain_transformers(uninterrupted) -> None:
     import torch
     from transformers import AutoModelForSequenceClassification
 
     from codepmp_ray.modeling.loading import load_preference_model
+    from codepmp_ray.modeling.objectives import make_objective
     from codepmp_ray.preference.packing import EncodedPair, pack
     from codepmp_ray.preference.tokenization import Encoder
 
@@ -198,12 +241,12 @@ def test_export_gives_the_trainers_rewards_in_plain_transformers(uninterrupted) 
     encoder = Encoder.load(folder)
     prompt = encoder.prompt_ids("Add 3 to the input.")
     sides = [encoder.response("return x + 3").ids, encoder.response("pass").ids]
-    ours = load_preference_model(str(folder), with_lm=False, seed=0)
-    packed = ours(pack([EncodedPair("a", prompt, *sides)]), with_lm=False)
+    ours = load_preference_model(str(folder), make_objective("rm"), seed=0)
+    packed = ours(pack([EncodedPair("a", prompt, *sides)]))["rewards"][0]
     plain = AutoModelForSequenceClassification.from_pretrained(folder)
     assert plain.config.problem_type == "regression" and plain.config.num_labels == 1
     assert plain.config.pad_token_id != encoder.tokenizer.eos_token_id
     with torch.no_grad():
-        for side, key in zip(sides, ("chosen_rewards", "rejected_rewards"), strict=True):
+        for side, reward in zip(sides, packed.tolist(), strict=True):
             logits = plain(torch.tensor([prompt + side])).logits
-            assert logits.item() == pytest.approx(packed[key].item(), abs=1e-5)
+            assert logits.item() == pytest.approx(reward, abs=1e-5)

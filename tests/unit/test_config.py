@@ -94,7 +94,7 @@ def test_every_float_survives_the_command_line(value: float) -> None:
         ("pretraining.learning_rate=1e999", ["pretraining.learning_rate", "1e999", "finite"]),
         ("pretraining.warmup_ratio=0.95", ["warmup_ratio=0.95", "decay_ratio=0.1"]),
         ("pretraining.max_length=4096", ["max_tokens_per_micro_batch=2048", "max_length=4096"]),
-        ("pretraining.objective=dpo", ["pretraining.objective='dpo'", "pmp"]),
+        ("pretraining.objective=ppo", ["pretraining.objective='ppo'", "pmp"]),
         ("engines.strong.min_actors=3", ["min_actors=3", "max_actors=1"]),
         ("engines.weak.num_cpus=0", ["engines.weak.num_cpus=0", "greater than 0"]),
         ("candidates.num_eval_samples=257", ["candidates.num_eval_samples=257", "256"]),

@@ -2,15 +2,32 @@
 
 import copy
 import random
+from dataclasses import replace
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, Qwen2Config
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    Gemma3TextConfig,
+    GptOssConfig,
+    LlamaConfig,
+    MistralConfig,
+    Qwen2Config,
+    Qwen3Config,
+    T5Config,
+)
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, eager_mask
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from codepmp_ray.errors import ModelError
-from codepmp_ray.modeling.losses import lm_loss_sum
+from codepmp_ray.modeling.attention import require_supported
+from codepmp_ray.modeling.attention_blocks import attend_in_blocks
+from codepmp_ray.modeling.attention_flex import attend_with_flex
+from codepmp_ray.modeling.losses import token_log_likelihoods
+from codepmp_ray.modeling.objectives import Objective, make_objective
 from codepmp_ray.modeling.preference_model import PreferenceModel
-from codepmp_ray.preference.packing import EncodedPair, pack
+from codepmp_ray.preference.packing import EncodedPair, PackedLayout, pack
 
 VOCABULARY = 97
 SHAPE = {
@@ -22,10 +39,41 @@ SHAPE = {
     "num_key_value_heads": 2,
     "pad_token_id": 0,
 }
+WINDOW = 6  # shorter than prompt + response of most pairs
+SLIDING = {"use_sliding_window": True, "sliding_window": WINDOW, "max_window_layers": 1}
 CONFIGS = {
     "llama-tied": LlamaConfig(**SHAPE, tie_word_embeddings=True),
+    "llama3.2-tied": LlamaConfig(
+        **SHAPE,
+        tie_word_embeddings=True,
+        head_dim=8,
+        rope_parameters={
+            "rope_type": "llama3",
+            "rope_theta": 5e5,
+            "factor": 32.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 16,
+        },
+    ),
     "qwen2-untied": Qwen2Config(**SHAPE, tie_word_embeddings=False),
+    "qwen2-sliding": Qwen2Config(**SHAPE, **SLIDING, tie_word_embeddings=True),
+    "qwen3-untied": Qwen3Config(**SHAPE, head_dim=8, tie_word_embeddings=False),
+    "mistral-sliding": MistralConfig(**SHAPE, sliding_window=WINDOW, tie_word_embeddings=False),
+    "gemma2-tied": Gemma2Config(
+        **SHAPE,
+        head_dim=8,
+        sliding_window=WINDOW,
+        attn_logit_softcapping=2.0,
+        final_logit_softcapping=1.5,
+        query_pre_attn_scalar=10,
+        tie_word_embeddings=True,
+    ),
+    "gemma3-tied": Gemma3TextConfig(
+        **SHAPE, head_dim=8, sliding_window=WINDOW, tie_word_embeddings=True
+    ),
 }
+RM, PMP, DPO, SFT = (make_objective(name) for name in ("rm", "pmp", "dpo", "sft"))
 
 
 def make_pairs() -> list[EncodedPair]:
@@ -42,11 +90,14 @@ class ExactNorm(torch.nn.Module):
 
     def __init__(self, norm: torch.nn.Module) -> None:
         super().__init__()
-        self.weight, self.epsilon = norm.weight, norm.variance_epsilon
+        self.weight = norm.weight
+        self.epsilon = getattr(norm, "variance_epsilon", None) or norm.eps
+        # Gemma stores its weight as the difference from one.
+        self.offset = 1.0 if "Gemma" in type(norm).__name__ else 0.0
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         variance = hidden.square().mean(-1, keepdim=True)
-        return self.weight * hidden * torch.rsqrt(variance + self.epsilon)
+        return (self.weight + self.offset) * hidden * torch.rsqrt(variance + self.epsilon)
 
 
 def in_fp64(model: torch.nn.Module) -> torch.nn.Module:
@@ -55,6 +106,54 @@ def in_fp64(model: torch.nn.Module) -> torch.nn.Module:
             if type(child).__name__.endswith("RMSNorm"):
                 setattr(parent, name, ExactNorm(child))
     return model.double()
+
+
+def plain_attention(
+    module, query, key, value, attention_mask, scaling=None, dropout=0.0, softcap=None, **kwargs
+):
+    """transformers' eager attention, with its softmax in the precision of its input."""
+    groups = query.shape[1] // key.shape[1]
+    key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
+    scores = query @ key.transpose(2, 3) * scaling
+    if softcap is not None:
+        scores = torch.tanh(scores / softcap) * softcap
+    weights = (scores + attention_mask).softmax(dim=-1)
+    return (weights @ value).transpose(1, 2).contiguous(), weights
+
+
+ALL_ATTENTION_FUNCTIONS.register("plain_fp64", plain_attention)
+ALL_MASK_ATTENTION_FUNCTIONS.register("plain_fp64", eager_mask)
+
+
+def make_models(name: str, objective: Objective) -> tuple[torch.nn.Module, PreferenceModel]:
+    """transformers' own causal LM, and ours with the same weights; both in fp64."""
+    torch.manual_seed(0)
+    causal_lm = in_fp64(AutoModelForCausalLM.from_config(copy.deepcopy(CONFIGS[name])))
+    for parameter in causal_lm.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)  # far from the symmetric start
+    ours = copy.deepcopy(causal_lm)
+    causal_lm.set_attn_implementation("plain_fp64")
+    head = None if causal_lm.config.tie_word_embeddings else ours.lm_head
+    model = PreferenceModel(ours.base_model, head, objective).double()
+    if model.score is not None:
+        torch.nn.init.normal_(model.score.weight)
+    return causal_lm, model
+
+
+def assert_same_gradients(causal_lm: torch.nn.Module, model: PreferenceModel) -> None:
+    expected = dict(causal_lm.base_model.named_parameters())
+    for key, parameter in model.backbone.named_parameters():
+        scale = max(1.0, expected[key].grad.abs().max().item())
+        assert (parameter.grad - expected[key].grad).abs().max() < 1e-10 * scale, key
+    if model.lm_head is not None:
+        ours, theirs = model.lm_head.weight.grad, causal_lm.lm_head.weight.grad
+        assert (ours - theirs).abs().max() < 1e-10 * max(1.0, theirs.abs().max().item())
+
+
+def plain_log_likelihood(causal_lm, prompt: list[int], response: list[int]) -> torch.Tensor:
+    logits = causal_lm(torch.tensor([prompt + response]), use_cache=False).logits
+    scores = logits[0, len(prompt) - 1 : -1].log_softmax(dim=-1)
+    return scores.gather(1, torch.tensor(response)[:, None]).sum()
 
 
 def plain_loss(causal_lm, score: torch.Tensor, pairs: list[EncodedPair]) -> torch.Tensor:
@@ -79,50 +178,86 @@ def plain_loss(causal_lm, score: torch.Tensor, pairs: list[EncodedPair]) -> torc
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_losses_and_gradients_equal_the_plain_computation_in_fp64(name: str) -> None:
-    torch.manual_seed(0)
-    causal_lm = in_fp64(AutoModelForCausalLM.from_config(copy.deepcopy(CONFIGS[name])))
-    causal_lm.set_attn_implementation("sdpa")
-    ours = copy.deepcopy(causal_lm)
-    tied = causal_lm.config.tie_word_embeddings
-    model = PreferenceModel(ours.base_model, None if tied else ours.lm_head).double()
-    torch.nn.init.normal_(model.score.weight)
+    causal_lm, model = make_models(name, PMP)
     score = model.score.weight.detach().clone().requires_grad_()
     pairs = make_pairs()
 
-    out = model(pack(pairs), with_lm=True)
-    loss = out["rm_sum"] + out["lm_sum"]
+    out = model(pack(pairs))
+    loss = out["rm"] + out["lm"]
     loss.backward()
     reference = plain_loss(causal_lm, score, pairs)
     reference.backward()
 
-    assert abs(loss.item() - reference.item()) < 1e-10
+    assert abs(loss.item() - reference.item()) < 1e-10 * max(1.0, abs(reference.item()))
     assert (model.score.weight.grad - score.grad).abs().max() < 1e-10
-    expected = dict(causal_lm.base_model.named_parameters())
-    for key, parameter in model.backbone.named_parameters():
-        assert (parameter.grad - expected[key].grad).abs().max() < 1e-10, key
-    if not tied:
-        assert (model.lm_head.weight.grad - causal_lm.lm_head.weight.grad).abs().max() < 1e-10
+    assert_same_gradients(causal_lm, model)
+
+
+@pytest.mark.parametrize("name", ["llama-tied", "qwen2-untied", "gemma2-tied"])
+def test_dpo_equals_the_plain_computation_in_fp64(name: str) -> None:
+    causal_lm, model = make_models(name, DPO)
+    pairs = [replace(pair, reference=(-20.0 - i, -31.5)) for i, pair in enumerate(make_pairs())]
+
+    out = model(pack(pairs, sides="both"))
+    out["dpo"].backward()
+    total = torch.zeros((), dtype=torch.float64)
+    for i, pair in enumerate(pairs):
+        likelihoods = [
+            plain_log_likelihood(causal_lm, pair.prompt, side)
+            for side in (pair.chosen, pair.rejected)
+        ]
+        assert torch.allclose(out["log_likelihoods"][i], torch.stack(likelihoods))
+        ratios = [found - known for found, known in zip(likelihoods, pair.reference, strict=True)]
+        total = total - torch.nn.functional.logsigmoid(0.1 * (ratios[0] - ratios[1]))
+    total.backward()
+
+    assert abs(out["dpo"].item() - total.item()) < 1e-10
+    assert_same_gradients(causal_lm, model)
+
+
+def test_sft_computes_chosen_alone() -> None:
+    causal_lm, model = make_models("qwen2-untied", SFT)
+    pairs = make_pairs()
+    batch = pack(pairs, sides="chosen_alone")
+    assert batch.input_ids.shape[1] == sum(len(p.prompt) + len(p.chosen) for p in pairs)
+    out = model(batch)
+    out["lm"].backward()
+    total = -sum(plain_log_likelihood(causal_lm, p.prompt, p.chosen) for p in pairs)
+    total.backward()
+    assert abs(out["lm"].item() - total.item()) < 1e-10 * total.item()
+    assert_same_gradients(causal_lm, model)
+
+
+@pytest.mark.parametrize("window", [None, WINDOW])
+@pytest.mark.parametrize("soft_cap", [None, 2.0])
+@pytest.mark.parametrize("sides", ["chosen", "chosen_alone"])
+def test_the_kernel_for_gpus_equals_the_blocks(window, soft_cap, sides) -> None:
+    """FlexAttention runs forward on CPU: the same mask function and scores as on a GPU."""
+    torch.manual_seed(0)
+    batch = pack(make_pairs(), sides=sides)
+    layout = PackedLayout(batch.spans, batch.position_ids)
+    num_tokens = batch.input_ids.shape[1]
+    query = torch.randn(1, 4, num_tokens, 16)
+    key, value = torch.randn(2, 1, 2, num_tokens, 16).unbind(0)
+    arguments = (query, key, value, layout, 0.3, 0.0, window, soft_cap)
+    assert torch.allclose(attend_with_flex(*arguments), attend_in_blocks(*arguments), atol=1e-5)
 
 
 def test_sides_do_not_see_each_other_nor_other_pairs() -> None:
     torch.manual_seed(0)
     causal_lm = AutoModelForCausalLM.from_config(copy.deepcopy(CONFIGS["llama-tied"]))
-    model = PreferenceModel(causal_lm.base_model, None)
+    model = PreferenceModel(causal_lm.base_model, None, RM)
     torch.nn.init.normal_(model.score.weight)
     pairs = make_pairs()
-    together = model(pack(pairs), with_lm=False)
+    together = model(pack(pairs))["rewards"]
     changed = [
         EncodedPair("x", p.prompt, [*p.chosen[::-1], 3], p.rejected, p.margin) for p in pairs
     ]
-    with_other_chosen = model(pack(changed), with_lm=False)
-    assert torch.allclose(
-        together["rejected_rewards"], with_other_chosen["rejected_rewards"], atol=1e-5
-    )
-    assert not torch.allclose(
-        together["chosen_rewards"], with_other_chosen["chosen_rewards"], atol=1e-3
-    )
-    alone = torch.cat([model(pack([pair]), with_lm=False)["chosen_rewards"] for pair in pairs])
-    assert torch.allclose(together["chosen_rewards"], alone, atol=1e-5)
+    with_other_chosen = model(pack(changed))["rewards"]
+    assert torch.allclose(together[:, 1], with_other_chosen[:, 1], atol=1e-5)
+    assert not torch.allclose(together[:, 0], with_other_chosen[:, 0], atol=1e-3)
+    alone = torch.cat([model(pack([pair]))["rewards"] for pair in pairs])
+    assert torch.allclose(together, alone, atol=1e-5)
 
 
 def test_chunked_lm_loss_equals_the_whole() -> None:
@@ -130,7 +265,7 @@ def test_chunked_lm_loss_equals_the_whole() -> None:
     hidden = torch.randn(23, 16, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(31, 16, dtype=torch.float64, requires_grad=True)
     targets = torch.randint(31, (23,))
-    chunked = lm_loss_sum(hidden, weight, targets, chunk_size=5)
+    chunked = -token_log_likelihoods(hidden, weight, targets, chunk_size=5).sum()
     whole = torch.nn.functional.cross_entropy(hidden @ weight.T, targets, reduction="sum")
     assert torch.allclose(chunked, whole)
     ours = torch.autograd.grad(chunked, [hidden, weight])
@@ -145,8 +280,20 @@ def test_reward_loss_does_not_overflow() -> None:
     assert torch.isfinite(loss) and loss.item() == pytest.approx(2e4)
 
 
-def test_soft_capped_attention_is_refused_not_computed_wrongly() -> None:
-    config = Gemma2Config(**SHAPE, head_dim=8)
-    backbone = AutoModelForCausalLM.from_config(config).base_model
-    with pytest.raises(ModelError, match="caps attention"):
-        PreferenceModel(backbone, None)
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (LlamaConfig(**SHAPE, layer_types=["chunked_attention"] * 3), "chunked_attention"),
+        (T5Config(**{**SHAPE, "d_model": 48}), "no causal decoder"),
+    ],
+)
+def test_backbones_that_would_be_computed_wrongly_are_refused(config, words) -> None:
+    with pytest.raises(ModelError, match=words):
+        require_supported(config)
+
+
+def test_attention_sinks_are_refused_not_left_out() -> None:
+    config = GptOssConfig(**SHAPE, head_dim=8, num_local_experts=2, num_experts_per_tok=1)
+    model = PreferenceModel(AutoModelForCausalLM.from_config(config).base_model, None, RM)
+    with pytest.raises(ModelError, match="attention sinks"):
+        model(pack(make_pairs()))
