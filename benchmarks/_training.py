@@ -1,0 +1,189 @@
+"""What the training benchmarks share: pairs of real lengths, our step, fair timing.
+
+Token ids are random: time and memory of a step depend on lengths alone. The lengths are those of
+real pairs (data/pair_lengths.json).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import socket
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from codepmp_ray.config.training import TrainingConfig
+from codepmp_ray.preference.packing import EncodedPair
+
+MODEL = "builtin:smollm2-135m-instruct"
+PAIRS_PER_MICRO_BATCH = 8
+# Eight real pairs have about 4,000 tokens.
+MAX_TOKENS = 6_000
+VOCABULARY = 49_000
+LENGTHS_FILE = Path(__file__).parent / "data" / "pair_lengths.json"
+
+
+def make_pairs(num_pairs: int, seed: int = 0) -> list[EncodedPair]:
+    """Pairs with the lengths of real ones, drawn by `seed`, and random ids."""
+    lengths = json.loads(LENGTHS_FILE.read_text())["lengths"]
+    rng = random.Random(seed)
+    return [
+        EncodedPair(str(i), *[[rng.randrange(3, VOCABULARY) for _ in range(n)] for n in parts])
+        for i, parts in enumerate(rng.sample(lengths, num_pairs))
+    ]
+
+
+def micro_batches(pairs: list[EncodedPair]) -> Iterator[list[EncodedPair]]:
+    for start in range(0, len(pairs), PAIRS_PER_MICRO_BATCH):
+        yield pairs[start : start + PAIRS_PER_MICRO_BATCH]
+
+
+@contextmanager
+def single_process_group() -> Iterator[None]:
+    """A group of one rank over gloo, as the trainer has it on one worker."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.distributed.init_process_group("gloo", rank=0, world_size=1)
+    try:
+        yield
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def use_all_cores() -> int:
+    num_threads = len(os.sched_getaffinity(0))
+    torch.set_num_threads(num_threads)
+    return num_threads
+
+
+class OurStep:
+    """One optimizer step of the product's trainer: FSDP2, packing, losses, clipping, AdamW."""
+
+    def __init__(self, objective: str, *, bf16: bool) -> None:
+        from torch.distributed.device_mesh import init_device_mesh
+
+        from codepmp_ray.modeling.loading import load_preference_model
+        from codepmp_ray.training.fsdp import parameter_groups, shard
+        from codepmp_ray.training.step import StepRunner, objective_of
+
+        config = TrainingConfig.model_validate(
+            {"objective": objective, "bf16": bf16, "max_tokens_per_micro_batch": MAX_TOKENS}
+        )
+        model = load_preference_model(MODEL, objective_of(config), seed=0)
+        shard(model, config, init_device_mesh("cpu", (1,)))
+        model.train()
+        self.model = model
+        self.runner = StepRunner(model, config, torch.device("cpu"))
+        self.optimizer = torch.optim.AdamW(parameter_groups(model, 0.1), lr=1e-6)
+
+    def __call__(self, pairs: list[EncodedPair]) -> None:
+        self.runner.train(pairs)
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+
+class TrlStep:
+    """One optimizer step of TRL's RewardTrainer: its collator, its loss, its training_step."""
+
+    def __init__(self, scratch: str, *, bf16: bool) -> None:
+        from datasets import Dataset
+        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+        from trl import RewardConfig, RewardTrainer
+
+        from codepmp_ray.modeling.sources import resolve_model
+
+        folder = resolve_model(MODEL)
+        model = AutoModelForSequenceClassification.from_pretrained(
+            folder, num_labels=1, dtype=torch.float32
+        )
+        settings: dict[str, Any] = {
+            "output_dir": scratch,
+            "per_device_train_batch_size": PAIRS_PER_MICRO_BATCH,
+            "use_cpu": True,
+            "bf16": bf16,
+            "gradient_checkpointing": False,
+            "max_length": None,
+            "report_to": [],
+            "disable_tqdm": True,
+            "learning_rate": 1e-6,
+            "disable_dropout": True,
+        }
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        any_pair = {"chosen_ids": [3, 4], "rejected_ids": [3, 5]}
+        self.trainer = RewardTrainer(
+            model,
+            RewardConfig(**settings),
+            train_dataset=Dataset.from_list([any_pair]),
+            processing_class=tokenizer,
+        )
+        self.trainer.current_gradient_accumulation_steps = 1  # as train() sets it
+        self.model = self.trainer.model
+        self.model.train()
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-6, weight_decay=0.1)
+
+    def __call__(self, pairs: list[EncodedPair]) -> None:
+        examples = [
+            {"chosen_ids": p.prompt + p.chosen, "rejected_ids": p.prompt + p.rejected}
+            for p in pairs
+        ]
+        self.trainer.training_step(self.model, self.trainer.data_collator(examples))
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+
+def by_length(pairs: list[EncodedPair]) -> list[EncodedPair]:
+    """Neighbours of like length, which padding likes best."""
+    return sorted(pairs, key=lambda p: len(p.prompt) + max(len(p.chosen), len(p.rejected)))
+
+
+def alternate(steps: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each step in each round; all of them in turn, after a round that is not timed."""
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for number in range(rounds + 1):
+        for name, step in steps.items():
+            start_s = time.perf_counter()
+            step()
+            if number:
+                times[name].append(time.perf_counter() - start_s)
+        print(f"round {number} of {rounds}", flush=True)
+    return times
+
+
+def ratio_result(
+    metric: str, slower: list[float], faster: list[float], goal: str | None, **context: Any
+) -> dict[str, Any]:
+    """How many times as fast: the median of the rounds' own ratios, with their range."""
+    ratios = [a / b for a, b in zip(slower, faster, strict=True)]
+    return {
+        "metric": metric,
+        "value": round(statistics.median(ratios), 3),
+        "unit": "ratio",
+        "goal": goal,
+        "spread": [round(min(ratios), 3), round(max(ratios), 3)],
+        "runs": len(ratios),
+        **context,
+    }
+
+
+def rate_result(metric: str, num_pairs: int, times: list[float], **context: Any) -> dict[str, Any]:
+    rates = [num_pairs / seconds for seconds in times]
+    return {
+        "metric": metric,
+        "value": round(statistics.median(rates), 3),
+        "unit": "pairs/s",
+        "goal": None,
+        "spread": [round(min(rates), 3), round(max(rates), 3)],
+        "runs": len(rates),
+        **context,
+    }

@@ -1,0 +1,100 @@
+"""Peak memory of a step above what stays (weights, gradients, optimizer), ours over TRL's.
+
+Each side runs in a process of its own: two steps to settle, then the high-water mark of resident
+memory is reset (Linux: clear_refs) and one more step runs. Same pairs in a micro-batch, fp32.
+
+    python -m benchmarks.train_memory_vs_trl [--runs 3]
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import gc
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks._results import write_results
+from benchmarks._training import (
+    PAIRS_PER_MICRO_BATCH,
+    OurStep,
+    TrlStep,
+    make_pairs,
+    single_process_group,
+    use_all_cores,
+)
+
+
+def resident_mb(field: str) -> float:
+    """VmRSS (now) or VmHWM (the highest since the last reset)."""
+    found = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found, field
+    return int(found.group(1)) / 1024
+
+
+def child(kind: str) -> None:
+    use_all_cores()
+    pairs = make_pairs(PAIRS_PER_MICRO_BATCH)
+    with tempfile.TemporaryDirectory() as scratch, single_process_group():
+        step = TrlStep(scratch, bf16=False) if kind == "trl" else OurStep(kind, bf16=False)
+        for _ in range(2):
+            step(pairs)
+        gc.collect()
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+        # Gradients are let go between steps and belong to what stays, as the issue counts it.
+        gradients_mb = sum(p.numel() * 4 for p in step.model.parameters()) / 2**20
+        before_mb = resident_mb("VmRSS") + gradients_mb
+        Path("/proc/self/clear_refs").write_text("5")
+        step(pairs)
+        print(resident_mb("VmHWM") - before_mb)
+
+
+def measure(kind: str) -> float:
+    command = [sys.executable, "-m", "benchmarks.train_memory_vs_trl", "--child", kind]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return float(done.stdout.strip().splitlines()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        child(arguments.child)
+        return
+    found = {kind: [measure(kind) for _ in range(arguments.runs)] for kind in ("trl", "pmp", "rm")}
+    trl = statistics.median(found["trl"])
+    common = {"runs": arguments.runs, "precision": "fp32", "pairs": PAIRS_PER_MICRO_BATCH}
+    goals = {"pmp": "at most 0.6", "rm": None, "trl": None}
+    results = [
+        {
+            "metric": f"our_{kind}_over_trl_rm",
+            "value": round(statistics.median(found[kind]) / trl, 3),
+            "unit": "ratio",
+            "goal": goals[kind],
+            "spread": [round(value / trl, 3) for value in (min(found[kind]), max(found[kind]))],
+            **common,
+        }
+        for kind in ("pmp", "rm")
+    ]
+    results += [
+        {
+            "metric": f"{kind}_peak_above_state",
+            "value": round(statistics.median(values), 1),
+            "unit": "MiB",
+            "goal": None,
+            "spread": [round(min(values), 1), round(max(values), 1)],
+            **common,
+        }
+        for kind, values in found.items()
+    ]
+    write_results("train_memory_vs_trl", results)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""What sharing the prompt gains, against our own packing without it, at three prompt shares.
+
+Unshared packs prompt + chosen and prompt + rejected as sequences of their own: no padding either,
+the same attention and losses. The ratio of tokens is the ceiling of what sharing can gain; the
+value is the share of it that is reached, of the reward loss alone.
+
+    python -m benchmarks.train_prefix_sharing [--rounds 3] [--pairs 8]
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+
+from benchmarks._results import write_results
+from benchmarks._training import MODEL, VOCABULARY, alternate, ratio_result, use_all_cores
+from codepmp_ray.modeling.losses import reward_loss_sum
+from codepmp_ray.preference.packing import EncodedPair, pack
+
+# Share of a pair's prompt in prompt + one response; two responses of 160 tokens.
+SHARES = (0.25, 0.5, 0.75)
+RESPONSE_TOKENS = 160
+
+
+def pairs_of_share(share: float, num_pairs: int) -> list[EncodedPair]:
+    rng = random.Random(0)
+    num_prompt = round(RESPONSE_TOKENS * share / (1 - share))
+
+    def ids(num: int) -> list[int]:
+        return [rng.randrange(3, VOCABULARY) for _ in range(num)]
+
+    return [
+        EncodedPair(str(i), ids(num_prompt), ids(RESPONSE_TOKENS), ids(RESPONSE_TOKENS))
+        for i in range(num_pairs)
+    ]
+
+
+def shared_step(model: Any, pairs: list[EncodedPair]) -> None:
+    (model(pack(pairs))["rm"] / len(pairs)).backward()
+    model.zero_grad()
+
+
+def unshared_step(model: Any, pairs: list[EncodedPair]) -> None:
+    sides = [
+        EncodedPair(pair.pair_id, pair.prompt, side, [0])
+        for pair in pairs
+        for side in (pair.chosen, pair.rejected)
+    ]
+    rewards = model(pack(sides, sides="chosen_alone"))["rewards"][:, 0]
+    loss = reward_loss_sum(rewards[0::2], rewards[1::2], torch.zeros(len(pairs)))
+    (loss / len(pairs)).backward()
+    model.zero_grad()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--pairs", type=int, default=8)
+    arguments = parser.parse_args()
+    from codepmp_ray.modeling.loading import load_preference_model
+    from codepmp_ray.modeling.objectives import make_objective
+
+    threads = use_all_cores()
+    model = load_preference_model(MODEL, make_objective("rm"), seed=0).train()
+    results = []
+    for share in SHARES:
+        pairs = pairs_of_share(share, arguments.pairs)
+        steps: dict[str, Callable[[], None]] = {
+            "unshared": partial(unshared_step, model, pairs),
+            "shared": partial(shared_step, model, pairs),
+        }
+        times = alternate(steps, arguments.rounds)
+        num_prompt = len(pairs[0].prompt)
+        ceiling = 2 * (num_prompt + RESPONSE_TOKENS) / (num_prompt + 2 * RESPONSE_TOKENS)
+        context = {"prompt_share": share, "threads": threads, "precision": "fp32"}
+        gain = ratio_result("shared_over_unshared", times["unshared"], times["shared"], None)
+        reached = [a / b / ceiling for a, b in zip(times["unshared"], times["shared"], strict=True)]
+        results += [
+            {
+                "metric": "share_of_token_ratio",
+                "value": round(statistics.median(reached), 3),
+                "unit": "ratio",
+                "goal": "at least 0.95",
+                "spread": [round(min(reached), 3), round(max(reached), 3)],
+                "runs": len(reached),
+                "token_ratio": round(ceiling, 3),
+                **context,
+            },
+            {**gain, **context},
+        ]
+    write_results("train_prefix_sharing", results)
+
+
+if __name__ == "__main__":
+    main()

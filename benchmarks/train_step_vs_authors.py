@@ -1,0 +1,114 @@
+"""Our PMP step against one with the semantics of the authors' release, in turn.
+
+Theirs: chosen and rejected as two padded rows, all of them in one forward, logits of the whole
+vocabulary in fp32 over the chosen rows, mean reward loss plus mean cross-entropy over chosen's
+answer tokens. Written here from that description, on plain transformers; both sides end with
+clipping and AdamW, use all cores and the same precision.
+
+    python -m benchmarks.train_step_vs_authors [--rounds 3] [--pairs 16]
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from benchmarks._results import write_results
+from benchmarks._training import (
+    MODEL,
+    OurStep,
+    alternate,
+    make_pairs,
+    micro_batches,
+    rate_result,
+    ratio_result,
+    single_process_group,
+    use_all_cores,
+)
+from codepmp_ray.preference.packing import EncodedPair
+
+AUTHORS_MICRO_BATCH = 4  # pairs, as in their scripts
+_PAD = 0
+
+
+class AuthorsStep:
+    """One optimizer step, computed as the authors' scripts compute it."""
+
+    def __init__(self, *, bf16: bool) -> None:
+        from transformers import AutoModelForCausalLM
+
+        from codepmp_ray.modeling.sources import resolve_model
+
+        self.model: Any = AutoModelForCausalLM.from_pretrained(
+            resolve_model(MODEL), dtype=torch.float32
+        )
+        self.model.train()
+        self.head = torch.nn.Linear(self.model.config.hidden_size, 1, bias=False)
+        self.parameters = [*self.model.parameters(), *self.head.parameters()]
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-6, weight_decay=0.1)
+        self.bf16 = bf16
+
+    def __call__(self, pairs: list[EncodedPair]) -> None:
+        parts = [
+            pairs[i : i + AUTHORS_MICRO_BATCH] for i in range(0, len(pairs), AUTHORS_MICRO_BATCH)
+        ]
+        for part in parts:
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+                loss = self._loss(part) / len(parts)
+            loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def _loss(self, pairs: list[EncodedPair]) -> torch.Tensor:
+        rows = [p.prompt + side for p in pairs for side in (p.chosen, p.rejected)]  # interleaved
+        width = max(map(len, rows))
+        ids = torch.tensor([[_PAD] * (width - len(row)) + row for row in rows])
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+        hidden = self.model.base_model(ids, attention_mask=mask, use_cache=False).last_hidden_state
+        rewards = self.head(hidden[:, -1]).squeeze(-1).float()
+        loss = -F.logsigmoid(rewards[0::2] - rewards[1::2]).mean()
+        logits = self.model.lm_head(hidden[0::2, :-1]).float()
+        labels = ids[0::2, 1:].clone()
+        for row, pair in enumerate(pairs):
+            labels[row, : width - 1 - len(pair.chosen)] = -100
+        return loss + F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-100)
+
+
+def measure(bf16: bool, rounds: int, num_pairs: int) -> list[dict[str, Any]]:
+    pairs = make_pairs(num_pairs)
+    theirs, ours = AuthorsStep(bf16=bf16), OurStep("pmp", bf16=bf16)
+
+    def run(step: AuthorsStep | OurStep) -> None:
+        for batch in micro_batches(pairs):
+            step(batch)
+
+    times = alternate({"authors": lambda: run(theirs), "ours": lambda: run(ours)}, rounds)
+    context = {"precision": "bf16" if bf16 else "fp32", "pairs": num_pairs}
+    goal = "at least 2.5"
+    return [
+        ratio_result("our_pmp_over_authors_pmp", times["authors"], times["ours"], goal, **context),
+        *[rate_result(f"{name}_pairs_per_s", num_pairs, times[name], **context) for name in times],
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--pairs", type=int, default=16)
+    arguments = parser.parse_args()
+    threads = use_all_cores()
+    with single_process_group():
+        results = [
+            {**result, "threads": threads}
+            for bf16 in (True, False)
+            for result in measure(bf16, arguments.rounds, arguments.pairs)
+        ]
+    write_results("train_step_vs_authors", results)
+
+
+if __name__ == "__main__":
+    main()

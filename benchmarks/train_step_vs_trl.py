@@ -1,0 +1,83 @@
+"""Our step (packed, prefix shared) against TRL's RewardTrainer on the same pairs, in turn.
+
+Ours computes the reward loss and the language-model loss (PMP), TRL the reward loss only; RM
+against RM is reported beside it, and TRL with neighbours of like length. Both end with clipping and
+AdamW, use all cores and the same precision.
+
+    python -m benchmarks.train_step_vs_trl [--rounds 3] [--pairs 16]
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from typing import Any
+
+from benchmarks._results import write_results
+from benchmarks._training import (
+    PAIRS_PER_MICRO_BATCH,
+    OurStep,
+    TrlStep,
+    alternate,
+    by_length,
+    make_pairs,
+    micro_batches,
+    rate_result,
+    ratio_result,
+    single_process_group,
+    use_all_cores,
+)
+
+
+def measure(bf16: bool, rounds: int, num_pairs: int, scratch: str) -> list[dict[str, Any]]:
+    pairs = make_pairs(num_pairs)
+    trl = TrlStep(scratch, bf16=bf16)
+    ours = {name: OurStep(name, bf16=bf16) for name in ("pmp", "rm")}
+
+    def run_trl(data: list) -> None:
+        for batch in micro_batches(data):
+            trl(batch)
+
+    def run_ours(name: str) -> None:
+        for batch in micro_batches(pairs):
+            ours[name](batch)
+
+    times = alternate(
+        {
+            "trl": lambda: run_trl(pairs),
+            "pmp": lambda: run_ours("pmp"),
+            "rm": lambda: run_ours("rm"),
+            "trl_by_length": lambda: run_trl(by_length(pairs)),
+        },
+        rounds,
+    )
+    precision = "bf16" if bf16 else "fp32"
+    context = {"precision": precision, "pairs": num_pairs, "micro_batch": PAIRS_PER_MICRO_BATCH}
+    goal = "at least 2.0"
+    return [
+        ratio_result("our_pmp_over_trl_rm", times["trl"], times["pmp"], goal, **context),
+        ratio_result("our_rm_over_trl_rm", times["trl"], times["rm"], None, **context),
+        ratio_result(
+            "our_pmp_over_trl_rm_by_length", times["trl_by_length"], times["pmp"], None, **context
+        ),
+        *[rate_result(f"{name}_pairs_per_s", num_pairs, times[name], **context) for name in times],
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--pairs", type=int, default=16)
+    arguments = parser.parse_args()
+    threads = use_all_cores()
+    with tempfile.TemporaryDirectory() as scratch, single_process_group():
+        results = [
+            {**result, "threads": threads}
+            for bf16 in (True, False)
+            for result in measure(bf16, arguments.rounds, arguments.pairs, scratch)
+        ]
+    write_results("train_step_vs_trl", results)
+
+
+if __name__ == "__main__":
+    main()
