@@ -1,11 +1,20 @@
-"""Load a backbone with its heads from a causal LM or from an exported reward model."""
+"""A backbone with its heads, built without memory and filled shard by shard.
+
+`empty_model` makes every parameter on the meta device; once FSDP has cut it (or not), `materialise`
+gives each rank memory for its own part and `read_weights` reads that part, and nothing else, from
+the safetensors files. So no rank ever holds the whole model.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from accelerate import init_empty_weights
+from torch.distributed.checkpoint import HuggingFaceStorageReader
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -18,54 +27,107 @@ from codepmp_ray.modeling.objectives import Objective
 from codepmp_ray.modeling.preference_model import PreferenceModel
 from codepmp_ray.modeling.sources import resolve_model
 
+_SCORE = "score.weight"
 
-def load_preference_model(
-    model_name_or_path: str,
-    objective: Objective,
-    *,
-    seed: int,
-    dtype: torch.dtype = torch.float32,
-) -> PreferenceModel:
-    """The model on CPU. A fresh reward head is drawn from `seed`, alike on every rank.
 
-    Raises ModelError when the weights cannot be loaded or lack the LM head that `objective` needs.
+def empty_model(model_name_or_path: str, objective: Objective) -> PreferenceModel:
+    """The model with parameters on the meta device, in fp32; buffers are real.
+
+    Raises ModelError when there is no usable configuration, or when `objective` needs an LM head
+    that the weights do not have.
     """
-    folder = resolve_model(model_name_or_path)
     try:
-        config = AutoConfig.from_pretrained(folder)
-        is_reward_model = any(
-            name.endswith("ForSequenceClassification") for name in config.architectures or []
-        )
-        loader = AutoModelForSequenceClassification if is_reward_model else AutoModelForCausalLM
-        loaded: Any = loader.from_pretrained(folder, dtype=dtype)
+        config = AutoConfig.from_pretrained(resolve_model(model_name_or_path))
+        is_reward_model = _is_reward_model(config)
+        kind = AutoModelForSequenceClassification if is_reward_model else AutoModelForCausalLM
+        config.dtype = torch.float32
+        with init_empty_weights(include_buffers=False):
+            made: Any = kind.from_config(config, dtype=torch.float32)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(
-            f"Cannot load the model {model_name_or_path!r}: {str(error).strip().splitlines()[0]}",
-            "Check the name, the network or the folder's files.",
-        ) from error
-    tied = bool(loaded.config.tie_word_embeddings)
+        raise _unusable(model_name_or_path, error) from error
+    tied = bool(config.get_text_config().tie_word_embeddings)
     if objective.has_lm and is_reward_model and not tied:
         raise ModelError(
             f"{model_name_or_path} is a reward model without an LM head, which the objective "
             f"{objective.name} needs.",
             "Start from the causal LM, or set objective=rm.",
         )
-    lm_head: nn.Module | None = None
-    if objective.has_lm and not tied:
-        lm_head = loaded.get_output_embeddings()
-    model = PreferenceModel(loaded.base_model, lm_head, objective)
-    if model.score is None:
-        return model.to(dtype)
-    with torch.no_grad():
-        if is_reward_model:
-            model.score.weight.copy_(loaded.score.weight)
+    lm_head = made.get_output_embeddings() if objective.has_lm and not tied else None
+    with init_empty_weights(include_buffers=False):
+        return PreferenceModel(made.base_model, lm_head, objective)
+
+
+def materialise(model: PreferenceModel, device: torch.device) -> None:
+    """Memory on `device` for what this rank holds of each parameter; values are arbitrary."""
+    model._apply(lambda t: torch.empty_like(t, device=device) if t.is_meta else t.to(device))
+
+
+@torch.no_grad()
+def read_weights(model: PreferenceModel, model_name_or_path: str, *, seed: int) -> None:
+    """Fill the parameters from safetensors; collective where they are sharded.
+
+    A reward head that the files do not have is drawn from `seed`, alike for any number of ranks.
+
+    Raises ModelError when files are missing, damaged, of another shape or lack a parameter.
+    """
+    folder = local_folder(model_name_or_path)
+    try:
+        reader = HuggingFaceStorageReader(str(folder))
+        stored = reader.read_metadata().state_dict_metadata
+    except Exception as error:  # safetensors raises an Exception of its own kind
+        raise _unusable(model_name_or_path, error) from error
+    wanted: dict[str, torch.Tensor] = {}
+    for name, parameter in model.named_parameters():
+        key = next((key for key in _stored_names(model, name) if key in stored), None)
+        if key is not None:
+            shape, expected = tuple(stored[key].size), tuple(parameter.shape)
+            if shape != expected:
+                raise ModelError(
+                    f"{model_name_or_path}: {key} has the shape {shape}, its config.json says "
+                    f"{expected}.",
+                    "The folder's files do not belong together; download or export it again.",
+                )
+            wanted[key] = parameter.detach()
+        elif name == _SCORE:
+            _draw(parameter, getattr(model.backbone.config, "initializer_range", 0.02), seed)
         else:
-            generator = torch.Generator().manual_seed(seed)
-            std = getattr(loaded.config, "initializer_range", 0.02)
-            model.score.weight.copy_(
-                torch.randn(model.score.weight.shape, generator=generator) * std
+            raise ModelError(
+                f"{model_name_or_path} has no weights for {name.removeprefix('backbone.')}.",
+                "The folder's files are incomplete; download or export it again.",
             )
-    return model.to(dtype)
+    load(wanted, storage_reader=reader, no_dist=not torch.distributed.is_initialized())
+
+
+def load_preference_model(
+    model_name_or_path: str, objective: Objective, *, seed: int
+) -> PreferenceModel:
+    """The whole model in this process, on CPU in fp32."""
+    model = empty_model(model_name_or_path, objective)
+    materialise(model, torch.device("cpu"))
+    read_weights(model, model_name_or_path, seed=seed)
+    return model
+
+
+def local_folder(model_name_or_path: str) -> Path:
+    """The folder with the model's safetensors, downloaded once per machine for a hub id.
+
+    Raises ModelError when there are none: weights in pickle form are not loaded.
+    """
+    resolved = resolve_model(model_name_or_path)
+    folder = Path(resolved)
+    if not folder.is_dir():
+        from huggingface_hub import snapshot_download
+
+        try:
+            folder = Path(snapshot_download(resolved, allow_patterns=["*.json", "*.safetensors"]))
+        except Exception as error:  # the hub's client raises many kinds, not all of them its own
+            raise _unusable(model_name_or_path, error) from error
+    if not any(folder.glob("*.safetensors")):
+        raise ModelError(
+            f"{model_name_or_path} has no *.safetensors files.",
+            "Convert the weights with save_pretrained; pickled weights are not loaded.",
+        )
+    return folder
 
 
 def load_tokenizer(model_name_or_path: str) -> Any:
@@ -77,3 +139,35 @@ def load_tokenizer(model_name_or_path: str) -> Any:
             f"Cannot load the tokenizer of {model_name_or_path!r}: "
             f"{str(error).strip().splitlines()[0]}"
         ) from error
+
+
+def _stored_names(model: PreferenceModel, name: str) -> list[str]:
+    """Names under which transformers may have saved a parameter; headless saves have no prefix."""
+    if not name.startswith("backbone."):
+        return [name]
+    bare = name.removeprefix("backbone.")
+    return [f"{model.backbone.base_model_prefix}.{bare}", bare]
+
+
+def _draw(parameter: torch.Tensor, std: float, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.randn(parameter.shape, generator=generator) * std
+    if isinstance(parameter, DTensor):
+        whole = values.to(parameter.device)
+        mine = distribute_tensor(whole, parameter.device_mesh, parameter.placements)
+        parameter.to_local().copy_(mine.to_local())
+    else:
+        parameter.copy_(values)
+
+
+def _is_reward_model(config: Any) -> bool:
+    names = config.architectures or []
+    return any(name.endswith("ForSequenceClassification") for name in names)
+
+
+def _unusable(model_name_or_path: str, error: Exception) -> ModelError:
+    return ModelError(
+        f"Cannot load the model {model_name_or_path!r}: "
+        f"{(str(error).strip() or repr(error)).splitlines()[0]}",
+        "Check the name, the network or the folder's files.",
+    )

@@ -8,18 +8,22 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 
 from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.errors import ModelError
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.modeling.export import export_model
-from codepmp_ray.modeling.loading import load_preference_model, load_tokenizer
+from codepmp_ray.modeling.loading import (
+    empty_model,
+    load_tokenizer,
+    materialise,
+    read_weights,
+)
 from codepmp_ray.preference.plan import num_steps, step_indices
 from codepmp_ray.preference.tokenization import TEMPLATE_FILE, Encoder, PromptTemplate
 from codepmp_ray.storage import open_store
@@ -45,11 +49,10 @@ def train(task: TrainingTask, report: Callable[[dict[str, Any]], None]) -> None:
     tokenizer = load_tokenizer(task.model_name_or_path)
     encoder = Encoder(tokenizer, _template(task, tokenizer))
     data = encode_rows(task.read_rows(), encoder, config, task.stage)
-    model = load_preference_model(
-        task.model_name_or_path, objective_of(config), seed=config.seed
-    ).to(device)
-    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
-    shard(model, config, mesh)
+    model = empty_model(task.model_name_or_path, objective_of(config))
+    shard(model, config, init_device_mesh(device.type, (dist.get_world_size(),)))
+    materialise(model, device)
+    read_weights(model, task.model_name_or_path, seed=config.seed)
     model.train()
     optimizer = torch.optim.AdamW(
         parameter_groups(model, config.weight_decay),
@@ -181,26 +184,26 @@ def _account(task: TrainingTask, data: TrainingData) -> None:
 
 
 def _export(task: TrainingTask, model: Any, encoder: Encoder) -> None:
-    """Gather the weights on rank 0 and write them at their final name in one rename."""
-    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-    state = cast("dict[str, torch.Tensor]", get_model_state_dict(model, options=options))
-    if dist.get_rank() == 0:
-        store = open_store(task.out_dir)
-        target = store.path(MODEL_FOLDER)
-        scratch = store.path(f".{MODEL_FOLDER}.{uuid.uuid4().hex}")
-        try:
-            export_model(
-                model.backbone.config,
-                state,
-                encoder.tokenizer,
-                encoder.template,
-                scratch,
-                getattr(torch, task.config.export_dtype),
-            )
+    """Write the weights aside and give them their final name in one rename. Collective."""
+    store = open_store(task.out_dir)
+    target = store.path(MODEL_FOLDER)
+    box = [f".{MODEL_FOLDER}.{uuid.uuid4().hex}"]
+    dist.broadcast_object_list(box, src=0)
+    scratch = store.path(box[0])
+    try:
+        export_model(
+            model,
+            encoder.tokenizer,
+            encoder.template,
+            scratch,
+            getattr(torch, task.config.export_dtype),
+        )
+        if dist.get_rank() == 0:
             if target.exists():
                 shutil.rmtree(target)
             os.rename(scratch, target)
-        finally:
+    finally:
+        if dist.get_rank() == 0:
             shutil.rmtree(scratch, ignore_errors=True)
     dist.barrier()
 
