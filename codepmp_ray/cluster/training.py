@@ -104,7 +104,7 @@ def worker_main(loop_config: dict[str, Any]) -> None:
     task: TrainingTask = loop_config["task"]
     if not torch.cuda.is_available():
         torch.set_num_threads(max(1, int(task.config.cpus_per_worker)))
-    train(task, ray.train.report)
+    train(task, ray.train.report, lambda: ray.train.get_preemption_info() is not None)
 
 
 def _place(stage: str, config: TrainingConfig) -> tuple[bool, int]:

@@ -59,6 +59,7 @@ class TrainingConfig(Section):
     use_gpu: bool | None = operational(None)  # null: where the cluster has a GPU per worker
     save_steps: int = operational(100, ge=1)
     save_total_limit: int = operational(2, ge=1)
+    async_checkpoints: bool = operational(True)
     logging_steps: int = operational(1, ge=1)
     max_failures: int = operational(3, ge=0)
 

@@ -37,11 +37,17 @@ from codepmp_ray.training.step import StepResult, StepRunner, objective_of
 from codepmp_ray.training.task import MODEL_FOLDER, TrainingTask
 
 
-def train(task: TrainingTask, report: Callable[[dict[str, Any]], None]) -> None:
+def train(
+    task: TrainingTask,
+    report: Callable[[dict[str, Any]], None],
+    is_preempted: Callable[[], bool] = lambda: False,
+) -> None:
     """Train and export; resumes from the newest whole checkpoint in `task.out_dir`.
 
     Runs on every rank of an initialised process group. `report` is called with the metrics of each
-    step on every rank (Ray Train's report is a barrier).
+    step on every rank (Ray Train's report is a barrier), and so is `is_preempted`, which has the
+    same answer on all: true when a node is about to be taken away. A checkpoint is then written at
+    once, and training goes on as long as it can.
     """
     config = task.config
     device = _device()
@@ -63,7 +69,9 @@ def train(task: TrainingTask, report: Callable[[dict[str, Any]], None]) -> None:
     runner = StepRunner(model, config, device)
     if config.objective == "dpo":
         data = with_references(data, runner, store)
-    checkpointer = Checkpointer(store, config.save_total_limit)
+    checkpointer = Checkpointer(
+        store, config.save_total_limit, asynchronous=config.async_checkpoints
+    )
     first_step = checkpointer.restore(model, optimizer)
     log = MetricsLog(store, first_step) if dist.get_rank() == 0 else None
     if dist.get_rank() == 0:
@@ -74,7 +82,7 @@ def train(task: TrainingTask, report: Callable[[dict[str, Any]], None]) -> None:
             log.append(row)
         report(row)
 
-    _steps(task, data, runner, optimizer, checkpointer, first_step, record)
+    _steps(task, data, runner, optimizer, checkpointer, first_step, record, is_preempted)
     _export(task, model, encoder)
     if dist.get_rank() == 0:
         checkpointer.remove_all()
@@ -89,9 +97,11 @@ def _steps(
     checkpointer: Checkpointer,
     first_step: int,
     record: Callable[[dict[str, Any]], None],
+    is_preempted: Callable[[], bool],
 ) -> None:
     config = task.config
     total = total_steps(config, len(data.train))
+    was_preempted = False
     if first_step == 0:
         _evaluate(runner, data, 0, total, record)
     for step in range(first_step, total):
@@ -106,13 +116,18 @@ def _steps(
         if math.isfinite(norm_value):
             optimizer.step()
         optimizer.zero_grad()
-        done = step + 1
+        done, notice = step + 1, False
         if done % config.logging_steps == 0 or done == total:
             elapsed_s = time.perf_counter() - start_s
             steps_per_epoch = -(-len(data.train) // config.batch_size)
             record(_row(result, done, total, done / steps_per_epoch, norm_value, rate, elapsed_s))
-        if done % config.save_steps == 0 or done == total:
+            preempted = is_preempted()
+            notice, was_preempted = preempted and not was_preempted, preempted
+        if done % config.save_steps == 0 or done == total or notice:
             checkpointer.save(runner.model, optimizer, done)
+        if notice or done == total:
+            checkpointer.finish()
+        checkpointer.poll(runner.device)
     _evaluate(runner, data, total, total, record)
 
 

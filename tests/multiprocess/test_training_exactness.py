@@ -37,7 +37,13 @@ _PRELOADED = ["codepmp_ray.training.loop", "transformers.models.llama.modeling_l
 
 
 def _rank_main(
-    rank: int, world_size: int, port: int, task: Any, die_at: int | None, die_rank: int
+    rank: int,
+    world_size: int,
+    port: int,
+    task: Any,
+    die_at: int | None,
+    die_rank: int,
+    notice_at: int | None,
 ) -> None:
     import torch
     import torch.distributed as dist
@@ -48,11 +54,14 @@ def _rank_main(
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     dist.init_process_group("gloo", rank=rank, world_size=world_size)
 
+    steps = []
+
     def report(row: dict[str, Any]) -> None:
+        steps.append(row["step"])
         if die_at is not None and rank == die_rank and row["step"] == die_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    train(task, report)
+    train(task, report, lambda: notice_at is not None and steps[-1] >= notice_at)
     dist.destroy_process_group()
 
 
@@ -62,9 +71,13 @@ def run(
     rows: list[dict],
     world_size: int,
     die_at: int | None = None,
+    notice_at: int | None = None,
     **settings: Any,
 ) -> list[dict]:
-    """Train in `world_size` processes; with `die_at` the last rank is killed at that step."""
+    """Train in `world_size` processes; with `die_at` the last rank is killed at that step.
+
+    From step `notice_at` on the processes are told that they will be preempted.
+    """
     from codepmp_ray.training.task import TrainingTask
 
     config = TrainingConfig.model_validate({**TRAINING, **settings})
@@ -78,7 +91,8 @@ def run(
     context.set_forkserver_preload(_PRELOADED)
     workers = [
         context.Process(
-            target=_rank_main, args=(rank, world_size, port, task, die_at, world_size - 1)
+            target=_rank_main,
+            args=(rank, world_size, port, task, die_at, world_size - 1, notice_at),
         )
         for rank in range(world_size)
     ]
@@ -147,6 +161,17 @@ def test_sigkill_in_mid_epoch_and_resume_gives_the_same_bits(
     ours, theirs = weights(tmp_path), weights(expected_dir)
     assert set(ours) == set(theirs)
     assert all(ours[name].equal(theirs[name]) for name in ours)
+
+
+def test_a_preemption_notice_saves_the_step_at_once(
+    uninterrupted, tmp_path: Path, tiny_model_dir: Path, preference_rows: list[dict]
+) -> None:
+    settings = {"save_steps": 100, "notice_at": 3}
+    run(tmp_path, tiny_model_dir, preference_rows, 2, die_at=5, **settings)
+    markers = [name for name in LocalStore(tmp_path).list("checkpoints") if ".json" in name]
+    assert markers == ["step-00000003.json"]  # once for the notice, not again at steps 4 and 5
+    rows = run(tmp_path, tiny_model_dir, preference_rows, 2, save_steps=100)
+    assert losses(rows) == losses(uninterrupted[1])
 
 
 def test_another_number_of_workers_gives_the_same_losses(

@@ -1,0 +1,132 @@
+"""Checkpoints that are written beside the training: of their own step, whole or not there."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+
+from codepmp_ray.errors import StorageError
+from codepmp_ray.storage import LocalStore
+from codepmp_ray.training.checkpoint import Checkpointer
+
+
+@pytest.fixture(scope="module")
+def group() -> Iterator[None]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    dist.init_process_group("gloo", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+def trained(seed: int) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+    torch.manual_seed(seed)
+    model = torch.nn.Linear(64, 64)
+    fully_shard(model, mesh=init_device_mesh("cpu", (1,)))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    step(model, optimizer)
+    return model, optimizer
+
+
+def step(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    model(torch.ones(2, 64)).square().sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def weights(model: torch.nn.Module) -> torch.Tensor:
+    return model.weight.full_tensor().detach().clone()
+
+
+@pytest.mark.parametrize("asynchronous", [True, False])
+def test_a_checkpoint_is_of_its_step_whatever_the_steps_after_it_do(
+    group, tmp_path: Path, asynchronous: bool
+) -> None:
+    checkpointer = Checkpointer(LocalStore(tmp_path), 2, asynchronous=asynchronous)
+    model, optimizer = trained(0)
+    checkpointer.save(model, optimizer, 1)
+    saved = weights(model)
+    step(model, optimizer)  # in place, while the checkpoint may still be written
+    after_two = weights(model)
+    checkpointer.finish()
+
+    other, other_optimizer = trained(1)
+    assert checkpointer.restore(other, other_optimizer) == 1
+    assert weights(other).equal(saved)
+    step(other, other_optimizer)  # the optimizer's state came along
+    assert weights(other).equal(after_two)
+
+
+def test_a_checkpoint_that_is_still_written_does_not_exist(
+    group, tmp_path: Path, monkeypatch
+) -> None:
+    import threading
+
+    from codepmp_ray.training import checkpoint
+
+    may_finish, real = threading.Event(), checkpoint.async_save
+
+    def slow(*args, **kwargs):
+        inner, outer = real(*args, **kwargs), checkpoint.Future()
+
+        def wait() -> None:
+            may_finish.wait(30)
+            outer.set_result(inner.result())
+
+        threading.Thread(target=wait, daemon=True).start()
+        return outer
+
+    monkeypatch.setattr(checkpoint, "async_save", slow)
+    checkpointer = Checkpointer(LocalStore(tmp_path), 2)
+    model, optimizer = trained(0)
+    checkpointer.save(model, optimizer, 1)
+    checkpointer.poll(torch.device("cpu"))
+    assert Checkpointer(LocalStore(tmp_path), 2).restore(model, optimizer) == 0
+    may_finish.set()
+    checkpointer.finish()
+    assert Checkpointer(LocalStore(tmp_path), 2).restore(model, optimizer) == 1
+
+
+def test_only_the_newest_stay_and_nothing_of_lost_attempts(group, tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    lost = tmp_path / "checkpoints" / "step-00000001.dead"
+    lost.mkdir(parents=True)
+    (lost / "__0_0.distcp").write_bytes(b"half")
+    checkpointer = Checkpointer(store, 2)
+    model, optimizer = trained(0)
+    for number in range(1, 5):
+        checkpointer.save(model, optimizer, number)
+    checkpointer.finish()
+    names = store.list("checkpoints")
+    assert [json.loads(store.read_bytes(f"checkpoints/{n}"))["step"] for n in names
+            if n.endswith(".json")] == [3, 4]  # fmt: skip
+    assert len(names) == 4
+
+
+def test_what_cannot_be_written_is_an_error_with_a_remedy(
+    group, tmp_path: Path, monkeypatch
+) -> None:
+    from torch.distributed.checkpoint import FileSystemWriter
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(FileSystemWriter, "write_data", full)
+    for asynchronous in (True, False):
+        checkpointer = Checkpointer(LocalStore(tmp_path), 2, asynchronous=asynchronous)
+        model, optimizer = trained(0)
+        with pytest.raises(StorageError, match="Free disk space"):
+            checkpointer.save(model, optimizer, 1)
+            checkpointer.finish()
+        assert checkpointer.restore(model, optimizer) == 0
