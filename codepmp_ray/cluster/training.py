@@ -73,7 +73,7 @@ def _run(
     trainer = TorchTrainer(
         worker_main,
         train_loop_config={"task": task},
-        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
+        torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if use_gpu else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=num_workers,
             use_gpu=use_gpu,

@@ -23,6 +23,9 @@ class TrainingConfig(Section):
         max_tokens_per_micro_batch: packed tokens of one forward of one worker.
         template: `chat` renders the prompt with the tokenizer's template, `plain` uses it as is.
         append_eos: end every response with EOS; off reproduces the authors' scripts.
+        data_parallel_replicate_degree: copies of the model (HSDP), each sharded over as many
+            workers; with one per node, weights are gathered over fast links only.
+        cpu_offload: keep parameters and optimizer in host memory between uses; slower.
     """
 
     objective: Literal["pmp", "rm", "lm", "sft", "dpo"] = "pmp"
@@ -56,6 +59,8 @@ class TrainingConfig(Section):
 
     num_workers: int = operational(2, ge=1)
     cpus_per_worker: float = operational(1.0, gt=0)
+    data_parallel_replicate_degree: int = operational(1, ge=1)
+    cpu_offload: bool = operational(False)
     use_gpu: bool | None = operational(None)  # null: where the cluster has a GPU per worker
     save_steps: int = operational(100, ge=1)
     save_total_limit: int = operational(2, ge=1)
@@ -69,6 +74,11 @@ class TrainingConfig(Section):
             raise ValueError(
                 f"max_tokens_per_micro_batch={self.max_tokens_per_micro_batch} is below "
                 f"max_length={self.max_length}; raise it to at least {2 * self.max_length}"
+            )
+        if self.num_workers % self.data_parallel_replicate_degree:
+            raise ValueError(
+                f"data_parallel_replicate_degree={self.data_parallel_replicate_degree} does not "
+                f"divide num_workers={self.num_workers}"
             )
         if self.schedule == "wsd" and self.warmup_ratio + self.decay_ratio > 1:
             raise ValueError(

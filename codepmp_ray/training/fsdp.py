@@ -3,12 +3,40 @@
 from __future__ import annotations
 
 import torch
-from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    MixedPrecisionPolicy,
+    OffloadPolicy,
+    fully_shard,
+)
 
 from codepmp_ray.config.training import TrainingConfig
-from codepmp_ray.errors import ModelError
+from codepmp_ray.errors import ConfigError, ModelError
 from codepmp_ray.modeling.preference_model import PreferenceModel
+
+
+def make_mesh(config: TrainingConfig, device: torch.device) -> DeviceMesh:
+    """All ranks, or with replicas (HSDP) a mesh [replicas, ranks that share one copy].
+
+    Raises ConfigError when the ranks cannot be dealt out evenly.
+    """
+    world_size, replicas = dist.get_world_size(), config.data_parallel_replicate_degree
+    if replicas == 1:
+        return init_device_mesh(device.type, (world_size,))
+    if world_size % replicas:
+        raise ConfigError(
+            f"data_parallel_replicate_degree={replicas} does not divide the {world_size} workers.",
+            "Set it to the number of nodes, with equally many workers on each.",
+        )
+    names = ("dp_replicate", "dp_shard")
+    return init_device_mesh(device.type, (replicas, world_size // replicas), mesh_dim_names=names)
+
+
+def parameter_device(config: TrainingConfig, device: torch.device) -> torch.device:
+    """Where parameters and optimizer lie between steps."""
+    return torch.device("cpu") if config.cpu_offload else device
 
 
 def shard(model: PreferenceModel, config: TrainingConfig, mesh: DeviceMesh) -> PreferenceModel:
@@ -19,6 +47,9 @@ def shard(model: PreferenceModel, config: TrainingConfig, mesh: DeviceMesh) -> P
     """
     compute = torch.bfloat16 if config.bf16 else torch.float32
     policy = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32)
+    offload = OffloadPolicy()
+    if config.cpu_offload and mesh.device_type != "cpu":
+        offload = CPUOffloadPolicy()
     layers = getattr(model.backbone, "layers", None)
     if layers is None:
         raise ModelError(
@@ -28,11 +59,13 @@ def shard(model: PreferenceModel, config: TrainingConfig, mesh: DeviceMesh) -> P
     if config.gradient_checkpointing:
         model.backbone.gradient_checkpointing_enable({"use_reentrant": False})
     for layer in layers:
-        fully_shard(layer, mesh=mesh, mp_policy=policy)
+        fully_shard(layer, mesh=mesh, mp_policy=policy, offload_policy=offload)
     if model.score is not None:
         precise = MixedPrecisionPolicy(param_dtype=torch.float32, reduce_dtype=torch.float32)
-        fully_shard(model.score, mesh=mesh, mp_policy=precise)
-    fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
+        fully_shard(model.score, mesh=mesh, mp_policy=precise, offload_policy=offload)
+    fully_shard(
+        model, mesh=mesh, mp_policy=policy, offload_policy=offload, reshard_after_forward=False
+    )
     for module in model.modules():
         if hasattr(module, "set_gradient_divide_factor"):
             # Losses are sums divided by global counts, so gradients add up over ranks, unaveraged.

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.distributed.device_mesh import init_device_mesh
 
 from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.errors import ModelError
@@ -29,7 +28,7 @@ from codepmp_ray.preference.tokenization import TEMPLATE_FILE, Encoder, PromptTe
 from codepmp_ray.storage import open_store
 from codepmp_ray.training.checkpoint import Checkpointer
 from codepmp_ray.training.data import TrainingData, encode_rows
-from codepmp_ray.training.fsdp import parameter_groups, shard
+from codepmp_ray.training.fsdp import make_mesh, parameter_device, parameter_groups, shard
 from codepmp_ray.training.metrics import MetricsLog
 from codepmp_ray.training.references import with_references
 from codepmp_ray.training.schedule import learning_rate
@@ -56,8 +55,8 @@ def train(
     encoder = Encoder(tokenizer, _template(task, tokenizer))
     data = encode_rows(task.read_rows(), encoder, config, task.stage)
     model = empty_model(task.model_name_or_path, objective_of(config))
-    shard(model, config, init_device_mesh(device.type, (dist.get_world_size(),)))
-    materialise(model, device)
+    shard(model, config, make_mesh(config, device))
+    materialise(model, parameter_device(config, device))
     read_weights(model, task.model_name_or_path, seed=config.seed)
     model.train()
     optimizer = torch.optim.AdamW(

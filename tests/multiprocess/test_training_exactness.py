@@ -188,6 +188,18 @@ def test_another_number_of_workers_gives_the_same_losses(
     ]
 
 
+def test_replicas_of_a_sharded_model_give_the_same_losses(
+    uninterrupted, tmp_path: Path, tiny_model_dir: Path, preference_rows: list[dict]
+) -> None:
+    """HSDP on 2 x 2 ranks, gradients over both dimensions, the export from one replica."""
+    settings = {"data_parallel_replicate_degree": 2, "gradient_checkpointing": True}
+    rows = run(tmp_path, tiny_model_dir, preference_rows, 4, **settings)
+    for step, loss in losses(rows).items():
+        assert loss == pytest.approx(losses(uninterrupted[1])[step], abs=1e-4), step
+    ours, theirs = weights(tmp_path), weights(uninterrupted[0])
+    assert all(ours[name].allclose(theirs[name], atol=1e-3) for name in theirs)
+
+
 def test_small_micro_batches_change_nothing_but_the_packing(
     uninterrupted, tmp_path: Path, tiny_model_dir: Path, preference_rows: list[dict]
 ) -> None:
