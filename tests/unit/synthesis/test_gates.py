@@ -105,6 +105,12 @@ def test_a_fence_inside_a_docstring_does_not_end_the_code() -> None:
     assert judged(NESTED) is None
 
 
+def test_lines_are_those_of_the_markdown_parser() -> None:
+    separators = "Pages:\x0c\x0b\u2028\x85\n\r"
+    found = find_code(separators + NESTED, "python")
+    assert found is not None and found.parses and found.text.endswith("return 1")
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
