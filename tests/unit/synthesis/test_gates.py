@@ -1,6 +1,7 @@
 """Quality gates and the parser of model answers, under every kind of text."""
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -128,6 +129,14 @@ def test_lines_are_those_of_the_markdown_parser() -> None:
 )
 def test_code_of_answers(text: str, reason: str | None) -> None:
     assert judged(text) == reason
+
+
+@pytest.mark.parametrize("run", ["\n", " ", "\n ", "-", "```\n", "~~~ x\n", "> ", "\u202e", "0"])
+def test_long_runs_cost_linear_time(run: str) -> None:
+    text = f"```java\n{run * (100_000 // len(run))}x\n```"
+    start_s = time.monotonic()
+    judged(text, GATES.model_copy(update={"max_compression_ratio": None}))
+    assert time.monotonic() - start_s < 2
 
 
 def test_each_gate_can_be_opened_alone() -> None:
