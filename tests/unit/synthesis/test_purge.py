@@ -161,7 +161,7 @@ def test_a_rewrite_that_loses_a_row_is_refused(tmp_path: Path) -> None:
 def test_the_command_prints_counts_and_reads_lists(tmp_path: Path) -> None:
     recipe, stage = make_stage(tmp_path)
     listed = tmp_path / "opted out.txt"
-    listed.write_text("# opt-outs\n\nbad/repo\n")
+    listed.write_bytes("\ufeffbad/repo  # asked in March\n\n# opt-outs\n".encode())
     command = [sys.executable, "-m", "jobs.purge", f"run_dir={recipe.run_dir}"]
     config = tmp_path / "recipe.yaml"
     config.write_text(json.dumps({}))
