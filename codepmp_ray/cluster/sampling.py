@@ -20,6 +20,7 @@ from codepmp_ray.modeling.sources import resolve_model
 from codepmp_ray.records import CANDIDATE, stable_id, table_from_rows
 from codepmp_ray.runs import open_stage
 from codepmp_ray.synthesis.engine import ContextOverflow, TextEngine
+from codepmp_ray.synthesis.gates import clean
 
 
 def sample_candidates(recipe: Recipe) -> dict[str, Any]:
@@ -106,7 +107,7 @@ class CandidateSampler:
             return self.give_up(row, "")
         return {
             **row,
-            "completion": answer.text.strip(),
+            "completion": clean(answer.text.strip()),
             "finish_reason": answer.finish_reason,
             "num_tokens": answer.num_tokens,
         }
