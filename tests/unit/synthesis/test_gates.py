@@ -1,6 +1,7 @@
 """Quality gates and the parser of model answers, under every kind of text."""
 
 import asyncio
+import random
 import time
 from typing import Any
 
@@ -157,6 +158,11 @@ def test_sides_are_compared_by_likeness_and_length() -> None:
     assert reason(text, text + "\n", 9, 9) == "sides_equal"
     assert reason(text, text.replace("50", "5O"), 9, 9) == "sides_near_equal"
     assert reason("abc", "xyz", 40, 10) is None
+    start_s = time.monotonic()
+    noise = ["".join(map(chr, random.Random(i).choices(range(33, 127), k=400_000))) for i in "ab"]
+    assert reason(*noise, 9, 9) is None
+    assert reason(noise[0], noise[0][1:], 9, 9) == "sides_near_equal"
+    assert time.monotonic() - start_s < 5
     assert reason("abc", "xyz", 41, 10) == "length_ratio" == reason("abc", "xyz", 10, 41)
     # A side that no model wrote has no tokens: characters decide.
     assert reason("abc", "x" * 12, None, 10) is None
