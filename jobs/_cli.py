@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
 from types import FrameType
 
+from codepmp_ray import errors
 from codepmp_ray.config.recipe import load_recipe
 from codepmp_ray.errors import CodePMPError
 
 DEFAULT_RECIPE = "jobs/recipes/laptop.yaml"
 _EXIT_INTERRUPTED = 130
+_NAMED_ERROR = re.compile(r"^\s*codepmp_ray\.errors\.(\w+): (.+)$", re.MULTILINE)
 
 
 def run_job(
@@ -56,7 +59,11 @@ def run_job(
 
 
 def find_known_error(error: BaseException) -> CodePMPError | None:
-    """The CodePMPError in a chain of causes: Ray wraps what its workers raise."""
+    """The CodePMPError in a chain of causes: Ray wraps what its workers raise.
+
+    Ray Data's wrapper loses its cause on the way between processes; the text of the worker's
+    traceback is what is left of it.
+    """
     seen: set[int] = set()
     queue: list[BaseException | None] = [error]
     while queue:
@@ -70,6 +77,15 @@ def find_known_error(error: BaseException) -> CodePMPError | None:
         failures = getattr(current, "worker_failures", None)
         if isinstance(failures, dict):
             queue += list(failures.values())
+    return _error_in_text(str(error))
+
+
+def _error_in_text(text: str) -> CodePMPError | None:
+    """The first error that a worker's traceback names; what it raised from comes before it."""
+    for name, message in _NAMED_ERROR.findall(text):
+        kind = getattr(errors, name, None)
+        if isinstance(kind, type) and issubclass(kind, CodePMPError):
+            return kind(message.strip())
     return None
 
 
