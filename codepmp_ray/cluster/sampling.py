@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from codepmp_ray.cluster.completeness import require_all_shards
 from codepmp_ray.cluster.engine_actor import Row
 from codepmp_ray.cluster.preflight import require_engines
 from codepmp_ray.cluster.shard_graph import PoolStage, ShardJob, run_shards
@@ -49,6 +50,7 @@ def sample_candidates(recipe: Recipe) -> dict[str, Any]:
         out_dir=str(stage.path),
     )
     run_shards(job, len(shards))
+    require_all_shards(stage.ledger, len(shards))
     stage.ledger.sweep(("candidates",))
     candidates = stage.ledger.read("candidates", ["problem_id", "num_tokens", "finish_reason"])
     reasons = candidates.column("finish_reason").to_pylist()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import pickle
 import subprocess
@@ -81,6 +82,15 @@ def test_known_errors_are_found_below_what_ray_wraps_around_them() -> None:
     assert find_known_error(outer) is inner
     assert find_known_error(ValueError("other")) is None
     assert str(pickle.loads(pickle.dumps(inner))) == "a is bad. Do b."
+
+
+def test_a_file_system_that_refuses_is_one_line() -> None:
+    outer = RuntimeError("stage failed")
+    outer.__cause__ = OSError(errno.EROFS, "Read-only file system", "/runs/x.lock")
+    found = find_known_error(outer)
+    assert isinstance(found, StorageError)
+    assert str(found).startswith("/runs/x.lock: Read-only file system. Free disk space")
+    assert find_known_error(FileNotFoundError(errno.ENOENT, "a bug", "/x")) is None
 
 
 def test_known_errors_are_found_in_what_a_worker_s_traceback_says() -> None:
