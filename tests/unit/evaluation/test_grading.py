@@ -5,8 +5,8 @@ from codepmp_ray.errors import InputError, SandboxUnavailable
 from codepmp_ray.evaluation import grading
 from codepmp_ray.evaluation.grading import grade_candidates, grade_counts
 from codepmp_ray.evaluation.humaneval import load_problems
-from codepmp_ray.evaluation.sandbox import Sandbox
 from codepmp_ray.records import GRADE, table_from_rows
+from tests.sandbox_machine import require_sandbox
 
 CONFIG = SandboxConfig(time_limit_s=2, num_parallel=2)
 PROBLEM = load_problems()["HumanEval/53"]
@@ -20,10 +20,7 @@ def _candidates(*completions):
 
 
 def test_outcomes_of_right_wrong_endless_and_absent_code():
-    try:
-        Sandbox.detect(CONFIG)
-    except SandboxUnavailable as error:
-        pytest.skip(str(error))
+    require_sandbox()
     rows = grade_candidates(
         _candidates(
             PROBLEM.canonical_answer,
