@@ -10,6 +10,7 @@ import argparse
 from pathlib import Path
 
 from codepmp_ray.config.recipe import Recipe
+from codepmp_ray.corpus.filters.opt_out import read_entries
 from codepmp_ray.errors import ConfigError
 from codepmp_ray.runs import open_stage
 from jobs._cli import run_job
@@ -54,14 +55,14 @@ def body(recipe: Recipe, arguments: argparse.Namespace) -> None:
 
 
 def _listed(file: Path | None) -> frozenset[str]:
-    """The lines of `file`; blank ones and comments (#) aside."""
     if file is None:
         return frozenset()
     try:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+        return read_entries(file)
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file} cannot be read: {error}.") from error
-    return frozenset(line for line in lines if line and not line.startswith("#"))
+        raise ConfigError(
+            f"{file} cannot be read: {error}.", "Name a UTF-8 text file with one name per line."
+        ) from error
 
 
 if __name__ == "__main__":

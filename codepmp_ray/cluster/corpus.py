@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import ray.data
 
+from codepmp_ray.cluster.completeness import require_all_shards
 from codepmp_ray.cluster.connect import cluster_resources, connect
 from codepmp_ray.config.corpus import CorpusConfig
 from codepmp_ray.config.recipe import Recipe
@@ -49,7 +50,7 @@ from codepmp_ray.corpus.sources import (
     listing_digest,
     source_root,
 )
-from codepmp_ray.errors import InputError
+from codepmp_ray.errors import InputError, StorageError
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.progress import Progress
 from codepmp_ray.records import RejectReason
@@ -88,6 +89,11 @@ def build_corpus(recipe: Recipe) -> dict[str, Any]:
     with connect():
         extracted = _extract(corpus, stage, plan)
         _write_shards(corpus, stage, extracted)
+    if recorded_digest(stage.store) != plan.digest:
+        raise StorageError(
+            f"The plan of {stage.path} is gone: files were removed while the job ran.",
+            f"Delete {stage.path} and run the same command again.",
+        )
     # What was listed at the start must be what was read.
     _require_unchanged(stage, list_files(corpus.source, recipe.run_dir))
     stage.ledger.sweep(_TABLES)
@@ -113,6 +119,7 @@ def _extract(corpus: CorpusConfig, stage: Stage, plan: CorpusPlan) -> ShardLedge
     ) as progress:
         task = partial(_extract_task, str(extracted.store.root), corpus, plan.threshold)
         _run_tasks(task, [plan.units[i] for i in missing], progress, len(plan.units))
+    require_all_shards(extracted, len(plan.units))
     return extracted
 
 
@@ -125,6 +132,7 @@ def _write_shards(corpus: CorpusConfig, stage: Stage, extracted: ShardLedger) ->
     ) as progress:
         task = partial(_shard_task, str(stage.store.root))
         _run_tasks(task, [shards[i] for i in missing], progress, len(shards))
+    require_all_shards(stage.ledger, len(shards))
 
 
 def _select(

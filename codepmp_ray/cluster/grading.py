@@ -11,6 +11,7 @@ import pyarrow as pa
 import ray
 from ray.data import TaskPoolStrategy
 
+from codepmp_ray.cluster.completeness import require_all_shards
 from codepmp_ray.cluster.shard_graph import GLUE_CPUS
 from codepmp_ray.config.evaluation import CandidatesConfig, SandboxConfig
 from codepmp_ray.config.recipe import Recipe
@@ -42,6 +43,7 @@ def grade(recipe: Recipe) -> dict[str, Any]:
     stage.start()
     start_s = time.monotonic()
     _grade_shards(stage, candidates, recipe.candidates, config)
+    require_all_shards(stage.ledger, len(candidates.ledger.committed_ids()))
     stage.ledger.sweep(("grades",))
     rows = stage.ledger.read("grades", ["outcome"]).to_pylist()
     counts = grade_counts(rows)

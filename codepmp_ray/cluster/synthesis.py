@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from codepmp_ray.cluster.completeness import require_all_shards
 from codepmp_ray.cluster.execution import execute_and_split
 from codepmp_ray.cluster.preflight import require_engines
 from codepmp_ray.cluster.shard_graph import PoolStage, ShardJob, run_shards
@@ -49,6 +50,7 @@ def synthesize(recipe: Recipe) -> dict[str, Any]:
     stage.start(num_shards)
     start_s = time.monotonic()
     run_shards(job, num_shards)
+    require_all_shards(stage.ledger, num_shards)
     summary = row_counts(stage.ledger) | {"duration_s": round(time.monotonic() - start_s, 1)}
     # Imported here: the workers load this module too and need no plotting.
     from codepmp_ray.analysis.card import write_card

@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor
 
 from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.errors import ModelError
@@ -98,7 +99,7 @@ def _steps(
         indices = step_indices(len(data.train), config.batch_size, config.seed, step)
         result = runner.train([data.train[index] for index in indices])
         norm = torch.nn.utils.clip_grad_norm_(runner.model.parameters(), config.max_grad_norm)
-        norm_value = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)  # type: ignore[operator]
+        norm_value = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
         if math.isfinite(norm_value):
             optimizer.step()
         optimizer.zero_grad()

@@ -167,7 +167,10 @@ def write_missing(ledger: ShardLedger, writer: str) -> None:
 
 
 def simulate(seed: int) -> tuple[SimulatedStore, ShardLedger]:
-    """One history: writers that race, die and come back, and at the end one that is left alone."""
+    """One history: writers that race, die and come back, and at the end one that is left alone.
+
+    Types are ignored where a ledger gets what is no store but has the methods that it calls.
+    """
     scheduler, store = Scheduler(seed), SimulatedStore()
     num_writers = scheduler.random.randint(1, 4)
     faults = scheduler.random.choice([0.0, 0.05, 0.2, 0.5])

@@ -55,14 +55,24 @@ def load_opt_out(path: str | None) -> OptOutList:
     return _read(path, info.st_size, info.st_mtime_ns)
 
 
+def read_entries(path: Path) -> frozenset[str]:
+    """The lines of a text file, without comments ("#" to the end of the line) and blank ones.
+
+    Raises OSError or UnicodeDecodeError when it is no readable UTF-8 text.
+    """
+    # Editors put a byte order mark first; read as text, it would hide the first entry.
+    text = path.read_text(encoding="utf-8-sig")
+    lines = (line.partition("#")[0].strip() for line in text.splitlines())
+    return frozenset(line for line in lines if line)
+
+
 @lru_cache(maxsize=4)
 def _read(path: str, _size: int, _mtime_ns: int) -> OptOutList:
     try:
-        text = Path(path).expanduser().read_text(encoding="utf-8")
+        entries = read_entries(Path(path).expanduser())
     except (OSError, UnicodeDecodeError) as error:
         raise _unreadable(path, error) from error
-    lines = (line.partition("#")[0].strip().lower() for line in text.splitlines())
-    return OptOutList(frozenset(line for line in lines if line))
+    return OptOutList(frozenset(entry.lower() for entry in entries))
 
 
 def _unreadable(path: str, error: Exception) -> ConfigError:

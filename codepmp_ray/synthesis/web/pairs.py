@@ -11,9 +11,10 @@ from typing import Any
 import pyarrow as pa
 
 from codepmp_ray.config.synthesis import SynthesisConfig, ThreadsConfig
+from codepmp_ray.corpus.row_files import UnreadableRow
 from codepmp_ray.records import PAIR, REJECTED, RejectReason, stable_id, table_from_rows
 from codepmp_ray.synthesis.gates import Rejection, clean, judge_pair, judge_text
-from codepmp_ray.synthesis.web.files import BadThread, Piece, read_piece
+from codepmp_ray.synthesis.web.files import Piece, read_piece
 
 Row = dict[str, Any]
 _ANSWER = pa.struct([("text", pa.string()), ("score", pa.float64())])
@@ -43,13 +44,13 @@ def read_threads(pieces: list[Piece], threads: ThreadsConfig, shard_id: int) -> 
     return table_from_rows(rows, THREAD)
 
 
-def parse_thread(raw: Row | BadThread, piece: Piece, index: int, threads: ThreadsConfig) -> Row:
+def parse_thread(raw: Row | UnreadableRow, piece: Piece, index: int, threads: ThreadsConfig) -> Row:
     """A THREAD row of whatever was read at that place."""
     place = f"{piece.name}#{index}"
     row: Row = {"place": clean(place)}
     own_id = raw.get(threads.id_column) if isinstance(raw, dict) else None
     row["thread_id"] = stable_id("thread", threads.site or "", place, str(own_id))
-    if isinstance(raw, BadThread):
+    if isinstance(raw, UnreadableRow):
         return {**row, "problem": clean(str(raw))}
     question = raw.get(threads.question_column)
     if not isinstance(question, str) or clean(question) != question or "\0" in question:

@@ -142,6 +142,11 @@ def test_opted_out_files(tmp_path: Path, entry: str, is_refused: bool) -> None:
     assert not is_refused or row["reason"] == RejectReason.OPTED_OUT
 
 
+def test_a_byte_order_mark_hides_no_entry(tmp_path: Path) -> None:
+    (tmp_path / "list").write_bytes(b"\xef\xbb\xbfOwner/Name # asked\r\n")
+    assert load_opt_out(str(tmp_path / "list")).entries == {"owner/name"}
+
+
 def test_an_opt_out_list_that_is_missing_is_no_empty_list(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         load_opt_out(str(tmp_path / "none"))

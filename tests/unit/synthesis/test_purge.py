@@ -15,8 +15,8 @@ from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.records import PAIR, REJECTED, table_from_rows
 from codepmp_ray.runs import Stage, open_stage
 from codepmp_ray.shard_rewrite import sole_writer
-from codepmp_ray.storage import LocalStore
 from codepmp_ray.synthesis.purge import PurgeRequest, purge, purged_ids
+from tests.unit.synthesis.kills import killed_at
 
 ROOT = Path(__file__).resolve().parents[3]
 REQUEST = PurgeRequest(repos=frozenset({"bad/repo"}), source_ids=frozenset({"file-2-1"}))
@@ -99,10 +99,6 @@ def test_twice_is_once(tmp_path: Path) -> None:
     assert (other["num_pairs"], other["num_rejected"]) == (0, 0)
 
 
-class Killed(BaseException):
-    pass
-
-
 @pytest.mark.parametrize("step", range(1, NUM_WRITES + 1))
 def test_killed_after_any_write_the_same_command_finishes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
@@ -111,23 +107,8 @@ def test_killed_after_any_write_the_same_command_finishes(
     (tmp_path / "two").mkdir()
     _, untouched = make_stage(tmp_path / "two")
     record = purge(untouched, REQUEST)
-    left = step
-
-    def counted(method: Any) -> Any:
-        def call(self: LocalStore, *args: Any) -> Any:
-            nonlocal left
-            left -= 1
-            if left == 0:
-                raise Killed
-            return method(self, *args)
-
-        return call
-
-    with monkeypatch.context() as patch:
-        for name in ("put", "put_exclusive", "delete"):
-            patch.setattr(LocalStore, name, counted(getattr(LocalStore, name)))
-        with pytest.raises(Killed):
-            purge(stage, REQUEST)
+    with killed_at(monkeypatch, step, ("put", "put_exclusive", "delete")):
+        purge(stage, REQUEST)
     resumed = purge(stage, REQUEST)
     assert {**resumed, "requested": ""} == {**record, "requested": ""}
     assert rows(stage.ledger) == rows(untouched.ledger)
@@ -161,7 +142,7 @@ def test_a_rewrite_that_loses_a_row_is_refused(tmp_path: Path) -> None:
 def test_the_command_prints_counts_and_reads_lists(tmp_path: Path) -> None:
     recipe, stage = make_stage(tmp_path)
     listed = tmp_path / "opted out.txt"
-    listed.write_text("# opt-outs\n\nbad/repo\n")
+    listed.write_bytes("\ufeffbad/repo  # asked in March\n\n# opt-outs\n".encode())
     command = [sys.executable, "-m", "jobs.purge", f"run_dir={recipe.run_dir}"]
     config = tmp_path / "recipe.yaml"
     config.write_text(json.dumps({}))
