@@ -54,7 +54,7 @@ from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.progress import Progress
 from codepmp_ray.records import RejectReason
 from codepmp_ray.runs import Stage, open_stage
-from codepmp_ray.storage import LocalStore
+from codepmp_ray.storage import open_store
 
 _TABLES = ("snippets", "rejected")
 _EXTRACTED = "extracted"
@@ -95,7 +95,7 @@ def build_corpus(recipe: Recipe) -> dict[str, Any]:
     if not summary["num_snippets"]:
         raise InputError(
             f"The source gave no snippet; rejected: {summary['rejected']}.",
-            f"Reasons per file lie in {stage.path}/rejected. Check corpus.source and the limits.",
+            f"Reasons per file lie in {stage.uri}/rejected. Check corpus.source and the limits.",
         )
     stage.complete({**summary, "duration_s": round(time.monotonic() - started_s, 1)})
     _clear_extracted(stage)
@@ -103,7 +103,7 @@ def build_corpus(recipe: Recipe) -> dict[str, Any]:
 
 
 def _extract(corpus: CorpusConfig, stage: Stage, plan: CorpusPlan) -> ShardLedger:
-    extracted = ShardLedger(LocalStore(stage.path / _EXTRACTED))
+    extracted = ShardLedger(stage.store.sub(_EXTRACTED))
     missing = extracted.missing_ids(len(plan.units))
     with Progress(
         "corpus: extract",
@@ -111,7 +111,7 @@ def _extract(corpus: CorpusConfig, stage: Stage, plan: CorpusPlan) -> ShardLedge
         "units of files",
         done=len(plan.units) - len(missing),
     ) as progress:
-        task = partial(_extract_task, str(extracted.store.root), corpus, plan.threshold)
+        task = partial(_extract_task, extracted.store.uri, corpus, plan.threshold)
         _run_tasks(task, [plan.units[i] for i in missing], progress, len(plan.units))
     return extracted
 
@@ -123,7 +123,7 @@ def _write_shards(corpus: CorpusConfig, stage: Stage, extracted: ShardLedger) ->
     with Progress(
         "corpus: write", len(shards), "shards", done=len(shards) - len(missing)
     ) as progress:
-        task = partial(_shard_task, str(stage.store.root))
+        task = partial(_shard_task, stage.store.uri)
         _run_tasks(task, [shards[i] for i in missing], progress, len(shards))
 
 
@@ -152,7 +152,7 @@ def _extract_task(
     unit: WorkUnit = pickle.loads(row["item"])
     # Asked for here: the standard library may lie elsewhere on another node.
     tables = extract_unit(corpus, source_root(corpus.source), unit, threshold)
-    ShardLedger(LocalStore(store_root)).commit(
+    ShardLedger(open_store(store_root)).commit(
         unit.unit_id,
         tables.num_rows,
         {"snippets": tables.snippets, "rejected": tables.rejected},
@@ -162,8 +162,8 @@ def _extract_task(
 
 def _shard_task(store_root: str, row: dict[str, Any]) -> dict[str, Any]:
     plan: ShardPlan = pickle.loads(row["item"])
-    store = LocalStore(store_root)
-    tables = build_shard(LocalStore(store.root / _EXTRACTED), plan)
+    store = open_store(store_root)
+    tables = build_shard(store.sub(_EXTRACTED), plan)
     ShardLedger(store).commit(plan.shard_id, plan.num_input_rows, tables)
     return {"num_rows": plan.num_input_rows}
 
@@ -192,7 +192,7 @@ def _require_unchanged(stage: Stage, files: list[SourceFile]) -> None:
     recorded = recorded_digest(stage.store)
     if recorded is not None and recorded != listing_digest(files):
         raise InputError(
-            f"The source of the corpus in {stage.path} changed since that corpus was begun: "
+            f"The source of the corpus in {stage.uri} changed since that corpus was begun: "
             "files were added, removed or modified.",
             "Restore the source, choose another run_dir, or delete that folder to begin anew.",
         )

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Container, Iterable
 from dataclasses import asdict
 
-from codepmp_ray.storage import LocalStore
+from codepmp_ray.storage import Store
 from codepmp_ray.synthesis.isolation import Crash
 
 _FOLDER = "_crashes"
@@ -22,7 +22,7 @@ _FOLDER = "_crashes"
 class CrashLog:
     """Records and recalls the crashes of one stage."""
 
-    def __init__(self, store: LocalStore) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
 
     def record(self, crashes: Iterable[Crash]) -> None:

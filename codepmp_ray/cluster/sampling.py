@@ -45,7 +45,7 @@ def sample_candidates(recipe: Recipe) -> dict[str, Any]:
         schema=CANDIDATE,
         stages=(PoolStage(engine, partial(CandidateSampler, config.sampling)),),
         split_rows=candidates_table,
-        out_dir=str(stage.path),
+        out_dir=stage.uri,
     )
     run_shards(job, len(shards))
     stage.ledger.sweep(("candidates",))

@@ -23,7 +23,7 @@ from codepmp_ray.corpus.row_files import UnreadableRow, json_pieces, parquet_pie
 from codepmp_ray.corpus.sources import SourceFile, listing_digest
 from codepmp_ray.errors import InputError, StorageError
 from codepmp_ray.records import stable_id
-from codepmp_ray.storage import LocalStore
+from codepmp_ray.storage import Store
 
 _PLAN = "plan.json"
 
@@ -104,12 +104,12 @@ def plan_corpus(corpus: CorpusConfig, root: Path, files: list[SourceFile]) -> Co
     )
 
 
-def recorded_digest(store: LocalStore) -> str | None:
+def recorded_digest(store: Store) -> str | None:
     """The listing digest of the source that the plan in `store` was made from."""
     return _read_record(store)["digest"] if store.exists(_PLAN) else None
 
 
-def save_plan(store: LocalStore, plan: CorpusPlan) -> None:
+def save_plan(store: Store, plan: CorpusPlan) -> None:
     """Store the plan; of two jobs that race, the first one's stays."""
     rows = [
         (unit.unit_id, os.fsencode(s.file), s.first, s.stop, s.position, s.problem)
@@ -132,7 +132,7 @@ def save_plan(store: LocalStore, plan: CorpusPlan) -> None:
         store.delete(units)
 
 
-def load_plan(store: LocalStore) -> CorpusPlan:
+def load_plan(store: Store) -> CorpusPlan:
     """The stored plan."""
     record = _read_record(store)
     spans: list[list[Span]] = [[] for _ in record["num_documents"]]
@@ -152,13 +152,13 @@ def load_plan(store: LocalStore) -> CorpusPlan:
     )
 
 
-def _read_record(store: LocalStore) -> dict[str, Any]:
+def _read_record(store: Store) -> dict[str, Any]:
     try:
         record = json.loads(store.read_bytes(_PLAN))
     except ValueError as error:
         raise StorageError(
-            f"{store.path(_PLAN)} is not a plan ({error}).",
-            f"Delete {store.root} and run the job again.",
+            f"{store.locate(_PLAN)} is not a plan ({error}).",
+            f"Delete {store.uri} and run the job again.",
         ) from error
     return record
 

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from codepmp_ray.config.synthesis import ThreadsConfig
 from codepmp_ray.errors import InputError
-from codepmp_ray.storage import LocalStore
+from codepmp_ray.storage import Store
 
 _PLAN = "threads.json"
 _SUFFIXES = (".parquet", ".jsonl", ".ndjson")
@@ -47,7 +47,7 @@ class Piece:
     problem: str = ""
 
 
-def stored_plan(store: LocalStore, threads: ThreadsConfig) -> list[Piece]:
+def stored_plan(store: Store, threads: ThreadsConfig) -> list[Piece]:
     """The stage's pieces, planned now if they were not before.
 
     Raises InputError when there are no files, none is readable, or one changed since the plan.
@@ -60,7 +60,7 @@ def stored_plan(store: LocalStore, threads: ThreadsConfig) -> list[Piece]:
         if _stat(Path(file)) != (size, mtime_ns):
             raise InputError(
                 f"{file} changed since this stage began to read it.",
-                f"Put the old file back, or delete {store.root} to make its pairs anew.",
+                f"Put the old file back, or delete {store.uri} to make its pairs anew.",
             )
     return pieces
 
