@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from types import FrameType
 
+from codepmp_ray import errors
 from codepmp_ray.config.recipe import load_recipe
 from codepmp_ray.errors import CodePMPError
 
@@ -56,7 +57,10 @@ def run_job(
 
 
 def find_known_error(error: BaseException) -> CodePMPError | None:
-    """The CodePMPError in a chain of causes: Ray wraps what its workers raise."""
+    """The CodePMPError in a chain of causes: Ray wraps what its workers raise.
+
+    What Ray Data's tasks raise arrives without its cause, as a traceback in the error's text.
+    """
     seen: set[int] = set()
     queue: list[BaseException | None] = [error]
     while queue:
@@ -70,6 +74,11 @@ def find_known_error(error: BaseException) -> CodePMPError | None:
         failures = getattr(current, "worker_failures", None)
         if isinstance(failures, dict):
             queue += list(failures.values())
+    for line in str(error).splitlines():
+        name, separator, text = line.partition(": ")
+        kind = getattr(errors, name.removeprefix(f"{errors.__name__}."), None)
+        if separator and name.startswith(f"{errors.__name__}.") and kind is not None:
+            return kind(text)
     return None
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from codepmp_ray.config.recipe import load_recipe
-from codepmp_ray.errors import ConfigError, InputError
+from codepmp_ray.errors import ConfigError, InputError, StorageError
 from jobs._cli import find_known_error
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -81,3 +81,15 @@ def test_known_errors_are_found_below_what_ray_wraps_around_them() -> None:
     assert find_known_error(outer) is inner
     assert find_known_error(ValueError("other")) is None
     assert str(pickle.loads(pickle.dumps(inner))) == "a is bad. Do b."
+
+
+def test_an_error_that_ray_hands_over_as_text_is_recognised() -> None:
+    text = (
+        "ray::MapBatches(_commit_block)()\n  File x, line 1\nOSError: disk\n\n"
+        "codepmp_ray.errors.StorageError: Cannot write x: full. The same command resumes.\n\n"
+        "ray.exceptions.UserCodeException: UDF failed to process a data block."
+    )
+    known = find_known_error(RuntimeError(text))
+    assert isinstance(known, StorageError) and known.exit_code == StorageError.exit_code
+    assert str(known) == "Cannot write x: full. The same command resumes."
+    assert find_known_error(RuntimeError("codepmp_ray.errors.Strange: x")) is None
