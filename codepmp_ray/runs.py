@@ -16,15 +16,16 @@ import platform
 import subprocess
 import sys
 import time
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from codepmp_ray.config.base import fingerprint
 from codepmp_ray.config.recipe import Recipe
-from codepmp_ray.errors import ConfigError, InputError
+from codepmp_ray.errors import ConfigError, InputError, StorageError
 from codepmp_ray.ledger import ShardLedger
-from codepmp_ray.storage import LocalStore, open_store
+from codepmp_ray.storage import LocalStore, is_uri, open_store
 
 # Which job makes which stage; also the order of the main job.
 STAGE_JOBS = {
@@ -147,17 +148,35 @@ def _file_digests(recipe: Recipe) -> list[str]:
     """Of the files that corpus settings name, since their content decides what stays.
 
     A file that is missing counts as empty: the corpus job refuses it, and no other job reads it.
+    A store that does not answer is another matter: it raises StorageError.
     """
     corpus = recipe.corpus
     paths = [corpus.filters.opt_out_path, *(item.path for item in corpus.decontamination.sets)]
-    digests = []
-    for path in paths:
-        try:
-            data = Path(path).expanduser().read_bytes() if path else b""
-        except OSError:
-            data = b""
-        digests.append(hashlib.sha256(data).hexdigest())
-    return digests
+    return [
+        _remote_digest(path) if path and is_uri(path) else _local_digest(path) for path in paths
+    ]
+
+
+def _local_digest(path: str | None) -> str:
+    try:
+        data = Path(path).expanduser().read_bytes() if path else b""
+    except OSError:
+        data = b""
+    return hashlib.sha256(data).hexdigest()
+
+
+@lru_cache(maxsize=64)  # stages are opened often; one process works with one content
+def _remote_digest(uri: str) -> str:
+    from codepmp_ray.storage.inputs import RemoteFile
+    from codepmp_ray.storage.remote_errors import is_missing
+
+    try:
+        data = RemoteFile(uri).read_bytes()
+    except StorageError as error:
+        if error.__cause__ is None or not is_missing(error.__cause__):
+            raise
+        data = b""
+    return hashlib.sha256(data).hexdigest()
 
 
 def open_stage(recipe: Recipe, name: str) -> Stage:

@@ -105,7 +105,11 @@ class _Faults:
             if fault == "lost":
                 list(self._app(environ, lambda *_: None))
             status, code = _ERRORS[fault]
-            text = f"<Error><Code>{code}</Code><Message>{code}, on demand</Message></Error>"
+            text = (
+                ""
+                if method == "HEAD"
+                else f"<Error><Code>{code}</Code><Message>{code}, on demand</Message></Error>"
+            )
             return _reply(start_response, status, text.encode(), "application/xml")
 
     def _take(self, method: str, path: str) -> str | None:

@@ -39,15 +39,16 @@ from codepmp_ray.corpus.planning import (
     load_plan,
     plan_corpus,
     recorded_digest,
+    recorded_root,
     save_plan,
 )
 from codepmp_ray.corpus.selection import KEPT, select_snippets
 from codepmp_ray.corpus.sources import (
     SourceFile,
     check_corpus_config,
-    list_files,
+    input_root,
+    list_source,
     listing_digest,
-    source_root,
 )
 from codepmp_ray.errors import InputError
 from codepmp_ray.ledger import ShardLedger
@@ -76,20 +77,21 @@ def build_corpus(recipe: Recipe) -> dict[str, Any]:
     stage = open_stage(recipe, "corpus")
     check_corpus_config(corpus)
     load_keep_indexes(corpus.near_duplicates)  # refused now rather than after the first round
-    files = list_files(corpus.source, recipe.run_dir)
+    recorded = recorded_root(stage.store)
+    root, files = list_source(corpus.source, recipe.run_dir, recorded)
     _require_unchanged(stage, files)
     if stage.is_complete:
         _clear_extracted(stage)
         return stage.summary()
     stage.start()
     if recorded_digest(stage.store) is None:
-        save_plan(stage.store, plan_corpus(corpus, source_root(corpus.source), files))
+        save_plan(stage.store, plan_corpus(corpus, root, files))
     plan = load_plan(stage.store)
     with connect():
         extracted = _extract(corpus, stage, plan)
         _write_shards(corpus, stage, extracted)
     # What was listed at the start must be what was read.
-    _require_unchanged(stage, list_files(corpus.source, recipe.run_dir))
+    _require_unchanged(stage, list_source(corpus.source, recipe.run_dir, plan.root)[1])
     stage.ledger.sweep(_TABLES)
     summary = _summarise(corpus, stage, plan, len(files))
     if not summary["num_snippets"]:
@@ -111,7 +113,7 @@ def _extract(corpus: CorpusConfig, stage: Stage, plan: CorpusPlan) -> ShardLedge
         "units of files",
         done=len(plan.units) - len(missing),
     ) as progress:
-        task = partial(_extract_task, extracted.store.uri, corpus, plan.threshold)
+        task = partial(_extract_task, extracted.store.uri, corpus, plan.threshold, plan.root)
         _run_tasks(task, [plan.units[i] for i in missing], progress, len(plan.units))
     return extracted
 
@@ -147,11 +149,11 @@ def _select(
 
 
 def _extract_task(
-    store_root: str, corpus: CorpusConfig, threshold: str | None, row: dict[str, Any]
+    store_root: str, corpus: CorpusConfig, threshold: str | None, root: str, row: dict[str, Any]
 ) -> dict[str, Any]:
     unit: WorkUnit = pickle.loads(row["item"])
     # Asked for here: the standard library may lie elsewhere on another node.
-    tables = extract_unit(corpus, source_root(corpus.source), unit, threshold)
+    tables = extract_unit(corpus, input_root(corpus.source, root), unit, threshold)
     ShardLedger(open_store(store_root)).commit(
         unit.unit_id,
         tables.num_rows,

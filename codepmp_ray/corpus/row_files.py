@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from codepmp_ray.config.corpus import SourceConfig
+from codepmp_ray.storage.inputs import InputFile, open_binary, open_parquet
 
 # Reading a piece reads its whole row group, so pieces of a large one must not be small.
 _MIN_PARQUET_PIECE_ROWS = 2_000
@@ -31,14 +30,14 @@ class OversizedRow(ValueError):
     """A row's content is over the limit."""
 
 
-def parquet_pieces(path: Path, source: SourceConfig, rows: int) -> list[tuple[int, int, int]]:
+def parquet_pieces(path: InputFile, source: SourceConfig, rows: int) -> list[tuple[int, int, int]]:
     """(first row, row after the last, row group) of each piece of about `rows` rows.
 
     Raises UnreadableRow when the file is not Parquet or has no text in the content column.
     """
     try:
-        with pq.ParquetFile(path) as file:
-            _check_content_column(file.schema_arrow, source)
+        with open_parquet(path) as file:
+            check_content_column(file.schema_arrow, source)
             sizes = [
                 file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)
             ]
@@ -54,7 +53,7 @@ def parquet_pieces(path: Path, source: SourceConfig, rows: int) -> list[tuple[in
 
 
 def read_parquet_piece(
-    path: Path, source: SourceConfig, first: int, stop: int, group: int, max_bytes: int
+    path: InputFile, source: SourceConfig, first: int, stop: int, group: int, max_bytes: int
 ) -> Iterator[tuple[int, dict[str, Any] | ValueError]]:
     """(index, row or what is wrong with it) for each row of a piece.
 
@@ -62,14 +61,14 @@ def read_parquet_piece(
     Python object when it is over `max_bytes`. Raises UnreadableRow when the file is damaged.
     """
     try:
-        with pq.ParquetFile(path) as file:
-            _check_content_column(file.schema_arrow, source)
-            columns = [name for name in _columns(source) if name in file.schema_arrow.names]
+        with open_parquet(path) as file:
+            check_content_column(file.schema_arrow, source)
+            columns = [name for name in columns_of(source) if name in file.schema_arrow.names]
             index = sum(file.metadata.row_group(i).num_rows for i in range(group))
             for batch in file.iter_batches(64, row_groups=[group], columns=columns):
                 start, end = max(first - index, 0), min(stop - index, batch.num_rows)
                 for i in range(start, end):
-                    yield index + i, _parquet_row(batch, i, source, max_bytes)
+                    yield index + i, arrow_row(batch, i, source, max_bytes)
                 index += batch.num_rows
                 if index >= stop:
                     return
@@ -77,11 +76,11 @@ def read_parquet_piece(
         raise UnreadableRow(f"damaged Parquet data ({_one_line(error)})") from error
 
 
-def json_pieces(path: Path, rows: int) -> list[tuple[int, int, int]]:
+def json_pieces(path: InputFile, rows: int) -> list[tuple[int, int, int]]:
     """(first line, line after the last, byte offset) of each piece of `rows` lines."""
     pieces, index, offset, first, first_offset = [], 0, 0, 0, 0
     try:
-        with open(path, "rb") as handle:
+        with open_binary(path) as handle:
             for line_bytes, _ in _lines(handle, _JSON_OTHER_BYTES):
                 index, offset = index + 1, offset + line_bytes
                 if index - first == rows:
@@ -95,12 +94,12 @@ def json_pieces(path: Path, rows: int) -> list[tuple[int, int, int]]:
 
 
 def read_json_piece(
-    path: Path, source: SourceConfig, first: int, stop: int, offset: int, max_bytes: int
+    path: InputFile, source: SourceConfig, first: int, stop: int, offset: int, max_bytes: int
 ) -> Iterator[tuple[int, dict[str, Any] | ValueError]]:
     """As `read_parquet_piece`, for lines; a line over the limit is never held in memory whole."""
     limit = max_bytes * _JSON_BYTES_PER_BYTE + _JSON_OTHER_BYTES
     try:
-        with open(path, "rb") as handle:
+        with open_binary(path) as handle:
             handle.seek(offset)
             for index, (line_bytes, line) in zip(
                 range(first, stop), _lines(handle, limit), strict=False
@@ -113,7 +112,8 @@ def read_json_piece(
         raise UnreadableRow(f"cannot be read ({error.strerror})") from error
 
 
-def _columns(source: SourceConfig) -> tuple[str, ...]:
+def columns_of(source: SourceConfig) -> tuple[str, ...]:
+    """Columns that are read where a file has them; the content comes first."""
     return (
         source.content_column,
         source.path_column,
@@ -121,11 +121,13 @@ def _columns(source: SourceConfig) -> tuple[str, ...]:
         source.language_column,
         source.license_column,
         source.blob_id_column,
+        source.encoding_column,
     )
 
 
-def _check_content_column(schema: pa.Schema, source: SourceConfig) -> None:
-    name = source.content_column
+def check_content_column(schema: pa.Schema, source: SourceConfig) -> None:
+    # Contents that are fetched one by one are named by the column of blob ids.
+    name = source.content_column if source.content_uri is None else source.blob_id_column
     if name not in schema.names:
         raise UnreadableRow(f"no column {name!r}; the columns are {', '.join(schema.names)}")
     kind = schema.field(name).type
@@ -141,9 +143,11 @@ def _check_content_column(schema: pa.Schema, source: SourceConfig) -> None:
         raise UnreadableRow(f"column {name!r} holds {kind}, not text")
 
 
-def _parquet_row(
+def arrow_row(
     batch: pa.RecordBatch, i: int, source: SourceConfig, max_bytes: int
 ) -> dict[str, Any] | ValueError:
+    if source.content_uri is not None:
+        return _other_columns(batch, i, source)
     content = batch.column(source.content_column)[i]
     if isinstance(content, pa.DictionaryScalar):
         content = content.value
@@ -153,8 +157,12 @@ def _parquet_row(
         return UnreadableRow(f"no text in column {source.content_column!r}")
     if buffer.size > max_bytes:
         return OversizedRow(f"{buffer.size} bytes")
-    row: dict[str, Any] = {"content": buffer.to_pybytes()}
-    for name in _columns(source)[1:]:
+    return {**_other_columns(batch, i, source), "content": buffer.to_pybytes()}
+
+
+def _other_columns(batch: pa.RecordBatch, i: int, source: SourceConfig) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    for name in columns_of(source)[1:]:
         if name in batch.schema.names:
             try:
                 row[name] = batch.column(name)[i].as_py()
@@ -170,6 +178,8 @@ def _json_row(line: bytes, source: SourceConfig, max_bytes: int) -> dict[str, An
         return error
     except (ValueError, RecursionError) as error:
         return UnreadableRow(f"not a JSON line ({_one_line(error)})")
+    if isinstance(row, dict) and source.content_uri is not None:
+        return {name: row.get(name) for name in columns_of(source)[1:]}
     content = row.get(source.content_column) if isinstance(row, dict) else None
     if not isinstance(content, str):
         return UnreadableRow(f"no text in {source.content_column!r}")
@@ -177,7 +187,7 @@ def _json_row(line: bytes, source: SourceConfig, max_bytes: int) -> dict[str, An
     data = content.encode("utf-8", "surrogatepass")
     if len(data) > max_bytes:
         return OversizedRow(f"{len(data)} bytes")
-    return {**{name: row.get(name) for name in _columns(source)[1:]}, "content": data}
+    return {**{name: row.get(name) for name in columns_of(source)[1:]}, "content": data}
 
 
 def _lines(handle: BinaryIO, limit: int) -> Iterator[tuple[int, bytes | None]]:

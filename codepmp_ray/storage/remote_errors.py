@@ -86,9 +86,11 @@ def _marks(error: BaseException | None) -> set[str]:
         response = getattr(error, "response", None)  # botocore
         if isinstance(response, dict):
             marks.add(str(response.get("Error", {}).get("Code")))
-        for name in ("code", "error_code", "status", "status_code"):  # gcsfs, azure, aiohttp
+        # Of azure, aiohttp and gcsfs; aiohttp has a `code` too, and warns of it.
+        for name in ("error_code", "status", "status_code", "code"):
             value = getattr(error, name, None)
             if isinstance(value, str | int):
                 marks.add(str(getattr(value, "value", value)))
+                break
         error = error.__cause__ or error.__context__
     return marks

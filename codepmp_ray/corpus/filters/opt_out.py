@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 from codepmp_ray.errors import ConfigError
+from codepmp_ray.storage.inputs import RemoteFile, input_file
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,12 @@ def load_opt_out(path: str | None) -> OptOutList:
     """
     if path is None:
         return OptOutList(frozenset())
+    file = input_file(path)
+    if isinstance(file, RemoteFile):
+        # Read once per process: asking whether it changed would be a request for every file.
+        return _read(path, 0, 0)
     try:
-        info = Path(path).expanduser().stat()
+        info = file.stat()
     except OSError as error:
         raise _unreadable(path, error) from error
     return _read(path, info.st_size, info.st_mtime_ns)
@@ -58,7 +62,7 @@ def load_opt_out(path: str | None) -> OptOutList:
 @lru_cache(maxsize=4)
 def _read(path: str, _size: int, _mtime_ns: int) -> OptOutList:
     try:
-        text = Path(path).expanduser().read_text(encoding="utf-8")
+        text = input_file(path).read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise _unreadable(path, error) from error
     lines = (line.partition("#")[0].strip().lower() for line in text.splitlines())

@@ -14,11 +14,18 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from codepmp_ray.config.synthesis import ThreadsConfig
 from codepmp_ray.errors import InputError
-from codepmp_ray.storage import Store
+from codepmp_ray.storage import Store, is_uri
+from codepmp_ray.storage.inputs import (
+    InputFile,
+    input_file,
+    list_remote,
+    open_binary,
+    open_parquet,
+)
+from codepmp_ray.storage.uris import strip_file_scheme
 
 _PLAN = "threads.json"
 _SUFFIXES = (".parquet", ".jsonl", ".ndjson")
@@ -56,8 +63,9 @@ def stored_plan(store: Store, threads: ThreadsConfig) -> list[Piece]:
         pieces = _plan(threads)
         store.put_exclusive(_PLAN, json.dumps([asdict(piece) for piece in pieces]).encode())
     pieces = [Piece(**item) for item in json.loads(store.read_bytes(_PLAN))]
+    now = {} if not is_uri(threads.path or "") else _remote_stats(threads.path or "")
     for file, size, mtime_ns in {(p.file, p.size, p.mtime_ns) for p in pieces}:
-        if _stat(Path(file)) != (size, mtime_ns):
+        if (now.get(file) if is_uri(file) else _stat(Path(file))) != (size, mtime_ns):
             raise InputError(
                 f"{file} changed since this stage began to read it.",
                 f"Put the old file back, or delete {store.uri} to make its pairs anew.",
@@ -83,15 +91,8 @@ def read_piece(piece: Piece, threads: ThreadsConfig) -> Iterator[tuple[int, Any]
 
 
 def _plan(threads: ThreadsConfig) -> list[Piece]:
-    path = Path(threads.path or "").expanduser().absolute()
-    if not path.exists():
-        raise InputError(
-            f"synthesis.threads.path={threads.path!r} does not exist ({path}).", "Correct the path."
-        )
-    files = sorted(path.rglob("*"), key=os.fsencode) if path.is_dir() else [path]
-    files = [file for file in files if file.suffix in _SUFFIXES and not file.name.startswith(".")]
-    root = path if path.is_dir() else path.parent
-    pieces = [piece for file in files for piece in _pieces(file, root, threads)]
+    files = _remote_files(threads) if is_uri(threads.path or "") else _local_files(threads)
+    pieces = [piece for file in files for piece in _pieces(file, threads)]
     if not pieces:
         raise InputError(
             f"synthesis.threads.path={threads.path!r} holds no rows in {', '.join(_SUFFIXES)} "
@@ -107,10 +108,40 @@ def _plan(threads: ThreadsConfig) -> list[Piece]:
     return pieces
 
 
-def _pieces(file: Path, root: Path, threads: ThreadsConfig) -> list[Piece]:
-    whole = Piece(str(file), file.relative_to(root).as_posix(), *_stat(file), 0, 1)
+def _local_files(threads: ThreadsConfig) -> list[Piece]:
+    """Each file as one piece, not cut yet."""
+    path = Path(strip_file_scheme(threads.path or "")).expanduser().absolute()
+    if not path.exists():
+        raise InputError(
+            f"synthesis.threads.path={threads.path!r} does not exist ({path}).", "Correct the path."
+        )
+    files = sorted(path.rglob("*"), key=os.fsencode) if path.is_dir() else [path]
+    files = [file for file in files if file.suffix in _SUFFIXES and not file.name.startswith(".")]
+    root = path if path.is_dir() else path.parent
+    return [
+        Piece(str(file), file.relative_to(root).as_posix(), *_stat(file), 0, 1) for file in files
+    ]
+
+
+def _remote_files(threads: ThreadsConfig) -> list[Piece]:
+    root, listed = list_remote(threads.path or "")
+    return [
+        Piece(str(root / file.name), file.name, file.size, file.version, 0, 1)
+        for file in sorted(listed, key=lambda file: file.name)
+        if file.name.endswith(_SUFFIXES) and not file.name.rpartition("/")[2].startswith(".")
+    ]
+
+
+def _remote_stats(uri: str) -> dict[str, tuple[int, int]]:
+    root, listed = list_remote(uri)
+    return {str(root / file.name): (file.size, file.version) for file in listed}
+
+
+def _pieces(whole: Piece, threads: ThreadsConfig) -> list[Piece]:
+    file = input_file(whole.file)
     try:
-        cuts = _parquet_cuts(file, threads) if _is_parquet(file.name) else _json_cuts(file, threads)
+        is_parquet = _is_parquet(whole.file)
+        cuts = _parquet_cuts(file, threads) if is_parquet else _json_cuts(file, threads)
     except (pa.ArrowException, OSError, BadThread) as error:
         return [replace(whole, problem=f"cannot be read ({_one_line(error)})")]
     return [
@@ -118,9 +149,9 @@ def _pieces(file: Path, root: Path, threads: ThreadsConfig) -> list[Piece]:
     ]
 
 
-def _parquet_cuts(file: Path, threads: ThreadsConfig) -> list[tuple[int, int, int]]:
+def _parquet_cuts(file: InputFile, threads: ThreadsConfig) -> list[tuple[int, int, int]]:
     cuts, first = [], 0
-    with pq.ParquetFile(file) as handle:
+    with open_parquet(file) as handle:
         if lacking := {threads.question_column, threads.answers_column} - set(
             handle.schema_arrow.names
         ):
@@ -133,9 +164,9 @@ def _parquet_cuts(file: Path, threads: ThreadsConfig) -> list[tuple[int, int, in
     return cuts
 
 
-def _json_cuts(file: Path, threads: ThreadsConfig) -> list[tuple[int, int, int]]:
+def _json_cuts(file: InputFile, threads: ThreadsConfig) -> list[tuple[int, int, int]]:
     cuts, start, offset, index, position = [], 0, 0, 0, 0
-    with open(file, "rb") as handle:
+    with open_binary(file) as handle:
         for num_bytes, _ in _lines(handle):
             index, position = index + 1, position + num_bytes
             if index - start == threads.rows_per_shard:
@@ -145,7 +176,7 @@ def _json_cuts(file: Path, threads: ThreadsConfig) -> list[tuple[int, int, int]]
 
 
 def _parquet_rows(piece: Piece, threads: ThreadsConfig) -> Iterator[Any]:
-    with pq.ParquetFile(piece.file) as handle:
+    with open_parquet(input_file(piece.file)) as handle:
         group_first = sum(handle.metadata.row_group(i).num_rows for i in range(piece.position))
         names = [name for name in threads.columns() if name in handle.schema_arrow.names]
         index = group_first
@@ -159,7 +190,7 @@ def _parquet_rows(piece: Piece, threads: ThreadsConfig) -> Iterator[Any]:
 
 
 def _json_rows(piece: Piece) -> Iterator[Any]:
-    with open(piece.file, "rb") as handle:
+    with open_binary(input_file(piece.file)) as handle:
         handle.seek(piece.position)
         for _, (num_bytes, line) in zip(
             range(piece.first, piece.stop), _lines(handle), strict=False
