@@ -73,6 +73,11 @@ class Stage:
         return self.store.root
 
     @property
+    def exists(self) -> bool:
+        """Whether anything of it is there."""
+        return bool(self.store.list(""))
+
+    @property
     def has_begun(self) -> bool:
         return self.store.exists("manifest.json")
 

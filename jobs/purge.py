@@ -47,7 +47,7 @@ def body(recipe: Recipe, arguments: argparse.Namespace) -> None:
     if not record["num_pairs"] + record["num_rejected"]:
         print("No row has these names: they are compared with the columns repo and source_id.")
     trained = open_stage(recipe, "pretraining")
-    if record["num_pairs"] and trained.has_begun:
+    if record["num_pairs"] and trained.exists:
         print(f"{trained.uri} was made before: remove it to train without the purged pairs.")
 
 

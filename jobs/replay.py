@@ -34,7 +34,7 @@ def body(recipe: Recipe, arguments: argparse.Namespace) -> None:
         f"{record['num_pairs']} became pairs; rejected: {record['rejected_by_reason']}"
     )
     trained = open_stage(recipe, "pretraining")
-    if record["num_pairs"] and trained.has_begun:
+    if record["num_pairs"] and trained.exists:
         print(f"{trained.uri} was made before: remove it to train with the new pairs.")
 
 

@@ -105,12 +105,9 @@ class _Faults:
             if fault == "lost":
                 list(self._app(environ, lambda *_: None))
             status, code = _ERRORS[fault]
-            text = (
-                ""
-                if method == "HEAD"
-                else f"<Error><Code>{code}</Code><Message>{code}, on demand</Message></Error>"
-            )
-            return _reply(start_response, status, text.encode(), "application/xml")
+            text = f"<Error><Code>{code}</Code><Message>{code}, on demand</Message></Error>"
+            body = b"" if method == "HEAD" else text.encode()
+            return _reply(start_response, status, body, "application/xml")
 
     def _take(self, method: str, path: str) -> str | None:
         fault = self._fault

@@ -117,6 +117,6 @@ def _reason(stage: Stage) -> str:
 def _forget(recipe: Recipe, why: str) -> None:
     for name in ("grades", "finetuning", "evaluation"):
         stage = open_stage(recipe, name)
-        if stage.has_begun:
+        if stage.exists:
             stage.remove()
             print(f"Making {name} again: {why}. Removed {stage.uri}.")

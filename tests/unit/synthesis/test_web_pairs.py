@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -181,3 +182,23 @@ def test_sources_without_threads_are_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"q": ["x"]}), tmp_path / "x.parquet")
     with pytest.raises(InputError, match="no column answers, question"):
         stored_plan(LocalStore(tmp_path), ThreadsConfig(path=str(tmp_path)))
+
+
+def test_threads_at_a_uri_are_planned_once_and_must_not_change(
+    s3_bucket: str, tmp_path: Path
+) -> None:
+    fs = fsspec.filesystem("s3")
+    lines = [json.dumps({**GOOD, "qid": i}) for i in range(3)]
+    fs.pipe_file(f"{s3_bucket}/threads/a.jsonl", "\n".join(lines).encode())
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist([GOOD]), sink)
+    fs.pipe_file(f"{s3_bucket}/threads/b.parquet", sink.getvalue().to_pybytes())
+    threads = ThreadsConfig(path=f"{s3_bucket}/threads", rows_per_shard=2)
+    store = LocalStore(tmp_path)
+    pieces = stored_plan(store, threads)
+    rows = [row for piece in pieces for _, row in read_piece(piece, threads)]
+    assert [row["qid"] for row in rows] == [0, 1, 2, 7]
+    assert stored_plan(store, threads) == pieces
+    fs.pipe_file(f"{s3_bucket}/threads/a.jsonl", b"")
+    with pytest.raises(InputError, match=r"a\.jsonl changed"):
+        stored_plan(store, threads)
