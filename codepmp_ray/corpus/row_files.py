@@ -193,10 +193,11 @@ def _json_row(line: bytes, source: SourceConfig, max_bytes: int) -> dict[str, An
 def _lines(handle: BinaryIO, limit: int) -> Iterator[tuple[int, bytes | None]]:
     """(bytes, line) from the current position on; None for a line over `limit` bytes."""
     while line := handle.readline(limit):
-        num_bytes, is_whole = len(line), True
-        while not line.endswith(b"\n") and (line := handle.readline(limit)):
-            num_bytes, is_whole = num_bytes + len(line), False
-        yield num_bytes, line if is_whole else None
+        num_bytes, end = len(line), line
+        # A file's last line need not end with a line feed.
+        while not end.endswith(b"\n") and (more := handle.readline(limit)):
+            num_bytes, end = num_bytes + len(more), more
+        yield num_bytes, line if end is line else None
 
 
 def _one_line(error: Exception) -> str:

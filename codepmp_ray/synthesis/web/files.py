@@ -211,10 +211,11 @@ def _json_row(num_bytes: int, line: bytes | None) -> Any:
 def _lines(handle: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
     """(bytes, line); None for a line that is too long to be held in memory."""
     while line := handle.readline(_MAX_LINE_BYTES):
-        num_bytes, is_whole = len(line), True
-        while not line.endswith(b"\n") and (line := handle.readline(_MAX_LINE_BYTES)):
-            num_bytes, is_whole = num_bytes + len(line), False
-        yield num_bytes, line if is_whole else None
+        num_bytes, end = len(line), line
+        # A file's last line need not end with a line feed.
+        while not end.endswith(b"\n") and (more := handle.readline(_MAX_LINE_BYTES)):
+            num_bytes, end = num_bytes + len(more), more
+        yield num_bytes, line if end is line else None
 
 
 def _is_parquet(name: str) -> bool:

@@ -100,11 +100,11 @@ def test_parquet_by_folder_pattern_or_name(
 def test_json_lines_and_a_server_that_fails(
     fs: Any, s3_server: S3Server, s3_bucket: str, tmp_path: Path
 ) -> None:
-    lines = [json.dumps({"content": code}) for code in CODE] + ["{"]
+    lines = ["{", *(json.dumps({"content": code}) for code in CODE)]
     fs.pipe_file(f"{s3_bucket}/x.jsonl", "\n".join(lines).encode())
     source = SourceConfig(kind="jsonl", path=f"{s3_bucket}/x.jsonl")
     found = read_all(source, LocalStore(tmp_path))
-    assert texts(found) == [*CODE, ""] and found[-1].reason == RejectReason.UNREADABLE
+    assert texts(found) == ["", *CODE] and found[0].reason == RejectReason.UNREADABLE
     # Damage is a rejected row; a server that says no is the end of the job.
     s3_server.fail("denied", method="GET", times=1_000, part="x.jsonl")
     try:

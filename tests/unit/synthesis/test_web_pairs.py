@@ -197,6 +197,7 @@ def test_threads_at_a_uri_are_planned_once_and_must_not_change(
     store = LocalStore(tmp_path)
     pieces = stored_plan(store, threads)
     rows = [row for piece in pieces for _, row in read_piece(piece, threads)]
+    assert not [str(row) for row in rows if not isinstance(row, dict)]
     assert [row["qid"] for row in rows] == [0, 1, 2, 7]
     assert stored_plan(store, threads) == pieces
     fs.pipe_file(f"{s3_bucket}/threads/a.jsonl", b"")
