@@ -43,15 +43,13 @@ def body(recipe: Recipe, arguments: argparse.Namespace) -> None:
     write_card(recipe, prompt_texts(all_hops(recipe.synthesis)))
     print(
         f"purge {record['purge_id']}: {record['num_pairs']} pairs and {record['num_rejected']} "
-        f"rejected rows purged in {record['num_shards']} shards of {stage.path}"
+        f"rejected rows purged in {record['num_shards']} shards of {stage.uri}"
     )
     if not record["num_pairs"] + record["num_rejected"]:
         print("No row has these names: they are compared with the columns repo and source_id.")
-    if open_stage(recipe, "pretraining").path.exists() and record["num_pairs"]:
-        print(
-            f"{open_stage(recipe, 'pretraining').path} was made before: remove it to train without "
-            "the purged pairs."
-        )
+    trained = open_stage(recipe, "pretraining")
+    if record["num_pairs"] and trained.exists:
+        print(f"{trained.uri} was made before: remove it to train without the purged pairs.")
 
 
 def _listed(file: Path | None) -> frozenset[str]:

@@ -33,11 +33,9 @@ def body(recipe: Recipe, arguments: argparse.Namespace) -> None:
         f"replay of {', '.join(record['reasons'])}: {record['num_rows']} rows again, "
         f"{record['num_pairs']} became pairs; rejected: {record['rejected_by_reason']}"
     )
-    if record["num_pairs"] and open_stage(recipe, "pretraining").path.exists():
-        print(
-            f"{open_stage(recipe, 'pretraining').path} was made before: remove it to train with "
-            "the new pairs."
-        )
+    trained = open_stage(recipe, "pretraining")
+    if record["num_pairs"] and trained.exists:
+        print(f"{trained.uri} was made before: remove it to train with the new pairs.")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -30,8 +29,8 @@ _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000
           (10_000_000, "1M<n<10M"), (100_000_000, "10M<n<100M"))  # fmt: skip
 
 
-def write_card(recipe: Recipe, prompts: Mapping[str, str] | None = None) -> Path:
-    """Write README.md into the synthesis stage's folder and return its path.
+def write_card(recipe: Recipe, prompts: Mapping[str, str] | None = None) -> str:
+    """Write README.md into the synthesis stage's folder and return where it is.
 
     `prompts` maps the name of each prompt to its template text. Files of lost attempts are swept
     first, because the card may point at whole folders.
@@ -39,7 +38,7 @@ def write_card(recipe: Recipe, prompts: Mapping[str, str] | None = None) -> Path
     stage = open_stage(recipe, "synthesis")
     stage.ledger.sweep(["pairs", "rejected"])
     stage.store.put(CARD_FILE, dataset_card(stage, prompts or {}).encode())
-    return stage.store.path(CARD_FILE)
+    return stage.store.locate(CARD_FILE)
 
 
 def dataset_card(stage: Stage, prompts: Mapping[str, str]) -> str:

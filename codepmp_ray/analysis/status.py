@@ -14,6 +14,7 @@ from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.ledger import ShardCommit
 from codepmp_ray.runs import STAGE_JOBS, Stage, open_stage
 from codepmp_ray.shard_stats import rejects_by_reason, token_sums
+from codepmp_ray.storage import open_store
 
 # The rate is that of the last commits, as far back as this.
 RATE_WINDOW_S = 900.0
@@ -49,7 +50,7 @@ def run_status(recipe: Recipe) -> list[StageStatus]:
 
 def stage_status(stage: Stage) -> StageStatus:
     """The status of one stage; cheap at any size (see ShardLedger.totals)."""
-    if not stage.store.exists("manifest.json"):
+    if not stage.has_begun:
         return StageStatus(stage.name, "missing")
     totals, recent = stage.ledger.totals_and_recent()
     num_shards = stage.num_shards()
@@ -91,6 +92,8 @@ def recent_rate(commits: list[ShardCommit]) -> float | None:
 def print_status(recipe: Recipe, console: Console | None = None) -> None:
     """One line per stage, and the reasons of rejected rows below."""
     screen = console or Console()
+    # A bucket that does not exist must not look like a run that has not begun.
+    open_store(recipe.run_dir).list("")
     table = Table(title=Text(f"{visible(recipe.name)} in {recipe.run_dir}"), title_justify="left")
     table.add_column("stage")
     table.add_column("state")

@@ -14,7 +14,7 @@ def require_all_shards(ledger: ShardLedger, num_shards: int) -> None:
     """
     if missing := ledger.missing_ids(num_shards):
         raise StorageError(
-            f"{len(missing)} of {num_shards} shards are gone from {ledger.store.root}, the first "
+            f"{len(missing)} of {num_shards} shards are gone from {ledger.store.uri}, the first "
             f"is {missing[0]}: files were removed while the job ran.",
             "Run the same command again: it makes what is missing.",
         )

@@ -40,22 +40,23 @@ from codepmp_ray.corpus.planning import (
     load_plan,
     plan_corpus,
     recorded_digest,
+    recorded_root,
     save_plan,
 )
 from codepmp_ray.corpus.selection import KEPT, select_snippets
 from codepmp_ray.corpus.sources import (
     SourceFile,
     check_corpus_config,
-    list_files,
+    input_root,
+    list_source,
     listing_digest,
-    source_root,
 )
 from codepmp_ray.errors import InputError, StorageError
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.progress import Progress
 from codepmp_ray.records import RejectReason
 from codepmp_ray.runs import Stage, open_stage
-from codepmp_ray.storage import LocalStore
+from codepmp_ray.storage import open_store
 
 _TABLES = ("snippets", "rejected")
 _EXTRACTED = "extracted"
@@ -77,14 +78,15 @@ def build_corpus(recipe: Recipe) -> dict[str, Any]:
     stage = open_stage(recipe, "corpus")
     check_corpus_config(corpus)
     load_keep_indexes(corpus.near_duplicates)  # refused now rather than after the first round
-    files = list_files(corpus.source, recipe.run_dir)
+    recorded = recorded_root(stage.store)
+    root, files = list_source(corpus.source, recipe.run_dir, recorded)
     _require_unchanged(stage, files)
     if stage.is_complete:
         _clear_extracted(stage)
         return stage.summary()
     stage.start()
     if recorded_digest(stage.store) is None:
-        save_plan(stage.store, plan_corpus(corpus, source_root(corpus.source), files))
+        save_plan(stage.store, plan_corpus(corpus, root, files))
     plan = load_plan(stage.store)
     with connect():
         extracted = _extract(corpus, stage, plan)
@@ -95,13 +97,13 @@ def build_corpus(recipe: Recipe) -> dict[str, Any]:
             f"Delete {stage.path} and run the same command again.",
         )
     # What was listed at the start must be what was read.
-    _require_unchanged(stage, list_files(corpus.source, recipe.run_dir))
+    _require_unchanged(stage, list_source(corpus.source, recipe.run_dir, plan.root)[1])
     stage.ledger.sweep(_TABLES)
     summary = _summarise(corpus, stage, plan, len(files))
     if not summary["num_snippets"]:
         raise InputError(
             f"The source gave no snippet; rejected: {summary['rejected']}.",
-            f"Reasons per file lie in {stage.path}/rejected. Check corpus.source and the limits.",
+            f"Reasons per file lie in {stage.uri}/rejected. Check corpus.source and the limits.",
         )
     stage.complete({**summary, "duration_s": round(time.monotonic() - started_s, 1)})
     _clear_extracted(stage)
@@ -109,7 +111,7 @@ def build_corpus(recipe: Recipe) -> dict[str, Any]:
 
 
 def _extract(corpus: CorpusConfig, stage: Stage, plan: CorpusPlan) -> ShardLedger:
-    extracted = ShardLedger(LocalStore(stage.path / _EXTRACTED))
+    extracted = ShardLedger(stage.store.sub(_EXTRACTED))
     missing = extracted.missing_ids(len(plan.units))
     with Progress(
         "corpus: extract",
@@ -117,7 +119,7 @@ def _extract(corpus: CorpusConfig, stage: Stage, plan: CorpusPlan) -> ShardLedge
         "units of files",
         done=len(plan.units) - len(missing),
     ) as progress:
-        task = partial(_extract_task, str(extracted.store.root), corpus, plan.threshold)
+        task = partial(_extract_task, extracted.store.uri, corpus, plan.threshold, plan.root)
         _run_tasks(task, [plan.units[i] for i in missing], progress, len(plan.units))
     require_all_shards(extracted, len(plan.units))
     return extracted
@@ -130,7 +132,7 @@ def _write_shards(corpus: CorpusConfig, stage: Stage, extracted: ShardLedger) ->
     with Progress(
         "corpus: write", len(shards), "shards", done=len(shards) - len(missing)
     ) as progress:
-        task = partial(_shard_task, str(stage.store.root))
+        task = partial(_shard_task, stage.store.uri)
         _run_tasks(task, [shards[i] for i in missing], progress, len(shards))
     require_all_shards(stage.ledger, len(shards))
 
@@ -155,12 +157,12 @@ def _select(
 
 
 def _extract_task(
-    store_root: str, corpus: CorpusConfig, threshold: str | None, row: dict[str, Any]
+    store_root: str, corpus: CorpusConfig, threshold: str | None, root: str, row: dict[str, Any]
 ) -> dict[str, Any]:
     unit: WorkUnit = pickle.loads(row["item"])
     # Asked for here: the standard library may lie elsewhere on another node.
-    tables = extract_unit(corpus, source_root(corpus.source), unit, threshold)
-    ShardLedger(LocalStore(store_root)).commit(
+    tables = extract_unit(corpus, input_root(corpus.source, root), unit, threshold)
+    ShardLedger(open_store(store_root)).commit(
         unit.unit_id,
         tables.num_rows,
         {"snippets": tables.snippets, "rejected": tables.rejected},
@@ -170,8 +172,8 @@ def _extract_task(
 
 def _shard_task(store_root: str, row: dict[str, Any]) -> dict[str, Any]:
     plan: ShardPlan = pickle.loads(row["item"])
-    store = LocalStore(store_root)
-    tables = build_shard(LocalStore(store.root / _EXTRACTED), plan)
+    store = open_store(store_root)
+    tables = build_shard(store.sub(_EXTRACTED), plan)
     ShardLedger(store).commit(plan.shard_id, plan.num_input_rows, tables)
     return {"num_rows": plan.num_input_rows}
 
@@ -200,7 +202,7 @@ def _require_unchanged(stage: Stage, files: list[SourceFile]) -> None:
     recorded = recorded_digest(stage.store)
     if recorded is not None and recorded != listing_digest(files):
         raise InputError(
-            f"The source of the corpus in {stage.path} changed since that corpus was begun: "
+            f"The source of the corpus in {stage.uri} changed since that corpus was begun: "
             "files were added, removed or modified.",
             "Restore the source, choose another run_dir, or delete that folder to begin anew.",
         )

@@ -47,7 +47,7 @@ def sample_candidates(recipe: Recipe) -> dict[str, Any]:
         schema=CANDIDATE,
         stages=(PoolStage(config.role, engine, partial(CandidateSampler, config.sampling)),),
         split_rows=candidates_table,
-        out_dir=str(stage.path),
+        out_dir=stage.uri,
     )
     run_shards(job, len(shards))
     require_all_shards(stage.ledger, len(shards))

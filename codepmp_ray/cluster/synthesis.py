@@ -44,8 +44,8 @@ def synthesize(recipe: Recipe) -> dict[str, Any]:
     else:
         corpus = open_stage(recipe, "corpus").require()
         check_engines(pools)
-        read = partial(read_shard_of_stage, str(corpus.path), "snippets")
-        job = snippet_job(recipe, pools, "synthesis", read, str(stage.path))
+        read = partial(read_shard_of_stage, corpus.uri, "snippets")
+        job = snippet_job(recipe, pools, "synthesis", read, stage.uri)
         num_shards = len(corpus.ledger.committed_ids())
     stage.start(num_shards)
     start_s = time.monotonic()
@@ -106,7 +106,7 @@ def _web_job(recipe: Recipe, stage: Stage) -> tuple[ShardJob, int]:
         schema=THREAD,
         stages=(),
         split_rows=partial(split_threads, config=recipe.synthesis),
-        out_dir=str(stage.path),
+        out_dir=stage.uri,
     )
     return job, len(pieces)
 

@@ -20,6 +20,7 @@ _COLUMN_PRESETS = {
         "repo_column": "repo_name",
         "language_column": "language",
         "license_column": "detected_licenses",
+        "encoding_column": "src_encoding",
     },
 }
 
@@ -29,13 +30,26 @@ class SourceConfig(Section):
 
     `stdlib` is the standard library of the running interpreter (licence PSF-2.0) and needs no path.
     `folder` walks a directory; `parquet` and `jsonl` take a file or a folder of files whose columns
-    are named below; `columns` fills in the names of The Stack v1 (bigcode/the-stack) or v2
-    (bigcode/the-stack-v2, whose contents are stored apart and have to be joined as `content`)
+    are named below. `path` may be a URI (s3, gs, abfs, hf, https) or a pattern on one;
+    `huggingface` takes a data set of the hub ("owner/name"), or a folder that `save_to_disk` wrote.
+    `columns` fills in the names of The Stack v1 (bigcode/the-stack) or v2 (bigcode/the-stack-v2)
     wherever they are not set.
+
+    Attributes:
+        subset / split / revision: of `huggingface`. The revision is resolved to a commit when the
+            corpus is begun, and that commit is read to the end.
+        content_uri: where contents lie that are stored apart, one object (gzip or plain) for each
+            row, for example `s3://softwareheritage/content/{blob_id}` for The Stack v2; the
+            placeholder is filled from `blob_id_column`.
+        encoding_column: names the encoding of such a content.
     """
 
-    kind: Literal["stdlib", "folder", "parquet", "jsonl"] = "stdlib"
+    kind: Literal["stdlib", "folder", "parquet", "jsonl", "huggingface"] = "stdlib"
     path: str | None = None
+    subset: str | None = None
+    split: str = "train"
+    revision: str | None = None
+    content_uri: str | None = None
     license: str | None = None  # of every file of a folder; SPDX id
     repo: str | None = None
     columns: Literal["plain", "stack_v1", "stack_v2"] = "plain"
@@ -45,6 +59,7 @@ class SourceConfig(Section):
     language_column: str = "lang"
     license_column: str = "license"
     blob_id_column: str = "blob_id"
+    encoding_column: str = "encoding"
 
     @model_validator(mode="before")
     @classmethod
@@ -57,6 +72,8 @@ class SourceConfig(Section):
     def _path_where_needed(self) -> SourceConfig:
         if self.kind != "stdlib" and not self.path:
             raise ValueError(f"source.kind={self.kind} needs source.path (a file or folder)")
+        if self.content_uri is not None and "{blob_id}" not in self.content_uri:
+            raise ValueError("source.content_uri needs the placeholder {blob_id}")
         return self
 
 

@@ -21,7 +21,7 @@ from codepmp_ray.corpus.minhash import Sketches
 from codepmp_ray.corpus.selection import DUPLICATE, KEPT, NEAR_DUPLICATE, Selection
 from codepmp_ray.ledger import ShardCommit, ShardLedger
 from codepmp_ray.records import REJECTED, SNIPPET, RejectReason, table_from_rows
-from codepmp_ray.storage import LocalStore
+from codepmp_ray.storage import Store
 
 # Fewer take less memory, 8 bytes per snippet each; more open the files less often.
 _BANDS_AT_ONCE = 8
@@ -138,7 +138,7 @@ def plan_shards(
     ]
 
 
-def build_shard(store: LocalStore, plan: ShardPlan) -> dict[str, pa.Table]:
+def build_shard(store: Store, plan: ShardPlan) -> dict[str, pa.Table]:
     """Tables "snippets" (SNIPPET) and "rejected" (REJECTED) of one shard, from extracted units."""
     snippets = [SNIPPET.empty_table()]
     rejected = [REJECTED.empty_table()]
@@ -209,7 +209,7 @@ def _dropped_rows(dropped: pa.Table, segment: Segment) -> pa.Table:
     return table_from_rows(rows, REJECTED.append(pa.field("ordinal", pa.int64())))
 
 
-def _read_range(store: LocalStore, segment: Segment, table: str) -> pa.Table:
+def _read_range(store: Store, segment: Segment, table: str) -> pa.Table:
     schema = SNIPPET if table == "snippets" else REJECTED
     found = store.read_table(segment.commit.files[table], [*schema.names, "ordinal"])
     ordinal = found["ordinal"].to_numpy()

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 import pyarrow as pa
@@ -24,9 +24,11 @@ import pyarrow.parquet as pq
 from codepmp_ray.config.corpus import DecontaminationConfig, EvaluationSetConfig
 from codepmp_ray.corpus.words import split_words
 from codepmp_ray.errors import ConfigError
+from codepmp_ray.storage.inputs import input_file
 
 _FUNCTION = re.compile(r"^\s*(?:async\s+)?def\s+(\w+)", re.MULTILINE)
 Ngram = tuple[str, ...]
+_COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".lz4": "lz4"}
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def _read_set(config: EvaluationSetConfig) -> Iterator[tuple[str, list[str]]]:
         yield from _human_eval()
         return
     try:
-        for row in _read_rows(Path(config.path).expanduser()):
+        for row in _read_rows(config.path):
             parts = [row.get(column) for column in config.columns]
             yield (
                 "\n".join(part for part in parts if isinstance(part, str)),
@@ -117,12 +119,13 @@ def _read_set(config: EvaluationSetConfig) -> Iterator[tuple[str, list[str]]]:
         raise _unreadable(config, " ".join(str(error).split())) from error
 
 
-def _read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    if path.suffix == ".parquet":
-        yield from pq.read_table(path).to_pylist()
+def _read_rows(location: str) -> Iterator[dict[str, Any]]:
+    data = pa.BufferReader(input_file(location).read_bytes())
+    suffix = PurePath(location).suffix
+    if suffix == ".parquet":
+        yield from pq.read_table(data).to_pylist()
         return
-    # Arrow opens .gz and .zst by their name.
-    with pa.input_stream(str(path), compression="detect") as stream:
+    with pa.input_stream(data, compression=_COMPRESSIONS.get(suffix)) as stream:
         for line in stream.read().decode("utf-8").splitlines():
             if line.strip():
                 yield json.loads(line)

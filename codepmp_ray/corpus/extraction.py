@@ -33,6 +33,7 @@ from codepmp_ray.corpus.planning import WorkUnit
 from codepmp_ray.corpus.snippets import Definition
 from codepmp_ray.errors import InputError
 from codepmp_ray.records import REJECTED, SNIPPET, RejectReason, stable_id, table_from_rows
+from codepmp_ray.storage.inputs import InputFolder
 
 STAGE = "corpus"
 # `keep_index.sketch_columns` follow when near-duplicates are looked for.
@@ -58,10 +59,10 @@ class UnitTables:
 
 
 def extract_unit(
-    corpus: CorpusConfig, root: Path, unit: WorkUnit, threshold: str | None
+    corpus: CorpusConfig, root: InputFolder, unit: WorkUnit, threshold: str | None
 ) -> UnitTables:
     """Read and extract one unit. Raises InputError when the source is not what was planned."""
-    if not root.is_dir():
+    if isinstance(root, Path) and not root.is_dir():
         raise InputError(
             f"The source folder {root} is not there.",
             "In a cluster it must lie on storage that every node sees.",

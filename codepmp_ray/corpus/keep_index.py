@@ -17,7 +17,7 @@ import pyarrow as pa
 from codepmp_ray.config.corpus import NearDuplicateConfig
 from codepmp_ray.corpus.minhash import ALGORITHM, Signatures, Sketches
 from codepmp_ray.errors import ConfigError
-from codepmp_ray.storage import LocalStore
+from codepmp_ray.storage import Store, is_uri, open_store
 
 SIGNATURE = "signature"
 NAME = "keep_index.parquet"
@@ -58,7 +58,7 @@ def signature_matrix(column: pa.ChunkedArray, settings: NearDuplicateConfig) -> 
 
 
 def save_keep_index(
-    store: LocalStore, snippet_ids: pa.Array, sketches: Sketches, settings: NearDuplicateConfig
+    store: Store, snippet_ids: pa.Array, sketches: Sketches, settings: NearDuplicateConfig
 ) -> None:
     """Write the index of a corpus: ids and sketches of its kept snippets."""
     table = pa.table({"snippet_id": snippet_ids, **sketch_columns(sketches, settings)})
@@ -75,17 +75,17 @@ def load_keep_indexes(settings: NearDuplicateConfig) -> KeepIndex:
     parts = [[np.empty(0, dtype=np.uint64)] for _ in band_names(settings)]
     signatures = [np.empty((0, width), dtype=np.uint8)]
     for folder in settings.earlier if settings.enabled else ():
-        path = Path(folder).expanduser()
-        if not (path / NAME).is_file():
+        store = open_store(folder if is_uri(folder) else Path(folder).expanduser())
+        if not store.exists(NAME):
             raise ConfigError(
-                f"corpus.near_duplicates.earlier: {path / NAME} does not exist.",
+                f"corpus.near_duplicates.earlier: {store.locate(NAME)} does not exist.",
                 "Name the folder of a complete corpus stage that looked for near-duplicates.",
             )
-        table = LocalStore(path).read_table(NAME)
+        table = store.read_table(NAME)
         found = (table.schema.metadata or {}).get(_SETTINGS_KEY, b"")
         if found != _identity(settings):
             raise ConfigError(
-                f"corpus.near_duplicates.earlier: {path} was made with {found.decode()}, not "
+                f"corpus.near_duplicates.earlier: {store.uri} was made with {found.decode()}, not "
                 f"{_identity(settings).decode()}: their keys cannot be compared.",
                 "Use the same ngram, num_bands, rows_per_band and seed.",
             )

@@ -8,7 +8,6 @@ not depend on the columns serves files of threads as well (`synthesis.web.files`
 from __future__ import annotations
 
 import json
-import os
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from codepmp_ray.config.corpus import SourceConfig
+from codepmp_ray.storage.inputs import InputFile, open_binary, open_parquet
 
 # Reading a piece reads its whole row group, so pieces of a large one must not be small.
 _MIN_PARQUET_PIECE_ROWS = 2_000
@@ -36,15 +36,15 @@ class OversizedRow(ValueError):
     """A row's content is over the limit."""
 
 
-def parquet_pieces(path: Path, source: SourceConfig, rows: int) -> list[tuple[int, int, int]]:
+def parquet_pieces(path: InputFile, source: SourceConfig, rows: int) -> list[tuple[int, int, int]]:
     """(first row, row after the last, row group) of each piece of about `rows` rows.
 
     Raises UnreadableRow when the file is not Parquet or has no text in the content column.
     """
     require_plain_file(path)
     try:
-        with pq.ParquetFile(path) as file:
-            _check_columns(file.schema_arrow, source)
+        with open_parquet(path) as file:
+            check_columns(file.schema_arrow, source)
             return row_group_pieces(file, max(rows, _MIN_PARQUET_PIECE_ROWS))
     except UnreadableRow:
         raise
@@ -52,10 +52,12 @@ def parquet_pieces(path: Path, source: SourceConfig, rows: int) -> list[tuple[in
         raise UnreadableRow(f"not a readable Parquet file ({one_line(error)})") from error
 
 
-def require_plain_file(path: Path) -> None:
+def require_plain_file(path: InputFile) -> None:
     """Raise UnreadableRow for pipes, which would wait for a writer, and devices without end."""
+    if not isinstance(path, Path):
+        return
     try:
-        is_plain = stat.S_ISREG(os.stat(path).st_mode)
+        is_plain = stat.S_ISREG(path.stat().st_mode)
     except OSError as error:
         raise UnreadableRow(f"cannot be read ({error.strerror})") from error
     if not is_plain:
@@ -87,7 +89,7 @@ def iter_row_group(
 
 
 def read_parquet_piece(
-    path: Path, source: SourceConfig, first: int, stop: int, group: int, max_bytes: int
+    path: InputFile, source: SourceConfig, first: int, stop: int, group: int, max_bytes: int
 ) -> Iterator[tuple[int, dict[str, Any] | ValueError]]:
     """(index, row or what is wrong with it) for each row of a piece.
 
@@ -95,18 +97,18 @@ def read_parquet_piece(
     Python object when it is over `max_bytes`. Raises UnreadableRow when the file is damaged.
     """
     try:
-        with pq.ParquetFile(path) as file:
-            _check_columns(file.schema_arrow, source)
-            columns = [name for name in _columns(source) if name in file.schema_arrow.names]
+        with open_parquet(path) as file:
+            check_columns(file.schema_arrow, source)
+            columns = [name for name in columns_of(source) if name in file.schema_arrow.names]
             for index, batch, i in iter_row_group(file, group, first, stop, columns):
-                yield index, _parquet_row(batch, i, source, max_bytes)
+                yield index, arrow_row(batch, i, source, max_bytes)
     except UnreadableRow:
         raise
     except PARQUET_ERRORS as error:
         raise UnreadableRow(f"damaged Parquet data ({one_line(error)})") from error
 
 
-def json_pieces(path: Path, rows: int) -> list[tuple[int, int, int]]:
+def json_pieces(path: InputFile, rows: int) -> list[tuple[int, int, int]]:
     """(first line, line after the last, byte offset) of each piece of `rows` lines.
 
     Raises UnreadableRow when the file cannot be read.
@@ -114,7 +116,7 @@ def json_pieces(path: Path, rows: int) -> list[tuple[int, int, int]]:
     require_plain_file(path)
     pieces, index, offset, first, first_offset = [], 0, 0, 0, 0
     try:
-        with open(path, "rb") as handle:
+        with open_binary(path) as handle:
             for line_bytes, _ in _iter_lines(handle, _JSON_OTHER_BYTES):
                 index, offset = index + 1, offset + line_bytes
                 if index - first == rows:
@@ -128,7 +130,7 @@ def json_pieces(path: Path, rows: int) -> list[tuple[int, int, int]]:
 
 
 def read_json_piece(
-    path: Path, source: SourceConfig, first: int, stop: int, offset: int, max_bytes: int
+    path: InputFile, source: SourceConfig, first: int, stop: int, offset: int, max_bytes: int
 ) -> Iterator[tuple[int, dict[str, Any] | ValueError]]:
     """As `read_parquet_piece`, for lines; a line over the limit is never held in memory whole."""
     limit = max_bytes * _JSON_BYTES_PER_BYTE + _JSON_OTHER_BYTES
@@ -138,7 +140,7 @@ def read_json_piece(
 
 
 def iter_json_lines(
-    path: Path, first: int, stop: int, offset: int, limit: int
+    path: InputFile, first: int, stop: int, offset: int, limit: int
 ) -> Iterator[tuple[int, Any]]:
     """(index, value or what is wrong with the line) of the lines [first, stop) from `offset` on.
 
@@ -146,7 +148,7 @@ def iter_json_lines(
     UnreadableRow when the file cannot be read.
     """
     try:
-        with open(path, "rb") as handle:
+        with open_binary(path) as handle:
             handle.seek(offset)
             lines = _iter_lines(handle, limit)
             for index, (num_bytes, line) in zip(range(first, stop), lines, strict=False):
@@ -171,7 +173,8 @@ def repeated_columns(schema: pa.Schema, columns: Iterable[str]) -> list[str]:
     return [name for name in columns if schema.names.count(name) > 1]
 
 
-def _columns(source: SourceConfig) -> tuple[str, ...]:
+def columns_of(source: SourceConfig) -> tuple[str, ...]:
+    """Columns that are read where a file has them; the content comes first."""
     return (
         source.content_column,
         source.path_column,
@@ -179,13 +182,16 @@ def _columns(source: SourceConfig) -> tuple[str, ...]:
         source.language_column,
         source.license_column,
         source.blob_id_column,
+        source.encoding_column,
     )
 
 
-def _check_columns(schema: pa.Schema, source: SourceConfig) -> None:
-    if repeated := repeated_columns(schema, _columns(source)):
+def check_columns(schema: pa.Schema, source: SourceConfig) -> None:
+    """Raise UnreadableRow unless rows can be read: one column of text, none of them twice."""
+    if repeated := repeated_columns(schema, columns_of(source)):
         raise UnreadableRow(f"more than one column {repeated[0]!r}")
-    name = source.content_column
+    # Contents that are fetched one by one are named by the column of blob ids.
+    name = source.content_column if source.content_uri is None else source.blob_id_column
     if name not in schema.names:
         raise UnreadableRow(f"no column {name!r}; the columns are {', '.join(schema.names)}")
     kind = schema.field(name).type
@@ -201,9 +207,11 @@ def _check_columns(schema: pa.Schema, source: SourceConfig) -> None:
         raise UnreadableRow(f"column {name!r} holds {kind}, not text")
 
 
-def _parquet_row(
+def arrow_row(
     batch: pa.RecordBatch, i: int, source: SourceConfig, max_bytes: int
 ) -> dict[str, Any] | ValueError:
+    if source.content_uri is not None:
+        return _other_columns(batch, i, source)
     content = batch.column(source.content_column)[i]
     if isinstance(content, pa.DictionaryScalar):
         content = content.value
@@ -213,8 +221,17 @@ def _parquet_row(
         return UnreadableRow(f"no text in column {source.content_column!r}")
     if buffer.size > max_bytes:
         return OversizedRow(f"{buffer.size} bytes")
-    row: dict[str, Any] = {"content": buffer.to_pybytes()}
-    for name in _columns(source)[1:]:
+    others = _other_columns(batch, i, source)
+    if isinstance(others, UnreadableRow):
+        return others
+    return {**others, "content": buffer.to_pybytes()}
+
+
+def _other_columns(
+    batch: pa.RecordBatch, i: int, source: SourceConfig
+) -> dict[str, Any] | UnreadableRow:
+    row: dict[str, Any] = {}
+    for name in columns_of(source)[1:]:
         if name in batch.schema.names:
             value = cell_value(batch, name, i)
             is_unreadable = isinstance(value, UnreadableRow)
@@ -234,6 +251,8 @@ def _parse_json(line: bytes) -> Any:
 
 
 def _json_row(row: Any, source: SourceConfig, max_bytes: int) -> dict[str, Any] | ValueError:
+    if isinstance(row, dict) and source.content_uri is not None:
+        return {name: row.get(name) for name in columns_of(source)[1:]}
     content = row.get(source.content_column) if isinstance(row, dict) else None
     if not isinstance(content, str):
         return UnreadableRow(f"no text in {source.content_column!r}")
@@ -241,7 +260,7 @@ def _json_row(row: Any, source: SourceConfig, max_bytes: int) -> dict[str, Any] 
     data = content.encode("utf-8", "surrogatepass")
     if len(data) > max_bytes:
         return OversizedRow(f"{len(data)} bytes")
-    return {**{name: row.get(name) for name in _columns(source)[1:]}, "content": data}
+    return {**{name: row.get(name) for name in columns_of(source)[1:]}, "content": data}
 
 
 def _iter_lines(handle: BinaryIO, limit: int) -> Iterator[tuple[int, bytes | None]]:

@@ -53,7 +53,7 @@ def purge(stage: Stage, request: PurgeRequest) -> Row:
     stage.require()
     if unfinished_round(stage) is not None:
         raise StorageError(
-            f"A replay of {stage.path} is not finished; its rows would come back after the purge.",
+            f"A replay of {stage.uri} is not finished; its rows would come back after the purge.",
             "Run the same jobs.replay command again first.",
         )
     ledger, name = stage.ledger, f"purges/{request.purge_id}"

@@ -24,7 +24,7 @@ from codepmp_ray.modeling.export import export_reward_model
 from codepmp_ray.modeling.loading import load_preference_model, load_tokenizer
 from codepmp_ray.preference.plan import num_steps, step_indices
 from codepmp_ray.preference.tokenization import TEMPLATE_FILE, Encoder, PromptTemplate
-from codepmp_ray.storage import open_store
+from codepmp_ray.storage import LocalStore
 from codepmp_ray.training.checkpoint import Checkpointer
 from codepmp_ray.training.data import TrainingData, encode_rows
 from codepmp_ray.training.fsdp import parameter_groups, shard
@@ -42,7 +42,7 @@ def train(task: TrainingTask, report: Callable[[dict[str, Any]], None]) -> None:
     """
     config = task.config
     device = _device()
-    store = open_store(task.out_dir)
+    store = LocalStore(task.out_dir)
     tokenizer = load_tokenizer(task.model_name_or_path)
     encoder = Encoder(tokenizer, _template(task, tokenizer))
     data = encode_rows(task.read_rows(), encoder, config, task.stage)
@@ -180,7 +180,7 @@ def _template(task: TrainingTask, tokenizer: Any) -> PromptTemplate:
 
 
 def _account(task: TrainingTask, data: TrainingData) -> None:
-    ShardLedger(open_store(task.out_dir)).commit(
+    ShardLedger(LocalStore(task.out_dir)).commit(
         0, data.num_rows, {"used": data.used, "rejected": data.rejected}
     )
 
@@ -190,7 +190,7 @@ def _export(task: TrainingTask, model: Any, encoder: Encoder) -> None:
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
     state = cast("dict[str, torch.Tensor]", get_model_state_dict(model, options=options))
     if dist.get_rank() == 0:
-        store = open_store(task.out_dir)
+        store = LocalStore(task.out_dir)
         target = store.path(MODEL_FOLDER)
         scratch = store.path(f".{MODEL_FOLDER}.{uuid.uuid4().hex}")
         try:

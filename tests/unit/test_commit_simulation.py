@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import PurePosixPath
 
 import pyarrow as pa
@@ -109,8 +109,11 @@ class SimulatedStore:
     def delete(self, name: str) -> None:
         self.objects.pop(name, None)
 
-    def path(self, name: str) -> str:
+    def locate(self, name: str) -> str:
         return name
+
+    def each(self, function: Callable, items: Iterable) -> Iterator:
+        return map(function, items)
 
 
 class FaultyClient:
@@ -121,7 +124,7 @@ class FaultyClient:
 
     def __getattr__(self, operation: str) -> Callable[..., object]:
         call = getattr(self._store, operation)
-        if operation == "path":
+        if operation in ("locate", "each"):
             return call
 
         def perform(*arguments: object) -> object:

@@ -49,7 +49,7 @@ def _other_values(section: Section, name: str) -> list[Any]:
         case dict():
             return [{**value, "seed": 1}]
         case _:
-            return [True, 2, "http://x", "x"]
+            return [True, 2, "x", "http://x", "s3://x/{blob_id}"]
 
 
 def _changed(recipe: Recipe, path: Keys, value: Any) -> Recipe:

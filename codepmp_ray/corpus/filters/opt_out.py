@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 from codepmp_ray.errors import ConfigError
+from codepmp_ray.storage.inputs import InputFile, RemoteFile, input_file
 
 
 @dataclass(frozen=True)
@@ -48,20 +48,24 @@ def load_opt_out(path: str | None) -> OptOutList:
     """
     if path is None:
         return OptOutList(frozenset())
+    file = input_file(path)
+    if isinstance(file, RemoteFile):
+        # Read once per process: asking whether it changed would be a request for every file.
+        return _read(path, 0, 0)
     try:
-        info = Path(path).expanduser().stat()
+        info = file.stat()
     except OSError as error:
         raise _unreadable(path, error) from error
     return _read(path, info.st_size, info.st_mtime_ns)
 
 
-def read_entries(path: Path) -> frozenset[str]:
+def read_entries(file: InputFile) -> frozenset[str]:
     """The lines of a text file, without comments ("#" to the end of the line) and blank ones.
 
     Raises OSError or UnicodeDecodeError when it is no readable UTF-8 text.
     """
     # Editors put a byte order mark first; read as text, it would hide the first entry.
-    text = path.read_text(encoding="utf-8-sig")
+    text = file.read_bytes().decode("utf-8-sig")
     lines = (line.partition("#")[0].strip() for line in text.splitlines())
     return frozenset(line for line in lines if line)
 
@@ -69,7 +73,7 @@ def read_entries(path: Path) -> frozenset[str]:
 @lru_cache(maxsize=4)
 def _read(path: str, _size: int, _mtime_ns: int) -> OptOutList:
     try:
-        entries = read_entries(Path(path).expanduser())
+        entries = read_entries(input_file(path))
     except (OSError, UnicodeDecodeError) as error:
         raise _unreadable(path, error) from error
     return OptOutList(frozenset(entry.lower() for entry in entries))

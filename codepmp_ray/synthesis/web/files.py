@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from codepmp_ray.config.synthesis import ThreadsConfig
 from codepmp_ray.corpus.row_files import (
@@ -30,7 +29,14 @@ from codepmp_ray.corpus.row_files import (
     row_group_pieces,
 )
 from codepmp_ray.errors import InputError
-from codepmp_ray.storage import LocalStore
+from codepmp_ray.storage import Store, is_uri
+from codepmp_ray.storage.inputs import (
+    InputFile,
+    input_file,
+    list_remote,
+    open_parquet,
+)
+from codepmp_ray.storage.uris import strip_file_scheme
 
 _PLAN = "threads.json"
 _SUFFIXES = (".parquet", ".jsonl", ".ndjson")
@@ -55,7 +61,7 @@ class Piece:
     problem: str = ""
 
 
-def stored_plan(store: LocalStore, threads: ThreadsConfig) -> list[Piece]:
+def stored_plan(store: Store, threads: ThreadsConfig) -> list[Piece]:
     """The stage's pieces, planned now if they were not before.
 
     Raises InputError when there are no files, none is readable, or one changed since the plan.
@@ -64,11 +70,12 @@ def stored_plan(store: LocalStore, threads: ThreadsConfig) -> list[Piece]:
         pieces = _plan(threads)
         store.put_exclusive(_PLAN, json.dumps([asdict(piece) for piece in pieces]).encode())
     pieces = [Piece(**item) for item in json.loads(store.read_bytes(_PLAN))]
+    now = {} if not is_uri(threads.path or "") else _remote_stats(threads.path or "")
     for file, size, mtime_ns in {(p.file, p.size, p.mtime_ns) for p in pieces}:
-        if _stat(Path(file)) != (size, mtime_ns):
+        if (now.get(file) if is_uri(file) else _stat(Path(file))) != (size, mtime_ns):
             raise InputError(
                 f"{file} changed since this stage began to read it.",
-                f"Put the old file back, or delete {store.root} to make its pairs anew.",
+                f"Put the old file back, or delete {store.uri} to make its pairs anew.",
             )
     return pieces
 
@@ -91,15 +98,8 @@ def read_piece(piece: Piece, threads: ThreadsConfig) -> Iterator[tuple[int, Any]
 
 
 def _plan(threads: ThreadsConfig) -> list[Piece]:
-    path = Path(threads.path or "").expanduser().absolute()
-    if not path.exists():
-        raise InputError(
-            f"synthesis.threads.path={threads.path!r} does not exist ({path}).", "Correct the path."
-        )
-    files = sorted(_walk(path), key=os.fsencode) if path.is_dir() else [path]
-    files = [file for file in files if file.suffix in _SUFFIXES and not file.name.startswith(".")]
-    root = path if path.is_dir() else path.parent
-    pieces = [piece for file in files for piece in _pieces(file, root, threads)]
+    files = _remote_files(threads) if is_uri(threads.path or "") else _local_files(threads)
+    pieces = [piece for file in files for piece in _pieces(file, threads)]
     if not pieces:
         raise InputError(
             f"synthesis.threads.path={threads.path!r} holds no rows in {', '.join(_SUFFIXES)} "
@@ -115,6 +115,21 @@ def _plan(threads: ThreadsConfig) -> list[Piece]:
     return pieces
 
 
+def _local_files(threads: ThreadsConfig) -> list[Piece]:
+    """Each file as one piece, not cut yet."""
+    path = Path(strip_file_scheme(threads.path or "")).expanduser().absolute()
+    if not path.exists():
+        raise InputError(
+            f"synthesis.threads.path={threads.path!r} does not exist ({path}).", "Correct the path."
+        )
+    files = sorted(_walk(path), key=os.fsencode) if path.is_dir() else [path]
+    files = [file for file in files if file.suffix in _SUFFIXES and not file.name.startswith(".")]
+    root = path if path.is_dir() else path.parent
+    return [
+        Piece(str(file), file.relative_to(root).as_posix(), *_stat(file), 0, 1) for file in files
+    ]
+
+
 def _walk(folder: Path) -> Iterator[Path]:
     """Everything below `folder` that is no folder; links to folders are not followed."""
 
@@ -128,10 +143,24 @@ def _walk(folder: Path) -> Iterator[Path]:
         yield from (Path(parent, name) for name in names)
 
 
-def _pieces(file: Path, root: Path, threads: ThreadsConfig) -> list[Piece]:
-    whole = Piece(str(file), file.relative_to(root).as_posix(), *_stat(file), 0, 1)
+def _remote_files(threads: ThreadsConfig) -> list[Piece]:
+    root, listed = list_remote(threads.path or "")
+    return [
+        Piece(str(root / file.name), file.name, file.size, file.version, 0, 1)
+        for file in sorted(listed, key=lambda file: file.name)
+        if file.name.endswith(_SUFFIXES) and not file.name.rpartition("/")[2].startswith(".")
+    ]
+
+
+def _remote_stats(uri: str) -> dict[str, tuple[int, int]]:
+    root, listed = list_remote(uri)
+    return {str(root / file.name): (file.size, file.version) for file in listed}
+
+
+def _pieces(whole: Piece, threads: ThreadsConfig) -> list[Piece]:
+    file = input_file(whole.file)
     try:
-        if _is_parquet(file.name):
+        if _is_parquet(whole.file):
             cuts = _parquet_pieces(file, threads)
         else:
             cuts = json_pieces(file, threads.rows_per_shard)
@@ -142,10 +171,10 @@ def _pieces(file: Path, root: Path, threads: ThreadsConfig) -> list[Piece]:
     ]
 
 
-def _parquet_pieces(file: Path, threads: ThreadsConfig) -> list[tuple[int, int, int]]:
+def _parquet_pieces(file: InputFile, threads: ThreadsConfig) -> list[tuple[int, int, int]]:
     require_plain_file(file)
     try:
-        with pq.ParquetFile(file) as handle:
+        with open_parquet(file) as handle:
             _check_columns(handle.schema_arrow, threads)
             return row_group_pieces(handle, threads.rows_per_shard)
     except UnreadableRow:
@@ -163,7 +192,7 @@ def _check_columns(schema: pa.Schema, threads: ThreadsConfig) -> None:
 
 def _parquet_rows(piece: Piece, threads: ThreadsConfig) -> Iterator[tuple[int, Any]]:
     try:
-        with pq.ParquetFile(piece.file) as handle:
+        with open_parquet(input_file(piece.file)) as handle:
             _check_columns(handle.schema_arrow, threads)
             names = [name for name in threads.columns() if name in handle.schema_arrow.names]
             rows = iter_row_group(handle, piece.position, piece.first, piece.stop, names)
@@ -179,7 +208,7 @@ def _parquet_rows(piece: Piece, threads: ThreadsConfig) -> Iterator[tuple[int, A
 
 def _json_rows(piece: Piece, threads: ThreadsConfig) -> Iterator[tuple[int, Any]]:
     span = (piece.first, piece.stop, piece.position)
-    for index, row in iter_json_lines(Path(piece.file), *span, _MAX_LINE_BYTES):
+    for index, row in iter_json_lines(input_file(piece.file), *span, _MAX_LINE_BYTES):
         if isinstance(row, ValueError):
             row = UnreadableRow(one_line(row))
         elif not isinstance(row, dict):

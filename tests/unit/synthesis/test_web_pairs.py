@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -233,3 +234,24 @@ def test_pipes_folders_and_ambiguous_columns_are_one_bad_row_each(tmp_path: Path
         "gone.parquet#0": "cannot be read (No such file or directory)",
         "twice.parquet#0": "more than one column 'question'",
     }
+
+
+def test_threads_at_a_uri_are_planned_once_and_must_not_change(
+    s3_bucket: str, tmp_path: Path
+) -> None:
+    fs = fsspec.filesystem("s3")
+    lines = [json.dumps({**GOOD, "qid": i}) for i in range(3)]
+    fs.pipe_file(f"{s3_bucket}/threads/a.jsonl", "\n".join(lines).encode())
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist([GOOD]), sink)
+    fs.pipe_file(f"{s3_bucket}/threads/b.parquet", sink.getvalue().to_pybytes())
+    threads = ThreadsConfig(path=f"{s3_bucket}/threads", rows_per_shard=2)
+    store = LocalStore(tmp_path)
+    pieces = stored_plan(store, threads)
+    rows = [row for piece in pieces for _, row in read_piece(piece, threads)]
+    assert not [str(row) for row in rows if not isinstance(row, dict)]
+    assert [row["qid"] for row in rows] == [0, 1, 2, 7]
+    assert stored_plan(store, threads) == pieces
+    fs.pipe_file(f"{s3_bucket}/threads/a.jsonl", b"")
+    with pytest.raises(InputError, match=r"a\.jsonl changed"):
+        stored_plan(store, threads)
