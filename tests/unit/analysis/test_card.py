@@ -1,4 +1,5 @@
 import re
+from pathlib import Path
 
 import pytest
 import yaml
@@ -8,7 +9,7 @@ from codepmp_ray.records import PAIR
 
 
 def _card(maker, **kwargs) -> tuple[dict, str]:
-    text = write_card(maker.recipe, **kwargs).read_text(encoding="utf-8")
+    text = Path(write_card(maker.recipe, **kwargs)).read_text(encoding="utf-8")
     _, header, body = text.split("---\n", 2)
     return yaml.safe_load(header), body
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,7 @@ from codepmp_ray.records import RejectReason
 from codepmp_ray.runs import stage_fingerprints
 from codepmp_ray.storage import LocalStore
 from codepmp_ray.storage.inputs import list_remote
+from tests.hub_server import COMMIT, hub_server
 from tests.s3_server import S3Server
 
 CODE = [f"def f_{i}(x):\n    return x + {i}\n" for i in range(10)]
@@ -275,3 +279,59 @@ def test_contents_stored_apart(
             read_all(source, LocalStore(tmp_path / "again"))
     finally:
         s3_server.fail(None)
+
+
+_READ_THE_HUB = """
+import json
+from codepmp_ray.config.corpus import CorpusConfig, SourceConfig
+from codepmp_ray.corpus.documents import read_unit
+from codepmp_ray.corpus.planning import plan_corpus
+from codepmp_ray.corpus.sources import input_root, list_source
+
+source = SourceConfig(kind="huggingface", path="me/code")
+config = CorpusConfig(source=source, files_per_task=3)
+root, files = list_source(source)
+plan = plan_corpus(config, root, files)
+again, _ = list_source(source, recorded=plan.root)
+texts = [
+    document.data.decode()
+    for unit in plan.units
+    for document in read_unit(config, input_root(source, plan.root), unit, None)
+]
+print(json.dumps([plan.root, str(again), texts]))
+"""
+
+
+def test_a_data_set_is_read_in_place_from_a_server_with_the_hub_s_routes(tmp_path: Path) -> None:
+    files = {}
+    for name, rows in (
+        ("train-00000", CODE[:6]),
+        ("train-00001", CODE[6:]),
+        ("test-00000", ["no"]),
+    ):
+        sink = pa.BufferOutputStream()
+        pq.write_table(pa.table({"content": rows}), sink, row_group_size=2)
+        files[f"data/{name}.parquet"] = sink.getvalue().to_pybytes()
+    with hub_server(files) as (address, requests):
+        # In a process of its own: the hub's address is read when its library is imported.
+        environment = {
+            **os.environ,
+            "HF_ENDPOINT": address,
+            "HF_HOME": str(tmp_path),
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        }
+        environment.pop("HF_HUB_OFFLINE", None)
+        done = subprocess.run(
+            [sys.executable, "-c", _READ_THE_HUB],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+    assert done.returncode == 0, done.stderr
+    recorded, again, found = json.loads(done.stdout.splitlines()[-1])
+    assert recorded == again == f"hf://datasets/me/code@{COMMIT}"
+    assert found == CODE
+    read = [request for request in requests if ".parquet" in request]
+    assert read and all("bytes=" in request for request in read)  # parts, never whole files
+    assert not any("test-00000" in request for request in read)
