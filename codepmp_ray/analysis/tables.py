@@ -13,6 +13,8 @@ from codepmp_ray.analysis.lengths import Lengths, PairLengths, pair_lengths
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.records import PAIR, REJECTED, SNIPPET
 from codepmp_ray.runs import Stage
+from codepmp_ray.shard_stats import contamination_hits
+from codepmp_ray.synthesis.counts import sets_in_use
 
 Counts = dict[str, int]
 NUM_EXAMPLES = 3
@@ -44,13 +46,14 @@ class SynthesisData:
     """Pairs and rejected rows. `sizes` has one array of lengths per text, in pair order.
 
     `unit` of lengths is "tokens", or "characters" where a text was written by no model and so has
-    no token count. `values` counts the values of each provenance column; `examples` are whole
-    pairs.
+    no token count. `contaminated` counts, per evaluation set in use, the rows that left because of
+    it, by side. `values` counts the values of each provenance column; `examples` are whole pairs.
     """
 
     num_snippets: int
     num_pairs: int
     reasons: Counts
+    contaminated: dict[str, Counts]
     values: dict[str, Counts]
     unit: str
     sizes: dict[str, Lengths]
@@ -110,6 +113,7 @@ def load_synthesis(stage: Stage) -> SynthesisData:
         num_snippets=sum(commit.num_input_rows for commit in stage.ledger.commits()),
         num_pairs=pairs.num_rows,
         reasons=reject_reasons(stage.ledger),
+        contaminated=contamination_hits(stage.ledger.totals(), sets_in_use(stage.recipe)),
         values={name: value_counts(pairs[name]) for name in _COUNTED},
         unit=unit,
         sizes=sizes,

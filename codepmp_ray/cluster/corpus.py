@@ -30,7 +30,6 @@ from codepmp_ray.corpus.assembly import (
     plan_shards,
     read_index,
 )
-from codepmp_ray.corpus.decontamination import evaluation_set_of
 from codepmp_ray.corpus.extraction import extract_unit
 from codepmp_ray.corpus.keep_index import load_keep_indexes, save_keep_index
 from codepmp_ray.corpus.planning import (
@@ -52,8 +51,8 @@ from codepmp_ray.corpus.sources import (
 from codepmp_ray.errors import InputError
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.progress import Progress
-from codepmp_ray.records import RejectReason
 from codepmp_ray.runs import Stage, open_stage
+from codepmp_ray.shard_stats import contamination_hits, rejects_by_reason, shard_stats
 from codepmp_ray.storage import LocalStore
 
 _TABLES = ("snippets", "rejected")
@@ -72,7 +71,7 @@ def build_corpus(recipe: Recipe) -> dict[str, Any]:
     or not the one that this corpus was begun with.
     """
     started_s = time.monotonic()
-    corpus = recipe.corpus
+    corpus = recipe.corpus_in_use
     stage = open_stage(recipe, "corpus")
     check_corpus_config(corpus)
     load_keep_indexes(corpus.near_duplicates)  # refused now rather than after the first round
@@ -164,7 +163,7 @@ def _shard_task(store_root: str, row: dict[str, Any]) -> dict[str, Any]:
     plan: ShardPlan = pickle.loads(row["item"])
     store = LocalStore(store_root)
     tables = build_shard(LocalStore(store.root / _EXTRACTED), plan)
-    ShardLedger(store).commit(plan.shard_id, plan.num_input_rows, tables)
+    ShardLedger(store).commit(plan.shard_id, plan.num_input_rows, tables, shard_stats(tables))
     return {"num_rows": plan.num_input_rows}
 
 
@@ -207,7 +206,8 @@ def _summarise(
     corpus: CorpusConfig, stage: Stage, plan: CorpusPlan, num_source_files: int
 ) -> dict[str, Any]:
     snippets = stage.ledger.read("snippets", ["language", "license", "kind"])
-    rejected = stage.ledger.read("rejected", ["reason", "detail"])
+    totals = stage.ledger.totals()
+    sets = [item.name for item in corpus.decontamination.sets if corpus.decontamination.enabled]
 
     def counts(table: Any, column: str) -> dict[str, int]:
         values = table[column].to_pylist() if table.num_rows else []
@@ -218,21 +218,13 @@ def _summarise(
         "num_files": plan.num_taken,
         "num_files_not_sampled": plan.num_found - plan.num_taken,
         "num_snippets": snippets.num_rows,
-        "num_rejected": rejected.num_rows,
-        "num_shards": len(stage.ledger.committed_ids()),
-        "rejected": counts(rejected, "reason"),
-        "contaminated": _count_hits(corpus, rejected),
+        "num_rejected": totals.num_rows["rejected"],
+        "num_shards": totals.num_shards,
+        "rejected": rejects_by_reason(totals),
+        "contaminated": {
+            name: sum(hits.values()) for name, hits in contamination_hits(totals, sets).items()
+        },
         "languages": counts(snippets, "language"),
         "licenses": counts(snippets, "license"),
         "kinds": counts(snippets, "kind"),
     }
-
-
-def _count_hits(corpus: CorpusConfig, rejected: Any) -> dict[str, int]:
-    """Contaminated snippets per evaluation set, sets without any too."""
-    settings = corpus.decontamination
-    hits = {found.name: 0 for found in settings.sets if settings.enabled}
-    for row in rejected.to_pylist():
-        if row["reason"] == RejectReason.CONTAMINATED:
-            hits[evaluation_set_of(row["detail"])] += 1
-    return hits

@@ -157,8 +157,8 @@ def _definition_row(
     code = CodeText(definition.code, document.path, language)
     if refused := refusal(SNIPPET_FILTERS, code, corpus.filters):
         return False, rejected_snippet(row, *refused)
-    function_name = definition.name if definition.kind == "function" else None
-    if found := find_contamination(definition.code, index, function_name):
+    names = (definition.name,) if definition.kind == "function" else ()
+    if found := find_contamination(definition.code, index, names):
         return False, rejected_snippet(row, RejectReason.CONTAMINATED, found.detail)
     row["code"] = definition.code
     row["dedup_key"] = dedup_key(definition.code, language)

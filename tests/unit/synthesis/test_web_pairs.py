@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from codepmp_ray.config.corpus import DecontaminationConfig
 from codepmp_ray.config.synthesis import SynthesisConfig, ThreadsConfig
 from codepmp_ray.errors import InputError
 from codepmp_ray.records import RejectReason, table_from_rows
@@ -181,3 +182,19 @@ def test_sources_without_threads_are_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"q": ["x"]}), tmp_path / "x.parquet")
     with pytest.raises(InputError, match="no column answers, question"):
         stored_plan(LocalStore(tmp_path), ThreadsConfig(path=str(tmp_path)))
+
+
+@pytest.mark.parametrize("side", ["description", "chosen", "rejected"])
+def test_questions_and_answers_are_held_against_evaluation_sets(side: str) -> None:
+    leak = "def truncate_number(number): return number % 1.0"
+    good = GOOD["answers"]
+    raw = {
+        "description": {**GOOD, "question": f"What does {leak} do?"},
+        "chosen": {**GOOD, "answers": [{"text": leak, "pm_score": 9}, *good]},
+        "rejected": {**GOOD, "answers": [good[0], {"text": leak, "pm_score": 0}]},
+    }[side]
+    row = table_from_rows([parse_thread(raw, PIECE, 0, THREADS)], THREAD).to_pylist()
+    tables = split_threads(row, CONFIG, DecontaminationConfig())
+    (rejected,) = tables["rejected"].to_pylist()
+    assert rejected["reason"] == "contaminated"
+    assert rejected["detail"] == f"humaneval: {side}: a function called truncate_number"
