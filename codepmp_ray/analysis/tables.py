@@ -18,6 +18,7 @@ from codepmp_ray.synthesis.counts import sets_in_use
 
 Counts = dict[str, int]
 NUM_EXAMPLES = 3
+PEOPLE = "people"  # who wrote a text without a model
 _COUNTED = [
     "license", "language", "repo", "construction", "describe_model", "strong_model", "weak_model",
     "prompt_template",
@@ -68,7 +69,7 @@ class SynthesisData:
     def is_demonstration(self) -> bool:
         """True when one model wrote both sides, so that no model is stronger than the other."""
         strong, weak = self.values["strong_model"], self.values["weak_model"]
-        return set(strong) == set(weak) and len(strong) == 1 and "unknown" not in strong
+        return set(strong) == set(weak) and len(strong) == 1 and PEOPLE not in strong
 
 
 def read_columns(
@@ -81,10 +82,10 @@ def read_columns(
     return pa.schema([schema.field(name) for name in columns]).empty_table()
 
 
-def value_counts(column: pa.ChunkedArray) -> Counts:
-    """Value -> number of rows, most frequent first; null is counted as "unknown"."""
+def value_counts(column: pa.ChunkedArray, null: str = "unknown") -> Counts:
+    """Value -> number of rows, most frequent first; null is counted as `null`."""
     counted = column.value_counts().to_pylist()
-    pairs = [(item["values"] or "unknown", item["counts"]) for item in counted]
+    pairs = [(item["values"] or null, item["counts"]) for item in counted]
     return dict(sorted(pairs, key=lambda pair: (-pair[1], pair[0])))
 
 
@@ -114,7 +115,10 @@ def load_synthesis(stage: Stage) -> SynthesisData:
         num_pairs=pairs.num_rows,
         reasons=reject_reasons(stage.ledger),
         contaminated=contamination_hits(stage.ledger.totals(), sets_in_use(stage.recipe)),
-        values={name: value_counts(pairs[name]) for name in _COUNTED},
+        values={
+            name: value_counts(pairs[name], PEOPLE if name.endswith("_model") else "unknown")
+            for name in _COUNTED
+        },
         unit=unit,
         sizes=sizes,
         lengths=pair_lengths(sizes["description"], sizes["chosen"], sizes["rejected"]),

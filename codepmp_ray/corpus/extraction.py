@@ -18,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 
 from codepmp_ray.config.corpus import CorpusConfig
+from codepmp_ray.corpus.blobs import blob_id_of
 from codepmp_ray.corpus.decontamination import (
     EvaluationIndex,
     find_contamination,
@@ -124,6 +125,7 @@ def rejected_snippet(snippet: Row, reason: RejectReason, detail: str) -> Row:
         "reason": reason.value,
         "detail": detail,
         "source_id": snippet["source_id"],
+        "blob_id": snippet["blob_id"],
         "repo": snippet["repo"],
         "path": snippet["path"],
         "payload": json.dumps({name: snippet[name] for name in named}),
@@ -143,6 +145,7 @@ def _definition_row(
     row: Row = {
         "snippet_id": stable_id(repo, document.key, source_id, span, definition.code),
         "source_id": source_id,
+        "blob_id": blob_id_of(document.blob_id, document.data),
         "repo": _storable(document.repo),
         "path": _storable(document.path),
         "language": language,
@@ -173,6 +176,7 @@ def _rejected_file(document: Document, refused: FileRefusal) -> Row:
         "reason": refused.reason.value,
         "detail": _storable(refused.detail),
         "source_id": source_id,
+        "blob_id": blob_id_of(document.blob_id, document.data),
         "repo": _storable(document.repo),
         "path": _storable(document.path),
         "payload": None,

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,6 +13,7 @@ from pydantic import ValidationError
 
 from codepmp_ray.config.corpus import CorpusConfig, DecontaminationConfig, EvaluationSetConfig
 from codepmp_ray.config.recipe import Recipe
+from codepmp_ray.corpus.blobs import git_blob_id
 from codepmp_ray.corpus.decontamination import (
     defined_names,
     find_contamination,
@@ -151,6 +153,16 @@ def test_snippets_are_refused_with_the_set_in_the_detail() -> None:
     assert rows[0]["detail"] == "humaneval: a function called truncate_number"
     free = CorpusConfig(decontamination=DecontaminationConfig(enabled=False))
     assert next(is_snippet for is_snippet, _ in extract_document(document, free))
+
+
+def test_every_row_of_a_file_carries_its_blob_id() -> None:
+    text = b"def f(a):\n    b = a\n    c = b\n    return c\n\ndef g(a):\n    return a\n"
+    for declared, blob_id in ((None, git_blob_id(text)), ("AB" * 20, "ab" * 20)):
+        document = Document("k", "a.py", licenses=("MIT",), data=text, blob_id=declared)
+        found = list(extract_document(document, CorpusConfig()))
+        assert [is_snippet for is_snippet, _ in found] == [True, False]
+        refused = list(extract_document(replace(document, licenses=()), CorpusConfig()))
+        assert [row["blob_id"] for _, row in [*found, *refused]] == [blob_id] * 3
 
 
 def test_another_content_of_a_named_file_is_another_corpus(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from codepmp_ray.config.corpus import DecontaminationConfig
 from codepmp_ray.config.engines import EngineConfig, EnginesConfig, SamplingConfig
 from codepmp_ray.config.synthesis import SynthesisConfig
+from codepmp_ray.corpus.languages import LANGUAGES
 from codepmp_ray.errors import EngineError
 from codepmp_ray.ledger import Totals
 from codepmp_ray.shard_stats import contamination_hits, shard_stats
@@ -17,11 +18,12 @@ from codepmp_ray.synthesis.engine import Completion, ContextOverflow
 from codepmp_ray.synthesis.hops import RowProcessor
 from codepmp_ray.synthesis.pairs import split_rows
 from codepmp_ray.synthesis.plan import plan_pools
-from codepmp_ray.synthesis.prompts import parse_label
+from codepmp_ray.synthesis.prompts import answer_prompt, describe_prompt, parse_label
 
 SNIPPET = {
     "snippet_id": "s1",
     "source_id": "f1",
+    "blob_id": "b1",
     "repo": "r",
     "path": "a.py",
     "language": "python",
@@ -258,3 +260,11 @@ def test_a_clean_row_passes_the_screen_and_off_is_off() -> None:
         engine = ScriptedEngine(*answers)
         row = asyncio.run(RowProcessor(CONFIG, HOPS, settings)(dict(SNIPPET), engine))
         assert only_row(row)[0] == "pairs"
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_prompts_write_a_language_as_people_do(language: str) -> None:
+    names = {"cpp": "C++", "javascript": "JavaScript", "tsx": "TSX", "typescript": "TypeScript"}
+    name = names.get(language, language.capitalize())
+    assert f" {name} code" in answer_prompt("D.", language)
+    assert f"```{language}\n" in describe_prompt("x", language)
