@@ -25,6 +25,15 @@ class LocalStore:
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root).absolute()
 
+    @property
+    def uri(self) -> str:
+        """The folder as `open_store` takes it, on any machine of the cluster."""
+        return str(self.root)
+
+    def sub(self, folder: str) -> LocalStore:
+        """The store of a folder below this one."""
+        return LocalStore(self.root / folder)
+
     def path(self, name: str) -> Path:
         return self.root / name
 

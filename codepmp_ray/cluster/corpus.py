@@ -2,8 +2,10 @@
 
 Two rounds of tasks, each committing its own output, so that a killed job takes up where it was:
 1. one task per work unit parses its files and commits their rows to `extracted/`;
-2. this process decides from ids and sketches alone which snippets stay;
-3. one task per shard writes the corpus. `extracted/` goes when the stage is complete.
+2. duplicates are found from keys and sketches alone (`corpus.deduplication`): here, or for many
+   snippets in rounds of tasks over the cluster;
+3. one task per shard writes the corpus. `extracted/` and `duplicates/` go when the stage is
+   complete.
 """
 
 from __future__ import annotations
@@ -15,23 +17,16 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
 import ray.data
 
 from codepmp_ray.cluster.connect import cluster_resources, connect
 from codepmp_ray.config.corpus import CorpusConfig
 from codepmp_ray.config.recipe import Recipe
-from codepmp_ray.corpus.assembly import (
-    ShardPlan,
-    SnippetIndex,
-    build_shard,
-    first_near_duplicates,
-    kept_sketches,
-    plan_shards,
-    read_index,
-)
+from codepmp_ray.corpus import keep_index
+from codepmp_ray.corpus.assembly import ShardPlan, build_shard, plan_shards
+from codepmp_ray.corpus.deduplication import deduplicate
 from codepmp_ray.corpus.extraction import extract_unit
-from codepmp_ray.corpus.keep_index import load_keep_indexes, save_keep_index
+from codepmp_ray.corpus.keep_index import check_earlier, open_keep_index, sketch_names
 from codepmp_ray.corpus.planning import (
     CorpusPlan,
     WorkUnit,
@@ -40,7 +35,6 @@ from codepmp_ray.corpus.planning import (
     recorded_digest,
     save_plan,
 )
-from codepmp_ray.corpus.selection import KEPT, select_snippets
 from codepmp_ray.corpus.sources import (
     SourceFile,
     check_corpus_config,
@@ -53,10 +47,10 @@ from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.progress import Progress
 from codepmp_ray.runs import Stage, open_stage
 from codepmp_ray.shard_stats import contamination_hits, rejects_by_reason, shard_stats
-from codepmp_ray.storage import LocalStore
+from codepmp_ray.storage import open_store
 
 _TABLES = ("snippets", "rejected")
-_EXTRACTED = "extracted"
+_EXTRACTED, _DUPLICATES = "extracted", "duplicates"
 # A share of a CPU too small to wait for: engines or trainers may hold the rest of a small machine.
 # What bounds the parallelism is the size of the task pool, the number of CPUs.
 _TASK_CPUS = 0.05
@@ -74,7 +68,7 @@ def build_corpus(recipe: Recipe) -> dict[str, Any]:
     corpus = recipe.corpus_in_use
     stage = open_stage(recipe, "corpus")
     check_corpus_config(corpus)
-    load_keep_indexes(corpus.near_duplicates)  # refused now rather than after the first round
+    check_earlier(corpus.near_duplicates)  # refused now rather than after the first round
     files = list_files(corpus.source, recipe.run_dir)
     _require_unchanged(stage, files)
     if stage.is_complete:
@@ -102,7 +96,7 @@ def build_corpus(recipe: Recipe) -> dict[str, Any]:
 
 
 def _extract(corpus: CorpusConfig, stage: Stage, plan: CorpusPlan) -> ShardLedger:
-    extracted = ShardLedger(LocalStore(stage.path / _EXTRACTED))
+    extracted = ShardLedger(stage.store.sub(_EXTRACTED))
     missing = extracted.missing_ids(len(plan.units))
     with Progress(
         "corpus: extract",
@@ -110,39 +104,36 @@ def _extract(corpus: CorpusConfig, stage: Stage, plan: CorpusPlan) -> ShardLedge
         "units of files",
         done=len(plan.units) - len(missing),
     ) as progress:
-        task = partial(_extract_task, str(extracted.store.root), corpus, plan.threshold)
+        task = partial(_extract_task, extracted.store.uri, corpus, plan.threshold)
         _run_tasks(task, [plan.units[i] for i in missing], progress, len(plan.units))
     return extracted
 
 
 def _write_shards(corpus: CorpusConfig, stage: Stage, extracted: ShardLedger) -> None:
-    index = read_index(extracted)
-    shards = _select(corpus, stage, extracted, index)
+    near, uri = corpus.near_duplicates, stage.store.uri
+    duplicates = stage.store.sub(_DUPLICATES)
+    decided = deduplicate(corpus, duplicates.uri, extracted.store.uri, _run_round)
+    shards = plan_shards(decided, corpus.max_snippets, corpus.rows_per_shard)
+    if near.enabled:
+        open_keep_index(uri, near)
     missing = stage.ledger.missing_ids(len(shards))
     with Progress(
         "corpus: write", len(shards), "shards", done=len(shards) - len(missing)
     ) as progress:
-        task = partial(_shard_task, str(stage.store.root))
+        task = partial(_shard_task, uri, decided.fates.store.uri, sketch_names(near))
         _run_tasks(task, [shards[i] for i in missing], progress, len(shards))
 
 
-def _select(
-    corpus: CorpusConfig, stage: Stage, extracted: ShardLedger, index: SnippetIndex
-) -> list[ShardPlan]:
-    """Decide what stays, store the keep-index for later corpora, and plan the shards.
+def _run_round(label: str, task: Callable[[Any], None], items: Sequence[Any]) -> None:
+    """What `deduplicate` runs its tasks with."""
+    if items:
+        with Progress(f"corpus: {label}", len(items), "tasks") as progress:
+            _run_tasks(partial(_round_task, task), items, progress, len(items))
 
-    From what was extracted alone, so that a job that resumes decides the same.
-    """
-    near = corpus.near_duplicates
-    earlier, first_near = load_keep_indexes(near), None
-    if near.enabled:
-        first_near = first_near_duplicates(extracted, index, near, earlier)
-    selection = select_snippets(index.keys, corpus.max_snippets, corpus.sample_seed, first_near)
-    if near.enabled:
-        kept = np.flatnonzero(selection.fates == KEPT)
-        sketches = kept_sketches(extracted, index, kept, near)
-        save_keep_index(stage.store, index.snippet_id.take(kept), sketches, near)
-    return plan_shards(index, selection, corpus.rows_per_shard, earlier.snippet_ids)
+
+def _round_task(task: Callable[[Any], None], row: dict[str, Any]) -> dict[str, Any]:
+    task(pickle.loads(row["item"]))
+    return {"num_rows": 0}
 
 
 def _extract_task(
@@ -151,7 +142,7 @@ def _extract_task(
     unit: WorkUnit = pickle.loads(row["item"])
     # Asked for here: the standard library may lie elsewhere on another node.
     tables = extract_unit(corpus, source_root(corpus.source), unit, threshold)
-    ShardLedger(LocalStore(store_root)).commit(
+    ShardLedger(open_store(store_root)).commit(
         unit.unit_id,
         tables.num_rows,
         {"snippets": tables.snippets, "rejected": tables.rejected},
@@ -159,12 +150,18 @@ def _extract_task(
     return {"num_rows": tables.num_rows}
 
 
-def _shard_task(store_root: str, row: dict[str, Any]) -> dict[str, Any]:
+def _shard_task(
+    stage_uri: str, fates_uri: str, names: list[str], row: dict[str, Any]
+) -> dict[str, Any]:
     plan: ShardPlan = pickle.loads(row["item"])
-    store = LocalStore(store_root)
-    tables = build_shard(LocalStore(store.root / _EXTRACTED), plan)
-    ShardLedger(store).commit(plan.shard_id, plan.num_input_rows, tables, shard_stats(tables))
-    return {"num_rows": plan.num_input_rows}
+    store = open_store(stage_uri)
+    shard = build_shard(store.sub(_EXTRACTED).uri, fates_uri, plan, names)
+    if names:  # first, so that no shard is there whose sketches are not
+        index = ShardLedger(store.sub(keep_index.FOLDER))
+        index.commit(plan.shard_id, shard.sketches.num_rows, {keep_index.TABLE: shard.sketches})
+    stats = shard_stats(shard.tables)
+    ShardLedger(store).commit(plan.shard_id, shard.num_input_rows, shard.tables, stats)
+    return {"num_rows": shard.num_input_rows}
 
 
 def _run_tasks(
@@ -199,32 +196,31 @@ def _require_unchanged(stage: Stage, files: list[SourceFile]) -> None:
 
 def _clear_extracted(stage: Stage) -> None:
     """Delete the rows between the rounds: the corpus holds each of them now."""
+    stage.store.delete_tree(_DUPLICATES)
     stage.store.delete_tree(_EXTRACTED)
 
 
 def _summarise(
     corpus: CorpusConfig, stage: Stage, plan: CorpusPlan, num_source_files: int
 ) -> dict[str, Any]:
-    snippets = stage.ledger.read("snippets", ["language", "license", "kind"])
+    counted: dict[str, Counter[str]] = {name: Counter() for name in ("language", "license", "kind")}
+    for commit in stage.ledger.commits():  # a shard at a time
+        snippets = stage.store.read_table(commit.files["snippets"], list(counted))
+        for name, counts in counted.items():
+            counts.update(snippets[name].to_pylist())
     totals = stage.ledger.totals()
     sets = [item.name for item in corpus.decontamination.sets if corpus.decontamination.enabled]
-
-    def counts(table: Any, column: str) -> dict[str, int]:
-        values = table[column].to_pylist() if table.num_rows else []
-        return dict(Counter(values).most_common())
-
+    hits = contamination_hits(totals, sets)
     return {
         "num_source_files": num_source_files,
         "num_files": plan.num_taken,
         "num_files_not_sampled": plan.num_found - plan.num_taken,
-        "num_snippets": snippets.num_rows,
+        "num_snippets": totals.num_rows["snippets"],
         "num_rejected": totals.num_rows["rejected"],
         "num_shards": totals.num_shards,
         "rejected": rejects_by_reason(totals),
-        "contaminated": {
-            name: sum(hits.values()) for name, hits in contamination_hits(totals, sets).items()
-        },
-        "languages": counts(snippets, "language"),
-        "licenses": counts(snippets, "license"),
-        "kinds": counts(snippets, "kind"),
+        "contaminated": {name: sum(sides.values()) for name, sides in hits.items()},
+        "languages": dict(counted["language"].most_common()),
+        "licenses": dict(counted["license"].most_common()),
+        "kinds": dict(counted["kind"].most_common()),
     }

@@ -96,6 +96,22 @@ class NearDuplicateConfig(Section):
 PACKAGED_SETS = ("humaneval",)
 
 
+class DeduplicationConfig(Section):
+    """How the search for duplicates is run; see `corpus.deduplication`. No number changes what is
+    found.
+
+    Attributes:
+        max_rows_in_process: up to so many snippets (200 bytes each) the job's own process decides;
+            more are partitioned by key over the cluster.
+        rows_per_chunk: snippets that one task reads.
+        rows_per_partition: snippets that one task compares (about 250 bytes each).
+    """
+
+    max_rows_in_process: int = operational(2_000_000, ge=0)
+    rows_per_chunk: int = operational(500_000, ge=1)
+    rows_per_partition: int = operational(5_000_000, ge=1)
+
+
 class EvaluationSetConfig(Section):
     """Problems that must not be trained on.
 
@@ -170,6 +186,7 @@ class CorpusConfig(Section):
     )
     filters: FilterConfig = FilterConfig()
     near_duplicates: NearDuplicateConfig = NearDuplicateConfig()
+    deduplication: DeduplicationConfig = DeduplicationConfig()
     decontamination: DecontaminationConfig = DecontaminationConfig()
     max_files: int | None = Field(default=None, ge=1)  # a deterministic sample; null takes all
     max_snippets: int | None = Field(default=None, ge=1)  # a deterministic sample; null takes all
