@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def body(recipe: Recipe, arguments: argparse.Namespace) -> None:
     from codepmp_ray.analysis.card import write_card
+    from codepmp_ray.analysis.diversity_report import remove_diversity
     from codepmp_ray.synthesis.constructions import all_hops
     from codepmp_ray.synthesis.prompts import prompt_texts
     from codepmp_ray.synthesis.purge import PurgeRequest, purge
@@ -55,6 +56,7 @@ def body(recipe: Recipe, arguments: argparse.Namespace) -> None:
         )
     stage = open_stage(recipe, "synthesis")
     record = purge(stage, request)
+    remove_diversity(stage)
     write_card(recipe, prompt_texts(all_hops(recipe.synthesis)))
     print(
         f"purge {record['purge_id']}: {record['num_pairs']} pairs and {record['num_rejected']} "

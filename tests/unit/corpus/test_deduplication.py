@@ -22,6 +22,7 @@ from codepmp_ray.corpus.assembly import build_shard, plan_shards
 from codepmp_ray.corpus.clusters import Forest, first_of_clusters
 from codepmp_ray.corpus.deduplication import deduplicate
 from codepmp_ray.corpus.extraction import EXTRACTED, EXTRACTED_REJECTED
+from codepmp_ray.corpus.fates import SampleLimit
 from codepmp_ray.corpus.keep_index import open_keep_index, sketch_columns, sketch_names
 from codepmp_ray.corpus.minhash import Sketches
 from codepmp_ray.ledger import ShardLedger
@@ -239,6 +240,12 @@ def test_a_search_that_is_killed_anywhere_goes_on(tmp_path: Path) -> None:
         with pytest.raises(Killed):
             decide(store, f"killed{step}", corpus, Cluster(step, dies_at=step))
         assert decide(store, f"killed{step}", other, Cluster(step)) == expected
+
+
+def test_equal_hashes_are_sampled_in_corpus_order() -> None:
+    hashes = np.array([3, 5, 5, 7], dtype=np.uint64)
+    excluded = SampleLimit(5, 1).excludes(hashes, np.arange(4))
+    assert excluded.tolist() == [False, False, True, True]
 
 
 def test_scattered_keys_are_removed(tmp_path: Path) -> None:

@@ -212,12 +212,14 @@ def test_the_command_prints_counts_and_reads_lists(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "jobs.purge", f"run_dir={recipe.run_dir}"]
     config = tmp_path / "recipe.yaml"
     config.write_text(json.dumps({}))
+    stage.store.put("diversity.json", b"names of purged repositories")
     command += ["--config", str(config), "--repo-file", str(listed), "--source-id", "file-2-1"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (
         f"purge {REQUEST.purge_id}: 7 pairs and 3 rejected rows purged in 3 shards" in done.stdout
     )
+    assert not stage.store.exists("diversity.json")
     assert "`purged` | 10" in (stage.path / "README.md").read_text()
     empty = subprocess.run([*command[:6]], cwd=ROOT, capture_output=True, text=True)
     assert empty.returncode == 2 and "Nothing to purge" in empty.stderr
