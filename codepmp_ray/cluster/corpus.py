@@ -17,10 +17,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import ray
 import ray.data
 
 from codepmp_ray.cluster.connect import cluster_resources, connect
-from codepmp_ray.config.corpus import CorpusConfig
+from codepmp_ray.config.corpus import CorpusConfig, DeduplicationConfig
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.corpus import keep_index
 from codepmp_ray.corpus.assembly import ShardPlan, build_shard, plan_shards
@@ -56,6 +57,8 @@ _EXTRACTED, _DUPLICATES = "extracted", "duplicates"
 _TASK_CPUS = 0.05
 # A task takes several work units when there are more units than this.
 _MAX_TASKS = 4_096
+# Of a round of the search for duplicates: what it reads, and a sorted copy of it.
+_BYTES_PER_CHUNK_ROW, _BYTES_PER_PARTITION_ROW = 500, 400
 
 
 def build_corpus(recipe: Recipe) -> dict[str, Any]:
@@ -112,7 +115,8 @@ def _extract(corpus: CorpusConfig, stage: Stage, plan: CorpusPlan) -> ShardLedge
 def _write_shards(corpus: CorpusConfig, stage: Stage, extracted: ShardLedger) -> None:
     near, uri = corpus.near_duplicates, stage.store.uri
     duplicates = stage.store.sub(_DUPLICATES)
-    decided = deduplicate(corpus, duplicates.uri, extracted.store.uri, _run_round)
+    run = partial(_run_round, _round_memory(corpus.deduplication))
+    decided = deduplicate(corpus, duplicates.uri, extracted.store.uri, run)
     shards = plan_shards(decided, corpus.max_snippets, corpus.rows_per_shard)
     if near.enabled:
         open_keep_index(uri, near)
@@ -124,11 +128,22 @@ def _write_shards(corpus: CorpusConfig, stage: Stage, extracted: ShardLedger) ->
         _run_tasks(task, [shards[i] for i in missing], progress, len(shards))
 
 
-def _run_round(label: str, task: Callable[[Any], None], items: Sequence[Any]) -> None:
+def _run_round(memory: int, label: str, task: Callable[[Any], None], items: Sequence[Any]) -> None:
     """What `deduplicate` runs its tasks with."""
     if items:
         with Progress(f"corpus: {label}", len(items), "tasks") as progress:
-            _run_tasks(partial(_round_task, task), items, progress, len(items))
+            _run_tasks(partial(_round_task, task), items, progress, len(items), memory)
+
+
+def _round_memory(settings: DeduplicationConfig) -> int:
+    """Bytes that a task of a round may need, so that a node is not given too many of them; never
+    more than half of the smallest node, where one alone is then all that runs."""
+    wanted = max(
+        settings.rows_per_chunk * _BYTES_PER_CHUNK_ROW,
+        settings.rows_per_partition * _BYTES_PER_PARTITION_ROW,
+    )
+    nodes = [node["Resources"].get("memory", 0) for node in ray.nodes() if node["Alive"]]
+    return min(wanted, int(min(filter(None, nodes), default=0)) // 2)
 
 
 def _round_task(task: Callable[[Any], None], row: dict[str, Any]) -> dict[str, Any]:
@@ -169,15 +184,22 @@ def _run_tasks(
     items: Sequence[Any],
     progress: Progress,
     total: int,
+    memory: int | None = None,
 ) -> None:
-    """Run `task` on each item in parallel; items done before count towards `total`."""
+    """Run `task` on each item in parallel; items done before count towards `total`.
+
+    `memory` are the bytes that Ray sets aside for each task.
+    """
     if not items:
         return
     rows = [{"item": pickle.dumps(item)} for item in items]
     num_tasks = min(len(rows), _MAX_TASKS)
     num_parallel = min(num_tasks, max(1, int(cluster_resources().get("CPU", 1))))
     results = ray.data.from_items(rows, override_num_blocks=num_tasks).map(
-        task, num_cpus=_TASK_CPUS, compute=ray.data.TaskPoolStrategy(num_parallel)
+        task,
+        num_cpus=_TASK_CPUS,
+        memory=memory,
+        compute=ray.data.TaskPoolStrategy(num_parallel),
     )
     done_before = total - len(items)
     for num_done, _ in enumerate(results.iter_rows(), start=1):

@@ -63,6 +63,10 @@ def test_numbers_of_a_set(maker, make_pair) -> None:
     # The paper's density: n-grams over 100 buckets, one less for each n more.
     density = found["ngrams"]["description"]["density"]
     assert density == {"1": 15.0, "2": 14.99, "3": 14.98}
+    num_compared = found["ngrams"]["num_words_compared"]
+    assert [found["ngrams"]["rejected"][str(n)]["num"] for n in (1, 2, 3)] == [
+        num_compared - n + 1 for n in (1, 2, 3)
+    ]
     assert found["length_bias"]["chosen_longer"] == 0
     json.dumps(found, allow_nan=False)
 
