@@ -58,7 +58,7 @@ _TASK_CPUS = 0.05
 # A task takes several work units when there are more units than this.
 _MAX_TASKS = 4_096
 # Of a round of the search for duplicates: what it reads, and a sorted copy of it.
-_BYTES_PER_CHUNK_ROW, _BYTES_PER_PARTITION_ROW = 500, 400
+_BYTES_PER_CHUNK_ROW, _BYTES_PER_PARTITION_ROW = 900, 600
 
 
 def build_corpus(recipe: Recipe) -> dict[str, Any]:

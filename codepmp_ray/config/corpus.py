@@ -103,8 +103,8 @@ class DeduplicationConfig(Section):
     Attributes:
         max_rows_in_process: up to so many snippets (200 bytes each) the job's own process decides;
             more are partitioned by key over the cluster.
-        rows_per_chunk: snippets that one task reads.
-        rows_per_partition: snippets that one task compares (about 400 bytes each).
+        rows_per_chunk: snippets that one task reads (about 830 bytes of memory each).
+        rows_per_partition: snippets that one task compares (about 550 bytes of memory each).
     """
 
     max_rows_in_process: int = operational(2_000_000, ge=0)

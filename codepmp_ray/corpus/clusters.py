@@ -62,7 +62,8 @@ def alike_edges(
 class Forest:
     """Clusters of positions from edges that come in blocks; holds members of clusters only.
 
-    Two numbers of 8 bytes for each of them, and about three times that while a block is added.
+    Two numbers of 8 bytes for each of them, and up to 60 bytes while a block is added; about a
+    microsecond per edge. Blocks and their order do not change the result.
     """
 
     def __init__(self) -> None:
@@ -71,12 +72,36 @@ class Forest:
 
     def add(self, left: Positions, right: Positions) -> None:
         """Make the clusters of left[i] and right[i] one, for each i."""
-        nodes = np.union1d(self._nodes, np.union1d(left, right))
-        first = np.arange(len(nodes), dtype=np.int64)
-        known = np.searchsorted(nodes, self._nodes)
-        first[known] = known[self._first]
-        self._first = _join(first, np.searchsorted(nodes, left), np.searchsorted(nodes, right))
-        self._nodes = nodes
+        found, place = np.unique(np.concatenate([left, right]), return_inverse=True)
+        self._make_room(found)
+        # Sorted questions are answered much faster than those in the order of the edges.
+        own = self._first[np.searchsorted(self._nodes, found)]
+        # Only the first ones of clusters that meet are joined; all nodes then follow in one step.
+        firsts, place_of_first = np.unique(own, return_inverse=True)
+        a, b = np.split(place_of_first[place], 2)
+        joined = _join(np.arange(len(firsts), dtype=np.int64), a, b)
+        moved = np.arange(len(self._nodes), dtype=np.int64)
+        moved[firsts] = firsts[joined]
+        self._first = moved[self._first]
+
+    def _make_room(self, found: Positions) -> None:
+        """Add those of `found`, ascending, that are no nodes yet, as clusters of their own."""
+        old = self._nodes
+        place = np.searchsorted(old, found)
+        is_known = np.zeros(len(found), dtype=bool)
+        inside = place < len(old)
+        is_known[inside] = old[place[inside]] == found[inside]
+        new = found[~is_known]
+        if not len(new):
+            return
+        # Where each lies among both together.
+        of_old = np.arange(len(old)) + np.searchsorted(new, old)
+        of_new = np.arange(len(new)) + place[~is_known]
+        nodes = np.empty(len(old) + len(new), dtype=np.int64)
+        first = np.empty_like(nodes)
+        nodes[of_old], nodes[of_new] = old, new
+        first[of_old], first[of_new] = of_old[self._first], of_new
+        self._nodes, self._first = nodes, first
 
     def losers(self) -> tuple[Positions, Positions]:
         """Every position that is not the first of its cluster, ascending, and which one is."""

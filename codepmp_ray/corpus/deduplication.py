@@ -3,7 +3,7 @@
 Two ways to the same keep-list. Up to `max_rows_in_process` snippets the job's own process decides,
 in about 200 bytes per snippet. More go through rounds of tasks (`rounds`), one for exact duplicates
 and one per band of the sketches; what is left for this process are the edges between
-near-duplicates, joined by `Forest` in about 40 bytes per member of a cluster. Every task commits
+near-duplicates, joined by `Forest` in about 60 bytes per member of a cluster. Every task commits
 what it made, so a job that is killed goes on where it was.
 """
 
