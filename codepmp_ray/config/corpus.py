@@ -109,6 +109,26 @@ class NearDuplicateConfig(Section):
     earlier: tuple[str, ...] = ()
 
 
+# Sets that an installed package carries, by the names that candidates.task has for them.
+PACKAGED_SETS = ("humaneval",)
+
+
+class DeduplicationConfig(Section):
+    """How the search for duplicates is run; see `corpus.deduplication`. No number changes what is
+    found.
+
+    Attributes:
+        max_rows_in_process: up to so many snippets (200 bytes each) the job's own process decides;
+            more are partitioned by key over the cluster.
+        rows_per_chunk: snippets that one task reads (about 830 bytes of memory each).
+        rows_per_partition: snippets that one task compares (about 550 bytes of memory each).
+    """
+
+    max_rows_in_process: int = operational(2_000_000, ge=0)
+    rows_per_chunk: int = operational(500_000, ge=1)
+    rows_per_partition: int = operational(5_000_000, ge=1)
+
+
 class EvaluationSetConfig(Section):
     """Problems that must not be trained on.
 
@@ -124,21 +144,46 @@ class EvaluationSetConfig(Section):
 
     @model_validator(mode="after")
     def _has_a_source(self) -> EvaluationSetConfig:
-        if self.path is None and self.name != "humaneval":
-            raise ValueError(f"the evaluation set {self.name!r} needs a path; known: humaneval")
+        if self.path is None and self.name not in PACKAGED_SETS:
+            known = ", ".join(PACKAGED_SETS)
+            raise ValueError(f"the evaluation set {self.name!r} needs a path; known: {known}")
         if self.path is not None and not self.columns:
             raise ValueError(f"the evaluation set {self.name!r} needs columns that hold its text")
         return self
 
 
 class DecontaminationConfig(Section):
-    """Which evaluation sets snippets are held against, and how; see `corpus.decontamination`."""
+    """Which evaluation sets snippets and pairs are held against; see `corpus.decontamination`.
+
+    Attributes:
+        sets: the sets by name.
+        own_tasks: also the sets that this recipe's own candidates answer, where a package has them.
+        ngram: words that have to follow each other in both texts.
+        min_ngram_words: so many of them must be different words of three letters or more; `for i in
+            range len x for j in range` proves nothing.
+        max_ngram_problems: an n-gram of more problems of one set is that set's phrase.
+        function_names: whether the name of the function to write accuses, too.
+        min_function_name_chars: of a name that does; it also has to be made of two words or more:
+            `add`, `encode`, `solution` prove nothing.
+    """
 
     enabled: bool = True
     sets: tuple[EvaluationSetConfig, ...] = (EvaluationSetConfig(name="humaneval"),)
+    own_tasks: bool = True
     ngram: int = Field(default=10, ge=2)
+    min_ngram_words: int = Field(default=4, ge=0)
+    max_ngram_problems: int = Field(default=2, ge=1)
     function_names: bool = True
-    min_function_name_chars: int = Field(default=7, ge=1)  # `f`, `add`, `encode` prove nothing
+    min_function_name_chars: int = Field(default=7, ge=1)
+
+    def with_tasks(self, tasks: tuple[str, ...]) -> DecontaminationConfig:
+        """These settings with the sets of the recipe's own `tasks`, where `own_tasks` asks."""
+        named = {item.name for item in self.sets}
+        missing = [task for task in tasks if task in PACKAGED_SETS and task not in named]
+        if not self.own_tasks or not missing:
+            return self
+        more = tuple(EvaluationSetConfig(name=task) for task in missing)
+        return self.model_copy(update={"sets": (*self.sets, *more)})
 
 
 class CorpusConfig(Section):
@@ -158,6 +203,7 @@ class CorpusConfig(Section):
     )
     filters: FilterConfig = FilterConfig()
     near_duplicates: NearDuplicateConfig = NearDuplicateConfig()
+    deduplication: DeduplicationConfig = DeduplicationConfig()
     decontamination: DecontaminationConfig = DecontaminationConfig()
     max_files: int | None = Field(default=None, ge=1)  # a deterministic sample; null takes all
     max_snippets: int | None = Field(default=None, ge=1)  # a deterministic sample; null takes all

@@ -89,7 +89,8 @@ def assert_nothing_half_written(stage: Stage) -> None:
         for path in (stage.path / table).rglob("*.parquet")
     }
     assert found == named
-    assert not [path for path in (stage.path / "extracted").rglob("*") if path.is_file()]
+    for folder in ("extracted", "duplicates"):
+        assert not [path for path in (stage.path / folder).rglob("*") if path.is_file()]
 
 
 def test_a_folder_with_bad_files(ray_cluster, code_folder: Path, tmp_path: Path) -> None:
@@ -121,7 +122,7 @@ def test_a_later_corpus_leaves_out_what_an_earlier_one_kept(
     summary = build(recipe)
     assert summary["contaminated"] == {"humaneval": 0}
     first = open_stage(recipe, "corpus")
-    index = pq.read_table(first.path / "keep_index.parquet")
+    index = ShardLedger(first.store.sub("keep_index")).read("sketches")
     kept = first.ledger.read("snippets", ["snippet_id"])["snippet_id"].to_pylist()
     assert index["snippet_id"].to_pylist() == kept
 
@@ -173,6 +174,17 @@ def test_samples_and_shards(ray_cluster, code_folder: Path, tmp_path: Path) -> N
     again = recipe_for(tmp_path / "b", folder(code_folder), **{**settings, "files_per_task": 64})
     build(again)
     assert rows(open_stage(again, "corpus")) == found
+    # Duplicates found over the cluster instead of by the job's own process.
+    spread = {"max_rows_in_process": 0, "rows_per_chunk": 30, "rows_per_partition": 40}
+    far = recipe_for(tmp_path / "c", folder(code_folder), **settings, deduplication=spread)
+    build(far)
+    assert rows(open_stage(far, "corpus")) == found
+    assert_nothing_half_written(open_stage(far, "corpus"))
+    sketches = [
+        ShardLedger(open_stage(one, "corpus").store.sub("keep_index")).read("sketches")
+        for one in (recipe, far)
+    ]
+    assert sketches[0].equals(sketches[1])
 
 
 def test_rows_of_parquet_and_json_lines_with_damage(ray_cluster, tmp_path: Path) -> None:

@@ -76,7 +76,11 @@ def _variant(recipe: Recipe, path: Keys) -> Recipe:
 # A base in which every field may be changed by itself.
 _BASE = Recipe.model_validate(
     {
-        "corpus": {"source": {"kind": "folder", "path": "x"}},
+        "corpus": {
+            "source": {"kind": "folder", "path": "x"},
+            # Not the one that the recipe's own task brings along.
+            "decontamination": {"sets": [{"name": "other", "path": "x"}]},
+        },
         "engines": {"strong": {"max_actors": 9}, "weak": {"max_actors": 9}},
     }
 )

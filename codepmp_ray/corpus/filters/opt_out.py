@@ -1,15 +1,15 @@
 """Owners who do not want their code used: a list of repositories and of contents.
 
-The same list serves a corpus that is yet to be made and data that is finished: both carry `repo`
-and `source_id`.
+The same names serve a corpus that is yet to be made and data that is finished (`jobs.purge`): both
+carry `repo`, `blob_id` and `source_id`.
 """
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
 
+from codepmp_ray.corpus.blobs import git_blob_id
 from codepmp_ray.errors import ConfigError
 from codepmp_ray.storage.inputs import InputFile, RemoteFile, input_file
 
@@ -33,12 +33,6 @@ class OptOutList:
         if data is not None:
             names.append(git_blob_id(data))
         return next((n for n in names if n and n.lower() in self.entries), None)
-
-
-def git_blob_id(data: bytes) -> str:
-    """What git calls a file with this content: sha1 of its header and bytes, 40 hex digits."""
-    header = b"blob %d\0" % len(data)
-    return hashlib.sha1(header + data, usedforsecurity=False).hexdigest()
 
 
 def load_opt_out(path: str | None) -> OptOutList:

@@ -283,6 +283,7 @@ def test_contents_stored_apart(
 
 _READ_THE_HUB = """
 import json
+import os
 from codepmp_ray.config.corpus import CorpusConfig, SourceConfig
 from codepmp_ray.corpus.documents import read_unit
 from codepmp_ray.corpus.planning import plan_corpus
@@ -298,7 +299,8 @@ texts = [
     for unit in plan.units
     for document in read_unit(config, input_root(source, plan.root), unit, None)
 ]
-print(json.dumps([plan.root, str(again), texts]))
+print(json.dumps([plan.root, str(again), texts]), flush=True)
+os._exit(0)  # as jobs end: threads of the libraries below may abort an orderly end
 """
 
 

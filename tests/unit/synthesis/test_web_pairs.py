@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from codepmp_ray.config.corpus import DecontaminationConfig
 from codepmp_ray.config.synthesis import SynthesisConfig, ThreadsConfig
 from codepmp_ray.corpus.row_files import UnreadableRow
 from codepmp_ray.errors import InputError
@@ -255,3 +256,19 @@ def test_threads_at_a_uri_are_planned_once_and_must_not_change(
     fs.pipe_file(f"{s3_bucket}/threads/a.jsonl", b"")
     with pytest.raises(InputError, match=r"a\.jsonl changed"):
         stored_plan(store, threads)
+
+
+@pytest.mark.parametrize("side", ["description", "chosen", "rejected"])
+def test_questions_and_answers_are_held_against_evaluation_sets(side: str) -> None:
+    leak = "def truncate_number(number): return number % 1.0"
+    good = GOOD["answers"]
+    raw = {
+        "description": {**GOOD, "question": f"What does {leak} do?"},
+        "chosen": {**GOOD, "answers": [{"text": leak, "pm_score": 9}, *good]},
+        "rejected": {**GOOD, "answers": [good[0], {"text": leak, "pm_score": 0}]},
+    }[side]
+    row = table_from_rows([parse_thread(raw, PIECE, 0, THREADS)], THREAD).to_pylist()
+    tables = split_threads(row, CONFIG, DecontaminationConfig())
+    (rejected,) = tables["rejected"].to_pylist()
+    assert rejected["reason"] == "contaminated"
+    assert rejected["detail"] == f"humaneval: {side}: a function called truncate_number"
