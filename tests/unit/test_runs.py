@@ -79,7 +79,7 @@ _BASE = Recipe.model_validate(
         "corpus": {
             "source": {"kind": "folder", "path": "x"},
             # Not the one that the recipe's own task brings along.
-            "decontamination": {"sets": [{"name": "other", "path": "x"}]},
+            "decontamination": {"sets": [{"name": "other", "path": "x", "columns": ["text"]}]},
         },
         "engines": {"strong": {"max_actors": 9}, "weak": {"max_actors": 9}},
     }
