@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,16 +49,11 @@ NOTES = (
 def run_ours(documents: Path, out: Path) -> None:
     """The corpus job without its cluster: both rounds, in this process."""
     from codepmp_ray.config.corpus import CorpusConfig, SourceConfig
-    from codepmp_ray.corpus.assembly import (
-        build_shard,
-        first_near_duplicates,
-        plan_shards,
-        read_index,
-    )
+    from codepmp_ray.corpus.assembly import build_shard, plan_shards
+    from codepmp_ray.corpus.deduplication import deduplicate
     from codepmp_ray.corpus.extraction import extract_unit
-    from codepmp_ray.corpus.keep_index import load_keep_indexes
+    from codepmp_ray.corpus.keep_index import sketch_names
     from codepmp_ray.corpus.planning import plan_corpus
-    from codepmp_ray.corpus.selection import select_snippets
     from codepmp_ray.corpus.sources import list_files, source_root
     from codepmp_ray.ledger import ShardLedger
     from codepmp_ray.storage import LocalStore
@@ -73,13 +69,18 @@ def run_ours(documents: Path, out: Path) -> None:
             tables.num_rows,
             {"snippets": tables.snippets, "rejected": tables.rejected},
         )
-    index, near = read_index(extracted), corpus.near_duplicates
-    first = first_near_duplicates(extracted, index, near, load_keep_indexes(near))
-    selection = select_snippets(index.keys, None, 0, first)
+    decided = deduplicate(corpus, str(out / "duplicates"), extracted.store.uri, _run_here)
+    names = sketch_names(corpus.near_duplicates)
     ledger = ShardLedger(LocalStore(out))
-    for shard in plan_shards(index, selection, corpus.rows_per_shard):
-        tables = build_shard(extracted.store, shard)
-        ledger.commit(shard.shard_id, shard.num_input_rows, tables)
+    for plan_of_shard in plan_shards(decided, None, corpus.rows_per_shard):
+        uri = decided.fates.store.uri
+        shard = build_shard(extracted.store.uri, uri, plan_of_shard, names)
+        ledger.commit(plan_of_shard.shard_id, shard.num_input_rows, shard.tables)
+
+
+def _run_here(_: str, task: Callable[[Any], None], items: Sequence[Any]) -> None:
+    for item in items:
+        task(item)
 
 
 def run_tool(tool: str, documents: Path, index: Path, out: Path) -> dict:

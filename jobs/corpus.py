@@ -19,7 +19,7 @@ def body(recipe: Recipe) -> None:
         f"corpus: {summary['num_files']} files ({summary['num_files_not_sampled']} more not "
         f"sampled) -> {summary['num_snippets']} snippets in {summary['num_shards']} shards\n"
         f"rejected: {summary['num_rejected']} rows ({reasons or 'none'})\n"
-        f"{open_stage(recipe, 'corpus').path}"
+        f"{open_stage(recipe, 'corpus').uri}"
     )
 
 

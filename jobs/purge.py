@@ -10,13 +10,22 @@ import argparse
 from pathlib import Path
 
 from codepmp_ray.config.recipe import Recipe
+from codepmp_ray.corpus.filters.opt_out import read_entries
 from codepmp_ray.errors import ConfigError
 from codepmp_ray.runs import open_stage
 from jobs._cli import run_job
 
+# Option -> what it names; its file has one per line.
+_NAMES = {
+    "repo": "repositories",
+    "path": "files, as REPO:PATH",
+    "blob-id": "files by git blob id",
+    "source-id": "files (column source_id)",
+}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    for name, what in (("repo", "repositories"), ("source-id", "files (column source_id)")):
+    for name, what in _NAMES.items():
         parser.add_argument(
             f"--{name}", action="append", default=[], metavar="X", help=f"{what}, repeatable"
         )
@@ -27,41 +36,57 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def body(recipe: Recipe, arguments: argparse.Namespace) -> None:
     from codepmp_ray.analysis.card import write_card
+    from codepmp_ray.analysis.diversity_report import remove_diversity
     from codepmp_ray.synthesis.constructions import all_hops
     from codepmp_ray.synthesis.prompts import prompt_texts
     from codepmp_ray.synthesis.purge import PurgeRequest, purge
 
     request = PurgeRequest(
-        repos=frozenset(arguments.repo) | _listed(arguments.repo_file),
-        source_ids=frozenset(arguments.source_id) | _listed(arguments.source_id_file),
+        repos=_named(arguments, "repo"),
+        paths=_named(arguments, "path"),
+        blob_ids=frozenset(name.lower() for name in _named(arguments, "blob_id")),
+        source_ids=_named(arguments, "source_id"),
     )
-    if not request.repos | request.source_ids:
-        raise ConfigError("Nothing to purge was named.", "Give --repo, --source-id or a file.")
+    if not any(request.lists.values()):
+        options = ", ".join(f"--{name}" for name in _NAMES)
+        raise ConfigError("Nothing to purge was named.", f"Give {options} or a file.")
+    if wrong := sorted(path for path in request.paths if ":" not in path):
+        raise ConfigError(
+            f"--path {wrong[0]!r} names no repository.",
+            "Write REPO:PATH with the values of the columns repo and path; :PATH if repo is null.",
+        )
     stage = open_stage(recipe, "synthesis")
     record = purge(stage, request)
+    remove_diversity(stage)
     write_card(recipe, prompt_texts(all_hops(recipe.synthesis)))
     print(
         f"purge {record['purge_id']}: {record['num_pairs']} pairs and {record['num_rejected']} "
-        f"rejected rows purged in {record['num_shards']} shards of {stage.path}"
+        f"rejected rows purged in {record['num_shards']} shards of {stage.uri}"
     )
     if not record["num_pairs"] + record["num_rejected"]:
-        print("No row has these names: they are compared with the columns repo and source_id.")
-    if open_stage(recipe, "pretraining").path.exists() and record["num_pairs"]:
         print(
-            f"{open_stage(recipe, 'pretraining').path} was made before: remove it to train without "
-            "the purged pairs."
+            "No row has these names: they are compared with the columns repo, path, blob_id and "
+            "source_id."
         )
+    trained = open_stage(recipe, "pretraining")
+    if record["num_pairs"] and trained.exists:
+        print(f"{trained.uri} was made before: remove it to train without the purged pairs.")
+
+
+def _named(arguments: argparse.Namespace, option: str) -> frozenset[str]:
+    given = frozenset(getattr(arguments, option))
+    return given | _listed(getattr(arguments, f"{option}_file"))
 
 
 def _listed(file: Path | None) -> frozenset[str]:
-    """The lines of `file`; blank ones and comments (#) aside."""
     if file is None:
         return frozenset()
     try:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+        return read_entries(file)
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file} cannot be read: {error}.") from error
-    return frozenset(line for line in lines if line and not line.startswith("#"))
+        raise ConfigError(
+            f"{file} cannot be read: {error}.", "Name a UTF-8 text file with one name per line."
+        ) from error
 
 
 if __name__ == "__main__":

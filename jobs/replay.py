@@ -21,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def body(recipe: Recipe, arguments: argparse.Namespace) -> None:
     from codepmp_ray.analysis.card import write_card
+    from codepmp_ray.analysis.diversity_report import remove_diversity
     from codepmp_ray.cluster.connect import connect
     from codepmp_ray.cluster.replay import replay
     from codepmp_ray.synthesis.constructions import all_hops
@@ -28,16 +29,15 @@ def body(recipe: Recipe, arguments: argparse.Namespace) -> None:
 
     with connect():
         record = replay(recipe, tuple(arguments.reason))
+    remove_diversity(open_stage(recipe, "synthesis"))
     write_card(recipe, prompt_texts(all_hops(recipe.synthesis)))
     print(
         f"replay of {', '.join(record['reasons'])}: {record['num_rows']} rows again, "
         f"{record['num_pairs']} became pairs; rejected: {record['rejected_by_reason']}"
     )
-    if record["num_pairs"] and open_stage(recipe, "pretraining").path.exists():
-        print(
-            f"{open_stage(recipe, 'pretraining').path} was made before: remove it to train with "
-            "the new pairs."
-        )
+    trained = open_stage(recipe, "pretraining")
+    if record["num_pairs"] and trained.exists:
+        print(f"{trained.uri} was made before: remove it to train with the new pairs.")
 
 
 if __name__ == "__main__":

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
+from tests.s3_server import S3Server
 from tests.tiny_models import save_tiny_base_model
 
 
@@ -32,3 +36,22 @@ def preference_rows() -> list[dict]:
         }
         for index in range(24)
     ]
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """One S3 server for the whole session, in this process's environment too."""
+    server = S3Server()
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in server.environment.items():
+            environment.setenv(name, value)
+        yield server
+    server.stop()
+
+
+@pytest.fixture
+def s3_bucket(s3_server: S3Server) -> str:
+    """URI of a new bucket."""
+    name = f"bucket-{uuid.uuid4().hex[:12]}"
+    httpx.put(f"{s3_server.url}/{name}").raise_for_status()
+    return f"s3://{name}"

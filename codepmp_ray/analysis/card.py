@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -30,8 +29,8 @@ _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000
           (10_000_000, "1M<n<10M"), (100_000_000, "10M<n<100M"))  # fmt: skip
 
 
-def write_card(recipe: Recipe, prompts: Mapping[str, str] | None = None) -> Path:
-    """Write README.md into the synthesis stage's folder and return its path.
+def write_card(recipe: Recipe, prompts: Mapping[str, str] | None = None) -> str:
+    """Write README.md into the synthesis stage's folder and return where it is.
 
     `prompts` maps the name of each prompt to its template text. Files of lost attempts are swept
     first, because the card may point at whole folders.
@@ -39,7 +38,7 @@ def write_card(recipe: Recipe, prompts: Mapping[str, str] | None = None) -> Path
     stage = open_stage(recipe, "synthesis")
     stage.ledger.sweep(["pairs", "rejected"])
     stage.store.put(CARD_FILE, dataset_card(stage, prompts or {}).encode())
-    return stage.store.path(CARD_FILE)
+    return stage.store.locate(CARD_FILE)
 
 
 def dataset_card(stage: Stage, prompts: Mapping[str, str]) -> str:
@@ -54,6 +53,7 @@ def dataset_card(stage: Stage, prompts: Mapping[str, str]) -> str:
         "piece of code, then two answers to that description were written.",
         _counts_section(data),
         _making_section(stage.recipe, data, prompts),
+        _decontamination_section(stage.recipe, data),
         _lengths_section(data) if data.num_pairs else "",
         "## Licences and sources\n\n"
         "The code that the prompts were made from. A model's answer is not a copy of it, but may "
@@ -143,6 +143,24 @@ def _making_section(recipe: Recipe, data: SynthesisData, prompts: Mapping[str, s
     for name, prompt in prompts.items():
         text += f"\n\nPrompt {inline_code(name)}:\n\n{fenced(prompt, 'text')}"
     return text
+
+
+def _decontamination_section(recipe: Recipe, data: SynthesisData) -> str:
+    settings = recipe.corpus_in_use.decontamination
+    if not data.contaminated:
+        return "## Evaluation sets\n\nThe pairs were not held against any evaluation set."
+    sides = ("description", "chosen", "rejected")
+    rows = [
+        [inline_code(name), *(hits.get(side, 0) for side in sides)]
+        for name, hits in data.contaminated.items()
+    ]
+    names = ", or a function of a problem's name" if settings.function_names else ""
+    return (
+        "## Evaluation sets\n\nSnippets, descriptions and answers with "
+        f"{settings.ngram} words in a row of one of these sets{names}, were left out. Rows that "
+        "left after their snippet had passed, by the text that was found:\n\n"
+        + _table(["set", *sides], rows)
+    )
 
 
 def _lengths_section(data: SynthesisData) -> str:

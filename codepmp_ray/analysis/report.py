@@ -23,20 +23,20 @@ _MAX_TEXT_CHARS = 4_000
 _NOT_FIGURES = {"stage", "fingerprint", "finished", "duration_s"}
 
 
-def write_report(recipe: Recipe) -> Path:
-    """Write `<run_dir>/report.html`, replacing an older one, and return its path.
+def write_report(recipe: Recipe) -> str:
+    """Write `<run_dir>/report.html`, replacing an older one, and return where it is.
 
     Stages that are missing are named in the report. Raises StorageError for damaged files.
     """
-    store = open_store(Path(recipe.run_dir))
+    store = open_store(recipe.run_dir)
     store.put(REPORT_FILE, render_report(load_run(recipe)).encode())
-    return store.path(REPORT_FILE)
+    return store.locate(REPORT_FILE)
 
 
 def render_report(run: RunData) -> str:
     """The HTML of a run."""
     return (
-        _environment()
+        report_environment()
         .get_template("report.html.j2")
         .render(
             run=run,
@@ -53,7 +53,8 @@ def render_report(run: RunData) -> str:
     )
 
 
-def _environment() -> Environment:
+def report_environment() -> Environment:
+    """Templates, escaping and filters that pages of this package share."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,

@@ -93,14 +93,14 @@ def load_run(recipe: Recipe) -> RunData:
 
 
 def _state(stage: Stage) -> StageState:
-    manifest = stage.store.exists("manifest.json")
+    manifest = stage.has_begun
     status: Status = "complete" if stage.is_complete else "unfinished" if manifest else "missing"
     return StageState(
         stage.name,
         STAGE_JOBS[stage.name],
         status,
         stage.fingerprint,
-        stage.path.name,
+        f"{stage.name}-{stage.fingerprint}",
         stage.summary() if stage.is_complete else {},
         json.loads(stage.store.read_bytes("manifest.json")) if manifest else {},
     )

@@ -13,7 +13,8 @@ from codepmp_ray.analysis.text import duration, visible
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.ledger import ShardCommit
 from codepmp_ray.runs import STAGE_JOBS, Stage, open_stage
-from codepmp_ray.shard_stats import rejects_by_reason, token_sums
+from codepmp_ray.shard_stats import contamination_hits, rejects_by_reason, token_sums
+from codepmp_ray.storage import open_store
 
 # The rate is that of the last commits, as far back as this.
 RATE_WINDOW_S = 900.0
@@ -26,6 +27,7 @@ class StageStatus:
     Attributes:
         state: "missing", "begun" or "complete".
         rows_per_s: rows that ended in the window before the last commit, per second.
+        contaminated: evaluation set -> side -> rows that left because of it.
         idle_s: time since the last commit.
     """
 
@@ -36,6 +38,7 @@ class StageStatus:
     num_input_rows: int = 0
     num_rows: dict[str, int] | None = None
     rejected: dict[str, int] | None = None
+    contaminated: dict[str, dict[str, int]] | None = None
     num_tokens: dict[str, int] | None = None
     rows_per_s: float | None = None
     eta_s: float | None = None
@@ -49,7 +52,7 @@ def run_status(recipe: Recipe) -> list[StageStatus]:
 
 def stage_status(stage: Stage) -> StageStatus:
     """The status of one stage; cheap at any size (see ShardLedger.totals)."""
-    if not stage.store.exists("manifest.json"):
+    if not stage.has_begun:
         return StageStatus(stage.name, "missing")
     totals, recent = stage.ledger.totals_and_recent()
     num_shards = stage.num_shards()
@@ -68,6 +71,7 @@ def stage_status(stage: Stage) -> StageStatus:
         num_input_rows=totals.num_input_rows,
         num_rows=dict(totals.num_rows),
         rejected=rejects_by_reason(totals),
+        contaminated=contamination_hits(totals),
         num_tokens=token_sums(totals),
         rows_per_s=rate,
         eta_s=eta_s,
@@ -91,6 +95,8 @@ def recent_rate(commits: list[ShardCommit]) -> float | None:
 def print_status(recipe: Recipe, console: Console | None = None) -> None:
     """One line per stage, and the reasons of rejected rows below."""
     screen = console or Console()
+    # A bucket that does not exist must not look like a run that has not begun.
+    open_store(recipe.run_dir).list("")
     table = Table(title=Text(f"{visible(recipe.name)} in {recipe.run_dir}"), title_justify="left")
     table.add_column("stage")
     table.add_column("state")
@@ -104,6 +110,9 @@ def print_status(recipe: Recipe, console: Console | None = None) -> None:
         if status.rejected:
             reasons = ", ".join(f"{count:,} {name}" for name, count in status.rejected.items())
             screen.print(Text(f"{status.name} rejected: {reasons}"))
+        for evaluation_set, hits in (status.contaminated or {}).items():
+            sides = ", ".join(f"{count:,} {side}" for side, count in hits.items())
+            screen.print(Text(f"{status.name} contaminated by {evaluation_set}: {sides}"))
         if status.num_tokens:
             tokens = ", ".join(
                 f"{count:,} {name.removesuffix('_num_tokens')}"

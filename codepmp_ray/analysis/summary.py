@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -12,6 +10,7 @@ from codepmp_ray.analysis.headline import stage_rows, verdict
 from codepmp_ray.analysis.rundata import load_run
 from codepmp_ray.analysis.text import duration, visible
 from codepmp_ray.config.recipe import Recipe
+from codepmp_ray.storage import open_store
 
 _MARKS = {"complete": "done", "unfinished": "not finished", "missing": "missing"}
 
@@ -36,6 +35,6 @@ def print_summary(recipe: Recipe, console: Console | None = None) -> None:
     if run.synthesis and run.synthesis.is_demonstration:
         screen.print(Text("Demonstration pairs: one model wrote both sides."))
     screen.print(Text(visible(verdict(run)), style="bold"))
-    report = Path(recipe.run_dir).absolute() / "report.html"
-    if report.exists():
-        screen.print(Text(f"Report: {report}"), soft_wrap=True)
+    store = open_store(recipe.run_dir)
+    if store.exists("report.html"):
+        screen.print(Text(f"Report: {store.locate('report.html')}"), soft_wrap=True)

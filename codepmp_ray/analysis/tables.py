@@ -13,9 +13,12 @@ from codepmp_ray.analysis.lengths import Lengths, PairLengths, pair_lengths
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.records import PAIR, REJECTED, SNIPPET
 from codepmp_ray.runs import Stage
+from codepmp_ray.shard_stats import contamination_hits
+from codepmp_ray.synthesis.counts import sets_in_use
 
 Counts = dict[str, int]
 NUM_EXAMPLES = 3
+PEOPLE = "people"  # who wrote a text without a model
 _COUNTED = [
     "license", "language", "repo", "construction", "describe_model", "strong_model", "weak_model",
     "prompt_template",
@@ -44,13 +47,14 @@ class SynthesisData:
     """Pairs and rejected rows. `sizes` has one array of lengths per text, in pair order.
 
     `unit` of lengths is "tokens", or "characters" where a text was written by no model and so has
-    no token count. `values` counts the values of each provenance column; `examples` are whole
-    pairs.
+    no token count. `contaminated` counts, per evaluation set in use, the rows that left because of
+    it, by side. `values` counts the values of each provenance column; `examples` are whole pairs.
     """
 
     num_snippets: int
     num_pairs: int
     reasons: Counts
+    contaminated: dict[str, Counts]
     values: dict[str, Counts]
     unit: str
     sizes: dict[str, Lengths]
@@ -65,7 +69,7 @@ class SynthesisData:
     def is_demonstration(self) -> bool:
         """True when one model wrote both sides, so that no model is stronger than the other."""
         strong, weak = self.values["strong_model"], self.values["weak_model"]
-        return set(strong) == set(weak) and len(strong) == 1 and "unknown" not in strong
+        return set(strong) == set(weak) and len(strong) == 1 and PEOPLE not in strong
 
 
 def read_columns(
@@ -78,10 +82,10 @@ def read_columns(
     return pa.schema([schema.field(name) for name in columns]).empty_table()
 
 
-def value_counts(column: pa.ChunkedArray) -> Counts:
-    """Value -> number of rows, most frequent first; null is counted as "unknown"."""
+def value_counts(column: pa.ChunkedArray, null: str = "unknown") -> Counts:
+    """Value -> number of rows, most frequent first; null is counted as `null`."""
     counted = column.value_counts().to_pylist()
-    pairs = [(item["values"] or "unknown", item["counts"]) for item in counted]
+    pairs = [(item["values"] or null, item["counts"]) for item in counted]
     return dict(sorted(pairs, key=lambda pair: (-pair[1], pair[0])))
 
 
@@ -110,7 +114,11 @@ def load_synthesis(stage: Stage) -> SynthesisData:
         num_snippets=sum(commit.num_input_rows for commit in stage.ledger.commits()),
         num_pairs=pairs.num_rows,
         reasons=reject_reasons(stage.ledger),
-        values={name: value_counts(pairs[name]) for name in _COUNTED},
+        contaminated=contamination_hits(stage.ledger.totals(), sets_in_use(stage.recipe)),
+        values={
+            name: value_counts(pairs[name], PEOPLE if name.endswith("_model") else "unknown")
+            for name in _COUNTED
+        },
         unit=unit,
         sizes=sizes,
         lengths=pair_lengths(sizes["description"], sizes["chosen"], sizes["rejected"]),

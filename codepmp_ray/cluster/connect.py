@@ -68,5 +68,8 @@ def _quiet_libraries() -> None:
     context.issue_detectors_config.detectors = []
     for name in ("ray.data", "ray.train", "ray.serve"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # The error itself follows, and the job says it in one line.
+    name = "ray.data._internal.execution.streaming_executor_state"
+    logging.getLogger(name).setLevel(logging.CRITICAL)
     # It warns that the progress bars are off, which is what was asked for.
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)

@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable, Container, Iterable
 from dataclasses import asdict
 
-from codepmp_ray.storage import LocalStore
+from codepmp_ray.storage import Store
 from codepmp_ray.synthesis.isolation import Crash
 
 _FOLDER = "_crashes"
@@ -23,7 +23,7 @@ _FOLDER = "_crashes"
 class CrashLog:
     """Records and recalls the crashes of one pool of a stage."""
 
-    def __init__(self, store: LocalStore, pool: str) -> None:
+    def __init__(self, store: Store, pool: str) -> None:
         self._store = store
         self._folder = f"{_FOLDER}/{pool}"
 
@@ -54,6 +54,6 @@ class CrashLog:
         return len({death for shard, death, _ in names if int(shard) not in done})
 
 
-def forget_crashes(store: LocalStore) -> None:
+def forget_crashes(store: Store) -> None:
     """Remove the records of every pool of a stage."""
     store.delete_tree(_FOLDER)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from functools import partial
 from typing import Any
@@ -11,6 +10,7 @@ import pyarrow as pa
 import ray
 from ray.data import TaskPoolStrategy
 
+from codepmp_ray.cluster.completeness import require_all_shards
 from codepmp_ray.cluster.shard_graph import GLUE_CPUS
 from codepmp_ray.config.evaluation import CandidatesConfig, SandboxConfig
 from codepmp_ray.config.recipe import Recipe
@@ -42,6 +42,7 @@ def grade(recipe: Recipe) -> dict[str, Any]:
     stage.start()
     start_s = time.monotonic()
     _grade_shards(stage, candidates, recipe.candidates, config)
+    require_all_shards(stage.ledger, len(candidates.ledger.committed_ids()))
     stage.ledger.sweep(("grades",))
     rows = stage.ledger.read("grades", ["outcome"]).to_pylist()
     counts = grade_counts(rows)
@@ -73,7 +74,7 @@ def _grade_shards(
         dataset = ray.data.from_items(
             [{"shard_id": shard_id} for shard_id in missing], override_num_blocks=len(missing)
         ).map_batches(
-            partial(_grade_block, str(candidates.path), str(stage.path), task, config),
+            partial(_grade_block, candidates.uri, stage.uri, task, config),
             batch_size=None,
             batch_format="pyarrow",
             num_cpus=GLUE_CPUS,
@@ -125,7 +126,7 @@ def _reason(stage: Stage) -> str:
 
 def _forget(recipe: Recipe, why: str) -> None:
     for name in ("grades", "finetuning", "evaluation"):
-        folder = open_stage(recipe, name).path
-        if folder.exists():
-            print(f"Making {name} again: {why}. Removed {folder}.")
-            shutil.rmtree(folder)
+        stage = open_stage(recipe, name)
+        if stage.exists:
+            stage.remove()
+            print(f"Making {name} again: {why}. Removed {stage.uri}.")

@@ -61,7 +61,7 @@ def measure_label_noise(recipe: Recipe) -> tuple[LabelNoise, str]:
     store = open_store(recipe.run_dir)
     name = f"label-noise-{recipe.candidates.task}-{fingerprint(*prints)}.json"
     store.put(name, json.dumps(record, indent=2).encode())
-    return result, str(store.path(name))
+    return result, store.locate(name)
 
 
 def recipe_of_role(recipe: Recipe, role: Role) -> Recipe:

@@ -6,12 +6,10 @@ one. Nothing of the pilot is kept.
 
 from __future__ import annotations
 
-import shutil
 import time
 import uuid
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -25,7 +23,7 @@ from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.modeling.sources import resolve_model
 from codepmp_ray.records import table_from_rows
 from codepmp_ray.runs import open_stage
-from codepmp_ray.storage import open_store
+from codepmp_ray.storage import Store, open_store
 from codepmp_ray.synthesis.capacity import PoolRate
 from codepmp_ray.synthesis.engine import TextEngine
 from codepmp_ray.synthesis.hops import IN_FLIGHT, RowProcessor
@@ -71,14 +69,14 @@ def run_pilot(recipe: Recipe) -> Pilot:
         if pool.engine.kind == "vllm":
             resolve_model(pool.engine.model_name_or_path)
         require_engines([(pool.name, pool.engine)])
-    scratch = Path(recipe.run_dir).absolute() / f".pilot-{uuid.uuid4().hex[:8]}"
-    source, table, rates = str(corpus.path), "snippets", []
+    scratch = open_store(recipe.run_dir).sub(f".pilot-{uuid.uuid4().hex[:8]}")
+    table, rates = "snippets", []
     try:
-        num_shards = _cut(corpus.ledger, scratch / "snippets", recipe.planning.pilot_rows)
-        source = str(scratch / "snippets")
+        num_shards = _cut(corpus.ledger, scratch.sub("snippets"), recipe.planning.pilot_rows)
+        source = scratch.sub("snippets").uri
         rows = pa.table({})
         for pool in pools:
-            out_dir = str(scratch / pool.name)
+            out_dir = scratch.sub(pool.name).uri
             run_shards(_job(recipe, pool, source, table, out_dir), num_shards)
             rows = ShardLedger(open_store(out_dir)).read("rows")
             rates.append(_rate(pool, rows))
@@ -86,10 +84,10 @@ def run_pilot(recipe: Recipe) -> Pilot:
         kept = rows.column("reject_reason").null_count
         return Pilot(rates, rows.num_rows, kept / rows.num_rows)
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.delete_tree("")
 
 
-def _cut(corpus: ShardLedger, folder: Path, num_rows: int) -> int:
+def _cut(corpus: ShardLedger, folder: Store, num_rows: int) -> int:
     """The first snippets of the corpus in shards small enough to fill an engine evenly."""
     snippets: list[Row] = []
     for shard_id in sorted(corpus.committed_ids()):
@@ -97,7 +95,7 @@ def _cut(corpus: ShardLedger, folder: Path, num_rows: int) -> int:
         if len(snippets) >= num_rows:
             break
     snippets = snippets[:num_rows]
-    ledger, size = ShardLedger(open_store(folder)), max(1, -(-len(snippets) // 4))
+    ledger, size = ShardLedger(folder), max(1, -(-len(snippets) // 4))
     starts = range(0, len(snippets), size)
     for shard_id, start in enumerate(starts):
         rows = snippets[start : start + size]
@@ -108,7 +106,9 @@ def _cut(corpus: ShardLedger, folder: Path, num_rows: int) -> int:
 
 def _job(recipe: Recipe, pool: PoolPlan, source: str, table: str, out_dir: str) -> ShardJob:
     one_engine = pool.engine.model_copy(update={"min_actors": 1, "max_actors": 1})
-    processor = partial(RowProcessor, recipe.synthesis, pool.hops)
+    processor = partial(
+        RowProcessor, recipe.synthesis, pool.hops, recipe.corpus_in_use.decontamination
+    )
     return ShardJob(
         label=f"pilot of {pool.name}",
         read_shard=partial(read_shard_of_stage, source, table),

@@ -46,8 +46,8 @@ def replay(recipe: Recipe, reasons: tuple[str, ...]) -> dict[str, Any]:
     with sole_writer(stage.ledger):
         round_store = open_round(stage, reasons)
         start_s = time.monotonic()
-        read = partial(read_replayed, str(corpus.path), str(stage.path), reasons)
-        job = snippet_job(recipe, pools, "replay", read, str(round_store.root))
+        read = partial(read_replayed, corpus.uri, stage.uri, reasons)
+        job = snippet_job(recipe, pools, "replay", read, round_store.uri)
         run_shards(job, len(stage.ledger.committed_ids()))
         counts = fold_in(stage, round_store)
         recount(stage)

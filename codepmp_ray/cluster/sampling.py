@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from codepmp_ray.cluster.completeness import require_all_shards
 from codepmp_ray.cluster.engine_actor import Row
 from codepmp_ray.cluster.preflight import require_engines
 from codepmp_ray.cluster.shard_graph import PoolStage, ShardJob, run_shards
@@ -20,6 +21,7 @@ from codepmp_ray.modeling.sources import resolve_model
 from codepmp_ray.records import CANDIDATE, stable_id, table_from_rows
 from codepmp_ray.runs import open_stage
 from codepmp_ray.synthesis.engine import ContextOverflow, TextEngine
+from codepmp_ray.synthesis.gates import clean
 
 
 def sample_candidates(recipe: Recipe) -> dict[str, Any]:
@@ -45,9 +47,10 @@ def sample_candidates(recipe: Recipe) -> dict[str, Any]:
         schema=CANDIDATE,
         stages=(PoolStage(config.role, engine, partial(CandidateSampler, config.sampling)),),
         split_rows=candidates_table,
-        out_dir=str(stage.path),
+        out_dir=stage.uri,
     )
     run_shards(job, len(shards))
+    require_all_shards(stage.ledger, len(shards))
     stage.ledger.sweep(("candidates",))
     candidates = stage.ledger.read("candidates", ["problem_id", "num_tokens", "finish_reason"])
     reasons = candidates.column("finish_reason").to_pylist()
@@ -106,7 +109,7 @@ class CandidateSampler:
             return self.give_up(row, "")
         return {
             **row,
-            "completion": answer.text.strip(),
+            "completion": clean(answer.text.strip()),
             "finish_reason": answer.finish_reason,
             "num_tokens": answer.num_tokens,
         }

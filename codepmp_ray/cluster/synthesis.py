@@ -9,16 +9,18 @@ from typing import Any
 
 import pyarrow as pa
 
+from codepmp_ray.cluster.completeness import require_all_shards
 from codepmp_ray.cluster.execution import execute_and_split
 from codepmp_ray.cluster.preflight import require_engines
 from codepmp_ray.cluster.shard_graph import PoolStage, ShardJob, run_shards
 from codepmp_ray.config.recipe import Recipe
+from codepmp_ray.corpus.decontamination import load_evaluation_index
 from codepmp_ray.evaluation.sandbox import Sandbox
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.modeling.sources import resolve_model
 from codepmp_ray.runs import Stage, open_stage
 from codepmp_ray.storage import open_store
-from codepmp_ray.synthesis.counts import row_counts
+from codepmp_ray.synthesis.counts import row_counts, sets_in_use
 from codepmp_ray.synthesis.hops import IN_FLIGHT, RowProcessor
 from codepmp_ray.synthesis.pairs import split_rows
 from codepmp_ray.synthesis.plan import PoolPlan, plan_pools
@@ -31,25 +33,29 @@ def synthesize(recipe: Recipe) -> dict[str, Any]:
     """Run or resume the stage; returns its summary. Finished work is not done again.
 
     Raises InputError when the corpus stage is missing, ModelError for a model path that does not
-    exist, ResourceError when the engines do not fit the cluster and SandboxUnavailable when answers
-    are to be executed and cannot be.
+    exist, ConfigError for an evaluation set that cannot be read, ResourceError when the engines do
+    not fit the cluster and SandboxUnavailable when answers are to be executed and cannot be.
     """
     stage = open_stage(recipe, "synthesis")
     if stage.is_complete:
         return stage.summary()
+    load_evaluation_index(recipe.corpus_in_use.decontamination)  # refused before any engine starts
     pools = plan_pools(recipe.synthesis, recipe.engines)
     if recipe.synthesis.construction == "web_pairs":
         job, num_shards = _web_job(recipe, stage)
     else:
         corpus = open_stage(recipe, "corpus").require()
         check_engines(pools)
-        read = partial(read_shard_of_stage, str(corpus.path), "snippets")
-        job = snippet_job(recipe, pools, "synthesis", read, str(stage.path))
+        read = partial(read_shard_of_stage, corpus.uri, "snippets")
+        job = snippet_job(recipe, pools, "synthesis", read, stage.uri)
         num_shards = len(corpus.ledger.committed_ids())
     stage.start(num_shards)
     start_s = time.monotonic()
     run_shards(job, num_shards)
-    summary = row_counts(stage.ledger) | {"duration_s": round(time.monotonic() - start_s, 1)}
+    require_all_shards(stage.ledger, num_shards)
+    summary = row_counts(stage.ledger, sets_in_use(recipe)) | {
+        "duration_s": round(time.monotonic() - start_s, 1)
+    }
     # Imported here: the workers load this module too and need no plotting.
     from codepmp_ray.analysis.card import write_card
 
@@ -86,7 +92,13 @@ def snippet_job(
         read_shard=read_shard,
         schema=IN_FLIGHT,
         stages=tuple(
-            PoolStage(pool.name, pool.engine, partial(RowProcessor, recipe.synthesis, pool.hops))
+            PoolStage(
+                pool.name,
+                pool.engine,
+                partial(
+                    RowProcessor, recipe.synthesis, pool.hops, recipe.corpus_in_use.decontamination
+                ),
+            )
             for pool in pools
         ),
         split_rows=partial(split, config=recipe.synthesis, engines=recipe.engines),
@@ -103,8 +115,12 @@ def _web_job(recipe: Recipe, stage: Stage) -> tuple[ShardJob, int]:
         read_shard=partial(read_threads, pieces, threads),
         schema=THREAD,
         stages=(),
-        split_rows=partial(split_threads, config=recipe.synthesis),
-        out_dir=str(stage.path),
+        split_rows=partial(
+            split_threads,
+            config=recipe.synthesis,
+            decontamination=recipe.corpus_in_use.decontamination,
+        ),
+        out_dir=stage.uri,
     )
     return job, len(pieces)
 

@@ -20,7 +20,7 @@ from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.modeling.sources import resolve_model
 from codepmp_ray.progress import Progress
-from codepmp_ray.runs import Stage, open_stage
+from codepmp_ray.runs import Stage, open_stage, require_files
 from codepmp_ray.storage import open_store
 from codepmp_ray.training.metrics import read_metrics
 from codepmp_ray.training.task import MODEL_FOLDER, TrainingTask
@@ -33,9 +33,10 @@ def pretrain(recipe: Recipe) -> dict[str, Any]:
     stage = open_stage(recipe, "pretraining")
     if stage.is_complete:
         return stage.summary()
+    require_files(recipe, "pretraining")
     synthesis = open_stage(recipe, "synthesis").require()
     model = recipe.pretraining.model_name_or_path or recipe.engines.strong.model_name_or_path
-    read_rows = partial(read_ledger_rows, str(synthesis.path), "pairs")
+    read_rows = partial(read_ledger_rows, synthesis.uri, "pairs")
     return _run(stage, recipe.pretraining, model, read_rows)
 
 
@@ -46,6 +47,7 @@ def finetune(recipe: Recipe) -> dict[str, Any]:
     stage = open_stage(recipe, "finetuning")
     if stage.is_complete:
         return stage.summary()
+    require_files(recipe, "finetuning")
     model = recipe.finetuning.model_name_or_path
     if model is None:
         model = str(open_stage(recipe, "pretraining").require().path / MODEL_FOLDER)
@@ -82,13 +84,13 @@ def _run(
         run_config=RunConfig(
             # A fresh name each time: the stage's checkpoints are ours, Ray Train keeps none.
             name=f"attempt-{int(time.time())}",
-            storage_path=str(stage.store.path("ray")),
+            storage_path=str(stage.path / "ray"),
             failure_config=FailureConfig(max_failures=config.max_failures),
         ),
     )
     with _watch(stage):
         trainer.fit()
-    shutil.rmtree(stage.store.path("ray"), ignore_errors=True)
+    shutil.rmtree(stage.path / "ray", ignore_errors=True)
     stage.complete(_summarise(stage, num_workers, time.monotonic() - start_s))
     return stage.summary()
 

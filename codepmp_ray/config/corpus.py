@@ -20,6 +20,7 @@ _COLUMN_PRESETS = {
         "repo_column": "repo_name",
         "language_column": "language",
         "license_column": "detected_licenses",
+        "encoding_column": "src_encoding",
     },
 }
 
@@ -29,13 +30,26 @@ class SourceConfig(Section):
 
     `stdlib` is the standard library of the running interpreter (licence PSF-2.0) and needs no path.
     `folder` walks a directory; `parquet` and `jsonl` take a file or a folder of files whose columns
-    are named below; `columns` fills in the names of The Stack v1 (bigcode/the-stack) or v2
-    (bigcode/the-stack-v2, whose contents are stored apart and have to be joined as `content`)
+    are named below. `path` may be a URI (s3, gs, abfs, hf, https) or a pattern on one;
+    `huggingface` takes a data set of the hub ("owner/name"), or a folder that `save_to_disk` wrote.
+    `columns` fills in the names of The Stack v1 (bigcode/the-stack) or v2 (bigcode/the-stack-v2)
     wherever they are not set.
+
+    Attributes:
+        subset / split / revision: of `huggingface`. The revision is resolved to a commit when the
+            corpus is begun, and that commit is read to the end.
+        content_uri: where contents lie that are stored apart, one object (gzip or plain) for each
+            row, for example `s3://softwareheritage/content/{blob_id}` for The Stack v2; the
+            placeholder is filled from `blob_id_column`.
+        encoding_column: names the encoding of such a content.
     """
 
-    kind: Literal["stdlib", "folder", "parquet", "jsonl"] = "stdlib"
+    kind: Literal["stdlib", "folder", "parquet", "jsonl", "huggingface"] = "stdlib"
     path: str | None = None
+    subset: str | None = None
+    split: str = "train"
+    revision: str | None = None
+    content_uri: str | None = None
     license: str | None = None  # of every file of a folder; SPDX id
     repo: str | None = None
     columns: Literal["plain", "stack_v1", "stack_v2"] = "plain"
@@ -45,6 +59,7 @@ class SourceConfig(Section):
     language_column: str = "lang"
     license_column: str = "license"
     blob_id_column: str = "blob_id"
+    encoding_column: str = "encoding"
 
     @model_validator(mode="before")
     @classmethod
@@ -57,6 +72,8 @@ class SourceConfig(Section):
     def _path_where_needed(self) -> SourceConfig:
         if self.kind != "stdlib" and not self.path:
             raise ValueError(f"source.kind={self.kind} needs source.path (a file or folder)")
+        if self.content_uri is not None and "{blob_id}" not in self.content_uri:
+            raise ValueError("source.content_uri needs the placeholder {blob_id}")
         return self
 
 
@@ -92,6 +109,26 @@ class NearDuplicateConfig(Section):
     earlier: tuple[str, ...] = ()
 
 
+# Sets that an installed package carries, by the names that candidates.task has for them.
+PACKAGED_SETS = ("humaneval",)
+
+
+class DeduplicationConfig(Section):
+    """How the search for duplicates is run; see `corpus.deduplication`. No number changes what is
+    found.
+
+    Attributes:
+        max_rows_in_process: up to so many snippets (200 bytes each) the job's own process decides;
+            more are partitioned by key over the cluster.
+        rows_per_chunk: snippets that one task reads (about 830 bytes of memory each).
+        rows_per_partition: snippets that one task compares (about 550 bytes of memory each).
+    """
+
+    max_rows_in_process: int = operational(2_000_000, ge=0)
+    rows_per_chunk: int = operational(500_000, ge=1)
+    rows_per_partition: int = operational(5_000_000, ge=1)
+
+
 class EvaluationSetConfig(Section):
     """Problems that must not be trained on.
 
@@ -107,21 +144,46 @@ class EvaluationSetConfig(Section):
 
     @model_validator(mode="after")
     def _has_a_source(self) -> EvaluationSetConfig:
-        if self.path is None and self.name != "humaneval":
-            raise ValueError(f"the evaluation set {self.name!r} needs a path; known: humaneval")
+        if self.path is None and self.name not in PACKAGED_SETS:
+            known = ", ".join(PACKAGED_SETS)
+            raise ValueError(f"the evaluation set {self.name!r} needs a path; known: {known}")
         if self.path is not None and not self.columns:
             raise ValueError(f"the evaluation set {self.name!r} needs columns that hold its text")
         return self
 
 
 class DecontaminationConfig(Section):
-    """Which evaluation sets snippets are held against, and how; see `corpus.decontamination`."""
+    """Which evaluation sets snippets and pairs are held against; see `corpus.decontamination`.
+
+    Attributes:
+        sets: the sets by name.
+        own_tasks: also the sets that this recipe's own candidates answer, where a package has them.
+        ngram: words that have to follow each other in both texts.
+        min_ngram_words: so many of them must be different words of three letters or more; `for i in
+            range len x for j in range` proves nothing.
+        max_ngram_problems: an n-gram of more problems of one set is that set's phrase.
+        function_names: whether the name of the function to write accuses, too.
+        min_function_name_chars: of a name that does; it also has to be made of two words or more:
+            `add`, `encode`, `solution` prove nothing.
+    """
 
     enabled: bool = True
     sets: tuple[EvaluationSetConfig, ...] = (EvaluationSetConfig(name="humaneval"),)
+    own_tasks: bool = True
     ngram: int = Field(default=10, ge=2)
+    min_ngram_words: int = Field(default=4, ge=0)
+    max_ngram_problems: int = Field(default=2, ge=1)
     function_names: bool = True
-    min_function_name_chars: int = Field(default=7, ge=1)  # `f`, `add`, `encode` prove nothing
+    min_function_name_chars: int = Field(default=7, ge=1)
+
+    def with_tasks(self, tasks: tuple[str, ...]) -> DecontaminationConfig:
+        """These settings with the sets of the recipe's own `tasks`, where `own_tasks` asks."""
+        named = {item.name for item in self.sets}
+        missing = [task for task in tasks if task in PACKAGED_SETS and task not in named]
+        if not self.own_tasks or not missing:
+            return self
+        more = tuple(EvaluationSetConfig(name=task) for task in missing)
+        return self.model_copy(update={"sets": (*self.sets, *more)})
 
 
 class CorpusConfig(Section):
@@ -141,6 +203,7 @@ class CorpusConfig(Section):
     )
     filters: FilterConfig = FilterConfig()
     near_duplicates: NearDuplicateConfig = NearDuplicateConfig()
+    deduplication: DeduplicationConfig = DeduplicationConfig()
     decontamination: DecontaminationConfig = DecontaminationConfig()
     max_files: int | None = Field(default=None, ge=1)  # a deterministic sample; null takes all
     max_snippets: int | None = Field(default=None, ge=1)  # a deterministic sample; null takes all

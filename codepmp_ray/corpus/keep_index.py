@@ -1,5 +1,7 @@
 """The keep-index: the sketches of what a corpus kept, for corpora that come later.
 
+A ledger of its own below the corpus's folder, with one shard of sketches for each of its shards.
+
 Rule for data that arrives later: snippets of earlier corpora come before all new ones in corpus
 order and are never removed; so a new snippet that is in a cluster with one of them leaves, and the
 earlier one is named as the winner. Corpora that were made one after another, each against those
@@ -8,6 +10,8 @@ before, hold no near-duplicates of each other, as far as the bands tell.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,13 +19,15 @@ import numpy as np
 import pyarrow as pa
 
 from codepmp_ray.config.corpus import NearDuplicateConfig
+from codepmp_ray.corpus.layout import fixed_bytes
 from codepmp_ray.corpus.minhash import ALGORITHM, Signatures, Sketches
 from codepmp_ray.errors import ConfigError
-from codepmp_ray.storage import LocalStore
+from codepmp_ray.ledger import ShardLedger
+from codepmp_ray.storage import is_uri, open_store
 
 SIGNATURE = "signature"
-NAME = "keep_index.parquet"
-_SETTINGS_KEY = b"codepmp_near_duplicates"
+FOLDER, TABLE = "keep_index", "sketches"
+_SETTINGS = "settings.json"
 
 
 @dataclass(frozen=True)
@@ -29,14 +35,19 @@ class KeepIndex:
     """Kept snippets of earlier corpora, in order. `bands` has one array of keys per band,
     `signatures` one row per snippet."""
 
-    snippet_ids: tuple[str, ...]
+    snippet_ids: pa.ChunkedArray
     bands: tuple[np.ndarray, ...]
-    signatures: np.ndarray
+    signatures: Signatures
 
 
 def band_names(settings: NearDuplicateConfig) -> list[str]:
     """Columns that hold band keys; none when near-duplicates are not looked for."""
     return [f"band_{i:03d}" for i in range(settings.num_bands)] if settings.enabled else []
+
+
+def sketch_names(settings: NearDuplicateConfig) -> list[str]:
+    """Columns of a sketch: those that `sketch_columns` makes."""
+    return [*band_names(settings), SIGNATURE] if settings.enabled else []
 
 
 def sketch_columns(sketches: Sketches, settings: NearDuplicateConfig) -> dict[str, pa.Array]:
@@ -53,49 +64,64 @@ def sketch_columns(sketches: Sketches, settings: NearDuplicateConfig) -> dict[st
 
 def signature_matrix(column: pa.ChunkedArray, settings: NearDuplicateConfig) -> Signatures:
     """[rows, hashes] from a SIGNATURE column."""
-    data = b"".join(column.to_pylist())
-    return np.frombuffer(data, np.uint8).reshape(-1, settings.num_bands * settings.rows_per_band)
+    return fixed_bytes(column, settings.num_bands * settings.rows_per_band)
 
 
-def save_keep_index(
-    store: LocalStore, snippet_ids: pa.Array, sketches: Sketches, settings: NearDuplicateConfig
-) -> None:
-    """Write the index of a corpus: ids and sketches of its kept snippets."""
-    table = pa.table({"snippet_id": snippet_ids, **sketch_columns(sketches, settings)})
-    store.put_table(NAME, table.replace_schema_metadata({_SETTINGS_KEY: _identity(settings)}))
+def open_keep_index(stage_uri: str, settings: NearDuplicateConfig) -> ShardLedger:
+    """The keep-index of a corpus that is being made, marked with what its keys depend on."""
+    store = open_store(stage_uri).sub(FOLDER)
+    store.put(_SETTINGS, json.dumps({"made_with": _identity(settings)}).encode())
+    return ShardLedger(store)
+
+
+def earlier_indexes(settings: NearDuplicateConfig) -> Iterator[ShardLedger]:
+    """The keep-indexes of `settings.earlier`, in order; their sketches are not read.
+
+    Raises ConfigError when one is missing, not complete or made with other settings.
+    """
+    for folder in settings.earlier if settings.enabled else ():
+        stage = open_store(folder if is_uri(folder) else Path(folder).expanduser())
+        index = stage.sub(FOLDER)
+        if not stage.exists("complete.json") or not index.exists(_SETTINGS):
+            raise ConfigError(
+                f"corpus.near_duplicates.earlier: {folder} does not exist, is not complete or has "
+                "no keep-index.",
+                "Name the folder of a complete corpus stage that looked for near-duplicates.",
+            )
+        found = json.loads(index.read_bytes(_SETTINGS))["made_with"]
+        if found != _identity(settings):
+            raise ConfigError(
+                f"corpus.near_duplicates.earlier: {folder} was made with {found}, not "
+                f"{_identity(settings)}: their keys cannot be compared.",
+                "Use the same ngram, num_bands, rows_per_band and seed.",
+            )
+        yield ShardLedger(index)
+
+
+def check_earlier(settings: NearDuplicateConfig) -> None:
+    """Raise ConfigError for a keep-index that cannot be used."""
+    for _ in earlier_indexes(settings):
+        pass
 
 
 def load_keep_indexes(settings: NearDuplicateConfig) -> KeepIndex:
-    """The indexes of `settings.earlier` (stage folders), one after another.
-
-    Raises ConfigError when one is missing or was made with other settings.
-    """
-    ids: list[str] = []
+    """All of `settings.earlier` in memory, one after another. Raises as `earlier_indexes`."""
     width = settings.num_bands * settings.rows_per_band
-    parts = [[np.empty(0, dtype=np.uint64)] for _ in band_names(settings)]
-    signatures = [np.empty((0, width), dtype=np.uint8)]
-    for folder in settings.earlier if settings.enabled else ():
-        path = Path(folder).expanduser()
-        if not (path / NAME).is_file():
-            raise ConfigError(
-                f"corpus.near_duplicates.earlier: {path / NAME} does not exist.",
-                "Name the folder of a complete corpus stage that looked for near-duplicates.",
-            )
-        table = LocalStore(path).read_table(NAME)
-        found = (table.schema.metadata or {}).get(_SETTINGS_KEY, b"")
-        if found != _identity(settings):
-            raise ConfigError(
-                f"corpus.near_duplicates.earlier: {path} was made with {found.decode()}, not "
-                f"{_identity(settings).decode()}: their keys cannot be compared.",
-                "Use the same ngram, num_bands, rows_per_band and seed.",
-            )
-        ids += table["snippet_id"].to_pylist()
-        for part, name in zip(parts, band_names(settings), strict=True):
-            part.append(table[name].to_numpy())
-        signatures.append(signature_matrix(table[SIGNATURE], settings))
-    return KeepIndex(tuple(ids), tuple(map(np.concatenate, parts)), np.concatenate(signatures))
+    names = band_names(settings)
+    empty = {
+        "snippet_id": pa.array([], pa.string()),
+        **{name: pa.array([], pa.uint64()) for name in names},
+        SIGNATURE: pa.array([], pa.binary(width)),
+    }
+    tables = [index.read(TABLE, list(empty)) for index in earlier_indexes(settings)]
+    table = pa.concat_tables([pa.table(empty), *(found for found in tables if found.num_columns)])
+    return KeepIndex(
+        table["snippet_id"],
+        tuple(table[name].to_numpy() for name in names),
+        signature_matrix(table[SIGNATURE], settings),
+    )
 
 
-def _identity(settings: NearDuplicateConfig) -> bytes:
+def _identity(settings: NearDuplicateConfig) -> str:
     numbers = (settings.ngram, settings.num_bands, settings.rows_per_band, settings.seed)
-    return f"{ALGORITHM}/{'-'.join(map(str, numbers))}".encode()
+    return f"{ALGORITHM}/{'-'.join(map(str, numbers))}"

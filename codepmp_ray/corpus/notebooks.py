@@ -21,7 +21,7 @@ _CELL = "cell"
 _SEPARATOR = "\n\n"
 # What IPython reads and Python does not: "%magic", "!command", "name?"; a cell that begins with
 # "%%" belongs to another program, unless that program only measures it.
-_MAGIC_LINE = re.compile(r"^(\s*)(%|!|\?|\w[\w.]*\?{1,2}\s*$)", re.MULTILINE)
+_MAGIC_LINE = re.compile(r"^([^\S\n]*)(%|!|\?|\w[\w.]*\?{1,2}[^\S\n]*$)", re.MULTILINE)
 _MEASURED = re.compile(r"%%(time|timeit|capture|prun)\b")
 
 

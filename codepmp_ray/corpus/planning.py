@@ -13,17 +13,20 @@ import os
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
 from codepmp_ray.config.corpus import CorpusConfig
+from codepmp_ray.corpus.arrow_rows import dataset_pieces
 from codepmp_ray.corpus.row_files import UnreadableRow, json_pieces, parquet_pieces
-from codepmp_ray.corpus.sources import SourceFile, listing_digest
+from codepmp_ray.corpus.sources import SourceFile, file_format, listing_digest
 from codepmp_ray.errors import InputError, StorageError
 from codepmp_ray.records import stable_id
-from codepmp_ray.storage import LocalStore
+from codepmp_ray.storage import Store
+from codepmp_ray.storage.base import map_in_parallel
+from codepmp_ray.storage.inputs import InputFolder, RemoteFolder
 
 _PLAN = "plan.json"
 
@@ -54,13 +57,17 @@ class WorkUnit:
 
 @dataclass(frozen=True)
 class CorpusPlan:
-    """`threshold`: a document is taken if its sampling key is not above it; None takes all."""
+    """`threshold`: a document is taken if its sampling key is not above it; None takes all.
+
+    `root` is where the files lie if that is a URI (of a commit, for the hub), else "".
+    """
 
     digest: str
     num_found: int
     num_taken: int
     threshold: str | None
     units: tuple[WorkUnit, ...]
+    root: str = ""
 
 
 def document_key(span: Span, index: int, kind: str) -> str:
@@ -74,13 +81,15 @@ def is_taken(key: str, seed: int, threshold: str | None) -> bool:
     return threshold is None or _sampling_key(key, seed) <= threshold
 
 
-def plan_corpus(corpus: CorpusConfig, root: Path, files: list[SourceFile]) -> CorpusPlan:
+def plan_corpus(corpus: CorpusConfig, root: InputFolder, files: list[SourceFile]) -> CorpusPlan:
     """Work units of about `files_per_task` documents.
 
     Raises InputError when the source holds no document, or none that can be read.
     """
     kind, seed = corpus.source.kind, corpus.sample_seed
-    spans = [span for file in files for span in _pieces(corpus, root, file)]
+    is_remote = isinstance(root, RemoteFolder)
+    found = map_in_parallel(partial(_pieces, corpus, root), files, 32 if is_remote else 1)
+    spans = [span for pieces in found for span in pieces]
     num_found = sum(span.stop - span.first for span in spans)
     if not num_found:
         raise InputError(f"corpus.source {root} ({kind}): its {len(files)} files hold no rows.")
@@ -101,15 +110,21 @@ def plan_corpus(corpus: CorpusConfig, root: Path, files: list[SourceFile]) -> Co
         num_taken=sum(unit.num_documents for unit in units),
         threshold=threshold,
         units=units,
+        root=str(root) if is_remote else "",
     )
 
 
-def recorded_digest(store: LocalStore) -> str | None:
+def recorded_root(store: Store) -> str:
+    """The URI that the plan in `store` reads from; "" for a local source, and without a plan."""
+    return _read_record(store).get("root", "") if store.exists(_PLAN) else ""
+
+
+def recorded_digest(store: Store) -> str | None:
     """The listing digest of the source that the plan in `store` was made from."""
     return _read_record(store)["digest"] if store.exists(_PLAN) else None
 
 
-def save_plan(store: LocalStore, plan: CorpusPlan) -> None:
+def save_plan(store: Store, plan: CorpusPlan) -> None:
     """Store the plan; of two jobs that race, the first one's stays."""
     rows = [
         (unit.unit_id, os.fsencode(s.file), s.first, s.stop, s.position, s.problem)
@@ -127,12 +142,13 @@ def save_plan(store: LocalStore, plan: CorpusPlan) -> None:
         "threshold": plan.threshold,
         "num_documents": [unit.num_documents for unit in plan.units],
         "units": units,
+        "root": plan.root,
     }
     if not store.put_exclusive(_PLAN, json.dumps(record).encode()):
         store.delete(units)
 
 
-def load_plan(store: LocalStore) -> CorpusPlan:
+def load_plan(store: Store) -> CorpusPlan:
     """The stored plan."""
     record = _read_record(store)
     spans: list[list[Span]] = [[] for _ in record["num_documents"]]
@@ -149,27 +165,31 @@ def load_plan(store: LocalStore) -> CorpusPlan:
         num_taken=record["num_taken"],
         threshold=record["threshold"],
         units=tuple(units),
+        root=record.get("root", ""),
     )
 
 
-def _read_record(store: LocalStore) -> dict[str, Any]:
+def _read_record(store: Store) -> dict[str, Any]:
     try:
         record = json.loads(store.read_bytes(_PLAN))
     except ValueError as error:
         raise StorageError(
-            f"{store.path(_PLAN)} is not a plan ({error}).",
-            f"Delete {store.root} and run the job again.",
+            f"{store.locate(_PLAN)} is not a plan ({error}).",
+            f"Delete {store.uri} and run the job again.",
         ) from error
     return record
 
 
-def _pieces(corpus: CorpusConfig, root: Path, file: SourceFile) -> list[Span]:
+def _pieces(corpus: CorpusConfig, root: InputFolder, file: SourceFile) -> list[Span]:
     source, rows = corpus.source, corpus.files_per_task
     try:
-        if source.kind == "parquet":
+        kind = file_format(source, file.name)
+        if kind == "parquet":
             pieces = parquet_pieces(root / file.name, source, rows)
-        elif source.kind == "jsonl":
+        elif kind == "jsonl":
             pieces = json_pieces(root / file.name, rows)
+        elif kind == "rows":
+            pieces = dataset_pieces(root, source, rows)
         else:
             pieces = [(0, 1, 0)]
     except UnreadableRow as error:

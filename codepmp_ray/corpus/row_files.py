@@ -1,13 +1,15 @@
 """Data files whose rows are code files: Parquet and JSON lines.
 
 A row's index is its position in its file, from 0; of JSON lines every line is a row, blank ones
-too. Files are cut into pieces that can be read without reading what comes before them.
+too. Files are cut into pieces that can be read without reading what comes before them. What does
+not depend on the columns serves files of threads as well (`synthesis.web.files`).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,12 +17,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from codepmp_ray.config.corpus import SourceConfig
+from codepmp_ray.storage.inputs import InputFile, open_binary, open_parquet
 
 # Reading a piece reads its whole row group, so pieces of a large one must not be small.
 _MIN_PARQUET_PIECE_ROWS = 2_000
 # A JSON string spends at most six bytes ("\\u0000") on one byte of content.
 _JSON_BYTES_PER_BYTE = 6
 _JSON_OTHER_BYTES = 65_536
+# What pyarrow raises for a damaged file: names that are not UTF-8 and sizes beyond any number too.
+PARQUET_ERRORS = (pa.ArrowException, OSError, ValueError, OverflowError, LookupError)
 
 
 class UnreadableRow(ValueError):
@@ -31,30 +36,60 @@ class OversizedRow(ValueError):
     """A row's content is over the limit."""
 
 
-def parquet_pieces(path: Path, source: SourceConfig, rows: int) -> list[tuple[int, int, int]]:
+def parquet_pieces(path: InputFile, source: SourceConfig, rows: int) -> list[tuple[int, int, int]]:
     """(first row, row after the last, row group) of each piece of about `rows` rows.
 
     Raises UnreadableRow when the file is not Parquet or has no text in the content column.
     """
+    require_plain_file(path)
     try:
-        with pq.ParquetFile(path) as file:
-            _check_content_column(file.schema_arrow, source)
-            sizes = [
-                file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)
-            ]
-    except (pa.ArrowException, OSError) as error:
-        raise UnreadableRow(f"not a readable Parquet file ({_one_line(error)})") from error
-    step = max(rows, _MIN_PARQUET_PIECE_ROWS)
+        with open_parquet(path) as file:
+            check_columns(file.schema_arrow, source)
+            return row_group_pieces(file, max(rows, _MIN_PARQUET_PIECE_ROWS))
+    except UnreadableRow:
+        raise
+    except PARQUET_ERRORS as error:
+        raise UnreadableRow(f"not a readable Parquet file ({one_line(error)})") from error
+
+
+def require_plain_file(path: InputFile) -> None:
+    """Raise UnreadableRow for pipes, which would wait for a writer, and devices without end."""
+    if not isinstance(path, Path):
+        return
+    try:
+        is_plain = stat.S_ISREG(path.stat().st_mode)
+    except OSError as error:
+        raise UnreadableRow(f"cannot be read ({error.strerror})") from error
+    if not is_plain:
+        raise UnreadableRow("not a plain file")
+
+
+def row_group_pieces(file: pq.ParquetFile, rows: int) -> list[tuple[int, int, int]]:
+    """(first row, row after the last, row group) of each piece of at most `rows` rows."""
     pieces, first = [], 0
-    for group, size in enumerate(sizes):
-        for start in range(0, size, step):
-            pieces.append((first + start, first + min(start + step, size), group))
+    for group in range(file.num_row_groups):
+        size = file.metadata.row_group(group).num_rows
+        for start in range(0, size, rows):
+            pieces.append((first + start, first + min(start + rows, size), group))
         first += size
     return pieces
 
 
+def iter_row_group(
+    file: pq.ParquetFile, group: int, first: int, stop: int, columns: list[str]
+) -> Iterator[tuple[int, pa.RecordBatch, int]]:
+    """(index, batch, position in the batch) of the rows [first, stop), which lie in `group`."""
+    index = sum(file.metadata.row_group(i).num_rows for i in range(group))
+    for batch in file.iter_batches(64, row_groups=[group], columns=columns):
+        for i in range(max(first - index, 0), min(stop - index, batch.num_rows)):
+            yield index + i, batch, i
+        index += batch.num_rows
+        if index >= stop:
+            return
+
+
 def read_parquet_piece(
-    path: Path, source: SourceConfig, first: int, stop: int, group: int, max_bytes: int
+    path: InputFile, source: SourceConfig, first: int, stop: int, group: int, max_bytes: int
 ) -> Iterator[tuple[int, dict[str, Any] | ValueError]]:
     """(index, row or what is wrong with it) for each row of a piece.
 
@@ -62,27 +97,27 @@ def read_parquet_piece(
     Python object when it is over `max_bytes`. Raises UnreadableRow when the file is damaged.
     """
     try:
-        with pq.ParquetFile(path) as file:
-            _check_content_column(file.schema_arrow, source)
-            columns = [name for name in _columns(source) if name in file.schema_arrow.names]
-            index = sum(file.metadata.row_group(i).num_rows for i in range(group))
-            for batch in file.iter_batches(64, row_groups=[group], columns=columns):
-                start, end = max(first - index, 0), min(stop - index, batch.num_rows)
-                for i in range(start, end):
-                    yield index + i, _parquet_row(batch, i, source, max_bytes)
-                index += batch.num_rows
-                if index >= stop:
-                    return
-    except (pa.ArrowException, OSError) as error:
-        raise UnreadableRow(f"damaged Parquet data ({_one_line(error)})") from error
+        with open_parquet(path) as file:
+            check_columns(file.schema_arrow, source)
+            columns = [name for name in columns_of(source) if name in file.schema_arrow.names]
+            for index, batch, i in iter_row_group(file, group, first, stop, columns):
+                yield index, arrow_row(batch, i, source, max_bytes)
+    except UnreadableRow:
+        raise
+    except PARQUET_ERRORS as error:
+        raise UnreadableRow(f"damaged Parquet data ({one_line(error)})") from error
 
 
-def json_pieces(path: Path, rows: int) -> list[tuple[int, int, int]]:
-    """(first line, line after the last, byte offset) of each piece of `rows` lines."""
+def json_pieces(path: InputFile, rows: int) -> list[tuple[int, int, int]]:
+    """(first line, line after the last, byte offset) of each piece of `rows` lines.
+
+    Raises UnreadableRow when the file cannot be read.
+    """
+    require_plain_file(path)
     pieces, index, offset, first, first_offset = [], 0, 0, 0, 0
     try:
-        with open(path, "rb") as handle:
-            for line_bytes, _ in _lines(handle, _JSON_OTHER_BYTES):
+        with open_binary(path) as handle:
+            for line_bytes, _ in _iter_lines(handle, _JSON_OTHER_BYTES):
                 index, offset = index + 1, offset + line_bytes
                 if index - first == rows:
                     pieces.append((first, index, first_offset))
@@ -95,25 +130,51 @@ def json_pieces(path: Path, rows: int) -> list[tuple[int, int, int]]:
 
 
 def read_json_piece(
-    path: Path, source: SourceConfig, first: int, stop: int, offset: int, max_bytes: int
+    path: InputFile, source: SourceConfig, first: int, stop: int, offset: int, max_bytes: int
 ) -> Iterator[tuple[int, dict[str, Any] | ValueError]]:
     """As `read_parquet_piece`, for lines; a line over the limit is never held in memory whole."""
     limit = max_bytes * _JSON_BYTES_PER_BYTE + _JSON_OTHER_BYTES
+    for index, row in iter_json_lines(path, first, stop, offset, limit):
+        is_error = isinstance(row, ValueError)
+        yield index, row if is_error else _json_row(row, source, max_bytes)
+
+
+def iter_json_lines(
+    path: InputFile, first: int, stop: int, offset: int, limit: int
+) -> Iterator[tuple[int, Any]]:
+    """(index, value or what is wrong with the line) of the lines [first, stop) from `offset` on.
+
+    A line over `limit` bytes is an OversizedRow and never held in memory whole. Raises
+    UnreadableRow when the file cannot be read.
+    """
     try:
-        with open(path, "rb") as handle:
+        with open_binary(path) as handle:
             handle.seek(offset)
-            for index, (line_bytes, line) in zip(
-                range(first, stop), _lines(handle, limit), strict=False
-            ):
+            lines = _iter_lines(handle, limit)
+            for index, (num_bytes, line) in zip(range(first, stop), lines, strict=False):
                 if line is None:
-                    yield index, OversizedRow(f"a line of {line_bytes} bytes")
+                    yield index, OversizedRow(f"a line of {num_bytes} bytes")
                 else:
-                    yield index, _json_row(line, source, max_bytes)
+                    yield index, _parse_json(line)
     except OSError as error:
         raise UnreadableRow(f"cannot be read ({error.strerror})") from error
 
 
-def _columns(source: SourceConfig) -> tuple[str, ...]:
+def cell_value(batch: pa.RecordBatch, column: str, i: int) -> Any:
+    """A cell as a Python object, or UnreadableRow: bad UTF-8, a date that Python does not have."""
+    try:
+        return batch.column(column)[i].as_py()
+    except PARQUET_ERRORS as error:
+        return UnreadableRow(f"column {column!r} cannot be read ({one_line(error)})")
+
+
+def repeated_columns(schema: pa.Schema, columns: Iterable[str]) -> list[str]:
+    """Those of `columns` that the file has twice, so that it is not known which one is meant."""
+    return [name for name in columns if schema.names.count(name) > 1]
+
+
+def columns_of(source: SourceConfig) -> tuple[str, ...]:
+    """Columns that are read where a file has them; the content comes first."""
     return (
         source.content_column,
         source.path_column,
@@ -121,11 +182,16 @@ def _columns(source: SourceConfig) -> tuple[str, ...]:
         source.language_column,
         source.license_column,
         source.blob_id_column,
+        source.encoding_column,
     )
 
 
-def _check_content_column(schema: pa.Schema, source: SourceConfig) -> None:
-    name = source.content_column
+def check_columns(schema: pa.Schema, source: SourceConfig) -> None:
+    """Raise UnreadableRow unless rows can be read: one column of text, none of them twice."""
+    if repeated := repeated_columns(schema, columns_of(source)):
+        raise UnreadableRow(f"more than one column {repeated[0]!r}")
+    # Contents that are fetched one by one are named by the column of blob ids.
+    name = source.content_column if source.content_uri is None else source.blob_id_column
     if name not in schema.names:
         raise UnreadableRow(f"no column {name!r}; the columns are {', '.join(schema.names)}")
     kind = schema.field(name).type
@@ -141,9 +207,11 @@ def _check_content_column(schema: pa.Schema, source: SourceConfig) -> None:
         raise UnreadableRow(f"column {name!r} holds {kind}, not text")
 
 
-def _parquet_row(
+def arrow_row(
     batch: pa.RecordBatch, i: int, source: SourceConfig, max_bytes: int
 ) -> dict[str, Any] | ValueError:
+    if source.content_uri is not None:
+        return _other_columns(batch, i, source)
     content = batch.column(source.content_column)[i]
     if isinstance(content, pa.DictionaryScalar):
         content = content.value
@@ -153,23 +221,38 @@ def _parquet_row(
         return UnreadableRow(f"no text in column {source.content_column!r}")
     if buffer.size > max_bytes:
         return OversizedRow(f"{buffer.size} bytes")
-    row: dict[str, Any] = {"content": buffer.to_pybytes()}
-    for name in _columns(source)[1:]:
+    others = _other_columns(batch, i, source)
+    if isinstance(others, UnreadableRow):
+        return others
+    return {**others, "content": buffer.to_pybytes()}
+
+
+def _other_columns(
+    batch: pa.RecordBatch, i: int, source: SourceConfig
+) -> dict[str, Any] | UnreadableRow:
+    row: dict[str, Any] = {}
+    for name in columns_of(source)[1:]:
         if name in batch.schema.names:
-            try:
-                row[name] = batch.column(name)[i].as_py()
-            except UnicodeDecodeError:
-                row[name] = None
+            value = cell_value(batch, name, i)
+            is_unreadable = isinstance(value, UnreadableRow)
+            if is_unreadable and name == source.license_column:
+                return value  # must not become the licence that is assumed for the source
+            row[name] = None if is_unreadable else value
     return row
 
 
-def _json_row(line: bytes, source: SourceConfig, max_bytes: int) -> dict[str, Any] | ValueError:
+def _parse_json(line: bytes) -> Any:
     try:
-        row = json.loads(line)
+        return json.loads(line)
     except UnicodeDecodeError as error:
         return error
     except (ValueError, RecursionError) as error:
-        return UnreadableRow(f"not a JSON line ({_one_line(error)})")
+        return UnreadableRow(f"not a JSON line ({one_line(error)})")
+
+
+def _json_row(row: Any, source: SourceConfig, max_bytes: int) -> dict[str, Any] | ValueError:
+    if isinstance(row, dict) and source.content_uri is not None:
+        return {name: row.get(name) for name in columns_of(source)[1:]}
     content = row.get(source.content_column) if isinstance(row, dict) else None
     if not isinstance(content, str):
         return UnreadableRow(f"no text in {source.content_column!r}")
@@ -177,17 +260,20 @@ def _json_row(line: bytes, source: SourceConfig, max_bytes: int) -> dict[str, An
     data = content.encode("utf-8", "surrogatepass")
     if len(data) > max_bytes:
         return OversizedRow(f"{len(data)} bytes")
-    return {**{name: row.get(name) for name in _columns(source)[1:]}, "content": data}
+    return {**{name: row.get(name) for name in columns_of(source)[1:]}, "content": data}
 
 
-def _lines(handle: BinaryIO, limit: int) -> Iterator[tuple[int, bytes | None]]:
+def _iter_lines(handle: BinaryIO, limit: int) -> Iterator[tuple[int, bytes | None]]:
     """(bytes, line) from the current position on; None for a line over `limit` bytes."""
     while line := handle.readline(limit):
-        num_bytes, is_whole = len(line), True
-        while not line.endswith(b"\n") and (line := handle.readline(limit)):
-            num_bytes, is_whole = num_bytes + len(line), False
+        num_bytes, is_whole, part = len(line), True, line
+        # The file's last line may have no newline.
+        while not part.endswith(b"\n") and (part := handle.readline(limit)):
+            num_bytes, is_whole = num_bytes + len(part), False
         yield num_bytes, line if is_whole else None
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+def one_line(error: Exception) -> str:
+    """An error's message for the detail of a row."""
+    text = " ".join(str(error).split())[:200]
+    return text.encode("utf-8", "backslashreplace").decode()

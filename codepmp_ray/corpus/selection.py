@@ -48,16 +48,8 @@ def select_snippets(
     those with the smallest hash of (seed, key) stay: a sample that does not depend on order or
     names.
     """
-    pairs = np.frombuffer(keys, dtype=">u8").reshape(-1, 2)
-    num = len(pairs)
-    # lexsort is stable: within a run of equal keys positions ascend.
-    order = np.lexsort((pairs[:, 1], pairs[:, 0]))
-    ordered = pairs[order]
-    starts = np.ones(num, dtype=bool)
-    starts[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
-    run = np.cumsum(starts) - 1
-    first = np.empty(num, dtype=np.int64)
-    first[order] = order[starts][run]
+    first = first_of_equal(keys)
+    num = len(first)
     unique = np.flatnonzero(first == np.arange(num))
     fates = np.full(num, DUPLICATE, dtype=np.int8)
     fates[unique] = KEPT
@@ -67,13 +59,31 @@ def select_snippets(
         first[is_near] = first_near[is_near]
         unique = np.flatnonzero(fates == KEPT)
     if max_snippets is not None and len(unique) > max_snippets:
-        prefix = f"snippet {seed} ".encode()
-        hashes = np.array(
-            [_hash64(prefix + keys[16 * i : 16 * i + 16]) for i in unique], dtype=np.uint64
-        )
+        hashes = sample_hashes(keys, unique, seed)
         beyond = np.argsort(hashes, kind="stable")[max_snippets:]
         fates[unique[beyond]] = OVER_MAX
     return Selection(fates, first)
+
+
+def first_of_equal(keys: bytes) -> npt.NDArray[np.int64]:
+    """Of each key, 16 bytes, the number of the first equal one; its own for the first."""
+    pairs = np.frombuffer(keys, dtype=">u8").reshape(-1, 2)
+    # lexsort is stable: within a run of equal keys positions ascend.
+    order = np.lexsort((pairs[:, 1], pairs[:, 0]))
+    ordered = pairs[order]
+    starts = np.ones(len(pairs), dtype=bool)
+    starts[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    run = np.cumsum(starts) - 1
+    first = np.empty(len(pairs), dtype=np.int64)
+    first[order] = order[starts][run]
+    return first
+
+
+def sample_hashes(keys: bytes, rows: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.uint64]:
+    """What orders the sample of `max_snippets`: a hash of (seed, key) for each of `rows`."""
+    prefix = f"snippet {seed} ".encode()
+    hashes = [_hash64(prefix + keys[16 * i : 16 * i + 16]) for i in rows.tolist()]
+    return np.array(hashes, dtype=np.uint64)
 
 
 def _hash64(data: bytes) -> int:

@@ -4,7 +4,8 @@ The rule, the same for every language:
 - A definition at the top level, or inside blocks and conditions there, is a snippet, with its
   decorators.
 - A class that fits the limits is one snippet, its methods included. A class that is too long is
-  rejected as such and looked into: its methods and inner classes become snippets of their own.
+  rejected as such and looked into: its methods and inner classes become snippets of their own
+  (down to _MAX_DEPTH classes in one another, which no person writes).
 - Functions inside functions belong to their parent: alone, they would miss its variables.
 So no line of a file is in two snippets, and a pair never shows half of another pair.
 
@@ -24,6 +25,10 @@ from codepmp_ray.config.corpus import CorpusConfig
 from codepmp_ray.corpus.language_specs import LANGUAGES, LanguageSpec
 from codepmp_ray.corpus.languages import fixed_text_query, parser_for
 from codepmp_ray.records import RejectReason
+
+# Each level of long classes is cut out of the text once more: without an end, a file of nothing
+# but "class A {" would take hours.
+_MAX_DEPTH = 20
 
 
 @dataclass(frozen=True)
@@ -68,21 +73,23 @@ def _walk(
     root: Node, source: bytes, spec: LanguageSpec, limits: CorpusConfig
 ) -> Iterator[Definition]:
     fixed_lines = cache(lambda: _fixed_lines(root, spec))  # only what is indented asks for it
-    stack: list[tuple[Node, str]] = [(root, "")]  # not recursive: input may be nested deeply
+    # Not recursive: input may be nested deeply. `outer` are the names of the classes around.
+    stack: list[tuple[Node, tuple[str, ...]]] = [(root, ())]
     while stack:
         node, outer = stack.pop()
         inner = _unwrap(node, spec)
         if inner is not None and _is_definition(inner, spec):
+            prefix = "".join(f"{name}." for name in outer)
             definition = _define(
-                node, inner, outer, source, spec, fixed_lines, limits, root.has_error
+                node, inner, prefix, source, spec, fixed_lines, limits, root.has_error
             )
             yield definition
             is_long_class = (
                 definition.kind == "class" and definition.reason is RejectReason.TOO_LONG
             )
             body = inner.child_by_field_name("body") if is_long_class else None
-            if body is not None:
-                stack.append((body, f"{definition.name}."))
+            if body is not None and len(outer) < _MAX_DEPTH:
+                stack.append((body, (*outer, _name_of(inner))))
         elif node.type in spec.containers or node.type in spec.wrappers or node.is_error:
             stack.extend((child, outer) for child in reversed(node.named_children))
 

@@ -12,6 +12,7 @@ import platform
 import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from codepmp_ray.config.corpus import CorpusConfig, SourceConfig
 from codepmp_ray.corpus.decontamination import load_evaluation_index
@@ -19,7 +20,10 @@ from codepmp_ray.corpus.filters.opt_out import load_opt_out
 from codepmp_ray.corpus.languages import check_languages
 from codepmp_ray.corpus.licenses import license_refusal, parse_licenses
 from codepmp_ray.errors import ConfigError, InputError
+from codepmp_ray.storage.inputs import InputFolder, RemoteFolder, list_remote
+from codepmp_ray.storage.uris import is_uri, strip_file_scheme
 
+T = TypeVar("T")
 STDLIB_LICENSE = "PSF-2.0"
 # Not code to learn from: installed packages, test suites, and a module that only holds text.
 _STDLIB_SKIPPED = frozenset(
@@ -45,7 +49,10 @@ _SUFFIXES = {
 
 @dataclass(frozen=True)
 class SourceFile:
-    """One file; `name` is its path relative to the source's root, with "/" between parts."""
+    """One file; `name` is its path relative to the source's root, with "/" between parts.
+
+    `mtime_ns` is, for a file at a URI, the number that changes with its content.
+    """
 
     name: str
     size: int
@@ -75,6 +82,11 @@ def source_licenses(source: SourceConfig) -> tuple[str, ...]:
     return (STDLIB_LICENSE,) if source.kind == "stdlib" else parse_licenses(source.license)
 
 
+def input_root(source: SourceConfig, recorded: str) -> InputFolder:
+    """Where the tasks of a planned corpus read: at the URI that its plan recorded, if it did."""
+    return RemoteFolder(recorded) if recorded else source_root(source)
+
+
 def source_root(source: SourceConfig) -> Path:
     """Folder below which the source's files lie, on the machine that asks.
 
@@ -82,7 +94,7 @@ def source_root(source: SourceConfig) -> Path:
     """
     if source.kind == "stdlib":
         return Path(sysconfig.get_path("stdlib"))
-    path = Path(source.path or "").expanduser().absolute()
+    path = _local_path(source)
     if not path.exists():
         raise InputError(
             f"corpus.source.path={source.path!r} does not exist on {platform.node()} ({path}).",
@@ -98,32 +110,58 @@ def source_root(source: SourceConfig) -> Path:
     return path.parent
 
 
-def source_repo(source: SourceConfig) -> str | None:
+def source_repo(source: SourceConfig, root: InputFolder) -> str | None:
     """Repository of a file which states none itself."""
     if source.repo or source.kind not in ("stdlib", "folder"):
         return source.repo
     if source.kind == "stdlib":
         return f"python/cpython@{platform.python_version()}"
-    return source_root(source).name
+    return root.name
 
 
 def list_files(source: SourceConfig, run_dir: str | Path | None = None) -> list[SourceFile]:
-    """Every file of the source, sorted by path.
+    """As `list_source`, the files only."""
+    return list_source(source, run_dir)[1]
 
-    Raises InputError when the source is missing, empty or cannot be listed in full.
+
+def list_source(
+    source: SourceConfig, run_dir: str | Path | None = None, recorded: str = ""
+) -> tuple[InputFolder, list[SourceFile]]:
+    """The source's root and every file of it, sorted by path.
+
+    `recorded` is the root that an earlier listing gave: a data set of the hub is then listed at the
+    commit which that names. Raises InputError when the source is missing, empty or cannot be listed
+    in full, and StorageError when its store fails.
     """
+    if source.kind == "huggingface":
+        from codepmp_ray.corpus.hub import list_data_set
+
+        root, listed = list_data_set(source, recorded)
+        return root, [SourceFile(file.name, file.size, file.version) for file in listed]
+    if is_uri(source.path or ""):
+        root, listed = list_remote(source.path or "")
+        files = [
+            SourceFile(file.name, file.size, file.version)
+            for file in listed
+            if file.name.endswith(_SUFFIXES[source.kind]) and not _is_hidden(file.name)
+        ]
+        return root, sorted(_not_empty(files, root, source.kind), key=lambda file: file.name)
     root = source_root(source)
-    if source.kind in ("parquet", "jsonl") and Path(source.path or "").expanduser().is_file():
-        names = [Path(source.path or "").name]
+    if source.kind in ("parquet", "jsonl") and _local_path(source).is_file():
+        names = [_local_path(source).name]
     else:
         names = _walk(root, source.kind, Path(run_dir).absolute() if run_dir else None)
-    if not names:
-        suffixes = " or ".join(f"*{suffix}" for suffix in _SUFFIXES[source.kind])
-        raise InputError(
-            f"corpus.source {root} ({source.kind}) holds no {suffixes} file.",
-            "Hidden files are not counted. Point corpus.source.path at the files.",
-        )
-    return [_stat(root, name) for name in sorted(names, key=os.fsencode)]
+    names = sorted(_not_empty(names, root, source.kind), key=os.fsencode)
+    return root, [_stat(root, name) for name in names]
+
+
+def file_format(source: SourceConfig, name: str) -> str:
+    """How a file is read: as "parquet", "jsonl", "rows" of a saved data set, or a whole "file"."""
+    if source.kind in ("stdlib", "folder"):
+        return "file"
+    if source.kind != "huggingface":
+        return source.kind
+    return "parquet" if name.endswith(".parquet") else "jsonl" if name else "rows"
 
 
 def listing_digest(files: list[SourceFile]) -> str:
@@ -132,6 +170,24 @@ def listing_digest(files: list[SourceFile]) -> str:
     for file in files:
         digest.update(os.fsencode(file.name) + f"\0{file.size}\0{file.mtime_ns}\n".encode())
     return digest.hexdigest()[:32]
+
+
+def _not_empty(found: list[T], root: InputFolder, kind: str) -> list[T]:
+    if not found:
+        suffixes = " or ".join(f"*{suffix}" for suffix in _SUFFIXES[kind])
+        raise InputError(
+            f"corpus.source {root} ({kind}) holds no {suffixes} file.",
+            "Hidden files are not counted. Point corpus.source.path at the files.",
+        )
+    return found
+
+
+def _local_path(source: SourceConfig) -> Path:
+    return Path(strip_file_scheme(source.path or "")).expanduser().absolute()
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") or part == "__pycache__" for part in name.split("/"))
 
 
 def _walk(root: Path, kind: str, run_dir: Path | None) -> list[str]:

@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import ast
 import textwrap
-import warnings
+from bisect import bisect_left
 from collections.abc import Iterator
 from itertools import islice
 
-from markdown_it import MarkdownIt
-
 from codepmp_ray.evaluation.problems import Problem
+from codepmp_ray.synthesis.markdown import fences, split_lines
+from codepmp_ray.synthesis.python_syntax import parse_python
 
-_MARKDOWN = MarkdownIt("commonmark")
 # Answers that repeat a fence for ever would otherwise cost quadratic time.
 _MAX_LINES = 400
 _MAX_CHARS = 50_000
@@ -33,32 +32,22 @@ def build_program(problem: Problem, completion: str) -> str | None:
         return f"{problem.prelude}\n{code}\n"
     for body in _continuations(text):
         program = problem.stub + body
-        if parse(program) is not None:
+        if parse_python(program) is not None:
             return program
     return None
 
 
 def extract_function(text: str, name: str) -> str | None:
     """The part of `text` that is valid Python and defines the function `name`, or None."""
-    for code in islice((c for c in _fenced_candidates(text, 0) if name in c), _MAX_BLOCKS):
+    for code in islice(_fenced_candidates(text, name, 0), _MAX_BLOCKS):
         if defines(code, name):
             return code
     return _bare_code(text, name)
 
 
-def parse(code: str) -> ast.Module | None:
-    """Syntax tree, or None. Untrusted text may be too deep or hold null bytes: also None."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # invalid escape sequences in generated strings
-            return ast.parse(code)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
-
-
 def defines(code: str, name: str) -> bool:
     """Whether `code` parses and binds `name` at its top level by def or assignment."""
-    tree = parse(code)
+    tree = parse_python(code)
     if tree is None:
         return False
     for node in tree.body:
@@ -76,7 +65,7 @@ def normalised_code(program: str) -> str | None:
 
     Majority voting groups answers by it. None when the program does not parse.
     """
-    tree = parse(program)
+    tree = parse_python(program)
     if tree is None:
         return None
     for node in ast.walk(tree):
@@ -90,25 +79,31 @@ def normalised_code(program: str) -> str | None:
         return None
 
 
-def _fenced_candidates(text: str, depth: int) -> Iterator[str]:
-    lines = text.splitlines()
-    fences = [token for token in _MARKDOWN.parse(text) if token.type == "fence"]
-    for fence in fences:
-        yield textwrap.dedent(fence.content)
-    for fence in fences:
-        if fence.map is None:
-            continue
-        start = fence.map[0] + 1
-        for end in range(fence.map[1], len(lines)):
+def _fenced_candidates(text: str, name: str, depth: int) -> Iterator[str]:
+    """Blocks that hold `name`; the others are not even put together, there can be millions."""
+    blocks = fences(text) if name in text else []
+    for fence in blocks:
+        if name in fence.content:
+            yield textwrap.dedent(fence.content)
+    lines = split_lines(text)
+    named = [i for i, line in enumerate(lines) if name in line]
+    marks = [i for i, line in enumerate(lines) if line.strip().startswith(("```", "~~~"))]
+    for fence in blocks:
+        first = bisect_left(named, fence.start + 1)
+        if first == len(named):
+            break
+        after = max(fence.stop, named[first] + 1)
+        for end in marks[bisect_left(marks, after) :]:
             if lines[end].strip().startswith(fence.markup):
-                yield textwrap.dedent("\n".join(lines[start:end]))
+                yield textwrap.dedent("\n".join(lines[fence.start + 1 : end]))
     if depth < 2:
-        for fence in fences:
-            yield from _fenced_candidates(fence.content, depth + 1)
+        for fence in blocks:
+            if name in fence.content:
+                yield from _fenced_candidates(fence.content, name, depth + 1)
 
 
 def _bare_code(text: str, name: str) -> str | None:
-    lines = text.splitlines()[:_MAX_LINES]
+    lines = split_lines(text)[:_MAX_LINES]
     lines = [line for line in lines if not line.strip().startswith("```")]
     starts = [
         index
@@ -128,15 +123,14 @@ def _bare_code(text: str, name: str) -> str | None:
 
 def _without_trailing_prose(code: str) -> str:
     """`code` up to its last statement that is no mere expression ("That is all" parses)."""
-    tree = parse(code)
+    tree = parse_python(code)
     statements = [node for node in tree.body if not isinstance(node, ast.Expr)] if tree else []
-    return "\n".join(code.splitlines()[: statements[-1].end_lineno]) if statements else code
+    return "\n".join(split_lines(code)[: statements[-1].end_lineno]) if statements else code
 
 
 def _continuations(text: str) -> Iterator[str]:
     """Indented text, as a base model continues the stub; flat text would sit at module level."""
-    bodies = [token.content for token in _MARKDOWN.parse(text) if token.type == "fence"]
-    for body in [*bodies, text]:
+    for body in [*(fence.content for fence in fences(text)), text]:
         lines = [line for line in body.splitlines() if line.strip()]
         if lines and lines[0].startswith((" ", "\t")):
             yield body.rstrip() + "\n"

@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 from accelerate import init_empty_weights
-from torch.distributed.checkpoint import HuggingFaceStorageReader
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import (
@@ -73,18 +74,23 @@ def read_weights(model: PreferenceModel, model_name_or_path: str, *, seed: int) 
     folder = local_folder(model_name_or_path)
     try:
         reader = HuggingFaceStorageReader(str(folder))
-        stored = reader.read_metadata().state_dict_metadata
+        metadata = reader.read_metadata().state_dict_metadata
     except Exception as error:  # safetensors raises an Exception of its own kind
         raise _unusable(model_name_or_path, error) from error
+    stored = {
+        name: tuple(item.size)
+        for name, item in metadata.items()
+        if isinstance(item, TensorStorageMetadata)
+    }
     wanted: dict[str, torch.Tensor] = {}
     for name, parameter in model.named_parameters():
         key = next((key for key in _stored_names(model, name) if key in stored), None)
         if key is not None:
-            shape, expected = tuple(stored[key].size), tuple(parameter.shape)
-            if shape != expected:
+            expected = tuple(parameter.shape)
+            if stored[key] != expected:
                 raise ModelError(
-                    f"{model_name_or_path}: {key} has the shape {shape}, its config.json says "
-                    f"{expected}.",
+                    f"{model_name_or_path}: {key} has the shape {stored[key]}, its config.json "
+                    f"says {expected}.",
                     "The folder's files do not belong together; download or export it again.",
                 )
             wanted[key] = parameter.detach()

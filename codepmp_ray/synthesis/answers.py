@@ -14,12 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from markdown_it import MarkdownIt
-from markdown_it.token import Token
-
 from codepmp_ray.corpus.languages import LANGUAGES, find_language, parser_for
+from codepmp_ray.synthesis.markdown import Fence, fences, split_lines
 
-_MARKDOWN = MarkdownIt("commonmark")
 _TAG = re.compile(r"[A-Za-z0-9_+#-]+")
 # An answer that repeats a fence for ever must cost neither quadratic time nor a deep parse.
 _MAX_EXTENSIONS = 20
@@ -36,14 +33,12 @@ class Code:
 
 def find_code(answer: str, language: str) -> Code | None:
     """The code of an answer in `language`, or None when it holds no such block."""
-    lines = answer.splitlines()
-    # Of these the parser makes tokens of their own: only "fence" at top level is an answer.
-    fences = [token for token in _MARKDOWN.parse(answer) if token.type == "fence"]
-    fences = [token for token in fences if token.content.strip() and _counts(token, language)]
-    if not fences:
+    blocks = [fence for fence in fences(answer) if fence.content.strip()]
+    blocks = [fence for fence in blocks if _counts(fence, language)]
+    if not blocks:
         return None
-    longest = max(fences, key=lambda token: len(token.content))
-    for text in islice(_versions(longest, lines), _MAX_EXTENSIONS):
+    longest = max(blocks, key=lambda fence: len(fence.content))
+    for text in islice(_versions(longest, split_lines(answer)), _MAX_EXTENSIONS):
         if parses(text, language):
             return Code(text, True)
     return Code(textwrap.dedent(longest.content), False)
@@ -65,7 +60,7 @@ def as_code_block(code: str, language: str) -> str:
     return f"{fence}{language}\n{code.strip()}\n{fence}"
 
 
-def _counts(fence: Token, language: str) -> bool:
+def _counts(fence: Fence, language: str) -> bool:
     tag = _TAG.search(fence.info)
     if tag is None:
         return True
@@ -73,11 +68,8 @@ def _counts(fence: Token, language: str) -> bool:
     return named == language or find_language(named, None) == language
 
 
-def _versions(fence: Token, lines: list[str]) -> Iterator[str]:
+def _versions(fence: Fence, lines: list[str]) -> Iterator[str]:
     yield textwrap.dedent(fence.content)
-    if fence.map is None:
-        return
-    start, stop = fence.map
-    for end in range(stop, len(lines)):
+    for end in range(fence.stop, len(lines)):
         if lines[end].strip().startswith(fence.markup):
-            yield textwrap.dedent("\n".join(lines[start + 1 : end]))
+            yield textwrap.dedent("\n".join(lines[fence.start + 1 : end]))

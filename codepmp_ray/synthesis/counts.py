@@ -5,19 +5,27 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.runs import Stage
-from codepmp_ray.shard_stats import rejects_by_reason
+from codepmp_ray.shard_stats import contamination_hits, rejects_by_reason
 
 
-def row_counts(ledger: ShardLedger) -> dict[str, Any]:
-    """Rows in, pairs, and rejected rows by reason."""
+def sets_in_use(recipe: Recipe) -> list[str]:
+    """Names of the evaluation sets that the recipe's rows are held against."""
+    settings = recipe.corpus_in_use.decontamination
+    return [item.name for item in settings.sets] if settings.enabled else []
+
+
+def row_counts(ledger: ShardLedger, sets: list[str]) -> dict[str, Any]:
+    """Rows in, pairs, rejected rows by reason, and hits of each evaluation set by side."""
     totals = ledger.totals()
     return {
         "num_snippets": totals.num_input_rows,
         "num_pairs": totals.num_rows["pairs"],
         "num_rejected": totals.num_rows["rejected"],
         "rejected_by_reason": rejects_by_reason(totals),
+        "contaminated": contamination_hits(totals, sets),
         "num_shards": totals.num_shards,
     }
 
@@ -25,6 +33,6 @@ def row_counts(ledger: ShardLedger) -> dict[str, Any]:
 def recount(stage: Stage) -> dict[str, Any]:
     """Bring the counts in `complete.json` up to date after shards were changed; returns it."""
     stage.ledger.roll_up()
-    summary = stage.summary() | row_counts(stage.ledger)
+    summary = stage.summary() | row_counts(stage.ledger, sets_in_use(stage.recipe))
     stage.store.put("complete.json", json.dumps(summary, indent=2).encode())
     return summary

@@ -11,12 +11,14 @@ import logging
 
 import pyarrow as pa
 
+from codepmp_ray.config.corpus import DecontaminationConfig
 from codepmp_ray.config.synthesis import SynthesisConfig
+from codepmp_ray.corpus.decontamination import EvaluationIndex, load_evaluation_index
 from codepmp_ray.errors import EngineError
 from codepmp_ray.records import SNIPPET, RejectReason
 from codepmp_ray.synthesis.constructions import Hop, make_construction
 from codepmp_ray.synthesis.engine import Completion, ContextOverflow, TextEngine
-from codepmp_ray.synthesis.gates import clean, judge_text
+from codepmp_ray.synthesis.gates import clean, contaminated, judge_text
 from codepmp_ray.synthesis.prompts import parse_description, parse_label
 from codepmp_ray.synthesis.rows import Row, refuse
 
@@ -39,11 +41,20 @@ IN_FLIGHT = pa.schema(
 
 
 class RowProcessor:
-    """Takes one row through the hops of one pool."""
+    """Takes one row through the hops of one pool.
 
-    def __init__(self, config: SynthesisConfig, hops: tuple[Hop, ...]) -> None:
+    `decontamination` says which evaluation sets texts are held against; None screens nothing.
+    """
+
+    def __init__(
+        self,
+        config: SynthesisConfig,
+        hops: tuple[Hop, ...],
+        decontamination: DecontaminationConfig | None = None,
+    ) -> None:
         self.config = config
         self.hops = hops
+        self._index = load_evaluation_index(decontamination) if decontamination else None
         self._construction = make_construction(config)
 
     async def __call__(self, row: Row, engine: TextEngine) -> Row:
@@ -73,7 +84,7 @@ class RowProcessor:
         except EngineError as error:
             logger.warning("engine refused %s: %s", row["snippet_id"], error)
             return refuse(row, RejectReason.ENGINE_ERROR, str(error))
-        return _record(row, field, answer, self.config)
+        return _record(row, field, answer, self.config, self._index)
 
     async def _label(self, hop: Hop, row: Row, engine: TextEngine) -> Row:
         """A label is an extra: without one the row stays what it is."""
@@ -87,7 +98,13 @@ class RowProcessor:
         return {**row, "domain": domain, "domain_confidence": confidence}
 
 
-def _record(row: Row, field: str, answer: Completion, config: SynthesisConfig) -> Row:
+def _record(
+    row: Row,
+    field: str,
+    answer: Completion,
+    config: SynthesisConfig,
+    index: EvaluationIndex | None,
+) -> Row:
     text = parse_description(answer.text) if field == "description" else answer.text.strip()
     num_tokens, finish_reason = answer.num_tokens, answer.finish_reason
     row = {
@@ -98,6 +115,9 @@ def _record(row: Row, field: str, answer: Completion, config: SynthesisConfig) -
     }
     # A row that cannot become a pair any more costs no further tokens.
     if refused := judge_text(field, text, finish_reason, num_tokens, row["language"], config.gates):
+        return refuse(row, *refused)
+    # Tests are not trained on.
+    if index and field != "tests" and (refused := contaminated(field, text, index)):
         return refuse(row, *refused)
     return row
 

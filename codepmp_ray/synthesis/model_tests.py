@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ast
-import warnings
 
 from codepmp_ray.synthesis.answers import find_code
+from codepmp_ray.synthesis.python_syntax import parse_python
 
 TEST_FUNCTION = "check"
 
@@ -13,7 +13,7 @@ TEST_FUNCTION = "check"
 def tests_problem(text: str) -> str | None:
     """Why a model's answer to the tests prompt holds no tests, or None."""
     code = find_code(text, "python")
-    tree = _parse(code.text) if code else None
+    tree = parse_python(code.text) if code else None
     if tree is None:
         return "no valid Python code block"
     checks = [
@@ -26,12 +26,3 @@ def tests_problem(text: str) -> str | None:
     if not any(isinstance(node, ast.Assert) for node in ast.walk(checks[-1])):
         return f"{TEST_FUNCTION} asserts nothing"
     return None
-
-
-def _parse(code: str) -> ast.Module | None:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # invalid escape sequences in generated strings
-            return ast.parse(code)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None

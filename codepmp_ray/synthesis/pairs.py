@@ -14,8 +14,8 @@ from codepmp_ray.synthesis.gates import judge_pair
 from codepmp_ray.synthesis.hops import reject_payload
 from codepmp_ray.synthesis.prompts import TEMPLATE_VERSION
 
-_COPIED = ("snippet_id", "source_id", "repo", "path", "language", "license", "description",
-           "description_num_tokens", "chosen_num_tokens", "rejected_num_tokens",
+_COPIED = ("snippet_id", "source_id", "blob_id", "repo", "path", "language", "license",
+           "description", "description_num_tokens", "chosen_num_tokens", "rejected_num_tokens",
            "description_finish_reason", "chosen_finish_reason", "rejected_finish_reason",
            "chosen", "rejected")  # fmt: skip
 
@@ -66,6 +66,7 @@ def _rejected_row(row: dict[str, Any], reason: str, detail: str) -> dict[str, An
         "reason": reason,
         "detail": detail,
         "source_id": row["source_id"],
+        "blob_id": row["blob_id"],
         "repo": row["repo"],
         "path": row["path"],
         "payload": reject_payload(row),

@@ -9,13 +9,23 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-TEMPLATE_VERSION = "codepmp-v1"
+TEMPLATE_VERSION = "codepmp-v2"
 
 _LABEL_ANSWER = re.compile(
     r"\b(non[- ]?engineering|engineering)\b\D{0,40}?(\d+(?:\.\d+)?)(?![\d%])",
     re.IGNORECASE | re.ASCII,
 )
-_LANGUAGE_NAMES = {"python": "Python"}
+_LANGUAGE_NAMES = {
+    "c": "C",
+    "cpp": "C++",
+    "go": "Go",
+    "java": "Java",
+    "javascript": "JavaScript",
+    "python": "Python",
+    "rust": "Rust",
+    "tsx": "TSX",
+    "typescript": "TypeScript",
+}
 
 _DESCRIBE = """\
 Read the {language} code below and write the task that it solves, as an instruction to a \

@@ -1,5 +1,8 @@
 """Taking repositories or files out of finished pairs: who opts out later is out as well.
 
+Files are named as opt-out lists name them: by repository, by repository and path, by git blob id,
+or by this project's `source_id`.
+
 A pair of a purged source becomes a rejected row with the reason `purged`: ids stay, so that every
 snippet is still accounted for, texts do not. Its rejected rows lose their texts the same way, and
 `replay` never takes them up. The request is recorded before anything is changed and its counts come
@@ -11,7 +14,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import pyarrow as pa
@@ -30,15 +33,33 @@ _TABLES = ("pairs", "rejected")
 
 @dataclass(frozen=True)
 class PurgeRequest:
-    """What has to go: exact names in the column `repo`, exact ids in `source_id`."""
+    """What has to go: exact values of the columns `repo`, `source_id` and `blob_id`, and of
+    "repo:path" (":path" where a row has no repository)."""
 
     repos: frozenset[str] = frozenset()
     source_ids: frozenset[str] = frozenset()
+    blob_ids: frozenset[str] = frozenset()
+    paths: frozenset[str] = frozenset()
 
     @property
     def purge_id(self) -> str:
         """The same for the same request."""
-        return stable_id("repos", *sorted(self.repos), "ids", *sorted(self.source_ids))[:12]
+        parts = [f"{name}\n{value}" for name, values in self.lists.items() for value in values]
+        return stable_id(*parts)[:12]
+
+    @property
+    def lists(self) -> dict[str, list[str]]:
+        """The request as it is recorded."""
+        return {field.name: sorted(getattr(self, field.name)) for field in fields(self)}
+
+    def names(self, row: Row) -> bool:
+        """Whether a row with these columns has to go."""
+        return (
+            row["repo"] in self.repos
+            or row["source_id"] in self.source_ids
+            or row["blob_id"] in self.blob_ids
+            or f"{row['repo'] or ''}:{row['path']}" in self.paths
+        )
 
 
 def purge(stage: Stage, request: PurgeRequest) -> Row:
@@ -51,17 +72,18 @@ def purge(stage: Stage, request: PurgeRequest) -> Row:
     or a replay is not finished.
     """
     stage.require()
-    if unfinished_round(stage) is not None:
-        raise StorageError(
-            f"A replay of {stage.path} is not finished; its rows would come back after the purge.",
-            "Run the same jobs.replay command again first.",
-        )
     ledger, name = stage.ledger, f"purges/{request.purge_id}"
     with sole_writer(ledger):
+        # Asked with the lock in hand: a replay cannot begin between the question and the purge.
+        if unfinished_round(stage) is not None:
+            raise StorageError(
+                f"A replay of {stage.uri} is not finished; its rows would come back after the "
+                "purge.",
+                "Run the same jobs.replay command again first.",
+            )
         tombstone = {
             "purge_id": request.purge_id,
-            "repos": sorted(request.repos),
-            "source_ids": sorted(request.source_ids),
+            **request.lists,
             "requested": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
         stage.store.put_exclusive(f"{name}.json", json.dumps(tombstone, indent=2).encode())
@@ -75,12 +97,6 @@ def purge(stage: Stage, request: PurgeRequest) -> Row:
         record = tombstone | _count(ledger, request.purge_id)
         stage.store.put(f"{name}.done.json", json.dumps(record, indent=2).encode())
     return record
-
-
-def purged_ids(ledger: ShardLedger, request: PurgeRequest) -> set[str]:
-    """Row ids of everything that `request` has taken out."""
-    rows = _purged_rows(ledger, request.purge_id)
-    return {row["row_id"] for row in rows}
 
 
 def _purge_shard(ledger: ShardLedger, commit: ShardCommit, request: PurgeRequest) -> None:
@@ -101,12 +117,11 @@ def _purge_shard(ledger: ShardLedger, commit: ShardCommit, request: PurgeRequest
 
 def _hits(ledger: ShardLedger, commit: ShardCommit, name: str, request: PurgeRequest) -> list[bool]:
     """For each row whether it has to go; only the columns that say so are read."""
-    columns = ["repo", "source_id"] + (["reason"] if name == "rejected" else [])
+    columns = ["repo", "source_id", "blob_id", "path"] + (["reason"] if name == "rejected" else [])
     rows = ledger.store.read_table(commit.files[name], columns).to_pylist()
     return [
-        (row["repo"] in request.repos or row["source_id"] in request.source_ids)
         # What an earlier purge took out stays as it is.
-        and row.get("reason") != RejectReason.PURGED
+        request.names(row) and row.get("reason") != RejectReason.PURGED
         for row in rows
     ]
 
@@ -118,6 +133,7 @@ def _tombstone(row_id: str, was: str, row: Row, request: PurgeRequest) -> Row:
         "reason": str(RejectReason.PURGED),
         "detail": f"purge {request.purge_id}: was {was}",
         "source_id": row["source_id"],
+        "blob_id": row["blob_id"],
         "repo": row["repo"],
     }
 
@@ -125,7 +141,7 @@ def _tombstone(row_id: str, was: str, row: Row, request: PurgeRequest) -> Row:
 def _purged_rows(ledger: ShardLedger, purge_id: str) -> list[Row]:
     found = []
     for commit in ledger.commits():
-        table = ledger.store.read_table(commit.files["rejected"], ["row_id", "reason", "detail"])
+        table = ledger.store.read_table(commit.files["rejected"], ["reason", "detail"])
         found += [
             {**row, "shard_id": commit.shard_id}
             for row in table.to_pylist()

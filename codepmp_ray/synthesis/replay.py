@@ -19,7 +19,7 @@ from codepmp_ray.ledger import ShardCommit, ShardLedger
 from codepmp_ray.records import RejectReason
 from codepmp_ray.runs import Stage
 from codepmp_ray.shard_rewrite import replace_shard
-from codepmp_ray.storage import LocalStore, open_store
+from codepmp_ray.storage import Store
 
 _ROUNDS = "replays"
 _TABLES = ("pairs", "rejected")
@@ -37,7 +37,7 @@ def check_reasons(reasons: tuple[str, ...]) -> None:
         raise ConfigError("No reason was named.", "Give --reason, for example engine_error.")
 
 
-def open_round(stage: Stage, reasons: tuple[str, ...]) -> LocalStore:
+def open_round(stage: Stage, reasons: tuple[str, ...]) -> Store:
     """The folder of the round to run: the unfinished one, else a new one.
 
     Raises ConfigError when the unfinished round is about other reasons.
@@ -53,7 +53,7 @@ def open_round(stage: Stage, reasons: tuple[str, ...]) -> LocalStore:
             f"The replay of {', '.join(found)} is not finished.",
             "Finish it first: the same command with these reasons.",
         )
-    return open_store(stage.store.path(f"{_ROUNDS}/{number}"))
+    return stage.store.sub(f"{_ROUNDS}/{number}")
 
 
 def unfinished_round(stage: Stage) -> str | None:
@@ -75,7 +75,7 @@ def rows_to_replay(
     return snippets.filter(pa.array(wanted, pa.bool_()))
 
 
-def fold_in(stage: Stage, round_store: LocalStore) -> dict[str, Any]:
+def fold_in(stage: Stage, round_store: Store) -> dict[str, Any]:
     """Put the round's rows in the place of the rejected ones; returns the round's counts."""
     ledger, replayed = stage.ledger, ShardLedger(round_store)
     num_rows = num_pairs = 0
@@ -96,7 +96,7 @@ def fold_in(stage: Stage, round_store: LocalStore) -> dict[str, Any]:
     }
 
 
-def finish_round(round_store: LocalStore, record: dict[str, Any]) -> None:
+def finish_round(round_store: Store, record: dict[str, Any]) -> None:
     """Mark the round as done and remove its tables, which are part of the stage now."""
     round_store.put("done.json", json.dumps(record, indent=2).encode())
     _remove_tables(round_store)
@@ -106,10 +106,10 @@ def clear_done_rounds(stage: Stage) -> None:
     """Remove the tables of rounds that were killed after they were done."""
     for number in stage.store.list(_ROUNDS):
         if stage.store.exists(f"{_ROUNDS}/{number}/done.json"):
-            _remove_tables(open_store(stage.store.path(f"{_ROUNDS}/{number}")))
+            _remove_tables(stage.store.sub(f"{_ROUNDS}/{number}"))
 
 
-def _remove_tables(round_store: LocalStore) -> None:
+def _remove_tables(round_store: Store) -> None:
     for folder in (*_TABLES, "_commits", "_rollups"):
         round_store.delete_tree(folder)
 

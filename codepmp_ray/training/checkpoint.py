@@ -57,7 +57,8 @@ class Checkpointer:
     def __init__(self, store: LocalStore, keep: int, *, asynchronous: bool = True) -> None:
         self.store, self.keep = store, keep
         # Its own group: the writing threads talk while the training talks over the default one.
-        self._group = dist.new_group(backend="gloo") if asynchronous else None
+        group = dist.new_group(backend="gloo") if asynchronous else None
+        self._group = group if isinstance(group, dist.ProcessGroup) else None
         self._writing: _Writing | None = None
 
     def save(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:

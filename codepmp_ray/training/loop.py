@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.tensor import DTensor
 
 from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.errors import ModelError
@@ -25,7 +26,7 @@ from codepmp_ray.modeling.loading import (
 )
 from codepmp_ray.preference.plan import num_steps, step_indices
 from codepmp_ray.preference.tokenization import TEMPLATE_FILE, Encoder, PromptTemplate
-from codepmp_ray.storage import open_store
+from codepmp_ray.storage import LocalStore
 from codepmp_ray.training.checkpoint import Checkpointer
 from codepmp_ray.training.data import TrainingData, encode_rows
 from codepmp_ray.training.fsdp import make_mesh, parameter_device, parameter_groups, shard
@@ -50,7 +51,7 @@ def train(
     """
     config = task.config
     device = _device()
-    store = open_store(task.out_dir)
+    store = LocalStore(task.out_dir)
     tokenizer = load_tokenizer(task.model_name_or_path)
     encoder = Encoder(tokenizer, _template(task, tokenizer))
     data = encode_rows(task.read_rows(), encoder, config, task.stage)
@@ -111,7 +112,7 @@ def _steps(
         indices = step_indices(len(data.train), config.batch_size, config.seed, step)
         result = runner.train([data.train[index] for index in indices])
         norm = torch.nn.utils.clip_grad_norm_(runner.model.parameters(), config.max_grad_norm)
-        norm_value = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)  # type: ignore[operator]
+        norm_value = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
         if math.isfinite(norm_value):
             optimizer.step()
         optimizer.zero_grad()
@@ -192,14 +193,14 @@ def _template(task: TrainingTask, tokenizer: Any) -> PromptTemplate:
 
 
 def _account(task: TrainingTask, data: TrainingData) -> None:
-    ShardLedger(open_store(task.out_dir)).commit(
+    ShardLedger(LocalStore(task.out_dir)).commit(
         0, data.num_rows, {"used": data.used, "rejected": data.rejected}
     )
 
 
 def _export(task: TrainingTask, model: Any, encoder: Encoder) -> None:
     """Write the weights aside and give them their final name in one rename. Collective."""
-    store = open_store(task.out_dir)
+    store = LocalStore(task.out_dir)
     target = store.path(MODEL_FOLDER)
     box = [f".{MODEL_FOLDER}.{uuid.uuid4().hex}"]
     dist.broadcast_object_list(box, src=0)

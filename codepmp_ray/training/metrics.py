@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from codepmp_ray.storage import LocalStore
+from codepmp_ray.storage import LocalStore, Store
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -24,7 +24,7 @@ class MetricsLog:
             handle.write(json.dumps(row) + "\n")
 
 
-def read_metrics(store: LocalStore) -> list[dict[str, Any]]:
+def read_metrics(store: Store) -> list[dict[str, Any]]:
     """All whole lines; a line that is still being written is left out."""
     if not store.exists(METRICS_FILE):
         return []

@@ -139,7 +139,7 @@ class _Tally:
         self._sums, self._low = sums.cpu(), low.cpu()
 
     def result(self, objective: Objective, counts: dict[str, int], num_tokens: int) -> StepResult:
-        sums = dict(zip(self.NAMES, self._sums.tolist(), strict=True))
+        sums: dict[str, float] = dict(zip(self.NAMES, self._sums.tolist(), strict=True))
         losses = {term.name: sums[term.name] / counts[term.per] for term in objective.terms}
         num_pairs, low = counts["pair"], self._low.tolist()
         rewards = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 import yaml
 
 from codepmp_ray.config.recipe import Recipe, parse_recipe
-from codepmp_ray.errors import ConfigError, InputError
+from codepmp_ray.errors import ConfigError, InputError, StorageError
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.runs import Stage, open_stage
 from codepmp_ray.storage import LocalStore
@@ -88,7 +89,8 @@ def assert_nothing_half_written(stage: Stage) -> None:
         for path in (stage.path / table).rglob("*.parquet")
     }
     assert found == named
-    assert not [path for path in (stage.path / "extracted").rglob("*") if path.is_file()]
+    for folder in ("extracted", "duplicates"):
+        assert not [path for path in (stage.path / folder).rglob("*") if path.is_file()]
 
 
 def test_a_folder_with_bad_files(ray_cluster, code_folder: Path, tmp_path: Path) -> None:
@@ -120,7 +122,7 @@ def test_a_later_corpus_leaves_out_what_an_earlier_one_kept(
     summary = build(recipe)
     assert summary["contaminated"] == {"humaneval": 0}
     first = open_stage(recipe, "corpus")
-    index = pq.read_table(first.path / "keep_index.parquet")
+    index = ShardLedger(first.store.sub("keep_index")).read("sketches")
     kept = first.ledger.read("snippets", ["snippet_id"])["snippet_id"].to_pylist()
     assert index["snippet_id"].to_pylist() == kept
 
@@ -172,6 +174,17 @@ def test_samples_and_shards(ray_cluster, code_folder: Path, tmp_path: Path) -> N
     again = recipe_for(tmp_path / "b", folder(code_folder), **{**settings, "files_per_task": 64})
     build(again)
     assert rows(open_stage(again, "corpus")) == found
+    # Duplicates found over the cluster instead of by the job's own process.
+    spread = {"max_rows_in_process": 0, "rows_per_chunk": 30, "rows_per_partition": 40}
+    far = recipe_for(tmp_path / "c", folder(code_folder), **settings, deduplication=spread)
+    build(far)
+    assert rows(open_stage(far, "corpus")) == found
+    assert_nothing_half_written(open_stage(far, "corpus"))
+    sketches = [
+        ShardLedger(open_stage(one, "corpus").store.sub("keep_index")).read("sketches")
+        for one in (recipe, far)
+    ]
+    assert sketches[0].equals(sketches[1])
 
 
 def test_rows_of_parquet_and_json_lines_with_damage(ray_cluster, tmp_path: Path) -> None:
@@ -232,6 +245,60 @@ def test_a_changed_source_is_never_stale(ray_cluster, tmp_path: Path, monkeypatc
     with pytest.raises(InputError, match="changed since"):
         build(during)
     assert not open_stage(during, "corpus").is_complete
+
+
+@pytest.mark.parametrize("gone", ["extracted", "plan.json", "_commits"])
+def test_files_that_vanish_while_the_job_runs_are_missed(
+    ray_cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gone: str
+) -> None:
+    from codepmp_ray.cluster import corpus as job
+
+    source = tmp_path / "source"
+    source.mkdir()
+    for i in range(4):
+        (source / f"{i}.py").write_text(function(f"f{i}"))
+    recipe = recipe_for(tmp_path / "runs", folder(source), rows_per_shard=1)
+    stage = open_stage(recipe, "corpus")
+    run_tasks = job._run_tasks
+
+    def run_and_remove(task, items, progress, total) -> None:
+        run_tasks(task, items, progress, total)
+        if gone == "extracted":
+            (stage.path / "extracted" / "_commits" / "00000" / "00000002.json").unlink()
+        elif (stage.path / gone).is_dir():
+            shutil.rmtree(stage.path / gone)
+        else:
+            (stage.path / gone).unlink(missing_ok=True)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "_run_tasks", run_and_remove)
+        with pytest.raises(StorageError, match="removed while the job ran"):
+            build(recipe)
+    assert not stage.is_complete
+    assert build(recipe)["num_snippets"] == 4
+
+
+def test_a_storage_error_in_a_worker_is_one_message_and_the_job_resumes(
+    ray_cluster, tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for i in range(6):
+        (source / f"{i}.py").write_text(function(f"f{i}"))
+    undisturbed = recipe_for(tmp_path / "undisturbed", folder(source))
+    build(undisturbed)
+    recipe = recipe_for(tmp_path / "runs", folder(source))
+    stage = open_stage(recipe, "corpus")
+    # Nothing can be written below a file, by root neither.
+    obstacle = stage.path / "extracted" / "rejected"
+    obstacle.parent.mkdir(parents=True)
+    obstacle.touch()
+    with pytest.raises(StorageError, match=r"Cannot write .*rejected.* resumes where it stopped"):
+        build(recipe)
+    obstacle.unlink()
+    build(recipe)
+    assert rows(stage) == rows(open_stage(undisturbed, "corpus"))
+    assert_nothing_half_written(stage)
 
 
 def kill_once_committed(recipe: Recipe, ledger: ShardLedger, num: int, folder: Path) -> None:

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from codepmp_ray.config.recipe import Recipe, parse_recipe
-from codepmp_ray.errors import InputError, SandboxUnavailable
+from codepmp_ray.errors import InputError
 from codepmp_ray.evaluation.problems import load_problems
-from codepmp_ray.evaluation.sandbox import Sandbox
 from codepmp_ray.records import CANDIDATE, GRADE, table_from_rows
 from codepmp_ray.runs import open_stage
+from tests.sandbox_machine import require_sandbox
 
 SIZES = [2, 0, 3]  # problems per shard; one shard is empty
 WRONG = "```python\ndef {}(*a):\n    return object()\n```"
@@ -27,10 +27,7 @@ def ray_cluster():
 
 def recipe_with_candidates(run_dir: Path) -> Recipe:
     recipe = parse_recipe({"run_dir": str(run_dir)}, "test")
-    try:
-        Sandbox.detect(recipe.evaluation.sandbox)
-    except SandboxUnavailable as error:
-        pytest.skip(str(error))
+    require_sandbox()
     stage = open_stage(recipe, "candidates")
     problems = iter(load_problems("humaneval").values())
     for shard_id, size in enumerate(SIZES):

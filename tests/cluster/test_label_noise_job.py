@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from codepmp_ray.config.recipe import Recipe, parse_recipe
-from codepmp_ray.errors import ConfigError, SandboxUnavailable
+from codepmp_ray.errors import ConfigError
 from codepmp_ray.evaluation.problems import split_problems
-from codepmp_ray.evaluation.sandbox import Sandbox
 from codepmp_ray.records import CANDIDATE, table_from_rows
 from codepmp_ray.runs import open_stage
+from tests.sandbox_machine import require_sandbox
 
 
 def recipe_in(run_dir: Path, weak: str = "small") -> Recipe:
@@ -47,10 +47,7 @@ def test_noise_is_the_share_of_orders_that_the_weak_model_wins(tmp_path: Path) -
     from codepmp_ray.cluster.label_noise import measure_label_noise, recipe_of_role
 
     recipe = recipe_in(tmp_path / "a run")
-    try:
-        Sandbox.detect(recipe.evaluation.sandbox)
-    except SandboxUnavailable as error:
-        pytest.skip(str(error))
+    require_sandbox()
     # Train and eval problems together, each sampled as its side of a pair is.
     strong, weak = recipe_of_role(recipe, "strong"), recipe_of_role(recipe, "weak")
     assert strong.candidates.sampling == recipe.synthesis.chosen

@@ -15,7 +15,7 @@ import pytest
 
 from codepmp_ray.config.planning import PlanningConfig
 from codepmp_ray.config.recipe import Recipe, parse_recipe
-from codepmp_ray.errors import ConfigError, EngineError, ModelError, ResourceError
+from codepmp_ray.errors import ConfigError, EngineError, ModelError, ResourceError, StorageError
 from codepmp_ray.records import PAIR, REJECTED, SNIPPET, table_from_rows
 from codepmp_ray.runs import open_stage
 
@@ -104,6 +104,27 @@ def test_every_snippet_becomes_one_row_with_two_pools(ray_cluster, tmp_path: Pat
     assert samples["codepmp_rows_total"] == len(names)
     assert samples["codepmp_shards_total"] == len(SIZES) - 1  # the empty one has no rows to commit
     assert "codepmp_rows_with_engine" in samples
+
+
+def test_a_storage_error_in_a_worker_is_one_message_and_the_job_resumes(
+    ray_cluster, tmp_path: Path
+) -> None:
+    from codepmp_ray.cluster.synthesis import synthesize
+    from jobs._cli import find_known_error
+
+    recipe = recipe_for(tmp_path)
+    names = write_corpus(recipe)
+    stage = open_stage(recipe, "synthesis")
+    stage.path.mkdir()
+    obstacle = stage.path / "rejected"  # nothing can be written below a file, by root neither
+    obstacle.touch()
+    with pytest.raises(Exception) as caught:
+        synthesize(recipe)
+    told = find_known_error(caught.value)
+    assert isinstance(told, StorageError) and f"{obstacle}/00000" in str(told)
+    obstacle.unlink()
+    assert synthesize(recipe)["num_pairs"] == len(names)
+    assert sorted(snippet_ids(recipe)) == sorted(names)
 
 
 def test_web_pairs_need_neither_engines_nor_a_corpus(ray_cluster, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import PurePosixPath
 
 import pyarrow as pa
@@ -109,8 +109,11 @@ class SimulatedStore:
     def delete(self, name: str) -> None:
         self.objects.pop(name, None)
 
-    def path(self, name: str) -> str:
+    def locate(self, name: str) -> str:
         return name
+
+    def each(self, function: Callable, items: Iterable) -> Iterator:
+        return map(function, items)
 
 
 class FaultyClient:
@@ -121,7 +124,7 @@ class FaultyClient:
 
     def __getattr__(self, operation: str) -> Callable[..., object]:
         call = getattr(self._store, operation)
-        if operation == "path":
+        if operation in ("locate", "each"):
             return call
 
         def perform(*arguments: object) -> object:
@@ -167,7 +170,10 @@ def write_missing(ledger: ShardLedger, writer: str) -> None:
 
 
 def simulate(seed: int) -> tuple[SimulatedStore, ShardLedger]:
-    """One history: writers that race, die and come back, and at the end one that is left alone."""
+    """One history: writers that race, die and come back, and at the end one that is left alone.
+
+    Types are ignored where a ledger gets what is no store but has the methods that it calls.
+    """
     scheduler, store = Scheduler(seed), SimulatedStore()
     num_writers = scheduler.random.randint(1, 4)
     faults = scheduler.random.choice([0.0, 0.05, 0.2, 0.5])

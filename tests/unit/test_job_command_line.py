@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import pickle
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from codepmp_ray.config.recipe import load_recipe
-from codepmp_ray.errors import ConfigError, InputError
+from codepmp_ray.errors import ConfigError, InputError, StorageError
 from jobs._cli import find_known_error
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -81,3 +82,28 @@ def test_known_errors_are_found_below_what_ray_wraps_around_them() -> None:
     assert find_known_error(outer) is inner
     assert find_known_error(ValueError("other")) is None
     assert str(pickle.loads(pickle.dumps(inner))) == "a is bad. Do b."
+
+
+def test_a_file_system_that_refuses_is_one_line() -> None:
+    outer = RuntimeError("stage failed")
+    outer.__cause__ = OSError(errno.EROFS, "Read-only file system", "/runs/x.lock")
+    found = find_known_error(outer)
+    assert isinstance(found, StorageError)
+    assert str(found).startswith("/runs/x.lock: Read-only file system. Free disk space")
+    assert find_known_error(FileNotFoundError(errno.ENOENT, "a bug", "/x")) is None
+
+
+def test_known_errors_are_found_in_what_a_worker_s_traceback_says() -> None:
+    text = (
+        "ray::Map(_extract_task)() (pid=478, ip=127.0.0.1)\n"
+        "OSError: [Errno 28] No space left on device\n\n"
+        "The above exception was the direct cause of the following exception:\n\n"
+        "  File 'storage.py', line 119, in put\n"
+        "codepmp_ray.errors.StorageError: Cannot write x: No space left. Free disk space.\n\n"
+        "ray.exceptions.UserCodeException: UDF failed to process a data block.\n"
+    )
+    found = find_known_error(RuntimeError(text))
+    assert isinstance(found, StorageError)
+    assert str(found) == "Cannot write x: No space left. Free disk space."
+    assert find_known_error(RuntimeError("codepmp_ray.errors.NoSuchError: x")) is None
+    assert find_known_error(RuntimeError("codepmp_ray.errors.annotations: x")) is None

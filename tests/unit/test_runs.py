@@ -49,7 +49,7 @@ def _other_values(section: Section, name: str) -> list[Any]:
         case dict():
             return [{**value, "seed": 1}]
         case _:
-            return [True, 2, "http://x", "x"]
+            return [True, 2, "x", "http://x", "s3://x/{blob_id}"]
 
 
 def _changed(recipe: Recipe, path: Keys, value: Any) -> Recipe:
@@ -76,7 +76,11 @@ def _variant(recipe: Recipe, path: Keys) -> Recipe:
 # A base in which every field may be changed by itself.
 _BASE = Recipe.model_validate(
     {
-        "corpus": {"source": {"kind": "folder", "path": "x"}},
+        "corpus": {
+            "source": {"kind": "folder", "path": "x"},
+            # Not the one that the recipe's own task brings along.
+            "decontamination": {"sets": [{"name": "other", "path": "x", "columns": ["text"]}]},
+        },
         "engines": {"strong": {"max_actors": 9}, "weak": {"max_actors": 9}},
     }
 )

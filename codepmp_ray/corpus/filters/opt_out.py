@@ -1,17 +1,17 @@
 """Owners who do not want their code used: a list of repositories and of contents.
 
-The same list serves a corpus that is yet to be made and data that is finished: both carry `repo`
-and `source_id`.
+The same names serve a corpus that is yet to be made and data that is finished (`jobs.purge`): both
+carry `repo`, `blob_id` and `source_id`.
 """
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
+from codepmp_ray.corpus.blobs import git_blob_id
 from codepmp_ray.errors import ConfigError
+from codepmp_ray.storage.inputs import InputFile, RemoteFile, input_file
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,6 @@ class OptOutList:
         return next((n for n in names if n and n.lower() in self.entries), None)
 
 
-def git_blob_id(data: bytes) -> str:
-    """What git calls a file with this content: sha1 of its header and bytes, 40 hex digits."""
-    header = b"blob %d\0" % len(data)
-    return hashlib.sha1(header + data, usedforsecurity=False).hexdigest()
-
-
 def load_opt_out(path: str | None) -> OptOutList:
     """The list at `path`: one entry per line, "#" begins a comment. None is the empty list.
 
@@ -48,21 +42,35 @@ def load_opt_out(path: str | None) -> OptOutList:
     """
     if path is None:
         return OptOutList(frozenset())
+    file = input_file(path)
+    if isinstance(file, RemoteFile):
+        # Read once per process: asking whether it changed would be a request for every file.
+        return _read(path, 0, 0)
     try:
-        info = Path(path).expanduser().stat()
+        info = file.stat()
     except OSError as error:
         raise _unreadable(path, error) from error
     return _read(path, info.st_size, info.st_mtime_ns)
 
 
+def read_entries(file: InputFile) -> frozenset[str]:
+    """The lines of a text file, without comments ("#" to the end of the line) and blank ones.
+
+    Raises OSError or UnicodeDecodeError when it is no readable UTF-8 text.
+    """
+    # Editors put a byte order mark first; read as text, it would hide the first entry.
+    text = file.read_bytes().decode("utf-8-sig")
+    lines = (line.partition("#")[0].strip() for line in text.splitlines())
+    return frozenset(line for line in lines if line)
+
+
 @lru_cache(maxsize=4)
 def _read(path: str, _size: int, _mtime_ns: int) -> OptOutList:
     try:
-        text = Path(path).expanduser().read_text(encoding="utf-8")
+        entries = read_entries(input_file(path))
     except (OSError, UnicodeDecodeError) as error:
         raise _unreadable(path, error) from error
-    lines = (line.partition("#")[0].strip().lower() for line in text.splitlines())
-    return OptOutList(frozenset(line for line in lines if line))
+    return OptOutList(frozenset(entry.lower() for entry in entries))
 
 
 def _unreadable(path: str, error: Exception) -> ConfigError:

@@ -133,7 +133,8 @@ class Sandbox:
             return None, f"exit code {process.returncode}, {message}"
         execution = Execution(
             verdict["outcome"],
-            verdict["detail"],
+            # The program words its errors itself; half a surrogate pair could not be stored.
+            verdict["detail"].encode("utf-8", "backslashreplace").decode(),
             time.monotonic() - start_s,
             verdict.get("reports", []),
         )

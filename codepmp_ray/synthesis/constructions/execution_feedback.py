@@ -15,6 +15,7 @@ from codepmp_ray.synthesis.constructions.base import Hop
 from codepmp_ray.synthesis.constructions.strong_weak import StrongWeak
 from codepmp_ray.synthesis.execution import RESERVED_NAMES
 from codepmp_ray.synthesis.prompts import answer_prompt, tests_prompt, with_signature
+from codepmp_ray.synthesis.python_syntax import parse_python, unparse_arguments
 from codepmp_ray.synthesis.rows import Row, refuse
 
 
@@ -47,11 +48,10 @@ def signature(row: Row) -> str | None:
     """`def name(arguments)` of a snippet that is a plain Python function, otherwise None."""
     if row["language"] != "python" or row["kind"] != "function" or row["name"] in RESERVED_NAMES:
         return None
-    try:
-        nodes = ast.parse(row["code"]).body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
+    tree = parse_python(row["code"])
+    nodes = tree.body if tree else []
     # A method was taken out of its class: its name has a dot.
     if len(nodes) == 1 and isinstance(nodes[0], ast.FunctionDef) and nodes[0].name == row["name"]:
-        return f"def {nodes[0].name}({ast.unparse(nodes[0].args)})"
+        arguments = unparse_arguments(nodes[0])
+        return None if arguments is None else f"def {nodes[0].name}({arguments})"
     return None

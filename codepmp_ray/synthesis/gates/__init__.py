@@ -9,10 +9,11 @@ from typing import Any
 
 from codepmp_ray.config.synthesis import GatesConfig
 from codepmp_ray.synthesis.gates import code, sides, text
+from codepmp_ray.synthesis.gates.contamination import contaminated
 from codepmp_ray.synthesis.gates.text import clean
 from codepmp_ray.synthesis.gates.verdict import Rejection
 
-__all__ = ["Rejection", "clean", "judge_pair", "judge_text"]
+__all__ = ["Rejection", "clean", "contaminated", "judge_pair", "judge_text"]
 
 
 def judge_text(

@@ -8,6 +8,9 @@ from codepmp_ray.config.synthesis import GatesConfig
 from codepmp_ray.records import RejectReason
 from codepmp_ray.synthesis.gates.verdict import Rejection
 
+# The comparison takes quadratic time, and a web page's answer may be megabytes. No model's is.
+_MAX_COMPARED_CHARS = 200_000
+
 
 def equal(chosen: str, rejected: str) -> Rejection | None:
     """Both sides say the same, blank space aside."""
@@ -20,7 +23,9 @@ def near_equal(chosen: str, rejected: str, gates: GatesConfig) -> Rejection | No
     """Nearly all characters can be matched in order, blank space aside (indel similarity)."""
     if gates.max_similarity is None:
         return None
-    similarity = Indel.normalized_similarity(" ".join(chosen.split()), " ".join(rejected.split()))
+    sides = [" ".join(side.split())[:_MAX_COMPARED_CHARS] for side in (chosen, rejected)]
+    # 0 below the cutoff, which spares most of the table that the algorithm fills.
+    similarity = Indel.normalized_similarity(*sides, score_cutoff=gates.max_similarity)
     if similarity <= gates.max_similarity:
         return None
     detail = f"similarity {similarity:.3f}, max_similarity={gates.max_similarity:g}"

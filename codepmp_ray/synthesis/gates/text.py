@@ -9,12 +9,12 @@ from codepmp_ray.config.synthesis import GatesConfig
 from codepmp_ray.synthesis.gates.verdict import Rejection, of_field
 
 # Fence markers alone (an empty code block) say as little as nothing at all.
-_FENCE_LINE = re.compile(r"^\s*(`{3,}|~{3,})[^\n]*$", re.MULTILINE)
+_FENCE_LINE = re.compile(r"^[^\S\n]*(`{3,}|~{3,})[^\n]*$", re.MULTILINE)
 # Half of a surrogate pair has no UTF-8 form; models and JSON can spell it all the same.
 _SURROGATE = re.compile("[\ud800-\udfff]")
 # How chat models begin to decline. Anchored: "I cannot" in a docstring is no refusal.
 _REFUSAL = re.compile(
-    r"\W*(?:(?:i['\u2019]?m|i am) (?:very |so |really )?(?:sorry|unable|not able)\b"
+    r"\W*+(?:(?:i['\u2019]?m|i am) (?:very |so |really )?(?:sorry|unable|not able)\b"
     r"|(?:my )?apolog(?:y|ies|i[sz]e)\b|i (?:apologi[sz]e|must apologi[sz]e)\b|sorry\b"
     r"|i (?:can(?:not|['\u2019]?t| not)|won['\u2019]?t|will not|do not|don['\u2019]?t)\b"
     r"|unfortunately,? i\b|as an ai\b|as a (?:large )?language model\b)",

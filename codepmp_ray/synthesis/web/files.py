@@ -11,22 +11,36 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from codepmp_ray.config.synthesis import ThreadsConfig
+from codepmp_ray.corpus.row_files import (
+    PARQUET_ERRORS,
+    UnreadableRow,
+    cell_value,
+    iter_json_lines,
+    iter_row_group,
+    json_pieces,
+    one_line,
+    repeated_columns,
+    require_plain_file,
+    row_group_pieces,
+)
 from codepmp_ray.errors import InputError
-from codepmp_ray.storage import LocalStore
+from codepmp_ray.storage import Store, is_uri
+from codepmp_ray.storage.inputs import (
+    InputFile,
+    input_file,
+    list_remote,
+    open_parquet,
+)
+from codepmp_ray.storage.uris import strip_file_scheme
 
 _PLAN = "threads.json"
 _SUFFIXES = (".parquet", ".jsonl", ".ndjson")
 _MAX_LINE_BYTES = 16 << 20
-
-
-class BadThread(ValueError):
-    """A row cannot be read; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +61,7 @@ class Piece:
     problem: str = ""
 
 
-def stored_plan(store: LocalStore, threads: ThreadsConfig) -> list[Piece]:
+def stored_plan(store: Store, threads: ThreadsConfig) -> list[Piece]:
     """The stage's pieces, planned now if they were not before.
 
     Raises InputError when there are no files, none is readable, or one changed since the plan.
@@ -56,42 +70,36 @@ def stored_plan(store: LocalStore, threads: ThreadsConfig) -> list[Piece]:
         pieces = _plan(threads)
         store.put_exclusive(_PLAN, json.dumps([asdict(piece) for piece in pieces]).encode())
     pieces = [Piece(**item) for item in json.loads(store.read_bytes(_PLAN))]
+    now = {} if not is_uri(threads.path or "") else _remote_stats(threads.path or "")
     for file, size, mtime_ns in {(p.file, p.size, p.mtime_ns) for p in pieces}:
-        if _stat(Path(file)) != (size, mtime_ns):
+        if (now.get(file) if is_uri(file) else _stat(Path(file))) != (size, mtime_ns):
             raise InputError(
                 f"{file} changed since this stage began to read it.",
-                f"Put the old file back, or delete {store.root} to make its pairs anew.",
+                f"Put the old file back, or delete {store.uri} to make its pairs anew.",
             )
     return pieces
 
 
 def read_piece(piece: Piece, threads: ThreadsConfig) -> Iterator[tuple[int, Any]]:
-    """(index, row as a dict or BadThread) for each row of the piece, exactly once."""
-    if piece.problem:
-        yield piece.first, BadThread(piece.problem)
-        return
-    index = piece.first
-    rows = _parquet_rows(piece, threads) if _is_parquet(piece.file) else _json_rows(piece)
-    try:
-        for row in rows:
-            yield index, row
-            index += 1
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        # What the damage leaves unread is accounted for, row by row.
-        for rest in range(index, piece.stop):
-            yield rest, BadThread(f"damaged file ({_one_line(error)})")
+    """(index, row as a dict or UnreadableRow) for each row of the piece, exactly once."""
+    next_index = piece.first
+    problem = UnreadableRow(piece.problem or "the file has fewer rows than when it was listed")
+    if not piece.problem:
+        rows = _parquet_rows if _is_parquet(piece.file) else _json_rows
+        try:
+            for index, row in rows(piece, threads):
+                next_index = index + 1
+                yield index, row
+        except UnreadableRow as error:
+            problem = error
+    # What the damage leaves unread is accounted for, row by row.
+    for index in range(next_index, piece.stop):
+        yield index, problem
 
 
 def _plan(threads: ThreadsConfig) -> list[Piece]:
-    path = Path(threads.path or "").expanduser().absolute()
-    if not path.exists():
-        raise InputError(
-            f"synthesis.threads.path={threads.path!r} does not exist ({path}).", "Correct the path."
-        )
-    files = sorted(path.rglob("*"), key=os.fsencode) if path.is_dir() else [path]
-    files = [file for file in files if file.suffix in _SUFFIXES and not file.name.startswith(".")]
-    root = path if path.is_dir() else path.parent
-    pieces = [piece for file in files for piece in _pieces(file, root, threads)]
+    files = _remote_files(threads) if is_uri(threads.path or "") else _local_files(threads)
+    pieces = [piece for file in files for piece in _pieces(file, threads)]
     if not pieces:
         raise InputError(
             f"synthesis.threads.path={threads.path!r} holds no rows in {', '.join(_SUFFIXES)} "
@@ -107,83 +115,105 @@ def _plan(threads: ThreadsConfig) -> list[Piece]:
     return pieces
 
 
-def _pieces(file: Path, root: Path, threads: ThreadsConfig) -> list[Piece]:
-    whole = Piece(str(file), file.relative_to(root).as_posix(), *_stat(file), 0, 1)
+def _local_files(threads: ThreadsConfig) -> list[Piece]:
+    """Each file as one piece, not cut yet."""
+    path = Path(strip_file_scheme(threads.path or "")).expanduser().absolute()
+    if not path.exists():
+        raise InputError(
+            f"synthesis.threads.path={threads.path!r} does not exist ({path}).", "Correct the path."
+        )
+    files = sorted(_walk(path), key=os.fsencode) if path.is_dir() else [path]
+    files = [file for file in files if file.suffix in _SUFFIXES and not file.name.startswith(".")]
+    root = path if path.is_dir() else path.parent
+    return [
+        Piece(str(file), file.relative_to(root).as_posix(), *_stat(file), 0, 1) for file in files
+    ]
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Everything below `folder` that is no folder; links to folders are not followed."""
+
+    def fail(error: OSError) -> None:
+        raise InputError(
+            f"The folder {error.filename} of synthesis.threads cannot be listed: {error.strerror}.",
+            "Make it readable or take it out of the source.",
+        ) from error
+
+    for parent, _, names in os.walk(folder, onerror=fail):
+        yield from (Path(parent, name) for name in names)
+
+
+def _remote_files(threads: ThreadsConfig) -> list[Piece]:
+    root, listed = list_remote(threads.path or "")
+    return [
+        Piece(str(root / file.name), file.name, file.size, file.version, 0, 1)
+        for file in sorted(listed, key=lambda file: file.name)
+        if file.name.endswith(_SUFFIXES) and not file.name.rpartition("/")[2].startswith(".")
+    ]
+
+
+def _remote_stats(uri: str) -> dict[str, tuple[int, int]]:
+    root, listed = list_remote(uri)
+    return {str(root / file.name): (file.size, file.version) for file in listed}
+
+
+def _pieces(whole: Piece, threads: ThreadsConfig) -> list[Piece]:
+    file = input_file(whole.file)
     try:
-        cuts = _parquet_cuts(file, threads) if _is_parquet(file.name) else _json_cuts(file, threads)
-    except (pa.ArrowException, OSError, BadThread) as error:
-        return [replace(whole, problem=f"cannot be read ({_one_line(error)})")]
+        if _is_parquet(whole.file):
+            cuts = _parquet_pieces(file, threads)
+        else:
+            cuts = json_pieces(file, threads.rows_per_shard)
+    except UnreadableRow as error:
+        return [replace(whole, problem=str(error))]
     return [
         replace(whole, first=first, stop=stop, position=position) for first, stop, position in cuts
     ]
 
 
-def _parquet_cuts(file: Path, threads: ThreadsConfig) -> list[tuple[int, int, int]]:
-    cuts, first = [], 0
-    with pq.ParquetFile(file) as handle:
-        if lacking := {threads.question_column, threads.answers_column} - set(
-            handle.schema_arrow.names
-        ):
-            raise BadThread(f"no column {', '.join(sorted(lacking))}")
-        for group in range(handle.num_row_groups):
-            stop = first + handle.metadata.row_group(group).num_rows
-            for start in range(first, stop, threads.rows_per_shard):
-                cuts.append((start, min(start + threads.rows_per_shard, stop), group))
-            first = stop
-    return cuts
-
-
-def _json_cuts(file: Path, threads: ThreadsConfig) -> list[tuple[int, int, int]]:
-    cuts, start, offset, index, position = [], 0, 0, 0, 0
-    with open(file, "rb") as handle:
-        for num_bytes, _ in _lines(handle):
-            index, position = index + 1, position + num_bytes
-            if index - start == threads.rows_per_shard:
-                cuts.append((start, index, offset))
-                start, offset = index, position
-    return [*cuts, (start, index, offset)] if index > start else cuts
-
-
-def _parquet_rows(piece: Piece, threads: ThreadsConfig) -> Iterator[Any]:
-    with pq.ParquetFile(piece.file) as handle:
-        group_first = sum(handle.metadata.row_group(i).num_rows for i in range(piece.position))
-        names = [name for name in threads.columns() if name in handle.schema_arrow.names]
-        index = group_first
-        for batch in handle.iter_batches(256, row_groups=[piece.position], columns=names):
-            for i in range(batch.num_rows):
-                if piece.first <= index < piece.stop:
-                    yield {name: batch.column(name)[i].as_py() for name in names}
-                index += 1
-            if index >= piece.stop:
-                return
-
-
-def _json_rows(piece: Piece) -> Iterator[Any]:
-    with open(piece.file, "rb") as handle:
-        handle.seek(piece.position)
-        for _, (num_bytes, line) in zip(
-            range(piece.first, piece.stop), _lines(handle), strict=False
-        ):
-            yield _json_row(num_bytes, line)
-
-
-def _json_row(num_bytes: int, line: bytes | None) -> Any:
-    if line is None:
-        return BadThread(f"a line of {num_bytes} bytes, at most {_MAX_LINE_BYTES}")
+def _parquet_pieces(file: InputFile, threads: ThreadsConfig) -> list[tuple[int, int, int]]:
+    require_plain_file(file)
     try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        return BadThread(f"not a JSON line ({_one_line(error)})")
-    return row if isinstance(row, dict) else BadThread(f"a {type(row).__name__}, not an object")
+        with open_parquet(file) as handle:
+            _check_columns(handle.schema_arrow, threads)
+            return row_group_pieces(handle, threads.rows_per_shard)
+    except UnreadableRow:
+        raise
+    except PARQUET_ERRORS as error:
+        raise UnreadableRow(f"cannot be read ({one_line(error)})") from error
 
 
-def _lines(handle: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
-    """(bytes, line); None for a line that is too long to be held in memory."""
-    while line := handle.readline(_MAX_LINE_BYTES):
-        num_bytes, is_whole = len(line), True
-        while not line.endswith(b"\n") and (line := handle.readline(_MAX_LINE_BYTES)):
-            num_bytes, is_whole = num_bytes + len(line), False
-        yield num_bytes, line if is_whole else None
+def _check_columns(schema: pa.Schema, threads: ThreadsConfig) -> None:
+    if lacking := {threads.question_column, threads.answers_column} - set(schema.names):
+        raise UnreadableRow(f"no column {', '.join(sorted(lacking))}")
+    if repeated := repeated_columns(schema, threads.columns()):
+        raise UnreadableRow(f"more than one column {repeated[0]!r}")
+
+
+def _parquet_rows(piece: Piece, threads: ThreadsConfig) -> Iterator[tuple[int, Any]]:
+    try:
+        with open_parquet(input_file(piece.file)) as handle:
+            _check_columns(handle.schema_arrow, threads)
+            names = [name for name in threads.columns() if name in handle.schema_arrow.names]
+            rows = iter_row_group(handle, piece.position, piece.first, piece.stop, names)
+            for index, batch, i in rows:
+                row = {name: cell_value(batch, name, i) for name in names}
+                problems = (value for value in row.values() if isinstance(value, UnreadableRow))
+                yield index, next(problems, row)
+    except UnreadableRow:
+        raise
+    except PARQUET_ERRORS as error:
+        raise UnreadableRow(f"damaged file ({one_line(error)})") from error
+
+
+def _json_rows(piece: Piece, threads: ThreadsConfig) -> Iterator[tuple[int, Any]]:
+    span = (piece.first, piece.stop, piece.position)
+    for index, row in iter_json_lines(input_file(piece.file), *span, _MAX_LINE_BYTES):
+        if isinstance(row, ValueError):
+            row = UnreadableRow(one_line(row))
+        elif not isinstance(row, dict):
+            row = UnreadableRow(f"a {type(row).__name__}, not an object")
+        yield index, row
 
 
 def _is_parquet(name: str) -> bool:
@@ -196,7 +226,3 @@ def _stat(file: Path) -> tuple[int, int]:
     except OSError:
         return 0, 0
     return info.st_size, info.st_mtime_ns
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

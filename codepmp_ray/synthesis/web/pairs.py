@@ -10,10 +10,13 @@ from typing import Any
 
 import pyarrow as pa
 
+from codepmp_ray.config.corpus import DecontaminationConfig
 from codepmp_ray.config.synthesis import SynthesisConfig, ThreadsConfig
+from codepmp_ray.corpus.decontamination import EvaluationIndex, load_evaluation_index
+from codepmp_ray.corpus.row_files import UnreadableRow
 from codepmp_ray.records import PAIR, REJECTED, RejectReason, stable_id, table_from_rows
-from codepmp_ray.synthesis.gates import Rejection, clean, judge_pair, judge_text
-from codepmp_ray.synthesis.web.files import BadThread, Piece, read_piece
+from codepmp_ray.synthesis.gates import Rejection, clean, contaminated, judge_pair, judge_text
+from codepmp_ray.synthesis.web.files import Piece, read_piece
 
 Row = dict[str, Any]
 _ANSWER = pa.struct([("text", pa.string()), ("score", pa.float64())])
@@ -43,13 +46,13 @@ def read_threads(pieces: list[Piece], threads: ThreadsConfig, shard_id: int) -> 
     return table_from_rows(rows, THREAD)
 
 
-def parse_thread(raw: Row | BadThread, piece: Piece, index: int, threads: ThreadsConfig) -> Row:
+def parse_thread(raw: Row | UnreadableRow, piece: Piece, index: int, threads: ThreadsConfig) -> Row:
     """A THREAD row of whatever was read at that place."""
     place = f"{piece.name}#{index}"
     row: Row = {"place": clean(place)}
     own_id = raw.get(threads.id_column) if isinstance(raw, dict) else None
     row["thread_id"] = stable_id("thread", threads.site or "", place, str(own_id))
-    if isinstance(raw, BadThread):
+    if isinstance(raw, UnreadableRow):
         return {**row, "problem": clean(str(raw))}
     question = raw.get(threads.question_column)
     if not isinstance(question, str) or clean(question) != question or "\0" in question:
@@ -95,11 +98,19 @@ def choose_sides(
     return min(best, key=partial(draw, "chosen")), min(lower, key=partial(draw, "rejected"))
 
 
-def split_threads(rows: list[Row], config: SynthesisConfig) -> dict[str, pa.Table]:
-    """Tables "pairs" and "rejected" that together hold every thread once."""
+def split_threads(
+    rows: list[Row],
+    config: SynthesisConfig,
+    decontamination: DecontaminationConfig | None = None,
+) -> dict[str, pa.Table]:
+    """Tables "pairs" and "rejected" that together hold every thread once.
+
+    `decontamination` says which evaluation sets texts are held against; None screens nothing.
+    """
+    index = load_evaluation_index(decontamination) if decontamination else None
     pairs, rejected = [], []
     for row in rows:
-        made = _make(row, config)
+        made = _make(row, config, index)
         (rejected if "reason" in made else pairs).append(made)
     return {
         "pairs": table_from_rows(pairs, PAIR),
@@ -107,7 +118,7 @@ def split_threads(rows: list[Row], config: SynthesisConfig) -> dict[str, pa.Tabl
     }
 
 
-def _make(row: Row, config: SynthesisConfig) -> Row:
+def _make(row: Row, config: SynthesisConfig, index: EvaluationIndex | None) -> Row:
     if row["problem"]:
         return _rejected_row(row, Rejection(RejectReason.UNREADABLE, row["problem"]), config)
     if not row["question"].strip():
@@ -119,7 +130,7 @@ def _make(row: Row, config: SynthesisConfig) -> Row:
         return _rejected_row(row, sides._replace(detail=detail), config)
     chosen, rejected = (answer.text.strip() for answer in sides)
     texts = {"chosen": chosen, "rejected": rejected}
-    if refused := _refused(texts, config):
+    if refused := _refused(texts, config) or _contaminated(row["question"], texts, index):
         return _rejected_row(row, refused, config, texts)
     return {
         "pair_id": stable_id(row["thread_id"], "web_pairs"),
@@ -133,6 +144,15 @@ def _make(row: Row, config: SynthesisConfig) -> Row:
         "construction": "web_pairs",
         "description": row["question"].strip(),
     }
+
+
+def _contaminated(
+    question: str, texts: dict[str, str], index: EvaluationIndex | None
+) -> Rejection | None:
+    if index is None:
+        return None
+    found = (contaminated(*item, index) for item in {"description": question, **texts}.items())
+    return next(filter(None, found), None)
 
 
 def _refused(texts: dict[str, str], config: SynthesisConfig) -> Rejection | None:

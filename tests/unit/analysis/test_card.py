@@ -1,14 +1,16 @@
 import re
+from pathlib import Path
 
 import pytest
 import yaml
 
 from codepmp_ray.analysis.card import write_card
-from codepmp_ray.records import PAIR
+from codepmp_ray.records import PAIR, REJECTED, table_from_rows
+from codepmp_ray.shard_stats import shard_stats
 
 
 def _card(maker, **kwargs) -> tuple[dict, str]:
-    text = write_card(maker.recipe, **kwargs).read_text(encoding="utf-8")
+    text = Path(write_card(maker.recipe, **kwargs)).read_text(encoding="utf-8")
     _, header, body = text.split("---\n", 2)
     return yaml.safe_load(header), body
 
@@ -102,3 +104,17 @@ def test_sides_without_a_model_are_measured_in_characters(make_recipe, maker, ma
     _, body = _card(maker)
     assert "## Lengths in characters" in body and "| chosen | 4.5 | 4.5 | 8 | 8 |" in body
     assert "| rejected |" in body and "| chosen | `" not in body  # no model wrote that side
+
+
+def test_hits_of_evaluation_sets(maker, make_pair):
+    stage = maker.synthesis([make_pair(0)])
+    _, body = _card(maker)
+    assert "| `humaneval` | 0 | 0 | 0 |" in body
+    row = {"row_id": "x", "reason": "contaminated", "detail": "humaneval: chosen: 10-gram 'a'"}
+    tables = {
+        "pairs": table_from_rows([], PAIR),
+        "rejected": table_from_rows([row] * 2, REJECTED),
+    }
+    stage.ledger.commit(9, 2, tables, shard_stats(tables))
+    _, body = _card(maker)
+    assert "| `humaneval` | 0 | 2 | 0 |" in body

@@ -49,7 +49,7 @@ class _Page(HTMLParser):
 
 
 def _page(maker) -> _Page:
-    return _Page(write_report(maker.recipe).read_text(encoding="utf-8"))
+    return _Page(Path(write_report(maker.recipe)).read_text(encoding="utf-8"))
 
 
 def test_whole_run_is_one_valid_self_contained_page(maker):
@@ -124,7 +124,7 @@ def test_hostile_text_is_shown_not_obeyed(make_recipe, maker, make_pair):
     maker.training("finetuning", [], [])
     maker.sampling()
     maker.evaluation(verdict=HOSTILE, model=HOSTILE, sandbox=HOSTILE, task=HOSTILE)
-    html = write_report(maker.recipe).read_text(encoding="utf-8")
+    html = Path(write_report(maker.recipe)).read_text(encoding="utf-8")
     assert "script" not in _Page(html).tags
     assert "<script>" not in html and "\x00" not in html and "\u202e" not in html
     assert "&lt;script&gt;alert(1)" in html and "\\u202eevil" in html
@@ -172,10 +172,10 @@ def test_metrics_that_are_not_numbers(maker, make_step):
 
 def test_report_is_replaced_whole(maker, monkeypatch: pytest.MonkeyPatch):
     maker.corpus()
-    path = write_report(maker.recipe)
+    path = Path(write_report(maker.recipe))
     assert path == Path(maker.recipe.run_dir) / "report.html"
     before = path.read_bytes()
-    monkeypatch.setattr("codepmp_ray.storage.os.replace", _no_space)
+    monkeypatch.setattr("codepmp_ray.storage.local.os.replace", _no_space)
     with pytest.raises(Exception, match="Cannot write"):
         write_report(maker.recipe)
     assert path.read_bytes() == before

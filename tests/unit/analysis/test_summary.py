@@ -1,4 +1,5 @@
 import io
+from pathlib import Path
 
 from rich.console import Console
 
@@ -14,7 +15,7 @@ def _printed(maker) -> str:
 
 def test_one_row_per_stage_and_the_headline(maker):
     maker.all_stages()
-    path = write_report(maker.recipe)
+    path = Path(write_report(maker.recipe))
     text = _printed(maker)
     lines = [line for line in text.splitlines() if "done" in line]
     assert len(lines) == 7

@@ -11,11 +11,11 @@ from codepmp_ray.config.engines import EnginesConfig, SamplingConfig
 from codepmp_ray.config.evaluation import SandboxConfig
 from codepmp_ray.config.synthesis import SynthesisConfig
 from codepmp_ray.errors import SandboxUnavailable
-from codepmp_ray.evaluation.sandbox import Sandbox
 from codepmp_ray.records import SNIPPET
 from codepmp_ray.synthesis.engine import Completion
 from codepmp_ray.synthesis.hops import RowProcessor
 from codepmp_ray.synthesis.plan import plan_pools
+from tests.sandbox_machine import require_sandbox
 
 CONFIG = SynthesisConfig(
     construction="execution_feedback", sandbox=SandboxConfig(time_limit_s=2, num_parallel=2)
@@ -69,10 +69,7 @@ def outcome(row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 
 @pytest.fixture
 def sandbox() -> None:
-    try:
-        Sandbox.detect(CONFIG.sandbox)
-    except SandboxUnavailable as error:
-        pytest.skip(str(error))
+    require_sandbox()
 
 
 def test_the_passing_side_is_chosen_whoever_wrote_it(sandbox: None) -> None:

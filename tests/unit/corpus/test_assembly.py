@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codepmp_ray.corpus.assembly import build_shard, plan_shards, read_index
+from codepmp_ray.config.corpus import CorpusConfig, NearDuplicateConfig
+from codepmp_ray.corpus.assembly import build_shard, plan_shards
+from codepmp_ray.corpus.deduplication import deduplicate
 from codepmp_ray.corpus.extraction import EXTRACTED, EXTRACTED_REJECTED
 from codepmp_ray.corpus.selection import DUPLICATE, KEPT, OVER_MAX, select_snippets
 from codepmp_ray.ledger import ShardLedger
@@ -72,16 +74,21 @@ def commit_units(store: LocalStore, units: list[str]) -> None:
 def assemble(
     store: LocalStore, rows_per_shard: int, max_snippets: int | None = None
 ) -> list[dict[str, pa.Table]]:
-    index = read_index(ShardLedger(store))
-    selection = select_snippets(index.keys, max_snippets, 0)
+    near = NearDuplicateConfig(enabled=False)
+    corpus = CorpusConfig(max_snippets=max_snippets, near_duplicates=near)
+    decided = deduplicate(corpus, store.sub("duplicates").uri, store.uri, run_nothing)
     shards = []
-    for plan in plan_shards(index, selection, rows_per_shard):
-        tables = build_shard(store, plan)
-        assert tables["snippets"].schema == SNIPPET
-        assert tables["rejected"].schema == REJECTED
-        assert plan.num_input_rows == sum(table.num_rows for table in tables.values())
-        shards.append(tables)
+    for plan in plan_shards(decided, max_snippets, rows_per_shard):
+        shard = build_shard(store.uri, decided.fates.store.uri, plan, [])
+        assert shard.tables["snippets"].schema == SNIPPET
+        assert shard.tables["rejected"].schema == REJECTED
+        assert shard.num_input_rows == sum(table.num_rows for table in shard.tables.values())
+        shards.append(shard.tables)
     return shards
+
+
+def run_nothing(label: str, *_: object) -> None:
+    raise AssertionError(f"so few snippets need no task: {label}")
 
 
 def test_shards_are_cut_after_their_last_snippet(tmp_path: Path) -> None:

@@ -8,12 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codepmp_ray.config.corpus import CorpusConfig, FilterConfig
+from codepmp_ray.corpus.blobs import blob_id_of, git_blob_id
 from codepmp_ray.corpus.documents import Document
 from codepmp_ray.corpus.extraction import extract_document
 from codepmp_ray.corpus.filters import FILE_FILTERS, SNIPPET_FILTERS, CodeText, refusal
 from codepmp_ray.corpus.filters.alphabet import alphabet_ratio
 from codepmp_ray.corpus.filters.comments import comment_ratio
-from codepmp_ray.corpus.filters.opt_out import git_blob_id, load_opt_out
+from codepmp_ray.corpus.filters.opt_out import load_opt_out
 from codepmp_ray.corpus.filters.secrets import find_secret
 from codepmp_ray.errors import ConfigError
 from codepmp_ray.records import RejectReason
@@ -142,10 +143,21 @@ def test_opted_out_files(tmp_path: Path, entry: str, is_refused: bool) -> None:
     assert not is_refused or row["reason"] == RejectReason.OPTED_OUT
 
 
+def test_a_byte_order_mark_hides_no_entry(tmp_path: Path) -> None:
+    (tmp_path / "list").write_bytes(b"\xef\xbb\xbfOwner/Name # asked\r\n")
+    assert load_opt_out(str(tmp_path / "list")).entries == {"owner/name"}
+
+
 def test_an_opt_out_list_that_is_missing_is_no_empty_list(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         load_opt_out(str(tmp_path / "none"))
     assert git_blob_id(b"") == "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"
+
+
+def test_a_data_sets_own_blob_id_counts_if_it_is_one() -> None:
+    assert blob_id_of("AB" * 20, b"") == "ab" * 20
+    assert blob_id_of("row 7", b"") == blob_id_of(None, b"") == git_blob_id(b"")
+    assert blob_id_of(None, None) is None
 
 
 def test_each_document_says_which_filter_it_left_by() -> None:

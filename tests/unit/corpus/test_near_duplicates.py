@@ -8,19 +8,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codepmp_ray.config.corpus import NearDuplicateConfig
-from codepmp_ray.corpus.assembly import (
-    build_shard,
-    first_near_duplicates,
-    kept_sketches,
-    plan_shards,
-    read_index,
-)
+from codepmp_ray.config.corpus import CorpusConfig, NearDuplicateConfig
+from codepmp_ray.corpus import keep_index
+from codepmp_ray.corpus.assembly import build_shard, plan_shards
 from codepmp_ray.corpus.clusters import first_of_clusters
+from codepmp_ray.corpus.deduplication import deduplicate
 from codepmp_ray.corpus.extraction import EXTRACTED, EXTRACTED_REJECTED, dedup_key
-from codepmp_ray.corpus.keep_index import load_keep_indexes, save_keep_index, sketch_columns
+from codepmp_ray.corpus.keep_index import (
+    check_earlier,
+    open_keep_index,
+    sketch_columns,
+    sketch_names,
+)
 from codepmp_ray.corpus.minhash import similarity, sketch
-from codepmp_ray.corpus.selection import KEPT, select_snippets
 from codepmp_ray.errors import ConfigError
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.records import table_from_rows
@@ -122,7 +122,7 @@ def extract(store: LocalStore, units: list[list[str]], config: NearDuplicateConf
     for unit_id, codes in enumerate(units):
         rows = [
             {
-                "snippet_id": f"{store.root.name}.{unit_id}.{i}",
+                "snippet_id": f"{store.root.parent.name}.{unit_id}.{i}",
                 "code": code,
                 "ordinal": i,
                 "dedup_key": dedup_key(code, "python"),
@@ -141,20 +141,25 @@ def assemble(
     store: LocalStore, units: list[list[str]], config: NearDuplicateConfig
 ) -> tuple[list[str], list[tuple[str, str, str]]]:
     """Ids that stay, and (id, reason, detail) of those that leave; writes the keep-index."""
-    extracted = extract(store, units, config)
-    index, earlier = read_index(extracted), load_keep_indexes(config)
-    first = first_near_duplicates(extracted, index, config, earlier)
-    selection = select_snippets(index.keys, None, 0, first)
-    kept = np.flatnonzero(selection.fates == KEPT)
-    sketches = kept_sketches(extracted, index, kept, config)
-    save_keep_index(store, index.snippet_id.take(kept), sketches, config)
-    (plan,) = plan_shards(index, selection, 1_000, earlier.snippet_ids)
-    tables = build_shard(store, plan)
-    rejected = tables["rejected"].to_pylist()
+    extracted = extract(store.sub("extracted"), units, config)
+    corpus = CorpusConfig(near_duplicates=config)
+    decided = deduplicate(corpus, store.sub("d").uri, extracted.store.uri, run_nothing)
+    (plan,) = plan_shards(decided, None, 1_000)
+    names = sketch_names(config)
+    shard = build_shard(extracted.store.uri, decided.fates.store.uri, plan, names)
+    open_keep_index(store.uri, config).commit(
+        0, shard.sketches.num_rows, {keep_index.TABLE: shard.sketches}
+    )
+    store.put("complete.json", b"{}")
+    rejected = shard.tables["rejected"].to_pylist()
     return (
-        tables["snippets"]["snippet_id"].to_pylist(),
+        shard.tables["snippets"]["snippet_id"].to_pylist(),
         [(row["row_id"], row["reason"], row["detail"]) for row in rejected],
     )
+
+
+def run_nothing(label: str, *_: object) -> None:
+    raise AssertionError(f"so few snippets need no task: {label}")
 
 
 def test_the_first_stays_and_is_named_and_later_data_yields(tmp_path: Path) -> None:
@@ -182,9 +187,13 @@ def test_the_first_stays_and_is_named_and_later_data_yields(tmp_path: Path) -> N
     assert [detail[-7:] for _, _, detail in left] == ["new.0.1", "old.1.0"]
 
 
-def test_an_index_that_cannot_be_compared_is_refused(tmp_path: Path) -> None:
+def test_an_index_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="does not exist"):
-        load_keep_indexes(NearDuplicateConfig(earlier=(str(tmp_path),)))
+        check_earlier(NearDuplicateConfig(earlier=(str(tmp_path),)))
     assemble(LocalStore(tmp_path), [["def f(): pass"]], CONFIG)
+    check_earlier(NearDuplicateConfig(earlier=(str(tmp_path),)))
     with pytest.raises(ConfigError, match="cannot be compared"):
-        load_keep_indexes(NearDuplicateConfig(earlier=(str(tmp_path),), ngram=4))
+        check_earlier(NearDuplicateConfig(earlier=(str(tmp_path),), ngram=4))
+    (tmp_path / "complete.json").unlink()
+    with pytest.raises(ConfigError, match="is not complete"):
+        check_earlier(NearDuplicateConfig(earlier=(str(tmp_path),)))

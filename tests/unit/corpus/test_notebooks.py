@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -57,6 +58,12 @@ def test_format_3_and_magics() -> None:
     cell = {"cell_type": "code", "input": "%%time\nx = !ls\n!pip install x\ny?"}
     text = json.dumps({"worksheets": [{"cells": [cell]}], "nbformat": 3})
     assert code_cells(text) == ["# %%time\nx = !ls\n# !pip install x\n# y?"]
+
+
+def test_blank_lines_cost_linear_time() -> None:
+    start_s = time.monotonic()
+    (cell,) = code_cells(notebook("a" + "\n" * 200_000 + "!ls"))
+    assert cell.endswith("\n# !ls") and time.monotonic() - start_s < 2
 
 
 @pytest.mark.parametrize(

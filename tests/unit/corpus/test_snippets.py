@@ -2,6 +2,7 @@
 
 import ast
 import textwrap
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -198,3 +199,12 @@ def test_each_snippet_is_the_same_program_as_in_its_file(parts: list[str]) -> No
             assert without_docs(statement) == without_docs(originals[definition.start_line])
         else:
             assert definition.reason is RejectReason.TOO_LONG
+
+
+@pytest.mark.parametrize(("language", "opening"), [("java", "class A{\n"), ("rust", "impl A{\n")])
+def test_endless_nesting_ends(language: str, opening: str) -> None:
+    start_s = time.monotonic()
+    found = extract_definitions(opening * 50_000 + "}\n" * 50_000, language, CorpusConfig())
+    assert [definition.reason for definition in found] == ["too_long"] * 21
+    assert found[-1].name.split(".") == ["A"] * 21
+    assert time.monotonic() - start_s < 10

@@ -37,7 +37,7 @@ def test_a_folder_is_listed_in_order_without_hidden_files_and_the_run_directory(
     (tmp_path / "gone.py").symlink_to(tmp_path / "nowhere")
     files = list_files(folder(tmp_path), tmp_path / "runs")
     assert [file.name for file in files] == ["a.py", "b/a b.py", "b/z.py", "gone.py"]
-    assert source_repo(folder(tmp_path)) == tmp_path.name
+    assert source_repo(folder(tmp_path), tmp_path) == tmp_path.name
 
 
 def test_the_digest_tells_every_kind_of_change(tmp_path: Path) -> None:
@@ -94,7 +94,8 @@ def test_the_standard_library_is_this_interpreter_s_without_tests_and_packages()
     for part in ("site-packages", "test", "tests", "lib2to3", "__pycache__"):
         assert not [name for name in names if part in name.split("/")]
     assert (source_root(SourceConfig()) / "json/decoder.py").is_file()
-    assert platform.python_version() in (source_repo(SourceConfig()) or "")
+    root = source_root(SourceConfig())
+    assert platform.python_version() in (source_repo(SourceConfig(), root) or "")
 
 
 @pytest.mark.parametrize(

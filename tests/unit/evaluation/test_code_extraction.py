@@ -7,9 +7,9 @@ from codepmp_ray.evaluation.code_extraction import (
     defines,
     extract_function,
     normalised_code,
-    parse,
 )
 from codepmp_ray.evaluation.problems import load_problems
+from codepmp_ray.synthesis.python_syntax import parse_python
 
 FUNCTION = "def f(x):\n    return x + 1"
 
@@ -66,14 +66,33 @@ def test_helpers_of_the_stub_come_first_and_a_continuation_is_accepted():
 
 @pytest.mark.parametrize("text", ["(" * 5000, "\x00", "x = '\ud800'", "f" + "[" * 90_000])
 def test_hostile_text_does_not_parse_and_does_not_raise(text):
-    assert parse(text) is None
+    assert parse_python(text) is None
     assert extract_function(text, "f") is None
 
 
-def test_endless_fences_stay_fast():
+@pytest.mark.parametrize(
+    "text",
+    [
+        "```python\ndef f(\n" * 2000,
+        "```\n" * 12_500,
+        "```\ndef g(\n" * 4_000,
+        "```\ng\n" * 4_000 + "f\n" + "```\ng\n" * 4_000,
+        "~~~\ng\n```\n" * 3_000 + "f\n" * 3_000,
+        "\n" * 40_000 + "f",
+        "def f(x):\n" + "    x = [" + "1, " * 15_000,
+    ],
+)
+def test_endless_answers_stay_fast(text):
     start = time.monotonic()
-    extract_function("```python\ndef f(\n" * 2000, "f")
+    assert extract_function(text, "f") is None
     assert time.monotonic() - start < 5
+
+
+def test_form_feeds_do_not_move_the_lines():
+    inner = 'def f(x):\n    """A page.\n\x0c\n```\nf(1)\n```\n    """\n    return x + 1'
+    assert extract_function(f"\u2028\x0b\n```python\n{inner}\n```\nDone.", "f") == inner
+    bare = "def f(x):\n    '\x0c\x0c'\n    return x + 1"
+    assert extract_function(f"{bare}\nThat_is_all", "f") == bare
 
 
 def test_layout_comments_and_docstrings_do_not_count():

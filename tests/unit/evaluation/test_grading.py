@@ -5,8 +5,8 @@ from codepmp_ray.errors import InputError, SandboxUnavailable
 from codepmp_ray.evaluation import grading
 from codepmp_ray.evaluation.grading import grade_candidates, grade_counts
 from codepmp_ray.evaluation.problems import load_problems
-from codepmp_ray.evaluation.sandbox import Sandbox
 from codepmp_ray.records import GRADE, table_from_rows
+from tests.sandbox_machine import require_sandbox
 
 CONFIG = SandboxConfig(time_limit_s=2, num_parallel=2)
 TASK = CandidatesConfig()
@@ -21,14 +21,12 @@ def _candidates(*completions):
 
 
 def test_outcomes_of_right_wrong_endless_and_absent_code():
-    try:
-        Sandbox.detect(CONFIG)
-    except SandboxUnavailable as error:
-        pytest.skip(str(error))
+    require_sandbox()
     rows = grade_candidates(
         _candidates(
             PROBLEM.canonical_answer,
             "```python\ndef add(x, y):\n    return x - y\n```",
+            "```python\ndef add(x, y):\n    raise ValueError('\\ud800')\n```",
             "```python\ndef add(x, y):\n    while True: pass\n```",
             "I would rather not.",
             "",
@@ -37,12 +35,12 @@ def test_outcomes_of_right_wrong_endless_and_absent_code():
         CONFIG,
     )
     outcomes = [row["outcome"] for row in rows]
-    assert outcomes == ["passed", "failed", "timeout", "no_code", "no_code"]
-    assert [row["passed"] for row in rows] == [True, False, False, False, False]
-    assert [row["candidate_id"] for row in rows] == ["c0", "c1", "c2", "c3", "c4"]
-    assert rows[2]["duration_s"] >= 2
-    assert table_from_rows(rows, GRADE).num_rows == 5
-    assert grade_counts(rows) == {"failed": 1, "no_code": 2, "passed": 1, "timeout": 1}
+    assert outcomes == ["passed", "failed", "failed", "timeout", "no_code", "no_code"]
+    assert [row["passed"] for row in rows] == [True] + [False] * 5
+    assert [row["candidate_id"] for row in rows] == ["c0", "c1", "c2", "c3", "c4", "c5"]
+    assert "\\ud800" in rows[2]["detail"] and rows[3]["duration_s"] >= 2
+    assert table_from_rows(rows, GRADE).num_rows == 6
+    assert grade_counts(rows) == {"failed": 2, "no_code": 2, "passed": 1, "timeout": 1}
 
 
 def test_without_a_sandbox_nothing_runs_and_every_row_says_why(monkeypatch, tmp_path):

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from codepmp_ray.config.evaluation import CandidatesConfig, SandboxConfig
-from codepmp_ray.errors import InputError, SandboxUnavailable
+from codepmp_ray.errors import InputError
 from codepmp_ray.evaluation.grading import grade_candidates
 from codepmp_ray.evaluation.problems import load_problems
-from codepmp_ray.evaluation.sandbox import Sandbox
+from tests.sandbox_machine import require_sandbox
 
 # Of the exact schemas, with contents of our own.
 ORIGINAL = {
@@ -70,10 +70,7 @@ def test_rows_of_three_schemas_are_read(task: CandidatesConfig) -> None:
 
 def test_canonical_answers_pass_and_wrong_ones_fail(task: CandidatesConfig) -> None:
     config = SandboxConfig(time_limit_s=5)
-    try:
-        Sandbox.detect(config)
-    except SandboxUnavailable as error:
-        pytest.skip(str(error))
+    require_sandbox()
     problems = load_problems(task.task, task.task_path).values()
     rows = [(p.problem_id, p.canonical_answer) for p in problems]
     rows.append(("MBPP/601", "```python\ndef count_digit(number, digit=0):\n    return 2\n```"))

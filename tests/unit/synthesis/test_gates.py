@@ -1,6 +1,8 @@
 """Quality gates and the parser of model answers, under every kind of text."""
 
 import asyncio
+import random
+import time
 from typing import Any
 
 import pytest
@@ -105,6 +107,12 @@ def test_a_fence_inside_a_docstring_does_not_end_the_code() -> None:
     assert judged(NESTED) is None
 
 
+def test_lines_are_those_of_the_markdown_parser() -> None:
+    separators = "Pages:\x0c\x0b\u2028\x85\n\r"
+    found = find_code(separators + NESTED, "python")
+    assert found is not None and found.parses and found.text.endswith("return 1")
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
@@ -122,6 +130,14 @@ def test_a_fence_inside_a_docstring_does_not_end_the_code() -> None:
 )
 def test_code_of_answers(text: str, reason: str | None) -> None:
     assert judged(text) == reason
+
+
+@pytest.mark.parametrize("run", ["\n", " ", "\n ", "-", "```\n", "~~~ x\n", "> ", "\u202e", "0"])
+def test_long_runs_cost_linear_time(run: str) -> None:
+    text = f"```java\n{run * (100_000 // len(run))}x\n```"
+    start_s = time.monotonic()
+    judged(text, GATES.model_copy(update={"max_compression_ratio": None}))
+    assert time.monotonic() - start_s < 2
 
 
 def test_each_gate_can_be_opened_alone() -> None:
@@ -142,6 +158,11 @@ def test_sides_are_compared_by_likeness_and_length() -> None:
     assert reason(text, text + "\n", 9, 9) == "sides_equal"
     assert reason(text, text.replace("50", "5O"), 9, 9) == "sides_near_equal"
     assert reason("abc", "xyz", 40, 10) is None
+    start_s = time.monotonic()
+    noise = ["".join(map(chr, random.Random(i).choices(range(33, 127), k=400_000))) for i in "ab"]
+    assert reason(*noise, 9, 9) is None
+    assert reason(noise[0], noise[0][1:], 9, 9) == "sides_near_equal"
+    assert time.monotonic() - start_s < 5
     assert reason("abc", "xyz", 41, 10) == "length_ratio" == reason("abc", "xyz", 10, 41)
     # A side that no model wrote has no tokens: characters decide.
     assert reason("abc", "x" * 12, None, 10) is None

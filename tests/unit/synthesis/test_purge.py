@@ -15,8 +15,8 @@ from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.records import PAIR, REJECTED, table_from_rows
 from codepmp_ray.runs import Stage, open_stage
 from codepmp_ray.shard_rewrite import sole_writer
-from codepmp_ray.storage import LocalStore
-from codepmp_ray.synthesis.purge import PurgeRequest, purge, purged_ids
+from codepmp_ray.synthesis.purge import PurgeRequest, purge
+from tests.unit.synthesis.kills import killed_at
 
 ROOT = Path(__file__).resolve().parents[3]
 REQUEST = PurgeRequest(repos=frozenset({"bad/repo"}), source_ids=frozenset({"file-2-1"}))
@@ -35,6 +35,7 @@ def make_stage(tmp_path: Path) -> tuple[Recipe, Stage]:
         for i in range(NUM_PAIRS + 2):
             where = {
                 "source_id": f"file-{shard}-{i}",
+                "blob_id": f"blob-{shard}-{i}",
                 "repo": "bad/repo" if i % 3 == 0 and shard < 3 else "good/repo",
                 "path": "a.py",
             }
@@ -79,7 +80,9 @@ def test_exactly_the_named_rows_leave_and_every_row_stays_accounted_for(tmp_path
     ids += [row["row_id"] for row in after["rejected"]]
     assert sorted(ids) == [f"{s}-{i}" for s in range(NUM_SHARDS) for i in range(NUM_PAIRS + 2)]
     gone = [row for row in after["rejected"] if row["reason"] == "purged"]
-    assert {row["row_id"] for row in gone} == purged_ids(stage.ledger, REQUEST)
+    assert {row["row_id"] for row in gone} == {"2-1"} | {
+        f"{shard}-{i}" for shard in range(3) for i in (0, 3, 6)
+    }
     assert len(gone) == 10 and all(row["payload"] is row["path"] is None for row in gone)
     assert {row["detail"].split(": ")[1] for row in gone} == {"was a pair", "was chosen_cut_off"}
     assert list(stage.ledger.commits())[3] == untouched
@@ -99,8 +102,48 @@ def test_twice_is_once(tmp_path: Path) -> None:
     assert (other["num_pairs"], other["num_rejected"]) == (0, 0)
 
 
-class Killed(BaseException):
-    pass
+@pytest.mark.parametrize(
+    ("request_", "row_ids"),
+    [
+        (PurgeRequest(blob_ids=frozenset({"blob-3-7", "blob-0-1"})), {"3-7", "0-1"}),
+        (
+            PurgeRequest(paths=frozenset({"bad/repo:a.py"})),
+            {f"{s}-{i}" for s in (0, 1, 2) for i in (0, 3, 6)},
+        ),
+        (PurgeRequest(paths=frozenset({"a.py", ":a.py", "bad/repo:b.py"})), set()),
+    ],
+)
+def test_files_are_named_by_blob_and_by_path(
+    tmp_path: Path, request_: PurgeRequest, row_ids: set[str]
+) -> None:
+    _, stage = make_stage(tmp_path)
+    record = purge(stage, request_)
+    gone = [row for row in rows(stage.ledger)["rejected"] if row["reason"] == "purged"]
+    assert {row["row_id"] for row in gone} == row_ids
+    assert record["num_pairs"] + record["num_rejected"] == len(row_ids)
+    assert record["blob_ids"] == sorted(request_.blob_ids)
+    assert all(row["blob_id"] == f"blob-{row['row_id']}" for row in gone)
+
+
+def test_every_way_of_naming_is_a_request_of_its_own() -> None:
+    names = frozenset({"x"})
+    requests = [
+        PurgeRequest(**{name: names}) for name in ("repos", "source_ids", "blob_ids", "paths")
+    ]
+    assert len({request.purge_id for request in requests}) == 4
+
+
+def test_the_lock_is_taken_before_the_question_for_a_replay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, stage = make_stage(tmp_path)
+
+    def begin_a_replay(_: Stage) -> None:
+        with pytest.raises(StorageError, match="Another process"), sole_writer(stage.ledger):
+            pass
+
+    monkeypatch.setattr("codepmp_ray.synthesis.purge.unfinished_round", begin_a_replay)
+    assert purge(stage, REQUEST)["num_pairs"] == 7
 
 
 @pytest.mark.parametrize("step", range(1, NUM_WRITES + 1))
@@ -111,23 +154,8 @@ def test_killed_after_any_write_the_same_command_finishes(
     (tmp_path / "two").mkdir()
     _, untouched = make_stage(tmp_path / "two")
     record = purge(untouched, REQUEST)
-    left = step
-
-    def counted(method: Any) -> Any:
-        def call(self: LocalStore, *args: Any) -> Any:
-            nonlocal left
-            left -= 1
-            if left == 0:
-                raise Killed
-            return method(self, *args)
-
-        return call
-
-    with monkeypatch.context() as patch:
-        for name in ("put", "put_exclusive", "delete"):
-            patch.setattr(LocalStore, name, counted(getattr(LocalStore, name)))
-        with pytest.raises(Killed):
-            purge(stage, REQUEST)
+    with killed_at(monkeypatch, step, ("put", "put_exclusive", "delete")):
+        purge(stage, REQUEST)
     resumed = purge(stage, REQUEST)
     assert {**resumed, "requested": ""} == {**record, "requested": ""}
     assert rows(stage.ledger) == rows(untouched.ledger)
@@ -161,16 +189,22 @@ def test_a_rewrite_that_loses_a_row_is_refused(tmp_path: Path) -> None:
 def test_the_command_prints_counts_and_reads_lists(tmp_path: Path) -> None:
     recipe, stage = make_stage(tmp_path)
     listed = tmp_path / "opted out.txt"
-    listed.write_text("# opt-outs\n\nbad/repo\n")
+    listed.write_bytes("\ufeffbad/repo  # asked in March\n\n# opt-outs\n".encode())
     command = [sys.executable, "-m", "jobs.purge", f"run_dir={recipe.run_dir}"]
     config = tmp_path / "recipe.yaml"
     config.write_text(json.dumps({}))
+    stage.store.put("diversity.json", b"names of purged repositories")
     command += ["--config", str(config), "--repo-file", str(listed), "--source-id", "file-2-1"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (
         f"purge {REQUEST.purge_id}: 7 pairs and 3 rejected rows purged in 3 shards" in done.stdout
     )
+    assert not stage.store.exists("diversity.json")
     assert "`purged` | 10" in (stage.path / "README.md").read_text()
     empty = subprocess.run([*command[:6]], cwd=ROOT, capture_output=True, text=True)
     assert empty.returncode == 2 and "Nothing to purge" in empty.stderr
+    lost = subprocess.run(
+        [*command[:6], "--path", "a.py"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert lost.returncode == 2 and "'a.py' names no repository" in lost.stderr

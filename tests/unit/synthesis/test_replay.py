@@ -20,6 +20,7 @@ from codepmp_ray.synthesis.replay import (
     rows_to_replay,
     unfinished_round,
 )
+from tests.unit.synthesis.kills import killed_at
 
 REASONS = ("engine_error",)
 # Per shard: what each snippet is before the replay.
@@ -101,33 +102,14 @@ def test_replayed_rows_take_the_place_of_the_rejected_ones(tmp_path: Path) -> No
     assert store.list("pairs") == []
 
 
-class Killed(BaseException):
-    pass
-
-
 @pytest.mark.parametrize("step", range(1, NUM_WRITES + 1))
 def test_killed_while_folding_the_same_command_finishes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     stage = make_stage(tmp_path)
     store = replayed(stage)
-    left = step
-
-    def counted(method: Any) -> Any:
-        def call(self: LocalStore, *args: Any) -> Any:
-            nonlocal left
-            left -= 1
-            if left == 0:
-                raise Killed
-            return method(self, *args)
-
-        return call
-
-    with monkeypatch.context() as patch:
-        for name in ("put", "delete"):
-            patch.setattr(LocalStore, name, counted(getattr(LocalStore, name)))
-        with pytest.raises(Killed):
-            fold_in(stage, store)
+    with killed_at(monkeypatch, step, ("put", "delete")):
+        fold_in(stage, store)
     assert open_round(stage, REASONS).root == store.root
     fold_in(stage, store)
     assert states(stage) == AFTER

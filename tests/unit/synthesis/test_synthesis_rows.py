@@ -1,23 +1,29 @@
 """Hops, gates, constructions and the split into pairs and rejected rows."""
 
 import asyncio
+from collections import Counter
 from typing import Any
 
 import pytest
 
+from codepmp_ray.config.corpus import DecontaminationConfig
 from codepmp_ray.config.engines import EngineConfig, EnginesConfig, SamplingConfig
 from codepmp_ray.config.synthesis import SynthesisConfig
+from codepmp_ray.corpus.languages import LANGUAGES
 from codepmp_ray.errors import EngineError
+from codepmp_ray.ledger import Totals
+from codepmp_ray.shard_stats import contamination_hits, shard_stats
 from codepmp_ray.synthesis.constructions.description_clip import clip
 from codepmp_ray.synthesis.engine import Completion, ContextOverflow
 from codepmp_ray.synthesis.hops import RowProcessor
 from codepmp_ray.synthesis.pairs import split_rows
 from codepmp_ray.synthesis.plan import plan_pools
-from codepmp_ray.synthesis.prompts import parse_label
+from codepmp_ray.synthesis.prompts import answer_prompt, describe_prompt, parse_label
 
 SNIPPET = {
     "snippet_id": "s1",
     "source_id": "f1",
+    "blob_id": "b1",
     "repo": "r",
     "path": "a.py",
     "language": "python",
@@ -209,3 +215,56 @@ def test_a_label_is_an_extra_that_never_costs_the_row(answer: Any, columns: tupl
 def test_no_label_is_asked_for_by_default() -> None:
     row = process(done("D."), block("alpha()"), block("beta()"))
     assert only_row(row)[1]["domain"] is None
+
+
+class Leaks:
+    """Texts of HumanEval/2 (truncate_number)."""
+
+    DESCRIPTION = (
+        "Given a positive floating point number, it can be decomposed into an integer part."
+    )
+    NAMED = "Write `truncate_number(x)`."
+    CODE = "def truncate_number(x):\n    return x % 1"
+
+
+@pytest.mark.parametrize(
+    ("answers", "side", "num_asked"),
+    [
+        ([done(Leaks.DESCRIPTION)], "description", 1),
+        ([done(Leaks.NAMED)], "description", 1),
+        ([done("D."), block(Leaks.CODE)], "chosen", 2),
+        ([done("D."), block("x = 1"), block(Leaks.CODE)], "rejected", 3),
+    ],
+)
+def test_contaminated_texts_cost_no_further_tokens_and_are_counted(
+    answers: list[Completion], side: str, num_asked: int
+) -> None:
+    engine = ScriptedEngine(*answers)
+    processor = RowProcessor(CONFIG, HOPS, DecontaminationConfig())
+    row = asyncio.run(processor(dict(SNIPPET), engine))
+    assert len(engine.questions) == num_asked
+    table, rejected = only_row(row)
+    assert (table, rejected["reason"]) == ("rejected", "contaminated")
+    assert rejected["detail"].startswith(f"humaneval: {side}: ")
+    stats = shard_stats(split_rows([row, row], CONFIG, EnginesConfig()))
+    assert stats[f"contaminated.humaneval.{side}"] == stats["rejected_by_reason.contaminated"] == 2
+    hits = contamination_hits(Totals(stats=Counter(stats)), ["humaneval", "mbpp"])
+    assert hits == {"humaneval": {side: 2}, "mbpp": {}}
+
+
+def test_a_clean_row_passes_the_screen_and_off_is_off() -> None:
+    clean = (done("D."), block("def f(x): return x"), block("def f(x): 1"))
+    leaky = (done(Leaks.NAMED), block(Leaks.CODE), block("x = 1 + 2"))
+    off = DecontaminationConfig(enabled=False)
+    for settings, answers in ((DecontaminationConfig(), clean), (off, leaky)):
+        engine = ScriptedEngine(*answers)
+        row = asyncio.run(RowProcessor(CONFIG, HOPS, settings)(dict(SNIPPET), engine))
+        assert only_row(row)[0] == "pairs"
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_prompts_write_a_language_as_people_do(language: str) -> None:
+    names = {"cpp": "C++", "javascript": "JavaScript", "tsx": "TSX", "typescript": "TypeScript"}
+    name = names.get(language, language.capitalize())
+    assert f" {name} code" in answer_prompt("D.", language)
+    assert f"```{language}\n" in describe_prompt("x", language)

@@ -1,21 +1,25 @@
 """Threads with scored answers -> pairs: choice, typed rejects, files of every kind."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from codepmp_ray.config.corpus import DecontaminationConfig
 from codepmp_ray.config.synthesis import SynthesisConfig, ThreadsConfig
+from codepmp_ray.corpus.row_files import UnreadableRow
 from codepmp_ray.errors import InputError
 from codepmp_ray.records import RejectReason, table_from_rows
 from codepmp_ray.storage import LocalStore
 from codepmp_ray.synthesis.gates import Rejection
-from codepmp_ray.synthesis.web.files import BadThread, Piece, read_piece, stored_plan
+from codepmp_ray.synthesis.web.files import Piece, read_piece, stored_plan
 from codepmp_ray.synthesis.web.pairs import (
     THREAD,
     Answer,
@@ -67,7 +71,7 @@ def answers(*scores: object, text: str = "text number {}") -> list[dict[str, obj
 @pytest.mark.parametrize(
     ("raw", "reason"),
     [
-        (BadThread("no JSON"), "unreadable"),
+        (UnreadableRow("no JSON"), "unreadable"),
         ({**GOOD, "question": None}, "unreadable"),
         ({**GOOD, "question": "half \ud800"}, "unreadable"),
         ({**GOOD, "question": " \n"}, "prompt_empty"),
@@ -181,3 +185,90 @@ def test_sources_without_threads_are_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"q": ["x"]}), tmp_path / "x.parquet")
     with pytest.raises(InputError, match="no column answers, question"):
         stored_plan(LocalStore(tmp_path), ThreadsConfig(path=str(tmp_path)))
+
+
+def read_all(path: Path, tmp_path: Path, **threads: Any) -> list[dict[str, Any]]:
+    config = ThreadsConfig(path=str(path), **threads)
+    pieces = stored_plan(LocalStore(tmp_path / "stage"), config)
+    return [row for i in range(len(pieces)) for row in read_threads(pieces, config, i).to_pylist()]
+
+
+def test_a_cell_that_python_cannot_hold_costs_its_row_only(tmp_path: Path) -> None:
+    bad_utf8 = pa.array([b"Q", b"\xff", b"Q", b"Q"])
+    questions = pa.Array.from_buffers(pa.string(), 4, bad_utf8.buffers())
+    dates = pa.array([1, 1, 2**30, 1], pa.date32())
+    answers = pa.array([GOOD["answers"]] * 4)
+    table = pa.table({"question": questions, "answers": answers, "qid": dates})
+    pq.write_table(table, tmp_path / "x.parquet")
+    rows = read_all(tmp_path / "x.parquet", tmp_path)
+    assert [row["problem"] is None for row in rows] == [True, False, False, True]
+    assert "'question'" in rows[1]["problem"] and "'qid'" in rows[2]["problem"]
+
+
+def test_rows_that_are_gone_since_the_plan_are_accounted_for(tmp_path: Path) -> None:
+    file = tmp_path / "x.jsonl"
+    write_jsonl(file, *[json.dumps(GOOD)] * 5)
+    threads = ThreadsConfig(path=str(file))
+    pieces = stored_plan(LocalStore(tmp_path / "stage"), threads)
+    write_jsonl(file, *[json.dumps(GOOD)] * 3)
+    problems = [row["problem"] for row in read_threads(pieces, threads, 0).to_pylist()]
+    assert problems == [None] * 3 + ["the file has fewer rows than when it was listed"] * 2
+
+
+def test_pipes_folders_and_ambiguous_columns_are_one_bad_row_each(tmp_path: Path) -> None:
+    root = tmp_path / "threads"
+    (root / "spark.parquet").mkdir(parents=True)
+    write_jsonl(root / "spark.parquet" / "part.jsonl", json.dumps(GOOD))
+    os.mkfifo(root / "pipe.jsonl")
+    os.mkfifo(root / "pipe.parquet")
+    (root / "zero.jsonl").symlink_to("/dev/zero")
+    (root / "gone.parquet").symlink_to(root / "nowhere")
+    columns = [pa.array(["Q"]), pa.array(["Q"]), pa.array([GOOD["answers"]])]
+    twice = pa.Table.from_arrays(columns, ["question", "question", "answers"])
+    pq.write_table(twice, root / "twice.parquet")
+    problems = {row["place"]: row["problem"] for row in read_all(root, tmp_path)}
+    assert problems == {
+        "spark.parquet/part.jsonl#0": None,
+        "pipe.jsonl#0": "not a plain file",
+        "pipe.parquet#0": "not a plain file",
+        "zero.jsonl#0": "not a plain file",
+        "gone.parquet#0": "cannot be read (No such file or directory)",
+        "twice.parquet#0": "more than one column 'question'",
+    }
+
+
+def test_threads_at_a_uri_are_planned_once_and_must_not_change(
+    s3_bucket: str, tmp_path: Path
+) -> None:
+    fs = fsspec.filesystem("s3")
+    lines = [json.dumps({**GOOD, "qid": i}) for i in range(3)]
+    fs.pipe_file(f"{s3_bucket}/threads/a.jsonl", "\n".join(lines).encode())
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist([GOOD]), sink)
+    fs.pipe_file(f"{s3_bucket}/threads/b.parquet", sink.getvalue().to_pybytes())
+    threads = ThreadsConfig(path=f"{s3_bucket}/threads", rows_per_shard=2)
+    store = LocalStore(tmp_path)
+    pieces = stored_plan(store, threads)
+    rows = [row for piece in pieces for _, row in read_piece(piece, threads)]
+    assert not [str(row) for row in rows if not isinstance(row, dict)]
+    assert [row["qid"] for row in rows] == [0, 1, 2, 7]
+    assert stored_plan(store, threads) == pieces
+    fs.pipe_file(f"{s3_bucket}/threads/a.jsonl", b"")
+    with pytest.raises(InputError, match=r"a\.jsonl changed"):
+        stored_plan(store, threads)
+
+
+@pytest.mark.parametrize("side", ["description", "chosen", "rejected"])
+def test_questions_and_answers_are_held_against_evaluation_sets(side: str) -> None:
+    leak = "def truncate_number(number): return number % 1.0"
+    good = GOOD["answers"]
+    raw = {
+        "description": {**GOOD, "question": f"What does {leak} do?"},
+        "chosen": {**GOOD, "answers": [{"text": leak, "pm_score": 9}, *good]},
+        "rejected": {**GOOD, "answers": [good[0], {"text": leak, "pm_score": 0}]},
+    }[side]
+    row = table_from_rows([parse_thread(raw, PIECE, 0, THREADS)], THREAD).to_pylist()
+    tables = split_threads(row, CONFIG, DecontaminationConfig())
+    (rejected,) = tables["rejected"].to_pylist()
+    assert rejected["reason"] == "contaminated"
+    assert rejected["detail"] == f"humaneval: {side}: a function called truncate_number"

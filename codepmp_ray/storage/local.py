@@ -1,38 +1,51 @@
-"""A run directory's file operations, with the one primitive that exactness needs: exclusive create.
+"""Files on a local or network file system.
 
-`put_exclusive` succeeds for one caller only, however many race. On a file system it is a hard link
-of a finished file to the final name, which also means that no reader ever sees half a file.
-Object stores have the same primitive (`If-None-Match: *`); they join as further classes here.
+Exclusive create is a hard link of a finished file to the final name, which also means that no
+reader ever sees half a file.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from codepmp_ray.errors import StorageError
+from codepmp_ray.storage.base import Store
 
 
-class LocalStore:
-    """Files below `root` on a local or network file system. Paths given to methods are relative."""
+class LocalStore(Store):
+    """Files below the folder `root`."""
+
+    num_parallel = 1
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root).absolute()
 
+    @property
+    def uri(self) -> str:
+        return str(self.root)
+
     def path(self, name: str) -> Path:
         return self.root / name
+
+    def locate(self, name: str) -> str:
+        return str(self.path(name))
+
+    def sub(self, folder: str) -> LocalStore:
+        return LocalStore(self.path(folder))
 
     def exists(self, name: str) -> bool:
         return self.path(name).exists()
 
     def list(self, folder: str) -> list[str]:
-        """Names (not paths) of the entries of `folder`, sorted, without hidden scratch files."""
         try:
             entries = os.listdir(self.path(folder))
         except FileNotFoundError:
@@ -51,11 +64,9 @@ class LocalStore:
         self.path(name).unlink(missing_ok=True)
 
     def delete_tree(self, folder: str) -> None:
-        """Delete everything below `folder`, if it is there."""
         shutil.rmtree(self.path(folder), ignore_errors=True)
 
     def put(self, name: str, data: bytes) -> None:
-        """Write `data` at `name`, replacing what was there, atomically."""
         scratch = self._write_scratch(name, data)
         try:
             os.replace(scratch, self.path(name))
@@ -65,7 +76,6 @@ class LocalStore:
             scratch.unlink(missing_ok=True)
 
     def put_exclusive(self, name: str, data: bytes) -> bool:
-        """Create `name` with `data`; False, and nothing changes, if it was there already."""
         scratch = self._write_scratch(name, data)
         try:
             os.link(scratch, self.path(name))
@@ -77,14 +87,7 @@ class LocalStore:
         finally:
             scratch.unlink(missing_ok=True)
 
-    def put_table(self, name: str, table: pa.Table) -> None:
-        """Write `table` as Parquet at `name`, atomically."""
-        sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd")
-        self.put(name, sink.getvalue().to_pybytes())
-
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
-        """The Parquet file at `name`; only `columns` are read from disk when they are given."""
         try:
             with pq.ParquetFile(self.path(name)) as file:
                 return file.read(columns)
@@ -97,11 +100,25 @@ class LocalStore:
             ) from error
 
     def read_table_metadata(self, name: str) -> dict[bytes, bytes]:
-        """Key-value metadata of the Parquet file at `name`; only its footer is read."""
         try:
             return pq.read_metadata(self.path(name)).metadata or {}
         except (pa.ArrowException, OSError) as error:
             raise StorageError(f"{self.path(name)} is not a readable Parquet file.") from error
+
+    @contextlib.contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        """The lock ends with its holder, killed or not."""
+        with open(self.path(name), "wb") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise StorageError(
+                    f"Another process is changing {self.root}.", "Wait until it is done."
+                ) from error
+            yield
+
+    def require_ready(self) -> None:
+        """A file system creates exclusively, and says at the first write what is wrong with it."""
 
     def _write_scratch(self, name: str, data: bytes) -> Path:
         target = self.path(name)
@@ -125,19 +142,3 @@ class LocalStore:
             f"Cannot write {self.path(name)}: {error.strerror}.",
             "Free disk space or choose another run_dir; the job resumes where it stopped.",
         )
-
-
-def open_store(uri: str | Path) -> LocalStore:
-    """The store behind a run directory.
-
-    Raises StorageError for a URI scheme that this version cannot commit to exclusively.
-    """
-    text = str(uri)
-    if text.startswith("file://"):
-        text = text.removeprefix("file://")
-    elif "://" in text:
-        raise StorageError(
-            f"run_dir={text!r}: the scheme {text.split('://')[0]!r} is not supported.",
-            "Use a local or shared (NFS) folder.",
-        )
-    return LocalStore(text)

@@ -1,0 +1,204 @@
+"""How varied a set of pairs is: lengths, n-grams, likeness of the descriptions, provenance.
+
+Paper, Table 15: "n-gram density" is the number of n-grams over 100 hash buckets. That measures
+length alone (it differs by a constant between n = 1 and n = 2), so the entropy over the buckets and
+the share of distinct n-grams stand beside it; those two depend on how much text is looked at, and
+are taken from equally many words of each column.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from itertools import chain, islice
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from codepmp_ray.analysis.lengths import Lengths, length_bias
+from codepmp_ray.analysis.sampling import RULE, sample_pairs
+from codepmp_ray.config.corpus import NearDuplicateConfig
+from codepmp_ray.corpus.clusters import first_of_clusters
+from codepmp_ray.corpus.minhash import Sketches, similarity, sketch
+from codepmp_ray.corpus.words import split_words
+from codepmp_ray.ledger import ShardLedger
+from codepmp_ray.runs import Stage
+from codepmp_ray.shard_stats import token_sums
+
+TEXTS = ("description", "chosen", "rejected")
+NUM_PAIRS = 20_000
+NUM_BUCKETS = 100
+ORDERS = (1, 2, 3)
+_MAX_WORDS = 1_000_000
+_QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
+_NUM_BINS = 24
+_PROVENANCE = ("language", "repo", "license", "domain")
+_MAX_VALUES = 50
+# Descriptions are short, so their shingles are, too; many hashes, for a small error.
+_SKETCH = NearDuplicateConfig(ngram=3, num_bands=16, rows_per_band=8)
+_NUM_SHIFTS = 16
+
+Values = dict[str, Any]
+
+
+def measure_diversity(stage: Stage, num_pairs: int = NUM_PAIRS) -> Values:
+    """Every number of the report as JSON values; totals are of the whole set, the rest of a sample.
+
+    Reads markers, and the tables of at most `sampling.MAX_SHARDS` shards.
+    """
+    tokens = [f"{text}_num_tokens" for text in TEXTS]
+    pairs = sample_pairs(stage.ledger, num_pairs, [*TEXTS, *tokens, *_PROVENANCE])
+    texts = {text: pairs[text].to_pylist() for text in TEXTS}
+    unit, lengths = _lengths(pairs)
+    sketches = sketch(texts["description"], _SKETCH)
+    return {
+        "set": _totals(stage.ledger),
+        "sample": {"num_pairs": pairs.num_rows, "rule": RULE},
+        "lengths": {"unit": unit, **_length_values(lengths)},
+        "length_bias": _bias(lengths),
+        "ngrams": _ngram_values(texts),
+        "compression": {text: compression_ratio(texts[text]) for text in TEXTS},
+        "likeness": _likeness(sketches),
+        "provenance": {name: _value_counts(pairs[name]) for name in _PROVENANCE},
+    }
+
+
+def ngram_figures(words: list[str], n: int) -> Values:
+    """Of the n-grams of a text: entropy over NUM_BUCKETS hash buckets, in bits (at most log2 of
+    their number), and the share that is distinct."""
+    ngrams = Counter(zip(*(words[i:] for i in range(n)), strict=False))
+    num = sum(ngrams.values())
+    buckets = np.zeros(NUM_BUCKETS)
+    for ngram, count in ngrams.items():
+        buckets[_bucket(ngram)] += count
+    shares = buckets[buckets > 0] / max(num, 1)
+    return {
+        "num": num,
+        "bucket_entropy_bits": float(-(shares * np.log2(shares)).sum()) + 0.0,
+        "distinct": len(ngrams) / num if num else None,
+    }
+
+
+def compression_ratio(texts: list[str]) -> float | None:
+    """Bytes of all texts together over what zstd makes of them: repetition across texts counts."""
+    data = "\n".join(texts).encode()
+    return len(data) / len(pa.compress(data, codec="zstd", asbytes=True)) if data else None
+
+
+def effective_number(counts: Iterable[int]) -> float | None:
+    """exp of the entropy: so many equally frequent values would be as varied (Hill number)."""
+    shares = np.array([count for count in counts if count], dtype=float)
+    if not len(shares):
+        return None
+    shares /= shares.sum()
+    return float(np.exp(-(shares * np.log(shares)).sum()))
+
+
+def _totals(ledger: ShardLedger) -> Values:
+    totals = ledger.totals()
+    return {
+        "num_snippets": totals.num_input_rows,
+        "num_pairs": totals.num_rows["pairs"],
+        "num_rejected": totals.num_rows["rejected"],
+        "num_shards": totals.num_shards,
+        "num_tokens": token_sums(totals),
+    }
+
+
+def _lengths(pairs: pa.Table) -> tuple[str, dict[str, Lengths]]:
+    """In tokens, or in characters where a text has no token count."""
+    columns = [pairs[f"{text}_num_tokens"] for text in TEXTS]
+    unit = "characters" if any(column.null_count for column in columns) else "tokens"
+    if unit == "characters":
+        columns = [pc.call_function("utf8_length", [pairs[text]]) for text in TEXTS]
+    arrays = [column.to_numpy().astype(np.int64) for column in columns]
+    return unit, dict(zip(TEXTS, arrays, strict=True))
+
+
+def _length_values(lengths: dict[str, Lengths]) -> Values:
+    """Figures of each text, and histograms on the same bins; the last one has all that is longer
+    than 99 % of the texts, which would leave the others no room."""
+    if not len(lengths["chosen"]):
+        return {text: {"mean": None, "quantiles": {}, "max": None, "counts": []} for text in TEXTS}
+    top = max(1.0, *(float(np.quantile(found, 0.99)) for found in lengths.values()))
+    edges = np.linspace(0, top, _NUM_BINS + 1)
+    return {
+        "edges": edges.tolist(),
+        **{
+            text: {
+                "mean": float(found.mean()),
+                "quantiles": {f"{q:g}": float(np.quantile(found, q)) for q in _QUANTILES},
+                "max": int(found.max()),
+                "counts": np.histogram(np.minimum(found, top), edges)[0].tolist(),
+            }
+            for text, found in lengths.items()
+        },
+    }
+
+
+def _bias(lengths: dict[str, Lengths]) -> Values:
+    bias = length_bias(lengths["chosen"], lengths["rejected"])
+    values = {**vars(bias), "longer_rule": bias.longer_rule}
+    return {name: None if math.isnan(value) else value for name, value in values.items()}
+
+
+def _ngram_values(texts: dict[str, list[str]]) -> Values:
+    num_words = {text: sum(len(split_words(one)) for one in texts[text]) for text in TEXTS}
+    num_compared = min(_MAX_WORDS, *num_words.values())
+    words = {
+        text: list(islice(chain.from_iterable(map(split_words, column)), num_compared))
+        for text, column in texts.items()
+    }
+    return {
+        "num_buckets": NUM_BUCKETS,
+        "num_words_compared": num_compared,
+        **{
+            text: {
+                "num_words": num_words[text],
+                # Table 15: of all texts, the n-grams that cross from one to the next included.
+                "density": {str(n): max(num_words[text] - n + 1, 0) / NUM_BUCKETS for n in ORDERS},
+                **{str(n): ngram_figures(found, n) for n in ORDERS},
+            }
+            for text, found in words.items()
+        },
+    }
+
+
+def _bucket(ngram: tuple[str, ...]) -> int:
+    """Of NUM_BUCKETS; Python's own hash differs from run to run."""
+    return crc32("\0".join(ngram).encode("utf-8", "surrogatepass")) % NUM_BUCKETS
+
+
+def _likeness(sketches: Sketches) -> Values:
+    """Estimated Jaccard similarity of word 3-grams between descriptions: of pairs that are chance
+    neighbours, and the share of descriptions in a cluster with an earlier one."""
+    signatures, num = sketches.signatures, len(sketches.signatures)
+    shifts = [round(num * (i + 1) / (_NUM_SHIFTS + 1)) for i in range(_NUM_SHIFTS)]
+    shifts = sorted({shift for shift in shifts if 0 < shift < num})
+    if not shifts:
+        return {"mean": None, "share_near_duplicates": None, "histogram": {}}
+    found = [similarity(signatures, np.roll(signatures, shift, axis=0)) for shift in shifts]
+    values = np.clip(np.concatenate(found), 0, 1)
+    first = first_of_clusters(list(sketches.keys.T), signatures, _SKETCH.min_similarity)
+    counts, edges = np.histogram(values, 25, (0, 1))
+    return {
+        "mean": float(values.mean()),
+        "num_compared": len(values),
+        "share_near_duplicates": float(np.mean(first != np.arange(num))),
+        "min_similarity": _SKETCH.min_similarity,
+        "histogram": {"edges": edges.tolist(), "counts": counts.tolist()},
+    }
+
+
+def _value_counts(column: pa.ChunkedArray) -> Values:
+    counts = Counter("unknown" if value is None else value for value in column.to_pylist())
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return {
+        "num_values": len(counts),
+        "effective_number": effective_number(counts.values()),
+        "top": dict(ordered[:_MAX_VALUES]),
+    }

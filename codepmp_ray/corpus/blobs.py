@@ -1,0 +1,22 @@
+"""Git's name of a file's content, by which opt-out lists of data sets name files."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+_BLOB_ID = re.compile(r"[0-9a-f]{40}")
+
+
+def git_blob_id(data: bytes) -> str:
+    """What git calls a file with this content: sha1 of its header and bytes, 40 hex digits."""
+    header = b"blob %d\0" % len(data)
+    return hashlib.sha1(header + data, usedforsecurity=False).hexdigest()
+
+
+def blob_id_of(declared: str | None, data: bytes | None) -> str | None:
+    """The data set's own blob id if it is one, since its text may have been re-encoded; otherwise
+    that of `data`; None if there is neither."""
+    if declared and _BLOB_ID.fullmatch(declared.lower()):
+        return declared.lower()
+    return None if data is None else git_blob_id(data)

@@ -1,0 +1,22 @@
+"""Telling URIs from paths. `file://` is a way to write a path, whatever follows it."""
+
+from __future__ import annotations
+
+import re
+
+_URI = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
+_FILE = "file://"
+
+
+def is_uri(location: str) -> bool:
+    """Whether `location` is not on a file system."""
+    return bool(_URI.match(location)) and not location.startswith(_FILE)
+
+
+def strip_file_scheme(location: str) -> str:
+    """`location` without `file://`."""
+    return location.removeprefix(_FILE)
+
+
+def scheme_of(uri: str) -> str:
+    return uri.partition("://")[0].lower()

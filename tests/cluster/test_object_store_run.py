@@ -1,0 +1,197 @@
+"""Jobs with run_dir=s3://..., against a server of their own: the same rows as on a local disk."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from codepmp_ray.config.recipe import Recipe, parse_recipe
+from codepmp_ray.errors import ConfigError, StorageError
+from codepmp_ray.runs import open_stage
+from jobs._cli import find_known_error
+from tests.s3_server import S3Server
+
+ROOT = Path(__file__).resolve().parents[2]
+NUM_FILES = 15
+
+
+@pytest.fixture(scope="module")
+def ray_cluster(s3_server: S3Server):
+    """Started with the server's address in the environment, which its workers inherit."""
+    from codepmp_ray.cluster.connect import connect
+
+    with connect():
+        yield
+
+
+@pytest.fixture(scope="module")
+def code_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("code")
+    for i in range(NUM_FILES):
+        body = "\n".join(f"    v{j} = x + {i * 100 + j}" for j in range(4 + i % 5))
+        (root / f"f{i:02d}.py").write_text(f"def own_{i}(x):\n{body}\n    return v0\n")
+    (root / "broken.py").write_text("def f(:\n")
+    return root
+
+
+def recipe_data(run_dir: str, code: Path, latency_s: float = 0.0) -> dict[str, Any]:
+    engine = {"kind": "fake", "engine_args": {"latency_s": latency_s}, "num_cpus": 0.5}
+    return {
+        "run_dir": run_dir,
+        "corpus": {
+            "source": {"kind": "folder", "path": str(code), "license": "MIT", "repo": "me/code"},
+            "files_per_task": 4,
+            "rows_per_shard": 3,
+            "near_duplicates": {"enabled": False},
+        },
+        "engines": {
+            role: {**engine, "model_name_or_path": f"fake-{role}"} for role in ("strong", "weak")
+        },
+        "candidates": {
+            "num_train_problems": 2,
+            "num_eval_problems": 2,
+            "num_train_samples": 2,
+            "num_eval_samples": 2,
+            "problems_per_shard": 2,
+        },
+    }
+
+
+def make(run_dir: str, code: Path) -> Recipe:
+    from codepmp_ray.cluster.corpus import build_corpus
+    from codepmp_ray.cluster.synthesis import synthesize
+
+    recipe = parse_recipe(recipe_data(run_dir, code), "test")
+    build_corpus(recipe)
+    synthesize(recipe)
+    return recipe
+
+
+def rows(recipe: Recipe) -> dict[str, list[dict[str, Any]]]:
+    return {
+        f"{stage}/{table}": sorted(
+            open_stage(recipe, stage).ledger.read(table).to_pylist(), key=lambda row: str(row)
+        )
+        for stage, tables in (("corpus", ("snippets", "rejected")), ("synthesis", ("pairs",)))
+        for table in tables
+    }
+
+
+def test_the_same_rows_as_on_a_disk_and_what_stands_on_them(
+    ray_cluster, s3_bucket: str, code_folder: Path, tmp_path: Path, capsys
+) -> None:
+    from codepmp_ray.analysis.report import write_report
+    from codepmp_ray.analysis.status import print_status
+    from codepmp_ray.cluster.grading import grade
+    from codepmp_ray.cluster.pilot import run_pilot
+    from codepmp_ray.cluster.replay import replay
+    from codepmp_ray.cluster.sampling import sample_candidates
+    from codepmp_ray.synthesis.purge import PurgeRequest, purge
+
+    recipe = make(f"{s3_bucket}/runs/a run", code_folder)
+    expected = rows(make(str(tmp_path / "run"), code_folder))
+    assert rows(recipe) == expected
+    assert len(expected["synthesis/pairs"]) == NUM_FILES
+    stage = open_stage(recipe, "synthesis")
+    assert stage.store.list("") == sorted(
+        ["README.md", "_commits", "complete.json", "manifest.json", "pairs", "rejected"]
+    )
+    assert not open_stage(recipe, "corpus").store.list("extracted")
+
+    assert run_pilot(recipe).num_rows == NUM_FILES
+    assert replay(recipe, ("engine_error",))["num_rows"] == 0
+    source_id = expected["synthesis/pairs"][0]["source_id"]
+    record = purge(stage, PurgeRequest(source_ids=frozenset({source_id})))
+    assert record["num_pairs"] == 1
+    assert stage.summary()["num_pairs"] == NUM_FILES - 1
+    assert sample_candidates(recipe)["num_candidates"] == 8
+    assert grade(recipe)["num_graded"] == 8
+    capsys.readouterr()
+    print_status(recipe)
+    assert "complete" in capsys.readouterr().out
+    assert write_report(recipe) == f"{s3_bucket}/runs/a run/report.html"
+
+
+def test_training_is_refused_before_anything_starts(
+    ray_cluster, s3_bucket: str, code_folder: Path
+) -> None:
+    from codepmp_ray.cluster.training import finetune, pretrain
+    from jobs.pipeline import body
+
+    recipe = parse_recipe(recipe_data(f"{s3_bucket}/run", code_folder), "test")
+    for job in (pretrain, finetune, body):
+        with pytest.raises(ConfigError, match=r"'(pretraining|finetuning)' works with files.*Copy"):
+            job(recipe)
+    assert not open_stage(recipe, "corpus").has_begun
+
+
+def test_a_driver_killed_in_the_middle_resumes(
+    ray_cluster, s3_bucket: str, code_folder: Path, tmp_path: Path
+) -> None:
+    from codepmp_ray.cluster.synthesis import synthesize
+
+    data = recipe_data(f"{s3_bucket}/run", code_folder, latency_s=0.4)
+    recipe = parse_recipe(data, "test")
+    driver = start_job("synthesize", data, tmp_path, after="corpus")
+    ledger = open_stage(recipe, "synthesis").ledger
+    wait_for(lambda: bool(ledger.committed_ids()), driver, tmp_path)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    before = {commit.shard_id: commit.attempt for commit in ledger.commits()}
+    assert 0 < len(before) < NUM_FILES // 3
+    summary = synthesize(recipe)
+    assert summary["num_snippets"] == summary["num_pairs"] == NUM_FILES
+    after = {commit.shard_id: commit.attempt for commit in ledger.commits()}
+    assert after.items() >= before.items()  # what was done was not done again
+    ids = ledger.read("pairs")["snippet_id"].to_pylist()
+    assert len(ids) == len(set(ids)) == NUM_FILES
+
+
+def test_a_fault_of_the_store_is_one_message_and_the_job_resumes(
+    ray_cluster, s3_server: S3Server, s3_bucket: str, code_folder: Path
+) -> None:
+    from codepmp_ray.cluster.corpus import build_corpus
+    from codepmp_ray.cluster.synthesis import synthesize
+
+    recipe = parse_recipe(recipe_data(f"{s3_bucket}/run", code_folder, latency_s=0.1), "test")
+    build_corpus(recipe)
+    s3_server.fail("full", times=10_000, part="pairs/")
+    try:
+        with pytest.raises(Exception) as caught:
+            synthesize(recipe)
+    finally:
+        s3_server.fail(None)
+    known = find_known_error(caught.value)
+    assert isinstance(known, StorageError)
+    assert "Cannot write s3://" in str(known) and "\n" not in str(known)
+    assert not open_stage(recipe, "synthesis").is_complete
+    assert synthesize(recipe)["num_pairs"] == NUM_FILES
+
+
+def start_job(name: str, data: dict[str, Any], folder: Path, after: str) -> subprocess.Popen:
+    """A job in a process and a cluster of its own, once the job `after` has run."""
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(data))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+    environment.pop("RAY_ADDRESS", None)
+    command = [sys.executable, "-m", "jobs.{}", "--config", str(recipe)]
+    with open(folder / "driver.log", "wb") as log:
+        first, second = ([part.format(job) for part in command] for job in (after, name))
+        subprocess.run(first, env=environment, stdout=log, stderr=log, cwd=ROOT, check=True)
+        return subprocess.Popen(second, env=environment, stdout=log, stderr=log, cwd=ROOT)
+
+
+def wait_for(condition: Any, driver: subprocess.Popen, folder: Path) -> None:
+    deadline_s = time.monotonic() + 90
+    while not condition() and driver.poll() is None:
+        assert time.monotonic() < deadline_s, (folder / "driver.log").read_text()
+        time.sleep(0.05)
+    assert driver.poll() is None, (folder / "driver.log").read_text()

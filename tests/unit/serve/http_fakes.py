@@ -1,0 +1,102 @@
+"""A scorer and a backend that need no engine, and the client's side of a request."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+from fastapi.testclient import TestClient
+
+from codepmp_ray.preference.tokenization import Encoder, PromptTemplate
+from codepmp_ray.scoring.best_of_n import BestOfN, best_of_n
+from codepmp_ray.scoring.protocol import Scores
+from serve.app import ServiceSettings
+from serve.auth import digest_of
+from serve.errors import Unavailable
+from tests.tiny_models import tiny_tokenizer
+
+KEY = "a-key-for-tests"
+HEADERS = {"Authorization": f"Bearer {KEY}"}
+MAX_BODY_BYTES = 100_000
+SETTINGS = ServiceSettings(
+    model_name="tiny",
+    api_key_sha256=(digest_of("an older key"), digest_of(KEY)),
+    max_candidates=200,
+    max_body_bytes=MAX_BODY_BYTES,
+    max_concurrent_requests=2,
+)
+
+
+class FakeScorer:
+    """Rewards by length. Special prompts make it fail or wait."""
+
+    max_model_len = 512
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.num_waiting = 0
+
+    async def score_ids(self, prompt_ids: list[int], responses: list[list[int]]) -> Scores:
+        return Scores([float(len(ids)) for ids in responses], num_cached_prompt_tokens=3)
+
+
+class FakeBackend:
+    """The real planning and ranking over the fake scorer."""
+
+    def __init__(self) -> None:
+        self.scorer = FakeScorer()
+        tokenizer = tiny_tokenizer()
+        template = PromptTemplate.from_tokenizer(tokenizer, "chat", append_eos=True)
+        self.encoder = Encoder(tokenizer, template)
+        self.is_ready = True
+
+    async def best_of_n(self, prompt: Any, candidates: list[str]) -> BestOfN:
+        if prompt == "crash":
+            raise RuntimeError("secret detail of the engine")
+        if prompt == "away":
+            raise Unavailable
+        if prompt == "wait":
+            self.scorer.num_waiting += 1
+            while not self.scorer.gate.is_set():
+                await asyncio.sleep(0.01)
+        return await best_of_n(self.encoder, self.scorer, prompt, candidates)
+
+    async def check_ready(self) -> None:
+        if not self.is_ready:
+            raise Unavailable
+
+
+def bon(client: TestClient, **fields: Any) -> Any:
+    return client.post("/v1/bon", json={"prompt": "p", "candidates": ["a"], **fields})
+
+
+def error_of(response: Any, status: int) -> dict[str, Any]:
+    """The error of a response that has the promised status and form."""
+    assert response.status_code == status, response.text
+    assert set(response.json()) == {"error"}
+    error = response.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["message"]
+    return error
+
+
+def request_scope(*headers: tuple[bytes, bytes]) -> dict[str, Any]:
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "POST",
+        "scheme": "http",
+        "path": "/v1/bon",
+        "raw_path": b"/v1/bon",
+        "query_string": b"",
+        "root_path": "",
+        "headers": [
+            (b"x-api-key", KEY.encode()),
+            (b"content-type", b"application/json"),
+            *headers,
+        ],
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 9000),
+    }
