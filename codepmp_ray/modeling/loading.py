@@ -37,25 +37,47 @@ def empty_model(model_name_or_path: str, objective: Objective) -> PreferenceMode
     Raises ModelError when there is no usable configuration, or when `objective` needs an LM head
     that the weights do not have.
     """
+    config = load_config(model_name_or_path)
+    is_reward_model = _is_reward_model(config)
+    kind = AutoModelForSequenceClassification if is_reward_model else AutoModelForCausalLM
+    config.dtype = torch.float32
     try:
-        config = AutoConfig.from_pretrained(resolve_model(model_name_or_path))
-        is_reward_model = _is_reward_model(config)
-        kind = AutoModelForSequenceClassification if is_reward_model else AutoModelForCausalLM
-        config.dtype = torch.float32
         with init_empty_weights(include_buffers=False):
             made: Any = kind.from_config(config, dtype=torch.float32)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise _unusable(model_name_or_path, error) from error
-    tied = bool(config.get_text_config().tie_word_embeddings)
-    if objective.has_lm and is_reward_model and not tied:
+    if objective.has_lm and is_reward_model and not _is_tied(config):
         raise ModelError(
             f"{model_name_or_path} is a reward model without an LM head, which the objective "
             f"{objective.name} needs.",
             "Start from the causal LM, or set objective=rm.",
         )
-    lm_head = made.get_output_embeddings() if objective.has_lm and not tied else None
     with init_empty_weights(include_buffers=False):
-        return PreferenceModel(made.base_model, lm_head, objective)
+        return _with_heads(made, objective)
+
+
+def model_from_config(config: Any, objective: Objective) -> PreferenceModel:
+    """A model of this shape with arbitrary weights, in fp32; for plans and benchmarks."""
+    return _with_heads(AutoModelForCausalLM.from_config(config, dtype=torch.float32), objective)
+
+
+def _with_heads(made: Any, objective: Objective) -> PreferenceModel:
+    untied = objective.has_lm and not _is_tied(made.config)
+    return PreferenceModel(
+        made.base_model, made.get_output_embeddings() if untied else None, objective
+    )
+
+
+def _is_tied(config: Any) -> bool:
+    return bool(config.get_text_config().tie_word_embeddings)
+
+
+def load_config(model_name_or_path: str) -> Any:
+    """The transformers configuration. Raises ModelError when there is none that can be used."""
+    try:
+        return AutoConfig.from_pretrained(resolve_model(model_name_or_path))
+    except (OSError, ValueError, KeyError) as error:
+        raise _unusable(model_name_or_path, error) from error
 
 
 def materialise(model: PreferenceModel, device: torch.device) -> None:

@@ -37,7 +37,8 @@ class RewardHead(nn.Module):
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """[P, H] -> [P]; at least in fp32, because rewards differ in digits that bf16 has not."""
-        return F.linear(at_least_fp32(hidden), at_least_fp32(self.weight)).squeeze(-1)
+        rewards = F.linear(at_least_fp32(hidden), at_least_fp32(self.weight))
+        return rewards.squeeze(-1).clone()  # FSDP hooks onto outputs, and warns of views
 
 
 class PreferenceModel(nn.Module):

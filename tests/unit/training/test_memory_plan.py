@@ -1,0 +1,89 @@
+"""Memory of a step without memory: exact for what can be counted by hand, honest about the rest."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from transformers import LlamaConfig, Qwen2Config
+
+from codepmp_ray.config.training import TrainingConfig
+from codepmp_ray.errors import ResourceError
+from codepmp_ray.training import memory_plan
+from codepmp_ray.training.memory_plan import plan_memory, remedies
+
+SMALL = LlamaConfig(
+    vocab_size=1000,
+    hidden_size=64,
+    intermediate_size=128,
+    num_hidden_layers=16,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    tie_word_embeddings=True,
+)
+# Qwen2-72B, as its config.json has it.
+QWEN2_72B = Qwen2Config(
+    vocab_size=152064,
+    hidden_size=8192,
+    intermediate_size=29568,
+    num_hidden_layers=80,
+    num_attention_heads=64,
+    num_key_value_heads=8,
+    tie_word_embeddings=False,
+)
+
+
+def config(**changes) -> TrainingConfig:
+    return TrainingConfig.model_validate(
+        {"num_workers": 4, "max_length": 64, "max_tokens_per_micro_batch": 192, **changes}
+    )
+
+
+def test_resident_state_is_four_bytes_and_eight_of_adam_per_parameter_and_rank() -> None:
+    plan = plan_memory(config(objective="rm"), SMALL)
+    block = 2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 128 + 2 * 64
+    assert plan.num_parameters == 1000 * 64 + 64 + 64 + 16 * block
+    share = 4 * plan.num_parameters / 4
+    # Shards are padded to equal sizes, and Adam keeps its step counters.
+    assert plan.by_kind["parameters"] == pytest.approx(share, rel=0.01)
+    assert plan.by_kind["gradients"] == pytest.approx(share, rel=0.01)
+    assert plan.by_kind["optimizer"] == pytest.approx(2 * share, rel=0.01)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_what_further_blocks_cost_is_extrapolated_exactly(checkpointing: bool) -> None:
+    settings = config(gradient_checkpointing=checkpointing)
+    whole = memory_plan._measure(settings, SMALL, 16)
+    plan = plan_memory(settings, SMALL)
+    assert plan.num_parameters == whole.parameters
+    for kind, num_bytes in whole.bytes.items():
+        assert plan.by_kind[kind] == pytest.approx(num_bytes, rel=0.01, abs=2048), kind
+
+
+def test_checkpointing_and_workers_take_what_they_should() -> None:
+    base = plan_memory(config(), SMALL)
+    checkpointed = plan_memory(config(gradient_checkpointing=True), SMALL)
+    assert checkpointed.by_kind["activations"] < base.by_kind["activations"] / 3
+    wider = plan_memory(config(num_workers=8), SMALL)
+    assert wider.by_kind["optimizer"] == pytest.approx(base.by_kind["optimizer"] / 2, rel=0.02)
+    assert wider.by_kind["activations"] == base.by_kind["activations"]
+    # Two copies of the model on four ranks each hold what two ranks would.
+    copies = plan_memory(config(data_parallel_replicate_degree=2), SMALL)
+    assert copies.by_kind["optimizer"] == pytest.approx(2 * base.by_kind["optimizer"], rel=0.02)
+
+
+def test_a_72b_is_planned_in_seconds_and_told_what_would_fit() -> None:
+    started_s = time.monotonic()
+    settings = config(num_workers=16, max_length=1024, max_tokens_per_micro_batch=8192)
+    plan = plan_memory(settings, QWEN2_72B, "h100-80gb")
+    assert plan.num_parameters == pytest.approx(72.7e9, rel=0.01)
+    assert not plan.fits
+    found = remedies(settings, QWEN2_72B, "h100-80gb")
+    assert found and all(other.fits for _, other in found)
+    assert any("gradient_checkpointing=true" in change for change, _ in found)
+    assert time.monotonic() - started_s < 120
+
+
+def test_an_unknown_gpu_is_refused_with_those_that_are_known() -> None:
+    with pytest.raises(ResourceError, match=r"'h1000'.*h100-80gb"):
+        plan_memory(config(), SMALL, "h1000")
