@@ -7,6 +7,7 @@ the safetensors files. So no rank ever holds the whole model.
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ def materialise(model: PreferenceModel, device: torch.device) -> None:
 
 @torch.no_grad()
 def read_weights(model: PreferenceModel, model_name_or_path: str, *, seed: int) -> None:
-    """Fill the parameters from safetensors; collective where they are sharded.
+    """Fill the parameters from safetensors; every rank reads its own part, without the others.
 
     A reward head that the files do not have is drawn from `seed`, alike for any number of ranks.
 
@@ -115,7 +116,8 @@ def read_weights(model: PreferenceModel, model_name_or_path: str, *, seed: int) 
                     f"says {expected}.",
                     "The folder's files do not belong together; download or export it again.",
                 )
-            wanted[key] = parameter.detach()
+            if not isinstance(parameter, DTensor) or parameter.to_local().numel():
+                wanted[key] = parameter.detach()  # a rank may hold nothing of a short tensor
         elif name == _SCORE:
             _draw(parameter, getattr(model.backbone.config, "initializer_range", 0.02), seed)
         else:
@@ -123,7 +125,10 @@ def read_weights(model: PreferenceModel, model_name_or_path: str, *, seed: int) 
                 f"{model_name_or_path} has no weights for {name.removeprefix('backbone.')}.",
                 "The folder's files are incomplete; download or export it again.",
             )
-    load(wanted, storage_reader=reader, no_dist=not torch.distributed.is_initialized())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        # What a rank reads follows from its own shards: there is nothing to agree on.
+        load(wanted, storage_reader=reader, no_dist=True)
 
 
 def load_preference_model(

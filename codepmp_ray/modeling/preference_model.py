@@ -98,7 +98,7 @@ class PreferenceModel(nn.Module):
             return
         num_responses = 2 * len(batch.spans)
         flat = tokens.new_zeros(num_responses).index_add(0, batch.lm_owner, tokens)
-        likelihoods = flat.view(-1, 2)
+        likelihoods = flat.view(-1, 2).clone()  # no view, as above
         sums["log_likelihoods"] = likelihoods
         sums["dpo"] = dpo_loss_sum(likelihoods, batch.references, self.objective.beta)
         sums["rewards"] = self.objective.beta * (likelihoods - batch.references)
