@@ -12,31 +12,25 @@ that are short or one word (`encode`, `solution`). Such tasks are still found by
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import PurePath
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from codepmp_ray.config.corpus import DecontaminationConfig, EvaluationSetConfig
+from codepmp_ray.corpus.evaluation_files import UnreadableSet, read_evaluation_rows
 from codepmp_ray.corpus.words import split_words
 from codepmp_ray.errors import ConfigError
-from codepmp_ray.storage.inputs import input_file
 
-_FUNCTION = re.compile(r"^\s*(?:async\s+)?def\s+(\w+)", re.MULTILINE)
+_FUNCTION = re.compile(r"^[ \t]*(?:async\s+)?def\s+(\w+)", re.MULTILINE)
 # The same in the languages that name what they define after a keyword.
 _DEFINITION = re.compile(r"\b(?:def|function|func|fn)\s+(\w+)\s*[(<\[]")
 _IDENTIFIER = re.compile(r"[^\W\d]\w*")
 _SECOND_WORD = re.compile(r"[^_]_+[^_]|[a-z0-9][A-Z]")
 _MIN_LETTERS = 3
 Ngram = tuple[str, ...]
-_COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".lz4": "lz4"}
 
 
 @dataclass(frozen=True)
@@ -136,26 +130,14 @@ def _read_set(config: EvaluationSetConfig) -> Iterator[tuple[str, list[str]]]:
         yield from _human_eval()
         return
     try:
-        for row in _read_rows(config.path):
+        for row in read_evaluation_rows(config.path):
             parts = [row.get(column) for column in config.columns]
             yield (
                 "\n".join(part for part in parts if isinstance(part, str)),
                 _function_names(row.get(config.function_column or "")),
             )
-    except (OSError, ValueError, pa.ArrowException, AttributeError) as error:
-        raise _unreadable(config, " ".join(str(error).split())) from error
-
-
-def _read_rows(location: str) -> Iterator[dict[str, Any]]:
-    data = pa.BufferReader(input_file(location).read_bytes())
-    suffix = PurePath(location).suffix
-    if suffix == ".parquet":
-        yield from pq.read_table(data).to_pylist()
-        return
-    with pa.input_stream(data, compression=_COMPRESSIONS.get(suffix)) as stream:
-        for line in stream.read().decode("utf-8").splitlines():
-            if line.strip():
-                yield json.loads(line)
+    except UnreadableSet as error:
+        raise _unreadable(config, str(error)) from error
 
 
 def _human_eval() -> Iterator[tuple[str, list[str]]]:

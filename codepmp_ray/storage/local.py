@@ -61,7 +61,10 @@ class LocalStore(Store):
             raise StorageError(f"Cannot read {self.path(name)}: {error.strerror}.") from error
 
     def delete(self, name: str) -> None:
-        self.path(name).unlink(missing_ok=True)
+        try:
+            self.path(name).unlink(missing_ok=True)
+        except OSError as error:
+            raise self._write_error(name, error) from error
 
     def delete_tree(self, folder: str) -> None:
         shutil.rmtree(self.path(folder), ignore_errors=True)
@@ -140,5 +143,6 @@ class LocalStore(Store):
     def _write_error(self, name: str, error: OSError) -> StorageError:
         return StorageError(
             f"Cannot write {self.path(name)}: {error.strerror}.",
-            "Free disk space or choose another run_dir; the job resumes where it stopped.",
+            "Free disk space, make the folder writable or choose another run_dir; the job resumes "
+            "where it stopped.",
         )

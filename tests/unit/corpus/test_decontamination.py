@@ -174,3 +174,29 @@ def test_another_content_of_a_named_file_is_another_corpus(tmp_path: Path) -> No
     after = stage_fingerprints(recipe)
     assert before["corpus"] != after["corpus"]
     assert before["synthesis"] != after["synthesis"]
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("[" * 100_000, "line 2"),
+        ("[1]", "line 2 is no JSON object"),
+        ("{", "line 2"),
+    ],
+)
+def test_a_damaged_line_of_a_set_is_named(tmp_path: Path, line: str, problem: str) -> None:
+    path = tmp_path / "set.jsonl"
+    path.write_text(json.dumps({"text": "x"}) + "\n" + line)
+    sets = (EvaluationSetConfig(name="own", path=str(path), columns=("text",)),)
+    with pytest.raises(ConfigError, match=problem):
+        load_evaluation_index(DecontaminationConfig(sets=sets))
+
+
+def test_a_byte_order_mark_and_odd_line_ends_are_no_damage(tmp_path: Path) -> None:
+    path = tmp_path / "set.jsonl"
+    text = "the quick brown fox jumps over the lazy dog and then sleeps for many hours"
+    path.write_bytes(
+        b"\xef\xbb\xbf" + json.dumps({"text": text + "\u2028"}, ensure_ascii=False).encode()
+    )
+    sets = (EvaluationSetConfig(name="own", path=str(path), columns=("text",)),)
+    assert load_evaluation_index(DecontaminationConfig(sets=sets)).ngrams
