@@ -78,11 +78,14 @@ def run(
 
     From step `notice_at` on the processes are told that they will be preempted.
     """
-    from codepmp_ray.training.task import TrainingTask
+    from codepmp_ray.training.task import InputShard, TrainingTask
 
     config = TrainingConfig.model_validate({**TRAINING, **settings})
-    read_rows = functools.partial(list, rows)
-    task = TrainingTask("pretraining", config, str(model), read_rows, str(out_dir))
+    inputs = tuple(
+        InputShard("run", f"digest of {start}", functools.partial(list, rows[start : start + 10]))
+        for start in range(0, len(rows), 10)
+    )
+    task = TrainingTask("pretraining", config, str(model), inputs, str(out_dir))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
