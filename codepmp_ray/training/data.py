@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, overload
 
 import numpy as np
@@ -20,7 +21,7 @@ import pyarrow as pa
 from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.errors import CodePMPError, InputError, StorageError
 from codepmp_ray.ledger import ShardLedger
-from codepmp_ray.preference.encoding import encode_pair, row_id
+from codepmp_ray.preference.encoding import Encoded, encode_pairs, row_id
 from codepmp_ray.preference.mixing import Mixture
 from codepmp_ray.preference.packing import EncodedPair
 from codepmp_ray.preference.token_files import TokenFiles, TokenFileWriter, is_whole, read_record
@@ -39,6 +40,7 @@ USED = pa.schema(
         ("truncated", pa.bool_()),
     ]
 )
+_ROWS_AT_ONCE = 256  # of one call of the tokenizer
 _FORMAT = 1  # goes up when token files hold something else
 # Returns the values of all ranks, in the order of ranks.
 Gather = Callable[[Any], list[Any]]
@@ -202,20 +204,22 @@ def _ensure(
 
 def _encoded(
     shard: InputShard, encoder: Encoder, config: TrainingConfig
-) -> Iterator[tuple[dict[str, Any], EncodedPair | tuple[str, str]]]:
+) -> Iterator[tuple[dict[str, Any], Encoded | tuple[str, str]]]:
     """Each row with what became of it. Raises InputError when required columns are missing."""
+    rows = iter(shard.read())
     is_first = True
-    for row in shard.read():
-        if is_first and (lacking := {"prompt", "chosen", "rejected"} - set(row)):
+    while batch := list(islice(rows, _ROWS_AT_ONCE)):
+        if is_first and (lacking := {"prompt", "chosen", "rejected"} - set(batch[0])):
             raise InputError(
-                f"The pairs lack the columns {sorted(lacking)}; they have {sorted(row)}.",
+                f"The pairs lack the columns {sorted(lacking)}; they have {sorted(batch[0])}.",
                 "Give a set in TRL preference format.",
             )
         is_first = False
-        if row.get("reason"):
-            yield row, (row["reason"], row.get("detail") or "")
-        else:
-            yield row, encode_pair(row, encoder, config.max_length, config.overflow)
+        whole = [row for row in batch if not row.get("reason")]
+        encoded = iter(encode_pairs(whole, encoder, config.max_length, config.overflow))
+        for row in batch:
+            refused = (row["reason"], row.get("detail") or "") if row.get("reason") else None
+            yield row, refused or next(encoded)
 
 
 def is_held_out(row: dict[str, Any], config: TrainingConfig) -> bool:

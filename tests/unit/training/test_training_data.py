@@ -13,7 +13,7 @@ import pytest
 from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.errors import CodePMPError, InputError, StorageError
 from codepmp_ray.ledger import ShardLedger
-from codepmp_ray.preference.encoding import encode_pair
+from codepmp_ray.preference.encoding import encode_pair, encode_pairs
 from codepmp_ray.preference.packing import EncodedPair
 from codepmp_ray.preference.tokenization import Encoder, PromptTemplate
 from codepmp_ray.storage import LocalStore
@@ -105,8 +105,8 @@ def test_tokens_are_made_once_and_damage_is_made_good(
     whole = {file.name: file.read_bytes() for file in folder.iterdir()}
     encoded: list[Any] = []
     monkeypatch.setattr(
-        "codepmp_ray.training.data.encode_pair",
-        lambda row, *rest: encoded.append(row) or encode_pair(row, *rest),
+        "codepmp_ray.training.data.encode_pairs",
+        lambda rows, *rest: encoded.extend(rows) or encode_pairs(rows, *rest),
     )
     assert list(load(task).train) == first and encoded == []
     flipped = bytearray(whole["00000.arrow"])
@@ -233,6 +233,18 @@ def test_what_is_too_long_is_counted_by_source_under_either_rule(tmp_path: Path)
         "rejected_by_reason.over_max_length": 1,
     }
     assert [row["truncated"] for row in table(task, "used")] == [False, True]
+
+
+def test_rows_beside_each_other_are_encoded_as_if_alone(preference_rows: list[Row]) -> None:
+    rows = [*preference_rows[:3], {**GOOD, "chosen": " "}, *preference_rows[3:], GOOD]
+    rows[1] = {**rows[1], "chosen": "x" * 300}
+    together = encode_pairs(rows, ENCODER, 256, "truncate")
+    assert together == [encode_pair(row, ENCODER, 256, "truncate") for row in rows]
+    assert [pair.pair_id for pair in together if isinstance(pair, EncodedPair)][:3] == [
+        "pair-0",
+        "pair-1",
+        "pair-2",
+    ]
 
 
 def test_sides_that_differ_only_where_they_are_cut_are_equal() -> None:
