@@ -7,8 +7,9 @@ import sys
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -34,11 +35,12 @@ def pretrain(recipe: Recipe) -> dict[str, Any]:
         return stage.summary()
     config = recipe.pretraining
     if config.data:
-        inputs = prepare_sources(stage.store, config)
+        make_inputs = partial(prepare_sources, stage.store, config)
     else:
-        inputs = ledger_inputs(str(open_stage(recipe, "synthesis").require().path), "pairs")
+        synthesis = open_stage(recipe, "synthesis").require()
+        make_inputs = partial(ledger_inputs, str(synthesis.path), "pairs")
     model = config.model_name_or_path or recipe.engines.strong.model_name_or_path
-    return _run(stage, config, model, inputs)
+    return _run(stage, config, model, make_inputs)
 
 
 def finetune(recipe: Recipe) -> dict[str, Any]:
@@ -51,21 +53,30 @@ def finetune(recipe: Recipe) -> dict[str, Any]:
     if model is None:
         model = str(open_stage(recipe, "pretraining").require().path / MODEL_FOLDER)
     if config.data:
-        inputs = prepare_sources(stage.store, config)
+        make_inputs = partial(prepare_sources, stage.store, config)
     else:
-        from codepmp_ray.evaluation.finetuning_pairs import build_finetuning_pairs
+        make_inputs = partial(_own_finetuning_pairs, recipe, stage)
+    return _run(stage, config, model, make_inputs)
 
-        stage.store.put_table(PAIRS_FILE, build_finetuning_pairs(recipe))
-        inputs = file_inputs(str(stage.path), PAIRS_FILE)
-    return _run(stage, config, model, inputs)
+
+def _own_finetuning_pairs(recipe: Recipe, stage: Stage) -> tuple[InputShard, ...]:
+    from codepmp_ray.evaluation.finetuning_pairs import build_finetuning_pairs
+
+    stage.store.put_table(PAIRS_FILE, build_finetuning_pairs(recipe))
+    return file_inputs(str(stage.path), PAIRS_FILE)
 
 
 def _run(
-    stage: Stage, config: TrainingConfig, model: str, inputs: tuple[InputShard, ...]
+    stage: Stage,
+    config: TrainingConfig,
+    model: str,
+    make_inputs: Callable[[], tuple[InputShard, ...]],
 ) -> dict[str, Any]:
     """Fit with Ray Train. Workers resume from this stage's own checkpoints, whoever starts them."""
+    # What is quick to refuse comes before sets are read, which may take minutes.
     resolve_model(model)
     use_gpu, num_workers = _place(stage.name, config)
+    inputs = make_inputs()
     stage.start()
     start_s = time.monotonic()
     task = TrainingTask(stage.name, config, model, inputs, str(stage.path))

@@ -96,6 +96,19 @@ def test_any_number_of_ranks_reads_the_same(
     assert table(together, "used") == table(alone, "used")
 
 
+def test_each_rank_encodes_its_share_and_no_more(
+    tmp_path: Path, preference_rows: list[Row]
+) -> None:
+    task = make_task(tmp_path, preference_rows, per_shard=6)
+
+    def gather(value: Any) -> list[Any]:
+        raise _NotYet
+
+    with pytest.raises(_NotYet):
+        load_pairs(task, ENCODER, 1, 3, gather)
+    assert [file.name for file in (tmp_path / "tokens").rglob("*.arrow")] == ["00001.arrow"]
+
+
 def test_tokens_are_made_once_and_damage_is_made_good(
     tmp_path: Path, preference_rows: list[Row], monkeypatch: pytest.MonkeyPatch
 ) -> None:
