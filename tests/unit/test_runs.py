@@ -143,6 +143,9 @@ def test_a_stage_with_data_of_its_own_depends_on_their_content_and_not_on_the_ru
     both = stage_fingerprints(recipe)
     file.rename(folder / "c.jsonl")  # contents move, which is another order of rows
     assert stale(recipe, both) == "pretraining finetuning evaluation"
+    moved = stage_fingerprints(recipe)
+    (folder / "c.jsonl").rename(folder / "c.txt")  # which is not read as part of a folder
+    assert stale(recipe, moved) == "pretraining finetuning evaluation"
 
 
 def test_the_standard_library_of_another_interpreter_is_another_corpus(

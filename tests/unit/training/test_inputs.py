@@ -14,10 +14,11 @@ import pytest
 
 from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.errors import InputError
+from codepmp_ray.evaluation.finetuning_pairs import FINETUNING_PAIR
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.storage import LocalStore
 from codepmp_ray.training import inputs
-from codepmp_ray.training.inputs import ledger_inputs, prepare_sources
+from codepmp_ray.training.inputs import file_inputs, ledger_inputs, prepare_sources
 
 Row = dict[str, Any]
 ROWS = [{"prompt": f"p{i}", "chosen": f"a{i}", "rejected": f"b{i}"} for i in range(5)]
@@ -160,6 +161,17 @@ def test_hub_sets_are_asked_for_by_id_subset_and_revision(
     with pytest.raises(InputError, match=r"a/b \(split none\) cannot be loaded: no such split"):
         prepare(tmp_path / "other", {"hub_id": "a/b", "split": "none", "subset": "s"})
     assert calls[1][1]["name"] == "s"
+
+
+def test_the_pairs_of_graded_answers_are_one_shard(tmp_path: Path) -> None:
+    row = dict.fromkeys(FINETUNING_PAIR.names, "x") | {"problem_id": "HumanEval/1"}
+    store = LocalStore(tmp_path)
+    store.put_table("pairs.parquet", pa.Table.from_pylist([row], FINETUNING_PAIR))
+    (shard,) = file_inputs(str(tmp_path), "pairs.parquet")
+    (found,) = shard.read()
+    assert (found["problem_id"], found["prompt"]) == ("HumanEval/1", "x")
+    store.put_table("pairs.parquet", pa.Table.from_pylist([row, row], FINETUNING_PAIR))
+    assert file_inputs(str(tmp_path), "pairs.parquet")[0].digest != shard.digest
 
 
 def test_shards_of_a_stage_are_taken_together(
