@@ -77,6 +77,14 @@ class RejectReason(StrEnum):
     # training
     PROMPT_EMPTY = "prompt_empty"
     OVER_MAX_LENGTH = "over_max_length"
+    NOT_TEXT = "not_text"
+    BAD_CONVERSATION = "bad_conversation"
+    PROMPT_NOT_RENDERED = "prompt_not_rendered"
+    BAD_MARGIN = "bad_margin"
+    BAD_LABEL = "bad_label"
+    UNCLEAR_LABEL = "unclear_label"
+    NO_CONTRAST = "no_contrast"
+    OVER_MAX_PAIRS = "over_max_pairs"
 
 
 def _schema(**fields: pa.DataType) -> pa.Schema:
@@ -103,7 +111,9 @@ SNIPPET = _schema(
 )
 
 REJECTED = _schema(
-    row_id=_S,  # snippet_id, pair_id or, for whole files, sha256 of (repo, place, source_id)
+    # snippet_id, pair_id, for whole files sha256 of (repo, place, source_id), for a training
+    # source's rows that became no pair "<name of the source>#<number of the row>"
+    row_id=_S,
     stage=_S,  # "corpus", "synthesis", "pretraining", "finetuning"
     reason=_S,  # a RejectReason
     detail=_S,

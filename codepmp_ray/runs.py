@@ -10,23 +10,22 @@ The folder of any stage follows from the recipe alone: each job can be run by it
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
-from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from codepmp_ray.config.base import fingerprint
 from codepmp_ray.config.recipe import Recipe
-from codepmp_ray.errors import ConfigError, InputError, StorageError
+from codepmp_ray.config.training import TrainingConfig
+from codepmp_ray.content_digests import content_digests
+from codepmp_ray.errors import ConfigError, InputError
 from codepmp_ray.ledger import ShardLedger
-from codepmp_ray.storage import LocalStore, is_uri, open_store
+from codepmp_ray.storage import LocalStore, open_store
 
 # Which job makes which stage; also the order of the main job.
 STAGE_JOBS = {
@@ -141,49 +140,25 @@ def stage_fingerprints(recipe: Recipe) -> dict[str, str]:
     role = recipe.candidates.role
     corpus = recipe.corpus_in_use
     named = [corpus.filters.opt_out_path, *(item.path for item in corpus.decontamination.sets)]
-    add("corpus", corpus, interpreter, *_file_digests(named))
+    add("corpus", corpus, interpreter, *content_digests(named))
     add("synthesis", recipe.synthesis, recipe.engines, after=("corpus",))
     strong_model = recipe.engines.strong.model_name_or_path
-    add("pretraining", recipe.pretraining, strong_model, after=("synthesis",))
-    task_file = _file_digests([recipe.candidates.task_path]) if recipe.candidates.task_path else []
+    pmp, rm = recipe.pretraining, recipe.finetuning
+    # A stage with data sets of its own reads no pairs of the stages before it.
+    after = () if pmp.data else ("synthesis",)
+    add("pretraining", pmp, strong_model, *_data_digests(pmp), after=after)
+    task_path = recipe.candidates.task_path
+    task_file = content_digests([task_path]) if task_path else []
     add("candidates", recipe.candidates, getattr(recipe.engines, role), *task_file)
     add("grades", recipe.evaluation.sandbox, after=("candidates",))
-    add("finetuning", recipe.finetuning, after=("pretraining", "grades"))
+    after = ("pretraining",) if rm.data else ("pretraining", "grades")
+    add("finetuning", rm, *_data_digests(rm), after=after)
     add("evaluation", recipe.evaluation, recipe.serving, after=("finetuning", "grades"))
     return prints
 
 
-def _file_digests(paths: Iterable[str | None]) -> list[str]:
-    """Of files that settings name, since their content decides what a stage makes.
-
-    A file that is missing counts as empty: the job that reads it refuses it. A store that does not
-    answer is another matter: it raises StorageError.
-    """
-    return [
-        _remote_digest(path) if path and is_uri(path) else _local_digest(path) for path in paths
-    ]
-
-
-def _local_digest(path: str | None) -> str:
-    try:
-        data = Path(path).expanduser().read_bytes() if path else b""
-    except OSError:
-        data = b""
-    return hashlib.sha256(data).hexdigest()
-
-
-@lru_cache(maxsize=64)  # stages are opened often; one process works with one content
-def _remote_digest(uri: str) -> str:
-    from codepmp_ray.storage.inputs import RemoteFile
-    from codepmp_ray.storage.remote_errors import is_missing
-
-    try:
-        data = RemoteFile(uri).read_bytes()
-    except StorageError as error:
-        if error.__cause__ is None or not is_missing(error.__cause__):
-            raise
-        data = b""
-    return hashlib.sha256(data).hexdigest()
+def _data_digests(config: TrainingConfig) -> list[str]:
+    return content_digests(source.path for source in config.data)
 
 
 def open_stage(recipe: Recipe, name: str) -> Stage:

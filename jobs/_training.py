@@ -7,7 +7,7 @@ from typing import Any
 
 def outcome(summary: dict[str, Any]) -> str:
     """One line from the summary of a training stage."""
-    text = f"{summary['num_steps']} steps on {summary['num_pairs']} pairs"
+    text = f"{summary['num_steps']} steps on {summary['num_pairs']} pairs{_too_long(summary)}"
     if not summary["eval_num_pairs"]:
         return f"{text}; no pairs were held out"
     if summary["eval_accuracy"] is None:
@@ -18,3 +18,17 @@ def outcome(summary: dict[str, Any]) -> str:
         f"{text}; accuracy on {summary['eval_num_pairs']} held-out pairs "
         f"{summary['eval_accuracy_before']:.2f} -> {summary['eval_accuracy']:.2f}"
     )
+
+
+def _too_long(summary: dict[str, Any]) -> str:
+    """What exceeded max_length, by source; empty if nothing did."""
+    parts = []
+    for name, counts in summary["sources"].items():
+        found = [
+            f"{count} {done}"
+            for key, done in (("num_over_max_length", "rejected"), ("num_truncated", "cut"))
+            if (count := counts.get(key))
+        ]
+        if found:
+            parts.append(f"{name} {' and '.join(found)}")
+    return f" (over max_length: {', '.join(parts)})" if parts else ""

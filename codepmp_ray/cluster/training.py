@@ -6,6 +6,7 @@ import shutil
 import sys
 import threading
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -17,61 +18,71 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from codepmp_ray.cluster.preflight import num_gpus_in_cluster, require_resources
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.config.training import TrainingConfig
-from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.modeling.sources import resolve_model
 from codepmp_ray.progress import Progress
 from codepmp_ray.runs import Stage, open_stage, require_files
-from codepmp_ray.storage import open_store
+from codepmp_ray.storage import LocalStore
+from codepmp_ray.training.inputs import file_inputs, ledger_inputs, prepare_sources
 from codepmp_ray.training.metrics import read_metrics
-from codepmp_ray.training.task import MODEL_FOLDER, TrainingTask
+from codepmp_ray.training.task import MODEL_FOLDER, SOURCE_STATS, InputShard, TrainingTask
 
 PAIRS_FILE = "pairs.parquet"
 
 
 def pretrain(recipe: Recipe) -> dict[str, Any]:
-    """PMP on the pairs of the synthesis stage; returns the stage's summary."""
+    """PMP on the pairs of the synthesis stage, or on `pretraining.data`; returns the summary."""
     stage = open_stage(recipe, "pretraining")
     if stage.is_complete:
         return stage.summary()
     require_files(recipe, "pretraining")
-    synthesis = open_stage(recipe, "synthesis").require()
-    model = recipe.pretraining.model_name_or_path or recipe.engines.strong.model_name_or_path
-    read_rows = partial(read_ledger_rows, synthesis.uri, "pairs")
-    return _run(stage, recipe.pretraining, model, read_rows)
+    config = recipe.pretraining
+    if config.data:
+        make_inputs = partial(prepare_sources, LocalStore(stage.path), config)
+    else:
+        synthesis = open_stage(recipe, "synthesis").require()
+        make_inputs = partial(ledger_inputs, synthesis.uri, "pairs")
+    model = config.model_name_or_path or recipe.engines.strong.model_name_or_path
+    return _run(stage, config, model, make_inputs)
 
 
 def finetune(recipe: Recipe) -> dict[str, Any]:
-    """RM finetuning on graded answers of the training problems; returns the stage's summary."""
-    from codepmp_ray.evaluation.finetuning_pairs import build_finetuning_pairs
-
+    """RM finetuning on graded answers of the training problems, or on `finetuning.data`."""
     stage = open_stage(recipe, "finetuning")
     if stage.is_complete:
         return stage.summary()
     require_files(recipe, "finetuning")
-    model = recipe.finetuning.model_name_or_path
+    config = recipe.finetuning
+    model = config.model_name_or_path
     if model is None:
         model = str(open_stage(recipe, "pretraining").require().path / MODEL_FOLDER)
+    if config.data:
+        make_inputs = partial(prepare_sources, LocalStore(stage.path), config)
+    else:
+        make_inputs = partial(_own_finetuning_pairs, recipe, stage)
+    return _run(stage, config, model, make_inputs)
+
+
+def _own_finetuning_pairs(recipe: Recipe, stage: Stage) -> tuple[InputShard, ...]:
+    from codepmp_ray.evaluation.finetuning_pairs import build_finetuning_pairs
+
     stage.store.put_table(PAIRS_FILE, build_finetuning_pairs(recipe))
-    return _run(stage, recipe.finetuning, model, partial(read_file_rows, str(stage.path)))
-
-
-def read_ledger_rows(stage_dir: str, table: str) -> list[dict[str, Any]]:
-    return ShardLedger(open_store(stage_dir)).read(table).to_pylist()
-
-
-def read_file_rows(stage_dir: str) -> list[dict[str, Any]]:
-    return open_store(stage_dir).read_table(PAIRS_FILE).to_pylist()
+    return file_inputs(str(stage.path), PAIRS_FILE)
 
 
 def _run(
-    stage: Stage, config: TrainingConfig, model: str, read_rows: Callable[[], list[dict[str, Any]]]
+    stage: Stage,
+    config: TrainingConfig,
+    model: str,
+    make_inputs: Callable[[], tuple[InputShard, ...]],
 ) -> dict[str, Any]:
     """Fit with Ray Train. Workers resume from this stage's own checkpoints, whoever starts them."""
+    # What is quick to refuse comes before sets are read, which may take minutes.
     resolve_model(model)
     use_gpu, num_workers = _place(stage.name, config)
+    inputs = make_inputs()
     stage.start()
     start_s = time.monotonic()
-    task = TrainingTask(stage.name, config, model, read_rows, str(stage.path))
+    task = TrainingTask(stage.name, config, model, inputs, str(stage.path))
     trainer = TorchTrainer(
         worker_main,
         train_loop_config={"task": task},
@@ -173,10 +184,11 @@ def _summarise(stage: Stage, num_workers: int, duration_s: float) -> dict[str, A
     rows = read_metrics(stage.store)
     steps = [row for row in rows if "loss" in row]
     evaluations = [row for row in rows if "eval_loss" in row]
-    commits = list(stage.ledger.commits())
+    totals = stage.ledger.totals()
     return {
-        "num_pairs": sum(commit.num_rows["used"] for commit in commits),
-        "num_rejected": sum(commit.num_rows["rejected"] for commit in commits),
+        "num_pairs": totals.num_rows["used"],
+        "num_rejected": totals.num_rows["rejected"],
+        "sources": _by_source(totals.stats),
         "num_steps": steps[-1]["step"] if steps else 0,
         "num_workers": num_workers,
         "final_loss": steps[-1]["loss"] if steps else None,
@@ -187,3 +199,13 @@ def _summarise(stage: Stage, num_workers: int, duration_s: float) -> dict[str, A
         "num_skipped_steps": sum(bool(row.get("skipped")) for row in steps),
         "duration_s": round(duration_s, 1),
     }
+
+
+def _by_source(stats: Counter[str]) -> dict[str, dict[str, int]]:
+    """Counts of each source, out of those that the shards' markers carry."""
+    found: dict[str, dict[str, int]] = defaultdict(dict)
+    for key, count in sorted(stats.items()):
+        if key.startswith(SOURCE_STATS):
+            source, name = key.removeprefix(SOURCE_STATS).split("/")
+            found[source][name] = count
+    return dict(found)

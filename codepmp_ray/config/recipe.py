@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -117,8 +117,12 @@ def _explain(item: Any) -> str:
 def _known_keys(location: list[str]) -> list[str]:
     model: type[BaseModel] = Recipe
     for part in location:
+        if part.isdigit():  # an entry of a list of sections
+            continue
         field = model.model_fields.get(part)
         annotation = field.annotation if field else None
+        if get_origin(annotation) is tuple:
+            annotation = get_args(annotation)[0]
         if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
             return []
         model = annotation

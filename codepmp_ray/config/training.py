@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from codepmp_ray.config.base import Section, operational
+from codepmp_ray.config.data import DataSourceConfig, check_names
 
 
 class TrainingConfig(Section):
@@ -17,6 +18,7 @@ class TrainingConfig(Section):
             `lm` is L_LM alone (Table 2). `sft` is L_LM on chosen without a reward head and `dpo`
             direct preference optimisation; both export a causal LM.
         dpo_beta: of `dpo`; its reference is the model that training begins with.
+        data: preference sets to train on; empty means the pairs that this run makes.
         model_name_or_path: initial weights; null in finetuning means this run's pretrained model.
         schedule: `wsd` is warmup-stable-decay, `cosine` is warmup-cosine-decay.
         max_length: tokens of prompt + one response; `overflow` says what happens above it.
@@ -29,6 +31,7 @@ class TrainingConfig(Section):
     """
 
     objective: Literal["pmp", "rm", "lm", "sft", "dpo"] = "pmp"
+    data: tuple[DataSourceConfig, ...] = ()
     model_name_or_path: str | None = None
     num_train_epochs: int = Field(default=1, ge=1)
     max_steps: int | None = Field(default=None, ge=1)
@@ -70,6 +73,7 @@ class TrainingConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainingConfig:
+        check_names(self.data)
         if self.max_tokens_per_micro_batch < self.max_length:
             raise ValueError(
                 f"max_tokens_per_micro_batch={self.max_tokens_per_micro_batch} is below "

@@ -23,7 +23,7 @@ class EncodedPair:
     """Token ids of one pair. `chosen` and `rejected` exclude the prompt and include EOS if any.
 
     `reference` are the log-likelihoods of the two responses, in nats, under the model that training
-    began with; only DPO needs them.
+    began with; only DPO needs them. `truncated` tells that a response was cut to fit.
     """
 
     pair_id: str
@@ -32,6 +32,7 @@ class EncodedPair:
     rejected: list[int]
     margin: float = 0.0
     reference: tuple[float, float] = (0.0, 0.0)
+    truncated: bool = False
 
     @property
     def num_tokens(self) -> int:

@@ -119,15 +119,22 @@ class Encoder:
 
     def response(self, text: str, max_tokens: int | None = None) -> EncodedResponse:
         """Ids of a response. Beyond `max_tokens` it is cut right and loses its EOS, visibly."""
-        ids = self._ids(text)
+        return self.end_response(self._ids(text), max_tokens)
+
+    def end_response(self, ids: list[int], max_tokens: int | None = None) -> EncodedResponse:
+        """`response` of a text whose ids are known, without EOS."""
         if self.template.append_eos:
-            ids.append(self.tokenizer.eos_token_id)
+            ids = [*ids, self.tokenizer.eos_token_id]
         if max_tokens is not None and len(ids) > max_tokens:
             return EncodedResponse(ids[: max(max_tokens, 0)], truncated=True)
         return EncodedResponse(ids, truncated=False)
 
+    def ids_of(self, texts: list[str]) -> list[list[int]]:
+        """Ids of rendered prompts or responses, each for itself; on all cores if it can."""
+        return self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+
     def _ids(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return self.ids_of([text])[0]
 
 
 def _render(tokenizer: Any, messages: list[Message], chat_template: str) -> str:

@@ -1,80 +1,262 @@
-"""Rows in, encoded pairs out: the same on every rank, with every unusable row accounted for."""
+"""Rows in, encoded pairs out: the same on every rank, with every unusable row accounted for.
+
+Rows are tokenised once. Each rank encodes every n-th input shard into a token file of the stage's
+folder; then all ranks read all files through memory maps. A file that is damaged, half written or
+made of other rows is made anew, so it does not matter when a run was killed or with how many ranks
+it goes on.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
-from typing import Any
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any, overload
 
+import numpy as np
 import pyarrow as pa
 
 from codepmp_ray.config.training import TrainingConfig
-from codepmp_ray.errors import InputError
-from codepmp_ray.preference.encoding import encode_pair, row_id
+from codepmp_ray.errors import CodePMPError, InputError, StorageError
+from codepmp_ray.ledger import ShardLedger
+from codepmp_ray.preference.encoding import Encoded, encode_pairs, row_id
+from codepmp_ray.preference.mixing import Mixture
 from codepmp_ray.preference.packing import EncodedPair
+from codepmp_ray.preference.token_files import TokenFiles, TokenFileWriter, is_whole, read_record
 from codepmp_ray.preference.tokenization import Encoder
-from codepmp_ray.records import REJECTED, table_from_rows
+from codepmp_ray.records import REJECTED, RejectReason, table_from_rows
+from codepmp_ray.shard_stats import shard_stats
+from codepmp_ray.storage import LocalStore
+from codepmp_ray.training.task import SOURCE_STATS, InputShard, TrainingTask
 
-USED = pa.schema([("pair_id", pa.string()), ("split", pa.string()), ("num_tokens", pa.int64())])
+USED = pa.schema(
+    [
+        ("pair_id", pa.string()),
+        ("source", pa.string()),
+        ("split", pa.string()),
+        ("num_tokens", pa.int64()),
+        ("truncated", pa.bool_()),
+    ]
+)
+_ROWS_AT_ONCE = 256  # of one call of the tokenizer
+_FORMAT = 1  # goes up when token files hold something else
+# Returns the values of all ranks, in the order of ranks.
+Gather = Callable[[Any], list[Any]]
+
+
+class PairView(Sequence[EncodedPair]):
+    """Some of the encoded pairs, made when they are asked for. `references` as in EncodedPair."""
+
+    def __init__(
+        self, files: TokenFiles, numbers: np.ndarray, references: np.ndarray | None = None
+    ) -> None:
+        self._files, self._numbers, self._references = files, numbers, references
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @overload
+    def __getitem__(self, index: int) -> EncodedPair: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[EncodedPair]: ...
+    def __getitem__(self, index: int | slice) -> EncodedPair | list[EncodedPair]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        pair = self._files.pair(self._numbers[index])
+        if self._references is None:
+            return pair
+        chosen, rejected = self._references[index].tolist()
+        return replace(pair, reference=(chosen, rejected))
+
+    def with_references(self, references: np.ndarray) -> PairView:
+        """The same pairs with log-likelihoods, float64 [number of pairs, 2]."""
+        return PairView(self._files, self._numbers, references)
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Encoded pairs of both splits, and the tables that account for every input row."""
+    """Encoded pairs of both splits, and how the sources of `train` are mixed."""
 
-    train: list[EncodedPair]
-    held_out: list[EncodedPair]
-    used: pa.Table
-    rejected: pa.Table
-
-    @property
-    def num_rows(self) -> int:
-        return self.used.num_rows + self.rejected.num_rows
+    train: PairView
+    held_out: PairView
+    mixture: Mixture
 
 
-def encode_rows(
-    rows: list[dict[str, Any]], encoder: Encoder, config: TrainingConfig, stage: str
-) -> TrainingData:
-    """Encode TRL-format rows and split them.
+def load_training_data(task: TrainingTask, encoder: Encoder) -> TrainingData:
+    """The pairs of the task; collective, and the same on every rank.
 
-    The split is a function of the row's origin (problem, else source file, else pair): rows of one
-    origin never lie on both sides.
-
-    Raises InputError when required columns are missing or no pair is left to train on.
+    Raises InputError on every rank when columns are missing or no pair is left to train on.
     """
-    if rows and (lacking := {"prompt", "chosen", "rejected"} - set(rows[0])):
+    import torch.distributed as dist
+
+    def gather(value: Any) -> list[Any]:
+        values: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(values, value)
+        return values
+
+    return load_pairs(task, encoder, dist.get_rank(), dist.get_world_size(), gather)
+
+
+def load_pairs(
+    task: TrainingTask, encoder: Encoder, rank: int, num_ranks: int, gather: Gather
+) -> TrainingData:
+    """`load_training_data` for a rank that is told who it is."""
+    store, config = LocalStore(task.out_dir), task.config
+    folder = f"tokens/{encoding_key(encoder, config)}"
+    names = [f"{folder}/{number:05d}" for number in range(len(task.inputs))]
+    failure: CodePMPError | None = None
+    try:
+        for number in range(rank, len(task.inputs), num_ranks):
+            _ensure(store, names[number], number, task, encoder)
+    except CodePMPError as error:
+        failure = error
+    # Whoever failed says so, so that nobody waits for a rank that has left.
+    for error in gather(failure):
+        if error is not None:
+            raise error
+    files = TokenFiles(store, names)
+    held_out = files.held_out()
+    train = np.flatnonzero(~held_out)
+    if not len(train):
+        num_rejected = sum((read_record(store, name) or {})["num_rejected"] for name in names)
         raise InputError(
-            f"The pairs lack the columns {sorted(lacking)}; they have {sorted(rows[0])}.",
-            "Give a set in TRL preference format.",
-        )
-    train: list[EncodedPair] = []
-    held_out: list[EncodedPair] = []
-    used: list[dict[str, Any]] = []
-    rejected: list[dict[str, Any]] = []
-    for row in rows:
-        pair = encode_pair(row, encoder, config.max_length, config.overflow)
-        if not isinstance(pair, EncodedPair):
-            reason, detail = pair
-            rejected.append(_rejected_row(row, stage, str(reason), detail))
-            continue
-        split = "eval" if _is_held_out(row, config) else "train"
-        (held_out if split == "eval" else train).append(pair)
-        used.append({"pair_id": pair.pair_id, "split": split, "num_tokens": pair.num_tokens})
-    if not train:
-        raise InputError(
-            f"No pair is left to train on: {len(rows)} rows, {len(rejected)} rejected, "
-            f"{len(held_out)} held out.",
+            f"No pair is left to train on: {len(files) + num_rejected} rows, {num_rejected} "
+            f"rejected, {int(held_out.sum())} held out.",
             "Make more pairs, raise max_length or lower eval_fraction.",
         )
+    sizes = _train_sizes(task.inputs, files, held_out)
+    weights = [task.weight_of(source) for source in sizes]
     return TrainingData(
-        train, held_out, table_from_rows(used, USED), table_from_rows(rejected, REJECTED)
+        PairView(files, train),
+        PairView(files, np.flatnonzero(held_out)),
+        Mixture(list(sizes.values()), weights, config.seed),
     )
 
 
-def _is_held_out(row: dict[str, Any], config: TrainingConfig) -> bool:
+def encoding_key(encoder: Encoder, config: TrainingConfig) -> str:
+    """12 hex digits that change when rows would give other tokens or another split."""
+    tokenizer = encoder.tokenizer
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    parts = [
+        _FORMAT,
+        backend.to_str() if backend is not None else sorted(tokenizer.get_vocab().items()),
+        tokenizer.eos_token_id,
+        vars(encoder.template),
+        [config.max_length, config.overflow, config.seed, config.eval_fraction],
+    ]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+
+
+def _train_sizes(
+    inputs: Sequence[InputShard], files: TokenFiles, held_out: np.ndarray
+) -> dict[str, int]:
+    """Pairs to train on of each source; sources lie one after the other."""
+    sizes: dict[str, int] = {}
+    start = 0
+    for shard, num_pairs in zip(inputs, files.num_pairs_of_file, strict=True):
+        kept = num_pairs - int(held_out[start : start + num_pairs].sum())
+        sizes[shard.source] = sizes.get(shard.source, 0) + kept
+        start += num_pairs
+    return sizes
+
+
+def _ensure(
+    store: LocalStore, name: str, number: int, task: TrainingTask, encoder: Encoder
+) -> None:
+    """The token file of input shard `number` is there, and its rows are accounted for."""
+    shard = task.inputs[number]
+    ledger = ShardLedger(store)
+    is_accounted = number in ledger.committed_ids()
+    if is_accounted and is_whole(store, name, shard.digest):
+        return
+    writer = TokenFileWriter()
+    used: list[dict[str, Any]] = []
+    rejected: list[dict[str, Any]] = []
+    for row, pair in _encoded(shard, encoder, task.config):
+        if not isinstance(pair, EncodedPair):
+            rejected.append(_rejected_row(row, task.stage, str(pair[0]), pair[1]))
+            continue
+        held_out = is_held_out(row, task.config)
+        writer.add(pair, held_out)
+        used.append(
+            {
+                "pair_id": pair.pair_id,
+                "source": shard.source,
+                "split": "eval" if held_out else "train",
+                "num_tokens": pair.num_tokens,
+                "truncated": pair.truncated,
+            }
+        )
+    counts = {"num_used": len(used), "num_rejected": len(rejected)}
+    if is_accounted:
+        _check_same(ledger, number, counts)
+    else:
+        tables = {
+            "used": table_from_rows(used, USED),
+            "rejected": table_from_rows(rejected, REJECTED),
+        }
+        stats = _stats(shard.source, used, rejected) | shard_stats({"rejected": tables["rejected"]})
+        ledger.commit(number, len(used) + len(rejected), tables, stats)
+    writer.write(store, name, shard.digest, counts)
+
+
+def _encoded(
+    shard: InputShard, encoder: Encoder, config: TrainingConfig
+) -> Iterator[tuple[dict[str, Any], Encoded | tuple[str, str]]]:
+    """Each row with what became of it. Raises InputError when required columns are missing."""
+    rows = iter(shard.read())
+    is_first = True
+    while batch := list(islice(rows, _ROWS_AT_ONCE)):
+        if is_first and (lacking := {"prompt", "chosen", "rejected"} - set(batch[0])):
+            raise InputError(
+                f"The pairs lack the columns {sorted(lacking)}; they have {sorted(batch[0])}.",
+                "Give a set in TRL preference format.",
+            )
+        is_first = False
+        whole = [row for row in batch if not row.get("reason")]
+        encoded = iter(encode_pairs(whole, encoder, config.max_length, config.overflow))
+        for row in batch:
+            refused = (row["reason"], row.get("detail") or "") if row.get("reason") else None
+            yield row, refused or next(encoded)
+
+
+def is_held_out(row: dict[str, Any], config: TrainingConfig) -> bool:
+    """A function of the row's origin (problem, else source file, else pair).
+
+    Rows of one origin never lie on both sides of the split.
+    """
     origin = row.get("problem_id") or row.get("source_id") or row_id(row)
     digest = hashlib.sha256(f"{config.seed}|{origin}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64 < config.eval_fraction
+
+
+def _stats(source: str, used: list[dict[str, Any]], rejected: list[dict[str, Any]]) -> dict:
+    """Counts by source, for the stage's summary; zeros are left out."""
+    counts = {
+        "num_pairs": len(used),
+        "num_held_out": sum(row["split"] == "eval" for row in used),
+        "num_truncated": sum(row["truncated"] for row in used),
+        "num_rejected": len(rejected),
+        "num_over_max_length": sum(
+            row["reason"] == RejectReason.OVER_MAX_LENGTH for row in rejected
+        ),
+    }
+    return {f"{SOURCE_STATS}{source}/{name}": count for name, count in counts.items() if count}
+
+
+def _check_same(ledger: ShardLedger, number: int, counts: dict[str, int]) -> None:
+    """Raises StorageError when the rows of a shard are others than when the stage began."""
+    for commit in ledger.commits():
+        found = (commit.num_rows["used"], commit.num_rows["rejected"])
+        if commit.shard_id == number and found != (counts["num_used"], counts["num_rejected"]):
+            raise StorageError(
+                f"Input shard {number} of this stage gave {found[0]} pairs and {found[1]} rejects "
+                f"when the stage began, and gives {counts['num_used']} and "
+                f"{counts['num_rejected']} now: its rows have changed.",
+                f"Delete {ledger.store.uri} and run the stage again.",
+            )
 
 
 def _rejected_row(row: dict[str, Any], stage: str, reason: str, detail: str) -> dict[str, Any]:

@@ -14,9 +14,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
-from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.errors import ModelError
-from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.modeling.export import export_model
 from codepmp_ray.modeling.loading import (
     empty_model,
@@ -24,11 +22,10 @@ from codepmp_ray.modeling.loading import (
     materialise,
     read_weights,
 )
-from codepmp_ray.preference.plan import num_steps, step_indices
 from codepmp_ray.preference.tokenization import TEMPLATE_FILE, Encoder, PromptTemplate
 from codepmp_ray.storage import LocalStore
 from codepmp_ray.training.checkpoint import Checkpointer
-from codepmp_ray.training.data import TrainingData, encode_rows
+from codepmp_ray.training.data import TrainingData, load_training_data
 from codepmp_ray.training.fsdp import make_mesh, parameter_device, parameter_groups, shard
 from codepmp_ray.training.metrics import MetricsLog
 from codepmp_ray.training.references import with_references
@@ -54,7 +51,7 @@ def train(
     store = LocalStore(task.out_dir)
     tokenizer = load_tokenizer(task.model_name_or_path)
     encoder = Encoder(tokenizer, _template(task, tokenizer))
-    data = encode_rows(task.read_rows(), encoder, config, task.stage)
+    data = load_training_data(task, encoder)
     model = empty_model(task.model_name_or_path, objective_of(config))
     shard(model, config, make_mesh(config, device))
     materialise(model, parameter_device(config, device))
@@ -74,8 +71,6 @@ def train(
     )
     first_step = checkpointer.restore(model, optimizer)
     log = MetricsLog(store, first_step) if dist.get_rank() == 0 else None
-    if dist.get_rank() == 0:
-        _account(task, data)
 
     def record(row: dict[str, Any]) -> None:
         if log is not None:
@@ -100,7 +95,7 @@ def _steps(
     is_preempted: Callable[[], bool],
 ) -> None:
     config = task.config
-    total = total_steps(config, len(data.train))
+    total = data.mixture.num_steps(config.batch_size, config.num_train_epochs, config.max_steps)
     was_preempted = False
     if first_step == 0:
         _evaluate(runner, data, 0, total, record)
@@ -109,7 +104,7 @@ def _steps(
         rate = learning_rate(config, step, total)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        indices = step_indices(len(data.train), config.batch_size, config.seed, step)
+        indices = data.mixture.step_indices(config.batch_size, step)
         result = runner.train([data.train[index] for index in indices])
         norm = torch.nn.utils.clip_grad_norm_(runner.model.parameters(), config.max_grad_norm)
         norm_value = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
@@ -119,7 +114,7 @@ def _steps(
         done, notice = step + 1, False
         if done % config.logging_steps == 0 or done == total:
             elapsed_s = time.perf_counter() - start_s
-            steps_per_epoch = -(-len(data.train) // config.batch_size)
+            steps_per_epoch = -(-data.mixture.num_per_epoch // config.batch_size)
             record(_row(result, done, total, done / steps_per_epoch, norm_value, rate, elapsed_s))
             preempted = is_preempted()
             notice, was_preempted = preempted and not was_preempted, preempted
@@ -129,10 +124,6 @@ def _steps(
             checkpointer.finish()
         checkpointer.poll(runner.device)
     _evaluate(runner, data, total, total, record)
-
-
-def total_steps(config: TrainingConfig, num_pairs: int) -> int:
-    return num_steps(num_pairs, config.batch_size, config.num_train_epochs, config.max_steps)
 
 
 def _row(
@@ -190,12 +181,6 @@ def _template(task: TrainingTask, tokenizer: Any) -> PromptTemplate:
             )
         return template
     return PromptTemplate.from_tokenizer(tokenizer, task.config.template, task.config.append_eos)
-
-
-def _account(task: TrainingTask, data: TrainingData) -> None:
-    ShardLedger(LocalStore(task.out_dir)).commit(
-        0, data.num_rows, {"used": data.used, "rejected": data.rejected}
-    )
 
 
 def _export(task: TrainingTask, model: Any, encoder: Encoder) -> None:

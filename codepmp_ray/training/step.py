@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -61,7 +61,7 @@ class StepRunner:
         return self._run(pairs, backward=True)
 
     @torch.no_grad()
-    def evaluate(self, pairs: list[EncodedPair]) -> StepResult:
+    def evaluate(self, pairs: Sequence[EncodedPair]) -> StepResult:
         """The same sums over held-out pairs, without gradients."""
         return self._run(pairs, backward=False)
 
@@ -76,7 +76,7 @@ class StepRunner:
         dist.all_reduce(on_device := found.to(self.device))
         return [(chosen, rejected) for chosen, rejected in on_device.tolist()]
 
-    def _run(self, pairs: list[EncodedPair], backward: bool) -> StepResult:
+    def _run(self, pairs: Sequence[EncodedPair], backward: bool) -> StepResult:
         counts = {"pair": len(pairs), "token": sum(len(pair.chosen) for pair in pairs)}
         tally = _Tally()
         for indices, batch in self._micro_batches(pairs):
@@ -92,7 +92,9 @@ class StepRunner:
         tally.all_reduce(self.device)
         return tally.result(self.objective, counts, sum(map(self._length, pairs)))
 
-    def _micro_batches(self, pairs: list[EncodedPair]) -> Iterator[tuple[list[int], PackedBatch]]:
+    def _micro_batches(
+        self, pairs: Sequence[EncodedPair]
+    ) -> Iterator[tuple[list[int], PackedBatch]]:
         """(positions in `pairs`, packed batch) of this rank; fillers have no positions."""
         plan = plan_step(
             [self._length(pair) for pair in pairs],

@@ -2,21 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from codepmp_ray.config.training import TrainingConfig
 
 MODEL_FOLDER = "model"  # of the export, in the stage's folder
+SOURCE_STATS = "source."  # prefix of the counts by source in a shard's marker
+OWN_PAIRS = "run"  # name of the pairs that the run made itself, where sources are counted
+
+
+@dataclass(frozen=True)
+class InputShard:
+    """Rows that are encoded together, by whichever rank they fall to.
+
+    Attributes:
+        source: the name under which they are counted; shards of one source follow each other.
+        digest: changes with the rows.
+        read: the rows in TRL format, in order; a row with a `reason` has been rejected before.
+    """
+
+    source: str
+    digest: str
+    read: Callable[[], Iterable[dict[str, Any]]]
 
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """What every rank needs to know; `read_rows` returns the TRL-format rows of the stage."""
+    """What every rank needs to know."""
 
     stage: str
     config: TrainingConfig
     model_name_or_path: str
-    read_rows: Callable[[], list[dict[str, Any]]]
+    inputs: tuple[InputShard, ...]
     out_dir: str
+
+    def weight_of(self, source: str) -> float:
+        """How often a pair of that source is seen per epoch."""
+        named = {data.label: data.weight for data in self.config.data}
+        return named.get(source, 1.0)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+import typing
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from codepmp_ray import __version__, records
+from codepmp_ray.config.data import Kind
 from codepmp_ray.evaluation.finetuning_pairs import FINETUNING_PAIR
+from codepmp_ray.preference.sources import SOURCES
 from codepmp_ray.records import RejectReason
 from codepmp_ray.runs import STAGE_JOBS
 from codepmp_ray.training.data import USED
@@ -39,6 +42,12 @@ def test_every_reason_is_explained_and_no_other() -> None:
     section = DATA_FORMAT.split("## Rejected reasons", 1)[1].split("\n## ", 1)[0]
     documented = set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE))
     assert documented == {reason.value for reason in RejectReason}
+
+
+def test_every_kind_of_training_source_is_shown_and_no_other() -> None:
+    section = DATA_FORMAT.split("## Training sources", 1)[1]
+    documented = re.findall(r"^\| `(\w+)` \| `\{", section, re.MULTILINE)
+    assert sorted(documented) == sorted(SOURCES) == sorted(typing.get_args(Kind))
 
 
 @pytest.mark.parametrize("stage", STAGE_JOBS)

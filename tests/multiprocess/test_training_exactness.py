@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import math
 import multiprocessing
 import os
@@ -17,6 +16,7 @@ import pytest
 from safetensors.torch import load_file
 
 from codepmp_ray.config.training import TrainingConfig
+from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.storage import LocalStore
 from codepmp_ray.training.metrics import read_metrics
 
@@ -78,11 +78,14 @@ def run(
 
     From step `notice_at` on the processes are told that they will be preempted.
     """
-    from codepmp_ray.training.task import TrainingTask
+    from codepmp_ray.training.task import InputShard, TrainingTask
 
     config = TrainingConfig.model_validate({**TRAINING, **settings})
-    read_rows = functools.partial(list, rows)
-    task = TrainingTask("pretraining", config, str(model), read_rows, str(out_dir))
+    inputs = tuple(
+        InputShard("run", f"digest of {start}", functools.partial(list, rows[start : start + 10]))
+        for start in range(0, len(rows), 10)
+    )
+    task = TrainingTask("pretraining", config, str(model), inputs, str(out_dir))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -145,8 +148,7 @@ def test_training_learns_and_accounts_for_every_row(uninterrupted) -> None:
     assert min(list(curve.values())[-3:]) < curve[1]
     evaluations = [row for row in rows if "eval_accuracy" in row]
     assert [row["step"] for row in evaluations] == [0, rows[-1]["total_steps"]]
-    commit = json.loads((out_dir / "_commits" / "00000" / "00000000.json").read_text())
-    assert commit["num_input_rows"] == 24
+    assert ShardLedger(LocalStore(out_dir)).totals().num_input_rows == 24
     # The exported model is all that stays of the weights.
     assert not (out_dir / "checkpoints").exists()
 

@@ -167,3 +167,38 @@ def test_every_section_is_frozen() -> None:
 def test_a_dumped_recipe_reads_back_as_itself() -> None:
     recipe = Recipe()
     assert parse_recipe(recipe.model_dump(mode="json"), "dump") == recipe
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ({}, "kind=preference needs path"),
+        ({"kind": "logiqa2"}, "kind=logiqa2 needs path"),
+        ({"path": "a", "hub_id": "b/c"}, "path and hub_id name two sets"),
+        ({"path": "a", "split": "test"}, "split, subset and revision are of hub sets"),
+        ({"path": "a", "weight": 0}, "greater than 0"),
+        ({"path": "a", "prompt_format": "Q:"}, r"has no \{prompt\}"),
+        ({"path": "a", "name": "../up"}, "pattern"),
+        ({"path": "a", "name": ".."}, "is no name"),
+        ({"path": "a", "wieght": 2}, r"data\.0\.wieght \(did you mean weight\?"),
+        ({"path": "a", "kind": "hh"}, "Input should be 'preference'"),
+    ],
+)
+def test_impossible_training_sources_are_refused(source: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_recipe({"pretraining": {"data": [source]}}, "test")
+
+
+def test_two_sources_need_two_names() -> None:
+    same = [{"path": "a"}, {"path": "b"}]
+    with pytest.raises(ConfigError, match="two sources are called 'preference'"):
+        parse_recipe({"finetuning": {"data": same}}, "test")
+    same[1]["name"] = "b"
+    data = parse_recipe({"finetuning": {"data": same}}, "test").finetuning.data
+    assert [source.label for source in data] == ["preference", "b"]
+    assert (
+        parse_recipe({"finetuning": {"data": [{"kind": "hh_rlhf"}]}}, "t")
+        .finetuning.data[0]
+        .hub_set
+        == "Anthropic/hh-rlhf"
+    )

@@ -34,4 +34,6 @@ def test_recipe_holds_the_papers_hyperparameters(name: str) -> None:
     assert (pmp.weight_decay, pmp.max_length, pmp.lm_loss_weight) == (0.1, 1024, 1.0)
     assert (rm.objective, rm.batch_size, rm.num_train_epochs) == ("rm", 64, 1)
     assert (rm.schedule, rm.weight_decay, rm.max_length) == ("cosine", 0.0, 1024)
+    kinds = ["math_shepherd"] if name.endswith("math") else ["reclor", "logiqa2"]
+    assert [source.kind for source in rm.data] == kinds and pmp.data == ()
     assert (recipe.candidates.sampling.temperature, recipe.candidates.sampling.top_p) == (0.7, 1.0)

@@ -45,7 +45,7 @@ def _other_values(section: Section, name: str) -> list[Any]:
         case str():
             return [c for c in choices if c != value] + [value + "x"]
         case tuple():
-            return [(*value, "x"), value[:-1]]
+            return [(*value, "x"), (*value, {"path": "x"}), value[:-1]]
         case dict():
             return [{**value, "seed": 1}]
         case _:
@@ -120,6 +120,36 @@ def test_a_change_makes_its_own_stage_and_those_after_it_stale(
     assert [name for name in before if before[name] != after[name]] == sorted(
         stale.split(), key=list(before).index
     )
+
+
+def test_a_stage_with_data_of_its_own_depends_on_their_content_and_not_on_the_runs_pairs(
+    tmp_path: Path,
+) -> None:
+    folder, file = tmp_path / "set", tmp_path / "set" / "a.jsonl"
+    folder.mkdir()
+    file.write_text("1")
+    own = [{"path": str(folder)}]
+    recipe = _changed(_BASE, ("pretraining", "data"), own)
+    recipe = _changed(recipe, ("finetuning", "data"), [{"path": str(file)}])
+
+    def stale(after: Recipe, before: dict[str, str]) -> str:
+        return " ".join(
+            name for name, old in before.items() if stage_fingerprints(after)[name] != old
+        )
+
+    before = stage_fingerprints(recipe)
+    assert stale(_changed(recipe, ("corpus", "min_lines"), 5), before) == "corpus synthesis"
+    graded = _changed(recipe, ("candidates", "split_seed"), 1)
+    assert stale(graded, before) == "candidates grades evaluation"
+    file.write_text("22")
+    assert stale(recipe, before) == "pretraining finetuning evaluation"
+    (folder / "b.jsonl").write_text("")
+    both = stage_fingerprints(recipe)
+    file.rename(folder / "c.jsonl")  # contents move, which is another order of rows
+    assert stale(recipe, both) == "pretraining finetuning evaluation"
+    moved = stage_fingerprints(recipe)
+    (folder / "c.jsonl").rename(folder / "c.txt")  # which is not read as part of a folder
+    assert stale(recipe, moved) == "pretraining finetuning evaluation"
 
 
 def test_the_standard_library_of_another_interpreter_is_another_corpus(

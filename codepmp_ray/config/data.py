@@ -1,0 +1,93 @@
+"""Which preference sets a training stage reads, instead of the pairs that the run made itself."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from codepmp_ray.config.base import Section
+
+Kind = Literal[
+    "preference",
+    "math_shepherd",
+    "reclor",
+    "logiqa2",
+    "code_ultrafeedback",
+    "hh_rlhf",
+    "gsm8k_solutions",
+]
+
+# Sets whose files the `datasets` library loads without running code of the set.
+HUB_IDS: dict[str, str] = {
+    "math_shepherd": "peiyi9979/Math-Shepherd",
+    "reclor": "metaeval/reclor",
+    "code_ultrafeedback": "coseal/CodeUltraFeedback_binarized",
+    "hh_rlhf": "Anthropic/hh-rlhf",
+}
+
+
+class DataSourceConfig(Section):
+    """One set of preference pairs; docs/data-format.md shows a row of each kind.
+
+    Attributes:
+        kind: how rows become pairs; see `codepmp_ray.preference.sources`.
+        path: a file (.jsonl, .json, .txt of JSON lines, .parquet; also .gz and .zst) or a folder of
+            such files. Its content is part of the stage's fingerprint.
+        hub_id: a set on the Hugging Face hub, where `path` is null; kinds with a well-known home
+            have it as default. `revision` pins its content, which nothing else does.
+        split / subset: of the hub set; of hh_rlhf the subset is a folder, e.g. `harmless-base`.
+        name: stands in tables and summaries; the kind by default.
+        weight: how often a pair is seen per epoch: 2 is twice, 0.5 every other epoch.
+        max_rows: pairs that are taken, from the beginning of the set (of `math_shepherd`: of its
+            questions in an order of their own); what comes after is not read.
+        max_pairs_per_problem: of the kinds that pair right with wrong answers to one question.
+        scores_as_margin: the margin is score_chosen - score_rejected, where a row has no `margin`.
+        prompt_format: text around every prompt, for example "Question: {prompt} Answer:".
+        show_options: of reclor and logiqa2: the prompt lists the options too.
+    """
+
+    kind: Kind = "preference"
+    path: str | None = None
+    hub_id: str | None = None
+    split: str = "train"
+    subset: str | None = None
+    revision: str | None = None
+    name: str = Field(default="", pattern=r"^[A-Za-z0-9_.-]*$", max_length=64)
+    weight: float = Field(default=1.0, gt=0, le=1000)
+    max_rows: int | None = Field(default=None, ge=1)
+    max_pairs_per_problem: int = Field(default=8, ge=1)
+    scores_as_margin: bool = False
+    prompt_format: str | None = None
+    show_options: bool = False
+
+    @property
+    def label(self) -> str:
+        return self.name or self.kind
+
+    @property
+    def hub_set(self) -> str | None:
+        """The hub's id of the set that is read, or null when it is a local one."""
+        return None if self.path else self.hub_id or HUB_IDS.get(self.kind)
+
+    @model_validator(mode="after")
+    def _one_place(self) -> DataSourceConfig:
+        if self.path and self.hub_id:
+            raise ValueError("path and hub_id name two sets; give one of them")
+        if not self.path and not self.hub_set:
+            raise ValueError(f"kind={self.kind} needs path (a file or folder) or hub_id")
+        if self.path and (self.subset or self.revision or self.split != "train"):
+            raise ValueError("split, subset and revision are of hub sets; path names the files")
+        if self.prompt_format is not None and "{prompt}" not in self.prompt_format:
+            raise ValueError(f"prompt_format={self.prompt_format!r} has no {{prompt}}")
+        if self.name in (".", ".."):
+            raise ValueError(f"name={self.name!r} is no name")
+        return self
+
+
+def check_names(sources: tuple[DataSourceConfig, ...]) -> None:
+    """Raise ValueError when two sources would be counted under one name."""
+    labels = [source.label for source in sources]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise ValueError(f"two sources are called {label!r}; give each a name of its own")

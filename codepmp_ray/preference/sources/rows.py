@@ -1,0 +1,119 @@
+"""What builders take and give: rows of a set in, pairs or typed rejects out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from codepmp_ray.config.data import DataSourceConfig
+from codepmp_ray.records import RejectReason, stable_id
+
+Row = dict[str, Any]
+Message = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Reject:
+    """A row, or an answer in it, that became no pair. `index` is the row's number, from 0."""
+
+    index: int
+    reason: RejectReason
+    detail: str
+
+
+# (number of the row in its set, row); or what is wrong with it before anyone looks inside.
+Numbered = tuple[int, Row] | Reject
+Built = Row | Reject
+Builder = Callable[[Iterable[Numbered], DataSourceConfig], Iterator[Built]]
+
+
+class Unusable(Exception):
+    """Raised while a row is read; becomes its Reject."""
+
+    def __init__(self, reason: RejectReason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason, self.detail = reason, detail
+
+
+def row_by_row(build: Callable[[Row, DataSourceConfig], list[Row]]) -> Builder:
+    """A builder of a function that makes the pairs of one row, or raises Unusable."""
+
+    def builder(rows: Iterable[Numbered], config: DataSourceConfig) -> Iterator[Built]:
+        for item in rows:
+            if isinstance(item, Reject):
+                yield item
+                continue
+            index, row = item
+            try:
+                pairs = build(row, config)
+            except Unusable as error:
+                yield Reject(index, error.reason, error.detail)
+            else:
+                yield from pairs
+
+    return builder
+
+
+def text_cell(row: Row, name: str) -> str:
+    """The text in a column; null counts as blank, which the encoder rejects by the column's name.
+
+    Raises Unusable for anything else, and for text without a UTF-8 form.
+    """
+    value = row.get(name)
+    return "" if value is None else checked_text(value, name)
+
+
+def checked_text(value: Any, name: str) -> str:
+    """`value`, if it is text. Raises Unusable."""
+    if not isinstance(value, str):
+        raise Unusable(RejectReason.NOT_TEXT, f"{name} is {type(value).__name__}, not text")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise Unusable(
+            RejectReason.NOT_TEXT, f"{name} has half of a surrogate pair at {error.start}"
+        ) from error
+    return value
+
+
+def make_pair(
+    prompt: str | list[Message],
+    chosen: str,
+    rejected: str,
+    config: DataSourceConfig,
+    *,
+    problem_id: str | None = None,
+    source_id: str | None = None,
+    pair_id: str | None = None,
+    margin: float | None = None,
+) -> Row:
+    """A pair in the form that training reads: `messages` where the prompt is a conversation.
+
+    Without an origin the prompt is the origin, so that held-out pairs share no prompt with others.
+    """
+    messages = None if isinstance(prompt, str) else prompt
+    identity = prompt if isinstance(prompt, str) else json.dumps(prompt, sort_keys=True)
+    if config.prompt_format is not None:
+        if messages is not None:
+            raise Unusable(
+                RejectReason.BAD_CONVERSATION, "prompt_format is for prompts of a single turn"
+            )
+        prompt = config.prompt_format.replace("{prompt}", identity)
+    return {
+        "pair_id": pair_id or stable_id(identity, chosen, rejected),
+        "problem_id": problem_id or (None if source_id else stable_id(identity)),
+        "source_id": source_id,
+        "prompt": None if messages is not None else prompt,
+        "messages": messages,
+        "chosen": chosen,
+        "rejected": rejected,
+        "margin": margin,
+    }
+
+
+def pair_up(right: list[str], wrong: list[str], limit: int) -> list[tuple[str, str]]:
+    """Right with wrong answers, each as seldom as possible, no pair twice; at most `limit`."""
+    count = min(limit, max(len(right), len(wrong)))
+    return [(right[i % len(right)], wrong[i % len(wrong)]) for i in range(count)]
