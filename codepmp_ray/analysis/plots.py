@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from codepmp_ray.analysis import svg
 from codepmp_ray.analysis.lengths import Lengths, wilson_interval
+from codepmp_ray.analysis.scaling import ScalingPoint
 from codepmp_ray.analysis.text import visible
 from codepmp_ray.analysis.trainlog import Metrics, number, series
 
@@ -153,6 +154,33 @@ def best_of_n_curve(ks: list[int], curves: Mapping[str, Mapping[str, Any]], name
         axes.set_ylim(max(bottom, -0.02), min(top, 1.02))
         _finish(axes, "share of problems solved", xlabel="candidates to choose from (k)")
         return svg.to_svg(drawing, name, "Best-of-N accuracy by number of candidates")
+
+
+def scaling_curve(points: list[ScalingPoint], name: str) -> str:
+    """Accuracy by the number of pretraining pairs, on a log axis, with 95 % intervals."""
+    measures = [
+        ("pretrained, held-out pairs", svg.GREY, (0, (4, 2)), "s", "pretrained"),
+        ("reward model, held-out pairs", svg.ORANGE, (0, (3, 1.5, 1, 1.5)), "v", "finetuned"),
+        ("best-of-N", svg.BLUE, "-", "o", "best_of_n"),
+    ]
+    with svg.figure(3.5) as (drawing, axes):
+        for label, color, style, marker, attribute in measures:
+            found = [(p.num_pairs, getattr(p, attribute)) for p in points]
+            known = [(x, m.accuracy, m.low, m.high) for x, m in found if m is not None]
+            if not known:
+                continue
+            x, y, low, high = np.array(known, dtype=np.float64).T
+            # A bootstrap's percentile interval may lie beside the mean.
+            errors = np.maximum([y - low, high - y], 0.0)
+            axes.errorbar(x, y, errors, color=color, linestyle=style, marker=marker,
+                          markerfacecolor=svg.PAPER, capsize=3, elinewidth=1.2,
+                          label=label)  # fmt: skip
+        axes.set_xscale("log", base=2)
+        axes.set_xticks([p.num_pairs for p in points], [f"{p.num_pairs:,}" for p in points])
+        axes.tick_params(axis="x", rotation=45)
+        axes.minorticks_off()
+        _finish(axes, "accuracy", xlabel="pretraining pairs")
+        return svg.to_svg(drawing, name, "Accuracy by number of pretraining pairs")
 
 
 def _line(

@@ -22,10 +22,9 @@ from codepmp_ray.progress import Progress
 from codepmp_ray.runs import Stage, open_stage
 from codepmp_ray.storage import LocalStore, open_store
 from codepmp_ray.training.best import best_step
-from codepmp_ray.training.branches import Trunk
 from codepmp_ray.training.metrics import is_evaluation, read_metrics
 from codepmp_ray.training.stop_file import forget_stop, request_stop
-from codepmp_ray.training.task import MODEL_FOLDER, TrainingTask
+from codepmp_ray.training.task import MODEL_FOLDER, TrainingTask, Trunk
 from codepmp_ray.training.trackers import require_trackers
 
 PAIRS_FILE = "pairs.parquet"
@@ -234,9 +233,7 @@ def _summarise(stage: Stage, config: TrainingConfig, duration_s: float) -> dict[
         "eval_accuracy": exported[0].get("eval_accuracy") if exported else None,
         "eval_num_pairs": exported[0]["eval_num_pairs"] if exported else 0,
         "num_skipped_steps": sum(bool(row.get("skipped")) for row in steps),
-        "tokens_per_second": sum(row["step_num_tokens"] for row in steps) / busy_s
-        if steps
-        else None,
+        "tokens_per_second": num_tokens / busy_s if steps else None,
         "mfu": sum(utilisations) / len(utilisations) if utilisations else None,
         "duration_s": round(duration_s, 1),
     }

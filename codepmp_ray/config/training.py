@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -97,6 +98,14 @@ class TrainingConfig(Section):
     stop_timeout_s: float = operational(60.0, gt=0)
     max_failures: int = operational(3, ge=0)
 
+    def num_warmup_steps(self, total_steps: int) -> int:
+        """Optimizer steps of warmup in a run of `total_steps`; a branch has those of its trunk."""
+        return _share(self.warmup_ratio, self.trunk_steps or total_steps)
+
+    def num_decay_steps(self, total_steps: int) -> int:
+        """Optimizer steps of `wsd`'s decay in a run of `total_steps`."""
+        return _share(self.decay_ratio, total_steps)
+
     @model_validator(mode="after")
     def _consistent(self) -> TrainingConfig:
         if self.max_tokens_per_micro_batch < self.max_length:
@@ -149,3 +158,8 @@ class TrainingConfig(Section):
                 f"trunk_steps={self.trunk_steps} needs schedule=wsd and max_steps up to that, "
                 f"not schedule={self.schedule}, max_steps={self.max_steps}"
             )
+
+
+def _share(ratio: float, total_steps: int) -> int:
+    """`ratio` of the steps, rounded up; 0.07 of 100 is 7, though the product is a bit above it."""
+    return math.ceil(ratio * total_steps - 1e-9)

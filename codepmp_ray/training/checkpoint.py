@@ -164,9 +164,10 @@ class Checkpointer:
         for number in whole_steps(self.store):
             if step in (None, number):
                 yield number, _folder(self.store, number)
-        for number in whole_steps(other) if other is not None else []:
-            if number <= other_up_to:
-                yield number, _folder(other, number)
+        if other is not None:
+            for number in whole_steps(other):
+                if number <= other_up_to:
+                    yield number, _folder(other, number)
 
     def remove_all(self) -> None:
         """Delete every checkpoint, once the exported model stands. Rank 0 only."""

@@ -18,14 +18,14 @@ def learning_rate(config: TrainingConfig, step: int, total_steps: int) -> float:
     begins at the first fraction, not at zero, and the floor would be reached at step `total_steps`,
     so no step is spent at a rate of zero.
     """
-    num_warmup = warmup_steps(config, total_steps)
+    num_warmup = config.num_warmup_steps(total_steps)
     floor = config.min_lr_ratio
     if step < num_warmup:
         return config.learning_rate * (step + 1) / num_warmup
     if config.schedule == "constant":
         return config.learning_rate
     if config.schedule == "wsd":
-        num_decay = decay_steps(config, total_steps)
+        num_decay = config.num_decay_steps(total_steps)
         into_decay = step - (total_steps - num_decay)
         factor = 1.0 if into_decay <= 0 else 1.0 - (1.0 - floor) * into_decay / num_decay
         return config.learning_rate * factor
@@ -34,18 +34,3 @@ def learning_rate(config: TrainingConfig, step: int, total_steps: int) -> float:
         1.0 - progress if config.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
     )
     return config.learning_rate * (floor + (1.0 - floor) * share)
-
-
-def warmup_steps(config: TrainingConfig, total_steps: int) -> int:
-    """Steps of warmup; a branch has those of its trunk."""
-    return _share(config.warmup_ratio, config.trunk_steps or total_steps)
-
-
-def decay_steps(config: TrainingConfig, total_steps: int) -> int:
-    """Steps of the decay of `wsd`."""
-    return _share(config.decay_ratio, total_steps)
-
-
-def _share(ratio: float, total_steps: int) -> int:
-    """`ratio` of the steps, rounded up; 0.07 of 100 is 7, though the product is a bit above it."""
-    return math.ceil(ratio * total_steps - 1e-9)

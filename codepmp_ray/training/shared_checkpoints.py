@@ -14,11 +14,10 @@ import torch.distributed as dist
 
 from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.storage import LocalStore, open_store
-from codepmp_ray.training.branches import Trunk
 from codepmp_ray.training.checkpoint import remove_step, whole_steps
 from codepmp_ray.training.collectives import agree
 from codepmp_ray.training.metrics import Row, read_metrics, write_metrics
-from codepmp_ray.training.schedule import decay_steps
+from codepmp_ray.training.task import Trunk
 
 
 class SharedCheckpoints:
@@ -36,7 +35,7 @@ class SharedCheckpoints:
         self._total_steps = total_steps
         if trunk is not None:
             self.store = open_store(trunk.folder)
-            self.leaves_at = total_steps - decay_steps(config, total_steps)
+            self.leaves_at = total_steps - config.num_decay_steps(total_steps)
             steps = trunk.leaving_steps(config.trunk_steps or total_steps)
             there = agree(whole_steps(self.store))
             self._due = {step for step in steps if step <= self.leaves_at} - set(there)

@@ -6,10 +6,28 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from codepmp_ray.config.branches import BranchesConfig, plan_branches
 from codepmp_ray.config.training import TrainingConfig
-from codepmp_ray.training.branches import Trunk
 
 MODEL_FOLDER = "model"  # of the export, in the stage's folder
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """What a run and its branches share. `folder` holds the checkpoints at branch points.
+
+    Attributes:
+        config: of the whole run.
+    """
+
+    folder: str
+    config: TrainingConfig
+    branches: BranchesConfig
+
+    def leaving_steps(self, trunk_steps: int) -> list[int]:
+        """Steps of the trunk after which a checkpoint is kept, ascending."""
+        planned = plan_branches(self.config, self.branches, trunk_steps)
+        return sorted({branch.leaves_at for branch in planned})
 
 
 @dataclass(frozen=True)

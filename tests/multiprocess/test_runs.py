@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from codepmp_ray.config.branches import BranchesConfig
+from codepmp_ray.config.branches import BranchesConfig, branch_config, plan_branches
 from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.storage import LocalStore
-from codepmp_ray.training.branches import Trunk, branch_config, plan_branches
 from codepmp_ray.training.checkpoint import whole_steps
 from codepmp_ray.training.shared_checkpoints import remove_shared
+from codepmp_ray.training.task import Trunk
 from tests.multiprocess.test_training_exactness import TRAINING, losses, run, weights
 
 BEST = {"eval_steps": 1, "best_metric": "eval_loss_lm", "greater_is_better": True, "save_steps": 3}
