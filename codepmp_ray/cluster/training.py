@@ -28,6 +28,7 @@ from codepmp_ray.training.task import MODEL_FOLDER, TrainingTask, Trunk
 from codepmp_ray.training.trackers import require_trackers
 
 PAIRS_FILE = "pairs.parquet"
+_PREEMPTION_INTERVAL_S = 5.0  # clouds give notice half a minute ahead, or more
 
 
 def pretrain(recipe: Recipe, trunk: Trunk | None = None) -> dict[str, Any]:
@@ -110,22 +111,25 @@ def run_stoppable(fit: Callable[[], Any], store: LocalStore, timeout_s: float) -
     another: there Ray Train leaves the signals alone. A second interruption does not wait.
     """
     failures: list[BaseException] = []
+    # Not Thread.join: when a signal interrupts it, Python 3.11 takes the thread for ended.
+    ended = threading.Event()
 
     def body() -> None:
         try:
             fit()
         except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits
             failures.append(error)
+        finally:
+            ended.set()
 
-    thread = threading.Thread(target=body, daemon=True)
-    thread.start()
+    threading.Thread(target=body, daemon=True).start()
     try:
-        while thread.is_alive():
-            thread.join(1.0)
+        while not ended.wait(1.0):
+            pass
     except KeyboardInterrupt:
         request_stop(store)
         print(f"Stopping after a checkpoint; waiting up to {timeout_s:.0f} s.", file=sys.stderr)
-        thread.join(timeout_s)
+        ended.wait(timeout_s)
         raise
     if failures:
         raise failures[0]
@@ -133,7 +137,6 @@ def run_stoppable(fit: Callable[[], Any], store: LocalStore, timeout_s: float) -
 
 def worker_main(loop_config: dict[str, Any]) -> None:
     """Runs on every Ray Train worker."""
-    import ray.train
     import torch
 
     # Here, because Ray Train's controller loads this module too and never trains.
@@ -142,7 +145,27 @@ def worker_main(loop_config: dict[str, Any]) -> None:
     task: TrainingTask = loop_config["task"]
     if not torch.cuda.is_available():
         torch.set_num_threads(max(1, int(task.config.cpus_per_worker)))
-    train(task, ray.train.report, lambda: ray.train.get_preemption_info() is not None)
+    # Nothing is reported to Ray Train: metrics are in the stage's folder, and a report waits for
+    # the controller's next look, up to two seconds a step (its queue holds one).
+    train(task, lambda row: None, _preemption_notice())
+
+
+def _preemption_notice() -> Callable[[], bool]:
+    """Ask Ray Train now and then: it asks an actor, and the ranks wait for each other."""
+    import ray.train
+
+    from codepmp_ray.training.collectives import agree
+
+    asked_s, answer = 0.0, False
+
+    def is_preempted() -> bool:
+        nonlocal asked_s, answer
+        now_s = time.monotonic()
+        if agree(now_s - asked_s >= _PREEMPTION_INTERVAL_S):
+            asked_s, answer = now_s, ray.train.get_preemption_info() is not None
+        return answer
+
+    return is_preempted
 
 
 def _scaling(stage: str, config: TrainingConfig) -> tuple[ScalingConfig, bool]:

@@ -20,7 +20,7 @@ from codepmp_ray.training.trackers import Tracker, open_trackers
 
 
 class RunLog:
-    """Files are written on rank 0; `report` is called on every rank (in Ray Train a barrier)."""
+    """Files are written on rank 0; `report` is called on every rank ."""
 
     def __init__(
         self,
