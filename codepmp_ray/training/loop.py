@@ -38,9 +38,10 @@ def train(
     """Train and export; resumes from the newest whole checkpoint in `task.out_dir`.
 
     Runs on every rank of an initialised process group. `report` is called with the metrics of each
-    logged step on every rank, and so is `is_preempted`, which has the same answer on all: true when a node is about to be taken away. A checkpoint is then written at
-    once, and training goes on as long as it can. On a stop request (training/stop_file.py) it
-    returns after the checkpoint, without an export.
+    logged step on every rank, and so is `is_preempted`, which has the same answer on all: true when
+    a node is about to be taken away. A checkpoint is then written at once, and training goes on as
+    long as it can. On a stop request (training/stop_file.py) it returns after the checkpoint,
+    without an export.
     """
     config = task.config
     device = _device()

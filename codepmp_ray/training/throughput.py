@@ -79,7 +79,7 @@ class FlopCounter:
         head_size = getattr(config, "head_dim", None) or config.hidden_size // heads
         embeddings = backbone.get_input_embeddings().weight.numel()
         return cls(
-            num_weights=sum(p.numel() for p in backbone.parameters()) - embeddings,
+            num_weights=sum(p.numel() for p in backbone.parameters() if p.ndim > 1) - embeddings,
             attention_per_token_pair=12 * config.num_hidden_layers * heads * head_size,
             num_head_weights=config.vocab_size * config.hidden_size * model.objective.has_lm,
             sides=model.objective.sides,
