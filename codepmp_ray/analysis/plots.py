@@ -54,9 +54,11 @@ def loss_curve(steps: list[Metrics], evals: list[Metrics], name: str) -> str:
             values = series(steps, column)
             if not np.isnan(values).all():
                 _line(axes, steps, values, label, color, style)
-        held_out = series(evals, "eval_loss_rm")
-        if not np.isnan(held_out).all():
-            _marks(axes, evals, held_out, "RM, held out")
+        for column, label in (("eval_loss_rm", "RM, held out"), ("eval_loss", "held out")):
+            held_out = series(evals, column)
+            if not np.isnan(held_out).all():
+                _marks(axes, evals, held_out, label)
+                break
         _finish(axes, "loss (nats)")
         return svg.to_svg(drawing, name, "Training loss by optimizer step")
 
@@ -208,8 +210,10 @@ def _marks(
     if errors is not None:
         axes.errorbar(x, values, np.array(errors).T, fmt="none", ecolor=svg.RED, elinewidth=1.2,
                       capsize=3, zorder=4)  # fmt: skip
-    axes.plot(x, values, color=svg.RED, linestyle="none", marker="D",
-              markerfacecolor=svg.PAPER, markeredgewidth=1.6, markersize=7, label=label,
+    # Two are the ends of the training; more are a curve.
+    style, size = ("none", 7) if len(x) <= 2 else ((0, (1, 2)), 5)
+    axes.plot(x, values, color=svg.RED, linestyle=style, linewidth=1, marker="D",
+              markerfacecolor=svg.PAPER, markeredgewidth=1.6, markersize=size, label=label,
               clip_on=False, zorder=5)  # fmt: skip
 
 

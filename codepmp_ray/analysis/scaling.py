@@ -47,14 +47,16 @@ def load_scaling(recipe: Recipe) -> list[ScalingPoint]:
     whole = open_stage(recipe, "pretraining")
     if not whole.is_complete or recipe.pretraining.schedule != "wsd":
         return []
-    trunk_steps = int(whole.summary()["num_steps"])
+    trunk_steps = int(whole.summary().get("num_steps", 0))
     points = [
         _point(branch_recipe(recipe, branch, trunk_steps), branch)
         for branch in plan_branches(recipe.pretraining, recipe.branches, trunk_steps)
     ]
     known = [point for point in points if point is not None]
+    if not known:
+        return []
     trunk = _point(recipe, None)
-    return [*reversed(known), trunk] if known and trunk else []
+    return [*reversed(known), *([trunk] if trunk else [])]
 
 
 def _point(recipe: Recipe, branch: Branch | None) -> ScalingPoint | None:
