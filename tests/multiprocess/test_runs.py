@@ -105,7 +105,7 @@ def test_a_branch_is_the_shorter_run_bit_for_bit(
 
     main = tmp_path / "main"
     rows = run(main, tiny_model_dir, preference_rows, 2, trunk=trunk, decay_ratio=0.3)
-    total = rows[-1]["total_steps"]
+    main_rows, total = rows, rows[-1]["total_steps"]
     planned = plan_branches(config, BRANCHES, total)
     assert len(planned) == 2 and planned[0].leaves_at < total - 1
     assert whole_steps(shared) == sorted(branch.leaves_at for branch in planned)
@@ -120,8 +120,11 @@ def test_a_branch_is_the_shorter_run_bit_for_bit(
         alone, branched = (tmp_path / f"{kind}-{branch.total_steps}" for kind in ("a", "b"))
         expected = run(alone, tiny_model_dir, preference_rows, 2, **settings)
         rows = run(branched, tiny_model_dir, preference_rows, 2, trunk=trunk, **settings)
-        # All of its curve is there, though only the decay was computed.
+        # All of its curve is there, though only the decay was computed: times are the trunk's.
         assert losses(rows) == losses(expected)
+        for row, shared_row in zip(rows, main_rows, strict=False):
+            if row["step"] <= branch.leaves_at:
+                assert row | {"total_steps": total} == shared_row
         assert {row["total_steps"] for row in rows} == {branch.total_steps}
         assert [row["step"] for row in rows] == [row["step"] for row in expected]
         rates = [row["learning_rate"] for row in rows if "loss" in row]
