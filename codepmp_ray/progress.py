@@ -35,7 +35,7 @@ class Progress:
         self.label, self.total, self.unit = label, total, unit
         self._done_before = self._done = done
         self._interval_s = line_interval_s
-        self._start_s = self._last_line_s = time.monotonic()
+        self._start_s = self._rate_start_s = self._last_line_s = time.monotonic()
         self._bar: RichProgress | None = None
         self._first: tuple[float, int] | None = None  # when the first units were done, and how many
         self._note = ""
@@ -63,7 +63,12 @@ class Progress:
         return self
 
     def update(self, done: int, note: str = "") -> None:
-        """Set the number of finished units; `note` is shown beside it (a loss, a rate)."""
+        """Set the number of finished units; `note` is shown beside it (a loss, a rate).
+
+        A number below the one before means that work was lost: the rate is measured anew.
+        """
+        if done < self._done:
+            self._done_before, self._first, self._rate_start_s = done, None, time.monotonic()
         if self._first is None and done > self._done_before:
             self._first = (time.monotonic(), done)
         self._done, self._note = done, note
@@ -103,7 +108,7 @@ class Progress:
         if self._done > num_first:
             per_unit_s = (now_s - first_s) / (self._done - num_first)
         else:
-            per_unit_s = (now_s - self._start_s) / (self._done - self._done_before)
+            per_unit_s = (now_s - self._rate_start_s) / (self._done - self._done_before)
         return f"{per_unit_s * (self.total - self._done):.0f} s"
 
     @staticmethod

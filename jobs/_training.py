@@ -8,6 +8,10 @@ from typing import Any
 def outcome(summary: dict[str, Any]) -> str:
     """One line from the summary of a training stage."""
     text = f"{summary['num_steps']} steps on {summary['num_pairs']} pairs{_too_long(summary)}"
+    if summary["best_step"] is not None:
+        text += f", exported step {summary['best_step']}"
+    if summary["num_skipped_steps"]:
+        text += f", {summary['num_skipped_steps']} steps skipped (gradient not finite)"
     if not summary["eval_num_pairs"]:
         return f"{text}; no pairs were held out"
     if summary["eval_accuracy"] is None:

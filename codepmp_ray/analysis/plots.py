@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from codepmp_ray.analysis import svg
 from codepmp_ray.analysis.lengths import Lengths, wilson_interval
+from codepmp_ray.analysis.scaling import ScalingPoint
 from codepmp_ray.analysis.text import visible
 from codepmp_ray.analysis.trainlog import Metrics, number, series
 
@@ -53,9 +54,11 @@ def loss_curve(steps: list[Metrics], evals: list[Metrics], name: str) -> str:
             values = series(steps, column)
             if not np.isnan(values).all():
                 _line(axes, steps, values, label, color, style)
-        held_out = series(evals, "eval_loss_rm")
-        if not np.isnan(held_out).all():
-            _marks(axes, evals, held_out, "RM, held out")
+        for column, label in (("eval_loss_rm", "RM, held out"), ("eval_loss", "held out")):
+            held_out = series(evals, column)
+            if not np.isnan(held_out).all():
+                _marks(axes, evals, held_out, label)
+                break
         _finish(axes, "loss (nats)")
         return svg.to_svg(drawing, name, "Training loss by optimizer step")
 
@@ -155,6 +158,33 @@ def best_of_n_curve(ks: list[int], curves: Mapping[str, Mapping[str, Any]], name
         return svg.to_svg(drawing, name, "Best-of-N accuracy by number of candidates")
 
 
+def scaling_curve(points: list[ScalingPoint], name: str) -> str:
+    """Accuracy by the number of pretraining pairs, on a log axis, with 95 % intervals."""
+    measures = [
+        ("pretrained, held-out pairs", svg.GREY, (0, (4, 2)), "s", "pretrained"),
+        ("reward model, held-out pairs", svg.ORANGE, (0, (3, 1.5, 1, 1.5)), "v", "finetuned"),
+        ("best-of-N", svg.BLUE, "-", "o", "best_of_n"),
+    ]
+    with svg.figure(3.5) as (drawing, axes):
+        for label, color, style, marker, attribute in measures:
+            found = [(p.num_pairs, getattr(p, attribute)) for p in points]
+            known = [(x, m.accuracy, m.low, m.high) for x, m in found if m is not None]
+            if not known:
+                continue
+            x, y, low, high = np.array(known, dtype=np.float64).T
+            # A bootstrap's percentile interval may lie beside the mean.
+            errors = np.maximum([y - low, high - y], 0.0)
+            axes.errorbar(x, y, errors, color=color, linestyle=style, marker=marker,
+                          markerfacecolor=svg.PAPER, capsize=3, elinewidth=1.2,
+                          label=label)  # fmt: skip
+        axes.set_xscale("log", base=2)
+        axes.set_xticks([p.num_pairs for p in points], [f"{p.num_pairs:,}" for p in points])
+        axes.tick_params(axis="x", rotation=45)
+        axes.minorticks_off()
+        _finish(axes, "accuracy", xlabel="pretraining pairs")
+        return svg.to_svg(drawing, name, "Accuracy by number of pretraining pairs")
+
+
 def _line(
     axes: Axes,
     rows: list[Metrics],
@@ -180,8 +210,10 @@ def _marks(
     if errors is not None:
         axes.errorbar(x, values, np.array(errors).T, fmt="none", ecolor=svg.RED, elinewidth=1.2,
                       capsize=3, zorder=4)  # fmt: skip
-    axes.plot(x, values, color=svg.RED, linestyle="none", marker="D",
-              markerfacecolor=svg.PAPER, markeredgewidth=1.6, markersize=7, label=label,
+    # Two are the ends of the training; more are a curve.
+    style, size = ("none", 7) if len(x) <= 2 else ((0, (1, 2)), 5)
+    axes.plot(x, values, color=svg.RED, linestyle=style, linewidth=1, marker="D",
+              markerfacecolor=svg.PAPER, markeredgewidth=1.6, markersize=size, label=label,
               clip_on=False, zorder=5)  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from markupsafe import Markup
 from codepmp_ray import __version__
 from codepmp_ray.analysis import headline, paper, plots
 from codepmp_ray.analysis.rundata import RunData, StageState, load_run
+from codepmp_ray.analysis.scaling_table import HEADINGS, scaling_cells
 from codepmp_ray.analysis.text import duration, interval, percent, shortened, visible
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.storage import open_store
@@ -47,6 +48,8 @@ def render_report(run: RunData) -> str:
             best_of_n=headline.best_of_n(run),
             versions=_versions(list(run.stages.values())),
             figures=_figures(run),
+            scaling_headings=HEADINGS,
+            scaling_rows=scaling_cells(run.scaling),
             paper=paper,
             product_version=__version__,
         )
@@ -101,6 +104,8 @@ def _figures(run: RunData) -> dict[str, Markup]:
     if run.evaluation and run.evaluation.ks and run.evaluation.curves:
         evaluation = run.evaluation
         made["best_of_n"] = plots.best_of_n_curve(evaluation.ks, evaluation.curves, "best_of_n")
+    if run.scaling:
+        made["scaling"] = plots.scaling_curve(run.scaling, "scaling")
     # Safe: to_svg escapes what it is given, and matplotlib escapes the text that it draws.
     return {name: Markup(svg) for name, svg in made.items()}
 

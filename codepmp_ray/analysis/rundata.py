@@ -17,6 +17,7 @@ from codepmp_ray.analysis.outcomes import (
     load_evaluation,
     load_sampling,
 )
+from codepmp_ray.analysis.scaling import ScalingPoint, load_scaling
 from codepmp_ray.analysis.tables import CorpusData, SynthesisData, load_corpus, load_synthesis
 from codepmp_ray.analysis.trainlog import TrainingData, load_training
 from codepmp_ray.config.recipe import Recipe
@@ -62,6 +63,7 @@ class RunData:
     sampling: SamplingData | None
     finetuning: TrainingData | None
     evaluation: EvaluationData | None
+    scaling: list[ScalingPoint]
 
     @property
     def total_duration_s(self) -> float | None:
@@ -89,6 +91,7 @@ def load_run(recipe: Recipe) -> RunData:
         load_sampling(candidates, grades) if candidates else None,
         load_training(finetuning) if finetuning else None,
         load_evaluation(evaluation, candidates, grades) if evaluation else None,
+        load_scaling(recipe),
     )
 
 

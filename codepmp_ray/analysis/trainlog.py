@@ -34,13 +34,15 @@ class TrainingData:
     """`steps` and `evals` are in step order, one row per step.
 
     A run that resumes from a checkpoint logs the steps after it once more; the later row counts.
-    A line that was cut off by a kill is counted in `num_unreadable_lines`.
+    A line that was cut off by a kill is counted in `num_unreadable_lines`. `best_step` is the step
+    whose weights were exported, where a metric chose it.
     """
 
     steps: list[Metrics]
     evals: list[Metrics]
     reasons: Counts
     num_unreadable_lines: int
+    best_step: int | None = None
 
     @property
     def last(self) -> Metrics:
@@ -52,10 +54,11 @@ class TrainingData:
 
     @property
     def held_out(self) -> HeldOut | None:
-        """The last evaluation on held-out pairs; None when there was none."""
-        if not self.evals:
+        """The evaluation of the exported weights on held-out pairs; None when there was none."""
+        rows = [row for row in self.evals if self.best_step in (None, row["step"])]
+        if not rows:
             return None
-        row = self.evals[-1]
+        row = rows[-1]
         accuracy, num_pairs = number(row, "eval_accuracy"), int(number(row, "eval_num_pairs", 0))
         if math.isnan(accuracy) or num_pairs < 1:
             return None
@@ -79,7 +82,7 @@ def load_training(stage: Stage) -> TrainingData:
     for row in _rows(stage):
         if row is None:
             num_unreadable += 1
-        elif "eval_accuracy" in row:
+        elif "eval_loss" in row or "eval_accuracy" in row:
             evals[int(row["step"])] = row
         else:
             steps[int(row["step"])] = row
@@ -88,6 +91,7 @@ def load_training(stage: Stage) -> TrainingData:
         [evals[step] for step in sorted(evals)],
         reject_reasons(stage.ledger),
         num_unreadable,
+        stage.summary().get("best_step") if stage.is_complete else None,
     )
 
 

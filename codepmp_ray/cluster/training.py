@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import threading
 import time
@@ -22,15 +21,22 @@ from codepmp_ray.modeling.sources import resolve_model
 from codepmp_ray.progress import Progress
 from codepmp_ray.runs import Stage, open_stage, require_files
 from codepmp_ray.storage import LocalStore
+from codepmp_ray.training.best import best_step
 from codepmp_ray.training.inputs import file_inputs, ledger_inputs, prepare_sources
-from codepmp_ray.training.metrics import read_metrics
-from codepmp_ray.training.task import MODEL_FOLDER, SOURCE_STATS, InputShard, TrainingTask
+from codepmp_ray.training.metrics import is_evaluation, read_metrics
+from codepmp_ray.training.stop_file import forget_stop, request_stop
+from codepmp_ray.training.task import MODEL_FOLDER, SOURCE_STATS, InputShard, TrainingTask, Trunk
+from codepmp_ray.training.trackers import require_trackers
 
 PAIRS_FILE = "pairs.parquet"
+_PREEMPTION_INTERVAL_S = 5.0  # clouds give notice half a minute ahead, or more
 
 
-def pretrain(recipe: Recipe) -> dict[str, Any]:
-    """PMP on the pairs of the synthesis stage, or on `pretraining.data`; returns the summary."""
+def pretrain(recipe: Recipe, trunk: Trunk | None = None) -> dict[str, Any]:
+    """PMP on the pairs of the synthesis stage, or on `pretraining.data`; returns the summary.
+
+    `trunk` is what the run shares with branches, see training/branches.py.
+    """
     stage = open_stage(recipe, "pretraining")
     if stage.is_complete:
         return stage.summary()
@@ -42,7 +48,7 @@ def pretrain(recipe: Recipe) -> dict[str, Any]:
         synthesis = open_stage(recipe, "synthesis").require()
         make_inputs = partial(ledger_inputs, synthesis.uri, "pairs")
     model = config.model_name_or_path or recipe.engines.strong.model_name_or_path
-    return _run(stage, config, model, make_inputs)
+    return _run(stage, config, model, make_inputs, trunk)
 
 
 def finetune(recipe: Recipe) -> dict[str, Any]:
@@ -74,41 +80,73 @@ def _run(
     config: TrainingConfig,
     model: str,
     make_inputs: Callable[[], tuple[InputShard, ...]],
+    trunk: Trunk | None = None,
 ) -> dict[str, Any]:
     """Fit with Ray Train. Workers resume from this stage's own checkpoints, whoever starts them."""
     # What is quick to refuse comes before sets are read, which may take minutes.
     resolve_model(model)
-    use_gpu, num_workers = _place(stage.name, config)
-    inputs = make_inputs()
-    stage.start()
+    require_trackers(config.report_to)
     start_s = time.monotonic()
-    task = TrainingTask(stage.name, config, model, inputs, str(stage.path))
-    trainer = TorchTrainer(
-        worker_main,
-        train_loop_config={"task": task},
-        torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if use_gpu else "gloo"),
-        scaling_config=ScalingConfig(
-            num_workers=num_workers,
-            use_gpu=use_gpu,
-            resources_per_worker={"CPU": config.cpus_per_worker, **({"GPU": 1} if use_gpu else {})},
-        ),
-        run_config=RunConfig(
-            # A fresh name each time: the stage's checkpoints are ours, Ray Train keeps none.
-            name=f"attempt-{int(time.time())}",
-            storage_path=str(stage.path / "ray"),
-            failure_config=FailureConfig(max_failures=config.max_failures),
-        ),
-    )
-    with _watch(stage):
-        trainer.fit()
-    shutil.rmtree(stage.path / "ray", ignore_errors=True)
-    stage.complete(_summarise(stage, num_workers, time.monotonic() - start_s))
+    # The export comes last and whole: where it stands, an earlier run was killed on its last line.
+    if not stage.store.exists(MODEL_FOLDER):
+        scaling, use_gpu = _scaling(stage.name, config)
+        inputs = make_inputs()
+        stage.start()
+        forget_stop(LocalStore(stage.path))
+        task = TrainingTask(stage.name, config, model, inputs, str(stage.path), trunk)
+        trainer = TorchTrainer(
+            worker_main,
+            train_loop_config={"task": task},
+            torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if use_gpu else "gloo"),
+            scaling_config=scaling,
+            run_config=RunConfig(
+                # A fresh name each time: the stage's checkpoints are ours, Ray Train keeps none.
+                name=f"attempt-{int(time.time())}",
+                storage_path=str(stage.path / "ray"),
+                failure_config=FailureConfig(max_failures=config.max_failures),
+            ),
+        )
+        with _watch(stage):
+            run_stoppable(trainer.fit, LocalStore(stage.path), config.stop_timeout_s)
+    for leftover in ("ray", "checkpoints"):
+        stage.store.delete_tree(leftover)
+    stage.complete(_summarise(stage, config, time.monotonic() - start_s))
     return stage.summary()
+
+
+def run_stoppable(fit: Callable[[], Any], store: LocalStore, timeout_s: float) -> None:
+    """Run `fit`; when interrupted, ask the workers to checkpoint and wait for them a while.
+
+    Ctrl-C and SIGTERM (`ray job stop`) arrive as KeyboardInterrupt in the main thread, so `fit` has
+    another: there Ray Train leaves the signals alone. A second interruption does not wait.
+    """
+    failures: list[BaseException] = []
+    # Not Thread.join: when a signal interrupts it, Python 3.11 takes the thread for ended.
+    ended = threading.Event()
+
+    def body() -> None:
+        try:
+            fit()
+        except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits
+            failures.append(error)
+        finally:
+            ended.set()
+
+    threading.Thread(target=body, daemon=True).start()
+    try:
+        while not ended.wait(1.0):
+            pass
+    except KeyboardInterrupt:
+        request_stop(store)
+        print(f"Stopping after a checkpoint; waiting up to {timeout_s:.0f} s.", file=sys.stderr)
+        ended.wait(timeout_s)
+        raise
+    if failures:
+        raise failures[0]
 
 
 def worker_main(loop_config: dict[str, Any]) -> None:
     """Runs on every Ray Train worker."""
-    import ray.train
     import torch
 
     # Here, because Ray Train's controller loads this module too and never trains.
@@ -117,11 +155,31 @@ def worker_main(loop_config: dict[str, Any]) -> None:
     task: TrainingTask = loop_config["task"]
     if not torch.cuda.is_available():
         torch.set_num_threads(max(1, int(task.config.cpus_per_worker)))
-    train(task, ray.train.report, lambda: ray.train.get_preemption_info() is not None)
+    # Nothing is reported to Ray Train: metrics are in the stage's folder, and a report waits for
+    # the controller's next look, up to two seconds a step (its queue holds one).
+    train(task, lambda row: None, _preemption_notice())
 
 
-def _place(stage: str, config: TrainingConfig) -> tuple[bool, int]:
-    """(use GPUs, number of workers). Raises ResourceError when the workers do not fit.
+def _preemption_notice() -> Callable[[], bool]:
+    """Ask Ray Train now and then: it asks an actor, and the ranks wait for each other."""
+    import ray.train
+
+    from codepmp_ray.training.collectives import agree
+
+    asked_s, answer = 0.0, False
+
+    def is_preempted() -> bool:
+        nonlocal asked_s, answer
+        now_s = time.monotonic()
+        if agree(now_s - asked_s >= _PREEMPTION_INTERVAL_S):
+            asked_s, answer = now_s, ray.train.get_preemption_info() is not None
+        return answer
+
+    return is_preempted
+
+
+def _scaling(stage: str, config: TrainingConfig) -> tuple[ScalingConfig, bool]:
+    """Workers and where they run. Raises ResourceError when the fewest do not fit.
 
     With fewer GPUs than workers and `use_gpu` left open, fewer workers train: the result does not
     depend on their number.
@@ -129,18 +187,25 @@ def _place(stage: str, config: TrainingConfig) -> tuple[bool, int]:
     num_gpus = int(num_gpus_in_cluster())
     num_workers = config.num_workers
     use_gpu = config.use_gpu if config.use_gpu is not None else num_gpus > 0
-    if use_gpu and config.use_gpu is None and num_gpus < num_workers:
+    is_elastic = config.min_workers is not None
+    if use_gpu and config.use_gpu is None and num_gpus < num_workers and not is_elastic:
         print(f"{stage}: {num_gpus} workers instead of {num_workers}, one per GPU", file=sys.stderr)
         num_workers = num_gpus
-    needed = {"CPU": num_workers * config.cpus_per_worker}
+    fewest = config.min_workers or num_workers
+    needed = {"CPU": fewest * config.cpus_per_worker}
     if use_gpu:
-        needed["GPU"] = float(num_workers)
+        needed["GPU"] = float(fewest)
     require_resources(
-        f"The {stage} stage with {num_workers} workers",
+        f"The {stage} stage with {fewest} workers",
         needed,
-        f"Lower {stage}.num_workers or cpus_per_worker, or run on a larger cluster.",
+        f"Lower {stage}.num_workers, min_workers or cpus_per_worker, or run on a larger cluster.",
     )
-    return use_gpu, num_workers
+    scaling = ScalingConfig(
+        num_workers=(fewest, num_workers) if is_elastic else num_workers,
+        use_gpu=use_gpu,
+        resources_per_worker={"CPU": config.cpus_per_worker, **({"GPU": 1} if use_gpu else {})},
+    )
+    return scaling, use_gpu
 
 
 @contextmanager
@@ -157,15 +222,15 @@ def _watch(stage: Stage) -> Iterator[None]:
 
 
 def _show_progress(stage: Stage, stop: threading.Event) -> None:
-    while not (rows := _step_rows(stage)):
+    while not (rows := read_metrics(stage.store)):
         if stop.wait(1.0):
             return
-    done = rows[-1]["step"] if "loss" not in rows[-1] else rows[-1]["step"] - 1
-    with Progress(stage.name, rows[-1]["total_steps"], "steps", done=max(done, 0)) as progress:
+    # After a kill these may be rows of steps that run again; Progress copes with going back.
+    done = rows[-1]["step"] if is_evaluation(rows[-1]) else rows[-1]["step"] - 1
+    with Progress(stage.name, rows[-1]["total_steps"], "steps", done=done) as progress:
         while True:
             finished = stop.wait(1.0)
-            rows = _step_rows(stage)
-            steps = [row for row in rows if "loss" in row]
+            steps = [row for row in read_metrics(stage.store) if not is_evaluation(row)]
             if steps:
                 last = steps[-1]
                 note = f"loss {last['loss']:.3f}"
@@ -176,27 +241,34 @@ def _show_progress(stage: Stage, stop: threading.Event) -> None:
                 return
 
 
-def _step_rows(stage: Stage) -> list[dict[str, Any]]:
-    return read_metrics(stage.store)
-
-
-def _summarise(stage: Stage, num_workers: int, duration_s: float) -> dict[str, Any]:
+def _summarise(stage: Stage, config: TrainingConfig, duration_s: float) -> dict[str, Any]:
     rows = read_metrics(stage.store)
-    steps = [row for row in rows if "loss" in row]
-    evaluations = [row for row in rows if "eval_loss" in row]
+    steps = [row for row in rows if not is_evaluation(row)]
+    evaluations = [row for row in rows if is_evaluation(row)]
     totals = stage.ledger.totals()
+    last = steps[-1] if steps else {}
+    best = best_step(config, evaluations)
+    exported = [row for row in evaluations if best in (None, row["step"])][-1:]
+    utilisations = [row["mfu"] for row in steps if row.get("mfu") is not None]
+    num_tokens = sum(row["step_num_tokens"] for row in steps)
+    busy_s = sum(row["step_s"] for row in steps)
     return {
         "num_pairs": totals.num_rows["used"],
         "num_rejected": totals.num_rows["rejected"],
         "sources": _by_source(totals.stats),
-        "num_steps": steps[-1]["step"] if steps else 0,
-        "num_workers": num_workers,
-        "final_loss": steps[-1]["loss"] if steps else None,
-        "eval_loss": evaluations[-1]["eval_loss"] if evaluations else None,
+        "num_steps": last.get("step", 0),
+        "num_pairs_seen": last.get("num_pairs_seen", 0),
+        "num_tokens": last.get("num_tokens", 0),
+        "num_workers": last.get("num_workers", 0),
+        "final_loss": last.get("loss"),
+        "best_step": best,
+        "eval_loss": exported[0]["eval_loss"] if exported else None,
         "eval_accuracy_before": evaluations[0].get("eval_accuracy") if evaluations else None,
-        "eval_accuracy": evaluations[-1].get("eval_accuracy") if evaluations else None,
-        "eval_num_pairs": evaluations[-1]["eval_num_pairs"] if evaluations else 0,
+        "eval_accuracy": exported[0].get("eval_accuracy") if exported else None,
+        "eval_num_pairs": exported[0]["eval_num_pairs"] if exported else 0,
         "num_skipped_steps": sum(bool(row.get("skipped")) for row in steps),
+        "tokens_per_second": num_tokens / busy_s if steps else None,
+        "mfu": sum(utilisations) / len(utilisations) if utilisations else None,
         "duration_s": round(duration_s, 1),
     }
 

@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from codepmp_ray.config.base import Section, operational
+from codepmp_ray.config.branches import Branch, BranchesConfig, branch_config
 from codepmp_ray.config.corpus import CorpusConfig
 from codepmp_ray.config.engines import EnginesConfig
 from codepmp_ray.config.evaluation import CandidatesConfig, EvaluationConfig, ServingConfig
@@ -33,6 +34,7 @@ class Recipe(Section):
     synthesis: SynthesisConfig = SynthesisConfig()
     planning: PlanningConfig = PlanningConfig()
     pretraining: TrainingConfig = TrainingConfig(objective="pmp")
+    branches: BranchesConfig = BranchesConfig()
     candidates: CandidatesConfig = CandidatesConfig()
     finetuning: TrainingConfig = TrainingConfig(
         objective="rm", batch_size=64, learning_rate=1e-6, schedule="cosine", weight_decay=0.0
@@ -48,6 +50,12 @@ class Recipe(Section):
         """
         own = self.corpus.decontamination.with_tasks((self.candidates.task,))
         return self.corpus.model_copy(update={"decontamination": own})
+
+
+def branch_recipe(recipe: Recipe, branch: Branch, trunk_steps: int) -> Recipe:
+    """The recipe whose pretraining is `branch`; its later stages follow from it as from any."""
+    pretraining = branch_config(recipe.pretraining, branch, trunk_steps)
+    return recipe.model_copy(update={"pretraining": pretraining})
 
 
 def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:

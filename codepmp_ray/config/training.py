@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import Field, model_validator
 
 from codepmp_ray.config.base import Section, operational
 from codepmp_ray.config.data import DataSourceConfig, check_names
+
+BestMetric = Literal[
+    "eval_loss", "eval_loss_rm", "eval_loss_lm", "eval_loss_dpo", "eval_accuracy", "eval_margin"
+]
+_METRICS_OF: dict[str, set[str]] = {
+    "pmp": {"eval_loss_rm", "eval_loss_lm", "eval_accuracy", "eval_margin"},
+    "rm": {"eval_loss_rm", "eval_accuracy", "eval_margin"},
+    "lm": {"eval_loss_rm", "eval_loss_lm", "eval_accuracy", "eval_margin"},
+    "sft": {"eval_loss_lm"},
+    "dpo": {"eval_loss_dpo", "eval_accuracy", "eval_margin"},
+}
 
 
 class TrainingConfig(Section):
@@ -20,13 +32,24 @@ class TrainingConfig(Section):
         dpo_beta: of `dpo`; its reference is the model that training begins with.
         data: preference sets to train on; empty means the pairs that this run makes.
         model_name_or_path: initial weights; null in finetuning means this run's pretrained model.
-        schedule: `wsd` is warmup-stable-decay, `cosine` is warmup-cosine-decay.
+        schedule: `wsd` is warmup-stable-decay, `cosine` is warmup-cosine-decay; `linear` and
+            `constant` follow their warmup with a line to the floor and with nothing.
+        trunk_steps: of a branch (see config/branches.py): steps of the run that it leaves. Warmup
+            is then that of the trunk, decay a share of the branch's own `max_steps`.
         max_length: tokens of prompt + one response; `overflow` says what happens above it.
         max_tokens_per_micro_batch: packed tokens of one forward of one worker.
         template: `chat` renders the prompt with the tokenizer's template, `plain` uses it as is.
         append_eos: end every response with EOS; off reproduces the authors' scripts.
         data_parallel_replicate_degree: copies of the model (HSDP), each sharded over as many
             workers; with one per node, weights are gathered over fast links only.
+        eval_steps: optimizer steps between evaluations on held-out pairs; null: at both ends only.
+        best_metric: export the evaluated step where this is best, not the last step; its checkpoint
+            stays beside the newest ones. Ties go to the earlier step; step 0 does not take part.
+        greater_is_better: of `best_metric`; null: unless it is a loss.
+        min_workers: elastic training: begin with as few workers, and go on with whatever is left
+            when nodes leave; the result is that of `num_workers`.
+        stop_timeout_s: how long `ray job stop` and Ctrl-C wait for the workers' last checkpoint.
+        report_to: trackers that get what metrics.jsonl gets; `tensorboard` writes event files.
         cpu_offload: keep parameters and optimizer in host memory between uses; slower.
     """
 
@@ -37,7 +60,8 @@ class TrainingConfig(Section):
     max_steps: int | None = Field(default=None, ge=1)
     batch_size: int = Field(default=1024, ge=1)
     learning_rate: float = Field(default=3e-6, gt=0)
-    schedule: Literal["wsd", "cosine"] = "wsd"
+    trunk_steps: int | None = Field(default=None, ge=1)
+    schedule: Literal["wsd", "cosine", "linear", "constant"] = "wsd"
     warmup_ratio: float = Field(default=0.03, ge=0, le=1)
     decay_ratio: float = Field(default=0.1, ge=0, le=1)
     min_lr_ratio: float = Field(default=0.0, ge=0, le=1)
@@ -54,6 +78,9 @@ class TrainingConfig(Section):
     template: Literal["chat", "plain"] = "chat"
     append_eos: bool = True
     eval_fraction: float = Field(default=0.05, ge=0, lt=1)
+    eval_steps: int | None = Field(default=None, ge=1)
+    best_metric: BestMetric | None = None
+    greater_is_better: bool | None = None
     bf16: bool = True
     export_dtype: Literal["float32", "bfloat16"] = "bfloat16"
     gradient_checkpointing: bool = False
@@ -61,6 +88,7 @@ class TrainingConfig(Section):
     seed: int = 0
 
     num_workers: int = operational(2, ge=1)
+    min_workers: int | None = operational(None, ge=1)
     cpus_per_worker: float = operational(1.0, gt=0)
     data_parallel_replicate_degree: int = operational(1, ge=1)
     cpu_offload: bool = operational(False)
@@ -69,7 +97,17 @@ class TrainingConfig(Section):
     save_total_limit: int = operational(2, ge=1)
     async_checkpoints: bool = operational(True)
     logging_steps: int = operational(1, ge=1)
+    report_to: list[Literal["tensorboard"]] = operational([])
+    stop_timeout_s: float = operational(60.0, gt=0)
     max_failures: int = operational(3, ge=0)
+
+    def num_warmup_steps(self, total_steps: int) -> int:
+        """Optimizer steps of warmup in a run of `total_steps`; a branch has those of its trunk."""
+        return _share(self.warmup_ratio, self.trunk_steps or total_steps)
+
+    def num_decay_steps(self, total_steps: int) -> int:
+        """Optimizer steps of `wsd`'s decay in a run of `total_steps`."""
+        return _share(self.decay_ratio, total_steps)
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainingConfig:
@@ -88,4 +126,44 @@ class TrainingConfig(Section):
             raise ValueError(
                 f"warmup_ratio={self.warmup_ratio} + decay_ratio={self.decay_ratio} exceed 1"
             )
+        if self.min_workers is not None and self.min_workers > self.num_workers:
+            raise ValueError(
+                f"min_workers={self.min_workers} is above num_workers={self.num_workers}"
+            )
+        if self.min_workers is not None and self.data_parallel_replicate_degree > 1:
+            raise ValueError(
+                f"min_workers={self.min_workers} cannot go with data_parallel_replicate_degree="
+                f"{self.data_parallel_replicate_degree}, which may not divide what is left"
+            )
+        self._check_best()
+        self._check_branch()
         return self
+
+    def _check_best(self) -> None:
+        if self.best_metric is None:
+            return
+        if self.eval_steps is None or self.eval_fraction == 0:
+            raise ValueError(
+                f"best_metric={self.best_metric} chooses among evaluations: set eval_steps, and "
+                f"eval_fraction above 0"
+            )
+        known = {"eval_loss"} | _METRICS_OF[self.objective]
+        if self.best_metric not in known:
+            raise ValueError(
+                f"best_metric={self.best_metric} is not measured with objective={self.objective}; "
+                f"choose one of {', '.join(sorted(known))}"
+            )
+
+    def _check_branch(self) -> None:
+        if self.trunk_steps is None:
+            return
+        if self.schedule != "wsd" or self.max_steps is None or self.max_steps > self.trunk_steps:
+            raise ValueError(
+                f"trunk_steps={self.trunk_steps} needs schedule=wsd and max_steps up to that, "
+                f"not schedule={self.schedule}, max_steps={self.max_steps}"
+            )
+
+
+def _share(ratio: float, total_steps: int) -> int:
+    """`ratio` of the steps, rounded up; 0.07 of 100 is 7, though the product is a bit above it."""
+    return math.ceil(ratio * total_steps - 1e-9)

@@ -8,6 +8,7 @@ talking to each other.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -16,9 +17,12 @@ import numpy as np
 from codepmp_ray.errors import InputError
 
 
+@functools.lru_cache(maxsize=1)  # every step of an epoch asks for it; a second of work at 28M pairs
 def epoch_order(num_pairs: int, seed: int, epoch: int) -> np.ndarray:
-    """int64 [num_pairs]: a permutation fixed by (seed, epoch)."""
-    return np.random.Generator(np.random.PCG64([seed, epoch])).permutation(num_pairs)
+    """int64 [num_pairs], read-only: a permutation fixed by (seed, epoch)."""
+    order = np.random.Generator(np.random.PCG64([seed, epoch])).permutation(num_pairs)
+    order.flags.writeable = False
+    return order
 
 
 def num_steps(num_pairs: int, batch_size: int, num_epochs: int, max_steps: int | None) -> int:
@@ -33,6 +37,12 @@ def step_indices(num_pairs: int, batch_size: int, seed: int, step: int) -> np.nd
     epoch, offset = divmod(step, steps_per_epoch)
     order = epoch_order(num_pairs, seed, epoch)
     return order[offset * batch_size : (offset + 1) * batch_size]
+
+
+def num_pairs_seen(num_pairs: int, batch_size: int, step: int) -> int:
+    """Pairs of the first `step` optimizer steps; one seen in two epochs counts twice."""
+    epochs, steps = divmod(step, math.ceil(num_pairs / batch_size))
+    return epochs * num_pairs + min(steps * batch_size, num_pairs)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from codepmp_ray.errors import StorageError
-from codepmp_ray.preference.packing import EncodedPair
+from codepmp_ray.preference.packing import EncodedPair, Sides
 from codepmp_ray.storage import LocalStore
 
 
@@ -143,6 +143,16 @@ class TokenFiles:
         """The pair of that number, made anew at each call."""
         file = int(np.searchsorted(self._starts, index, side="right")) - 1
         return self._files[file].pair(int(index - self._starts[file]))
+
+    def packed_lengths(self, sides: Sides) -> np.ndarray:
+        """int64 [number of pairs]: tokens that `pack` makes of each."""
+        parts = [
+            file.num_prompt.astype(np.int64) + file.num_chosen
+            if sides == "chosen_alone"
+            else np.diff(file.offsets)
+            for file in self._files
+        ]
+        return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
 
     def held_out(self) -> np.ndarray:
         """bool [number of pairs]."""

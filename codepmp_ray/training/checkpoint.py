@@ -5,7 +5,7 @@
 
 Writing is asynchronous: a step waits until its state is copied to CPU memory, the rest happens
 beside the steps that follow. The marker comes when every rank has written; a run that dies before
-resumes from the checkpoint before.
+resumes from the checkpoint before. The newest checkpoints stay, and those that the caller protects.
 
 Epoch order and learning rate are functions of the step, so the step number is the whole of the
 trainer's own state. torch.distributed.checkpoint's metadata is a pickle: these folders are read
@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,6 +33,7 @@ from torch.distributed.checkpoint.state_dict_saver import async_save, save
 
 from codepmp_ray.errors import StorageError
 from codepmp_ray.storage import LocalStore
+from codepmp_ray.training.collectives import agree
 
 _FOLDER = "checkpoints"
 
@@ -42,6 +43,7 @@ class _Writing:
     """A checkpoint that this rank is writing."""
 
     step: int
+    store: LocalStore
     folder: Path
     future: Future[Any]
 
@@ -52,33 +54,49 @@ class Checkpointer:
     Args:
         keep: newest checkpoints that stay.
         asynchronous: write beside the following steps, at most one checkpoint at a time.
+        protected: asked on rank 0 with the newest whole step; the step that has to stay as well.
     """
 
-    def __init__(self, store: LocalStore, keep: int, *, asynchronous: bool = True) -> None:
-        self.store, self.keep = store, keep
+    def __init__(
+        self,
+        store: LocalStore,
+        keep: int,
+        *,
+        asynchronous: bool = True,
+        protected: Callable[[int], int | None] = lambda newest: None,
+    ) -> None:
+        self.store, self.keep, self._protected = store, keep, protected
         # Its own group: the writing threads talk while the training talks over the default one.
         group = dist.new_group(backend="gloo") if asynchronous else None
         self._group = group if isinstance(group, dist.ProcessGroup) else None
         self._writing: _Writing | None = None
 
-    def save(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+    def save(
+        self,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        step: int,
+        store: LocalStore | None = None,
+    ) -> None:
         """Begin a checkpoint after `step` finished steps; whole when `finish` has returned.
 
-        Raises StorageError, here or in `finish`, when it cannot be written.
+        `store` is another place than the stage's own, where checkpoints stay until they are
+        removed. Raises StorageError, here or in `finish`, when it cannot be written.
         """
         self.finish()
-        name = f"step-{step:08d}.{_agree(uuid.uuid4().hex[:12])}"
-        folder = self.store.path(f"{_FOLDER}/{name}")
+        store = store or self.store
+        name = f"step-{step:08d}.{agree(uuid.uuid4().hex[:12])}"
+        folder = store.path(f"{_FOLDER}/{name}")
         model_state, optimizer_state = get_state_dict(model, optimizer)
         state = {"model": model_state, "optimizer": optimizer_state}
         if self._group is None:
             with _explained(folder):
                 save(state, checkpoint_id=str(folder))
-            self._mark(step, folder)
+            self._mark(step, store, folder)
             return
         future = async_save(state, checkpoint_id=str(folder), process_group=self._group)
         assert isinstance(future, Future)
-        self._writing = _Writing(step, folder, future)
+        self._writing = _Writing(step, store, folder, future)
 
     def poll(self, device: torch.device) -> None:
         """Mark the checkpoint that is being written if every rank has; does not wait."""
@@ -96,54 +114,104 @@ class Checkpointer:
         writing, self._writing = self._writing, None
         with _explained(writing.folder):
             writing.future.result()
-        self._mark(writing.step, writing.folder)
+        self._mark(writing.step, writing.store, writing.folder)
 
-    def _mark(self, step: int, folder: Path) -> None:
+    def _mark(self, step: int, store: LocalStore, folder: Path) -> None:
         # Saving ends with a collective: when one rank has written, all have.
-        if dist.get_rank() == 0:
-            marker = json.dumps({"step": step, "folder": folder.name}).encode()
-            self.store.put_exclusive(f"{_FOLDER}/step-{step:08d}.json", marker)
+        if dist.get_rank() != 0:
+            return
+        marker = json.dumps({"step": step, "folder": folder.name}).encode()
+        if not store.put_exclusive(_marker_name(step), marker):
+            shutil.rmtree(folder, ignore_errors=True)
+        if store is self.store:
             self._remove_old()
 
-    def restore(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> int:
-        """Load the newest whole checkpoint; returns its number of finished steps, 0 without one."""
-        newest = _agree(self._newest())
-        if newest is None:
+    def restore(
+        self,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        step: int | None = None,
+        other: LocalStore | None = None,
+        other_up_to: int = 0,
+    ) -> int:
+        """Load the newest whole checkpoint; returns its number of finished steps, 0 without one.
+
+        Args:
+            step: load the stage's own checkpoint of this step instead.
+            other: a second place to look in, for checkpoints of at most `other_up_to` steps.
+        """
+        found: tuple[int, str] | None = None
+        if dist.get_rank() == 0:
+            found = max(self._choices(step, other, other_up_to), default=None)
+        found = agree(found)
+        if found is None:
             return 0
-        folder = self.store.path(f"{_FOLDER}/{newest['folder']}")
         model_state, optimizer_state = get_state_dict(model, optimizer)
         state = {"model": model_state, "optimizer": optimizer_state}
-        load(state, checkpoint_id=str(folder))
+        load(state, checkpoint_id=found[1])
         set_state_dict(
             model,
             optimizer,
             model_state_dict=state["model"],
             optim_state_dict=state["optimizer"],
         )
-        return int(newest["step"])
+        return found[0]
+
+    def _choices(
+        self, step: int | None, other: LocalStore | None, other_up_to: int
+    ) -> Iterator[tuple[int, str]]:
+        """(step, folder) of the checkpoints that `restore` may load."""
+        for number in whole_steps(self.store):
+            if step in (None, number):
+                yield number, _folder(self.store, number)
+        if other is not None:
+            for number in whole_steps(other):
+                if number <= other_up_to:
+                    yield number, _folder(other, number)
 
     def remove_all(self) -> None:
         """Delete every checkpoint, once the exported model stands. Rank 0 only."""
         shutil.rmtree(self.store.path(_FOLDER), ignore_errors=True)
 
-    def _markers(self) -> list[dict[str, Any]]:
-        names = [name for name in self.store.list(_FOLDER) if name.endswith(".json")]
-        return [json.loads(self.store.read_bytes(f"{_FOLDER}/{name}")) for name in sorted(names)]
-
-    def _newest(self) -> dict[str, Any] | None:
-        markers = self._markers()
-        return markers[-1] if markers else None
-
     def _remove_old(self) -> None:
         """Keep the newest `keep`; markers go before folders, so that none points at nothing."""
-        markers = self._markers()
-        for marker in markers[: -self.keep]:
-            self.store.delete(f"{_FOLDER}/step-{marker['step']:08d}.json")
-        kept = {marker["folder"] for marker in markers[-self.keep :]}
-        for name in self.store.list(_FOLDER):
-            folder: Path = self.store.path(f"{_FOLDER}/{name}")
-            if folder.is_dir() and name not in kept:
-                shutil.rmtree(folder, ignore_errors=True)
+        steps = whole_steps(self.store)
+        kept = {*steps[-self.keep :], self._protected(steps[-1])}
+        for step in steps:
+            if step not in kept:
+                self.store.delete(_marker_name(step))
+        remove_unmarked(self.store)
+
+
+def whole_steps(store: LocalStore) -> list[int]:
+    """Steps of the checkpoints in `store` that are whole, ascending."""
+    names = [name for name in store.list(_FOLDER) if name.endswith(".json")]
+    return sorted(int(name.removeprefix("step-").removesuffix(".json")) for name in names)
+
+
+def remove_unmarked(store: LocalStore) -> None:
+    """Delete folders without a marker: of checkpoints that were given up, or never became whole."""
+    kept = {_folder(store, step) for step in whole_steps(store)}
+    for name in store.list(_FOLDER):
+        folder: Path = store.path(f"{_FOLDER}/{name}")
+        if folder.is_dir() and str(folder) not in kept:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_step(store: LocalStore, step: int) -> None:
+    """Delete the checkpoint of `step`, if it is there."""
+    store.delete(_marker_name(step))
+    remove_unmarked(store)
+
+
+def _marker_name(step: int) -> str:
+    return f"{_FOLDER}/step-{step:08d}.json"
+
+
+def _folder(store: LocalStore, step: int) -> str:
+    marker = json.loads(store.read_bytes(_marker_name(step)))
+    return str(store.path(f"{_FOLDER}/{marker['folder']}"))
 
 
 @contextmanager
@@ -156,10 +224,3 @@ def _explained(folder: Path) -> Iterator[None]:
             f"Cannot write the checkpoint {folder}: {str(error).splitlines()[0]}",
             "Free disk space and run the same command; training resumes from the last one.",
         ) from error
-
-
-def _agree(value: Any) -> Any:
-    """Rank 0's value, on every rank."""
-    box = [value]
-    dist.broadcast_object_list(box, src=0)
-    return box[0]

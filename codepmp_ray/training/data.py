@@ -23,7 +23,7 @@ from codepmp_ray.errors import CodePMPError, InputError, StorageError
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.preference.encoding import Encoded, encode_pairs, row_id
 from codepmp_ray.preference.mixing import Mixture
-from codepmp_ray.preference.packing import EncodedPair
+from codepmp_ray.preference.packing import EncodedPair, Sides
 from codepmp_ray.preference.token_files import TokenFiles, TokenFileWriter, is_whole, read_record
 from codepmp_ray.preference.tokenization import Encoder
 from codepmp_ray.records import REJECTED, RejectReason, table_from_rows
@@ -69,6 +69,10 @@ class PairView(Sequence[EncodedPair]):
             return pair
         chosen, rejected = self._references[index].tolist()
         return replace(pair, reference=(chosen, rejected))
+
+    def packed_lengths(self, sides: Sides) -> np.ndarray:
+        """int64 [number of pairs]: tokens that `pack` makes of each; no pair is made for it."""
+        return self._files.packed_lengths(sides)[self._numbers]
 
     def with_references(self, references: np.ndarray) -> PairView:
         """The same pairs with log-likelihoods, float64 [number of pairs, 2]."""

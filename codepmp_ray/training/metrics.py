@@ -3,35 +3,61 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 from codepmp_ray.storage import LocalStore, Store
 
 METRICS_FILE = "metrics.jsonl"
+Row = dict[str, Any]
 
 
 class MetricsLog:
-    """Appends rows; at resume, forgets the rows of steps that are about to run again."""
+    """Appends rows; at resume, forgets the rows of steps that are about to run again.
 
-    def __init__(self, store: LocalStore, resume_step: int) -> None:
+    Args:
+        inherited: rows of the run that this one is a branch of, if it has none of its own.
+    """
+
+    def __init__(
+        self, store: LocalStore, resume_step: int, inherited: list[Row] | None = None
+    ) -> None:
         self._store = store
-        kept = [row for row in read_metrics(store) if row["step"] <= resume_step]
-        text = "".join(json.dumps(row) + "\n" for row in kept)
-        store.put(METRICS_FILE, text.encode())
+        known = inherited if inherited is not None else read_metrics(store)
+        kept = [row for row in known if row["step"] <= resume_step]
+        write_metrics(store, METRICS_FILE, kept)
+        self.evaluations = [row for row in kept if is_evaluation(row)]
+        self.num_skipped = sum(bool(row.get("skipped")) for row in kept)
 
-    def append(self, row: dict[str, Any]) -> None:
+    def append(self, row: Row) -> None:
+        self.num_skipped += bool(row.get("skipped"))
         with open(self._store.path(METRICS_FILE), "a", encoding="utf-8") as handle:
             handle.write(json.dumps(row) + "\n")
+            if is_evaluation(row):
+                self.evaluations.append(row)
+                # The best checkpoint is chosen by these: they must be there when it is.
+                handle.flush()
+                os.fsync(handle.fileno())
 
 
-def read_metrics(store: Store) -> list[dict[str, Any]]:
+def is_evaluation(row: Row) -> bool:
+    """Whether a row is of held-out pairs, not of an optimizer step."""
+    return "eval_loss" in row
+
+
+def read_metrics(store: Store, name: str = METRICS_FILE) -> list[Row]:
     """All whole lines; a line that is still being written is left out."""
-    if not store.exists(METRICS_FILE):
+    if not store.exists(name):
         return []
     rows = []
-    for line in store.read_bytes(METRICS_FILE).decode("utf-8", "replace").splitlines():
+    for line in store.read_bytes(name).decode("utf-8", "replace").splitlines():
         try:
             rows.append(json.loads(line))
         except ValueError:
             continue
     return rows
+
+
+def write_metrics(store: LocalStore, name: str, rows: list[Row]) -> None:
+    """Write `rows` at `name`, replacing what was there."""
+    store.put(name, "".join(json.dumps(row) + "\n" for row in rows).encode())

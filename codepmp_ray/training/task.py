@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from codepmp_ray.config.branches import BranchesConfig, plan_branches
 from codepmp_ray.config.training import TrainingConfig
 
 MODEL_FOLDER = "model"  # of the export, in the stage's folder
@@ -29,14 +30,37 @@ class InputShard:
 
 
 @dataclass(frozen=True)
+class Trunk:
+    """What a run and its branches share. `folder` holds the checkpoints at branch points.
+
+    Attributes:
+        config: of the whole run.
+    """
+
+    folder: str
+    config: TrainingConfig
+    branches: BranchesConfig
+
+    def leaving_steps(self, trunk_steps: int) -> list[int]:
+        """Steps of the trunk after which a checkpoint is kept, ascending."""
+        planned = plan_branches(self.config, self.branches, trunk_steps)
+        return sorted({branch.leaves_at for branch in planned})
+
+
+@dataclass(frozen=True)
 class TrainingTask:
-    """What every rank needs to know."""
+    """What every rank needs to know.
+
+    Attributes:
+        trunk: what this run shares with shorter ones, where there are some.
+    """
 
     stage: str
     config: TrainingConfig
     model_name_or_path: str
     inputs: tuple[InputShard, ...]
     out_dir: str
+    trunk: Trunk | None = None
 
     def weight_of(self, source: str) -> float:
         """How often a pair of that source is seen per epoch."""

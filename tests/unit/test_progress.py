@@ -109,3 +109,19 @@ def test_time_before_the_first_units_is_not_extrapolated(
         progress.update(3)
         last = _lines(capsys)[-1]
     assert last == "synthesis: 3/10 shards, 90 s, ETA 70 s"
+
+
+def test_the_rate_is_measured_anew_when_work_was_lost(
+    clock: _Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A resume shows first what the killed run had logged, then goes back to the checkpoint."""
+    with Progress("pretraining", 200, "steps", done=150) as progress:
+        clock.now_s += 100
+        progress.update(100)
+        clock.now_s += 5
+        progress.update(101)
+        clock.now_s += 20
+        progress.update(111)
+    lines = _lines(capsys)
+    assert "ETA unknown" in lines[1]
+    assert "111/200" in lines[2] and "ETA 178 s" in lines[2]  # 89 steps of 2 s

@@ -1,0 +1,112 @@
+"""What a run says about itself under TRL's names: metrics.jsonl, trackers, Ray Train."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch.distributed as dist
+
+from codepmp_ray.config.training import TrainingConfig
+from codepmp_ray.preference.packing import Sides
+from codepmp_ray.preference.plan import num_pairs_seen
+from codepmp_ray.storage import LocalStore
+from codepmp_ray.training.best import best_step
+from codepmp_ray.training.collectives import agree
+from codepmp_ray.training.data import TrainingData
+from codepmp_ray.training.metrics import MetricsLog, Row
+from codepmp_ray.training.step import StepResult
+from codepmp_ray.training.trackers import Tracker, open_trackers
+
+
+class RunLog:
+    """Files are written on rank 0; `report` is called on every rank ."""
+
+    def __init__(
+        self,
+        store: LocalStore,
+        config: TrainingConfig,
+        first_step: int,
+        report: Callable[[Row], None],
+        inherited: list[Row] | None = None,
+    ) -> None:
+        self._config, self._report = config, report
+        self._file: MetricsLog | None = None
+        self._trackers: list[Tracker] = []
+        if dist.get_rank() == 0:
+            self._file = MetricsLog(store, first_step, inherited)
+            self._trackers = open_trackers(config.report_to, store, first_step)
+
+    def record(self, row: Row) -> None:
+        if self._file is not None:
+            self._file.append(row)
+        for tracker in self._trackers:
+            tracker.log(row)
+        self._report(row)
+
+    def has_evaluation(self, step: int) -> bool:
+        """Whether held-out pairs were evaluated after `step`, before a kill perhaps. Collective."""
+        return agree(any(row["step"] == step for row in self._evaluations))
+
+    def num_skipped(self) -> int:
+        """Steps not taken so far, because a gradient was not finite. Collective."""
+        return agree(self._file.num_skipped if self._file is not None else 0)
+
+    def best_step(self, up_to: int | None = None) -> int | None:
+        """Best evaluated step (of the first `up_to`) by `best_metric`; on rank 0, else None."""
+        rows = [row for row in self._evaluations if up_to is None or row["step"] <= up_to]
+        return best_step(self._config, rows)
+
+    def close(self) -> None:
+        for tracker in self._trackers:
+            tracker.close()
+
+    @property
+    def _evaluations(self) -> list[Row]:
+        return self._file.evaluations if self._file is not None else []
+
+
+class Counts:
+    """Pairs, tokens and epochs up to a step: functions of the plan, so that a resume keeps them."""
+
+    def __init__(self, data: TrainingData, config: TrainingConfig, sides: Sides) -> None:
+        self._lengths = data.train.packed_lengths(sides)
+        self._mixture = data.mixture
+        self._config = config
+        self._tokens = (0, 0)  # steps, tokens of them
+
+    def row(self, step: int) -> dict[str, Any]:
+        """After `step` finished steps. Steps have to come in order."""
+        num_pairs, batch_size = self._mixture.num_per_epoch, self._config.batch_size
+        return {
+            "epoch": round(step / -(-num_pairs // batch_size), 4),
+            "num_tokens": self._num_tokens(step),
+            "num_pairs_seen": num_pairs_seen(num_pairs, batch_size, step),
+        }
+
+    def _num_tokens(self, step: int) -> int:
+        done, total = self._tokens
+        for number in range(done, step):
+            indices = self._mixture.step_indices(self._config.batch_size, number)
+            total += int(self._lengths[indices].sum())
+        self._tokens = (step, total)
+        return total
+
+
+def step_row(
+    result: StepResult,
+    step: int,
+    total_steps: int,
+    counts: dict[str, Any],
+    measured: dict[str, Any],
+) -> Row:
+    """One optimizer step. `num_tokens` runs on over the whole training, as TRL's does."""
+    own = result.row()
+    return {
+        "step": step,
+        "total_steps": total_steps,
+        **own,
+        "step_num_tokens": own["num_tokens"],
+        **counts,
+        **measured,
+    }

@@ -1,0 +1,140 @@
+"""The steps of one training on one rank: resume, step, log, evaluate, checkpoint."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.distributed.tensor import DTensor
+
+from codepmp_ray.errors import StorageError
+from codepmp_ray.storage import LocalStore
+from codepmp_ray.training.checkpoint import Checkpointer
+from codepmp_ray.training.collectives import agree
+from codepmp_ray.training.data import TrainingData
+from codepmp_ray.training.evaluation import evaluate, is_due
+from codepmp_ray.training.run_log import Counts, RunLog, step_row
+from codepmp_ray.training.schedule import learning_rate
+from codepmp_ray.training.shared_checkpoints import SharedCheckpoints
+from codepmp_ray.training.step import StepRunner
+from codepmp_ray.training.stop_file import is_stop_requested
+from codepmp_ray.training.task import TrainingTask
+from codepmp_ray.training.throughput import Utilisation
+
+
+class Run:
+    """The steps of one training, from where its checkpoints end."""
+
+    def __init__(
+        self,
+        task: TrainingTask,
+        data: TrainingData,
+        runner: StepRunner,
+        optimizer: torch.optim.Optimizer,
+        report: Callable[[dict[str, Any]], None],
+        is_preempted: Callable[[], bool],
+    ) -> None:
+        self.config, self.data, self.runner = task.config, data, runner
+        self.optimizer, self.is_preempted = optimizer, is_preempted
+        self.store = LocalStore(task.out_dir)
+        config = task.config
+        self.total = data.mixture.num_steps(
+            config.batch_size, config.num_train_epochs, config.max_steps
+        )
+        self.shared = SharedCheckpoints(task.trunk, task.config, self.total)
+        self.checkpointer = Checkpointer(
+            self.store,
+            task.config.save_total_limit,
+            asynchronous=task.config.async_checkpoints,
+            protected=lambda newest: self.log.best_step(newest),
+        )
+        self.first_step = self.checkpointer.restore(
+            runner.model,
+            optimizer,
+            other=self.shared.store,
+            other_up_to=self.shared.leaves_at,
+        )
+        inherited = self.shared.metrics(self.first_step, self.store)
+        self.log = RunLog(self.store, task.config, self.first_step, report, inherited)
+        self.counts = Counts(data, task.config, runner.objective.sides)
+        self.utilisation = Utilisation(runner.model, runner.device, task.config.bf16)
+
+    def steps(self) -> bool:
+        """Run the steps that are missing; False if it was asked to stop before the last."""
+        config, checkpointer = self.config, self.checkpointer
+        was_preempted = False
+        self._evaluate(self.first_step)
+        for step in range(self.first_step, self.total):
+            row = self._step(step)
+            done, notice = step + 1, False
+            if done % config.logging_steps == 0 or done == self.total or row["skipped"]:
+                self.log.record(row)
+                preempted = self.is_preempted()
+                notice, was_preempted = preempted and not was_preempted, preempted
+            is_best = self._evaluate(done)
+            stop = agree(dist.get_rank() == 0 and is_stop_requested(self.store))
+            if self.shared.is_due(done):
+                self.shared.put_metrics(done, self.store)
+                checkpointer.save(self.runner.model, self.optimizer, done, self.shared.store)
+            elif done % config.save_steps == 0 or done == self.total or notice or stop or is_best:
+                checkpointer.save(self.runner.model, self.optimizer, done)
+            if notice or stop or done == self.total:
+                checkpointer.finish()
+            checkpointer.poll(self.runner.device)
+            if stop and done < self.total:
+                self.log.close()
+                return False
+        self.log.close()
+        return True
+
+    def choose_best(self) -> None:
+        """Go back to the weights of the best evaluation, if a metric was named. Collective."""
+        best = agree(self.log.best_step())
+        if best is None or best == self.total:
+            return
+        if self.checkpointer.restore(self.runner.model, self.optimizer, step=best) != best:
+            raise StorageError(
+                f"The checkpoint of step {best}, the best by {self.config.best_metric}, is gone.",
+                "Delete the stage's folder and run the same command.",
+            )
+
+    def _step(self, step: int) -> dict[str, Any]:
+        """One optimizer step (0-based); its row."""
+        config, model = self.config, self.runner.model
+        start_s = time.perf_counter()
+        rate = learning_rate(config, step, self.total)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        indices = self.data.mixture.step_indices(config.batch_size, step)
+        pairs = [self.data.train[index] for index in indices]
+        result = self.runner.train(pairs)
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
+        norm_value = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+        if math.isfinite(norm_value):
+            self.optimizer.step()
+        self.optimizer.zero_grad()
+        elapsed_s = time.perf_counter() - start_s
+        measured = {
+            "grad_norm": norm_value,
+            "skipped": not math.isfinite(norm_value),
+            "learning_rate": rate,
+            "step_s": elapsed_s,
+            "tokens_per_second": result.num_tokens / elapsed_s,
+            "num_workers": dist.get_world_size(),
+            "mfu": self.utilisation.mfu(pairs, elapsed_s, dist.get_world_size()),
+        }
+        return step_row(result, step + 1, self.total, self.counts.row(step + 1), measured)
+
+    def _evaluate(self, step: int) -> bool:
+        """Evaluate after `step` steps if that is due and not done; whether it was the best yet."""
+        if not self.data.held_out or not is_due(self.config, step, self.total):
+            return False
+        if not self.log.has_evaluation(step):
+            row = {"step": step, "total_steps": self.total, **self.counts.row(step)}
+            row["num_skipped_steps"] = self.log.num_skipped()
+            self.log.record({**row, **evaluate(self.runner, self.data.held_out)})
+        return agree(self.log.best_step() == step)

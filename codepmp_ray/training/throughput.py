@@ -1,0 +1,127 @@
+"""Model FLOPs utilisation: the arithmetic that a step needs, over what its devices could do.
+
+Chowdhery et al. 2022 (PaLM), appendix B: forward and backward need 6 FLOPs per token and weight,
+and 12 x layers x heads x head size per token and token that it attends to. Counted as packed:
+- the prompt of a pair once, since both answers share it;
+- attention over the tokens that are visible under the packed causal mask (PaLM counts a full
+  square, about twice as many); a sliding window is not subtracted;
+- the LM head at target tokens only, the embedding look-up not at all;
+- gradient checkpointing's second forward not: it is how the work is done, not the work.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from codepmp_ray.modeling.preference_model import PreferenceModel
+from codepmp_ray.preference.packing import EncodedPair, Sides
+
+# Dense bf16 FLOP/s of one device, from the vendors' data sheets, without sparsity. The first name
+# that occurs in the device's name counts.
+_PEAK_TFLOPS = {
+    "GB200": 2500.0,
+    "B200": 2250.0,
+    "GH200": 989.0,
+    "H200": 989.0,
+    "H100 NVL": 835.0,
+    "H100 PCIe": 756.0,
+    "H100": 989.0,
+    "H800": 989.0,
+    "H20": 148.0,
+    "A100": 312.0,
+    "A800": 312.0,
+    "A10G": 70.0,
+    "A10": 125.0,
+    "A40": 149.7,
+    "A30": 165.0,
+    "L40S": 362.0,
+    "L40": 181.0,
+    "L4": 121.0,
+    "RTX A6000": 154.8,
+    "RTX 4090": 165.2,
+    "RTX 3090": 71.0,
+    "MI300X": 1307.0,
+    "MI325X": 1307.0,
+}
+
+
+def peak_flops(device_name: str) -> float | None:
+    """Dense bf16 FLOP/s of a device as CUDA names it; None if it is not in the table."""
+    for name, tera in _PEAK_TFLOPS.items():
+        if name in device_name:
+            return tera * 1e12
+    return None
+
+
+@dataclass(frozen=True)
+class FlopCounter:
+    """FLOPs of forward and backward over packed pairs.
+
+    Attributes:
+        num_weights: of the blocks: matrices that every token passes, no embeddings, no heads.
+        attention_per_token_pair: 12 x layers x heads x head size.
+        num_head_weights: of the LM head; 0 where the objective does not use it.
+    """
+
+    num_weights: int
+    attention_per_token_pair: int
+    num_head_weights: int
+    sides: Sides
+
+    @classmethod
+    def of(cls, model: PreferenceModel) -> FlopCounter:
+        backbone: Any = model.backbone
+        config = backbone.config
+        heads = config.num_attention_heads
+        head_size = getattr(config, "head_dim", None) or config.hidden_size // heads
+        embeddings = backbone.get_input_embeddings().weight.numel()
+        return cls(
+            num_weights=sum(p.numel() for p in backbone.parameters() if p.ndim > 1) - embeddings,
+            attention_per_token_pair=12 * config.num_hidden_layers * heads * head_size,
+            num_head_weights=config.vocab_size * config.hidden_size * model.objective.has_lm,
+            sides=model.objective.sides,
+        )
+
+    def count(self, pairs: list[EncodedPair]) -> float:
+        """FLOPs of one forward and backward over `pairs`."""
+        total = 0.0
+        for pair in pairs:
+            num_tokens = pair.packed_length(self.sides)
+            num_targets = len(pair.chosen) + len(pair.rejected) * (self.sides == "both")
+            total += 6 * self.num_weights * num_tokens
+            total += 6 * self.num_head_weights * num_targets
+            total += self.attention_per_token_pair * num_visible(pair, self.sides)
+        return total
+
+
+def num_visible(pair: EncodedPair, sides: Sides) -> int:
+    """(query, key) pairs under the packed mask: causal within a response and into the prompt."""
+    prompt = len(pair.prompt)
+    responses = [len(pair.chosen)]
+    if sides != "chosen_alone":
+        responses.append(len(pair.rejected))
+    own = sum(n * (n + 1) // 2 for n in (prompt, *responses))
+    return own + prompt * sum(responses)
+
+
+class Utilisation:
+    """MFU of the steps of one run, on devices of one kind.
+
+    None where it says nothing: on CPU, on unknown devices, outside bf16, for mixtures of experts.
+    """
+
+    def __init__(self, model: PreferenceModel, device: torch.device, bf16: bool) -> None:
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+        self._peak = peak_flops(name) if bf16 else None
+        config: Any = model.backbone.config
+        is_mixture = any(hasattr(config, key) for key in ("num_experts", "num_local_experts"))
+        self._counter = None if self._peak is None or is_mixture else FlopCounter.of(model)
+
+    def mfu(self, pairs: list[EncodedPair], elapsed_s: float, num_devices: int) -> float | None:
+        """Share of the devices' peak, 0 to 1, that a step over `pairs` reached."""
+        if self._counter is None or self._peak is None:
+            return None
+        return self._counter.count(pairs) / (elapsed_s * self._peak * num_devices)
