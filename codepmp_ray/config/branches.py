@@ -11,14 +11,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pydantic import Field
-
-from codepmp_ray.config.base import Section
+from codepmp_ray.config.base import Section, operational
 from codepmp_ray.config.training import TrainingConfig
 
 
 class BranchesConfig(Section):
-    """Which shorter runs `jobs.branch` makes beside the whole pretraining.
+    """Which shorter runs `jobs.branch` makes beside the whole pretraining; each is its own stage.
 
     Attributes:
         factor: ratio of the lengths of neighbouring runs; the authors' scripts use 2^(1/4).
@@ -28,10 +26,10 @@ class BranchesConfig(Section):
         evaluate: measure best-of-N accuracy of every reward model; needs `finetune`.
     """
 
-    factor: float = Field(default=2**0.25, gt=1)
-    num_branches: int = Field(default=12, ge=1)
-    finetune: bool = True
-    evaluate: bool = True
+    factor: float = operational(2**0.25, gt=1)
+    num_branches: int = operational(12, ge=1)
+    finetune: bool = operational(True)
+    evaluate: bool = operational(True)
 
 
 @dataclass(frozen=True)

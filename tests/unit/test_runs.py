@@ -49,7 +49,9 @@ def _other_values(section: Section, name: str) -> list[Any]:
         case dict():
             return [{**value, "seed": 1}]
         case _:
-            return [True, 2, "x", "http://x", "s3://x/{blob_id}"]
+            nested = [typing.get_args(arg) for arg in typing.get_args(annotation)]
+            choices = [a for args in nested for a in args if isinstance(a, str)]
+            return [*choices, True, 2, "x", "http://x", "s3://x/{blob_id}"]
 
 
 def _changed(recipe: Recipe, path: Keys, value: Any) -> Recipe:
@@ -82,6 +84,8 @@ _BASE = Recipe.model_validate(
             "decontamination": {"sets": [{"name": "other", "path": "x", "columns": ["text"]}]},
         },
         "engines": {"strong": {"max_actors": 9}, "weak": {"max_actors": 9}},
+        "pretraining": {"max_steps": 1, "eval_steps": 1},
+        "finetuning": {"max_steps": 1, "eval_steps": 1, "schedule": "wsd"},
     }
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -42,7 +43,7 @@ def test_no_branch_means_no_curve(family, make_held_out) -> None:
     assert load_scaling(recipe) == []
     write(recipe, "pretraining", 80, 0.9, make_held_out)
     assert load_scaling(recipe) == []
-    assert 'id="scaling"' not in write_report(recipe).read_text()
+    assert 'id="scaling"' not in Path(write_report(recipe)).read_text()
 
 
 def test_points_are_the_finished_runs_shortest_first(family, make_held_out, maker) -> None:
@@ -65,7 +66,7 @@ def test_points_are_the_finished_runs_shortest_first(family, make_held_out, make
     assert first.best_of_n and (first.best_of_n.k, first.best_of_n.accuracy) == (4, 0.333)
     assert first.best_of_n.random == 0.25 and points[2].best_of_n is None
 
-    page = write_report(recipe).read_text()
+    page = Path(write_report(recipe)).read_text()
     assert 'id="scaling"' in page and "Accuracy by number of pretraining pairs" in page
     screen = io.StringIO()
     print_scaling(recipe, Console(file=screen, width=200))
