@@ -16,7 +16,6 @@ import yaml
 from codepmp_ray.config.recipe import Recipe, parse_recipe
 from codepmp_ray.errors import ConfigError, StorageError
 from codepmp_ray.runs import open_stage
-from jobs._cli import find_known_error
 from tests.s3_server import S3Server
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -156,22 +155,21 @@ def test_a_driver_killed_in_the_middle_resumes(
 
 
 def test_a_fault_of_the_store_is_one_message_and_the_job_resumes(
-    ray_cluster, s3_server: S3Server, s3_bucket: str, code_folder: Path
+    ray_cluster, s3_server: S3Server, s3_bucket: str, code_folder: Path, tmp_path: Path
 ) -> None:
-    from codepmp_ray.cluster.corpus import build_corpus
     from codepmp_ray.cluster.synthesis import synthesize
 
-    recipe = parse_recipe(recipe_data(f"{s3_bucket}/run", code_folder, latency_s=0.1), "test")
-    build_corpus(recipe)
+    data = recipe_data(f"{s3_bucket}/run", code_folder, latency_s=0.1)
+    recipe = parse_recipe(data, "test")
     s3_server.fail("full", times=10_000, part="pairs/")
     try:
-        with pytest.raises(Exception) as caught:
-            synthesize(recipe)
+        driver = start_job("synthesize", data, tmp_path, after="corpus")
+        assert driver.wait(120) == StorageError.exit_code
     finally:
         s3_server.fail(None)
-    known = find_known_error(caught.value)
-    assert isinstance(known, StorageError)
-    assert "Cannot write s3://" in str(known) and "\n" not in str(known)
+    said = (tmp_path / "driver.log").read_text().splitlines()
+    (line,) = [line for line in said if line.startswith("Error: ")]
+    assert "Cannot write s3://" in line and "Traceback" not in "".join(said)
     assert not open_stage(recipe, "synthesis").is_complete
     assert synthesize(recipe)["num_pairs"] == NUM_FILES
 
