@@ -132,10 +132,11 @@ def run_bare(recipe: Recipe, requests: list[tuple[str, int]]) -> tuple[float, Fi
     finished_s: list[float] = []
 
     class Clock(tqdm):
-        """vLLM tells its progress bar of every finished answer."""
+        """vLLM tells its progress bar of every finished answer (another bar of every request)."""
 
         def update(self, n: float | None = 1) -> bool | None:
-            finished_s.append(time.time())
+            if str(self.desc).startswith("Processed"):
+                finished_s.append(time.time())
             return super().update(n)
 
     start_s = time.time()
