@@ -17,14 +17,11 @@ import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from codepmp_ray.errors import ModelError
-from codepmp_ray.modeling.attention_blocks import attend_in_blocks
+from codepmp_ray.modeling.attention_blocks import AttentionRule, attend_in_blocks
 from codepmp_ray.modeling.attention_flex import attend_with_flex
 from codepmp_ray.preference.packing import PackedLayout
 
 NAME = "codepmp_packed"
-# Keyword arguments with which transformers' models change what attention computes. A model that
-# sends another one computes something that is not done here.
-_KNOWN_ARGUMENTS = {"sliding_window", "softcap", "s_aux"}
 
 
 def packed_attention(
@@ -55,7 +52,9 @@ def packed_attention(
     if sliding_window is not None and sliding_window >= packed_layout.longest:
         sliding_window = None  # nobody is that far from anybody
     attend = attend_with_flex if query.is_cuda else attend_in_blocks
-    output = attend(query, key, value, packed_layout, scaling, dropout, sliding_window, softcap)
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    rule = AttentionRule(scale, dropout, sliding_window, softcap)
+    output = attend(query, key, value, packed_layout, rule)
     return output.transpose(1, 2).contiguous(), None
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch.nn.functional import dropout as drop
 from torch.nn.functional import scaled_dot_product_attention as sdpa
@@ -9,15 +11,28 @@ from torch.nn.functional import scaled_dot_product_attention as sdpa
 from codepmp_ray.preference.packing import PackedLayout, Span
 
 
+@dataclass(frozen=True)
+class AttentionRule:
+    """What a layer of the backbone computes besides softmax(q k) v.
+
+    Attributes:
+        scale: factor of the logits, before the soft cap.
+        window: positions that a token sees, itself included; None for all before it.
+        soft_cap: bound of the logits, soft_cap x tanh(logits / soft_cap); None for none.
+    """
+
+    scale: float
+    dropout: float
+    window: int | None
+    soft_cap: float | None
+
+
 def attend_in_blocks(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
     layout: PackedLayout,
-    scaling: float | None,
-    dropout: float,
-    sliding_window: int | None,
-    softcap: float | None,
+    rule: AttentionRule,
 ) -> torch.Tensor:
     """[1, heads, T, d] x [1, kv_heads, T, d] -> [1, heads, T, d]."""
     groups = query.shape[1] // key.shape[1]
@@ -32,10 +47,8 @@ def attend_in_blocks(
                 query[:, :, whole],
                 key[:, :, whole],
                 value[:, :, whole],
-                _whole_mask(span, layout, sliding_window, query.device),
-                scaling,
-                dropout,
-                softcap,
+                _whole_mask(span, layout, rule.window, query.device),
+                rule,
             )
         )
         if span.end == span.rejected:
@@ -46,10 +59,8 @@ def attend_in_blocks(
                 query[:, :, side],
                 torch.cat([key[:, :, prompt], key[:, :, side]], dim=2),
                 torch.cat([value[:, :, prompt], value[:, :, side]], dim=2),
-                _rejected_mask(span, layout, sliding_window, query.device),
-                scaling,
-                dropout,
-                softcap,
+                _rejected_mask(span, layout, rule.window, query.device),
+                rule,
             )
         )
     return torch.cat(outputs, dim=2)
@@ -60,23 +71,21 @@ def _attend(
     key: torch.Tensor,
     value: torch.Tensor,
     mask: torch.Tensor | None,
-    scaling: float | None,
-    dropout: float,
-    softcap: float | None,
+    rule: AttentionRule,
 ) -> torch.Tensor:
     """`mask` is bool [queries, keys]; None is plain causal attention over equal lengths."""
-    if softcap is None:
+    cap = rule.soft_cap
+    if cap is None:
         is_causal = mask is None
-        return sdpa(query, key, value, mask, dropout, is_causal=is_causal, scale=scaling)
+        return sdpa(query, key, value, mask, rule.dropout, is_causal=is_causal, scale=rule.scale)
     # Gemma2's tanh on the logits is not in the fused kernels.
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    scores = softcap * torch.tanh(query @ key.transpose(2, 3) * (scale / softcap))
+    scores = cap * torch.tanh(query @ key.transpose(2, 3) * (rule.scale / cap))
     if mask is None:
         mask = _causal(query.shape[2], key.shape[2], query.device)
     scores = scores.masked_fill(~mask, float("-inf"))
     precise = torch.promote_types(scores.dtype, torch.float32)
     weights = scores.softmax(dim=-1, dtype=precise).to(query.dtype)
-    return drop(weights, dropout) @ value
+    return drop(weights, rule.dropout) @ value
 
 
 def _whole_mask(

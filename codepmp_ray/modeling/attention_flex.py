@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from codepmp_ray.errors import ModelError
+from codepmp_ray.modeling.attention_blocks import AttentionRule
 from codepmp_ray.preference.packing import PackedLayout
 
 Index = torch.Tensor
@@ -37,33 +38,36 @@ def attend_with_flex(
     key: torch.Tensor,
     value: torch.Tensor,
     layout: PackedLayout,
-    scaling: float | None,
-    dropout: float,
-    sliding_window: int | None,
-    softcap: float | None,
+    rule: AttentionRule,
 ) -> torch.Tensor:
     """[1, heads, T, d] x [1, kv_heads, T, d] -> [1, heads, T, d].
 
     Raises ModelError for attention dropout, which FlexAttention does not have.
     """
-    if dropout:
+    if rule.dropout:
         raise ModelError(
-            f"The backbone asks for attention dropout ({dropout}), which packed training on GPU "
-            "does not do.",
+            f"The backbone asks for attention dropout ({rule.dropout}), which packed training on "
+            "GPU does not do.",
             "Set attention_dropout to 0 in the model's config.json, as all common models have it.",
         )
     from torch.nn.attention.flex_attention import create_block_mask
 
     num_tokens = query.shape[2]
     block_mask = layout.cached(
-        ("flex", sliding_window),
+        ("flex", rule.window),
         lambda: create_block_mask(
-            may_attend(layout, sliding_window), None, None, num_tokens, num_tokens, query.device
+            may_attend(layout, rule.window), None, None, num_tokens, num_tokens, query.device
         ),
     )
-    score_mod = None if softcap is None else _soft_cap(softcap)
+    score_mod = None if rule.soft_cap is None else _soft_cap(rule.soft_cap)
     return _kernel(query.is_cuda)(
-        query, key, value, score_mod, block_mask, scaling, enable_gqa=query.shape[1] != key.shape[1]
+        query,
+        key,
+        value,
+        score_mod,
+        block_mask,
+        rule.scale,
+        enable_gqa=query.shape[1] != key.shape[1],
     )
 
 

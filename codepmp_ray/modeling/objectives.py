@@ -12,6 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
+
 from codepmp_ray.preference.packing import Sides
 
 Name = Literal["pmp", "rm", "lm", "sft", "dpo"]
@@ -33,6 +35,11 @@ class Objective:
     name: Name
     terms: tuple[Term, ...]
     beta: float = 0.0
+
+    def loss(self, sums: dict[str, torch.Tensor], counts: dict[str, int]) -> torch.Tensor:
+        """Scalar: sums over a batch, each over the step's number of pairs or of tokens."""
+        parts = [term.weight * sums[term.name] / counts[term.per] for term in self.terms]
+        return torch.stack(parts).sum()
 
     @property
     def has_rewards(self) -> bool:

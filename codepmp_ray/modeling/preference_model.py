@@ -49,7 +49,7 @@ class PreferenceModel(nn.Module):
         lm_head: an untied LM head; None uses the input embeddings (tied), or none is needed.
     """
 
-    def __init__(self, backbone: Any, lm_head: nn.Module | None, objective: Objective) -> None:
+    def __init__(self, backbone: Any, lm_head: nn.Linear | None, objective: Objective) -> None:
         super().__init__()
         require_supported(backbone.config)
         backbone.set_attn_implementation(PACKED_ATTENTION)
@@ -105,5 +105,5 @@ class PreferenceModel(nn.Module):
 
     def _lm_weight(self) -> torch.Tensor:
         if self.lm_head is not None:
-            return self.lm_head.weight  # type: ignore[return-value]
+            return self.lm_head.weight
         return self.backbone.get_input_embeddings().weight

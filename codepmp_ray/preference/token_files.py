@@ -62,6 +62,7 @@ class TokenFileWriter:
         with pa.ipc.new_file(sink, batch.schema) as writer:
             writer.write_batch(batch)
         data = sink.getvalue()
+        # A view: bytes would be a second copy of the whole file. Writing a local file takes both.
         store.put(f"{name}.arrow", memoryview(data))  # type: ignore[arg-type]
         record = {
             "input": input_digest,

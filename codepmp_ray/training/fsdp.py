@@ -7,6 +7,7 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import (
     CPUOffloadPolicy,
+    FSDPModule,
     MixedPrecisionPolicy,
     OffloadPolicy,
     fully_shard,
@@ -67,11 +68,11 @@ def shard(model: PreferenceModel, config: TrainingConfig, mesh: DeviceMesh) -> P
         model, mesh=mesh, mp_policy=policy, offload_policy=offload, reshard_after_forward=False
     )
     for module in model.modules():
-        if hasattr(module, "set_gradient_divide_factor"):
+        if isinstance(module, FSDPModule):
             # Losses are sums divided by global counts, so gradients add up over ranks, unaveraged.
-            module.set_gradient_divide_factor(1.0)  # type: ignore[operator]
+            module.set_gradient_divide_factor(1.0)
             # gloo has no scaled sum.
-            module.set_force_sum_reduction_for_comms(True)  # type: ignore[operator]
+            module.set_force_sum_reduction_for_comms(True)
     return model
 
 

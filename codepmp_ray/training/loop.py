@@ -61,7 +61,7 @@ def train(
     )
     runner = StepRunner(model, config, device)
     if config.objective == "dpo":
-        data = with_references(data, runner, store)
+        data = with_references(data, runner, store, task.inputs)
     run = Run(task, data, runner, optimizer, report, is_preempted)
     if not run.steps():
         return

@@ -164,8 +164,7 @@ def _measure(config: TrainingConfig, model_config: Any, num_layers: int) -> _Sam
 
 
 def _backward(model: Any, batch: Any) -> None:
-    sums = model(batch)
-    torch.stack([term.weight * sums[term.name] for term in model.objective.terms]).sum().backward()
+    model.objective.loss(model(batch), {"pair": 1, "token": 1}).backward()
 
 
 def _full_batch(config: TrainingConfig) -> list[EncodedPair]:

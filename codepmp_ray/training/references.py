@@ -1,33 +1,42 @@
 """DPO's reference: what the initial weights make of every pair, computed once and stored.
 
 The reference model never changes, so its log-likelihoods are a table and not a second model in
-memory. Stored, a resumed run compares with the same numbers.
+memory. Stored, a resumed run compares with the same numbers; rows that changed meanwhile (a purge)
+have a table of their own.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import torch.distributed as dist
 
+from codepmp_ray.config.base import fingerprint
 from codepmp_ray.storage import LocalStore
 from codepmp_ray.training.data import PairView, TrainingData
 from codepmp_ray.training.step import StepRunner
+from codepmp_ray.training.task import InputShard
 
-REFERENCES_FILE = "references.parquet"
 _PAIRS_AT_ONCE = 256
 
 
-def with_references(data: TrainingData, runner: StepRunner, store: LocalStore) -> TrainingData:
-    """`data` whose pairs carry their reference. Collective; to be called at initial weights."""
-    box = [store.exists(REFERENCES_FILE)]
+def with_references(
+    data: TrainingData, runner: StepRunner, store: LocalStore, inputs: Sequence[InputShard]
+) -> TrainingData:
+    """`data`, made of `inputs`, whose pairs carry their reference.
+
+    Collective; to be called at initial weights.
+    """
+    name = references_file(inputs)
+    box = [store.exists(name)]
     dist.broadcast_object_list(box, src=0)
     if not box[0]:
-        _compute([data.train, data.held_out], runner, store)
+        _compute([data.train, data.held_out], runner, store, name)
         dist.barrier()
-    table = store.read_table(REFERENCES_FILE, ["chosen", "rejected"])
+    table = store.read_table(name, ["chosen", "rejected"])
     found = np.stack([table.column(side).to_numpy() for side in ("chosen", "rejected")], axis=1)
     num_train = len(data.train)
     return replace(
@@ -37,7 +46,12 @@ def with_references(data: TrainingData, runner: StepRunner, store: LocalStore) -
     )
 
 
-def _compute(views: list[PairView], runner: StepRunner, store: LocalStore) -> None:
+def references_file(inputs: Sequence[InputShard]) -> str:
+    """Where the references of these rows lie in the stage's folder."""
+    return f"references-{fingerprint(*(shard.digest for shard in inputs))}.parquet"
+
+
+def _compute(views: list[PairView], runner: StepRunner, store: LocalStore, name: str) -> None:
     ids: list[str] = []
     found: list[tuple[float, float]] = []
     for view in views:
@@ -47,6 +61,4 @@ def _compute(views: list[PairView], runner: StepRunner, store: LocalStore) -> No
             ids += [pair.pair_id for pair in pairs]
     if dist.get_rank() == 0:
         chosen, rejected = zip(*found, strict=True)
-        store.put_table(
-            REFERENCES_FILE, pa.table({"pair_id": ids, "chosen": chosen, "rejected": rejected})
-        )
+        store.put_table(name, pa.table({"pair_id": ids, "chosen": chosen, "rejected": rejected}))

@@ -82,11 +82,7 @@ class StepRunner:
         for indices, batch in self._micro_batches(pairs):
             sums = self.model(batch)
             if backward:
-                parts = [
-                    term.weight * sums[term.name] / counts[term.per]
-                    for term in self.objective.terms
-                ]
-                (torch.stack(parts).sum() * batch.weight).backward()
+                (self.objective.loss(sums, counts) * batch.weight).backward()
             if indices:
                 tally.add(sums)
         tally.all_reduce(self.device)

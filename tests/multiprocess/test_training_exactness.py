@@ -246,8 +246,9 @@ def test_policies_begin_as_their_reference_and_are_exported_as_language_models(
     assert first["loss"] == pytest.approx(math.log(2), abs=1e-5)
     assert abs(first["margin"]) < 1e-4
     assert dpo[-1]["eval_loss"] < dpo[0]["eval_loss"] == pytest.approx(math.log(2), abs=1e-5)
-    references = LocalStore(tmp_path / "dpo").read_table("references.parquet")
-    assert references.num_rows == 24
+    store = LocalStore(tmp_path / "dpo")
+    (name,) = [name for name in store.list("") if name.startswith("references-")]
+    assert store.read_table(name).num_rows == 24
 
     sft = run(tmp_path / "sft", tiny_model_dir, preference_rows, 1, objective="sft", **settings)
     assert all("accuracy" not in row and "eval_accuracy" not in row for row in sft)

@@ -22,7 +22,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from codepmp_ray.errors import ModelError
 from codepmp_ray.modeling.attention import require_supported
-from codepmp_ray.modeling.attention_blocks import attend_in_blocks
+from codepmp_ray.modeling.attention_blocks import AttentionRule, attend_in_blocks
 from codepmp_ray.modeling.attention_flex import attend_with_flex
 from codepmp_ray.modeling.losses import token_log_likelihoods
 from codepmp_ray.modeling.objectives import Objective, make_objective
@@ -239,7 +239,7 @@ def test_the_kernel_for_gpus_equals_the_blocks(window, soft_cap, sides) -> None:
     num_tokens = batch.input_ids.shape[1]
     query = torch.randn(1, 4, num_tokens, 16)
     key, value = torch.randn(2, 1, 2, num_tokens, 16).unbind(0)
-    arguments = (query, key, value, layout, 0.3, 0.0, window, soft_cap)
+    arguments = (query, key, value, layout, AttentionRule(0.3, 0.0, window, soft_cap))
     assert torch.allclose(attend_with_flex(*arguments), attend_in_blocks(*arguments), atol=1e-5)
 
 

@@ -148,9 +148,8 @@ def collectives_of_a_step(rank: int, world_size: int, num_layers: int, **setting
             optimizer = torch.optim.AdamW(parameter_groups(model, 0.1), lr=1e-6)
             runner = StepRunner(model, config, torch.device("cpu"))
             for _, batch in runner._micro_batches(pairs):
-                sums = model(batch)
-                terms = [term.weight * sums[term.name] for term in model.objective.terms]
-                (torch.stack(terms).sum() * batch.weight).backward()
+                loss = model.objective.loss(model(batch), {"pair": 1, "token": 1})
+                (loss * batch.weight).backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
     return seen.calls
