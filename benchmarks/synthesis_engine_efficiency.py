@@ -5,11 +5,16 @@ real snippets. Bare is `vllm.LLM.generate` on the very prompts that the pipeline
 Model, engine settings, threads and binding are the same, and so is the length of every answer,
 which is fixed in advance and differs from row to row.
 
+Twice: with a core left for everything that is not the engine, as vLLM's CPU build itself leaves one
+and as a GPU leaves them all; and with a thread of the engine on every core. The second tells what
+Ray's own processes take: they wake up all the time, and whichever thread is put off, the others wait
+for it at the end of every operator.
+
 Steady state is the middle half of the tokens: the slope of finished tokens over time. Before it the
 pipeline fills, after it rows wait for nothing but their own next hop; a job of hours does neither.
 The whole run, both included, is reported beside it. Loading is in neither.
 
-    python -m benchmarks.synthesis_engine_efficiency [--runs 3] [--rows 256]
+    python -m benchmarks.synthesis_engine_efficiency [--runs 3] [--rows 96]
 """
 
 from __future__ import annotations
@@ -17,6 +22,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -52,9 +58,10 @@ def fixed_length(hop: str, text: str) -> SamplingConfig:
     return SamplingConfig(temperature=0.7, max_tokens=length, min_tokens=length)
 
 
-def make_recipe(run_dir: Path, num_rows: int) -> Recipe:
+def make_recipe(run_dir: Path, num_rows: int, threads: int) -> Recipe:
     settings = [f"corpus.max_snippets={num_rows}", f"corpus.rows_per_shard={ROWS_PER_SHARD}"]
-    return load_recipe("jobs/recipes/laptop.yaml", [f"run_dir={run_dir}", *settings])
+    engine = f"engines.strong.cpu_threads={threads}"
+    return load_recipe("jobs/recipes/laptop.yaml", [f"run_dir={run_dir}", *settings, engine])
 
 
 class ThreeHops:
@@ -148,19 +155,20 @@ def run_bare(recipe: Recipe, requests: list[tuple[str, int]]) -> tuple[float, Fi
     return start_s, [(tick, mean) for tick in finished_s]
 
 
-def child(kind: str, num_rows: int, run_dir: Path, out_dir: Path) -> dict[str, float]:
+def child(kind: str, num_rows: int, threads: int, run_dir: Path, out_dir: Path) -> dict[str, float]:
     """One timed run in processes of its own: tokens/s in steady state and of the whole."""
-    arguments = ["--child", kind, "--rows", str(num_rows), "--dirs", str(run_dir), str(out_dir)]
+    arguments = ["--child", kind, str(threads), "--rows", str(num_rows)]
+    arguments += ["--dirs", str(run_dir), str(out_dir)]
     command = [sys.executable, "-m", "benchmarks.synthesis_engine_efficiency", *arguments]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def run_child(kind: str, num_rows: int, run_dir: Path, out_dir: Path) -> None:
+def run_child(kind: str, threads: int, num_rows: int, run_dir: Path, out_dir: Path) -> None:
     from codepmp_ray.ledger import ShardLedger
     from codepmp_ray.storage import open_store
 
-    recipe = make_recipe(run_dir, num_rows)
+    recipe = make_recipe(run_dir, num_rows, threads)
     if kind == "pipeline":
         run_pipeline(recipe, out_dir)
     rows = ShardLedger(open_store(out_dir)).read("rows", ["hops", "started_s"])
@@ -186,55 +194,68 @@ def ratios(runs: list[dict[str, dict[str, float]]], part: str) -> list[float]:
     return [run["pipeline"][part] / run["bare"][part] for run in runs]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--rows", type=int, default=256)
-    parser.add_argument("--child", help=argparse.SUPPRESS)
-    parser.add_argument("--dirs", type=Path, nargs=2, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.child:
-        run_child(arguments.child, arguments.rows, *arguments.dirs)
-        return
-    with tempfile.TemporaryDirectory() as scratch:
-        run_dir = Path(scratch) / "run"
-        make_corpus = [sys.executable, "-m", "jobs.corpus", f"run_dir={run_dir}"]
-        sizes = [f"corpus.max_snippets={arguments.rows}", f"corpus.rows_per_shard={ROWS_PER_SHARD}"]
-        subprocess.run([*make_corpus, *sizes], check=True)
-        runs = []
-        for index in range(arguments.runs):
-            out_dir = Path(scratch) / f"out-{index}"
-            order = ("pipeline", "bare")  # bare needs the prompts that the pipeline made
-            run = {kind: child(kind, arguments.rows, run_dir, out_dir) for kind in order}
-            runs.append(run)
-            print(f"run {index}: {json.dumps(run)}", flush=True)
-    recipe = make_recipe(Path("unused"), arguments.rows)
+def measure(where: str, threads: int, arguments: Any, scratch: Path) -> list[dict[str, Any]]:
+    """Results of one number of engine threads; the order is given, as bare needs the prompts."""
+    run_dir, runs = scratch / "run", []
+    for index in range(arguments.runs):
+        out_dir = scratch / f"out-{where}-{index}"
+        sizes = (arguments.rows, threads)
+        run = {kind: child(kind, *sizes, run_dir, out_dir) for kind in ("pipeline", "bare")}
+        runs.append(run)
+        print(f"{where}, run {index}: {json.dumps(run)}", flush=True)
+    recipe = make_recipe(Path("unused"), arguments.rows, threads)
     common = {
         "runs": arguments.runs,
         "engine": recipe.engines.strong.model_dump(mode="json"),
         "mean_output_tokens": MEAN_LENGTHS,
         "rows": arguments.rows,
+        "threads": threads,
+        "spare_cores": len(os.sched_getaffinity(0)) - threads,
     }
+    goal = "at least 0.95"
     series = {
-        "pipeline_over_bare": (ratios(runs, "steady"), "ratio", "at least 0.95"),
+        "pipeline_over_bare": (ratios(runs, "steady"), "ratio", goal),
         "pipeline_over_bare_whole_run": (ratios(runs, "whole"), "ratio", None),
         "pipeline_tokens_per_s": ([run["pipeline"]["steady"] for run in runs], "tokens/s", None),
         "bare_tokens_per_s": ([run["bare"]["steady"] for run in runs], "tokens/s", None),
     }
-    write_results(
-        "synthesis_engine_efficiency",
-        [
-            {
-                "metric": metric,
-                "value": round(statistics.median(values), 3),
-                "unit": unit,
-                "goal": goal,
-                "spread": [round(min(values), 3), round(max(values), 3)],
-                **common,
-            }
-            for metric, (values, unit, goal) in series.items()
-        ],
-    )
+    return [
+        {
+            "metric": f"{metric}_{where}",
+            "value": round(statistics.median(values), 3),
+            "unit": unit,
+            "goal": goal,
+            "spread": [round(min(values), 3), round(max(values), 3)],
+            **common,
+        }
+        for metric, (values, unit, goal) in series.items()
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--rows", type=int, default=96)
+    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--dirs", type=Path, nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        kind, threads = arguments.child
+        run_child(kind, int(threads), arguments.rows, *arguments.dirs)
+        return
+    num_cores = len(os.sched_getaffinity(0))
+    settings = {"all_cores": num_cores}
+    if num_cores > 1:
+        settings = {"spare_core": num_cores - 1, **settings}
+    results: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        make_corpus = [sys.executable, "-m", "jobs.corpus", f"run_dir={scratch / 'run'}"]
+        sizes = [f"corpus.max_snippets={arguments.rows}", f"corpus.rows_per_shard={ROWS_PER_SHARD}"]
+        subprocess.run([*make_corpus, *sizes], check=True)
+        for where, threads in settings.items():
+            results += measure(where, threads, arguments, scratch)
+    write_results("synthesis_engine_efficiency", results)
 
 
 if __name__ == "__main__":
