@@ -15,6 +15,7 @@ from torch import nn
 
 from codepmp_ray.modeling.attention import NAME as PACKED_ATTENTION
 from codepmp_ray.modeling.attention import require_supported
+from codepmp_ray.modeling.lm_loss import lm_loss_sum
 from codepmp_ray.modeling.losses import (
     at_least_fp32,
     centering_sum,
@@ -90,12 +91,11 @@ class PreferenceModel(nn.Module):
         sums["rewards"] = torch.stack([chosen, rejected], dim=1)
 
     def _add_likelihoods(self, sums: Sums, hidden: torch.Tensor, batch: PackedBatch) -> None:
-        tokens = token_log_likelihoods(
-            hidden[batch.lm_index], self._lm_weight(), batch.lm_targets, soft_cap=self._soft_cap
-        )
+        inputs = (hidden[batch.lm_index], self._lm_weight(), batch.lm_targets)
         if self.objective.sides != "both":
-            sums["lm"] = -tokens.sum()
+            sums["lm"] = lm_loss_sum(*inputs, soft_cap=self._soft_cap)
             return
+        tokens = token_log_likelihoods(*inputs, soft_cap=self._soft_cap)
         num_responses = 2 * len(batch.spans)
         flat = tokens.new_zeros(num_responses).index_add(0, batch.lm_owner, tokens)
         likelihoods = flat.view(-1, 2).clone()  # no view, as above

@@ -24,6 +24,7 @@ from codepmp_ray.errors import ModelError
 from codepmp_ray.modeling.attention import require_supported
 from codepmp_ray.modeling.attention_blocks import AttentionRule, attend_in_blocks
 from codepmp_ray.modeling.attention_flex import attend_with_flex
+from codepmp_ray.modeling.lm_loss import lm_loss_sum
 from codepmp_ray.modeling.losses import token_log_likelihoods
 from codepmp_ray.modeling.objectives import Objective, make_objective
 from codepmp_ray.modeling.preference_model import PreferenceModel
@@ -260,17 +261,24 @@ def test_sides_do_not_see_each_other_nor_other_pairs() -> None:
     assert torch.allclose(together, alone, atol=1e-5)
 
 
-def test_chunked_lm_loss_equals_the_whole() -> None:
+@pytest.mark.parametrize("soft_cap", [None, 2.0])
+@pytest.mark.parametrize("method", ["sum", "tokens"])
+def test_chunked_lm_loss_equals_the_whole(method, soft_cap) -> None:
     torch.manual_seed(0)
     hidden = torch.randn(23, 16, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(31, 16, dtype=torch.float64, requires_grad=True)
-    targets = torch.randint(31, (23,))
-    chunked = -token_log_likelihoods(hidden, weight, targets, chunk_size=5).sum()
-    whole = torch.nn.functional.cross_entropy(hidden @ weight.T, targets, reduction="sum")
-    assert torch.allclose(chunked, whole)
-    ours = torch.autograd.grad(chunked, [hidden, weight])
-    theirs = torch.autograd.grad(whole, [hidden, weight])
-    assert all(torch.allclose(a, b) for a, b in zip(ours, theirs, strict=True))
+    arguments = (hidden, weight, targets := torch.randint(31, (23,)))
+    if method == "sum":
+        chunked = lm_loss_sum(*arguments, soft_cap=soft_cap, chunk_size=5)
+    else:
+        chunked = -token_log_likelihoods(*arguments, soft_cap=soft_cap, chunk_size=5).sum()
+    logits = hidden @ weight.T
+    logits = logits if soft_cap is None else soft_cap * torch.tanh(logits / soft_cap)
+    whole = torch.nn.functional.cross_entropy(logits, targets, reduction="sum")
+    assert torch.allclose(chunked, whole, rtol=1e-12)
+    ours = torch.autograd.grad(chunked / 7, [hidden, weight])
+    theirs = torch.autograd.grad(whole / 7, [hidden, weight])
+    assert all(torch.allclose(a, b, rtol=1e-10) for a, b in zip(ours, theirs, strict=True))
 
 
 def test_reward_loss_does_not_overflow() -> None:

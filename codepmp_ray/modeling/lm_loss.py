@@ -1,0 +1,84 @@
+"""L_LM with its gradients in one pass: the vocabulary's logits are computed once, by chunks.
+
+A sum of losses has a gradient that is known up to one factor as soon as a chunk's logits are there.
+So the forward pass leaves the gradients of hidden states and head behind instead of logits, and the
+backward pass multiplies: no logits are kept, none is computed twice. (Hsu et al. 2024, Liger
+Kernel, do this on GPUs.)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from codepmp_ray.modeling.losses import at_least_fp32
+
+
+def lm_loss_sum(
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    targets: torch.Tensor,
+    *,
+    soft_cap: float | None = None,
+    chunk_size: int = 512,
+) -> torch.Tensor:
+    """Sum over tokens of -log p(target); L_LM of section 3.1 before its divisor.
+
+    The backward pass can run once, since it takes the gradients with it.
+
+    Args:
+        hidden: [C, H] final hidden states that predict `targets`.
+        weight: [V, H] of the LM head.
+        targets: int64 [C].
+        soft_cap: bound of the logits, soft_cap x tanh(logits / soft_cap), where the model has one.
+        chunk_size: tokens whose logits, [chunk_size, V], exist at a time.
+
+    Returns:
+        Scalar in nats, at least fp32.
+    """
+    # Asked here: inside, gradients are always off, and inputs always look as if they needed one.
+    has_backward = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
+    return _LMLossSum.apply(hidden, weight, targets, soft_cap, chunk_size, has_backward)
+
+
+class _LMLossSum(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        targets: torch.Tensor,
+        soft_cap: float | None,
+        chunk_size: int,
+        has_backward: bool,
+    ) -> torch.Tensor:
+        by_hidden = torch.empty_like(hidden) if has_backward else None
+        by_weight = torch.zeros_like(weight) if has_backward else None
+        total = at_least_fp32(hidden.new_zeros(()))
+        for start in range(0, hidden.shape[0], chunk_size):
+            chunk = slice(start, start + chunk_size)
+            logits = at_least_fp32(F.linear(hidden[chunk], weight))
+            if soft_cap is not None:
+                logits = soft_cap * torch.tanh(logits / soft_cap)
+            picked = targets[chunk].unsqueeze(1)
+            log_p = F.log_softmax(logits, dim=1)
+            total -= log_p.gather(1, picked).sum()
+            if by_hidden is None or by_weight is None:
+                continue
+            by_logits = log_p.exp_()
+            by_logits.scatter_add_(1, picked, by_logits.new_full(picked.shape, -1.0))
+            if soft_cap is not None:  # the slope of the cap
+                by_logits *= 1 - (logits / soft_cap).square()
+            del logits
+            by_logits = by_logits.to(hidden.dtype)
+            torch.mm(by_logits, weight, out=by_hidden[chunk])
+            by_weight.addmm_(by_logits.T, hidden[chunk])
+        ctx.gradients = by_hidden, by_weight
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (by_hidden, by_weight), ctx.gradients = ctx.gradients, None
+        return by_hidden.mul_(grads[0]), by_weight.mul_(grads[0]), None, None, None, None
