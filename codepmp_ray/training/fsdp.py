@@ -74,15 +74,3 @@ def shard(model: PreferenceModel, config: TrainingConfig, mesh: DeviceMesh) -> P
             # gloo has no scaled sum.
             module.set_force_sum_reduction_for_comms(True)
     return model
-
-
-def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict]:
-    """Decay matrices; leave vectors (norms, biases) alone, as Hugging Face's trainer does."""
-    decayed, plain = [], []
-    for name, parameter in model.named_parameters():
-        is_vector = parameter.ndim < 2 or name.endswith("score.weight")
-        (plain if is_vector else decayed).append(parameter)
-    return [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": plain, "weight_decay": 0.0},
-    ]

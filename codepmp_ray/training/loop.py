@@ -22,7 +22,8 @@ from codepmp_ray.modeling.loading import (
 from codepmp_ray.preference.tokenization import TEMPLATE_FILE, Encoder, PromptTemplate
 from codepmp_ray.storage import LocalStore
 from codepmp_ray.training.data import load_training_data
-from codepmp_ray.training.fsdp import make_mesh, parameter_device, parameter_groups, shard
+from codepmp_ray.training.fsdp import make_mesh, parameter_device, shard
+from codepmp_ray.training.optimizer import make_optimizer
 from codepmp_ray.training.references import with_references
 from codepmp_ray.training.step import StepRunner, objective_of
 from codepmp_ray.training.steps import Run
@@ -53,12 +54,7 @@ def train(
     materialise(model, parameter_device(config, device))
     read_weights(model, task.model_name_or_path, seed=config.seed)
     model.train()
-    optimizer = torch.optim.AdamW(
-        parameter_groups(model, config.weight_decay),
-        lr=config.learning_rate,
-        betas=(config.adam_beta1, config.adam_beta2),
-        eps=config.adam_epsilon,
-    )
+    optimizer = make_optimizer(model, config)
     runner = StepRunner(model, config, device)
     if config.objective == "dpo":
         data = with_references(data, runner, store, task.inputs)

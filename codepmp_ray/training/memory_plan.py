@@ -24,7 +24,8 @@ from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.errors import ResourceError
 from codepmp_ray.modeling.loading import model_from_config
 from codepmp_ray.preference.packing import EncodedPair, pack
-from codepmp_ray.training.fsdp import make_mesh, parameter_groups, shard
+from codepmp_ray.training.fsdp import make_mesh, shard
+from codepmp_ray.training.optimizer import make_optimizer
 from codepmp_ray.training.step import objective_of
 
 GIB = 2**30
@@ -142,8 +143,8 @@ def _measure(config: TrainingConfig, model_config: Any, num_layers: int) -> _Sam
             num_parameters = sum(parameter.numel() for parameter in model.parameters())
             shard(model, config, mesh)
             model.train()
-            optimizer = torch.optim.AdamW(parameter_groups(model, 0.1), lr=1e-6)
-            batch = pack(_full_batch(config), sides=model.objective.sides)
+            optimizer = make_optimizer(model, config)
+            batch = pack(full_batch(config), sides=model.objective.sides)
             _backward(model, batch)
             optimizer.step()
             tracker = FSDPMemTracker(model, optimizer)
@@ -167,7 +168,7 @@ def _backward(model: Any, batch: Any) -> None:
     model.objective.loss(model(batch), {"pair": 1, "token": 1}).backward()
 
 
-def _full_batch(config: TrainingConfig) -> list[EncodedPair]:
+def full_batch(config: TrainingConfig) -> list[EncodedPair]:
     """Pairs that fill a micro-batch; prompt and responses of one length, at the limit."""
     part = max(1, min(config.max_length // 2, config.max_tokens_per_micro_batch // 3))
     num_pairs = max(1, config.max_tokens_per_micro_batch // (3 * part))

@@ -29,7 +29,8 @@ from codepmp_ray.modeling.export import file_of_tensor
 from codepmp_ray.modeling.loading import empty_model, materialise, model_from_config, read_weights
 from codepmp_ray.modeling.objectives import make_objective
 from codepmp_ray.preference.packing import EncodedPair
-from codepmp_ray.training.fsdp import make_mesh, parameter_groups, shard
+from codepmp_ray.training.fsdp import make_mesh, shard
+from codepmp_ray.training.optimizer import make_optimizer
 from codepmp_ray.training.step import StepRunner, objective_of
 
 QWEN2_72B = {
@@ -145,7 +146,7 @@ def collectives_of_a_step(rank: int, world_size: int, num_layers: int, **setting
             model = model_from_config(shape, objective_of(config))
             shard(model, config, mesh)
             model.train()
-            optimizer = torch.optim.AdamW(parameter_groups(model, 0.1), lr=1e-6)
+            optimizer = make_optimizer(model, config)
             runner = StepRunner(model, config, torch.device("cpu"))
             for _, batch in runner._micro_batches(pairs):
                 loss = model.objective.loss(model(batch), {"pair": 1, "token": 1})
