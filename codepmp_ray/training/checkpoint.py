@@ -3,9 +3,10 @@
     checkpoints/step-00000012.<attempt>/   torch.distributed.checkpoint shards
     checkpoints/step-00000012.json         marker, created exclusively once all ranks have written
 
-Writing is asynchronous: a step waits until its state is copied to CPU memory, the rest happens
-beside the steps that follow. The marker comes when every rank has written; a run that dies before
-resumes from the checkpoint before. The newest checkpoints stay, and those that the caller protects.
+Writing is asynchronous: the state is copied to CPU memory beside the next step's forward and
+backward, which only read it, and written beside the steps that follow. The marker comes when every
+rank has written; a run that dies before resumes from the checkpoint before. The newest checkpoints
+stay, and those that the caller protects.
 
 Epoch order and learning rate are functions of the step, so the step number is the whole of the
 trainer's own state. torch.distributed.checkpoint's metadata is a pickle: these folders are read
@@ -27,9 +28,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.checkpoint.state_dict_loader import load
-from torch.distributed.checkpoint.state_dict_saver import async_save, save
+from torch.distributed.checkpoint.state_dict_saver import AsyncSaveResponse, async_save, save
 
 from codepmp_ray.errors import StorageError
 from codepmp_ray.storage import LocalStore
@@ -45,7 +47,8 @@ class _Writing:
     step: int
     store: LocalStore
     folder: Path
-    future: Future[Any]
+    copied: Future[Any]
+    written: Future[Any]
 
 
 class Checkpointer:
@@ -70,6 +73,7 @@ class Checkpointer:
         group = dist.new_group(backend="gloo") if asynchronous else None
         self._group = group if isinstance(group, dist.ProcessGroup) else None
         self._writing: _Writing | None = None
+        self._stager: DefaultStager | None = None
 
     def save(
         self,
@@ -80,8 +84,9 @@ class Checkpointer:
     ) -> None:
         """Begin a checkpoint after `step` finished steps; whole when `finish` has returned.
 
-        `store` is another place than the stage's own, where checkpoints stay until they are
-        removed. Raises StorageError, here or in `finish`, when it cannot be written.
+        Neither model nor optimizer may change before `wait_until_copied` has returned. `store` is
+        another place than the stage's own, where checkpoints stay until they are removed. Raises
+        StorageError, here or in `finish`, when it cannot be written.
         """
         self.finish()
         store = store or self.store
@@ -94,15 +99,30 @@ class Checkpointer:
                 save(state, checkpoint_id=str(folder))
             self._mark(step, store, folder)
             return
-        future = async_save(state, checkpoint_id=str(folder), process_group=self._group)
-        assert isinstance(future, Future)
-        self._writing = _Writing(step, store, folder, future)
+        if torch.cuda.is_available():
+            # Copies have a stream of their own, which does not wait for an update that is queued.
+            torch.cuda.synchronize()
+        self._stager = self._stager or _new_stager()
+        response = async_save(
+            state,
+            checkpoint_id=str(folder),
+            process_group=self._group,
+            async_stager=self._stager,
+        )
+        assert isinstance(response, AsyncSaveResponse)
+        copied, written = response.staging_completion, response.upload_completion
+        self._writing = _Writing(step, store, folder, copied, written)
+
+    def wait_until_copied(self) -> None:
+        """Wait until the state of the last `save` may change; call it before every update."""
+        if self._writing is not None:
+            self._writing.copied.result()
 
     def poll(self, device: torch.device) -> None:
         """Mark the checkpoint that is being written if every rank has; does not wait."""
         if self._writing is None:
             return
-        is_done = torch.tensor(int(self._writing.future.done()), device=device)
+        is_done = torch.tensor(int(self._writing.written.done()), device=device)
         dist.all_reduce(is_done, op=dist.ReduceOp.MIN)
         if is_done.item():
             self.finish()
@@ -112,9 +132,18 @@ class Checkpointer:
         if self._writing is None:
             return
         writing, self._writing = self._writing, None
-        with _explained(writing.folder):
-            writing.future.result()
+        try:
+            with _explained(writing.folder):
+                writing.written.result()
+        finally:
+            self._release_buffers()
         self._mark(writing.step, writing.store, writing.folder)
+
+    def _release_buffers(self) -> None:
+        """Give memory back that the steps could use; pinned memory is dear to make and stays."""
+        if self._stager is not None and not torch.cuda.is_available():
+            self._stager.close()
+            self._stager = None
 
     def _mark(self, step: int, store: LocalStore, folder: Path) -> None:
         # Saving ends with a collective: when one rank has written, all have.
@@ -182,6 +211,22 @@ class Checkpointer:
             if step not in kept:
                 self.store.delete(_marker_name(step))
         remove_unmarked(self.store)
+
+
+def _new_stager() -> DefaultStager:
+    """Copies in a thread; from a GPU into pinned memory, on a stream of their own."""
+    on_gpu = torch.cuda.is_available()
+    if on_gpu:
+        # That stream does not wait for the last update, which may still be queued.
+        torch.cuda.synchronize()
+    return DefaultStager(
+        StagingOptions(
+            use_pinned_memory=on_gpu,
+            use_shared_memory=False,
+            use_async_staging=True,
+            use_non_blocking_copy=on_gpu,
+        )
+    )
 
 
 def whole_steps(store: LocalStore) -> list[int]:

@@ -114,6 +114,7 @@ class Run:
         result = self.runner.train(pairs)
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
         norm_value = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+        self.checkpointer.wait_until_copied()
         if math.isfinite(norm_value):
             self.optimizer.step()
         self.optimizer.zero_grad()

@@ -57,6 +57,7 @@ def test_a_checkpoint_is_of_its_step_whatever_the_steps_after_it_do(
     model, optimizer = trained(0)
     checkpointer.save(model, optimizer, 1)
     saved = weights(model)
+    checkpointer.wait_until_copied()
     step(model, optimizer)  # in place, while the checkpoint may still be written
     after_two = weights(model)
     checkpointer.finish()
@@ -66,6 +67,34 @@ def test_a_checkpoint_is_of_its_step_whatever_the_steps_after_it_do(
     assert weights(other).equal(saved)
     step(other, other_optimizer)  # the optimizer's state came along
     assert weights(other).equal(after_two)
+
+
+def test_an_update_waits_for_the_copy_that_forward_and_backward_did_not(
+    group, tmp_path: Path, monkeypatch
+) -> None:
+    import threading
+
+    from torch.distributed.checkpoint._state_dict_stager import StateDictStager
+
+    may_copy, real = threading.Event(), StateDictStager.stage
+
+    def late(*args, **kwargs):
+        may_copy.wait(30)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(StateDictStager, "stage", late)
+    checkpointer = Checkpointer(LocalStore(tmp_path), 2)
+    model, optimizer = trained(0)
+    saved = weights(model)
+    checkpointer.save(model, optimizer, 1)
+    model(torch.ones(2, 64)).square().sum().backward()  # reads what is being copied
+    threading.Timer(0.5, may_copy.set).start()
+    checkpointer.wait_until_copied()
+    optimizer.step()
+    checkpointer.finish()
+    other, other_optimizer = trained(1)
+    assert checkpointer.restore(other, other_optimizer) == 1
+    assert weights(other).equal(saved)
 
 
 def test_a_checkpoint_that_is_still_written_does_not_exist(
@@ -82,10 +111,10 @@ def test_a_checkpoint_that_is_still_written_does_not_exist(
 
         def wait() -> None:
             may_finish.wait(30)
-            outer.set_result(inner.result())
+            outer.set_result(inner.upload_completion.result())
 
         threading.Thread(target=wait, daemon=True).start()
-        return outer
+        return checkpoint.AsyncSaveResponse(inner.staging_completion, outer)
 
     monkeypatch.setattr(checkpoint, "async_save", slow)
     checkpointer = Checkpointer(LocalStore(tmp_path), 2)
