@@ -4,7 +4,7 @@ PYTHON_BIN := .venv/bin/python
 CONFIG ?= jobs/recipes/laptop.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint typecheck format clean
+.PHONY: help setup demo test lint typecheck format gpu-report clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -30,6 +30,10 @@ typecheck: setup ## static types
 format: setup ## rewrite the files as lint wants them
 	@$(PYTHON_BIN) -m ruff check --fix-only --quiet .
 	@$(PYTHON_BIN) -m ruff format --quiet .
+
+gpu-report: ## every figure that needs a GPU, at most 40 minutes; can be stopped and repeated
+	@./scripts/setup.sh bench
+	@$(PYTHON_BIN) -m benchmarks.gpu_report $(ARGS)
 
 clean: ## remove .venv and caches; runs/ is kept
 	rm -rf .venv build .pytest_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info

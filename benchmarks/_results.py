@@ -21,7 +21,7 @@ REQUIRED = ("metric", "value", "unit", "goal", "spread", "runs")
 
 
 def write_results(name: str, results: list[dict[str, Any]]) -> Path:
-    """Write `results` (each with the REQUIRED keys) to results/NAME.json and print them.
+    """Write `results` (each with the REQUIRED keys) to `results_path(name)` and print them.
 
     `spread` is the range or deviation over `runs` repetitions in words or numbers, or null for a
     count. Command, commit, hardware and date are added where a result does not give its own.
@@ -35,8 +35,8 @@ def write_results(name: str, results: list[dict[str, Any]]) -> Path:
         "hardware": hardware(),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
     }
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+    path = results_path(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps([context | result for result in results], indent=2) + "\n")
     for result in results:
         goal = "" if result["goal"] is None else f" (goal {result['goal']})"
@@ -44,8 +44,22 @@ def write_results(name: str, results: list[dict[str, Any]]) -> Path:
     return path
 
 
+def results_path(name: str) -> Path:
+    """Results of a GPU lie beside those of the CPU, not over them."""
+    return RESULTS / "gpu" / f"{name}.json" if gpu() else RESULTS / f"{name}.json"
+
+
+def gpu() -> str:
+    """The GPUs of this machine, for example "2 x NVIDIA H200", or nothing."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return ""
+    return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
+
+
 def hardware() -> str:
-    """Processor, cores this process may use, memory."""
+    """GPUs, processor, cores this process may use, memory."""
     model = platform.processor() or platform.machine()
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
@@ -55,4 +69,5 @@ def hardware() -> str:
     except OSError:
         pass
     cores = len(os.sched_getaffinity(0))
-    return f"{model}, {cores} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB"
+    parts = [gpu(), model, f"{cores} cores", f"{psutil.virtual_memory().total / 2**30:.0f} GiB"]
+    return ", ".join(filter(None, parts))

@@ -1,7 +1,7 @@
 """What the training benchmarks share: pairs of real lengths, our step, fair timing.
 
 Token ids are random: time and memory of a step depend on lengths alone. The lengths are those of
-real pairs (data/pair_lengths.json).
+real pairs (data/pair_lengths.json). Everything runs on the GPU where there is one.
 """
 
 from __future__ import annotations
@@ -47,16 +47,28 @@ def micro_batches(pairs: list[EncodedPair]) -> Iterator[list[EncodedPair]]:
 
 @contextmanager
 def single_process_group() -> Iterator[None]:
-    """A group of one rank over gloo, as the trainer has it on one worker."""
+    """A group of one rank, as the trainer has it on one worker."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    torch.distributed.init_process_group("gloo", rank=0, world_size=1)
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    torch.distributed.init_process_group(backend, rank=0, world_size=1)
     try:
         yield
     finally:
         torch.distributed.destroy_process_group()
+
+
+def device() -> torch.device:
+    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def now_s() -> float:
+    """The clock, once the GPU has done what it was told."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def use_all_cores() -> int:
@@ -68,26 +80,42 @@ def use_all_cores() -> int:
 class OurStep:
     """One optimizer step of the product's trainer: FSDP2, packing, losses, clipping, AdamW."""
 
-    def __init__(self, objective: str, *, bf16: bool) -> None:
+    def __init__(
+        self, objective: str, *, bf16: bool, world_size: int = 1, shape: Any = None, **settings: Any
+    ) -> None:
         from torch.distributed.device_mesh import init_device_mesh
 
-        from codepmp_ray.modeling.loading import load_preference_model
-        from codepmp_ray.training.fsdp import parameter_groups, shard
+        from codepmp_ray.modeling.loading import load_preference_model, model_from_config
+        from codepmp_ray.training.fsdp import shard
+        from codepmp_ray.training.optimizer import make_optimizer
         from codepmp_ray.training.step import StepRunner, objective_of
 
         config = TrainingConfig.model_validate(
-            {"objective": objective, "bf16": bf16, "max_tokens_per_micro_batch": MAX_TOKENS}
+            {
+                "objective": objective,
+                "bf16": bf16,
+                "max_tokens_per_micro_batch": MAX_TOKENS,
+                "learning_rate": 1e-6,
+                **settings,
+            }
         )
-        model = load_preference_model(MODEL, objective_of(config), seed=0)
-        shard(model, config, init_device_mesh("cpu", (1,)))
+        if shape is None:
+            model = load_preference_model(MODEL, objective_of(config), seed=0)
+        else:
+            model = model_from_config(shape, objective_of(config))
+        model.to(device())
+        shard(model, config, init_device_mesh(device().type, (world_size,)))
         model.train()
         self.model = model
-        self.runner = StepRunner(model, config, torch.device("cpu"))
-        self.optimizer = torch.optim.AdamW(parameter_groups(model, 0.1), lr=1e-6)
+        self.runner = StepRunner(model, config, device())
+        self.optimizer = make_optimizer(model, config)
 
-    def __call__(self, pairs: list[EncodedPair]) -> None:
+    def __call__(
+        self, pairs: list[EncodedPair], before_update: Callable[[], None] = lambda: None
+    ) -> None:
         self.runner.train(pairs)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        before_update()
         self.optimizer.step()
         self.optimizer.zero_grad()
 
@@ -109,7 +137,7 @@ class TrlStep:
         settings: dict[str, Any] = {
             "output_dir": scratch,
             "per_device_train_batch_size": PAIRS_PER_MICRO_BATCH,
-            "use_cpu": True,
+            "use_cpu": not torch.cuda.is_available(),
             "bf16": bf16,
             "gradient_checkpointing": False,
             "max_length": None,
@@ -129,7 +157,9 @@ class TrlStep:
         self.trainer.current_gradient_accumulation_steps = 1  # as train() sets it
         self.model = self.trainer.model
         self.model.train()
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-6, weight_decay=0.1)
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=1e-6, weight_decay=0.1, fused=True
+        )  # as its default, adamw_torch_fused
 
     def __call__(self, pairs: list[EncodedPair]) -> None:
         examples = [
@@ -152,10 +182,10 @@ def alternate(steps: dict[str, Callable[[], None]], rounds: int) -> dict[str, li
     times: dict[str, list[float]] = {name: [] for name in steps}
     for number in range(rounds + 1):
         for name, step in steps.items():
-            start_s = time.perf_counter()
+            start_s = now_s()
             step()
             if number:
-                times[name].append(time.perf_counter() - start_s)
+                times[name].append(now_s() - start_s)
         print(f"round {number} of {rounds}", flush=True)
     return times
 

@@ -5,10 +5,10 @@ real snippets. Bare is `vllm.LLM.generate` on the very prompts that the pipeline
 Model, engine settings, threads and binding are the same, and so is the length of every answer,
 which is fixed in advance and differs from row to row.
 
-Twice: with a core left for everything that is not the engine, as vLLM's CPU build itself leaves one
-and as a GPU leaves them all; and with a thread of the engine on every core. The second tells what
-Ray's own processes take: they wake up all the time, and whichever thread is put off, the others wait
-for it at the end of every operator.
+On CPU twice: with a core left for everything that is not the engine, as vLLM's CPU build itself
+leaves one and as a GPU leaves them all; and with a thread of the engine on every core. The second
+tells what Ray's own processes take: they wake up all the time, and whichever thread is put off, the
+others wait for it at the end of every operator.
 
 Steady state is the middle half of the tokens: the slope of finished tokens over time. Before it the
 pipeline fills, after it rows wait for nothing but their own next hop; a job of hours does neither.
@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from benchmarks._results import write_results
+from benchmarks._results import gpu, write_results
 from codepmp_ray.config.engines import SamplingConfig
 from codepmp_ray.config.recipe import Recipe, load_recipe
 from codepmp_ray.records import SNIPPET
@@ -244,9 +244,9 @@ def main() -> None:
         run_child(kind, int(threads), arguments.rows, *arguments.dirs)
         return
     num_cores = len(os.sched_getaffinity(0))
-    settings = {"all_cores": num_cores}
-    if num_cores > 1:
-        settings = {"spare_core": num_cores - 1, **settings}
+    settings = {"spare_core": num_cores - 1, "all_cores": num_cores}
+    if gpu():
+        settings = {"gpu": num_cores}
     results: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)

@@ -19,7 +19,14 @@ from typing import Any
 import torch
 
 from benchmarks._results import write_results
-from benchmarks._training import MODEL, VOCABULARY, alternate, ratio_result, use_all_cores
+from benchmarks._training import (
+    MODEL,
+    VOCABULARY,
+    alternate,
+    device,
+    ratio_result,
+    use_all_cores,
+)
 from codepmp_ray.modeling.losses import reward_loss_sum
 from codepmp_ray.preference.packing import EncodedPair, pack
 
@@ -42,7 +49,7 @@ def pairs_of_share(share: float, num_pairs: int) -> list[EncodedPair]:
 
 
 def shared_step(model: Any, pairs: list[EncodedPair]) -> None:
-    (model(pack(pairs))["rm"] / len(pairs)).backward()
+    (model(pack(pairs).to(device()))["rm"] / len(pairs)).backward()
     model.zero_grad()
 
 
@@ -52,8 +59,8 @@ def unshared_step(model: Any, pairs: list[EncodedPair]) -> None:
         for pair in pairs
         for side in (pair.chosen, pair.rejected)
     ]
-    rewards = model(pack(sides, sides="chosen_alone"))["rewards"][:, 0]
-    loss = reward_loss_sum(rewards[0::2], rewards[1::2], torch.zeros(len(pairs)))
+    rewards = model(pack(sides, sides="chosen_alone").to(device()))["rewards"][:, 0]
+    loss = reward_loss_sum(rewards[0::2], rewards[1::2], torch.zeros(len(pairs), device=device()))
     (loss / len(pairs)).backward()
     model.zero_grad()
 
@@ -67,7 +74,7 @@ def main() -> None:
     from codepmp_ray.modeling.objectives import make_objective
 
     threads = use_all_cores()
-    model = load_preference_model(MODEL, make_objective("rm"), seed=0).train()
+    model = load_preference_model(MODEL, make_objective("rm"), seed=0).train().to(device())
     results = []
     for share in SHARES:
         pairs = pairs_of_share(share, arguments.pairs)

@@ -21,6 +21,7 @@ from benchmarks._training import (
     MODEL,
     OurStep,
     alternate,
+    device,
     make_pairs,
     micro_batches,
     rate_result,
@@ -44,11 +45,11 @@ class AuthorsStep:
 
         self.model: Any = AutoModelForCausalLM.from_pretrained(
             resolve_model(MODEL), dtype=torch.float32
-        )
+        ).to(device())
         self.model.train()
-        self.head = torch.nn.Linear(self.model.config.hidden_size, 1, bias=False)
+        self.head = torch.nn.Linear(self.model.config.hidden_size, 1, bias=False).to(device())
         self.parameters = [*self.model.parameters(), *self.head.parameters()]
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-6, weight_decay=0.1)
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-6, weight_decay=0.1, fused=True)
         self.bf16 = bf16
 
     def __call__(self, pairs: list[EncodedPair]) -> None:
@@ -56,7 +57,7 @@ class AuthorsStep:
             pairs[i : i + AUTHORS_MICRO_BATCH] for i in range(0, len(pairs), AUTHORS_MICRO_BATCH)
         ]
         for part in parts:
-            with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+            with torch.autocast(device().type, torch.bfloat16, enabled=self.bf16):
                 loss = self._loss(part) / len(parts)
             loss.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
@@ -66,8 +67,10 @@ class AuthorsStep:
     def _loss(self, pairs: list[EncodedPair]) -> torch.Tensor:
         rows = [p.prompt + side for p in pairs for side in (p.chosen, p.rejected)]  # interleaved
         width = max(map(len, rows))
-        ids = torch.tensor([[_PAD] * (width - len(row)) + row for row in rows])
-        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+        ids = torch.tensor([[_PAD] * (width - len(row)) + row for row in rows]).to(device())
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows]).to(
+            device()
+        )
         hidden = self.model.base_model(ids, attention_mask=mask, use_cache=False).last_hidden_state
         rewards = self.head(hidden[:, -1]).squeeze(-1).float()
         loss = -F.logsigmoid(rewards[0::2] - rewards[1::2]).mean()

@@ -2,6 +2,7 @@
 # Builds .venv with everything that `make demo` and `make test` need. Called by make; safe to call
 # again, by two makes at once, and after an interruption: a .venv that was not finished, or that no
 # longer fits the requirements, is built anew (downloads are kept in uv's cache).
+# `scripts/setup.sh bench` adds what benchmarks/ measures against.
 #
 # Variables: PYTHON=/path/to/python   instead of the first of python3.11, 3.12, 3.13, python3
 #            CODEPMP_ACCELERATOR=cpu  or gpu, instead of looking for an NVIDIA GPU
@@ -143,6 +144,15 @@ build() {
         fail "the packages above could not be installed: no network, disk full, or a package without a build for this machine."
 }
 
+add_bench() {
+    local overrides=(--overrides overrides.txt)
+    "$VENV/bin/python" -c 'import datatrove, orjson, trl' 2>/dev/null && return
+    [[ $1 == gpu ]] || overrides+=(--overrides overrides-cpu.txt)
+    configure_uv
+    uv_install --quiet "${overrides[@]}" -e ".[$1,dev,bench]" ||
+        fail "what benchmarks/ measures against (TRL, datatrove) could not be installed; see the messages above."
+}
+
 main() {
     local accelerator python
     accelerator=$(find_accelerator)
@@ -153,6 +163,7 @@ main() {
     fi
     if [[ -f $STAMP && -x $VENV/bin/python ]] &&
         [[ $(wanted_stamp "$VENV/bin/python" "$accelerator") == "$(<"$STAMP")" ]]; then
+        [[ ${1:-} != bench ]] || add_bench "$accelerator"
         return
     fi
     python=$(find_python)
@@ -160,7 +171,8 @@ main() {
     build "$python" "$accelerator"
     wanted_stamp "$VENV/bin/python" "$accelerator" >"$STAMP.new"
     mv "$STAMP.new" "$STAMP"
+    [[ ${1:-} != bench ]] || add_bench "$accelerator"
     echo "setup: done ($SECONDS s)" >&2
 }
 
-main
+main "$@"

@@ -1,0 +1,97 @@
+"""Every figure of this repository that needs a GPU, in one command: `make gpu-report`.
+
+Each benchmark is a process with a time limit of its own; together they take at most 40 minutes. One
+that this commit has already measured on these GPUs is not run again, so the command can be stopped
+and repeated. Results lie in results/gpu/, and stay when one of them fails.
+
+    python -m benchmarks.gpu_report [--again]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+
+from benchmarks._results import COMMIT, gpu, results_path
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One benchmark, its arguments and how long it may take."""
+
+    name: str
+    arguments: tuple[str, ...]
+    limit_s: int
+
+    @property
+    def command(self) -> list[str]:
+        return [sys.executable, "-m", f"benchmarks.{self.name}", *self.arguments]
+
+
+FIGURES = (
+    Figure("train_mfu", (), 300),
+    Figure("train_step_vs_trl", ("--rounds", "5", "--pairs", "64"), 360),
+    Figure("train_step_vs_authors", ("--rounds", "5", "--pairs", "64"), 300),
+    Figure("train_prefix_sharing", ("--rounds", "5", "--pairs", "32"), 240),
+    Figure("train_memory_vs_trl", (), 180),
+    Figure("train_memory_plan", ("--runs", "1"), 180),
+    Figure("checkpoint_overhead", ("--steps", "20"), 240),
+    Figure("synthesis_engine_efficiency", ("--rows", "512"), 600),
+)
+
+
+def is_measured(figure: Figure) -> bool:
+    """Whether this commit has a result on these GPUs."""
+    path = results_path(figure.name)
+    if not path.exists():
+        return False
+    results = json.loads(path.read_text())
+    return all(item["commit"] == COMMIT and gpu() in item["hardware"] for item in results)
+
+
+def run(figure: Figure) -> str:
+    """Run one benchmark; how it ended."""
+    start_s = time.monotonic()
+    # A session of its own, so that Ray and engines that it started can be ended with it.
+    process = subprocess.Popen(figure.command, start_new_session=True)
+    try:
+        code = process.wait(figure.limit_s)
+    except subprocess.TimeoutExpired:
+        return f"stopped after {figure.limit_s} s"
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    took = f"{time.monotonic() - start_s:.0f} s"
+    return f"measured in {took}" if code == 0 else f"failed (exit status {code}) after {took}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--again", action="store_true", help="measure what is measured, too")
+    arguments = parser.parse_args()
+    if not gpu():
+        raise SystemExit("No GPU that torch can use. These figures stay blank until one is there.")
+    minutes = sum(figure.limit_s for figure in FIGURES) / 60
+    print(f"{len(FIGURES)} benchmarks on {gpu()}, at most {minutes:.0f} minutes", flush=True)
+    endings: dict[str, str] = {}
+    for figure in FIGURES:
+        if is_measured(figure) and not arguments.again:
+            endings[figure.name] = "measured before"
+            continue
+        print(f"== {figure.name}", flush=True)
+        endings[figure.name] = run(figure)
+    for name, ending in endings.items():
+        print(f"{name:32} {ending}")
+    if any("measured" not in ending for ending in endings.values()):
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""The planner's peak of a step over the peak that is measured, at sizes that run here.
+
+Each setting runs in a process of its own, with the planner's own batch twice, so that gradients of
+one micro-batch stay while the next one runs. Measured is the high-water mark above what the process
+held before it had a model: of torch's allocator on a GPU, of resident memory on a CPU, where the
+kernels' scratch space counts too. The planner's headroom is left out.
+
+    python -m benchmarks.train_memory_plan [--runs 3]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from typing import Any
+
+from benchmarks._results import write_results
+from benchmarks._training import MODEL, OurStep, single_process_group, use_all_cores
+from benchmarks.train_memory_vs_trl import peak_mb, reset_peak
+from codepmp_ray.config.training import TrainingConfig
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "1k_tokens": {"max_tokens_per_micro_batch": 1024},
+    "4k_tokens": {"max_tokens_per_micro_batch": 4096},
+    "4k_tokens_recomputed": {"max_tokens_per_micro_batch": 4096, "gradient_checkpointing": True},
+    "4k_tokens_bf16": {"max_tokens_per_micro_batch": 4096, "bf16": True},
+}
+
+
+def config_of(settings: dict[str, Any]) -> TrainingConfig:
+    common = {"objective": "pmp", "bf16": False, "max_length": 512, "num_workers": 1}
+    return TrainingConfig.model_validate({**common, **settings})
+
+
+def planned_mb(config: TrainingConfig) -> float:
+    from codepmp_ray.modeling.loading import load_config
+    from codepmp_ray.training.memory_plan import plan_memory
+
+    return sum(plan_memory(config, load_config(MODEL)).by_kind.values()) / 2**20
+
+
+def child(settings: dict[str, Any]) -> None:
+    from codepmp_ray.training.memory_plan import full_batch
+
+    use_all_cores()
+    config = config_of(settings)
+    pairs = full_batch(config) * 2
+    with single_process_group():
+        before_mb = reset_peak()
+        kept = {"max_length": config.max_length, **settings}
+        step = OurStep(config.objective, bf16=kept.pop("bf16", False), **kept)
+        for _ in range(2):
+            step(pairs)
+        reset_peak()
+        step(pairs)
+        print(peak_mb() - before_mb)
+
+
+def measured_mb(settings: dict[str, Any]) -> float:
+    command = [sys.executable, "-m", "benchmarks.train_memory_plan", "--child"]
+    done = subprocess.run(
+        [*command, json.dumps(settings)], stdout=subprocess.PIPE, text=True, check=True
+    )
+    return float(done.stdout.strip().splitlines()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--child", type=json.loads, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child is not None:
+        child(arguments.child)
+        return
+    results = []
+    for name, settings in SETTINGS.items():
+        planned = planned_mb(config_of(settings))
+        found = [measured_mb(settings) for _ in range(arguments.runs)]
+        ratios = [planned / value for value in found]
+        results.append(
+            {
+                "metric": f"planned_over_measured_{name}",
+                "value": round(statistics.median(ratios), 3),
+                "unit": "ratio",
+                "goal": "about 1",
+                "spread": [round(min(ratios), 3), round(max(ratios), 3)],
+                "runs": arguments.runs,
+                "planned_mib": round(planned),
+                "measured_mib": round(statistics.median(found)),
+            }
+        )
+        print(results[-1], flush=True)
+    write_results("train_memory_plan", results)
+
+
+if __name__ == "__main__":
+    main()
