@@ -15,6 +15,7 @@ from codepmp_ray.errors import ConfigError
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.runs import open_stage
 from codepmp_ray.shard_rewrite import sole_writer
+from codepmp_ray.shard_stats import rejects_by_reason
 from codepmp_ray.storage import open_store
 from codepmp_ray.synthesis.counts import recount
 from codepmp_ray.synthesis.plan import plan_pools
@@ -47,8 +48,11 @@ def replay(recipe: Recipe, reasons: tuple[str, ...]) -> dict[str, Any]:
         round_store = open_round(stage, reasons)
         start_s = time.monotonic()
         read = partial(read_replayed, corpus.uri, stage.uri, reasons)
-        job = snippet_job(recipe, pools, "replay", read, round_store.uri)
-        run_shards(job, len(stage.ledger.committed_ids()))
+        totals = stage.ledger.totals()
+        num_rows = sum(rejects_by_reason(totals).get(reason, 0) for reason in set(reasons))
+        rows_per_shard = num_rows / max(1, totals.num_shards)
+        job = snippet_job(recipe, pools, "replay", read, round_store.uri, rows_per_shard)
+        run_shards(job, totals.num_shards)
         counts = fold_in(stage, round_store)
         recount(stage)
         record = {

@@ -48,6 +48,7 @@ def sample_candidates(recipe: Recipe) -> dict[str, Any]:
         stages=(PoolStage(config.role, engine, partial(CandidateSampler, config.sampling)),),
         split_rows=candidates_table,
         out_dir=stage.uri,
+        rows_per_shard=sum(map(len, shards)) / max(1, len(shards)),
     )
     run_shards(job, len(shards))
     require_all_shards(stage.ledger, len(shards))

@@ -9,6 +9,7 @@ pools; several blocks are with an actor at once, so that its engine stays full a
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ MAX_GLUE_TASKS = 64
 # engine many shards.
 MIN_SHARDS_PER_EXECUTION = 2_000
 SHARDS_PER_ENGINE = 50
+# Blocks with one actor at once: there is always a next one, and a crash has not too many suspects.
+MIN_BLOCKS, MAX_BLOCKS = 4, 64
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ class ShardJob:
         schema: columns of a row in flight, without the shard columns.
         split_rows: finished rows -> tables that together hold each row once.
         out_dir: folder of the stage whose ledger commits the shards.
+        rows_per_shard: of those that are left, on average; None where nobody knows.
     """
 
     label: str
@@ -70,6 +74,7 @@ class ShardJob:
     stages: tuple[PoolStage, ...]
     split_rows: Callable[[list[Row]], Mapping[str, pa.Table]]
     out_dir: str
+    rows_per_shard: float | None = None
 
 
 def run_shards(job: ShardJob, num_shards: int) -> None:
@@ -104,6 +109,19 @@ def shards_per_execution(stages: tuple[PoolStage, ...]) -> int:
     """How many shards one execution of Ray Data takes."""
     num_engines = max((stage.engine.max_actors for stage in stages), default=1)
     return max(MIN_SHARDS_PER_EXECUTION, SHARDS_PER_ENGINE * num_engines)
+
+
+def blocks_at_once(engine: EngineConfig, rows_per_shard: float | None) -> int:
+    """How many shards are with one actor at once: enough to keep its engine full.
+
+    That takes twice the sequences that the engine runs together, where its arguments say how many.
+    """
+    if not rows_per_shard:
+        return MIN_BLOCKS
+    rows = engine.max_rows_in_flight
+    if sequences := engine.engine_args.get("max_num_seqs"):
+        rows = min(rows, 2 * int(sequences))
+    return min(MAX_BLOCKS, max(MIN_BLOCKS, math.ceil(rows / rows_per_shard)))
 
 
 def _explain(error: RayActorError, label: str, max_crashes: int, done: str) -> CodePMPError:
@@ -142,6 +160,7 @@ def _graph(job: ShardJob, shard_ids: list[int]) -> ray.data.Dataset:
     )
     for stage in job.stages:
         engine = stage.engine
+        num_blocks = blocks_at_once(engine, job.rows_per_shard)
         dataset = dataset.map_batches(
             EngineActor,
             fn_constructor_args=(
@@ -157,8 +176,8 @@ def _graph(job: ShardJob, shard_ids: list[int]) -> ray.data.Dataset:
             compute=ActorPoolStrategy(
                 min_size=engine.min_actors,
                 max_size=engine.max_actors,
-                max_tasks_in_flight_per_actor=8,
-                max_concurrent_calls_per_actor=4,
+                max_tasks_in_flight_per_actor=2 * num_blocks,
+                max_concurrent_calls_per_actor=num_blocks,
             ),
             num_cpus=engine.num_cpus,
             num_gpus=engine_gpus(engine),

@@ -47,8 +47,11 @@ def synthesize(recipe: Recipe) -> dict[str, Any]:
         corpus = open_stage(recipe, "corpus").require()
         check_engines(pools)
         read = partial(read_shard_of_stage, corpus.uri, "snippets")
-        job = snippet_job(recipe, pools, "synthesis", read, stage.uri)
-        num_shards = len(corpus.ledger.committed_ids())
+        totals = corpus.ledger.totals()
+        num_shards, num_rows = totals.num_shards, totals.num_rows["snippets"]
+        job = snippet_job(
+            recipe, pools, "synthesis", read, stage.uri, num_rows / max(1, num_shards)
+        )
     stage.start(num_shards)
     start_s = time.monotonic()
     run_shards(job, num_shards)
@@ -78,6 +81,7 @@ def snippet_job(
     label: str,
     read_shard: Callable[[int], pa.Table],
     out_dir: str,
+    rows_per_shard: float,
 ) -> ShardJob:
     """Snippets through the hops of the recipe's construction.
 
@@ -103,6 +107,7 @@ def snippet_job(
         ),
         split_rows=partial(split, config=recipe.synthesis, engines=recipe.engines),
         out_dir=out_dir,
+        rows_per_shard=rows_per_shard,
     )
 
 
