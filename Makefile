@@ -7,7 +7,7 @@ CONFIG ?= jobs/recipes/laptop.yaml
 .PHONY: help setup demo test lint typecheck format gpu-report clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 setup: ## install everything into .venv (does nothing when it is up to date)
 	@./scripts/setup.sh

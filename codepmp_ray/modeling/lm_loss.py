@@ -1,9 +1,9 @@
-"""L_LM with its gradients in one pass: the vocabulary's logits are computed once, by chunks.
+"""What the LM head computes; the vocabulary's logits exist for one chunk of tokens at a time.
 
-A sum of losses has a gradient that is known up to one factor as soon as a chunk's logits are there.
-So the forward pass leaves the gradients of hidden states and head behind instead of logits, and the
-backward pass multiplies: no logits are kept, none is computed twice. (Hsu et al. 2024, Liger
-Kernel, do this on GPUs.)
+L_LM comes with its gradients in one pass. A sum of losses has a gradient that is known up to one
+factor as soon as a chunk's logits are there. So the forward pass leaves the gradients of hidden
+states and head behind instead of logits, and the backward pass multiplies: no logits are kept, none
+is computed twice. (Hsu et al. 2024, Liger Kernel, do this on GPUs.)
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
 
 from codepmp_ray.modeling.losses import at_least_fp32
 
@@ -43,6 +44,45 @@ def lm_loss_sum(
     return _LMLossSum.apply(hidden, weight, targets, soft_cap, chunk_size, has_backward)
 
 
+def token_log_likelihoods(
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    targets: torch.Tensor,
+    *,
+    soft_cap: float | None = None,
+    chunk_size: int = 512,
+) -> torch.Tensor:
+    """Log-likelihood of every target token, in nats; [C], at least fp32.
+
+    For losses that are no plain sum of them, such as DPO's: logits are computed again in the
+    backward pass. Arguments are those of `lm_loss_sum`.
+    """
+    pieces = [
+        checkpoint(
+            _log_likelihoods,
+            hidden[start : start + chunk_size],
+            weight,
+            targets[start : start + chunk_size],
+            soft_cap,
+            use_reentrant=False,
+        )
+        for start in range(0, hidden.shape[0], chunk_size)
+    ]
+    return torch.cat(pieces)
+
+
+def _log_likelihoods(
+    hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, soft_cap: float | None
+) -> torch.Tensor:
+    return -F.cross_entropy(_logits(hidden, weight, soft_cap), targets, reduction="none")
+
+
+def _logits(hidden: torch.Tensor, weight: torch.Tensor, soft_cap: float | None) -> torch.Tensor:
+    """[c, H] -> [c, V], at least fp32."""
+    logits = at_least_fp32(F.linear(hidden, weight))
+    return logits if soft_cap is None else soft_cap * torch.tanh(logits / soft_cap)
+
+
 class _LMLossSum(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -59,9 +99,7 @@ class _LMLossSum(torch.autograd.Function):
         total = at_least_fp32(hidden.new_zeros(()))
         for start in range(0, hidden.shape[0], chunk_size):
             chunk = slice(start, start + chunk_size)
-            logits = at_least_fp32(F.linear(hidden[chunk], weight))
-            if soft_cap is not None:
-                logits = soft_cap * torch.tanh(logits / soft_cap)
+            logits = _logits(hidden[chunk], weight, soft_cap)
             picked = targets[chunk].unsqueeze(1)
             log_p = F.log_softmax(logits, dim=1)
             total -= log_p.gather(1, picked).sum()

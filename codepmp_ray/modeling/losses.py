@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch.utils.checkpoint import checkpoint
 
 
 def at_least_fp32(values: torch.Tensor) -> torch.Tensor:
@@ -38,45 +37,3 @@ def dpo_loss_sum(
     """
     implicit = beta * (at_least_fp32(log_likelihoods) - references)
     return -F.logsigmoid(implicit[:, 0] - implicit[:, 1]).sum()
-
-
-def token_log_likelihoods(
-    hidden: torch.Tensor,
-    weight: torch.Tensor,
-    targets: torch.Tensor,
-    *,
-    soft_cap: float | None = None,
-    chunk_size: int = 512,
-) -> torch.Tensor:
-    """Log-likelihood of every target token, in nats; [C], at least fp32.
-
-    The vocabulary's logits exist for one chunk at a time and are computed again in the backward
-    pass, so memory does not grow with the number of targets.
-
-    Args:
-        hidden: [C, H] final hidden states that predict `targets`.
-        weight: [V, H] of the LM head.
-        targets: int64 [C].
-        soft_cap: bound of the logits, soft_cap x tanh(logits / soft_cap), where the model has one.
-    """
-    pieces = [
-        checkpoint(
-            _chunk,
-            hidden[start : start + chunk_size],
-            weight,
-            targets[start : start + chunk_size],
-            soft_cap,
-            use_reentrant=False,
-        )
-        for start in range(0, hidden.shape[0], chunk_size)
-    ]
-    return torch.cat(pieces)
-
-
-def _chunk(
-    hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, soft_cap: float | None
-) -> torch.Tensor:
-    logits = at_least_fp32(F.linear(hidden, weight))
-    if soft_cap is not None:
-        logits = soft_cap * torch.tanh(logits / soft_cap)
-    return -F.cross_entropy(logits, targets, reduction="none")

@@ -15,13 +15,12 @@ from torch import nn
 
 from codepmp_ray.modeling.attention import NAME as PACKED_ATTENTION
 from codepmp_ray.modeling.attention import require_supported
-from codepmp_ray.modeling.lm_loss import lm_loss_sum
+from codepmp_ray.modeling.lm_loss import lm_loss_sum, token_log_likelihoods
 from codepmp_ray.modeling.losses import (
     at_least_fp32,
     centering_sum,
     dpo_loss_sum,
     reward_loss_sum,
-    token_log_likelihoods,
 )
 from codepmp_ray.modeling.objectives import Objective
 from codepmp_ray.preference.packing import PackedBatch, PackedLayout

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -95,6 +96,43 @@ def test_an_update_waits_for_the_copy_that_forward_and_backward_did_not(
     other, other_optimizer = trained(1)
     assert checkpointer.restore(other, other_optimizer) == 1
     assert weights(other).equal(saved)
+
+
+def test_training_waits_for_the_copy_before_each_update(
+    group, tmp_path: Path, monkeypatch, tiny_model_dir: Path, preference_rows: list[dict]
+) -> None:
+    """The checkpoint of step 1 is the same however late its copy is taken."""
+    from torch.distributed.checkpoint._state_dict_stager import StateDictStager
+    from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
+
+    from codepmp_ray.config.training import TrainingConfig
+    from codepmp_ray.training.loop import train
+    from codepmp_ray.training.stop_file import request_stop
+    from codepmp_ray.training.task import InputShard, TrainingTask
+
+    settings = {"batch_size": 4, "max_length": 256, "max_tokens_per_micro_batch": 512}
+    settings |= {"bf16": False, "learning_rate": 1e-2, "save_steps": 1, "eval_fraction": 0.0}
+    config = TrainingConfig.model_validate(settings | {"warmup_ratio": 0.0})
+    inputs = (InputShard("run", "digest", lambda: list(preference_rows)),)
+
+    def first_checkpoint(name: str) -> dict[str, torch.Tensor]:
+        store = LocalStore(tmp_path / name)
+        task = TrainingTask("pretraining", config, str(tiny_model_dir), inputs, str(store.path("")))
+        train(task, lambda row: request_stop(store) if row["step"] == 2 else None)
+        (folder,) = (tmp_path / name / "checkpoints").glob("step-00000001.*[!json]")
+        dcp_to_torch_save(str(folder), str(tmp_path / f"{name}.pt"))
+        return torch.load(tmp_path / f"{name}.pt", weights_only=True)["model"]
+
+    expected = first_checkpoint("prompt")
+    real = StateDictStager.stage
+
+    def late(*args, **kwargs):
+        time.sleep(1.0)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(StateDictStager, "stage", late)
+    found = first_checkpoint("late")
+    assert all(found[name].equal(expected[name]) for name in expected)
 
 
 def test_a_checkpoint_that_is_still_written_does_not_exist(

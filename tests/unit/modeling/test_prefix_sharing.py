@@ -24,8 +24,7 @@ from codepmp_ray.errors import ModelError
 from codepmp_ray.modeling.attention import require_supported
 from codepmp_ray.modeling.attention_blocks import AttentionRule, attend_in_blocks
 from codepmp_ray.modeling.attention_flex import attend_with_flex
-from codepmp_ray.modeling.lm_loss import lm_loss_sum
-from codepmp_ray.modeling.losses import token_log_likelihoods
+from codepmp_ray.modeling.lm_loss import lm_loss_sum, token_log_likelihoods
 from codepmp_ray.modeling.objectives import Objective, make_objective
 from codepmp_ray.modeling.preference_model import PreferenceModel
 from codepmp_ray.preference.packing import EncodedPair, PackedLayout, pack
