@@ -68,6 +68,7 @@ def checkpoints(recipe: Recipe) -> list[int]:
     return sorted(int(name[5:13]) for name in names if name.endswith(".json"))
 
 
+@pytest.mark.timeout(500)
 def test_sigterm_leaves_a_checkpoint_of_the_last_step(recipe_file: Path) -> None:
     endless = ["pretraining.max_steps=100000", "pretraining.num_train_epochs=100000"]
     quiet = ["pretraining.save_steps=100000", *endless]
@@ -75,13 +76,13 @@ def test_sigterm_leaves_a_checkpoint_of_the_last_step(recipe_file: Path) -> None
     stage = open_stage(recipe, "pretraining")
     job = start("pretrain", recipe_file, *quiet)
     try:
-        deadline_s = time.monotonic() + 200
+        deadline_s = time.monotonic() + 250
         while not any(row["step"] >= 3 for row in read_metrics(stage.store)):
             assert job.poll() is None and time.monotonic() < deadline_s
             time.sleep(0.2)
         assert checkpoints(recipe) == []
         job.send_signal(signal.SIGTERM)
-        output, _ = job.communicate(timeout=90)
+        output, _ = job.communicate(timeout=200)
     finally:
         job.kill()
     assert job.returncode == 130, output
@@ -91,13 +92,13 @@ def test_sigterm_leaves_a_checkpoint_of_the_last_step(recipe_file: Path) -> None
     assert not stage.is_complete
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(800)
 def test_a_killed_branch_job_finishes_what_is_missing(recipe_file: Path) -> None:
     recipe = load_recipe(recipe_file)
     whole = open_stage(recipe, "pretraining")
     job = start("branch", recipe_file)
     try:
-        deadline_s = time.monotonic() + 200
+        deadline_s = time.monotonic() + 250
         while not whole.is_complete:  # the kill comes before or in the branch's own training
             assert job.poll() is None and time.monotonic() < deadline_s
             time.sleep(0.1)
@@ -109,7 +110,7 @@ def test_a_killed_branch_job_finishes_what_is_missing(recipe_file: Path) -> None
     assert folder.is_dir()
 
     job = start("branch", recipe_file)
-    output, _ = job.communicate(timeout=200)
+    output, _ = job.communicate(timeout=500)
     assert job.returncode == 0, output
     assert whole.store.read_bytes("complete.json") == finished  # not done again
     assert not folder.exists()

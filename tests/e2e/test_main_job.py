@@ -17,6 +17,9 @@ ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "jobs" / "recipes" / "laptop.yaml"
 # The server scores in fp32; sums in another order move a score of order one by about 1e-6.
 SCORE_TOLERANCE = 1e-4
+# It takes 200 s alone on two cores, most of it starting engines and workers, and more than twice
+# that beside other tests on a busy machine: only a hang is to be caught here.
+LIMIT_S = 900
 SMALL = [
     "corpus.max_files=20",
     "corpus.max_snippets=12",
@@ -55,7 +58,7 @@ def run(run_dir: Path) -> subprocess.CompletedProcess[str]:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=LIMIT_S,
     )
 
 
@@ -67,7 +70,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, str]:
     return load_recipe(RECIPE, [f"run_dir={run_dir}", *SMALL]), done.stdout
 
 
-@pytest.mark.timeout(450)
+@pytest.mark.timeout(LIMIT_S + 50)
 def test_every_stage_completes_and_every_snippet_is_accounted_for(finished) -> None:
     recipe, output = finished
     assert all(open_stage(recipe, name).is_complete for name in STAGE_JOBS)

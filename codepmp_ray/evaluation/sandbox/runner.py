@@ -65,7 +65,7 @@ class Sandbox:
     def __init__(self, config: SandboxConfig, mechanism: Mechanism) -> None:
         self._limits = config.model_dump(exclude={"num_parallel"})
         self._time_limit_s = config.time_limit_s
-        self._mechanism = mechanism
+        self.mechanism = mechanism
         self._command = mechanism.command(config.max_file_mb)
         program = seccomp.filter_program()
         self._seccomp = base64.b64encode(program).decode() if program else None
@@ -73,7 +73,7 @@ class Sandbox:
     @property
     def description(self) -> str:
         """For reports, for example "bubblewrap + rlimits + seccomp"."""
-        return f"{self._mechanism.name} + rlimits" + (" + seccomp" if self._seccomp else "")
+        return f"{self.mechanism.name} + rlimits" + (" + seccomp" if self._seccomp else "")
 
     @staticmethod
     def detect(config: SandboxConfig) -> Sandbox:
@@ -95,7 +95,7 @@ class Sandbox:
             control, _ = self._run_once(harmless)
             if control is None:
                 raise SandboxUnavailable(
-                    f"The sandbox ({self._mechanism.name}) fails: {message}.", _REMEDY
+                    f"The sandbox ({self.mechanism.name}) fails: {message}.", _REMEDY
                 )
             execution, message = self._run_once(job)
         return execution or Execution("killed", f"no verdict: {message}", 0.0)
@@ -104,7 +104,7 @@ class Sandbox:
         """The execution, or None and why the guest gave no verdict."""
         header = {
             "limits": self._limits,
-            "uid": self._mechanism.guest_uid(),
+            "uid": self.mechanism.guest_uid(),
             "seccomp": self._seccomp,
         }
         start_s = time.monotonic()

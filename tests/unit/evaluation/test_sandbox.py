@@ -9,6 +9,7 @@ from codepmp_ray.evaluation.code_extraction import build_program
 from codepmp_ray.evaluation.problems import load_problems
 from codepmp_ray.evaluation.sandbox import TestJob
 from tests.unit.evaluation.sandbox_support import (
+    patient,
     run_in,
     value_in,
 )
@@ -103,8 +104,9 @@ def test_the_tester_is_closed_to_the_answer(sandbox):
 def test_all_canonical_solutions_pass(sandbox):
     def run(problem):
         program = build_program(problem, problem.canonical_answer)
-        return sandbox.run(TestJob(program, problem.entry_point, problem.stub, problem.test))
+        return slow.run(TestJob(program, problem.entry_point, problem.stub, problem.test))
 
+    slow = patient(sandbox)
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         results = list(pool.map(run, load_problems("humaneval").values()))
     assert [result.outcome for result in results].count("passed") == 164

@@ -114,7 +114,7 @@ from codepmp_ray.evaluation.code_extraction import build_program
 from codepmp_ray.evaluation.problems import load_problems
 from codepmp_ray.evaluation.sandbox import Sandbox, TestJob, mechanisms
 config = SandboxConfig(time_limit_s=60)
-found = [m for m in mechanisms.available_mechanisms()[0] if m.name == {sandbox._mechanism.name!r}]
+found = [m for m in mechanisms.available_mechanisms()[0] if m.name == {sandbox.mechanism.name!r}]
 body = "import os\\ndef f(x): os.execv('/usr/bin/sleep', ['sleep-{marker}', '60'])"
 Sandbox(config, found[0]).run(TestJob(body, "f", "", {CHECK!r}))
 """
