@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import platform
+import socket
+import statistics
 import sys
 import time
 from pathlib import Path
@@ -18,6 +20,27 @@ RESULTS = Path(__file__).parent / "results"
 # Read when the run begins: the tree may have moved on when it ends.
 COMMIT = git_commit()
 REQUIRED = ("metric", "value", "unit", "goal", "spread", "runs")
+
+
+def series_result(
+    metric: str,
+    values: list[float],
+    unit: str,
+    goal: str | None = None,
+    *,
+    digits: int = 3,
+    **context: Any,
+) -> dict[str, Any]:
+    """The median of what the runs gave, with their range; without values, a blank figure."""
+    return {
+        "metric": metric,
+        "value": round(statistics.median(values), digits) if values else None,
+        "unit": unit,
+        "goal": goal,
+        "spread": [round(min(values), digits), round(max(values), digits)] if values else None,
+        "runs": len(values),
+        **context,
+    }
 
 
 def write_results(name: str, results: list[dict[str, Any]]) -> Path:
@@ -56,6 +79,12 @@ def gpu() -> str:
     if not torch.cuda.is_available():
         return ""
     return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def hardware() -> str:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import socket
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +17,7 @@ from typing import Any
 
 import torch
 
+from benchmarks._results import free_port, series_result
 from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.preference.packing import EncodedPair
 
@@ -48,10 +47,7 @@ def micro_batches(pairs: list[EncodedPair]) -> Iterator[list[EncodedPair]]:
 @contextmanager
 def single_process_group() -> Iterator[None]:
     """A group of one rank, as the trainer has it on one worker."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port()))
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     torch.distributed.init_process_group(backend, rank=0, world_size=1)
     try:
@@ -195,25 +191,8 @@ def ratio_result(
 ) -> dict[str, Any]:
     """How many times as fast: the median of the rounds' own ratios, with their range."""
     ratios = [a / b for a, b in zip(slower, faster, strict=True)]
-    return {
-        "metric": metric,
-        "value": round(statistics.median(ratios), 3),
-        "unit": "ratio",
-        "goal": goal,
-        "spread": [round(min(ratios), 3), round(max(ratios), 3)],
-        "runs": len(ratios),
-        **context,
-    }
+    return series_result(metric, ratios, "ratio", goal, **context)
 
 
 def rate_result(metric: str, num_pairs: int, times: list[float], **context: Any) -> dict[str, Any]:
-    rates = [num_pairs / seconds for seconds in times]
-    return {
-        "metric": metric,
-        "value": round(statistics.median(rates), 3),
-        "unit": "pairs/s",
-        "goal": None,
-        "spread": [round(min(rates), 3), round(max(rates), 3)],
-        "runs": len(rates),
-        **context,
-    }
+    return series_result(metric, [num_pairs / seconds for seconds in times], "pairs/s", **context)

@@ -1,9 +1,9 @@
 """Step time lost to an asynchronous checkpoint, over the time of writing it synchronously.
 
 A window of steps without a checkpoint, the same window with one begun before its first step (and
-waited for at its end, if it is not whole by then), and a synchronous write, in turn. With
-`--threads` fewer than the cores there is a core for the writing, as there is where the steps run on
-a GPU; with all of them the steps pay for the writer's processor time, which is reported as well.
+waited for at its end, if it is not whole by then), and a synchronous write, in turn. Measured with
+a thread fewer than there are cores, so that the writing has one, as it has where the steps run on a
+GPU; and with all cores, where the steps pay for the writer's processor time.
 
     python -m benchmarks.checkpoint_overhead [--rounds 5] [--steps 4]
 """
@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks._results import write_results
+from benchmarks._results import series_result, write_results
 from benchmarks._training import OurStep, device, make_pairs, now_s, single_process_group
 from codepmp_ray.preference.packing import EncodedPair
 from codepmp_ray.storage import LocalStore
@@ -72,7 +71,7 @@ def measure(threads: int, rounds: int, num_steps: int, folder: Path) -> list[dic
     lost = [with_one - without for without, with_one in zip(plain[1:], beside[1:], strict=True)]
     shares = [loss / write_s for loss, write_s in zip(lost, blocking[1:], strict=True)]
     spare = len(os.sched_getaffinity(0)) - threads
-    context = {"threads": threads, "spare_cores": spare, "steps": num_steps, "runs": rounds}
+    context = {"threads": threads, "spare_cores": spare, "steps": num_steps}
     where = "spare_core" if spare else "all_cores"
     series = {
         f"lost_over_synchronous_{where}": (shares, "ratio", "at most 0.1" if spare else None),
@@ -81,14 +80,7 @@ def measure(threads: int, rounds: int, num_steps: int, folder: Path) -> list[dic
         f"step_{where}": ([seconds / num_steps for seconds in plain[1:]], "s", None),
     }
     return [
-        {
-            "metric": metric,
-            "value": round(statistics.median(values), 3),
-            "unit": unit,
-            "goal": goal,
-            "spread": [round(min(values), 3), round(max(values), 3)],
-            **context,
-        }
+        series_result(metric, values, unit, goal, **context)
         for metric, (values, unit, goal) in series.items()
     ]
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._corpus_documents import Planted, write_documents
-from benchmarks._results import write_results
+from benchmarks._results import series_result, write_results
 
 NAME = "corpus_throughput"
 TOOLS = ("ours", "datatrove")
@@ -160,38 +160,28 @@ def main(num_runs: int) -> None:
     rates = {t: [num_documents / run["cpu_s"] for run in runs[t]] for t in TOOLS}
     ratios = [a / b for a, b in zip(rates["ours"], rates["datatrove"], strict=True)]
     about: dict[str, Any] = {
-        "runs": num_runs,
+        "digits": 4,
         "steps": STEPS,
         "num_documents": num_documents,
         "num_planted": len(planted),
         "notes": NOTES,
     }
-    results = [_result(NAME, ratios, "ratio to datatrove", ">= 2.0", about)]
+    results = [series_result(NAME, ratios, "ratio to datatrove", ">= 2.0", **about)]
     for tool in TOOLS:
         wall = statistics.median(num_documents / run["wall_s"] for run in runs[tool])
         extra = {"by_wall_clock": round(wall, 2), "num_kept": len(kept[tool])}
         unit = "documents/s/core"
-        results.append(_result(f"{NAME}_{tool}", rates[tool], unit, None, about | extra))
+        results.append(series_result(f"{NAME}_{tool}", rates[tool], unit, **about, **extra))
     for low in (0.7, 0.8, 0.9):
         found = {tool: recall(planted, kept[tool], low) for tool in TOOLS}
         goal = f">= {found['datatrove']:.4f} (datatrove)"
         metric = f"{NAME}_recall_jaccard_{low}"
-        results.append(_result(metric, [found["ours"]], "share of planted pairs", goal, about))
+        unit = "share of planted pairs"
+        results.append(series_result(metric, [found["ours"]], unit, goal, **about))
     path = write_results(NAME, results)
     for result in results:
         print(f"{result['metric']}: {result['value']} {result['unit']} (goal {result['goal']})")
     print(path)
-
-
-def _result(metric: str, values: list[float], unit: str, goal: str | None, about: dict) -> dict:
-    return {
-        "metric": metric,
-        "value": round(statistics.median(values), 4),
-        "unit": unit,
-        "goal": goal,
-        "spread": [round(min(values), 4), round(max(values), 4)],
-        **about,
-    }
 
 
 if __name__ == "__main__":

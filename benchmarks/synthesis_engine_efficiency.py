@@ -23,7 +23,6 @@ import argparse
 import hashlib
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -35,7 +34,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from benchmarks._results import gpu, write_results
+from benchmarks._results import gpu, series_result, write_results
 from codepmp_ray.config.engines import SamplingConfig
 from codepmp_ray.config.recipe import Recipe, load_recipe
 from codepmp_ray.records import SNIPPET
@@ -205,7 +204,6 @@ def measure(where: str, threads: int, arguments: Any, scratch: Path) -> list[dic
         print(f"{where}, run {index}: {json.dumps(run)}", flush=True)
     recipe = make_recipe(Path("unused"), arguments.rows, threads)
     common = {
-        "runs": arguments.runs,
         "engine": recipe.engines.strong.model_dump(mode="json"),
         "mean_output_tokens": MEAN_LENGTHS,
         "rows": arguments.rows,
@@ -220,14 +218,7 @@ def measure(where: str, threads: int, arguments: Any, scratch: Path) -> list[dic
         "bare_tokens_per_s": ([run["bare"]["steady"] for run in runs], "tokens/s", None),
     }
     return [
-        {
-            "metric": f"{metric}_{where}",
-            "value": round(statistics.median(values), 3),
-            "unit": unit,
-            "goal": goal,
-            "spread": [round(min(values), 3), round(max(values), 3)],
-            **common,
-        }
+        series_result(f"{metric}_{where}", values, unit, goal, **common)
         for metric, (values, unit, goal) in series.items()
     ]
 

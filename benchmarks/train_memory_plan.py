@@ -17,7 +17,7 @@ import subprocess
 import sys
 from typing import Any
 
-from benchmarks._results import write_results
+from benchmarks._results import series_result, write_results
 from benchmarks._training import MODEL, OurStep, single_process_group, use_all_cores
 from benchmarks.train_memory_vs_trl import peak_mb, reset_peak
 from codepmp_ray.config.training import TrainingConfig
@@ -81,16 +81,14 @@ def main() -> None:
         found = [measured_mb(settings) for _ in range(arguments.runs)]
         ratios = [planned / value for value in found]
         results.append(
-            {
-                "metric": f"planned_over_measured_{name}",
-                "value": round(statistics.median(ratios), 3),
-                "unit": "ratio",
-                "goal": "about 1",
-                "spread": [round(min(ratios), 3), round(max(ratios), 3)],
-                "runs": arguments.runs,
-                "planned_mib": round(planned),
-                "measured_mib": round(statistics.median(found)),
-            }
+            series_result(
+                f"planned_over_measured_{name}",
+                ratios,
+                "ratio",
+                "about 1",
+                planned_mib=round(planned),
+                measured_mib=round(statistics.median(found)),
+            )
         )
         print(results[-1], flush=True)
     write_results("train_memory_plan", results)

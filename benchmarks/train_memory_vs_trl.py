@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks._results import write_results
+from benchmarks._results import series_result, write_results
 from benchmarks._training import (
     PAIRS_PER_MICRO_BATCH,
     OurStep,
@@ -87,28 +87,15 @@ def main() -> None:
         return
     found = {kind: [measure(kind) for _ in range(arguments.runs)] for kind in ("trl", "pmp", "rm")}
     trl = statistics.median(found["trl"])
-    common = {"runs": arguments.runs, "precision": "fp32", "pairs": PAIRS_PER_MICRO_BATCH}
-    goals = {"pmp": "at most 0.6", "rm": None, "trl": None}
+    common = {"precision": "fp32", "pairs": PAIRS_PER_MICRO_BATCH}
     results = [
-        {
-            "metric": f"our_{kind}_over_trl_rm",
-            "value": round(statistics.median(found[kind]) / trl, 3),
-            "unit": "ratio",
-            "goal": goals[kind],
-            "spread": [round(value / trl, 3) for value in (min(found[kind]), max(found[kind]))],
-            **common,
-        }
-        for kind in ("pmp", "rm")
+        series_result(
+            f"our_{kind}_over_trl_rm", [mib / trl for mib in found[kind]], "ratio", goal, **common
+        )
+        for kind, goal in (("pmp", "at most 0.6"), ("rm", None))
     ]
     results += [
-        {
-            "metric": f"{kind}_peak_above_state",
-            "value": round(statistics.median(values), 1),
-            "unit": "MiB",
-            "goal": None,
-            "spread": [round(min(values), 1), round(max(values), 1)],
-            **common,
-        }
+        series_result(f"{kind}_peak_above_state", values, "MiB", digits=1, **common)
         for kind, values in found.items()
     ]
     write_results("train_memory_vs_trl", results)

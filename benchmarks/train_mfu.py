@@ -9,12 +9,11 @@ that this works; MFU is then empty on devices whose peak nobody knows.
 from __future__ import annotations
 
 import argparse
-import statistics
 from typing import Any
 
 from transformers import Qwen2Config
 
-from benchmarks._results import gpu, write_results
+from benchmarks._results import gpu, series_result, write_results
 from benchmarks._training import OurStep, device, make_pairs, now_s, single_process_group
 from codepmp_ray.preference.packing import EncodedPair
 from codepmp_ray.training.throughput import Utilisation
@@ -71,22 +70,12 @@ def measure(
     found = [utilisation.mfu(pairs, seconds, 1) for seconds in times]
     shares = [share for share in found if share is not None]
     rates = [num_tokens / seconds for seconds in times]
-    context = {"runs": steps, "gradient_checkpointing": recompute, "tokens_a_step": num_tokens}
-    mfu = {
-        "metric": "mfu",
-        "value": round(statistics.median(shares), 4) if shares else None,
-        "unit": "share of the device's bf16 peak",
-        "goal": "aim at 0.5",
-        "spread": [round(min(shares), 4), round(max(shares), 4)] if shares else None,
-    }
-    rate = {
-        "metric": "tokens_per_s",
-        "value": round(statistics.median(rates), 1),
-        "unit": "packed tokens/s",
-        "goal": None,
-        "spread": [round(min(rates), 1), round(max(rates), 1)],
-    }
-    return [result | context for result in (mfu, rate)]
+    context = {"gradient_checkpointing": recompute, "tokens_a_step": num_tokens}
+    peak = "share of the device's bf16 peak"
+    return [
+        series_result("mfu", shares, peak, "aim at 0.5", digits=4, **context),
+        series_result("tokens_per_s", rates, "packed tokens/s", digits=1, **context),
+    ]
 
 
 def main() -> None:

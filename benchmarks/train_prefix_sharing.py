@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import argparse
 import random
-import statistics
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
 
-from benchmarks._results import write_results
+from benchmarks._results import series_result, write_results
 from benchmarks._training import (
     MODEL,
     VOCABULARY,
@@ -89,16 +88,14 @@ def main() -> None:
         gain = ratio_result("shared_over_unshared", times["unshared"], times["shared"], None)
         reached = [a / b / ceiling for a, b in zip(times["unshared"], times["shared"], strict=True)]
         results += [
-            {
-                "metric": "share_of_token_ratio",
-                "value": round(statistics.median(reached), 3),
-                "unit": "ratio",
-                "goal": "at least 0.95",
-                "spread": [round(min(reached), 3), round(max(reached), 3)],
-                "runs": len(reached),
-                "token_ratio": round(ceiling, 3),
+            series_result(
+                "share_of_token_ratio",
+                reached,
+                "ratio",
+                "at least 0.95",
+                token_ratio=round(ceiling, 3),
                 **context,
-            },
+            ),
             {**gain, **context},
         ]
     write_results("train_prefix_sharing", results)

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -27,8 +26,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from benchmarks._results import write_results
-from benchmarks._training import OurStep, make_pairs
+from benchmarks._results import free_port, series_result, write_results
+from benchmarks._training import OurStep, make_pairs, ratio_result
 
 STEPS = 3  # timed in one round, after one that is not
 
@@ -49,12 +48,6 @@ def child(rank: int, world_size: int, port: int, pairs_per_process: int) -> None
         times.append(time.perf_counter() - start_s)
     print(statistics.median(times[1:]))
     dist.destroy_process_group()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def step_s(num_processes: int, world_size: int, pairs_per_process: int) -> float:
@@ -87,31 +80,13 @@ def main() -> None:
         for kind, (num_processes, world_size) in kinds.items():
             times[kind].append(step_s(num_processes, world_size, arguments.pairs))
         print(f"round {number + 1} of {arguments.rounds}", flush=True)
-    common: dict[str, Any] = {
-        "unit": "ratio",
-        "goal": None,
-        "runs": arguments.rounds,
-        "pairs_per_process": arguments.pairs,
-        "precision": "bf16",
-    }
+    context = {"pairs_per_process": arguments.pairs, "precision": "bf16"}
 
     def share(metric: str, less: str, more: str) -> dict[str, Any]:
-        values = [a / b for a, b in zip(times[less], times[more], strict=True)]
-        spread = [round(min(values), 3), round(max(values), 3)]
-        return common | {
-            "metric": metric,
-            "value": round(statistics.median(values), 3),
-            "spread": spread,
-        }
+        return ratio_result(metric, times[less], times[more], None, **context)
 
     seconds = [
-        common
-        | {
-            "metric": f"step_{kind}",
-            "value": round(statistics.median(values), 2),
-            "unit": "s",
-            "spread": [round(min(values), 2), round(max(values), 2)],
-        }
+        series_result(f"step_{kind}", values, "s", digits=2, **context)
         for kind, values in times.items()
     ]
     write_results(
