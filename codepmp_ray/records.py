@@ -81,6 +81,7 @@ class RejectReason(StrEnum):
     BAD_CONVERSATION = "bad_conversation"
     PROMPT_NOT_RENDERED = "prompt_not_rendered"
     BAD_MARGIN = "bad_margin"
+    UNKNOWN_TOKEN = "unknown_token"
     BAD_LABEL = "bad_label"
     UNCLEAR_LABEL = "unclear_label"
     NO_CONTRAST = "no_contrast"

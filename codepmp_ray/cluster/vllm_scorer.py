@@ -16,7 +16,7 @@ from codepmp_ray.cluster.vllm_env import apply, cpu_engine_environment, is_cpu_b
 from codepmp_ray.cluster.vllm_process import first_line, leave_with_engine, start_engine
 from codepmp_ray.config.evaluation import ServingConfig
 from codepmp_ray.errors import EngineError
-from codepmp_ray.scoring.protocol import Scores
+from codepmp_ray.scoring.protocol import Scores, check_vocabulary
 
 
 class VLLMScorer:
@@ -46,13 +46,7 @@ class VLLMScorer:
         self._vocab_size = self._engine.model_config.get_vocab_size()
 
     async def score_ids(self, prompt_ids: list[int], responses: list[list[int]]) -> Scores:
-        # The engine dies of an id that has no embedding, and every request in flight with it.
-        largest = max(max(ids, default=0) for ids in (prompt_ids, *responses))
-        if largest >= self._vocab_size:
-            raise EngineError(
-                f"Token id {largest} is outside the model's vocabulary of {self._vocab_size}.",
-                "The tokenizer in the model's folder belongs to another model.",
-            )
+        check_vocabulary(prompt_ids, responses, self._vocab_size)
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [

@@ -41,7 +41,8 @@ def encode_pairs(
     one response. With `truncate` a response that is too long is cut right and loses its EOS, so
     that it does not look finished; a prompt that alone leaves no room is rejected under either
     rule. Sides that are equal, or equal once they are cut, cannot be told apart and are rejected;
-    so is a margin that is not a finite number, for it would make the whole step's loss one.
+    so are a margin that is not a finite number, for it would make the whole step's loss one, and
+    tokens that the model has no embedding for.
 
     Raises InputError for messages with a plain template.
     """
@@ -83,6 +84,8 @@ def _assemble(
     max_length: int,
     overflow: Literal["reject", "truncate"],
 ) -> Encoded:
+    if unknown := encoder.unknown_token(prompt, chosen_ids, rejected_ids):
+        return RejectReason.UNKNOWN_TOKEN, unknown
     room = max_length - len(prompt)
     if room < 1:
         return RejectReason.OVER_MAX_LENGTH, f"the prompt has {len(prompt)} of {max_length} tokens"

@@ -79,9 +79,15 @@ class EncodedResponse:
 
 
 class Encoder:
-    """Turns prompts and responses into ids with one tokenizer and one frozen template."""
+    """Turns prompts and responses into ids with one tokenizer and one frozen template.
 
-    def __init__(self, tokenizer: Any, template: PromptTemplate) -> None:
+    Args:
+        vocab_size: rows of the model's embedding, where the caller wants to know of ids beyond it.
+    """
+
+    def __init__(
+        self, tokenizer: Any, template: PromptTemplate, vocab_size: int | None = None
+    ) -> None:
         if template.append_eos and tokenizer.eos_token_id is None:
             raise ModelError(
                 f"The tokenizer of {tokenizer.name_or_path} has no EOS token.",
@@ -89,6 +95,7 @@ class Encoder:
             )
         self.tokenizer = tokenizer
         self.template = template
+        self.vocab_size = vocab_size
 
     @classmethod
     def load(cls, folder: str | Path) -> Encoder:
@@ -132,6 +139,17 @@ class Encoder:
     def ids_of(self, texts: list[str]) -> list[list[int]]:
         """Ids of rendered prompts or responses, each for itself; on all cores if it can."""
         return self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+
+    def unknown_token(self, *parts: Sequence[int]) -> str | None:
+        """Names the first token of `parts` that the model has no embedding for, if there is one."""
+        if self.vocab_size is None:
+            return None
+        for ids in parts:
+            if max(ids, default=0) >= self.vocab_size:
+                number = next(i for i in ids if i >= self.vocab_size)
+                token = self.tokenizer.convert_ids_to_tokens(number)
+                return f"{token!r} has id {number}, the model {self.vocab_size} embeddings"
+        return None
 
     def _ids(self, text: str) -> list[int]:
         return self.ids_of([text])[0]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from codepmp_ray.errors import EngineError
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -17,6 +19,19 @@ class Scores:
 
     rewards: list[float]
     num_cached_prompt_tokens: int = 0
+
+
+def check_vocabulary(prompt_ids: list[int], responses: list[list[int]], vocab_size: int) -> None:
+    """Raises EngineError for an id without an embedding.
+
+    Computing it would end a vLLM engine or a process on a GPU, and every request in flight.
+    """
+    largest = max(max(ids, default=0) for ids in (prompt_ids, *responses))
+    if largest >= vocab_size:
+        raise EngineError(
+            f"Token id {largest} is outside the model's vocabulary of {vocab_size}.",
+            "The tokenizer in the model's folder belongs to another model.",
+        )
 
 
 class Scorer(Protocol):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from codepmp_ray.errors import EngineError, ModelError
-from codepmp_ray.scoring.protocol import Scores
+from codepmp_ray.scoring.protocol import Scores, check_vocabulary
 
 
 class TorchScorer:
@@ -62,6 +62,8 @@ class TorchScorer:
 
     def rewards(self, prompt_ids: list[int], responses: list[list[int]]) -> list[float]:
         """The same, in the calling thread. Raises EngineError when a forward fails."""
+        vocab_size = self._model.config.get_text_config().vocab_size
+        check_vocabulary(prompt_ids, responses, vocab_size)
         rows = [prompt_ids + response for response in responses]
         result = [0.0] * len(rows)
         try:

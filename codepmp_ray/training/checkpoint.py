@@ -6,7 +6,8 @@
 Writing is asynchronous: the state is copied to CPU memory beside the next step's forward and
 backward, which only read it, and written beside the steps that follow. The marker comes when every
 rank has written; a run that dies before resumes from the checkpoint before. The newest checkpoints
-stay, and those that the caller protects.
+stay, and those that the caller protects; the others lose their markers at once and their files
+beside the steps.
 
 Epoch order and learning rate are functions of the step, so the step number is the whole of the
 trainer's own state. torch.distributed.checkpoint's metadata is a pickle: these folders are read
@@ -19,7 +20,7 @@ import json
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,9 +36,15 @@ from torch.distributed.checkpoint.state_dict_saver import AsyncSaveResponse, asy
 
 from codepmp_ray.errors import StorageError
 from codepmp_ray.storage import LocalStore
+from codepmp_ray.training.checkpoint_folders import (
+    FOLDER,
+    delete,
+    folder_of,
+    marker_name,
+    unmarked_folders,
+    whole_steps,
+)
 from codepmp_ray.training.collectives import agree
-
-_FOLDER = "checkpoints"
 
 
 @dataclass(frozen=True)
@@ -74,6 +81,7 @@ class Checkpointer:
         self._group = group if isinstance(group, dist.ProcessGroup) else None
         self._writing: _Writing | None = None
         self._stager: DefaultStager | None = None
+        self._deleting: Future[None] | None = None
 
     def save(
         self,
@@ -91,7 +99,7 @@ class Checkpointer:
         self.finish()
         store = store or self.store
         name = f"step-{step:08d}.{agree(uuid.uuid4().hex[:12])}"
-        folder = store.path(f"{_FOLDER}/{name}")
+        folder = store.path(f"{FOLDER}/{name}")
         model_state, optimizer_state = get_state_dict(model, optimizer)
         state = {"model": model_state, "optimizer": optimizer_state}
         if self._group is None:
@@ -125,10 +133,16 @@ class Checkpointer:
         is_done = torch.tensor(int(self._writing.written.done()), device=device)
         dist.all_reduce(is_done, op=dist.ReduceOp.MIN)
         if is_done.item():
-            self.finish()
+            self._finish_writing()
 
     def finish(self) -> None:
-        """Wait until the checkpoint that is being written, if any, is whole."""
+        """Wait until the checkpoint that is being written, if any, is whole, and old ones gone."""
+        self._finish_writing()
+        if self._deleting is not None:
+            self._deleting.result()
+            self._deleting = None
+
+    def _finish_writing(self) -> None:
         if self._writing is None:
             return
         writing, self._writing = self._writing, None
@@ -150,7 +164,7 @@ class Checkpointer:
         if dist.get_rank() != 0:
             return
         marker = json.dumps({"step": step, "folder": folder.name}).encode()
-        if not store.put_exclusive(_marker_name(step), marker):
+        if not store.put_exclusive(marker_name(step), marker):
             shutil.rmtree(folder, ignore_errors=True)
         if store is self.store:
             self._remove_old()
@@ -193,15 +207,16 @@ class Checkpointer:
         """(step, folder) of the checkpoints that `restore` may load."""
         for number in whole_steps(self.store):
             if step in (None, number):
-                yield number, _folder(self.store, number)
+                yield number, folder_of(self.store, number)
         if other is not None:
             for number in whole_steps(other):
                 if number <= other_up_to:
-                    yield number, _folder(other, number)
+                    yield number, folder_of(other, number)
 
     def remove_all(self) -> None:
         """Delete every checkpoint, once the exported model stands. Rank 0 only."""
-        shutil.rmtree(self.store.path(_FOLDER), ignore_errors=True)
+        self.finish()
+        shutil.rmtree(self.store.path(FOLDER), ignore_errors=True)
 
     def _remove_old(self) -> None:
         """Keep the newest `keep`; markers go before folders, so that none points at nothing."""
@@ -209,8 +224,15 @@ class Checkpointer:
         kept = {*steps[-self.keep :], self._protected(steps[-1])}
         for step in steps:
             if step not in kept:
-                self.store.delete(_marker_name(step))
-        remove_unmarked(self.store)
+                self.store.delete(marker_name(step))
+        # Chosen now: later there may be a folder that is being written and has no marker yet.
+        folders = unmarked_folders(self.store)
+        if self._group is None:
+            delete(folders)
+        elif folders:
+            thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="old-checkpoints")
+            self._deleting = thread.submit(delete, folders)
+            thread.shutdown(wait=False)
 
 
 def _new_stager() -> DefaultStager:
@@ -227,36 +249,6 @@ def _new_stager() -> DefaultStager:
             use_non_blocking_copy=on_gpu,
         )
     )
-
-
-def whole_steps(store: LocalStore) -> list[int]:
-    """Steps of the checkpoints in `store` that are whole, ascending."""
-    names = [name for name in store.list(_FOLDER) if name.endswith(".json")]
-    return sorted(int(name.removeprefix("step-").removesuffix(".json")) for name in names)
-
-
-def remove_unmarked(store: LocalStore) -> None:
-    """Delete folders without a marker: of checkpoints that were given up, or never became whole."""
-    kept = {_folder(store, step) for step in whole_steps(store)}
-    for name in store.list(_FOLDER):
-        folder: Path = store.path(f"{_FOLDER}/{name}")
-        if folder.is_dir() and str(folder) not in kept:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def remove_step(store: LocalStore, step: int) -> None:
-    """Delete the checkpoint of `step`, if it is there."""
-    store.delete(_marker_name(step))
-    remove_unmarked(store)
-
-
-def _marker_name(step: int) -> str:
-    return f"{_FOLDER}/step-{step:08d}.json"
-
-
-def _folder(store: LocalStore, step: int) -> str:
-    marker = json.loads(store.read_bytes(_marker_name(step)))
-    return str(store.path(f"{_FOLDER}/{marker['folder']}"))
 
 
 @contextmanager

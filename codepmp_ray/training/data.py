@@ -147,6 +147,7 @@ def encoding_key(encoder: Encoder, config: TrainingConfig) -> str:
         _FORMAT,
         backend.to_str() if backend is not None else sorted(tokenizer.get_vocab().items()),
         tokenizer.eos_token_id,
+        encoder.vocab_size,
         vars(encoder.template),
         [config.max_length, config.overflow, config.seed, config.eval_fraction],
     ]

@@ -15,6 +15,7 @@ from codepmp_ray.errors import ModelError
 from codepmp_ray.modeling.export import export_model
 from codepmp_ray.modeling.loading import (
     empty_model,
+    load_config,
     load_tokenizer,
     materialise,
     read_weights,
@@ -47,7 +48,8 @@ def train(
     device = _device()
     store = LocalStore(task.out_dir)
     tokenizer = load_tokenizer(task.model_name_or_path)
-    encoder = Encoder(tokenizer, _template(task, tokenizer))
+    vocab_size = load_config(task.model_name_or_path).get_text_config().vocab_size
+    encoder = Encoder(tokenizer, _template(task, tokenizer), vocab_size)
     data = load_training_data(task, encoder)
     model = empty_model(task.model_name_or_path, objective_of(config))
     shard(model, config, make_mesh(config, device))

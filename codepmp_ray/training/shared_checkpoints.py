@@ -14,7 +14,7 @@ import torch.distributed as dist
 
 from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.storage import LocalStore
-from codepmp_ray.training.checkpoint import remove_step, whole_steps
+from codepmp_ray.training.checkpoint_folders import remove_step, whole_steps
 from codepmp_ray.training.collectives import agree
 from codepmp_ray.training.metrics import Row, read_metrics, write_metrics
 from codepmp_ray.training.task import Trunk

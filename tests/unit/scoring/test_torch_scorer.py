@@ -44,7 +44,7 @@ def test_batches_hold_every_row_once_within_the_budget() -> None:
 
 def test_id_outside_the_vocabulary_is_an_engine_error(folder: Path) -> None:
     scorer = TorchScorer.load(folder, max_model_len=256)
-    with pytest.raises(EngineError):
+    with pytest.raises(EngineError, match="10000000 is outside the model's vocabulary"):
         asyncio.run(scorer.score_ids(PROMPT, [[10_000_000]]))
 
 

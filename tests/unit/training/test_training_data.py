@@ -305,6 +305,19 @@ def test_a_tokenizer_without_pad_token_encodes(tmp_path: Path) -> None:
     )
 
 
+def test_tokens_that_the_model_does_not_know_cost_their_rows_only(tmp_path: Path) -> None:
+    known = len(tiny_tokenizer())
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_tokens(["<later>"])
+    encoder = Encoder(tokenizer, ENCODER.template, vocab_size=known)
+    rows = [GOOD, *({**GOOD, side: "a <later>"} for side in ("prompt", "chosen", "rejected"))]
+    data = load(make_task(tmp_path, rows, eval_fraction=0), encoder=encoder)
+    assert len(data.train) == 1
+    for row in ShardLedger(LocalStore(tmp_path)).read("rejected").to_pylist():
+        assert row["reason"] == "unknown_token"
+        assert row["detail"] == f"'<later>' has id {known}, the model {known} embeddings"
+
+
 def test_weights_repeat_the_pairs_of_their_source(tmp_path: Path) -> None:
     rows = [{**GOOD, "chosen": f"good {i}", "problem_id": str(i)} for i in range(8)]
     names = [{"path": "x", "name": "a", "weight": 2.0}, {"path": "y", "name": "b"}]
