@@ -60,6 +60,12 @@ class EngineError(CodePMPError):
     exit_code = 7
 
 
+class DeadlineError(CodePMPError):
+    """The time that a caller gave has passed before there was anything to answer."""
+
+    exit_code = 9
+
+
 class SandboxUnavailable(CodePMPError):
     """No isolation mechanism works on this machine, so generated code is not executed."""
 

@@ -6,26 +6,28 @@ the tests.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 
 from codepmp_ray.config.base import Section
-from codepmp_ray.scoring.best_of_n import BestOfN
+from codepmp_ray.scoring.best_of_n import ScoringRequest
+from serve.admission import Admission
 from serve.auth import KeyRing
+from serve.dialects import add_dialects
 from serve.errors import ApiError, Unavailable, install_handlers
-from serve.gate import Gate
+from serve.gate import Gate, caller_of
 from serve.schemas import (
     MAX_CANDIDATES,
     BonRequest,
     BonResponse,
+    Calibration,
     ErrorBody,
     ModelCard,
     ModelList,
     Status,
 )
+from serve.scoring import Backend, ScoringPath
 
 
 class ServiceSettings(Section):
@@ -36,45 +38,24 @@ class ServiceSettings(Section):
     max_candidates: int = MAX_CANDIDATES
     max_body_bytes: int = 8_000_000
     max_concurrent_requests: int = 64
-
-
-class Backend(Protocol):
-    """What scores."""
-
-    async def best_of_n(self, prompt: str | list[dict[str, str]], candidates: list[str]) -> BestOfN:
-        """Raises InputError for a request that cannot be scored, Unavailable if it may be soon."""
-        ...
-
-    async def check_ready(self) -> None:
-        """Raises Unavailable unless a request would be scored now."""
-        ...
-
-
-class Admission:
-    """At most `limit` requests at once; the next one is refused, not queued."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit, self._num_admitted = limit, 0
-
-    @contextmanager
-    def admit(self) -> Iterator[None]:
-        if self._num_admitted >= self._limit:
-            raise ApiError(
-                429,
-                f"{self._limit} requests are being scored, which is max_concurrent_requests.",
-                retry_after_s=1,
-            )
-        self._num_admitted += 1
-        try:
-            yield
-        finally:
-            self._num_admitted -= 1
+    max_tokens_in_flight: int = 262_144
+    max_waiting_tokens: int = 1_048_576
+    calibration: Calibration | None = None
 
 
 def create_app(settings: ServiceSettings, backend: Backend) -> FastAPI:
     """The application. Raises ConfigError when `settings` holds no key."""
     keys = KeyRing(settings.api_key_sha256)
-    admission = Admission(settings.max_concurrent_requests)
+    scoring = ScoringPath(
+        settings.model_name,
+        settings.max_candidates,
+        Admission(
+            settings.max_concurrent_requests,
+            settings.max_tokens_in_flight,
+            settings.max_waiting_tokens,
+        ),
+        backend,
+    )
     # FastAPI's documentation pages load scripts from elsewhere; /openapi.json has the content.
     app = FastAPI(
         title="CodePMP best-of-N scoring", docs_url=None, redoc_url=None, redirect_slashes=False
@@ -82,29 +63,28 @@ def create_app(settings: ServiceSettings, backend: Backend) -> FastAPI:
     install_handlers(app)
     app.add_middleware(Gate, keys=keys, max_body_bytes=settings.max_body_bytes)
     failures: dict[int | str, dict[str, Any]] = {
-        status: {"model": ErrorBody} for status in (401, 404, 408, 413, 422, 429, 500, 503)
+        status: {"model": ErrorBody} for status in (401, 404, 408, 413, 422, 429, 500, 503, 504)
     }
 
     @app.post("/v1/bon", response_model=BonResponse, responses=failures)
-    async def bon(request: BonRequest) -> BonResponse:
+    async def bon(request: BonRequest, http: Request) -> BonResponse:
         """Score the candidates as answers to the prompt and name the best one."""
-        if request.model is not None and request.model != settings.model_name:
-            raise ApiError(
-                404,
-                f"The model {request.model!r} is not served here; {settings.model_name!r} is.",
-                param="model",
-                code="model_not_found",
-            )
-        if len(request.candidates) > settings.max_candidates:
+        scoring.require_model(request.model)
+        if request.normalize and settings.calibration is None:
             raise ApiError(
                 422,
-                f"candidates: {len(request.candidates)} exceed "
-                f"max_candidates={settings.max_candidates}",
-                param="candidates",
+                "normalize: this service has no calibration (serving.score_mean and score_std)",
+                param="normalize",
             )
-        with admission.admit():
-            result = await backend.best_of_n(request.prompt_or_messages(), request.candidates)
-        return BonResponse.of(result, settings.model_name, request.top_n)
+        timeout_s = None if request.deadline_ms is None else request.deadline_ms / 1000
+        asked = ScoringRequest(
+            request.prompt_or_messages(), request.candidates, timeout_s=timeout_s
+        )
+        result = await scoring.score(caller_of(http.scope), asked)
+        calibration = settings.calibration if request.normalize else None
+        return BonResponse.of(result, settings.model_name, request, calibration)
+
+    add_dialects(app, scoring, failures)
 
     card = ModelCard(id=settings.model_name)
 

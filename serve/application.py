@@ -18,11 +18,12 @@ from codepmp_ray.preference.tokenization import TEMPLATE_FILE
 from serve.app import ServiceSettings
 from serve.auth import KeyRing, digest_of, key_from_environment
 from serve.deployments import Ingress, ScorerReplica
+from serve.schemas import Calibration
 
 SCORER_NAME = "ScorerReplica"
 DEFAULT_KEY_VARIABLE = "CODEPMP_API_KEY"
-# Requests that wait at the ingress for their body or their refusal, beyond those being scored.
-_INGRESS_SLACK = 256
+# Requests at the ingress beyond those being scored: waiting for their body, turn or refusal.
+_INGRESS_SLACK = 2048
 
 
 def build_application(
@@ -38,7 +39,10 @@ def build_application(
         api_key_sha256=tuple(api_key_sha256),
         max_candidates=config.max_candidates,
         max_body_bytes=config.max_body_bytes,
-        max_concurrent_requests=config.max_concurrent_requests,
+        max_concurrent_requests=config.max_concurrent_requests * config.num_replicas,
+        max_tokens_in_flight=config.max_tokens_in_flight * config.num_replicas,
+        max_waiting_tokens=config.max_waiting_tokens * config.num_replicas,
+        calibration=calibration_of(config),
     )
     scorer = serve.deployment(
         name=SCORER_NAME,
@@ -53,7 +57,7 @@ def build_application(
     ingress = serve.deployment(
         name="Ingress",
         ray_actor_options={"num_cpus": 0},
-        max_ongoing_requests=config.max_concurrent_requests + _INGRESS_SLACK,
+        max_ongoing_requests=settings.max_concurrent_requests + _INGRESS_SLACK,
         graceful_shutdown_timeout_s=20,
     )(Ingress)
     replica = scorer.bind(str(model_path), config.model_dump(mode="json"), num_gpus)
@@ -81,6 +85,19 @@ def build_app(args: dict[str, Any]) -> serve.Application:
     if not config.model_path:
         raise ConfigError("serve args: model_path is missing.", "Name an exported model's folder.")
     return build_application(config, Path(config.model_path).absolute(), digests)
+
+
+def calibration_of(config: ServingConfig) -> Calibration | None:
+    """Raises ConfigError where one of the two figures is missing."""
+    if config.score_mean is None and config.score_std is None:
+        return None
+    if config.score_mean is None or config.score_std is None:
+        raise ConfigError(
+            f"serving.score_mean={config.score_mean} and score_std={config.score_std}: one is "
+            "missing.",
+            "Give both, measured on one set of answers, or none.",
+        )
+    return Calibration(mean=config.score_mean, std=config.score_std)
 
 
 def served_name(config: ServingConfig, model_path: Path) -> str:

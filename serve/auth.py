@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from codepmp_ray.errors import ConfigError
 
 _DIGEST_LENGTH = 64
+_NAME_LENGTH = 8  # of a digest: enough to tell callers apart in logs, too little to be a secret
 
 
 def digest_of(key: str | bytes) -> str:
@@ -52,17 +53,17 @@ class KeyRing:
                 "Set CODEPMP_API_KEY or api_key_sha256; it does not start without one.",
             )
 
-    def accepts(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
-        """True if `Authorization: Bearer` or `x-api-key` carries a known key.
+    def caller(self, headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+        """A name for whoever holds the key in `Authorization: Bearer` or `x-api-key`.
 
-        `headers` are those of an ASGI scope: names in lower case.
+        None without a known key. `headers` are those of an ASGI scope: names in lower case.
         """
-        return any(self._knows(key) for key in _presented(headers))
-
-    def _knows(self, key: bytes) -> bool:
-        presented = digest_of(key)
-        # Every digest is compared: the time says nothing about which one matched.
-        return sum(hmac.compare_digest(presented, known) for known in self._digests) > 0
+        for key in _presented(headers):
+            presented = digest_of(key)
+            # Every digest is compared: the time says nothing about which one matched.
+            if sum(hmac.compare_digest(presented, known) for known in self._digests):
+                return presented[:_NAME_LENGTH]
+        return None
 
 
 def _presented(headers: Iterable[tuple[bytes, bytes]]) -> list[bytes]:

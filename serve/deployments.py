@@ -22,9 +22,9 @@ from ray.serve.exceptions import (
 from ray.serve.handle import DeploymentHandle
 
 from codepmp_ray.config.evaluation import ServingConfig
-from codepmp_ray.errors import InputError
+from codepmp_ray.errors import DeadlineError, InputError
 from codepmp_ray.preference.tokenization import Encoder
-from codepmp_ray.scoring.best_of_n import BestOfN, plan_request, rank
+from codepmp_ray.scoring.best_of_n import BestOfN, ScoringRequest, plan_request, rank
 from codepmp_ray.scoring.protocol import Scorer
 from serve.app import ServiceSettings, create_app
 from serve.errors import Unavailable
@@ -43,23 +43,25 @@ class ScorerReplica:
         # One thread: a long text must not hold up the event loop, and the tokenizer is not shared.
         self._tokenizing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenizing")
 
-    async def best_of_n(
-        self, prompt: str | list[dict[str, str]], candidates: list[str]
-    ) -> BestOfN | InputError:
-        """An InputError is returned, not raised: Serve logs what is raised, with its text."""
+    async def best_of_n(self, request: ScoringRequest) -> BestOfN | InputError | DeadlineError:
+        """The caller's errors are returned: Serve would log them, texts included, if raised."""
         loop = asyncio.get_running_loop()
+        start_s = loop.time()
         try:
             plan = await loop.run_in_executor(
                 self._tokenizing,
                 plan_request,
                 self._encoder,
                 self._scorer.max_model_len,
-                prompt,
-                candidates,
+                request,
             )
-        except InputError as error:
+            left_s = request.timeout_s
+            if left_s is not None:
+                left_s = max(left_s - (loop.time() - start_s), 0.0)
+            scores = await self._scorer.score_ids(plan.prompt_ids, plan.response_ids, left_s)
+            return rank(plan, scores)
+        except (InputError, DeadlineError) as error:
             return error
-        return rank(plan, await self._scorer.score_ids(plan.prompt_ids, plan.response_ids))
 
     async def check_ready(self) -> None:
         await self.check_health()
@@ -95,12 +97,12 @@ class HandleBackend:
     def __init__(self, scorer: DeploymentHandle) -> None:
         self._scorer = scorer
 
-    async def best_of_n(self, prompt: str | list[dict[str, str]], candidates: list[str]) -> BestOfN:
+    async def best_of_n(self, request: ScoringRequest) -> BestOfN:
         try:
-            outcome = await self._scorer.best_of_n.remote(prompt, candidates)
+            outcome = await self._scorer.best_of_n.remote(request)
         except _GONE as error:
             raise Unavailable from error
-        if isinstance(outcome, InputError):
+        if isinstance(outcome, Exception):
             raise outcome
         return outcome
 

@@ -11,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from codepmp_ray.errors import InputError
+from codepmp_ray.errors import DeadlineError, InputError
 
 logger = logging.getLogger("ray.serve")  # the replica's own log file
 _MAX_SHOWN_PROBLEMS = 3
@@ -27,6 +27,7 @@ _KINDS = {
     429: ("rate_limit_error", "too_many_requests"),
     500: ("server_error", "internal_error"),
     503: ("server_error", "service_unavailable"),
+    504: ("server_error", "deadline_exceeded"),
 }
 
 
@@ -90,6 +91,9 @@ def install_handlers(app: FastAPI) -> None:
     async def bad_input(request: Request, error: Exception) -> JSONResponse:
         return ApiError(422, str(error)).response()
 
+    async def too_late(request: Request, error: Exception) -> JSONResponse:
+        return ApiError(504, str(error)).response()
+
     async def unavailable(request: Request, error: Exception) -> JSONResponse:
         message = "The scoring engine is not available at the moment."
         return ApiError(503, message, retry_after_s=5).response()
@@ -103,6 +107,7 @@ def install_handlers(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, http_error)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(InputError, bad_input)
+    app.add_exception_handler(DeadlineError, too_late)
     app.add_exception_handler(Unavailable, unavailable)
     app.add_exception_handler(Exception, internal)
 

@@ -7,6 +7,8 @@ too large or too slow is refused while it comes in.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -15,6 +17,14 @@ from serve.errors import ApiError
 
 # Answers without a key. Everything else needs one, unknown paths included.
 PUBLIC_PATHS = frozenset({"/health", "/ready"})
+
+
+_CALLER = "codepmp.caller"
+
+
+def caller_of(scope: Mapping[str, Any]) -> str:
+    """The name that the Gate gave to whoever sent this request."""
+    return scope[_CALLER]
 
 
 class _Disconnected(Exception):
@@ -43,7 +53,8 @@ class Gate:
             await send({"type": "websocket.close", "code": 1008})
             return
         try:
-            if scope["path"] not in PUBLIC_PATHS and not self._keys.accepts(scope["headers"]):
+            caller = self._keys.caller(scope["headers"])
+            if caller is None and scope["path"] not in PUBLIC_PATHS:
                 raise ApiError(401, "Send an API key as Authorization: Bearer KEY or x-api-key.")
             body = await self._read(scope, receive)
         except ApiError as error:
@@ -51,7 +62,7 @@ class Gate:
             return
         except _Disconnected:
             return
-        await self._app(scope, _replay(body, receive), send)
+        await self._app({**scope, _CALLER: caller or ""}, _replay(body, receive), send)
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes:
         announced = dict(scope["headers"]).get(b"content-length", b"0")

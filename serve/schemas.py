@@ -6,6 +6,7 @@ surrogates, which JSON can spell) are refused: no tokenizer takes them.
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
 from typing import Annotated, Literal
@@ -52,6 +53,15 @@ class BonRequest(_Request):
     )
     candidates: list[Text] = Field(min_length=1, max_length=MAX_CANDIDATES)
     top_n: int | None = Field(None, ge=1, le=MAX_CANDIDATES, description="Return the best n only.")
+    deadline_ms: int | None = Field(
+        None, ge=1, le=3_600_000, description="Answer with what is scored by then, as partial."
+    )
+    normalize: bool = Field(
+        False, description="Scores as standard deviations from the mean of the calibration set."
+    )
+    probabilities: bool = Field(
+        False, description="With each score the chance (Bradley-Terry) that it is the best one."
+    )
 
     @model_validator(mode="after")
     def _one_prompt(self) -> BonRequest:
@@ -65,13 +75,26 @@ class BonRequest(_Request):
         return [message.model_dump() for message in self.messages or []]
 
 
+class Calibration(BaseModel):
+    """Mean and standard deviation of the raw rewards of some fixed set of answers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    mean: float
+    std: float = Field(gt=0)
+
+
 class BonCandidate(BaseModel):
     index: int = Field(description="Position in the request's candidates.")
-    score: float = Field(description="Raw reward; compare it under one prompt only.")
-    rank: int = Field(description="1 is the best; of equal scores the lower index comes first.")
+    score: float | None = Field(
+        description="Raw reward; compare it under one prompt only. Null if the deadline came first."
+    )
+    rank: int | None = Field(
+        description="1 is the best; of equal scores the lower index comes first. Null unscored."
+    )
     num_tokens: int = Field(description="Tokens of the candidate that were scored, EOS included.")
     truncated: bool = Field(description="Cut to fit the model: the score is that of its beginning.")
     duplicate_of: int | None = Field(description="First candidate with the same text, else null.")
+    probability: float | None = Field(None, description="Where probabilities were asked for.")
 
 
 class BonUsage(BaseModel):
@@ -87,23 +110,48 @@ class BonResponse(BaseModel):
     object: Literal["best_of_n"] = "best_of_n"
     model: str
     best_index: int
+    partial: bool = Field(description="The deadline came before every candidate had its score.")
     data: list[BonCandidate]
     usage: BonUsage
 
     @classmethod
-    def of(cls, result: BestOfN, model: str, top_n: int | None) -> BonResponse:
-        kept = [item for item in result.candidates if top_n is None or item.rank <= top_n]
+    def of(
+        cls, result: BestOfN, model: str, request: BonRequest, calibration: Calibration | None
+    ) -> BonResponse:
+        chances = best_probabilities(result) if request.probabilities else {}
+        data = []
+        for item in result.candidates:
+            if request.top_n is not None and (item.rank is None or item.rank > request.top_n):
+                continue
+            shown = BonCandidate.model_validate(item, from_attributes=True)
+            shown.probability = chances.get(item.index)
+            if calibration is not None and shown.score is not None:
+                shown.score = (shown.score - calibration.mean) / calibration.std
+            data.append(shown)
         return cls(
             id=f"bon-{uuid.uuid4().hex}",
             model=model,
             best_index=result.best_index,
-            data=[BonCandidate.model_validate(item, from_attributes=True) for item in kept],
+            partial=result.is_partial,
+            data=data,
             usage=BonUsage(
                 prompt_tokens=result.num_prompt_tokens,
                 candidate_tokens=result.num_response_tokens,
                 cached_prompt_tokens=result.num_cached_prompt_tokens,
             ),
         )
+
+
+def best_probabilities(result: BestOfN) -> dict[int, float]:
+    """Chance of each scored candidate to be preferred to all others: softmax of the raw rewards.
+
+    Bradley-Terry for two, Plackett-Luce for more: the model that the reward loss fits.
+    """
+    scores = {item.index: item.score for item in result.candidates if item.score is not None}
+    highest = max(scores.values())
+    weights = {index: math.exp(score - highest) for index, score in scores.items()}
+    total = sum(weights.values())
+    return {index: weight / total for index, weight in weights.items()}
 
 
 class ModelCard(BaseModel):

@@ -45,20 +45,31 @@ class VLLMScorer:
         )
         self._vocab_size = self._engine.model_config.get_vocab_size()
 
-    async def score_ids(self, prompt_ids: list[int], responses: list[list[int]]) -> Scores:
+    async def score_ids(
+        self,
+        prompt_ids: list[int],
+        responses: list[list[int]],
+        timeout_s: float | None = None,
+    ) -> Scores:
         check_vocabulary(prompt_ids, responses, self._vocab_size)
+        outputs: list[tuple[float, int] | None] = [None] * len(responses)
+
+        async def score(index: int) -> None:
+            outputs[index] = await self._score_row(prompt_ids + responses[index])
+
         try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [
-                    group.create_task(self._score_row(prompt_ids + response))
-                    for response in responses
-                ]
+            # Leaving the block, also because this request was abandoned, cancels what is not done,
+            # and the engine drops those rows.
+            async with asyncio.timeout(timeout_s), asyncio.TaskGroup() as group:
+                for index in range(len(responses)):
+                    group.create_task(score(index))
+        except TimeoutError:
+            pass
         except BaseExceptionGroup as failures:
             raise _first_failure(failures) from failures
-        outputs = [task.result() for task in tasks]
         # A response seen before is cached too; only the prompt's share is reported.
-        cached = sum(min(num_cached, len(prompt_ids)) for _, num_cached in outputs)
-        return Scores([reward for reward, _ in outputs], cached)
+        cached = sum(min(output[1], len(prompt_ids)) for output in outputs if output)
+        return Scores([output[0] if output else None for output in outputs], cached)
 
     async def check_health(self) -> None:
         """Raises (and leaves the process) when the engine is gone."""

@@ -54,6 +54,10 @@ class ServingConfig(Section):
     max_candidates: int = Field(default=256, ge=1, le=256)
     max_body_bytes: int = operational(8_000_000, ge=1024)
     max_concurrent_requests: int = operational(64, ge=1)
+    max_tokens_in_flight: int = operational(262_144, ge=1)  # of each replica
+    max_waiting_tokens: int = operational(1_048_576, ge=0)  # of each replica
+    score_mean: float | None = operational(None)
+    score_std: float | None = operational(None, gt=0)
     num_replicas: int = operational(1, ge=1)
     num_cpus: float = operational(1.0, gt=0)
     num_gpus: float | None = operational(None, ge=0)

@@ -128,6 +128,17 @@ class Encoder:
         """Ids of a response. Beyond `max_tokens` it is cut right and loses its EOS, visibly."""
         return self.end_response(self._ids(text), max_tokens)
 
+    def whole_text(self, text: str) -> EncodedResponse:
+        """Ids of a text that holds prompt, response and all markers; EOS is added where it lacks.
+
+        Line breaks after an EOS in the text stay out: templates end so, and the reward is read at
+        the EOS.
+        """
+        eos = self.tokenizer.eos_token
+        if self.template.append_eos and (bare := text.rstrip("\n")).endswith(eos):
+            return EncodedResponse(self._ids(bare), truncated=False)
+        return self.response(text)
+
     def end_response(self, ids: list[int], max_tokens: int | None = None) -> EncodedResponse:
         """`response` of a text whose ids are known, without EOS."""
         if self.template.append_eos:

@@ -11,9 +11,27 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from codepmp_ray.errors import EngineError, InputError
+from codepmp_ray.errors import DeadlineError, EngineError, InputError
 from codepmp_ray.preference.tokenization import EncodedResponse, Encoder, Message
 from codepmp_ray.scoring.protocol import Scorer, Scores
+
+
+@dataclass(frozen=True)
+class ScoringRequest:
+    """What a caller asks for.
+
+    Attributes:
+        prompt: put into the model's template; None where the candidates are whole texts that hold
+            their prompt and its markers already.
+        truncate: cut a candidate that does not fit, and say so, instead of refusing the request.
+            Whole texts are never cut: that would take their answers away.
+        timeout_s: answer with what has been scored by then.
+    """
+
+    prompt: str | Sequence[Message] | None
+    candidates: Sequence[str]
+    truncate: bool = True
+    timeout_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -44,15 +62,17 @@ class ScoredCandidate:
     """One candidate's place.
 
     Attributes:
-        rank: 1 is the best; of equal scores the one with the lower index comes first.
+        score: raw reward, None if the deadline came first.
+        rank: 1 is the best; of equal scores the one with the lower index comes first. None without
+            a score.
         num_tokens: response tokens that were scored, EOS included.
         truncated: the response was cut to fit the model, so its score is that of its beginning.
         duplicate_of: index of the first candidate with the same text, None for a first appearance.
     """
 
     index: int
-    score: float
-    rank: int
+    score: float | None
+    rank: int | None
     num_tokens: int
     truncated: bool
     duplicate_of: int | None
@@ -60,13 +80,20 @@ class ScoredCandidate:
 
 @dataclass(frozen=True)
 class BestOfN:
-    """Result of one request; `candidates` are in the order in which they came."""
+    """Result of one request; `candidates` are in the order in which they came.
+
+    `is_partial` says that some of them have no score because the deadline came first.
+    """
 
     best_index: int
     candidates: list[ScoredCandidate]
     num_prompt_tokens: int
     num_response_tokens: int
     num_cached_prompt_tokens: int
+
+    @property
+    def is_partial(self) -> bool:
+        return any(candidate.score is None for candidate in self.candidates)
 
 
 async def best_of_n(
@@ -76,20 +103,19 @@ async def best_of_n(
 
     Raises InputError for a prompt that does not fit the model, EngineError when scoring fails.
     """
-    plan = plan_request(encoder, scorer.max_model_len, prompt, candidates)
+    plan = plan_request(encoder, scorer.max_model_len, ScoringRequest(prompt, candidates))
     return rank(plan, await scorer.score_ids(plan.prompt_ids, plan.response_ids))
 
 
-def plan_request(
-    encoder: Encoder,
-    max_model_len: int,
-    prompt: str | Sequence[Message],
-    candidates: Sequence[str],
-) -> RequestPlan:
-    """Ids of the prompt (made once) and of each distinct candidate, cut to fit `max_model_len`."""
-    if not candidates:
+def plan_request(encoder: Encoder, max_model_len: int, request: ScoringRequest) -> RequestPlan:
+    """Ids of the prompt (made once) and of each distinct candidate.
+
+    Raises InputError for what does not fit `max_model_len` and may not be cut.
+    """
+    if not request.candidates:
         raise InputError("There are no candidates.", "Send at least one.")
-    prompt_ids = encoder.prompt_ids(prompt)
+    is_whole = request.prompt is None
+    prompt_ids = [] if request.prompt is None else encoder.prompt_ids(request.prompt)
     room = max_model_len - len(prompt_ids)
     if room < 1:
         raise InputError(
@@ -97,13 +123,21 @@ def plan_request(
             f"max_model_len={max_model_len}.",
             "Shorten the prompt or raise serving.max_model_len.",
         )
+    limit = room if request.truncate and not is_whole else None
     responses: list[EncodedResponse] = []
     position: dict[str, int] = {}
     response_of: list[int] = []
-    for text in candidates:
+    for index, text in enumerate(request.candidates):
         if text not in position:
             position[text] = len(responses)
-            responses.append(encoder.response(text, max_tokens=room))
+            made = encoder.whole_text(text) if is_whole else encoder.response(text, limit)
+            if len(made.ids) > room:
+                raise InputError(
+                    f"Text {index} has {len(prompt_ids) + len(made.ids)} tokens, over "
+                    f"max_model_len={max_model_len}.",
+                    "Shorten it or raise serving.max_model_len.",
+                )
+            responses.append(made)
         response_of.append(position[text])
     if not prompt_ids and any(not response.ids for response in responses):
         raise InputError("The prompt and a candidate are both empty: there is no token to score.")
@@ -113,22 +147,27 @@ def plan_request(
 def rank(plan: RequestPlan, scores: Scores) -> BestOfN:
     """Give each candidate the reward of its text, and its place.
 
-    Raises EngineError unless there is one finite reward per distinct candidate.
+    Raises EngineError unless there is one finite reward per distinct candidate (or None where the
+    deadline came first), DeadlineError if there is none at all.
     """
     rewards = scores.rewards
     if len(rewards) != len(plan.responses):
         raise EngineError(
             f"The scorer gave {len(rewards)} rewards for {len(plan.responses)} responses."
         )
-    bad = [reward for reward in rewards if not math.isfinite(reward)]
+    found = [reward for reward in rewards if reward is not None]
+    bad = [reward for reward in found if not math.isfinite(reward)]
     if bad:
         raise EngineError(
             f"{len(bad)} of {len(rewards)} rewards are not finite (first: {bad[0]}).",
             "The model's weights or its number format are damaged; try serving.dtype=float32.",
         )
+    if not found:
+        raise DeadlineError("No candidate was scored in time.", "Allow more time or send fewer.")
     by_candidate = [rewards[response] for response in plan.response_of]
+    scores_of = {index: score for index, score in enumerate(by_candidate) if score is not None}
     # Python's sort is stable: equal scores keep the order of their indices.
-    order = sorted(range(len(by_candidate)), key=lambda index: -by_candidate[index])
+    order = sorted(scores_of, key=lambda index: -scores_of[index])
     place = {index: rank for rank, index in enumerate(order, start=1)}
     first_of: dict[int, int] = {}
     scored = []
@@ -138,7 +177,7 @@ def rank(plan: RequestPlan, scores: Scores) -> BestOfN:
             ScoredCandidate(
                 index=index,
                 score=by_candidate[index],
-                rank=place[index],
+                rank=place.get(index),
                 num_tokens=len(plan.responses[position].ids),
                 truncated=plan.responses[position].truncated,
                 duplicate_of=None if first == index else first,

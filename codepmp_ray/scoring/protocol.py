@@ -13,11 +13,11 @@ class Scores:
     """Raw rewards of one prompt's responses, in their order, without any activation.
 
     Attributes:
-        rewards: one float32 value per response.
+        rewards: one float32 value per response, None where the deadline came first.
         num_cached_prompt_tokens: prompt tokens that were not computed again, summed over responses.
     """
 
-    rewards: list[float]
+    rewards: list[float | None]
     num_cached_prompt_tokens: int = 0
 
 
@@ -39,8 +39,14 @@ class Scorer(Protocol):
 
     max_model_len: int
 
-    async def score_ids(self, prompt_ids: list[int], responses: list[list[int]]) -> Scores:
-        """Rewards of `responses` (ids without the prompt) to one prompt.
+    async def score_ids(
+        self,
+        prompt_ids: list[int],
+        responses: list[list[int]],
+        timeout_s: float | None = None,
+    ) -> Scores:
+        """Rewards of `responses` (ids without the prompt) to one prompt, as many as are there in
+        `timeout_s`.
 
         Raises EngineError when the engine fails.
         """

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -55,19 +56,42 @@ class TorchScorer:
             )
         return cls(model.to(device), max_model_len)
 
-    async def score_ids(self, prompt_ids: list[int], responses: list[list[int]]) -> Scores:
-        loop = asyncio.get_running_loop()
-        rewards = await loop.run_in_executor(self._thread, self.rewards, prompt_ids, responses)
-        return Scores(rewards)
+    async def score_ids(
+        self,
+        prompt_ids: list[int],
+        responses: list[list[int]],
+        timeout_s: float | None = None,
+    ) -> Scores:
+        stop = threading.Event()
+        work = self._thread.submit(self._rewards, prompt_ids, responses, stop)
+        done = asyncio.wrap_future(work)
+        try:
+            await asyncio.wait([done], timeout=timeout_s)
+            if work.cancel():  # it has not begun
+                return Scores([None] * len(responses))
+            stop.set()
+            return Scores(await done)
+        finally:
+            # An abandoned request leaves the queue, or goes on no longer than its batch.
+            work.cancel()
+            stop.set()
 
     def rewards(self, prompt_ids: list[int], responses: list[list[int]]) -> list[float]:
         """The same, in the calling thread. Raises EngineError when a forward fails."""
+        found = self._rewards(prompt_ids, responses, threading.Event())
+        return [reward for reward in found if reward is not None]
+
+    def _rewards(
+        self, prompt_ids: list[int], responses: list[list[int]], stop: threading.Event
+    ) -> list[float | None]:
         vocab_size = self._model.config.get_text_config().vocab_size
         check_vocabulary(prompt_ids, responses, vocab_size)
         rows = [prompt_ids + response for response in responses]
-        result = [0.0] * len(rows)
+        result: list[float | None] = [None] * len(rows)
         try:
             for batch in _batches(rows, self._max_batch_tokens):
+                if stop.is_set():
+                    break
                 for index, reward in zip(
                     batch, self._forward([rows[i] for i in batch]), strict=True
                 ):

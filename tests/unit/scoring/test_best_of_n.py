@@ -7,9 +7,9 @@ import math
 
 import pytest
 
-from codepmp_ray.errors import EngineError, InputError
+from codepmp_ray.errors import DeadlineError, EngineError, InputError
 from codepmp_ray.preference.tokenization import Encoder, PromptTemplate
-from codepmp_ray.scoring.best_of_n import best_of_n, plan_request, rank
+from codepmp_ray.scoring.best_of_n import ScoringRequest, best_of_n, plan_request, rank
 from codepmp_ray.scoring.protocol import Scores
 from tests.tiny_models import tiny_tokenizer
 
@@ -54,7 +54,8 @@ def test_candidates_that_differ_in_a_space_are_not_equal(encoder: Encoder) -> No
 
 
 def test_response_is_cut_to_fit_and_says_so(encoder: Encoder) -> None:
-    plan = plan_request(encoder, 10, "prompt", ["xx", "x" * 50])  # prompt: 7 ids, room: 3
+    request = ScoringRequest("prompt", ["xx", "x" * 50])  # prompt: 7 ids, room: 3
+    plan = plan_request(encoder, 10, request)
     assert [response.truncated for response in plan.responses] == [False, True]
     assert [len(ids) for ids in plan.response_ids] == [3, 3]
     assert all(len(plan.prompt_ids) + len(ids) <= 10 for ids in plan.response_ids)
@@ -68,27 +69,60 @@ def test_response_is_cut_to_fit_and_says_so(encoder: Encoder) -> None:
 @pytest.mark.parametrize("length", [9, 50])
 def test_prompt_that_leaves_no_room_is_refused_with_numbers(encoder: Encoder, length: int) -> None:
     with pytest.raises(InputError, match=rf"{length + 1} tokens.*max_model_len=10"):
-        plan_request(encoder, 10, "p" * length, ["x"])
-    assert plan_request(encoder, length + 2, "p" * length, ["x"]).response_ids  # one token fits
+        plan_request(encoder, 10, ScoringRequest("p" * length, ["x"]))
+    one_token_fits = plan_request(encoder, length + 2, ScoringRequest("p" * length, ["x"]))
+    assert one_token_fits.response_ids
 
 
 def test_no_candidates_and_nothing_at_all_are_refused(encoder: Encoder) -> None:
     with pytest.raises(InputError, match="no candidates"):
-        plan_request(encoder, 10, "p", [])
+        plan_request(encoder, 10, ScoringRequest("p", []))
     tokenizer = encoder.tokenizer
     bare = Encoder(tokenizer, PromptTemplate("plain", "", "", append_eos=False, chat_template=None))
     with pytest.raises(InputError, match="both empty"):
-        plan_request(bare, 10, "", ["x", ""])
+        plan_request(bare, 10, ScoringRequest("", ["x", ""]))
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_reward_that_is_not_finite_is_an_engine_error(encoder: Encoder, bad: float) -> None:
-    plan = plan_request(encoder, 10, "p", ["a", "b"])
+    plan = plan_request(encoder, 10, ScoringRequest("p", ["a", "b"]))
     with pytest.raises(EngineError, match="1 of 2 rewards are not finite"):
         rank(plan, Scores([1.0, bad]))
 
 
 def test_wrong_number_of_rewards_is_an_engine_error(encoder: Encoder) -> None:
-    plan = plan_request(encoder, 10, "p", ["a", "b"])
+    plan = plan_request(encoder, 10, ScoringRequest("p", ["a", "b"]))
     with pytest.raises(EngineError, match="1 rewards for 2"):
         rank(plan, Scores([1.0]))
+
+
+def test_whole_texts_are_scored_as_they_are_with_one_eos(encoder: Encoder) -> None:
+    eos = encoder.tokenizer.eos_token
+    texts = ["ab", f"ab{eos}", f"ab{eos}\n", "ab\n"]
+    plan = plan_request(encoder, 10, ScoringRequest(None, texts))
+    assert plan.prompt_ids == []
+    plain = encoder.tokenizer("ab", add_special_tokens=False)["input_ids"]
+    whole = [*plain, encoder.tokenizer.eos_token_id]
+    assert [plan.response_ids[i] for i in plan.response_of][:3] == [whole] * 3
+    assert plan.response_ids[3] != whole  # a line break without EOS before it is text
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [ScoringRequest("p", ["ok", "x" * 50], truncate=False), ScoringRequest(None, ["ok", "x" * 50])],
+)
+def test_what_may_not_be_cut_is_refused_with_its_place(
+    encoder: Encoder, request_: ScoringRequest
+) -> None:
+    with pytest.raises(InputError, match=r"Text 1 has 5\d tokens, over max_model_len=10"):
+        plan_request(encoder, 10, request_)
+
+
+def test_without_a_score_a_candidate_has_no_rank(encoder: Encoder) -> None:
+    plan = plan_request(encoder, 10, ScoringRequest("p", ["a", "b", "c", "b"]))
+    result = rank(plan, Scores([1.0, None, 2.0]))
+    assert [item.rank for item in result.candidates] == [2, None, 1, None]
+    assert [item.score for item in result.candidates] == [1.0, None, 2.0, None]
+    assert result.is_partial and result.best_index == 2
+    with pytest.raises(DeadlineError, match="No candidate was scored in time"):
+        rank(plan, Scores([None, None, None]))

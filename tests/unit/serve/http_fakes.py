@@ -9,11 +9,12 @@ from typing import Any
 from fastapi.testclient import TestClient
 
 from codepmp_ray.preference.tokenization import Encoder, PromptTemplate
-from codepmp_ray.scoring.best_of_n import BestOfN, best_of_n
+from codepmp_ray.scoring.best_of_n import BestOfN, ScoringRequest, plan_request, rank
 from codepmp_ray.scoring.protocol import Scores
 from serve.app import ServiceSettings
 from serve.auth import digest_of
 from serve.errors import Unavailable
+from serve.schemas import Calibration
 from tests.tiny_models import tiny_tokenizer
 
 KEY = "a-key-for-tests"
@@ -25,6 +26,8 @@ SETTINGS = ServiceSettings(
     max_candidates=200,
     max_body_bytes=MAX_BODY_BYTES,
     max_concurrent_requests=2,
+    max_waiting_tokens=0,
+    calibration=Calibration(mean=2.0, std=0.5),
 )
 
 
@@ -37,8 +40,17 @@ class FakeScorer:
         self.gate = threading.Event()
         self.num_waiting = 0
 
-    async def score_ids(self, prompt_ids: list[int], responses: list[list[int]]) -> Scores:
-        return Scores([float(len(ids)) for ids in responses], num_cached_prompt_tokens=3)
+    async def score_ids(
+        self,
+        prompt_ids: list[int],
+        responses: list[list[int]],
+        timeout_s: float | None = None,
+    ) -> Scores:
+        """With a deadline only the first response has its score in time."""
+        rewards: list[float | None] = [float(len(ids)) for ids in responses]
+        if timeout_s is not None:
+            rewards[1:] = [None] * (len(rewards) - 1)
+        return Scores(rewards, num_cached_prompt_tokens=3)
 
 
 class FakeBackend:
@@ -51,7 +63,8 @@ class FakeBackend:
         self.encoder = Encoder(tokenizer, template)
         self.is_ready = True
 
-    async def best_of_n(self, prompt: Any, candidates: list[str]) -> BestOfN:
+    async def best_of_n(self, request: ScoringRequest) -> BestOfN:
+        prompt = request.prompt
         if prompt == "crash":
             raise RuntimeError("secret detail of the engine")
         if prompt == "away":
@@ -60,7 +73,9 @@ class FakeBackend:
             self.scorer.num_waiting += 1
             while not self.scorer.gate.is_set():
                 await asyncio.sleep(0.01)
-        return await best_of_n(self.encoder, self.scorer, prompt, candidates)
+        plan = plan_request(self.encoder, self.scorer.max_model_len, request)
+        scores = await self.scorer.score_ids(plan.prompt_ids, plan.response_ids, request.timeout_s)
+        return rank(plan, scores)
 
     async def check_ready(self) -> None:
         if not self.is_ready:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import pytest
@@ -25,11 +26,12 @@ def test_answer_has_the_documented_form(client: TestClient) -> None:
     assert answer.pop("id").startswith("bon-")
     usage = answer.pop("usage")
     assert usage == {"prompt_tokens": 20, "candidate_tokens": 3 + 2 + 5, "cached_prompt_tokens": 3}
-    fields = ("index", "score", "rank", "num_tokens", "truncated", "duplicate_of")
+    fields = ("index", "score", "rank", "num_tokens", "truncated", "duplicate_of", "probability")
     rows = [(0, 3.0, 2, 3, False, None), (1, 2.0, 4, 2, False, None)]
     rows += [(2, 3.0, 3, 3, False, 0), (3, 5.0, 1, 5, False, None)]
-    data = [dict(zip(fields, row, strict=True)) for row in rows]
-    assert answer == {"object": "best_of_n", "model": "tiny", "best_index": 3, "data": data}
+    data = [dict(zip(fields, (*row, None), strict=True)) for row in rows]
+    expected = {"object": "best_of_n", "model": "tiny", "best_index": 3, "partial": False}
+    assert answer == expected | {"data": data}
 
 
 def test_messages_and_prompt_give_the_same_score(client: TestClient) -> None:
@@ -42,6 +44,28 @@ def test_top_n_keeps_the_best_and_their_indices(client: TestClient) -> None:
     answer = bon(client, candidates=["a", "bbb", "cc", "dddd"], top_n=2).json()
     assert [(item["index"], item["rank"]) for item in answer["data"]] == [(1, 2), (3, 1)]
     assert answer["best_index"] == 3
+
+
+def test_a_deadline_gives_what_is_there_and_says_so(client: TestClient) -> None:
+    answer = bon(client, candidates=["a", "bbb"], deadline_ms=50).json()
+    assert answer["partial"] and answer["best_index"] == 0
+    assert [(item["score"], item["rank"]) for item in answer["data"]] == [(2.0, 1), (None, None)]
+    for wrong in (0, -1, 1.5, "5"):
+        assert error_of(bon(client, deadline_ms=wrong), 422)["param"] == "deadline_ms"
+
+
+def test_scores_are_raw_unless_asked_for_otherwise(client: TestClient) -> None:
+    answer = bon(client, candidates=["a", "bb"], normalize=True, probabilities=True).json()
+    assert [item["score"] for item in answer["data"]] == [(2 - 2.0) / 0.5, (3 - 2.0) / 0.5]
+    chances = [item["probability"] for item in answer["data"]]
+    assert sum(chances) == pytest.approx(1)
+    assert chances[1] / chances[0] == pytest.approx(math.e)  # the raw rewards differ by one
+
+
+def test_normalized_scores_need_a_calibration(backend: FakeBackend) -> None:
+    settings = SETTINGS.model_copy(update={"calibration": None})
+    client = TestClient(create_app(settings, backend), headers={"x-api-key": KEY})
+    assert error_of(bon(client, normalize=True), 422)["param"] == "normalize"
 
 
 def test_models_health_ready(client: TestClient, backend: FakeBackend) -> None:

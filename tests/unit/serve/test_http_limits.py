@@ -87,8 +87,8 @@ def test_body_that_comes_too_slowly_is_408() -> None:
         sent.append(message)
 
     class OpenKeys:
-        def accepts(self, headers: Any) -> bool:
-            return True
+        def caller(self, headers: Any) -> str:
+            return "anyone"
 
     gate: Any = Gate
     middleware = gate(never_called, OpenKeys(), max_body_bytes=1000, body_timeout_s=0.1)
