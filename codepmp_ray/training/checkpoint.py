@@ -78,6 +78,8 @@ class Checkpointer:
         self.store, self.keep, self._protected = store, keep, protected
         # Its own group: the writing threads talk while the training talks over the default one.
         group = dist.new_group(backend="gloo") if asynchronous else None
+        # torch.load does not look at the checksums, and computing them holds up the steps.
+        torch.serialization.set_crc32_options(False)
         self._group = group if isinstance(group, dist.ProcessGroup) else None
         self._writing: _Writing | None = None
         self._stager: DefaultStager | None = None
@@ -110,6 +112,8 @@ class Checkpointer:
         if torch.cuda.is_available():
             # Copies have a stream of their own, which does not wait for an update that is queued.
             torch.cuda.synchronize()
+        # Kept from one checkpoint to the next: making the copy's pages anew costs the steps beside
+        # it more than anything else, on CPU and in pinned memory alike.
         self._stager = self._stager or _new_stager()
         response = async_save(
             state,
@@ -146,18 +150,9 @@ class Checkpointer:
         if self._writing is None:
             return
         writing, self._writing = self._writing, None
-        try:
-            with _explained(writing.folder):
-                writing.written.result()
-        finally:
-            self._release_buffers()
+        with _explained(writing.folder):
+            writing.written.result()
         self._mark(writing.step, writing.store, writing.folder)
-
-    def _release_buffers(self) -> None:
-        """Give memory back that the steps could use; pinned memory is dear to make and stays."""
-        if self._stager is not None and not torch.cuda.is_available():
-            self._stager.close()
-            self._stager = None
 
     def _mark(self, step: int, store: LocalStore, folder: Path) -> None:
         # Saving ends with a collective: when one rank has written, all have.
