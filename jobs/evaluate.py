@@ -12,12 +12,14 @@ from jobs._cli import run_job
 
 
 def body(recipe: Recipe) -> None:
-    from codepmp_ray.evaluation.bon_client import BonClient
+    from codepmp_ray.client import RewardClient
+    from codepmp_ray.client.answers import Hints
     from codepmp_ray.evaluation.results_table import print_results
     from codepmp_ray.evaluation.scoring_run import evaluate, read_results
     from codepmp_ray.runs import open_stage
 
     config = recipe.evaluation
+    hints = Hints("evaluation.endpoint", config.api_key_env)
     if open_stage(recipe, "evaluation").is_complete:
         print_results(read_results(recipe))
         return
@@ -25,7 +27,7 @@ def body(recipe: Recipe) -> None:
         open_stage(recipe, name).require()
     if config.endpoint is not None:
         key = os.environ.get(config.api_key_env, "")
-        with BonClient(config.endpoint, key, config.api_key_env) as client:
+        with RewardClient(config.endpoint, key, hints) as client:
             results = evaluate(recipe, client, config.endpoint)
     else:
         model_path = recipe.serving.model_path
@@ -35,7 +37,7 @@ def body(recipe: Recipe) -> None:
 
         with (
             running_service(recipe, model_path) as service,
-            BonClient(service.url, service.api_key, config.api_key_env) as client,
+            RewardClient(service.url, service.api_key, hints) as client,
         ):
             results = evaluate(recipe, client, model_path)
     print_results(results)

@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from codepmp_ray.errors import DeadlineError
-from codepmp_ray.scoring.best_of_n import BestOfN, ScoringRequest
+from codepmp_ray.scoring.best_of_n import BestOfN, ScoringRequest, num_chars
 from serve.errors import ApiError
 
 _MAX_RETRY_AFTER_S = 60
@@ -167,17 +167,9 @@ class TokenEstimate:
         self._chars_per_token = chars_per_token
 
     def __call__(self, request: ScoringRequest) -> int:
-        return 1 + len(request.candidates) + math.ceil(_chars(request) / self._chars_per_token)
+        return 1 + len(request.candidates) + math.ceil(num_chars(request) / self._chars_per_token)
 
     def learn(self, request: ScoringRequest, result: BestOfN) -> None:
-        tokens, chars = result.num_prompt_tokens + result.num_response_tokens, _chars(request)
+        tokens, chars = result.num_prompt_tokens + result.num_response_tokens, num_chars(request)
         if tokens and chars and not any(item.truncated for item in result.candidates):
             self._chars_per_token += _SMOOTHING * (chars / tokens - self._chars_per_token)
-
-
-def _chars(request: ScoringRequest) -> int:
-    """Of the prompt once and of the distinct candidates."""
-    prompt = request.prompt or ""
-    if not isinstance(prompt, str):
-        prompt = "".join(message["content"] for message in prompt)
-    return len(prompt) + sum(map(len, set(request.candidates)))

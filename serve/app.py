@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.routing import Route
 
 from codepmp_ray.config.base import Section
 from codepmp_ray.scoring.best_of_n import ScoringRequest
@@ -17,6 +19,8 @@ from serve.auth import KeyRing
 from serve.dialects import add_dialects
 from serve.errors import ApiError, Unavailable, install_handlers
 from serve.gate import Gate, caller_of
+from serve.observation import Metrics, Observer
+from serve.page import playground
 from serve.schemas import (
     MAX_CANDIDATES,
     BonRequest,
@@ -35,6 +39,8 @@ class ServiceSettings(Section):
 
     model_name: str
     api_key_sha256: tuple[str, ...]
+    api_keys_file: str | None = None
+    metrics_token_sha256: tuple[str, ...] = ()
     max_candidates: int = MAX_CANDIDATES
     max_body_bytes: int = 8_000_000
     max_concurrent_requests: int = 64
@@ -44,8 +50,15 @@ class ServiceSettings(Section):
 
 
 def create_app(settings: ServiceSettings, backend: Backend) -> FastAPI:
-    """The application. Raises ConfigError when `settings` holds no key."""
-    keys = KeyRing(settings.api_key_sha256)
+    """The application. Raises ConfigError when `settings` holds no key.
+
+    Without a scrape token `/metrics` answers to nobody.
+    """
+    keys = KeyRing(settings.api_key_sha256, settings.api_keys_file)
+    scrapers = (
+        KeyRing(settings.metrics_token_sha256, None) if settings.metrics_token_sha256 else None
+    )
+    metrics = Metrics()
     scoring = ScoringPath(
         settings.model_name,
         settings.max_candidates,
@@ -55,13 +68,13 @@ def create_app(settings: ServiceSettings, backend: Backend) -> FastAPI:
             settings.max_waiting_tokens,
         ),
         backend,
+        metrics,
     )
     # FastAPI's documentation pages load scripts from elsewhere; /openapi.json has the content.
     app = FastAPI(
         title="CodePMP best-of-N scoring", docs_url=None, redoc_url=None, redirect_slashes=False
     )
     install_handlers(app)
-    app.add_middleware(Gate, keys=keys, max_body_bytes=settings.max_body_bytes)
     failures: dict[int | str, dict[str, Any]] = {
         status: {"model": ErrorBody} for status in (401, 404, 408, 413, 422, 429, 500, 503, 504)
     }
@@ -93,6 +106,11 @@ def create_app(settings: ServiceSettings, backend: Backend) -> FastAPI:
         """The served model."""
         return ModelList(data=[card])
 
+    @app.get("/", include_in_schema=False)
+    async def page() -> Response:
+        """A playground. Needs no key; its calls do."""
+        return playground()
+
     @app.get("/health", response_model=Status)
     async def health() -> Status:
         """The process answers. Needs no key."""
@@ -104,6 +122,15 @@ def create_app(settings: ServiceSettings, backend: Backend) -> FastAPI:
         await backend.check_ready()
         return Status(status="ready")
 
+    @app.get("/metrics", include_in_schema=False)
+    async def figures() -> Response:
+        """Prometheus figures. Needs the scrape token, not an API key."""
+        return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+    app.add_middleware(Gate, keys=keys, scrapers=scrapers, max_body_bytes=settings.max_body_bytes)
+    # The last one added is the outermost.
+    routes = frozenset(route.path for route in app.routes if isinstance(route, Route))
+    app.add_middleware(Observer, metrics=metrics, routes=routes)
     return app
 
 

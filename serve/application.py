@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 from ray import serve
+from ray.serve.config import RequestRouterConfig
 
 from codepmp_ray.cluster.preflight import num_gpus_in_cluster, require_resources
 from codepmp_ray.config.evaluation import ServingConfig
@@ -30,13 +31,18 @@ def build_application(
     config: ServingConfig, model_path: Path, api_key_sha256: Sequence[str]
 ) -> serve.Application:
     """The bound application; nothing is started. `model_path` is a folder every node can read."""
-    KeyRing(api_key_sha256)  # refuses what is no digest here, not in the replica
+    # Refuse what is no digest here, not in the replica.
+    KeyRing(api_key_sha256, config.api_keys_file)
+    if config.metrics_token_sha256:
+        KeyRing(config.metrics_token_sha256)
     require_model(config, model_path)
     num_gpus = gpus_per_replica(config)
     require_capacity(config, num_gpus)
     settings = ServiceSettings(
         model_name=served_name(config, model_path),
         api_key_sha256=tuple(api_key_sha256),
+        api_keys_file=config.api_keys_file,
+        metrics_token_sha256=tuple(config.metrics_token_sha256),
         max_candidates=config.max_candidates,
         max_body_bytes=config.max_body_bytes,
         max_concurrent_requests=config.max_concurrent_requests * config.num_replicas,
@@ -49,6 +55,9 @@ def build_application(
         num_replicas=config.num_replicas,
         ray_actor_options={"num_cpus": config.num_cpus, "num_gpus": num_gpus},
         max_ongoing_requests=config.max_concurrent_requests,
+        request_router_config=RequestRouterConfig.model_validate(
+            {"request_router_class": "serve.router.PrefixRouter"}
+        ),
         # A model that cannot be loaded is reported, not tried twenty times.
         max_constructor_retry_count=1,
         health_check_period_s=5,

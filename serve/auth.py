@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
+import logging
 import secrets
+import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
 
 from codepmp_ray.errors import ConfigError
 
+logger = logging.getLogger("ray.serve")
+_LOOK_EVERY_S = 1.0  # at the key file
 _DIGEST_LENGTH = 64
 _NAME_LENGTH = 8  # of a digest: enough to tell callers apart in logs, too little to be a secret
 
@@ -37,33 +44,78 @@ def key_from_environment(environment: Mapping[str, str], name: str) -> str | Non
 
 
 class KeyRing:
-    """Checks presented keys against digests, in constant time."""
+    """Checks presented keys against digests, in constant time.
 
-    def __init__(self, digests: Iterable[str]) -> None:
-        self._digests = tuple(digest.lower() for digest in digests)
-        for digest in self._digests:
-            if len(digest) != _DIGEST_LENGTH or not set(digest) <= set("0123456789abcdef"):
+    Args:
+        file: more digests, one a line (what follows a space or # is a comment). It is read again
+            when it changes, so keys come and go without a restart. What cannot be used then is
+            logged, and the keys stay as they were.
+    """
+
+    def __init__(self, digests: Iterable[str], file: str | Path | None = None) -> None:
+        self._given = tuple(digest.lower() for digest in digests)
+        self._file = None if file is None else Path(file)
+        self._seen: tuple[int, int] | None = None
+        self._next_look_s = 0.0
+        _require_digests(self._given, "api_key_sha256")
+        self._digests = self._given
+        if self._file is not None:
+            try:
+                self._read(self._file)
+            except OSError as error:
                 raise ConfigError(
-                    "An entry of api_key_sha256 is not a sha256 digest.",
-                    "Write 64 hex digits: printf %s KEY | sha256sum.",
-                )
+                    f"The key file {self._file} cannot be read: {error.strerror}.",
+                    "Write one sha256 digest a line: python -m jobs.make_key.",
+                ) from error
         if not self._digests:
             raise ConfigError(
                 "The service has no API key.",
-                "Set CODEPMP_API_KEY or api_key_sha256; it does not start without one.",
+                "Set CODEPMP_API_KEY, api_key_sha256 or api_keys_file; it does not start without "
+                "one.",
             )
+
+    def _read(self, file: Path) -> None:
+        """Raises ConfigError for a line that is no digest, OSError for a file that is not there."""
+        facts = file.stat()
+        if (seen := (facts.st_mtime_ns, facts.st_size)) == self._seen:
+            return
+        self._seen = seen
+        lines = (line.split("#")[0].split() for line in file.read_text("utf-8").splitlines())
+        digests = tuple(words[0].lower() for words in lines if words)
+        _require_digests(digests, str(file))
+        self._digests = self._given + digests
+
+    def _look_again(self) -> None:
+        now_s = time.monotonic()
+        if self._file is None or now_s < self._next_look_s:
+            return
+        self._next_look_s = now_s + _LOOK_EVERY_S
+        try:
+            self._read(self._file)
+        except (OSError, UnicodeDecodeError, ConfigError) as error:
+            logger.error("The key file cannot be used, the keys stay as they were: %s", error)
 
     def caller(self, headers: Iterable[tuple[bytes, bytes]]) -> str | None:
         """A name for whoever holds the key in `Authorization: Bearer` or `x-api-key`.
 
         None without a known key. `headers` are those of an ASGI scope: names in lower case.
         """
+        self._look_again()
         for key in _presented(headers):
             presented = digest_of(key)
             # Every digest is compared: the time says nothing about which one matched.
             if sum(hmac.compare_digest(presented, known) for known in self._digests):
                 return presented[:_NAME_LENGTH]
         return None
+
+
+def _require_digests(digests: Iterable[str], where: str) -> None:
+    for digest in digests:
+        if len(digest) != _DIGEST_LENGTH or not set(digest) <= set("0123456789abcdef"):
+            raise ConfigError(
+                f"An entry of {where} is not a sha256 digest.",
+                "Write 64 hex digits: python -m jobs.make_key, or printf %s KEY | sha256sum.",
+            )
 
 
 def _presented(headers: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
@@ -75,4 +127,8 @@ def _presented(headers: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
             scheme, _, key = value.strip().partition(b" ")
             if scheme.lower() == b"bearer":
                 found.append(key.strip())
+            elif scheme.lower() == b"basic":
+                # Clients that take an address only (OpenRLHF) send the key of http://any:KEY@host.
+                with suppress(ValueError):
+                    found.append(base64.b64decode(key, validate=True).partition(b":")[2])
     return found

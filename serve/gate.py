@@ -16,9 +16,10 @@ from serve.auth import KeyRing
 from serve.errors import ApiError
 
 # Answers without a key. Everything else needs one, unknown paths included.
-PUBLIC_PATHS = frozenset({"/health", "/ready"})
+PUBLIC_PATHS = frozenset({"/", "/health", "/ready"})
 
 
+METRICS_PATH = "/metrics"
 _CALLER = "codepmp.caller"
 
 
@@ -35,14 +36,20 @@ class Gate:
     """ASGI middleware.
 
     Args:
+        scrapers: tokens that open `/metrics`, which API keys do not.
         max_body_bytes: larger bodies get 413.
         body_timeout_s: a body that takes longer to arrive gets 408.
     """
 
     def __init__(
-        self, app: ASGIApp, keys: KeyRing, max_body_bytes: int, body_timeout_s: float = 60.0
+        self,
+        app: ASGIApp,
+        keys: KeyRing,
+        max_body_bytes: int,
+        body_timeout_s: float = 60.0,
+        scrapers: KeyRing | None = None,
     ) -> None:
-        self._app, self._keys = app, keys
+        self._app, self._keys, self._scrapers = app, keys, scrapers
         self._max_body_bytes, self._body_timeout_s = max_body_bytes, body_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -53,8 +60,10 @@ class Gate:
             await send({"type": "websocket.close", "code": 1008})
             return
         try:
-            caller = self._keys.caller(scope["headers"])
-            if caller is None and scope["path"] not in PUBLIC_PATHS:
+            ring = self._scrapers if scope["path"] == METRICS_PATH else self._keys
+            caller = ring.caller(scope["headers"]) if ring is not None else None
+            is_public = scope["path"] in PUBLIC_PATHS and scope["method"] in ("GET", "HEAD")
+            if caller is None and not is_public:
                 raise ApiError(401, "Send an API key as Authorization: Bearer KEY or x-api-key.")
             body = await self._read(scope, receive)
         except ApiError as error:

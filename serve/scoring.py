@@ -11,6 +11,7 @@ from typing import Protocol
 from codepmp_ray.scoring.best_of_n import BestOfN, ScoringRequest
 from serve.admission import Admission, TokenEstimate
 from serve.errors import ApiError
+from serve.observation import Metrics, note
 
 
 class Backend(Protocol):
@@ -36,10 +37,17 @@ class ScoringPath:
     """
 
     def __init__(
-        self, model_name: str, max_candidates: int, admission: Admission, backend: Backend
+        self,
+        model_name: str,
+        max_candidates: int,
+        admission: Admission,
+        backend: Backend,
+        metrics: Metrics,
     ) -> None:
         self.model_name, self._max_candidates = model_name, max_candidates
-        self._admission, self._backend = admission, backend
+        self._admission, self._backend, self._metrics = admission, backend, metrics
+        metrics.in_flight.set_function(lambda: admission.num_running_tokens)
+        metrics.waiting.set_function(lambda: admission.num_waiting_tokens)
         self._estimate = TokenEstimate()
 
     def require_model(self, name: str | None) -> None:
@@ -78,6 +86,7 @@ class ScoringPath:
         times = [request.timeout_s for request in requests if request.timeout_s is not None]
         async with self._admission.admit(caller, tokens, min(times, default=None)):
             waited_s = time.monotonic() - start_s
+            self._metrics.seconds.labels("waiting").observe(waited_s)
             try:
                 async with asyncio.TaskGroup() as group:
                     tasks = [
@@ -86,9 +95,20 @@ class ScoringPath:
                     ]
             except BaseExceptionGroup as failures:
                 raise failures.exceptions[0] from None
+            scored_s = time.monotonic() - start_s - waited_s
+            self._metrics.seconds.labels("scoring").observe(scored_s)
         results = [task.result() for task in tasks]
+        note(
+            caller=caller,
+            num_candidates=num_texts,
+            num_prompt_tokens=sum(result.num_prompt_tokens for result in results),
+            num_candidate_tokens=sum(result.num_response_tokens for result in results),
+            waiting_s=round(waited_s, 4),
+            scoring_s=round(scored_s, 4),
+        )
         for request, result in zip(requests, results, strict=True):
             self._estimate.learn(request, result)
+            self._metrics.scored(result)
         return results
 
 

@@ -54,6 +54,8 @@ class ServingConfig(Section):
     max_candidates: int = Field(default=256, ge=1, le=256)
     max_body_bytes: int = operational(8_000_000, ge=1024)
     max_concurrent_requests: int = operational(64, ge=1)
+    api_keys_file: str | None = operational(None)  # sha256 digests, read again when it changes
+    metrics_token_sha256: list[str] = operational([])  # of the tokens that open /metrics
     max_tokens_in_flight: int = operational(262_144, ge=1)  # of each replica
     max_waiting_tokens: int = operational(1_048_576, ge=0)  # of each replica
     score_mean: float | None = operational(None)

@@ -7,9 +7,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from codepmp_ray.client import RewardClient
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.evaluation.best_of_n import Pool, evaluation_pools, summarise
-from codepmp_ray.evaluation.bon_client import BonClient
 from codepmp_ray.progress import Progress
 from codepmp_ray.records import SCORE, table_from_rows
 from codepmp_ray.runs import Stage, open_stage
@@ -20,10 +20,10 @@ _POOLS_PER_SHARD = 4
 _NUM_REQUESTS_IN_FLIGHT = 2
 
 
-def evaluate(recipe: Recipe, client: BonClient, model: str) -> dict[str, Any]:
+def evaluate(recipe: Recipe, client: RewardClient, model: str) -> dict[str, Any]:
     """Score what is not scored yet and write results.json; returns its content.
 
-    Raises InputError when an earlier stage is missing, and what `BonClient.score` raises.
+    Raises InputError when an earlier stage is missing, and what `RewardClient.score` raises.
     """
     stage = open_stage(recipe, "evaluation")
     candidates = open_stage(recipe, "candidates").require()
@@ -63,7 +63,7 @@ def read_results(recipe: Recipe) -> dict[str, Any]:
     return json.loads(stage.store.read_bytes(RESULTS_FILE))
 
 
-def _score_pools(stage: Stage, client: BonClient, pools: list[Pool]) -> None:
+def _score_pools(stage: Stage, client: RewardClient, pools: list[Pool]) -> None:
     shards = [pools[i : i + _POOLS_PER_SHARD] for i in range(0, len(pools), _POOLS_PER_SHARD)]
     missing = stage.ledger.missing_ids(len(shards))
     num_done = len(pools) - sum(len(shards[shard_id]) for shard_id in missing)
@@ -81,7 +81,7 @@ def _score_pools(stage: Stage, client: BonClient, pools: list[Pool]) -> None:
             stage.ledger.commit(shard_id, len(rows), {"scores": table_from_rows(rows, SCORE)})
 
 
-def score_pool(client: BonClient, pool: Pool) -> list[dict[str, Any]]:
+def score_pool(client: RewardClient, pool: Pool) -> list[dict[str, Any]]:
     """SCORE rows of one pool."""
     scores = client.score(pool.prompt, [row["completion"] for row in pool.candidates])
     return [

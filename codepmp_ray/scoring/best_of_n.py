@@ -34,6 +34,14 @@ class ScoringRequest:
     timeout_s: float | None = None
 
 
+def num_chars(request: ScoringRequest) -> int:
+    """Of the prompt once and of the distinct candidates: its size before it is tokenised."""
+    prompt = request.prompt or ""
+    if not isinstance(prompt, str):
+        prompt = "".join(message["content"] for message in prompt)
+    return len(prompt) + sum(map(len, set(request.candidates)))
+
+
 @dataclass(frozen=True)
 class RequestPlan:
     """What one request asks the scorer to compute.

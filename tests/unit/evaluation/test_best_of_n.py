@@ -7,11 +7,11 @@ from contextlib import contextmanager
 import pytest
 from rich.console import Console
 
+from codepmp_ray.client import CandidateScore
 from codepmp_ray.config.evaluation import CandidatesConfig, EvaluationConfig
 from codepmp_ray.config.recipe import parse_recipe
 from codepmp_ray.errors import InputError
 from codepmp_ray.evaluation.best_of_n import evaluation_pools, summarise, verdict
-from codepmp_ray.evaluation.bon_client import CandidateScore
 from codepmp_ray.evaluation.problems import load_problems
 from codepmp_ray.evaluation.results_table import print_results
 from codepmp_ray.evaluation.scoring_run import evaluate, read_results
@@ -161,7 +161,7 @@ def test_an_interrupted_evaluation_resumes_without_scoring_twice(tmp_path):
 
 
 def test_the_job_starts_the_service_on_the_finetuned_model(tmp_path, monkeypatch, capsys):
-    from codepmp_ray.evaluation import bon_client
+    from codepmp_ray import client
     from jobs import evaluate as job
 
     recipe = _recipe_with_stages(tmp_path)
@@ -189,7 +189,7 @@ def test_the_job_starts_the_service_on_the_finetuned_model(tmp_path, monkeypatch
     fake = types.ModuleType("serve.launch")
     fake.running_service = running_service
     monkeypatch.setitem(sys.modules, "serve.launch", fake)
-    monkeypatch.setattr(bon_client, "BonClient", Client)
+    monkeypatch.setattr(client, "RewardClient", Client)
     job.body(recipe)
     assert seen == {
         "model": str(finetuning.path / "model"),

@@ -102,7 +102,8 @@ def test_models_health_ready(client: TestClient, backend: FakeBackend) -> None:
         ("GET", "/docs"),
         ("GET", "/nothing"),
         ("GET", "/health/"),
-        ("GET", "//health"),
+        ("GET", "http://testserver//health"),
+        ("POST", "/health"),
         ("POST", "/classify"),
     ],
 )

@@ -1,3 +1,4 @@
+import asyncio
 import threading
 import time
 
@@ -6,8 +7,12 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse
 
+from codepmp_ray.client import AsyncRewardClient, RewardClient
+from codepmp_ray.client.answers import Hints, retry_after_s
+from codepmp_ray.client.rewards import trl_reward_function
 from codepmp_ray.errors import EngineError, InputError
-from codepmp_ray.evaluation.bon_client import BonClient, retry_after_s
+
+HINTS = Hints("evaluation.endpoint", "MY_KEY")
 
 
 def _error(status, message, **headers):
@@ -60,7 +65,7 @@ def service(server):
 @pytest.fixture
 def client(service):
     waits = []
-    with BonClient(service.url + "/", "sk-test", "MY_KEY", sleep=waits.append) as made:
+    with RewardClient(service.url + "/", "sk-test", HINTS, sleep=waits.append) as made:
         made.waits = waits
         yield made
 
@@ -113,7 +118,7 @@ def test_other_failures_are_told_apart_at_once(client, service, answer, kind, wo
 def test_an_address_without_a_service_names_it():
     words = r"127\.0\.0\.1:1 cannot be reached.*endpoint"
     with (
-        BonClient("http://127.0.0.1:1", "", sleep=lambda wait_s: None) as client,
+        RewardClient("http://127.0.0.1:1", "", HINTS, sleep=lambda wait_s: None) as client,
         pytest.raises(EngineError, match=words),
     ):
         client.score("p", ["a"])
@@ -129,3 +134,91 @@ def test_retry_after(header, wait_s):
 
 def test_retry_after_takes_dates():
     assert retry_after_s("Wed, 21 Oct 2015 07:28:00 GMT", 2.0) == 0.0
+
+
+def test_long_lists_go_in_several_requests(client, service):
+    texts = ["a" * (i % 7) for i in range(600)]
+    choice = client.choose("p", texts)
+    assert [item.score for item in choice.scores] == [float(i % 7) for i in range(600)]
+    assert choice.best_index == 6  # the first of the longest
+    assert [len(body["candidates"]) for body, _ in service.requests] == [256, 256, 88]
+
+
+def test_the_best_of_n(client, service):
+    def generate(prompt, n):
+        return [prompt * i for i in range(n)]
+
+    text, choice = client.best_of_n("ab", generate, 4)
+    assert (text, choice.best_index, choice.rewards) == ("ababab", 3, [0.0, 2.0, 4.0, 6.0])
+
+
+def test_messages_and_deadlines_are_passed_on(client, service):
+    messages = [{"role": "user", "content": "p"}]
+    row = {"index": 0, "score": None, "num_tokens": 1, "truncated": False}
+    other = {"index": 1, "score": 2.5, "num_tokens": 1, "truncated": False}
+    service.script.append(JSONResponse({"data": [row, other]}))
+    found = client.score(messages, ["a", "b"], deadline_ms=5)
+    assert [item.score for item in found] == [None, 2.5]
+    ((body, _),) = service.requests
+    assert body == {"messages": messages, "candidates": ["a", "b"], "deadline_ms": 5}
+    service.script.append(JSONResponse({"data": [row, other]}))
+    choice = client.choose(messages, ["a", "b"])
+    assert choice.best_index == 1
+    with pytest.raises(EngineError, match="1 of 2 candidates have no score in time"):
+        _ = choice.rewards
+    service.script.append(JSONResponse({"data": [row]}))
+    with pytest.raises(EngineError, match="scored no candidate"):
+        client.choose(messages, ["a"])
+
+
+def test_negative_scores_have_a_best_one_too(client, service):
+    rows = [
+        {"index": i, "score": score, "num_tokens": 1, "truncated": False}
+        for i, score in enumerate([-3.0, -1.0, 0.0, -2.0])
+    ]
+    service.script.append(JSONResponse({"data": rows}))
+    assert client.choose("p", list("abcd")).best_index == 2
+
+
+def test_the_asynchronous_client_does_the_same(service):
+    waits = []
+
+    async def sleep(wait_s):
+        waits.append(wait_s)
+
+    async def generate(prompt, n):
+        return [prompt * i for i in range(n)]
+
+    async def run():
+        async with AsyncRewardClient(service.url, "sk-test", HINTS, sleep) as client:
+            service.script.append(_error(429, "busy", **{"Retry-After": "7"}))
+            text, choice = await client.best_of_n("ab", generate, 3)
+            assert (text, choice.rewards) == ("abab", [0.0, 2.0, 4.0])
+            service.script.append(_error(401, "no"))
+            with pytest.raises(InputError, match="MY_KEY"):
+                await client.score("p", ["a"])
+
+    asyncio.run(run())
+    assert waits == [7.0]
+
+
+def test_the_key_comes_from_the_environment(service, monkeypatch):
+    monkeypatch.setenv("CODEPMP_API_KEY", "sk-env")
+    with RewardClient(service.url) as client:
+        client.score("p", ["a"])
+    assert service.requests[0][1] == "Bearer sk-env"
+
+
+def test_a_trainers_completions_are_scored_by_prompt(client, service):
+    reward = trl_reward_function(client)
+    talk = [{"role": "user", "content": "t"}]
+    prompts = ["p", talk, "p", talk]
+    answers = [
+        "a",
+        [{"role": "assistant", "content": "bb"}],
+        "ccc",
+        [{"role": "assistant", "content": ""}],
+    ]
+    assert reward(prompts, answers, some_column=[1, 2, 3, 4]) == [1.0, 2.0, 3.0, 0.0]
+    assert [body["candidates"] for body, _ in service.requests] == [["a", "ccc"], ["bb", ""]]
+    assert service.requests[1][0]["messages"] == talk

@@ -1,0 +1,10 @@
+"""Client of the scoring service: `RewardClient`, and `AsyncRewardClient` for event loops.
+
+with RewardClient("http://127.0.0.1:9000") as rewards:
+    text, choice = rewards.best_of_n(prompt, generate, n=64)
+"""
+
+from codepmp_ray.client.answers import CandidateScore, Choice
+from codepmp_ray.client.clients import AsyncRewardClient, RewardClient
+
+__all__ = ["AsyncRewardClient", "CandidateScore", "Choice", "RewardClient"]

@@ -1,0 +1,213 @@
+"""The two clients. What they send and how they read answers is in answers.py."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from codepmp_ray.client.answers import (
+    MAX_ATTEMPTS,
+    CandidateScore,
+    Choice,
+    Hints,
+    best_of,
+    busy_wait_s,
+    message_of,
+    read_body,
+    read_scores,
+    request_bodies,
+    usual_wait_s,
+)
+from codepmp_ray.errors import EngineError, InputError
+
+Prompt = str | list[dict[str, str]]
+_DEFAULT_HINTS = Hints()
+# A pool of 256 candidates on a slow machine takes minutes; connecting does not.
+_TIMEOUT = httpx.Timeout(600.0, connect=10.0)
+
+
+class _Common:
+    """Address, headers and what every attempt's end means."""
+
+    def __init__(self, url: str, api_key: str | None, hints: Hints) -> None:
+        self.url, self._hints = url.rstrip("/"), hints
+        self._address = f"{self.url}/v1/bon"
+        key = os.environ.get(hints.key, "") if api_key is None else api_key
+        self._options: dict[str, Any] = {
+            "headers": {"Authorization": f"Bearer {key}"} if key else {},
+            "timeout": _TIMEOUT,
+            # Proxies of the environment are for the outside world, not for a service beside us.
+            "trust_env": False,
+        }
+
+    def _unusable(self, error: Exception) -> InputError:
+        return InputError(f"{self.url!r} is not a usable address: {error}.")
+
+    def _gave_up(self, reason: str) -> EngineError:
+        return EngineError(
+            f"The service at {self.url} {reason}, {MAX_ATTEMPTS} attempts.",
+            f"Check {self._hints.address}, and that the service runs (GET /health).",
+        )
+
+
+def _unreachable(error: Exception) -> str:
+    return f"cannot be reached ({error or type(error).__name__})"
+
+
+def _busy(answer: httpx.Response) -> str:
+    return f"stays busy (status {answer.status_code}: {message_of(answer)})"
+
+
+class RewardClient(_Common):
+    """Context manager; safe for use from several threads.
+
+    Args:
+        url: the service's address without a path, for example "http://127.0.0.1:9000".
+        api_key: bearer token, "" to send none; by default that of $CODEPMP_API_KEY.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        api_key: str | None = None,
+        hints: Hints = _DEFAULT_HINTS,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        super().__init__(url, api_key, hints)
+        self._sleep = sleep
+        self._http = httpx.Client(**self._options)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    def score(
+        self, prompt: Prompt, candidates: list[str], deadline_ms: int | None = None
+    ) -> list[CandidateScore]:
+        """Scores in the order of `candidates`, any number of them, sent 256 at a time.
+
+        Raises InputError for a wrong address, key or request, EngineError when the service stays
+        busy or down through all attempts or answers with something else than scores.
+        """
+        found: list[CandidateScore] = []
+        for body in request_bodies(prompt, candidates, deadline_ms):
+            answer = self._post(body)
+            found += read_scores(answer, len(body["candidates"]), self._address)
+        return found
+
+    def choose(self, prompt: Prompt, candidates: list[str]) -> Choice:
+        """`score`, and which one is the best."""
+        return best_of(self.score(prompt, candidates), self._address)
+
+    def best_of_n(
+        self, prompt: Prompt, generate: Callable[[Prompt, int], list[str]], n: int
+    ) -> tuple[str, Choice]:
+        """The best of `n` answers that `generate(prompt, n)` returns."""
+        texts = generate(prompt, n)
+        choice = self.choose(prompt, texts)
+        return texts[choice.best_index], choice
+
+    def _post(self, payload: dict[str, Any]) -> dict[str, Any]:
+        reason = ""
+        for attempt in range(MAX_ATTEMPTS):
+            wait_s: float | None = usual_wait_s(attempt)
+            try:
+                answer = self._http.post(self._address, json=payload)
+            except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
+                raise self._unusable(error) from error
+            except httpx.TransportError as error:
+                reason = _unreachable(error)
+            else:
+                wait_s = busy_wait_s(answer, attempt)
+                if wait_s is None:
+                    return read_body(answer, self._address, self._hints)
+                reason = _busy(answer)
+            if attempt + 1 < MAX_ATTEMPTS:
+                self._sleep(wait_s)
+        raise self._gave_up(reason)
+
+
+class AsyncRewardClient(_Common):
+    """The same for an event loop: `async with`, and methods to await."""
+
+    def __init__(
+        self,
+        url: str,
+        api_key: str | None = None,
+        hints: Hints = _DEFAULT_HINTS,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        super().__init__(url, api_key, hints)
+        self._sleep = sleep
+        self._http = httpx.AsyncClient(**self._options)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def score(
+        self, prompt: Prompt, candidates: list[str], deadline_ms: int | None = None
+    ) -> list[CandidateScore]:
+        """See RewardClient.score."""
+        found: list[CandidateScore] = []
+        for body in request_bodies(prompt, candidates, deadline_ms):
+            answer = await self._post(body)
+            found += read_scores(answer, len(body["candidates"]), self._address)
+        return found
+
+    async def choose(self, prompt: Prompt, candidates: list[str]) -> Choice:
+        """`score`, and which one is the best."""
+        return best_of(await self.score(prompt, candidates), self._address)
+
+    async def best_of_n(
+        self, prompt: Prompt, generate: Callable[[Prompt, int], Awaitable[list[str]]], n: int
+    ) -> tuple[str, Choice]:
+        """The best of `n` answers that `generate(prompt, n)` returns."""
+        texts = await generate(prompt, n)
+        choice = await self.choose(prompt, texts)
+        return texts[choice.best_index], choice
+
+    async def _post(self, payload: dict[str, Any]) -> dict[str, Any]:
+        reason = ""
+        for attempt in range(MAX_ATTEMPTS):
+            wait_s: float | None = usual_wait_s(attempt)
+            try:
+                answer = await self._http.post(self._address, json=payload)
+            except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
+                raise self._unusable(error) from error
+            except httpx.TransportError as error:
+                reason = _unreachable(error)
+            else:
+                wait_s = busy_wait_s(answer, attempt)
+                if wait_s is None:
+                    return read_body(answer, self._address, self._hints)
+                reason = _busy(answer)
+            if attempt + 1 < MAX_ATTEMPTS:
+                await self._sleep(wait_s)
+        raise self._gave_up(reason)

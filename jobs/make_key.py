@@ -1,0 +1,24 @@
+"""Make an API key (or a scrape token): the key for its holder, its digest for the service.
+
+The digest goes into serving.api_keys_file (one a line, read again when the file changes),
+api_key_sha256 of serve/config.yaml, or serving.metrics_token_sha256.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from serve.auth import digest_of, generate_key
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("holder", nargs="?", default="", help="a name, as a comment on the line")
+    holder = parser.parse_args().holder
+    key = generate_key()
+    print(f"key:    {key}")
+    print(f"digest: {digest_of(key)}" + (f"  # {holder}" if holder else ""))
+
+
+if __name__ == "__main__":
+    main()
