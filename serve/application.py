@@ -38,6 +38,7 @@ def build_application(
     require_model(config, model_path)
     num_gpus = gpus_per_replica(config)
     require_capacity(config, num_gpus)
+    num_replicas = max(config.num_replicas, config.max_replicas or 0)
     settings = ServiceSettings(
         model_name=served_name(config, model_path),
         api_key_sha256=tuple(api_key_sha256),
@@ -45,14 +46,14 @@ def build_application(
         metrics_token_sha256=tuple(config.metrics_token_sha256),
         max_candidates=config.max_candidates,
         max_body_bytes=config.max_body_bytes,
-        max_concurrent_requests=config.max_concurrent_requests * config.num_replicas,
-        max_tokens_in_flight=config.max_tokens_in_flight * config.num_replicas,
-        max_waiting_tokens=config.max_waiting_tokens * config.num_replicas,
+        max_concurrent_requests=config.max_concurrent_requests * num_replicas,
+        max_tokens_in_flight=config.max_tokens_in_flight * num_replicas,
+        max_waiting_tokens=config.max_waiting_tokens * num_replicas,
         calibration=calibration_of(config),
     )
     scorer = serve.deployment(
         name=SCORER_NAME,
-        num_replicas=config.num_replicas,
+        **scaling_of(config),
         ray_actor_options={"num_cpus": config.num_cpus, "num_gpus": num_gpus},
         max_ongoing_requests=config.max_concurrent_requests,
         request_router_config=RequestRouterConfig.model_validate(
@@ -94,6 +95,28 @@ def build_app(args: dict[str, Any]) -> serve.Application:
     if not config.model_path:
         raise ConfigError("serve args: model_path is missing.", "Name an exported model's folder.")
     return build_application(config, Path(config.model_path).absolute(), digests)
+
+
+def scaling_of(config: ServingConfig) -> dict[str, Any]:
+    """Options of the scorer's deployment: a fixed number of replicas, or autoscaling by tokens."""
+    if config.max_replicas is None or config.max_replicas <= config.num_replicas:
+        return {"num_replicas": config.num_replicas}
+    policy = {
+        "policy_function": "serve.autoscaling:TokenPolicy",
+        "policy_kwargs": {"target_tokens": config.target_tokens_per_replica},
+    }
+    return {
+        "autoscaling_config": {
+            "min_replicas": config.num_replicas,
+            "max_replicas": config.max_replicas,
+            "initial_replicas": config.num_replicas,
+            "upscale_delay_s": 5.0,
+            "downscale_delay_s": config.downscale_delay_s,
+            "metrics_interval_s": 2.0,
+            "look_back_period_s": 10.0,
+            "policy": policy,
+        }
+    }
 
 
 def calibration_of(config: ServingConfig) -> Calibration | None:

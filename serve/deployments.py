@@ -27,6 +27,7 @@ from codepmp_ray.preference.tokenization import Encoder
 from codepmp_ray.scoring.best_of_n import BestOfN, ScoringRequest, plan_request, rank
 from codepmp_ray.scoring.protocol import Scorer
 from serve.app import ServiceSettings, create_app
+from serve.autoscaling import METRIC
 from serve.errors import Unavailable
 
 _READY_TIMEOUT_S = 5.0
@@ -40,6 +41,7 @@ class ScorerReplica:
     def __init__(self, model_path: str, config: dict[str, Any], num_gpus: float) -> None:
         self._scorer = make_scorer(model_path, ServingConfig.model_validate(config), num_gpus)
         self._encoder = Encoder.load(model_path)
+        self._tokens_in_flight = 0
         # One thread: a long text must not hold up the event loop, and the tokenizer is not shared.
         self._tokenizing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenizing")
 
@@ -55,13 +57,22 @@ class ScorerReplica:
                 self._scorer.max_model_len,
                 request,
             )
+            num_tokens = len(plan.prompt_ids) + plan.num_response_tokens
             left_s = request.timeout_s
             if left_s is not None:
                 left_s = max(left_s - (loop.time() - start_s), 0.0)
-            scores = await self._scorer.score_ids(plan.prompt_ids, plan.response_ids, left_s)
+            self._tokens_in_flight += num_tokens
+            try:
+                scores = await self._scorer.score_ids(plan.prompt_ids, plan.response_ids, left_s)
+            finally:
+                self._tokens_in_flight -= num_tokens
             return rank(plan, scores)
         except (InputError, DeadlineError) as error:
             return error
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Read by Serve for serve/autoscaling.py."""
+        return {METRIC: float(self._tokens_in_flight)}
 
     async def check_ready(self) -> None:
         await self.check_health()

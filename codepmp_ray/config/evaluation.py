@@ -60,7 +60,10 @@ class ServingConfig(Section):
     max_waiting_tokens: int = operational(1_048_576, ge=0)  # of each replica
     score_mean: float | None = operational(None)
     score_std: float | None = operational(None, gt=0)
-    num_replicas: int = operational(1, ge=1)
+    num_replicas: int = operational(1, ge=1)  # the fewest, where max_replicas is more
+    max_replicas: int | None = operational(None, ge=1)
+    target_tokens_per_replica: int = operational(65_536, ge=1)  # in flight, for autoscaling
+    downscale_delay_s: float = operational(300.0, ge=0)
     num_cpus: float = operational(1.0, gt=0)
     num_gpus: float | None = operational(None, ge=0)
     kv_cache_gb: float = operational(1.0, gt=0)

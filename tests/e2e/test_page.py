@@ -1,0 +1,77 @@
+"""The playground in a real browser, under its own content policy, on a desk and on a phone."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+import uvicorn
+
+from serve.app import create_app
+from tests.unit.serve.http_fakes import KEY, SETTINGS, FakeBackend
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed here")
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    app = create_app(SETTINGS, FakeBackend())
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
+    server.should_exit = True
+    thread.join()
+
+
+@pytest.mark.parametrize(("width", "height"), [(1100, 900), (360, 640)])
+def test_answers_are_ranked_on_a_desk_and_on_a_phone(url: str, width: int, height: int) -> None:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": width, "height": height})
+        wrong: list[str] = []
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("console", lambda message: wrong.append(message.text))
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(url)
+
+        page.fill("#key", "no key of theirs")
+        page.fill("#prompt", "p")
+        fields = page.locator("#candidates textarea")
+        fields.nth(0).fill("<b>a</b>")
+        fields.nth(1).fill("the longest answer <script>alert(1)</script>")
+        page.click("#add")
+        fields.nth(2).fill("x")
+        page.click("#score")
+        page.wait_for_function("document.querySelector('#error').textContent !== ''")
+        assert "API key" in page.inner_text("#error")
+        assert not page.is_visible("#results")
+        assert len(wrong) == 1 and "401" in wrong.pop()  # the browser's own note of it
+
+        page.fill("#key", KEY)
+        page.click("#score")
+        page.wait_for_selector("#results:not([hidden])")
+        assert page.inner_text("#error") == ""
+        assert "Answer 1 is the best of 3" in page.inner_text("#summary")
+        texts = page.locator("#ranking pre").all_inner_texts()
+        assert texts == ["the longest answer <script>alert(1)</script>", "<b>a</b>", "x"]
+        widths = page.eval_on_selector_all(
+            "#ranking .bar div", "bars => bars.map(bar => bar.getBoundingClientRect().width)"
+        )
+        assert widths == sorted(widths, reverse=True) and widths[0] > 5 * widths[-1] > 0
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+        page.locator("#candidates button").nth(0).click()
+        assert fields.count() == 2
+        assert wrong == []
+        assert set(asked) == {url, f"{url}v1/bon"}
+        browser.close()
