@@ -27,6 +27,7 @@ from codepmp_ray.preference.tokenization import Encoder
 from codepmp_ray.scoring.best_of_n import best_of_n
 from codepmp_ray.scoring.torch_scorer import TorchScorer
 from serve.application import build_app
+from serve.auth import digest_of
 from serve.launch import free_port, running_service
 from tests.tiny_models import save_tiny_reward_model
 
@@ -104,6 +105,44 @@ def test_service_answers_and_leaves_nothing_behind(
     assert answer["data"][2]["duplicate_of"] == 0
     assert refuses_connections(service.url)
     assert not serve.status().applications
+
+
+def test_two_replicas_serve_every_dialect_with_a_warm_prompt_each(
+    cluster: None, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through the prefix router: the same scores whoever answers, deadlines, keys and figures."""
+    monkeypatch.setenv("CODEPMP_API_KEY", "sk-cluster")
+    serving = {
+        "num_replicas": 1,
+        "max_replicas": 2,
+        "num_cpus": 0.3,
+        "metrics_token_sha256": [digest_of("scrape")],
+    }
+    prompts = [f"Add {number} to x." for number in range(6)]
+    scorer, encoder = TorchScorer.load(model, 256), Encoder.load(model)
+    expected = [
+        [item.score for item in asyncio.run(best_of_n(encoder, scorer, p, ["a", "bb"])).candidates]
+        for p in prompts
+    ]
+    with (
+        running_service(recipe_with(**serving), model) as service,
+        httpx.Client(base_url=service.url, timeout=30) as client,
+    ):
+        client.headers["authorization"] = "Bearer sk-cluster"
+        for prompt, scores in zip(prompts, expected, strict=True):
+            body = {"query": prompt, "documents": ["a", "bb"]}
+            results = client.post("/v1/rerank", json=body).json()["results"]
+            by_index = {item["index"]: item["relevance_score"] for item in results}
+            assert [by_index[0], by_index[1]] == pytest.approx(scores, abs=TOLERANCE)
+        pairs = {"text_1": prompts, "text_2": ["bb"] * 6}
+        found = [row["score"] for row in client.post("/score", json=pairs).json()["data"]]
+        assert found == pytest.approx([scores[1] for scores in expected], abs=TOLERANCE)
+        many = {"prompt": "p", "candidates": ["x" * (1 + i) for i in range(250)]}
+        late = client.post("/v1/bon", json={**many, "deadline_ms": 1})
+        assert late.status_code == 504 or late.json()["partial"]
+        assert client.get("/").status_code == 200 and client.get("/metrics").status_code == 401
+        figures = client.get("/metrics", headers={"authorization": "Bearer scrape"}).text
+        assert 'codepmp_requests_total{route="/v1/rerank",status="200"} 6.0' in figures
 
 
 def test_busy_port_is_refused_with_the_remedy(cluster: None, model: Path) -> None:
