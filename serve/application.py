@@ -112,7 +112,6 @@ def scaling_of(config: ServingConfig) -> dict[str, Any]:
             "initial_replicas": config.num_replicas,
             "upscale_delay_s": 5.0,
             "downscale_delay_s": config.downscale_delay_s,
-            "metrics_interval_s": 2.0,
             "look_back_period_s": 10.0,
             "policy": policy,
         }

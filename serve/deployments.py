@@ -45,30 +45,40 @@ class ScorerReplica:
         # One thread: a long text must not hold up the event loop, and the tokenizer is not shared.
         self._tokenizing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenizing")
 
-    async def best_of_n(self, request: ScoringRequest) -> BestOfN | InputError | DeadlineError:
+    async def score(
+        self, requests: list[ScoringRequest]
+    ) -> list[BestOfN] | InputError | DeadlineError:
         """The caller's errors are returned: Serve would log them, texts included, if raised."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._best_of_n(request)) for request in requests]
+        except BaseExceptionGroup as failures:
+            first = failures.exceptions[0]
+            if isinstance(first, InputError | DeadlineError):
+                return first
+            raise first from None
+        return [task.result() for task in tasks]
+
+    async def _best_of_n(self, request: ScoringRequest) -> BestOfN:
         loop = asyncio.get_running_loop()
         start_s = loop.time()
+        plan = await loop.run_in_executor(
+            self._tokenizing,
+            plan_request,
+            self._encoder,
+            self._scorer.max_model_len,
+            request,
+        )
+        num_tokens = len(plan.prompt_ids) + plan.num_response_tokens
+        left_s = request.timeout_s
+        if left_s is not None:
+            left_s = max(left_s - (loop.time() - start_s), 0.0)
+        self._tokens_in_flight += num_tokens
         try:
-            plan = await loop.run_in_executor(
-                self._tokenizing,
-                plan_request,
-                self._encoder,
-                self._scorer.max_model_len,
-                request,
-            )
-            num_tokens = len(plan.prompt_ids) + plan.num_response_tokens
-            left_s = request.timeout_s
-            if left_s is not None:
-                left_s = max(left_s - (loop.time() - start_s), 0.0)
-            self._tokens_in_flight += num_tokens
-            try:
-                scores = await self._scorer.score_ids(plan.prompt_ids, plan.response_ids, left_s)
-            finally:
-                self._tokens_in_flight -= num_tokens
-            return rank(plan, scores)
-        except (InputError, DeadlineError) as error:
-            return error
+            scores = await self._scorer.score_ids(plan.prompt_ids, plan.response_ids, left_s)
+        finally:
+            self._tokens_in_flight -= num_tokens
+        return rank(plan, scores)
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Read by Serve for serve/autoscaling.py."""
@@ -108,9 +118,12 @@ class HandleBackend:
     def __init__(self, scorer: DeploymentHandle) -> None:
         self._scorer = scorer
 
-    async def best_of_n(self, request: ScoringRequest) -> BestOfN:
+    async def score(self, requests: list[ScoringRequest]) -> list[BestOfN]:
+        """One call for all: Serve gives the calls that one HTTP request makes the same id, and a
+        request router tells them apart by it.
+        """
         try:
-            outcome = await self._scorer.best_of_n.remote(request)
+            outcome = await self._scorer.score.remote(requests)
         except _GONE as error:
             raise Unavailable from error
         if isinstance(outcome, Exception):

@@ -49,10 +49,11 @@ class PrefixRouter(RequestRouter):
 
 
 def _weigh(pending: PendingRequest) -> tuple[bytes, int]:
-    """Key and characters; health checks and the like have neither."""
-    request = pending.args[0] if pending.args else None
-    if not isinstance(request, ScoringRequest):
+    """Key (of the first prompt) and characters; health checks and the like have neither."""
+    requests = pending.args[0] if pending.args else None
+    if not isinstance(requests, list) or not isinstance(requests[0], ScoringRequest):
         return b"", 0
+    first: ScoringRequest = requests[0]
     # Whole texts have their prompt inside: the beginning of the first one stands for it.
-    shared = request.prompt if request.prompt is not None else request.candidates[0][:256]
-    return key_of(shared), num_chars(request)
+    shared = first.prompt if first.prompt is not None else first.candidates[0][:256]
+    return key_of(shared), sum(map(num_chars, requests))

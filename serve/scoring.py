@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,7 +16,7 @@ from serve.observation import Metrics, note
 class Backend(Protocol):
     """What scores."""
 
-    async def best_of_n(self, request: ScoringRequest) -> BestOfN:
+    async def score(self, requests: list[ScoringRequest]) -> list[BestOfN]:
         """Raises InputError for a request that cannot be scored, DeadlineError if its time passed
         without a score, Unavailable if it may be scored soon.
         """
@@ -87,17 +86,11 @@ class ScoringPath:
         async with self._admission.admit(caller, tokens, min(times, default=None)):
             waited_s = time.monotonic() - start_s
             self._metrics.seconds.labels("waiting").observe(waited_s)
-            try:
-                async with asyncio.TaskGroup() as group:
-                    tasks = [
-                        group.create_task(self._backend.best_of_n(_less_time(request, waited_s)))
-                        for request in requests
-                    ]
-            except BaseExceptionGroup as failures:
-                raise failures.exceptions[0] from None
+            results = await self._backend.score(
+                [_less_time(request, waited_s) for request in requests]
+            )
             scored_s = time.monotonic() - start_s - waited_s
             self._metrics.seconds.labels("scoring").observe(scored_s)
-        results = [task.result() for task in tasks]
         note(
             caller=caller,
             num_candidates=num_texts,

@@ -63,6 +63,9 @@ class FakeBackend:
         self.encoder = Encoder(tokenizer, template)
         self.is_ready = True
 
+    async def score(self, requests: list[ScoringRequest]) -> list[BestOfN]:
+        return [await self.best_of_n(request) for request in requests]
+
     async def best_of_n(self, request: ScoringRequest) -> BestOfN:
         prompt = request.prompt
         if prompt == "crash":
