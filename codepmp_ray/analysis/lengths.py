@@ -14,7 +14,7 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-Lengths = npt.NDArray[np.int64]
+Lengths = npt.NDArray[np.integer]
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ import pyarrow.compute as pc
 
 from codepmp_ray.analysis.lengths import Lengths, PairLengths, pair_lengths
 from codepmp_ray.ledger import ShardLedger
-from codepmp_ray.records import PAIR, REJECTED, SNIPPET
+from codepmp_ray.records import REJECTED, SNIPPET
 from codepmp_ray.runs import Stage
 from codepmp_ray.shard_stats import contamination_hits
 from codepmp_ray.synthesis.counts import sets_in_use
@@ -84,13 +85,22 @@ def read_columns(
 
 def value_counts(column: pa.ChunkedArray, null: str = "unknown") -> Counts:
     """Value -> number of rows, most frequent first; null is counted as `null`."""
-    counted = column.value_counts().to_pylist()
-    pairs = [(item["values"] or null, item["counts"]) for item in counted]
-    return dict(sorted(pairs, key=lambda pair: (-pair[1], pair[0])))
+    counts: Counter[str] = Counter()
+    for item in column.value_counts().to_pylist():
+        counts[item["values"] or null] += item["counts"]
+    return _by_frequency(counts)
+
+
+def _by_frequency(counts: Counter[str]) -> Counts:
+    return dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
 def reject_reasons(ledger: ShardLedger) -> Counts:
-    return value_counts(read_columns(ledger, "rejected", ["reason"], REJECTED)["reason"])
+    """Most frequent first; one shard's rows in memory."""
+    counts: Counter[str] = Counter()
+    for table in ledger.read_each("rejected", ["reason"]):
+        counts.update(value_counts(table["reason"]))
+    return _by_frequency(counts)
 
 
 def load_corpus(stage: Stage) -> CorpusData:
@@ -108,17 +118,28 @@ def load_corpus(stage: Stage) -> CorpusData:
 
 
 def load_synthesis(stage: Stage) -> SynthesisData:
-    pairs = read_columns(stage.ledger, "pairs", [*_COUNTED, *_TOKENS], PAIR)
-    unit, sizes = _sizes(stage.ledger, pairs)
+    """Twelve bytes for every pair stay in memory (its lengths), and a count for every value."""
+    values: dict[str, Counter[str]] = {name: Counter() for name in _COUNTED}
+    tokens: dict[str, list[Lengths]] | None = {text: [] for text in _TEXTS}
+    num_pairs = 0
+    for table in stage.ledger.read_each("pairs", [*_COUNTED, *_TOKENS]):
+        num_pairs += table.num_rows
+        for name, counts in values.items():
+            null = PEOPLE if name.endswith("_model") else "unknown"
+            counts.update(value_counts(table[name], null))
+        if any(table[name].null_count for name in _TOKENS):
+            tokens = None
+        if tokens is not None:
+            for text, parts in tokens.items():
+                parts.append(_numbers(table[f"{text}_num_tokens"]))
+    unit = "tokens" if tokens is not None else "characters"
+    sizes = _joined(tokens if tokens is not None else _characters(stage.ledger))
     return SynthesisData(
         num_snippets=sum(commit.num_input_rows for commit in stage.ledger.commits()),
-        num_pairs=pairs.num_rows,
+        num_pairs=num_pairs,
         reasons=reject_reasons(stage.ledger),
         contaminated=contamination_hits(stage.ledger.totals(), sets_in_use(stage.recipe)),
-        values={
-            name: value_counts(pairs[name], PEOPLE if name.endswith("_model") else "unknown")
-            for name in _COUNTED
-        },
+        values={name: _by_frequency(counts) for name, counts in values.items()},
         unit=unit,
         sizes=sizes,
         lengths=pair_lengths(sizes["description"], sizes["chosen"], sizes["rejected"]),
@@ -126,21 +147,22 @@ def load_synthesis(stage: Stage) -> SynthesisData:
     )
 
 
-def _sizes(ledger: ShardLedger, pairs: pa.Table) -> tuple[str, dict[str, Lengths]]:
-    """Lengths of the three texts in one unit, so that they can be compared."""
-    if not any(pairs[name].null_count for name in _TOKENS):
-        return "tokens", {text: _numbers(pairs[f"{text}_num_tokens"]) for text in _TEXTS}
+def _characters(ledger: ShardLedger) -> dict[str, list[Lengths]]:
+    """Where a text has no token count, all are counted in characters, so that they compare."""
     counts: dict[str, list[Lengths]] = {text: [] for text in _TEXTS}
-    for commit in ledger.commits():  # one shard's texts in memory
-        if commit.num_rows.get("pairs"):
-            table = ledger.store.read_table(commit.files["pairs"], list(_TEXTS))
-            for text in _TEXTS:
-                counts[text].append(_numbers(pc.call_function("utf8_length", [table[text]])))
-    return "characters", {text: np.concatenate(parts) for text, parts in counts.items()}
+    for table in ledger.read_each("pairs", list(_TEXTS)):
+        for text in _TEXTS:
+            counts[text].append(_numbers(pc.call_function("utf8_length", [table[text]])))
+    return counts
+
+
+def _joined(parts: dict[str, list[Lengths]]) -> dict[str, Lengths]:
+    none = np.zeros(0, dtype=np.int32)
+    return {text: np.concatenate([none, *arrays]) for text, arrays in parts.items()}
 
 
 def _numbers(column: pa.ChunkedArray) -> Lengths:
-    return column.to_numpy().astype(np.int64)
+    return column.to_numpy().astype(np.int32)
 
 
 def _examples(ledger: ShardLedger) -> list[dict[str, Any]]:
