@@ -31,8 +31,9 @@ def build_application(
     config: ServingConfig, model_path: Path, api_key_sha256: Sequence[str]
 ) -> serve.Application:
     """The bound application; nothing is started. `model_path` is a folder every node can read."""
-    # Refuse what is no digest here, not in the replica.
-    KeyRing(api_key_sha256, config.api_keys_file)
+    # Refuse what is no digest here, not in the replica, which also runs in another folder.
+    keys_file = config.api_keys_file and str(Path(config.api_keys_file).absolute())
+    KeyRing(api_key_sha256, keys_file)
     if config.metrics_token_sha256:
         KeyRing(config.metrics_token_sha256)
     require_model(config, model_path)
@@ -42,7 +43,7 @@ def build_application(
     settings = ServiceSettings(
         model_name=served_name(config, model_path),
         api_key_sha256=tuple(api_key_sha256),
-        api_keys_file=config.api_keys_file,
+        api_keys_file=keys_file,
         metrics_token_sha256=tuple(config.metrics_token_sha256),
         max_candidates=config.max_candidates,
         max_body_bytes=config.max_body_bytes,
