@@ -108,14 +108,17 @@ def test_service_answers_and_leaves_nothing_behind(
 
 
 def test_two_replicas_serve_every_dialect_with_a_warm_prompt_each(
-    cluster: None, model: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: None, model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Through the prefix router: the same scores whoever answers, deadlines, keys and figures."""
     monkeypatch.setenv("CODEPMP_API_KEY", "sk-cluster")
+    monkeypatch.chdir(tmp_path)
+    Path("keys").write_text(digest_of("sk-second"))
     serving = {
         "num_replicas": 1,
         "max_replicas": 2,
         "num_cpus": 0.3,
+        "api_keys_file": "keys",
         "metrics_token_sha256": [digest_of("scrape")],
     }
     prompts = [f"Add {number} to x." for number in range(6)]
@@ -141,6 +144,8 @@ def test_two_replicas_serve_every_dialect_with_a_warm_prompt_each(
         late = client.post("/v1/bon", json={**many, "deadline_ms": 1})
         assert late.status_code == 504 or late.json()["partial"]
         assert client.get("/").status_code == 200 and client.get("/metrics").status_code == 401
+        second = {"authorization": "Bearer sk-second"}
+        assert client.get("/v1/models", headers=second).status_code == 200
         figures = client.get("/metrics", headers={"authorization": "Bearer scrape"}).text
         assert 'codepmp_requests_total{route="/v1/rerank",status="200"} 6.0' in figures
 
