@@ -15,7 +15,7 @@ from codepmp_ray.errors import EngineError, InputError
 MAX_CANDIDATES = 256  # of one request; more are sent as several
 MAX_ATTEMPTS = 6
 _MAX_WAIT_S = 60.0
-_BUSY = frozenset({408, 425, 429, 502, 503})
+_BUSY = frozenset({408, 425, 429, 502, 503, 504})
 
 
 @dataclass(frozen=True)
@@ -66,14 +66,22 @@ def request_bodies(
     ]
 
 
-def read_scores(body: dict[str, Any], num_candidates: int, address: str) -> list[CandidateScore]:
-    """Scores in the order of the candidates. Raises EngineError for anything else than that."""
+def read_scores(
+    body: dict[str, Any], request: dict[str, Any], address: str
+) -> list[CandidateScore]:
+    """Scores in the order of the request's candidates. Raises EngineError for anything else.
+
+    Only a request with a deadline may have candidates without a score.
+    """
+    num_candidates = len(request["candidates"])
     try:
         found = {int(item["index"]): _as_score(item) for item in body["data"]}
     except (KeyError, TypeError, ValueError) as error:
         raise EngineError(f"{address} answered without valid scores: {error}.") from error
-    if sorted(found) != list(range(num_candidates)):
-        raise EngineError(f"{address} scored {len(found)} of {num_candidates} candidates.")
+    has_all = "deadline_ms" in request or all(item.score is not None for item in found.values())
+    if sorted(found) != list(range(num_candidates)) or not has_all:
+        num_scored = sum(item.score is not None for item in found.values())
+        raise EngineError(f"{address} scored {num_scored} of {num_candidates} candidates.")
     return [found[index] for index in range(num_candidates)]
 
 
@@ -85,11 +93,49 @@ def best_of(scores: list[CandidateScore], address: str) -> Choice:
     return Choice(max(found, key=lambda index: found[index]), scores)
 
 
-def busy_wait_s(answer: httpx.Response, attempt: int) -> float | None:
-    """Seconds until the next attempt, None for an answer that is final."""
-    if answer.status_code not in _BUSY:
+class Attempts:
+    """One call: what each attempt's end means. The client sends and sleeps, this decides.
+
+    `answered` returns the body of a final answer; after everything else `next_wait_s` says how long
+    to wait, or raises EngineError when there were enough attempts.
+    """
+
+    def __init__(self, url: str, address: str, hints: Hints) -> None:
+        self._url, self._address, self._hints = url, address, hints
+        self._num, self._reason, self._wait_s = 0, "", 0.0
+
+    def failed(self, error: httpx.TransportError | httpx.InvalidURL) -> None:
+        """Raises InputError for an address that no attempt can reach."""
+        if isinstance(error, httpx.UnsupportedProtocol | httpx.InvalidURL):
+            raise InputError(f"{self._url!r} is not a usable address: {error}.") from error
+        self._reason = f"cannot be reached ({error or type(error).__name__})"
+        self._wait_s = usual_wait_s(self._num)
+
+    def answered(self, answer: httpx.Response) -> dict[str, Any] | None:
+        """None for an answer that says to come back. Raises what `read_body` raises."""
+        if answer.status_code not in _BUSY or _is_our_deadline(answer):
+            return read_body(answer, self._address, self._hints)
+        self._reason = f"stays busy (status {answer.status_code}: {message_of(answer)})"
+        usual_s = usual_wait_s(self._num)
+        self._wait_s = retry_after_s(answer.headers.get("Retry-After"), usual_s)
         return None
-    return retry_after_s(answer.headers.get("Retry-After"), usual_wait_s(attempt))
+
+    def next_wait_s(self) -> float:
+        self._num += 1
+        if self._num == MAX_ATTEMPTS:
+            raise EngineError(
+                f"The service at {self._url} {self._reason}, {MAX_ATTEMPTS} attempts.",
+                f"Check {self._hints.address}, and that the service runs (GET /health).",
+            )
+        return self._wait_s
+
+
+def _is_our_deadline(answer: httpx.Response) -> bool:
+    """A 504 of the service itself; one of a gateway before it may be better the next time."""
+    try:
+        return answer.json()["error"]["code"] == "deadline_exceeded"
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 def usual_wait_s(attempt: int) -> float:

@@ -12,19 +12,14 @@ from typing import Any, Self
 import httpx
 
 from codepmp_ray.client.answers import (
-    MAX_ATTEMPTS,
+    Attempts,
     CandidateScore,
     Choice,
     Hints,
     best_of,
-    busy_wait_s,
-    message_of,
-    read_body,
     read_scores,
     request_bodies,
-    usual_wait_s,
 )
-from codepmp_ray.errors import EngineError, InputError
 
 Prompt = str | list[dict[str, str]]
 _DEFAULT_HINTS = Hints()
@@ -33,7 +28,7 @@ _TIMEOUT = httpx.Timeout(600.0, connect=10.0)
 
 
 class _Common:
-    """Address, headers and what every attempt's end means."""
+    """Address and headers."""
 
     def __init__(self, url: str, api_key: str | None, hints: Hints) -> None:
         self.url, self._hints = url.rstrip("/"), hints
@@ -46,22 +41,8 @@ class _Common:
             "trust_env": False,
         }
 
-    def _unusable(self, error: Exception) -> InputError:
-        return InputError(f"{self.url!r} is not a usable address: {error}.")
-
-    def _gave_up(self, reason: str) -> EngineError:
-        return EngineError(
-            f"The service at {self.url} {reason}, {MAX_ATTEMPTS} attempts.",
-            f"Check {self._hints.address}, and that the service runs (GET /health).",
-        )
-
-
-def _unreachable(error: Exception) -> str:
-    return f"cannot be reached ({error or type(error).__name__})"
-
-
-def _busy(answer: httpx.Response) -> str:
-    return f"stays busy (status {answer.status_code}: {message_of(answer)})"
+    def _attempts(self) -> Attempts:
+        return Attempts(self.url, self._address, self._hints)
 
 
 class RewardClient(_Common):
@@ -108,12 +89,14 @@ class RewardClient(_Common):
         found: list[CandidateScore] = []
         for body in request_bodies(prompt, candidates, deadline_ms):
             answer = self._post(body)
-            found += read_scores(answer, len(body["candidates"]), self._address)
+            found += read_scores(answer, body, self._address)
         return found
 
-    def choose(self, prompt: Prompt, candidates: list[str]) -> Choice:
+    def choose(
+        self, prompt: Prompt, candidates: list[str], deadline_ms: int | None = None
+    ) -> Choice:
         """`score`, and which one is the best."""
-        return best_of(self.score(prompt, candidates), self._address)
+        return best_of(self.score(prompt, candidates, deadline_ms), self._address)
 
     def best_of_n(
         self, prompt: Prompt, generate: Callable[[Prompt, int], list[str]], n: int
@@ -124,23 +107,16 @@ class RewardClient(_Common):
         return texts[choice.best_index], choice
 
     def _post(self, payload: dict[str, Any]) -> dict[str, Any]:
-        reason = ""
-        for attempt in range(MAX_ATTEMPTS):
-            wait_s: float | None = usual_wait_s(attempt)
+        attempts = self._attempts()
+        while True:
             try:
                 answer = self._http.post(self._address, json=payload)
-            except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
-                raise self._unusable(error) from error
-            except httpx.TransportError as error:
-                reason = _unreachable(error)
+            except (httpx.TransportError, httpx.InvalidURL) as error:
+                attempts.failed(error)
             else:
-                wait_s = busy_wait_s(answer, attempt)
-                if wait_s is None:
-                    return read_body(answer, self._address, self._hints)
-                reason = _busy(answer)
-            if attempt + 1 < MAX_ATTEMPTS:
-                self._sleep(wait_s)
-        raise self._gave_up(reason)
+                if (body := attempts.answered(answer)) is not None:
+                    return body
+            self._sleep(attempts.next_wait_s())
 
 
 class AsyncRewardClient(_Common):
@@ -178,12 +154,14 @@ class AsyncRewardClient(_Common):
         found: list[CandidateScore] = []
         for body in request_bodies(prompt, candidates, deadline_ms):
             answer = await self._post(body)
-            found += read_scores(answer, len(body["candidates"]), self._address)
+            found += read_scores(answer, body, self._address)
         return found
 
-    async def choose(self, prompt: Prompt, candidates: list[str]) -> Choice:
+    async def choose(
+        self, prompt: Prompt, candidates: list[str], deadline_ms: int | None = None
+    ) -> Choice:
         """`score`, and which one is the best."""
-        return best_of(await self.score(prompt, candidates), self._address)
+        return best_of(await self.score(prompt, candidates, deadline_ms), self._address)
 
     async def best_of_n(
         self, prompt: Prompt, generate: Callable[[Prompt, int], Awaitable[list[str]]], n: int
@@ -194,20 +172,13 @@ class AsyncRewardClient(_Common):
         return texts[choice.best_index], choice
 
     async def _post(self, payload: dict[str, Any]) -> dict[str, Any]:
-        reason = ""
-        for attempt in range(MAX_ATTEMPTS):
-            wait_s: float | None = usual_wait_s(attempt)
+        attempts = self._attempts()
+        while True:
             try:
                 answer = await self._http.post(self._address, json=payload)
-            except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
-                raise self._unusable(error) from error
-            except httpx.TransportError as error:
-                reason = _unreachable(error)
+            except (httpx.TransportError, httpx.InvalidURL) as error:
+                attempts.failed(error)
             else:
-                wait_s = busy_wait_s(answer, attempt)
-                if wait_s is None:
-                    return read_body(answer, self._address, self._hints)
-                reason = _busy(answer)
-            if attempt + 1 < MAX_ATTEMPTS:
-                await self._sleep(wait_s)
-        raise self._gave_up(reason)
+                if (body := attempts.answered(answer)) is not None:
+                    return body
+            await self._sleep(attempts.next_wait_s())

@@ -77,7 +77,7 @@ def test_scores_come_back_in_the_order_of_the_candidates(client, service):
 
 
 def test_busy_answers_are_retried_as_long_as_they_ask(client, service):
-    service.script += [_error(429, "busy", **{"Retry-After": "7"}), _error(503, "starting")]
+    service.script += [_error(429, "busy", **{"Retry-After": "7"}), _error(504, "gateway")]
     assert len(client.score("p", ["a"])) == 1
     assert client.waits == [7.0, 1.0]
     assert len(service.requests) == 3
@@ -101,6 +101,16 @@ def test_a_service_that_stays_busy_is_an_error_with_its_words(client, service):
         (JSONResponse([1]), InputError, "JSON object"),
         (JSONResponse({"data": []}), EngineError, "scored 0 of 1"),
         (JSONResponse({"choices": []}), EngineError, "without valid scores"),
+        (
+            JSONResponse({"data": [{"index": 0, "score": None, "num_tokens": 1, "truncated": 0}]}),
+            EngineError,
+            "scored 0 of 1",
+        ),
+        (
+            JSONResponse({"error": {"message": "late", "code": "deadline_exceeded"}}, 504),
+            EngineError,
+            "status 504: late",
+        ),
         (
             JSONResponse({"data": [{"index": 0, "score": "nan", "num_tokens": 1, "truncated": 0}]}),
             EngineError,
@@ -162,13 +172,13 @@ def test_messages_and_deadlines_are_passed_on(client, service):
     ((body, _),) = service.requests
     assert body == {"messages": messages, "candidates": ["a", "b"], "deadline_ms": 5}
     service.script.append(JSONResponse({"data": [row, other]}))
-    choice = client.choose(messages, ["a", "b"])
+    choice = client.choose(messages, ["a", "b"], deadline_ms=5)
     assert choice.best_index == 1
     with pytest.raises(EngineError, match="1 of 2 candidates have no score in time"):
         _ = choice.rewards
     service.script.append(JSONResponse({"data": [row]}))
     with pytest.raises(EngineError, match="scored no candidate"):
-        client.choose(messages, ["a"])
+        client.choose(messages, ["a"], deadline_ms=5)
 
 
 def test_negative_scores_have_a_best_one_too(client, service):
