@@ -114,6 +114,23 @@ def test_a_flood_of_one_caller_delays_no_other() -> None:
     run(test)
 
 
+def test_who_comes_late_neither_catches_up_nor_stands_behind() -> None:
+    async def test(callers: Callers) -> None:
+        for number in range(10):
+            await callers.call(f"a{number}", 100)
+        for _ in range(4):
+            await callers.end(callers.started[-1])
+        for number in range(6):
+            await callers.call(f"b{number}", 100)
+        seen = len(callers.started)
+        for _ in range(4):
+            await callers.end(callers.started[-1])
+        assert sorted(name[0] for name in callers.started[seen:]) == ["a", "a", "b", "b"]
+        await callers.end_all()
+
+    run(test)
+
+
 def test_many_small_calls_get_as_many_tokens_as_few_large_ones() -> None:
     async def test(callers: Callers) -> None:
         await callers.call("x0", 100)
@@ -207,9 +224,9 @@ def test_the_time_to_come_back_is_that_of_the_tokens_ahead() -> None:
         await callers.call("a1", 100)
         await callers.call("a2", 300)
         with pytest.raises(ApiError) as refused:
-            await callers.admission.admit("a", 200).__aenter__()
-        for task in callers.tasks.values():
-            task.cancel()
+            async with callers.admission.admit("a", 200):
+                pass
+        await callers.end_all()
         return refused.value.retry_after_s
 
     assert asyncio.run(test()) == 40
