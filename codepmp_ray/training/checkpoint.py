@@ -3,11 +3,10 @@
     checkpoints/step-00000012.<attempt>/   torch.distributed.checkpoint shards
     checkpoints/step-00000012.json         marker, created exclusively once all ranks have written
 
-Writing is asynchronous: the state is copied to CPU memory beside the next step's forward and
-backward, which only read it, and written beside the steps that follow. The marker comes when every
-rank has written; a run that dies before resumes from the checkpoint before. The newest checkpoints
-stay, and those that the caller protects; the others lose their markers at once and their files
-beside the steps.
+Writing is asynchronous, beside the steps that follow (background_save.py). The marker comes when
+every rank has written; a run that dies before resumes from the checkpoint before. The newest
+checkpoints stay, and those that the caller protects; the others lose their markers at once and
+their files beside the steps.
 
 Epoch order and learning rate are functions of the step, so the step number is the whole of the
 trainer's own state. torch.distributed.checkpoint's metadata is a pickle: these folders are read
@@ -24,18 +23,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.checkpoint.state_dict_loader import load
-from torch.distributed.checkpoint.state_dict_saver import AsyncSaveResponse, async_save, save
+from torch.distributed.checkpoint.state_dict_saver import save
 
 from codepmp_ray.errors import StorageError
 from codepmp_ray.storage import LocalStore
+from codepmp_ray.training.background_save import BackgroundSave, BackgroundSaver
 from codepmp_ray.training.checkpoint_folders import (
     FOLDER,
     delete,
@@ -50,13 +48,12 @@ from codepmp_ray.training.direct_files import DirectWriter
 
 @dataclass(frozen=True)
 class _Writing:
-    """A checkpoint that this rank is writing."""
+    """A checkpoint that is being written, and where it belongs."""
 
     step: int
     store: LocalStore
     folder: Path
-    copied: Future[Any]
-    written: Future[Any]
+    save: BackgroundSave
 
 
 class Checkpointer:
@@ -77,13 +74,11 @@ class Checkpointer:
         protected: Callable[[int], int | None] = lambda newest: None,
     ) -> None:
         self.store, self.keep, self._protected = store, keep, protected
-        # Its own group: the writing threads talk while the training talks over the default one.
         group = dist.new_group(backend="gloo") if asynchronous else None
         # torch.load does not look at the checksums, and computing them holds up the steps.
         torch.serialization.set_crc32_options(False)
-        self._group = group if isinstance(group, dist.ProcessGroup) else None
+        self._saver = BackgroundSaver(group) if isinstance(group, dist.ProcessGroup) else None
         self._writing: _Writing | None = None
-        self._stager: DefaultStager | None = None
         self._deleting: Future[None] | None = None
 
     def save(
@@ -105,37 +100,23 @@ class Checkpointer:
         folder = store.path(f"{FOLDER}/{name}")
         model_state, optimizer_state = get_state_dict(model, optimizer)
         state = {"model": model_state, "optimizer": optimizer_state}
-        if self._group is None:
+        if self._saver is None:
             with _explained(folder):
                 save(state, storage_writer=DirectWriter(folder))
             self._mark(step, store, folder)
             return
-        if torch.cuda.is_available():
-            # Copies have a stream of their own, which does not wait for an update that is queued.
-            torch.cuda.synchronize()
-        # Kept from one checkpoint to the next: making the copy's pages anew costs the steps beside
-        # it more than anything else, on CPU and in pinned memory alike.
-        self._stager = self._stager or _new_stager()
-        response = async_save(
-            state,
-            storage_writer=DirectWriter(folder),
-            process_group=self._group,
-            async_stager=self._stager,
-        )
-        assert isinstance(response, AsyncSaveResponse)
-        copied, written = response.staging_completion, response.upload_completion
-        self._writing = _Writing(step, store, folder, copied, written)
+        self._writing = _Writing(step, store, folder, self._saver.begin(state, folder))
 
     def wait_until_copied(self) -> None:
         """Wait until the state of the last `save` may change; call it before every update."""
         if self._writing is not None:
-            self._writing.copied.result()
+            self._writing.save.release()
 
     def poll(self, device: torch.device) -> None:
         """Mark the checkpoint that is being written if every rank has; does not wait."""
         if self._writing is None:
             return
-        is_done = torch.tensor(int(self._writing.written.done()), device=device)
+        is_done = torch.tensor(int(self._writing.save.written.done()), device=device)
         dist.all_reduce(is_done, op=dist.ReduceOp.MIN)
         if is_done.item():
             self._finish_writing()
@@ -152,7 +133,7 @@ class Checkpointer:
             return
         writing, self._writing = self._writing, None
         with _explained(writing.folder):
-            writing.written.result()
+            writing.save.written.result()
         self._mark(writing.step, writing.store, writing.folder)
 
     def _mark(self, step: int, store: LocalStore, folder: Path) -> None:
@@ -223,7 +204,7 @@ class Checkpointer:
                 self.store.delete(marker_name(step))
         # Chosen now: later there may be a folder that is being written and has no marker yet.
         folders = unmarked_folders(self.store)
-        if self._group is None:
+        if self._saver is None:
             delete(folders)
         elif folders:
             thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="old-checkpoints")
@@ -231,29 +212,21 @@ class Checkpointer:
             thread.shutdown(wait=False)
 
 
-def _new_stager() -> DefaultStager:
-    """Copies in a thread; from a GPU into pinned memory, on a stream of their own."""
-    on_gpu = torch.cuda.is_available()
-    if on_gpu:
-        # That stream does not wait for the last update, which may still be queued.
-        torch.cuda.synchronize()
-    return DefaultStager(
-        StagingOptions(
-            use_pinned_memory=on_gpu,
-            use_shared_memory=False,
-            use_async_staging=True,
-            use_non_blocking_copy=on_gpu,
-        )
-    )
-
-
 @contextmanager
 def _explained(folder: Path) -> Iterator[None]:
-    """What torch says of a checkpoint that cannot be written, in one line."""
+    """What torch says of a checkpoint that cannot be written, with a remedy."""
     try:
         yield
     except (OSError, CheckpointException) as error:
         raise StorageError(
-            f"Cannot write the checkpoint {folder}: {str(error).splitlines()[0]}",
+            f"Cannot write the checkpoint {folder}: {_cause(error)}",
             "Free disk space and run the same command; training resumes from the last one.",
         ) from error
+
+
+def _cause(error: BaseException) -> str:
+    """What failed, and on which rank; CheckpointException's own text begins with ranks only."""
+    if not isinstance(error, CheckpointException) or not error.failures:
+        return str(error).splitlines()[0]
+    rank, (failure, _) = min(error.failures.items(), key=lambda item: item[0])
+    return f"{failure} (rank {rank})"

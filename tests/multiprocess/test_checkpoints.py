@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch.distributed.fsdp import fully_shard
 
 from codepmp_ray.errors import StorageError
 from codepmp_ray.storage import LocalStore
+from codepmp_ray.training import direct_files
 from codepmp_ray.training.checkpoint import Checkpointer
 
 
@@ -70,27 +72,51 @@ def test_a_checkpoint_is_of_its_step_whatever_the_steps_after_it_do(
     assert weights(other).equal(after_two)
 
 
-def test_an_update_waits_for_the_copy_that_forward_and_backward_did_not(
+def test_an_update_does_not_wait_for_what_can_be_copied(group, tmp_path: Path, monkeypatch) -> None:
+    may_open, real = threading.Event(), direct_files._open
+
+    def late(path: Path) -> int:
+        assert may_open.wait(30)
+        return real(path)
+
+    monkeypatch.setattr(direct_files, "_open", late)
+    checkpointer = Checkpointer(LocalStore(tmp_path), 2)
+    model, optimizer = trained(0)
+    for number in (1, 2):  # the second writes over the first's copies
+        saved = weights(model)
+        checkpointer.save(model, optimizer, number)
+        checkpointer.wait_until_copied()
+        assert not may_open.is_set()
+        step(model, optimizer)
+        may_open.set()
+        checkpointer.finish()
+        may_open.clear()
+        other, other_optimizer = trained(1)
+        assert checkpointer.restore(other, other_optimizer) == number
+        assert weights(other).equal(saved)
+        step(other, other_optimizer)  # the optimizer's state is of that step, too
+        assert weights(other).equal(weights(model))
+
+
+def test_an_update_waits_for_the_tensor_that_is_being_written(
     group, tmp_path: Path, monkeypatch
 ) -> None:
-    import threading
+    may_write, real = threading.Event(), direct_files.DirectFile.write
 
-    from torch.distributed.checkpoint._state_dict_stager import StateDictStager
+    def late(self, data) -> int:
+        assert may_write.wait(30)
+        return real(self, data)
 
-    may_copy, real = threading.Event(), StateDictStager.stage
-
-    def late(*args, **kwargs):
-        may_copy.wait(30)
-        return real(*args, **kwargs)
-
-    monkeypatch.setattr(StateDictStager, "stage", late)
+    monkeypatch.setattr(direct_files.DirectFile, "write", late)
     checkpointer = Checkpointer(LocalStore(tmp_path), 2)
     model, optimizer = trained(0)
     saved = weights(model)
     checkpointer.save(model, optimizer, 1)
-    model(torch.ones(2, 64)).square().sum().backward()  # reads what is being copied
-    threading.Timer(0.5, may_copy.set).start()
+    model(torch.ones(2, 64)).square().sum().backward()  # reads what is being written
+    time.sleep(0.5)  # the writer has its first tensor now
+    threading.Timer(0.5, may_write.set).start()
     checkpointer.wait_until_copied()
+    assert may_write.is_set()
     optimizer.step()
     checkpointer.finish()
     other, other_optimizer = trained(1)
@@ -98,11 +124,25 @@ def test_an_update_waits_for_the_copy_that_forward_and_backward_did_not(
     assert weights(other).equal(saved)
 
 
+def test_an_update_does_not_wait_for_a_checkpoint_that_failed(
+    group, tmp_path: Path, monkeypatch
+) -> None:
+    def full(path: Path) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(direct_files, "_open", full)
+    checkpointer = Checkpointer(LocalStore(tmp_path), 2)
+    model, optimizer = trained(0)
+    checkpointer.save(model, optimizer, 1)
+    checkpointer.wait_until_copied()
+    with pytest.raises(StorageError, match="No space left"):
+        checkpointer.finish()
+
+
 def test_training_waits_for_the_copy_before_each_update(
     group, tmp_path: Path, monkeypatch, tiny_model_dir: Path, preference_rows: list[dict]
 ) -> None:
-    """The checkpoint of step 1 is the same however late its copy is taken."""
-    from torch.distributed.checkpoint._state_dict_stager import StateDictStager
+    """The checkpoint of step 1 is the same however late it is written."""
     from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
     from codepmp_ray.config.training import TrainingConfig
@@ -124,13 +164,13 @@ def test_training_waits_for_the_copy_before_each_update(
         return torch.load(tmp_path / f"{name}.pt", weights_only=True)["model"]
 
     expected = first_checkpoint("prompt")
-    real = StateDictStager.stage
+    real = direct_files._open
 
-    def late(*args, **kwargs):
+    def late(path: Path) -> int:
         time.sleep(1.0)
-        return real(*args, **kwargs)
+        return real(path)
 
-    monkeypatch.setattr(StateDictStager, "stage", late)
+    monkeypatch.setattr(direct_files, "_open", late)
     found = first_checkpoint("late")
     assert all(found[name].equal(expected[name]) for name in expected)
 
@@ -138,23 +178,13 @@ def test_training_waits_for_the_copy_before_each_update(
 def test_a_checkpoint_that_is_still_written_does_not_exist(
     group, tmp_path: Path, monkeypatch
 ) -> None:
-    import threading
+    may_finish, real = threading.Event(), direct_files.DirectFile.close
 
-    from codepmp_ray.training import checkpoint
+    def slow(self) -> None:
+        assert may_finish.wait(30)
+        real(self)
 
-    may_finish, real = threading.Event(), checkpoint.async_save
-
-    def slow(*args, **kwargs):
-        inner, outer = real(*args, **kwargs), checkpoint.Future()
-
-        def wait() -> None:
-            may_finish.wait(30)
-            outer.set_result(inner.upload_completion.result())
-
-        threading.Thread(target=wait, daemon=True).start()
-        return checkpoint.AsyncSaveResponse(inner.staging_completion, outer)
-
-    monkeypatch.setattr(checkpoint, "async_save", slow)
+    monkeypatch.setattr(direct_files.DirectFile, "close", slow)
     checkpointer = Checkpointer(LocalStore(tmp_path), 2)
     model, optimizer = trained(0)
     checkpointer.save(model, optimizer, 1)
@@ -193,7 +223,7 @@ def test_what_cannot_be_written_is_an_error_with_a_remedy(
     for asynchronous in (True, False):
         checkpointer = Checkpointer(LocalStore(tmp_path), 2, asynchronous=asynchronous)
         model, optimizer = trained(0)
-        with pytest.raises(StorageError, match="Free disk space"):
+        with pytest.raises(StorageError, match="No space left on device.*Free disk space"):
             checkpointer.save(model, optimizer, 1)
             checkpointer.finish()
         assert checkpointer.restore(model, optimizer) == 0

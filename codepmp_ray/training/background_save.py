@@ -1,0 +1,158 @@
+"""Writing a checkpoint beside the steps that follow it, which forward and backward only read.
+
+On a GPU the state is copied to pinned memory first, on a stream of its own, and written from there.
+On CPU it lives where the disk can take it from, so nothing is copied that does not have to be: the
+next forward and backward take longer than the writing as a rule, and when the update comes first,
+what is not on its way to the disk yet is copied then (a checkpoint costs no memory otherwise).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
+from torch.distributed.checkpoint.metadata import MetadataIndex
+from torch.distributed.checkpoint.planner import SavePlan, WriteItem, WriteItemType
+from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
+from torch.distributed.checkpoint.state_dict_saver import AsyncSaveResponse, async_save, save
+
+from codepmp_ray.training.direct_files import DirectWriter
+
+
+@dataclass(frozen=True)
+class BackgroundSave:
+    """A checkpoint that this rank is writing.
+
+    Attributes:
+        release: returns once the state may change; quick when it may already.
+        written: done, or failed, when every rank has written.
+    """
+
+    release: Callable[[], object]
+    written: Future[Any]
+
+
+class BackgroundSaver:
+    """Writes one checkpoint at a time. Keeps the memory of copies from one to the next: making
+    their pages anew costs the steps beside it more than anything else.
+
+    Args:
+        group: for the writing threads, which talk while the training talks over the default one.
+    """
+
+    def __init__(self, group: dist.ProcessGroup) -> None:
+        self._group = group
+        self._stager: DefaultStager | None = None
+        self._copies: dict[MetadataIndex, torch.Tensor] = {}
+
+    def begin(self, state: dict[str, Any], folder: Path) -> BackgroundSave:
+        """Begin to write `state`, which must not change before `release` has returned."""
+        if torch.cuda.is_available():
+            return self._begin_from_copies(state, folder)
+        planner = LiveSavePlanner(self._copies)
+        thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        written = thread.submit(
+            save,
+            state,
+            storage_writer=DirectWriter(folder),
+            planner=planner,
+            process_group=self._group,
+        )
+        written.add_done_callback(lambda _: planner.close())
+        thread.shutdown(wait=False)
+        return BackgroundSave(planner.release, written)
+
+    def _begin_from_copies(self, state: dict[str, Any], folder: Path) -> BackgroundSave:
+        # The copies' stream does not wait for an update that is still queued.
+        torch.cuda.synchronize()
+        self._stager = self._stager or DefaultStager(
+            StagingOptions(
+                use_pinned_memory=True,
+                use_shared_memory=False,
+                use_async_staging=True,
+                use_non_blocking_copy=True,
+            )
+        )
+        response = async_save(
+            state,
+            storage_writer=DirectWriter(folder),
+            process_group=self._group,
+            async_stager=self._stager,
+        )
+        assert isinstance(response, AsyncSaveResponse)
+        return BackgroundSave(response.staging_completion.result, response.upload_completion)
+
+
+class LiveSavePlanner(DefaultSavePlanner):
+    """Gives the writer each tensor where it lives, or its copy if an update came first.
+
+    Args:
+        buffers: copies of earlier checkpoints, to be written over; this one's are added.
+    """
+
+    def __init__(self, buffers: dict[MetadataIndex, torch.Tensor]) -> None:
+        super().__init__()
+        self._buffers = buffers
+        self._changed = threading.Condition()
+        self._waiting: dict[MetadataIndex, WriteItem] | None = None  # None: no plan yet
+        self._copied: set[MetadataIndex] = set()
+        self._being_written: MetadataIndex | None = None
+
+    def finish_plan(self, new_plan: SavePlan) -> SavePlan:
+        plan = super().finish_plan(new_plan)
+        items = [item for item in plan.items if item.type != WriteItemType.BYTE_IO]
+        with self._changed:
+            self._waiting = {item.index: item for item in items}
+            self._changed.notify_all()
+        return plan
+
+    def resolve_data(self, write_item: WriteItem) -> Any:
+        """The writer's next tensor; it asks when it is through with the one before."""
+        with self._changed:
+            assert self._waiting is not None
+            self._waiting.pop(write_item.index, None)
+            self._being_written = write_item.index
+            self._changed.notify_all()
+            if write_item.index in self._copied:
+                return self._buffers[write_item.index]
+            return super().resolve_data(write_item)
+
+    def release(self) -> None:
+        """Copy what the writer has not come to, and wait until it is through with the one it has.
+
+        From the last to the first, so that both meet.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting is not None)
+        while self._copy_one():
+            pass
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._being_written is None or self._being_written in self._copied
+            )
+
+    def _copy_one(self) -> bool:
+        with self._changed:  # held while copying: the writer may ask for this one
+            if not self._waiting:
+                return False
+            index, item = self._waiting.popitem()
+            tensor = super().resolve_data(item).detach()
+            buffer = self._buffers.get(index)
+            if buffer is None or buffer.shape != tensor.shape or buffer.dtype != tensor.dtype:
+                buffer = self._buffers[index] = torch.empty_like(tensor)
+            buffer.copy_(tensor)
+            self._copied.add(index)
+            return True
+
+    def close(self) -> None:
+        """The writer is through with everything, or has failed."""
+        with self._changed:
+            self._waiting, self._being_written = {}, None
+            self._changed.notify_all()
