@@ -13,7 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -143,7 +143,7 @@ class LiveSavePlanner(DefaultSavePlanner):
             if not self._waiting:
                 return False
             index, item = self._waiting.popitem()
-            tensor = super().resolve_data(item).detach()
+            tensor = cast(torch.Tensor, super().resolve_data(item)).detach()
             buffer = self._buffers.get(index)
             if buffer is None or buffer.shape != tensor.shape or buffer.dtype != tensor.dtype:
                 buffer = self._buffers[index] = torch.empty_like(tensor)

@@ -75,8 +75,6 @@ class Checkpointer:
     ) -> None:
         self.store, self.keep, self._protected = store, keep, protected
         group = dist.new_group(backend="gloo") if asynchronous else None
-        # torch.load does not look at the checksums, and computing them holds up the steps.
-        torch.serialization.set_crc32_options(False)
         self._saver = BackgroundSaver(group) if isinstance(group, dist.ProcessGroup) else None
         self._writing: _Writing | None = None
         self._deleting: Future[None] | None = None

@@ -175,6 +175,25 @@ def test_training_waits_for_the_copy_before_each_update(
     assert all(found[name].equal(expected[name]) for name in expected)
 
 
+@pytest.mark.parametrize("asynchronous", [True, False])
+def test_writing_computes_no_checksums_in_whatever_thread(
+    group, tmp_path: Path, monkeypatch, asynchronous: bool
+) -> None:
+    real, seen = direct_files._open, []
+
+    def look(path: Path) -> int:
+        if path.suffix == ".distcp":  # the other is the metadata
+            seen.append(torch.serialization.get_crc32_options())
+        return real(path)
+
+    monkeypatch.setattr(direct_files, "_open", look)
+    checkpointer = Checkpointer(LocalStore(tmp_path), 2, asynchronous=asynchronous)
+    checkpointer.save(*trained(0), 1)
+    checkpointer.finish()
+    assert seen == [False]
+    assert torch.serialization.get_crc32_options()  # others' files keep theirs
+
+
 def test_a_checkpoint_that_is_still_written_does_not_exist(
     group, tmp_path: Path, monkeypatch
 ) -> None:
@@ -223,7 +242,7 @@ def test_what_cannot_be_written_is_an_error_with_a_remedy(
     for asynchronous in (True, False):
         checkpointer = Checkpointer(LocalStore(tmp_path), 2, asynchronous=asynchronous)
         model, optimizer = trained(0)
-        with pytest.raises(StorageError, match="No space left on device.*Free disk space"):
+        with pytest.raises(StorageError, match=r"No space left on device.*Free disk space"):
             checkpointer.save(model, optimizer, 1)
             checkpointer.finish()
         assert checkpointer.restore(model, optimizer) == 0
