@@ -4,13 +4,15 @@ What a token may see is defined once, in `may_attend`: its own pair, itself and 
 it, never the other side, and no further back than a sliding window, which counts positions and not
 places in the pack (rejected's positions restart after the prompt).
 
-Two ways to compute it. On CPU each pair is two dense blocks, without any mask over other pairs
-(`attention_blocks`): the cost is that of the pairs themselves, however many share a sequence. On
-GPU it is one FlexAttention kernel whose block mask skips what nobody sees (`attention_flex`).
+On CPU each pair is two dense blocks, without any mask over other pairs: the cost is that of the
+pairs themselves, however many share a sequence. Where nothing but softmax(q k) v is asked for, they
+are one step of autograd (`attention_cpu`), otherwise plain operations (`attention_blocks`). On GPU
+it is one FlexAttention kernel whose block mask skips what nobody sees (`attention_flex`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,6 +20,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from codepmp_ray.errors import ModelError
 from codepmp_ray.modeling.attention_blocks import AttentionRule, attend_in_blocks
+from codepmp_ray.modeling.attention_cpu import attend_fused
 from codepmp_ray.modeling.attention_flex import attend_with_flex
 from codepmp_ray.preference.packing import PackedLayout
 
@@ -51,11 +54,17 @@ def packed_attention(
         )
     if sliding_window is not None and sliding_window >= packed_layout.longest:
         sliding_window = None  # nobody is that far from anybody
-    attend = attend_with_flex if query.is_cuda else attend_in_blocks
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     rule = AttentionRule(scale, dropout, sliding_window, softcap)
-    output = attend(query, key, value, packed_layout, rule)
+    output = _way(query.device, rule)(query, key, value, packed_layout, rule)
     return output.transpose(1, 2).contiguous(), None
+
+
+def _way(device: torch.device, rule: AttentionRule) -> Callable[..., torch.Tensor]:
+    if device.type == "cuda":
+        return attend_with_flex
+    is_plain = rule.soft_cap is None and not rule.dropout
+    return attend_fused if device.type == "cpu" and is_plain else attend_in_blocks
 
 
 def require_supported(config: Any) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch.nn.functional import dropout as drop
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 from codepmp_ray.preference.packing import PackedLayout, Span
+
+Range = tuple[int, int]  # [start, end) in the pack
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,41 @@ class AttentionRule:
     soft_cap: float | None
 
 
+@dataclass(frozen=True)
+class Block:
+    """Queries that are neighbours, and the keys they see.
+
+    Attributes:
+        keys: in the order of the mask's columns.
+        mask: 0 or -inf [queries, keys], float32 or float64; None hides nothing.
+        is_causal: every query sees the keys up to itself; over equal lengths, without a mask.
+        parts: blocks of the same queries over fewer keys each, together over all; none has a mask.
+    """
+
+    queries: Range
+    keys: tuple[Range, ...]
+    mask: torch.Tensor | None = None
+    is_causal: bool = False
+    parts: tuple[Block, ...] = ()
+
+
+def blocks_of(
+    layout: PackedLayout, window: int | None, dtype: torch.dtype, device: torch.device
+) -> list[Block]:
+    """Two blocks for each pair, in the order of the pack; `dtype` is that of the queries."""
+    precise = torch.promote_types(dtype, torch.float32)
+
+    def make() -> list[Block]:
+        blocks: list[Block] = []
+        for span in layout.spans:
+            blocks.append(_whole(span, window, precise, device))
+            if span.end > span.rejected:
+                blocks.append(_rejected(span, window, precise, device))
+        return blocks
+
+    return layout.cached(("blocks", window, precise), make)
+
+
 def attend_in_blocks(
     query: torch.Tensor,
     key: torch.Tensor,
@@ -34,93 +72,93 @@ def attend_in_blocks(
     layout: PackedLayout,
     rule: AttentionRule,
 ) -> torch.Tensor:
-    """[1, heads, T, d] x [1, kv_heads, T, d] -> [1, heads, T, d]."""
+    """[1, heads, T, d] x [1, kv_heads, T, d] -> [1, heads, T, d]; any rule, on any device."""
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key = key.repeat_interleave(groups, dim=1)
         value = value.repeat_interleave(groups, dim=1)
+    blocks = blocks_of(layout, rule.window, query.dtype, query.device)
     # Cut once: the gradient of a split is one concatenation. Those of single slices are each as
-    # long as the whole pack, which made the backward pass quadratic in the number of pairs.
-    sizes = [
-        length
-        for span in layout.spans
-        for length in (span.rejected - span.start, span.end - span.rejected)
-    ]
-    queries, keys, values = (iter(x.split(sizes, dim=2)) for x in (query, key, value))
-    outputs: list[torch.Tensor] = []
-    for span in layout.spans:
-        num_prompt = span.chosen - span.start
-        whole_key, whole_value = next(keys), next(values)
-        side_key, side_value = next(keys), next(values)
-        mask = _whole_mask(span, layout, rule.window, query.device)
-        outputs.append(_attend(next(queries), whole_key, whole_value, mask, rule))
-        side_query = next(queries)
-        if span.end == span.rejected:
-            continue
-        outputs.append(
-            _attend(
-                side_query,
-                torch.cat([whole_key[:, :, :num_prompt], side_key], dim=2),
-                torch.cat([whole_value[:, :, :num_prompt], side_value], dim=2),
-                _rejected_mask(span, layout, rule.window, query.device),
-                rule,
-            )
+    # long as the whole pack, which makes the backward pass quadratic in the number of pairs.
+    cuts = sorted(
+        {cut for block in blocks for part in (block.queries, *block.keys) for cut in part}
+    )
+    number = {cut: i for i, cut in enumerate(cuts)}
+    sizes = [end - start for start, end in pairwise(cuts)]
+    queries, keys, values = (x.split(sizes, dim=2) for x in (query, key, value))
+
+    def joined(pieces: tuple[torch.Tensor, ...], *wanted: Range) -> torch.Tensor:
+        found = [piece for start, end in wanted for piece in pieces[number[start] : number[end]]]
+        return found[0] if len(found) == 1 else torch.cat(found, dim=2)
+
+    outputs = [
+        _attend(
+            joined(queries, block.queries),
+            joined(keys, *block.keys),
+            joined(values, *block.keys),
+            block,
+            rule,
         )
+        for block in blocks
+    ]
     return torch.cat(outputs, dim=2)
 
 
 def _attend(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    mask: torch.Tensor | None,
-    rule: AttentionRule,
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, block: Block, rule: AttentionRule
 ) -> torch.Tensor:
-    """`mask` is bool [queries, keys]; None is plain causal attention over equal lengths."""
-    cap = rule.soft_cap
+    cap, mask = rule.soft_cap, block.mask
     if cap is None:
-        is_causal = mask is None
-        return sdpa(query, key, value, mask, rule.dropout, is_causal=is_causal, scale=rule.scale)
+        mask = None if mask is None else mask.to(query.dtype)
+        return sdpa(
+            query, key, value, mask, rule.dropout, is_causal=block.is_causal, scale=rule.scale
+        )
     # Gemma2's tanh on the logits is not in the fused kernels.
     scores = cap * torch.tanh(query @ key.transpose(2, 3) * (rule.scale / cap))
-    if mask is None:
-        mask = _causal(query.shape[2], key.shape[2], query.device)
-    scores = scores.masked_fill(~mask, float("-inf"))
     precise = torch.promote_types(scores.dtype, torch.float32)
-    weights = scores.softmax(dim=-1, dtype=precise).to(query.dtype)
+    if mask is None:
+        mask = _mask(query.shape[2], key.shape[2], None, precise, query.device)
+    weights = (scores.to(precise) + mask).softmax(dim=-1).to(query.dtype)
     return drop(weights, rule.dropout) @ value
 
 
-def _whole_mask(
-    span: Span, layout: PackedLayout, window: int | None, device: torch.device
-) -> torch.Tensor | None:
-    """Of prompt + chosen over itself; None where plain causal attention does."""
+def _whole(span: Span, window: int | None, dtype: torch.dtype, device: torch.device) -> Block:
+    """Prompt + chosen over itself."""
+    own = span.start, span.rejected
     num_tokens = span.rejected - span.start
     if window is None or num_tokens <= window:
-        return None
-    return layout.cached(
-        ("whole", span, window),
-        lambda: _causal(num_tokens, num_tokens, device).triu(diagonal=1 - window),
-    )
+        return Block(own, (own,), is_causal=True)
+    return Block(own, (own,), _mask(num_tokens, num_tokens, window, dtype, device))
 
 
-def _rejected_mask(
-    span: Span, layout: PackedLayout, window: int | None, device: torch.device
-) -> torch.Tensor:
-    """bool [rejected, prompt + rejected]: the prompt and rejected up to oneself, in the window.
+def _rejected(span: Span, window: int | None, dtype: torch.dtype, device: torch.device) -> Block:
+    """Rejected over the prompt and rejected up to oneself, in the window.
 
     Positions are contiguous over prompt and rejected, so both bounds are diagonals.
     """
-    num_prompt, num_side = span.chosen - span.start, span.end - span.rejected
+    prompt, own = (span.start, span.chosen), (span.rejected, span.end)
+    num_side = span.end - span.rejected
+    num_keys = span.chosen - span.start + num_side
+    mask = _mask(num_side, num_keys, window, dtype, device)
+    if window is not None and num_keys > window:
+        return Block(own, (prompt, own), mask)
+    return Block(
+        own, (prompt, own), mask, parts=(Block(own, (prompt,)), Block(own, (own,), is_causal=True))
+    )
 
-    def make() -> torch.Tensor:
-        mask = _causal(num_side, num_prompt + num_side, device)
-        return mask if window is None else mask.triu(diagonal=num_prompt + 1 - window)
 
-    return layout.cached(("rejected", span, window), make)
-
-
-def _causal(num_queries: int, num_keys: int, device: torch.device) -> torch.Tensor:
-    """bool [queries, keys]; the last query sees every key."""
-    full = torch.ones(num_queries, num_keys, dtype=torch.bool, device=device)
-    return full.tril(diagonal=num_keys - num_queries)
+def _mask(
+    num_queries: int,
+    num_keys: int,
+    window: int | None,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> torch.Tensor:
+    """0 or -inf [queries, keys]; the last query sees the last key, and `window` keys at most."""
+    offset = num_keys - num_queries
+    visible = torch.ones(num_queries, num_keys, dtype=torch.bool, device=device).tril(offset)
+    if window is not None:
+        visible = visible.triu(offset + 1 - window)
+    return torch.zeros(visible.shape, dtype=dtype, device=device).masked_fill_(
+        ~visible, float("-inf")
+    )
