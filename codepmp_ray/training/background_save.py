@@ -8,6 +8,7 @@ what is not on its way to the disk yet is copied then (a checkpoint costs no mem
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,9 +22,11 @@ from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
 from torch.distributed.checkpoint.metadata import MetadataIndex
 from torch.distributed.checkpoint.planner import SavePlan, WriteItem, WriteItemType
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
-from torch.distributed.checkpoint.state_dict_saver import AsyncSaveResponse, async_save, save
+from torch.distributed.checkpoint.state_dict_saver import save
 
 from codepmp_ray.training.direct_files import DirectWriter
+
+_TURN_S = 1e-4
 
 
 @dataclass(frozen=True)
@@ -54,23 +57,35 @@ class BackgroundSaver:
 
     def begin(self, state: dict[str, Any], folder: Path) -> BackgroundSave:
         """Begin to write `state`, which must not change before `release` has returned."""
-        if torch.cuda.is_available():
-            return self._begin_from_copies(state, folder)
-        planner = LiveSavePlanner(self._copies)
         thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
-        written = thread.submit(
-            save,
-            state,
-            storage_writer=DirectWriter(folder),
-            planner=planner,
-            process_group=self._group,
-        )
-        written.add_done_callback(lambda _: planner.close())
+        if torch.cuda.is_available():
+            copied = self._copy(state)
+            written = thread.submit(lambda: self._write(copied.result(), folder, None))
+            release = copied.result
+        else:
+            planner = LiveSavePlanner(self._copies)
+            written = thread.submit(self._write, state, folder, planner)
+            written.add_done_callback(lambda _: planner.close())
+            release = planner.release
         thread.shutdown(wait=False)
-        return BackgroundSave(planner.release, written)
+        return BackgroundSave(release, written)
 
-    def _begin_from_copies(self, state: dict[str, Any], folder: Path) -> BackgroundSave:
-        # The copies' stream does not wait for an update that is still queued.
+    def _write(
+        self, state: dict[str, Any], folder: Path, planner: DefaultSavePlanner | None
+    ) -> None:
+        # Both threads run Python, where a step's gets its turn back after each operation only when
+        # the other's is over: 5 ms, which is longer than most operations take.
+        turn_s = sys.getswitchinterval()
+        sys.setswitchinterval(_TURN_S)
+        try:
+            writer = DirectWriter(folder)
+            save(state, storage_writer=writer, planner=planner, process_group=self._group)
+        finally:
+            sys.setswitchinterval(turn_s)
+
+    def _copy(self, state: dict[str, Any]) -> Future[Any]:
+        """`state` in pinned memory, by copies of a stream of their own."""
+        # That stream does not wait for an update that is still queued.
         torch.cuda.synchronize()
         self._stager = self._stager or DefaultStager(
             StagingOptions(
@@ -80,14 +95,9 @@ class BackgroundSaver:
                 use_non_blocking_copy=True,
             )
         )
-        response = async_save(
-            state,
-            storage_writer=DirectWriter(folder),
-            process_group=self._group,
-            async_stager=self._stager,
-        )
-        assert isinstance(response, AsyncSaveResponse)
-        return BackgroundSave(response.staging_completion.result, response.upload_completion)
+        copied = self._stager.stage(state)
+        assert isinstance(copied, Future)
+        return copied
 
 
 class LiveSavePlanner(DefaultSavePlanner):
