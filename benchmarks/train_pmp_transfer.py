@@ -2,8 +2,9 @@
 
 For every seed the product's own jobs run: PMP on preference pairs, then RM finetuning on right and
 wrong GSM8K solutions from it, and the same finetuning from the plain model. Questions of the test
-half are never trained on. Accuracy is the share of its pairs whose right solution gets the higher
-reward; intervals resample questions, of the means over seeds.
+half are never trained on. Accuracy is the share of test questions whose right solution gets a higher
+reward than their wrong one (one of each, drawn once); intervals resample questions, of the means
+over seeds.
 
 Stages are kept in `--dir`, so the command can be stopped and repeated.
 
@@ -109,21 +110,23 @@ def train(recipe: dict[str, Any], stages: list[str]) -> Path:
 
 
 def correct(model: Path, questions: list[dict[str, Any]]) -> list[float]:
-    """Of every question the share of (right, wrong) pairs that the model orders rightly."""
+    """1 or 0 for every question: does the model prefer the right solution to the wrong one?"""
     from codepmp_ray.preference.tokenization import Encoder
     from codepmp_ray.scoring.torch_scorer import TorchScorer
 
     encoder = Encoder.load(model)
     scorer = TorchScorer.load(model, max_model_len=2048)
-    shares = []
+    rng = random.Random(0)
+    results = []
     for row in questions:
-        solutions = row["solutions"]
         prompt = encoder.prompt_ids(row["question"].strip())
-        rewards = scorer.rewards(prompt, [encoder.response(s["text"]).ids for s in solutions])
-        right = [r for r, s in zip(rewards, solutions, strict=True) if s["label"]]
-        wrong = [r for r, s in zip(rewards, solutions, strict=True) if not s["label"]]
-        shares.append(float(np.mean([a > b for a in right for b in wrong])))
-    return shares
+        texts = [
+            rng.choice([s["text"] for s in row["solutions"] if s["label"] == label])
+            for label in (True, False)
+        ]
+        right, wrong = scorer.rewards(prompt, [encoder.response(text).ids for text in texts])
+        results.append(float(right > wrong))
+    return results
 
 
 def main() -> None:
@@ -135,11 +138,12 @@ def main() -> None:
     parser.add_argument("--dir", default="runs/pmp-transfer")
     parser.add_argument("--num-pairs", type=int, default=256)
     parser.add_argument("--num-train-questions", type=int, default=300)
+    parser.add_argument("--num-test-questions", type=int, default=None, help="default: the others")
     parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
     questions = labelled_questions(arguments.solutions)
     train_part = questions[: arguments.num_train_questions]
-    test_part = questions[arguments.num_train_questions :]
+    test_part = questions[arguments.num_train_questions :][: arguments.num_test_questions]
     Path(arguments.dir).mkdir(parents=True, exist_ok=True)
     (Path(arguments.dir) / "train.jsonl").write_text("".join(map(_line, train_part)))
     found: dict[str, list[list[float]]] = {"with_pmp": [], "without_pmp": []}
@@ -150,7 +154,7 @@ def main() -> None:
             shares.append(correct(model, test_part))
             print(f"seed {seed}, {name}: {np.mean(shares[-1]):.4f}", flush=True)
     common = {
-        "unit": "share of right/wrong pairs ordered rightly",
+        "unit": "share of questions whose right solution is preferred",
         "goal": None,
         "runs": arguments.seeds,
         "pmp_pairs": arguments.num_pairs,
