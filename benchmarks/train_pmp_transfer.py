@@ -2,9 +2,9 @@
 
 For every seed the product's own jobs run: PMP on preference pairs, then RM finetuning on right and
 wrong GSM8K solutions from it, and the same finetuning from the plain model. Questions of the test
-half are never trained on. Accuracy is the share of test questions whose right solution gets a higher
-reward than their wrong one (one of each, drawn once); intervals resample questions, of the means
-over seeds.
+half are never trained on. Accuracy is the share of test questions whose right solution gets the
+higher reward than their wrong one (one of each, drawn once); intervals resample questions, of the
+means over seeds.
 
 Stages are kept in `--dir`, so the command can be stopped and repeated.
 
