@@ -70,14 +70,7 @@ def load_pool(
 
     Raises MissingSet when the file is not there, InputError when it holds no usable question.
     """
-    file = Path(data_dir or "") / config.path
-    if data_dir is None or not file.exists():
-        raise MissingSet(
-            f"The pool {name!r} is not here: it is looked for as {config.path} below "
-            f"{'data_dir, which is not set' if data_dir is None else data_dir}.",
-            f"Set data_dir=FOLDER, or pools.{name}.path.",
-        )
-    questions = _read(file)
+    questions = _read(_file(name, config, data_dir))
     allowed = _models(questions, generators)
     kept: list[tuple[str, list[dict[str, Any]]]] = []
     for problem_id, question, found in questions:
@@ -106,7 +99,54 @@ def load_pool(
     )
 
 
+@dataclass(frozen=True)
+class AnsweredByAll:
+    """Questions that all of some generators answered, in the file's order.
+
+    Attributes:
+        correct: [questions, generators], of each one's first answer.
+    """
+
+    generators: tuple[str, ...]
+    questions: list[str]
+    correct: npt.NDArray[np.float64]
+    origin: str
+
+
+def answered_by(
+    name: str, config: PoolConfig, data_dir: str | None, generators: tuple[str, ...]
+) -> AnsweredByAll:
+    """Raises MissingSet when the file is not there, InputError when they share no two questions."""
+    questions, correct = [], []
+    every: set[str] = set()
+    for _, question, answers in _read(_file(name, config, data_dir)):
+        first = {a["model"]: a["correct"] for a in reversed(answers) if a["model"]}
+        every |= first.keys()
+        if all(generator in first for generator in generators):
+            questions.append(question)
+            correct.append([float(first[generator]) for generator in generators])
+    if len(questions) < 2:
+        raise InputError(
+            f"{len(questions)} questions of {config.path} have answers of all of "
+            f"{', '.join(generators)}.",
+            f"It has answers of {', '.join(sorted(every)) or 'no named generator'}.",
+        )
+    return AnsweredByAll(generators, questions, np.array(correct), config.path)
+
+
 Question = tuple[str, str, list[dict[str, Any]]]
+
+
+def _file(name: str, config: PoolConfig, data_dir: str | None) -> Path:
+    file = Path(data_dir or "") / config.path
+    if data_dir is None or not file.exists():
+        raise MissingSet(
+            f"The pool {name!r} is not here: it is looked for as {config.path} below "
+            f"{'data_dir, which is not set' if data_dir is None else data_dir}.",
+            f"Set data_dir=FOLDER, or pools.{name}.path. A row is a question and its candidates, "
+            "each with text and correct: docs/reproducing.md shows one.",
+        )
+    return file
 
 
 def _read(file: Path) -> list[Question]:

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from codepmp_ray.config.studies import StudyOptions
-from codepmp_ray.studies.bench import Bench, TestPairs
+from codepmp_ray.studies.bench import Bench
 from codepmp_ray.studies.outcome import Outcome
+from codepmp_ray.studies.pair_rows import TestPairs
 from codepmp_ray.studies.pools import Generators, LabelledPool
 from codepmp_ray.studies.scores import ScoreBook, Trained
 from codepmp_ray.studies.sets import MissingSet
@@ -42,11 +43,13 @@ class Context:
 
     def num_train(self, *sets: str, model: str | None = None) -> int:
         """Finetuning pairs: as many as asked for, or as there are."""
-        return self.bench.num_available(sets, model or self.model, self.options.num_train or 256)
+        return self.bench.pairs.num_available(
+            sets, model or self.model, self.options.num_train or 256
+        )
 
     def sizes(self, *sets: str) -> list[int]:
         """The sizes that `sets` can fill; all there is, if it is less than the smallest."""
-        available = self.bench.num_available(sets, self.model, max(self.options.sizes))
+        available = self.bench.pairs.num_available(sets, self.model, max(self.options.sizes))
         found = sorted(size for size in self.options.sizes if size <= available)
         return found or [available]
 
@@ -61,7 +64,7 @@ class Context:
         return self.bench.sets_here(self.options.sets or ())[1]
 
     def test_pairs(self, name: str, model: str | None = None) -> TestPairs:
-        return self.bench.test_pairs(name, self.options.num_test or 200, model or self.model)
+        return self.bench.pairs.test_pairs(name, self.options.num_test or 200, model or self.model)
 
     def pools(self, generators: Generators = "all") -> list[LabelledPool]:
         """The study's pools. Raises MissingSet when one is not here."""

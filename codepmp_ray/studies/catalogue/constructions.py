@@ -38,11 +38,11 @@ def arms(context: Context) -> list[Arm]:
     pairs, (name, *_) = _pairs_set(context), context.sets()
     context.bench.set(pairs)
     every = len(context.bench.set(pairs).train)
-    num = context.bench.num_available((pairs,), context.model, every)
+    num = context.bench.pairs.num_available((pairs,), context.model, every)
     size = context.num_train(name)
 
     def start(kind: str):
-        return lambda seed: context.bench.pmp_on(seed, context.model, (pairs,), num, kind)
+        return lambda seed: context.bench.plans.pmp_on(seed, context.model, (pairs,), num, kind)
 
     found = [rm_arm(context, _NO_PMP, lambda seed: context.model, (name,), size)]
     return found + [rm_arm(context, kind, start(kind), (name,), size) for kind in _KINDS]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
-import numpy as np
-
+from codepmp_ray.analysis.curves import curve
+from codepmp_ray.analysis.sample_efficiency import Multiple, equivalent_samples
 from codepmp_ray.errors import InputError
 from codepmp_ray.studies import measures, paper
 from codepmp_ray.studies.catalogue import curves
@@ -68,21 +68,15 @@ def by_size(
         )
         for index, size in enumerate(sizes)
     ]
-    multiple = measures.equivalent_multiple(
-        sizes,
-        np.array(values[WITH]),
-        np.array(values[WITHOUT]),
-        _EQUIVALENCE_DRAWS,
-        context.confidence,
-    )
+    multiples = _multiples(context, sizes, values)
     few, many = paper.FIGURE_4_MATCH
     return Outcome(
-        summary=f"{conclude(comparisons)} {_in_words(multiple)}",
+        summary=f"{conclude(comparisons)} {_in_words(multiples)}".strip(),
         plots=[Plot(what, "finetuning pairs", "accuracy", series)],
         tables=[Table(what, [WITHOUT, WITH], rows)],
         comparisons=comparisons,
         facts={
-            "equivalent_samples": multiple,
+            "equivalent_samples": [multiple.as_json() for multiple in multiples],
             "paper": f"{few:,} with PMP match {many:,} without ({many // few}x): "
             f"{paper.SOURCE}, Figure 4, Qwen2-7B",
         },
@@ -94,15 +88,22 @@ def by_size(
     )
 
 
-def _in_words(multiple: dict[str, float | None]) -> str:
-    def shown(value: float | None) -> str:
-        return f"over {multiple['largest_seen']:.0f}" if value is None else f"{value:.1f}"
+def _multiples(
+    context: Context, sizes: list[int], values: dict[str, list[Floats]]
+) -> list[Multiple]:
+    """One for each size with PMP; none where one size is all there is."""
+    if len(sizes) < 2:
+        return []
+    draws = min(_EQUIVALENCE_DRAWS, context.bench.config.num_bootstrap)
+    with_pmp, without = (curve(sizes, values[arm], draws) for arm in (WITH, WITHOUT))
+    return equivalent_samples(with_pmp, without, context.confidence)
 
-    return (
-        f"{multiple['at_num_pairs']:,} pairs with PMP are worth {shown(multiple['multiple'])} "
-        f"times as many without (interval {shown(multiple['low'])} to {shown(multiple['high'])}; "
-        f"the sizes here reach {multiple['largest_seen']:.0f} times)."
-    )
+
+def _in_words(multiples: list[Multiple]) -> str:
+    if not multiples:
+        return ""
+    first = multiples[0]
+    return f"{first.size:,.0f} pairs with PMP are worth {first.text} times as many without."
 
 
 def measure_accuracy(context: Context, models: Models, book: ScoreBook) -> Outcome:

@@ -35,7 +35,7 @@ def arms(context: Context) -> list[Arm]:
     num = context.num_train(*sets)
 
     def start(seed: int):
-        return context.bench.pmp(seed, context.model)
+        return context.bench.plans.pmp(seed, context.model)
 
     return [rm_arm(context, _JUDGE, start, sets, num)]
 
@@ -56,15 +56,17 @@ def training_prompts(context: Context) -> list[policies.Prompt]:
     """Prompts of the pairs that the judge was finetuned on."""
     (arm,) = arms(context)
     training = arm.by_seed[0]
-    rows = context.bench.rows(training.pairs, training.base)
+    rows = context.bench.pairs.rows(training.pairs, training.base)
     return [row["messages"] or row["prompt"] for row in rows]
 
 
 def measure(context: Context, models: Models, book: ScoreBook) -> Outcome:
     store, name = context.bench.store, folder_name(context)
     if not store.exists(f"{name}/{LOG_FILE}"):
-        return not_measured("The policy is not trained: run python -m jobs.grpo, same recipe.")
-    settings, encoder = settings_of(context), context.bench.encoder(context.model)
+        return not_measured(
+            "resources", "The policy is not trained.", "Run python -m jobs.grpo, same recipe."
+        )
+    settings, encoder = settings_of(context), context.bench.pairs.encoder(context.model)
     num = context.options.num_prompts or 50
     prompts = [prompt for set_ in context.sets() for prompt in test_prompts(context, set_, num)]
     rewards = {}

@@ -27,7 +27,9 @@ def arms(context: Context) -> list[Arm]:
         rm_arm(
             context,
             label,
-            lambda seed, objective=objective: context.bench.pmp(seed, context.model, objective),
+            lambda seed, objective=objective: context.bench.plans.pmp(
+                seed, context.model, objective
+            ),
             sets[:1],
             context.num_train(*sets[:1]),
         )

@@ -46,16 +46,18 @@ def arms(context: Context) -> list[Arm]:
     bench, model = context.bench, context.model
 
     def policy(label: str, start: Callable[[int], str | Training], objective: str) -> Arm:
-        trained = (bench.policy(start(seed), sets, num, seed, objective) for seed in context.seeds)
+        trained = (
+            bench.plans.policy(start(seed), sets, num, seed, objective) for seed in context.seeds
+        )
         return Arm(label, tuple(trained))
 
     def sft(seed: int) -> Training:
-        return bench.policy(model, sets, num, seed, "sft")
+        return bench.plans.policy(model, sets, num, seed, "sft")
 
     def rft(seed: int) -> Training:
-        judge = bench.rm(bench.pmp(seed, model), sets, num, seed)
+        judge = bench.plans.rm(bench.plans.pmp(seed, model), sets, num, seed)
         limit = context.options.max_new_tokens or _DEFAULT_TOKENS
-        return bench.rejection_sampled(model, judge, sets, num, seed, limit)
+        return bench.plans.rejection_sampled(model, judge, sets, num, seed, limit)
 
     return [
         *both_arms(context, sets, num, "RM"),
@@ -129,7 +131,7 @@ def _pairs(context: Context, models: Models, book: ScoreBook, outcome: Outcome) 
 def _implicit(
     context: Context, model: Trained, reference: str | Path, rows: list[PairRow]
 ) -> tuple[Floats, Floats]:
-    encoder = context.bench.encoder(context.model)
+    encoder = context.bench.pairs.encoder(context.model)
     prompts = [row["messages"] or row["prompt"] for row in rows]
     sides = []
     for side in ("chosen", "rejected"):
@@ -144,7 +146,7 @@ def _implicit(
 
 def _answers(context: Context, models: Models, book: ScoreBook, outcome: Outcome) -> None:
     """Rewards of greedy answers, and how often they beat the base model's."""
-    options, encoder = context.options, context.bench.encoder(context.model)
+    options, encoder = context.options, context.bench.pairs.encoder(context.model)
     num = options.num_prompts or _DEFAULT_PROMPTS
     max_new_tokens = options.max_new_tokens or _DEFAULT_TOKENS
     groups = {name: test_prompts(context, name, num) for name in context.sets()}

@@ -102,7 +102,7 @@ def _one(
     known = values.get(stands_for)
     title = context.bench.set(name).title
     label = f"{title}, {model}" if len(_models(context)) > 1 else title
-    encoder = context.bench.encoder(model)
+    encoder = context.bench.pairs.encoder(model)
     lengths = [
         lengths_in_tokens(encoder, [row[side] for row in test.rows])
         for side in ("chosen", "rejected")
