@@ -144,7 +144,7 @@ def _file(name: str, config: PoolConfig, data_dir: str | None) -> Path:
             f"The pool {name!r} is not here: it is looked for as {config.path} below "
             f"{'data_dir, which is not set' if data_dir is None else data_dir}.",
             f"Set data_dir=FOLDER, or pools.{name}.path. A row is a question and its candidates, "
-            "each with text and correct: docs/reproducing.md shows one.",
+            "each with text and correct: docs/data-format.md shows one.",
         )
     return file
 

@@ -112,6 +112,12 @@ def set_differences(context: Context, names: list[str]) -> list[str]:
     return found
 
 
+def differences(context: Context, names: list[str]) -> list[str]:
+    """What differs from the paper wherever models with PMP are measured on the sets `names`."""
+    models, pmp = model_difference(context), pmp_difference(context)
+    return [models, pmp, *set_differences(context, names)]
+
+
 def conclude(comparisons: list[Comparison]) -> str:
     """One sentence over all comparisons, after Holm's correction."""
     if not comparisons:

@@ -8,18 +8,7 @@ from codepmp_ray.analysis.curves import curve
 from codepmp_ray.analysis.sample_efficiency import Multiple, equivalent_samples
 from codepmp_ray.errors import InputError
 from codepmp_ray.studies import measures, paper
-from codepmp_ray.studies.catalogue import curves
-from codepmp_ray.studies.catalogue.common import (
-    WITH,
-    WITHOUT,
-    both_arms,
-    conclude,
-    model_difference,
-    pair_tokens,
-    pmp_difference,
-    set_differences,
-    shares_of,
-)
+from codepmp_ray.studies.catalogue import common, curves
 from codepmp_ray.studies.measures import Floats
 from codepmp_ray.studies.outcome import Outcome, Plot, Row, Series, Table
 from codepmp_ray.studies.pools import LabelledPool
@@ -35,7 +24,7 @@ def arms(context: Context) -> list[Arm]:
     return [
         arm
         for size in context.sizes(name)
-        for arm in both_arms(context, (name,), size, f"{size} pairs")
+        for arm in common.both_arms(context, (name,), size, f"{size} pairs")
     ]
 
 
@@ -45,7 +34,7 @@ def by_size(
     """The outcome of arrays [seeds, problems] of both arms, one for each of the sizes."""
     sizes = context.sizes(context.sets()[0])
     series, rows = [], []
-    for arm in (WITHOUT, WITH):
+    for arm in (common.WITHOUT, common.WITH):
         found = [measures.interval(v, context.confidence) for v in values[arm]]
         series.append(
             Series(
@@ -62,8 +51,8 @@ def by_size(
     comparisons = [
         measures.compare(
             f"{what}, {size:,} finetuning pairs",
-            values[WITH][index],
-            values[WITHOUT][index],
+            values[common.WITH][index],
+            values[common.WITHOUT][index],
             context.confidence,
         )
         for index, size in enumerate(sizes)
@@ -71,20 +60,16 @@ def by_size(
     multiples = _multiples(context, sizes, values)
     few, many = paper.FIGURE_4_MATCH
     return Outcome(
-        summary=f"{conclude(comparisons)} {_in_words(multiples)}".strip(),
+        summary=f"{common.conclude(comparisons)} {_in_words(multiples)}".strip(),
         plots=[Plot(what, "finetuning pairs", "accuracy", series)],
-        tables=[Table(what, [WITHOUT, WITH], rows)],
+        tables=[Table(what, [common.WITHOUT, common.WITH], rows)],
         comparisons=comparisons,
         facts={
             "equivalent_samples": [multiple.as_json() for multiple in multiples],
             "paper": f"{few:,} with PMP match {many:,} without ({many // few}x): "
             f"{paper.SOURCE}, Figure 4, Qwen2-7B",
         },
-        differs=[
-            model_difference(context),
-            pmp_difference(context),
-            *set_differences(context, context.sets()[:1]),
-        ],
+        differs=common.differences(context, context.sets()[:1]),
     )
 
 
@@ -95,7 +80,7 @@ def _multiples(
     if len(sizes) < 2:
         return []
     draws = min(_EQUIVALENCE_DRAWS, context.bench.config.num_bootstrap)
-    with_pmp, without = (curve(sizes, values[arm], draws) for arm in (WITH, WITHOUT))
+    with_pmp, without = (curve(sizes, values[arm], draws) for arm in (common.WITH, common.WITHOUT))
     return equivalent_samples(with_pmp, without, context.confidence)
 
 
@@ -111,8 +96,11 @@ def measure_accuracy(context: Context, models: Models, book: ScoreBook) -> Outco
     name = context.sets()[0]
     test = context.test_pairs(name)
     values = {
-        arm: [shares_of(book, models[f"{size} pairs, {arm}"], test) for size in context.sizes(name)]
-        for arm in (WITHOUT, WITH)
+        arm: [
+            common.shares_of(book, models[f"{size} pairs, {arm}"], test)
+            for size in context.sizes(name)
+        ]
+        for arm in (common.WITHOUT, common.WITH)
     }
     return by_size(context, models, values, f"accuracy on {context.bench.set(name).title}")
 
@@ -134,7 +122,7 @@ def measure_best_of_n(
             curves.curve(book, models[f"{size} pairs, {arm}"], pool)[:, :, at]
             for size in context.sizes(context.sets()[0])
         ]
-        for arm in (WITHOUT, WITH)
+        for arm in (common.WITHOUT, common.WITH)
     }
     outcome = by_size(context, models, values, f"best of {points[at]} on {pool.name}")
     outcome.differs.append(f"Answers: {pool.origin}.")
@@ -168,7 +156,9 @@ STUDIES = (
         _QUESTION,
         arms,
         measure_accuracy,
-        lambda context: 2 * len(context.options.sizes) * pair_tokens(context, context.sets()[:1]),
+        lambda context: (
+            2 * len(context.options.sizes) * common.pair_tokens(context, context.sets()[:1])
+        ),
     ),
     Study(
         "figure9",

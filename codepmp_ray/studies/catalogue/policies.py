@@ -17,17 +17,7 @@ import numpy as np
 from codepmp_ray.modeling.sources import resolve_model
 from codepmp_ray.preference.sources.rows import Row as PairRow
 from codepmp_ray.studies import measures, policies
-from codepmp_ray.studies.catalogue.common import (
-    WITH,
-    WITHOUT,
-    both_arms,
-    conclude,
-    model_difference,
-    pair_tokens,
-    pmp_difference,
-    set_differences,
-    shares_of,
-)
+from codepmp_ray.studies.catalogue import common
 from codepmp_ray.studies.measures import Floats
 from codepmp_ray.studies.outcome import Outcome, Row, Table, Value
 from codepmp_ray.studies.scores import ScoreBook, Trained
@@ -60,7 +50,7 @@ def arms(context: Context) -> list[Arm]:
         return bench.plans.rejection_sampled(model, judge, sets, num, seed, limit)
 
     return [
-        *both_arms(context, sets, num, "RM"),
+        *common.both_arms(context, sets, num, "RM"),
         policy(SFT, lambda _: model, "sft"),
         policy(DPO, lambda _: model, "dpo"),
         policy(BOTH, sft, "dpo"),
@@ -72,14 +62,12 @@ def measure(context: Context, models: Models, book: ScoreBook) -> Outcome:
     outcome = Outcome(
         differs=[
             f"Policies and reward models from {context.model}, OPT-350M being the protocol's.",
-            model_difference(context),
-            pmp_difference(context),
-            *set_differences(context, context.sets()),
+            *common.differences(context, context.sets()),
         ]
     )
     _pairs(context, models, book, outcome)
     _answers(context, models, book, outcome)
-    outcome.summary = conclude(outcome.comparisons)
+    outcome.summary = common.conclude(outcome.comparisons)
     return outcome
 
 
@@ -88,8 +76,8 @@ def _pairs(context: Context, models: Models, book: ScoreBook, outcome: Outcome) 
     names = context.sets()
     tests = [context.test_pairs(name) for name in names]
     found: dict[str, list[Floats]] = {
-        f"RM {arm}": [shares_of(book, models[f"RM, {arm}"], test) for test in tests]
-        for arm in (WITH, WITHOUT)
+        f"RM {arm}": [common.shares_of(book, models[f"RM, {arm}"], test) for test in tests]
+        for arm in (common.WITH, common.WITHOUT)
     }
     book.close()
     references: dict[str, list[str | Path]] = {
@@ -118,11 +106,11 @@ def _pairs(context: Context, models: Models, book: ScoreBook, outcome: Outcome) 
         for label, values in found.items()
     ]
     outcome.tables.append(Table("Accuracy on test pairs", titles, rows))
-    first = np.concatenate(found[f"RM {WITH}"], axis=1)
+    first = np.concatenate(found[f"RM {common.WITH}"], axis=1)
     for label, values in found.items():
-        if label != f"RM {WITH}":
+        if label != f"RM {common.WITH}":
             second = np.concatenate(values, axis=1)
-            question = f"RM {WITH} against {label}, pairs"
+            question = f"RM {common.WITH} against {label}, pairs"
             outcome.comparisons.append(
                 measures.compare(question, first, second, context.confidence)
             )
@@ -158,7 +146,7 @@ def _answers(context: Context, models: Models, book: ScoreBook, outcome: Outcome
         ]
         for label, folders in _folders(context, models).items()
     }
-    judges = models[f"RM, {WITH}"]
+    judges = models[f"RM, {common.WITH}"]
     external = options.scorer if options.scorer and is_hub_reachable() else None
     rewards = {
         label: np.array(
@@ -177,7 +165,7 @@ def _answers(context: Context, models: Models, book: ScoreBook, outcome: Outcome
         for label, v in rewards.items()
     ]
     titles = [context.bench.set(name).title for name in groups]
-    judge = external or f"our reward model {WITH}"
+    judge = external or f"our reward model {common.WITH}"
     outcome.tables.append(
         Table(f"Mean reward of greedy answers, by {judge}", titles, rows, unit="number")
     )
@@ -239,5 +227,5 @@ SEED_004 = Study(
     "How does CodePMP's reward model compare with DPO on helpfulness and harmlessness?",
     arms,
     measure,
-    lambda context: 2 * pair_tokens(context, context.sets()),
+    lambda context: 2 * common.pair_tokens(context, context.sets()),
 )

@@ -17,16 +17,7 @@ from codepmp_ray.analysis.scaling_laws import (
     fit_scaling,
 )
 from codepmp_ray.studies import measures
-from codepmp_ray.studies.catalogue import curves
-from codepmp_ray.studies.catalogue.common import (
-    conclude,
-    model_difference,
-    pair_tokens,
-    pmp_difference,
-    rm_arm,
-    set_differences,
-    shares_of,
-)
+from codepmp_ray.studies.catalogue import common, curves
 from codepmp_ray.studies.measures import Floats
 from codepmp_ray.studies.outcome import Comparison, Outcome, Plot, Row, Series, Table
 from codepmp_ray.studies.scores import ScoreBook
@@ -42,14 +33,16 @@ def _family_arms(context: Context, sets: tuple[str, ...], size: int) -> list[Arm
     families = [context.bench.plans.pmp_family(seed, context.model) for seed in context.seeds]
     group = f"{size} finetuning pairs"
     found = [
-        rm_arm(context, f"{group}, {_NO_PMP}", lambda _: context.model, sets, size, group=group)
+        common.rm_arm(
+            context, f"{group}, {_NO_PMP}", lambda _: context.model, sets, size, group=group
+        )
     ]
     # The whole run first: it leaves the checkpoints that its branches begin with.
     for index, member in enumerate(families[0]):
         num = context.bench.plans.pmp_pairs_of(member)
         label = f"{group}, PMP on {num}"
         found.append(
-            rm_arm(
+            common.rm_arm(
                 context,
                 label,
                 lambda seed, i=index: families[seed][i],
@@ -75,47 +68,39 @@ def arms_of_seed_000(context: Context) -> list[Arm]:
 def measure_figure_5(context: Context, models: Models, book: ScoreBook) -> Outcome:
     name = context.sets()[0]
     title = context.bench.set(name).title
-    outcome = Outcome(
-        differs=[
-            model_difference(context),
-            pmp_difference(context),
-            *set_differences(context, [name]),
-        ]
-    )
+    outcome = Outcome(differs=common.differences(context, [name]))
     arms = arms_of_figure_5(context)
     test = context.test_pairs(name)
     what = f"accuracy on {title}"
     _add_curves(
-        context, outcome, what, arms, [shares_of(book, models[arm.label], test) for arm in arms]
+        context,
+        outcome,
+        what,
+        arms,
+        [common.shares_of(book, models[arm.label], test) for arm in arms],
     )
     for pool in context.pools():
         last = curves.ks_of(pool)[-1]
         found = [curves.curve(book, models[arm.label], pool)[:, :, -1] for arm in arms]
         _add_curves(context, outcome, f"best of {last} on {pool.name}", arms, found)
-    outcome.summary = conclude(outcome.comparisons)
+    outcome.summary = common.conclude(outcome.comparisons)
     return outcome
 
 
 def measure_seed_000(context: Context, models: Models, book: ScoreBook) -> Outcome:
     names = context.sets()
     arms = arms_of_seed_000(context)
-    outcome = Outcome(
-        differs=[
-            model_difference(context),
-            pmp_difference(context),
-            *set_differences(context, names),
-        ]
-    )
+    outcome = Outcome(differs=common.differences(context, names))
     tests = [context.test_pairs(name) for name in names]
     values = [
-        np.concatenate([shares_of(book, models[arm.label], test) for test in tests], axis=1)
+        np.concatenate([common.shares_of(book, models[arm.label], test) for test in tests], axis=1)
         for arm in arms
     ]
     titles = ", ".join(context.bench.set(name).title for name in names)
     _add_curves(context, outcome, f"accuracy on {titles}", arms, values)
     laws = outcome.facts["laws"]
     found = "; ".join(f"{name}: {law['verdict']}. {law['reason']}" for name, law in laws.items())
-    outcome.summary = f"{conclude(outcome.comparisons)} Laws: {found}"
+    outcome.summary = f"{common.conclude(outcome.comparisons)} Laws: {found}"
     if all(law["verdict"] == UNDECIDED for law in laws.values()):
         outcome.summary += " Whether returns diminish cannot be said at this size."
     return outcome
@@ -189,12 +174,12 @@ def _fitted(laws: ScalingVerdict, group: str, xs: list[float]) -> list[Series]:
 def _figure_5_tokens(context: Context) -> int:
     pools = sum(curves.pool_tokens(context, pool) for pool in context.pools())
     num = context.bench.config.branches.num_branches + 2
-    return num * (pools + pair_tokens(context, context.sets()[:1]))
+    return num * (pools + common.pair_tokens(context, context.sets()[:1]))
 
 
 def _seed_000_tokens(context: Context) -> int:
     num = context.bench.config.branches.num_branches + 2
-    return num * len(context.options.sizes) * pair_tokens(context, context.sets())
+    return num * len(context.options.sizes) * common.pair_tokens(context, context.sets())
 
 
 STUDIES = (
