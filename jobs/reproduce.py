@@ -35,11 +35,12 @@ def body(config: StudiesConfig, arguments: argparse.Namespace) -> None:
     start_s = time.monotonic()
     bench = Bench(config)
     announce_all(studies, bench)
-    records = []
+    found = {}
     with connected(bench):
         for record in run_studies(studies, bench, {grpo.NAME: grpo.train_policy}):
-            records.append(record)
-            write_numbers(bench, records, config.name)  # so that they are there, whatever follows
+            found[record["name"]] = record
+            write_numbers(bench, list(found.values()), config.name)  # whatever follows
+    records = list(found.values())
     page = write_reports(bench, records, config.name)
     print_overview(records)
     if arguments.docs:

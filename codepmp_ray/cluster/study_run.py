@@ -21,6 +21,7 @@ from codepmp_ray.studies.trainings import Arm, Training
 
 Prepare = Callable[[Bench], None]  # what a study needs beside its arms, made before it is measured
 Record = dict[str, Any]
+_WORTH_S = 30.0  # less time than that is not begun with again
 _FORMAT = 2  # of records; one of another format is measured again
 
 
@@ -49,13 +50,25 @@ def run_studies(
     """The records of `studies`, each when it is done; together they take no more than `budget_min`.
 
     A study that fails is recorded as failed, with its reason, and the others go on. Only what ends
-    the process, and a run directory that cannot be written, end all.
+    the process, and a run directory that cannot be written, end all. If time is left at the end,
+    those that had too little go on with it, first those without any outcome: a study may come
+    twice, and its last record holds.
     """
     limit_min = bench.config.budget_min
     end_s = None if limit_min is None else time.monotonic() + 60 * limit_min
+    made_by, short = prepare or {}, {"not measured": [], "partly measured": []}
     for study in studies:
         left_s = None if end_s is None else max(end_s - time.monotonic(), 0.0)
-        yield run_study(study, bench, left_s=left_s, prepare=(prepare or {}).get(study.name))
+        record = run_study(study, bench, left_s=left_s, prepare=made_by.get(study.name))
+        outcome = record["outcome"]
+        if outcome["status"] == "partly measured" or outcome["because"] == "time":
+            short[outcome["status"]].append((study, record["spent_s"]))
+        yield record
+    for study, spent_s in [*short["not measured"], *short["partly measured"]] if end_s else ():
+        left_s = end_s - time.monotonic()
+        if left_s > _WORTH_S:
+            record = run_study(study, bench, left_s, left_s=left_s, prepare=made_by.get(study.name))
+            yield record | {"spent_s": round(record["spent_s"] + spent_s, 1)}
 
 
 def run_study(
@@ -120,7 +133,7 @@ def run_study(
 def _allowance(context: Context, budget_s: float | None, left_s: float | None) -> Allowance:
     if budget_s is None and context.options.budget_min is not None:
         budget_s = 60 * context.options.budget_min
-    if left_s is not None and (budget_s is None or left_s < budget_s):
+    if left_s is not None and (budget_s is None or left_s <= budget_s):
         return Allowance(time.monotonic(), left_s, of_all=True)
     return Allowance(time.monotonic(), budget_s)
 

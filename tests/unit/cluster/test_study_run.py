@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from codepmp_ray.cluster.study_run import run_studies, run_study
+from codepmp_ray.cluster import study_run
+from codepmp_ray.cluster.study_run import Allowance, run_studies, run_study
 from codepmp_ray.config.studies import StudiesConfig
 from codepmp_ray.errors import InputError, ModelError, ResourceError
 from codepmp_ray.studies.announce import announce_all
 from codepmp_ray.studies.bench import Bench
-from codepmp_ray.studies.outcome import Outcome
+from codepmp_ray.studies.outcome import Outcome, not_measured
 from codepmp_ray.studies.report import write_reports
 from codepmp_ray.studies.study import Study
 
@@ -108,6 +109,36 @@ def test_what_prepares_a_study_fails_with_it_and_waits_for_time(bench: Bench) ->
     bench.store.delete("results/good.json")
     run_study(costly, bench, prepare=made.append)
     assert made == [bench]
+
+
+def test_time_that_is_left_goes_to_the_studies_that_had_too_little(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(0, 10**6, 20))
+    monkeypatch.setattr(study_run.time, "monotonic", lambda: float(next(clock)))
+    asked: list[tuple[str, float | None]] = []
+
+    def measure(study: Study, context: object, arms: object, allowance: Allowance) -> Outcome:
+        asked.append((study.name, allowance.budget_s))
+        first = [name for name, _ in asked].count(study.name) == 1
+        if study.name == "late" and first:
+            return not_measured("time", "Too little.")
+        return Outcome("partly measured" if study.name == "half" and first else "measured")
+
+    monkeypatch.setattr(study_run, "_measure", measure)
+    timed = Bench(bench.config.model_copy(update={"budget_min": 10.0}))
+    studies = [_study(name, _good) for name in ("half", "whole", "late")]
+    records = list(run_studies(studies, timed))
+    assert [name for name, _ in asked] == ["half", "whole", "late", "late", "half"]
+    assert [r["outcome"]["status"] for r in records][-2:] == ["measured", "measured"]
+    lefts = [left for _, left in asked]
+    assert None not in lefts and lefts == sorted(lefts, reverse=True) and lefts[0] < 600
+    assert records[-1]["spent_s"] > records[0]["spent_s"]  # both times together
+    asked.clear()
+    for name in ("half", "whole", "late"):
+        bench.store.delete(f"results/{name}.json")
+    list(run_studies(studies, bench))
+    assert [name for name, _ in asked] == ["half", "whole", "late"]  # without a limit, once
 
 
 def _take(call: Callable[[], None]) -> Callable[[Bench], None]:
