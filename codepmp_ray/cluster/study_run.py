@@ -104,6 +104,7 @@ def run_study(
         if prepare is not None and allowance.fits(estimated_s):
             prepare(bench)
         outcome = _measure(study, context, arms, allowance)
+        json.dumps(outcome.to_json(), ensure_ascii=False).encode()  # what cannot be kept failed
     except Exception as error:
         if alone:
             raise

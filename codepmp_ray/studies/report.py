@@ -23,7 +23,7 @@ from codepmp_ray.runs import git_commit, installed_versions
 from codepmp_ray.studies import paper, words
 from codepmp_ray.studies.bench import Bench
 from codepmp_ray.studies.markdown import to_markdown
-from codepmp_ray.studies.outcome import Outcome
+from codepmp_ray.studies.outcome import Outcome, Plot
 from codepmp_ray.studies.plots import draw
 
 Values = dict[str, Any]
@@ -110,13 +110,22 @@ def render(values: Values) -> str:
             **record,
             "outcome": (outcome := Outcome.from_json(record["outcome"])),
             "figures": [
-                Markup(draw(plot, f"{record['name']}-{i}")) for i, plot in enumerate(outcome.plots)
+                _drawn(plot, f"{record['name']}-{i}") for i, plot in enumerate(outcome.plots)
             ],
         }
         for record in values["studies"]
     ]
     template = environment.get_template("reproduction.html.j2")
     return template.render(values=values, studies=studies, captions=_CAPTIONS)
+
+
+def _drawn(plot: Plot, name: str) -> Markup:
+    """The figure, or what was wrong with it: one figure must not cost the page."""
+    try:
+        return Markup(draw(plot, name))
+    except Exception as error:  # noqa: BLE001 - drawing raises what it likes
+        text = f"{plot.title} could not be drawn ({type(error).__name__}: {error})."
+        return Markup("<p>{}</p>").format(text)
 
 
 def print_study(record: Values, console: Console | None = None) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from codepmp_ray.cluster import study_run
@@ -14,7 +15,7 @@ from codepmp_ray.config.studies import StudiesConfig
 from codepmp_ray.errors import InputError, ModelError, ResourceError
 from codepmp_ray.studies.announce import announce_all
 from codepmp_ray.studies.bench import Bench
-from codepmp_ray.studies.outcome import Outcome, not_measured
+from codepmp_ray.studies.outcome import Outcome, Plot, Series, not_measured
 from codepmp_ray.studies.report import write_reports
 from codepmp_ray.studies.study import Study
 
@@ -43,6 +44,9 @@ def _raise(error: BaseException) -> Any:
     return raising
 
 
+_ODD = "Object of type float32 is not JSON serializable"
+
+
 def _good() -> Outcome:
     return Outcome(summary="All is well.")
 
@@ -52,6 +56,7 @@ def test_a_failing_study_is_recorded_with_its_reason_and_ends_nothing(bench: Ben
         _study("planned badly", _good, _raise(KeyError("no such arm"))),
         _study("broken", _raise(RuntimeError("shapes [3] and\n[4]"))),
         _study("diverged", _raise(ModelError("Not finite.", "Lower the rate."))),
+        _study("odd", lambda: Outcome(facts={"of": np.float32(1)})),
         _study("missing", _raise(InputError("No file.", "Give the file."))),
         _study("extra", _raise(ResourceError("No TRL.", "Install it."))),
         _study("good", _good),
@@ -63,6 +68,7 @@ def test_a_failing_study_is_recorded_with_its_reason_and_ends_nothing(bench: Ben
         "planned badly": ("failed", "error", "KeyError: 'no such arm'", "Its traceback li"),
         "broken": ("failed", "error", "RuntimeError: shapes [3] and [4]", "Its traceback li"),
         "diverged": ("failed", "error", "Not finite.", "Lower the rate."),
+        "odd": ("failed", "error", f"TypeError: {_ODD}", "Its traceback li"),
         "missing": ("not measured", "data", "No file.", "Give the file."),
         "extra": ("not measured", "resources", "No TRL.", "Install it."),
         "good": ("measured", None, "All is well.", ""),
@@ -73,6 +79,15 @@ def test_a_failing_study_is_recorded_with_its_reason_and_ends_nothing(bench: Ben
     for text in (page.read_text(), page.with_suffix(".md").read_text()):
         assert "ailed, because of error" in text and "Lower the rate." in text
         assert "ot measured, because of data" in text and "Give the file." in text
+
+
+def test_a_figure_that_cannot_be_drawn_does_not_cost_the_page(bench: Bench) -> None:
+    bad = Plot("A <radar>", "", "", [Series("a", [0.0], [1.0])], kind="radar", spokes=["x", "y"])
+    good = Plot("A curve", "n", "share", [Series("b", [1.0, 2.0], [0.1, 0.2])])
+    study = _study("good", lambda: Outcome(summary="Drawn in part.", plots=[bad, good]))
+    page = Path(write_reports(bench, [run_study(study, bench)], "all", "make reproduce"))
+    html = page.read_text()
+    assert "A &lt;radar&gt; could not be drawn (ValueError" in html and "<svg" in html
 
 
 def test_what_failed_is_tried_again_and_what_was_measured_is_not(bench: Bench) -> None:
