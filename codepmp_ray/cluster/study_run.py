@@ -161,7 +161,7 @@ def _measure(study: Study, context: Context, arms: list[Arm], allowance: Allowan
         outcome.notes.append(
             f"Time allowed for {num_seeds} of {len(context.seeds)} seeds; the same command goes on."
         )
-    outcome.notes += [f"Left out: {text}" for text in context.missing_sets()]
+    outcome.notes += [f"Left out: {text}" for text in context.missing()]
     if lab.book.num_truncated:
         outcome.notes.append(f"{lab.book.num_truncated} answers were cut at max_model_len.")
     return outcome

@@ -67,11 +67,15 @@ class PoolConfig(Section):
 
     Attributes:
         test_of: a set whose test questions alone are scored, because its others train.
+        stands_for: the paper's set in whose place this pool is measured; by default the study's.
+        num_candidates: answers to each question, where it has fewer than studies ask for.
     """
 
     path: str
     title: str = ""
     test_of: str | None = None
+    stands_for: str | None = None
+    num_candidates: int | None = Field(default=None, ge=2)
 
 
 class ModelConfig(Section):

@@ -64,7 +64,8 @@ class Bench:
     def pool(self, name: str, options: StudyOptions, generators: Generators) -> LabelledPool:
         """Raises MissingSet when it is not here."""
         config = self.config.pools[name]
-        of = self.config.sets[config.test_of] if config.test_of else None
+        name_of = config.test_of
+        of = (self.set(name_of), self.config.sets[name_of].test_fraction) if name_of else None
         asked = (name, options.num_problems or 100, options.num_candidates or 16, generators)
         if asked not in self._pools:
             data_dir = self.config.data_dir

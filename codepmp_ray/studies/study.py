@@ -9,6 +9,7 @@ from codepmp_ray.config.studies import StudyOptions
 from codepmp_ray.studies.bench import Bench
 from codepmp_ray.studies.outcome import Outcome
 from codepmp_ray.studies.pair_rows import TestPairs
+from codepmp_ray.studies.pool_files import pool_file
 from codepmp_ray.studies.pools import Generators, LabelledPool
 from codepmp_ray.studies.scores import ScoreBook, Trained
 from codepmp_ray.studies.sets import MissingSet
@@ -60,16 +61,28 @@ class Context:
             raise MissingSet(missing[0] if missing else f"{self.name} names no sets.")
         return here
 
-    def missing_sets(self) -> list[str]:
-        return self.bench.sets_here(self.options.sets or ())[1]
-
     def test_pairs(self, name: str, model: str | None = None) -> TestPairs:
         return self.bench.pairs.test_pairs(name, self.options.num_test or 200, model or self.model)
 
     def pools(self, generators: Generators = "all") -> list[LabelledPool]:
-        """The study's pools. Raises MissingSet when one is not here."""
+        """The study's pools that are here. Raises MissingSet when none of those it names is."""
         names = self.options.pools or ()
-        return [self.bench.pool(name, self.options, generators) for name in names]
+        here = [name for name in names if self._missing_pool(name) is None]
+        # The first one says what is missing where all are.
+        return [self.bench.pool(name, self.options, generators) for name in here or names[:1]]
+
+    def missing(self) -> list[str]:
+        """What is said about sets and pools of the study that are not here."""
+        sets = self.bench.sets_here(self.options.sets or ())[1]
+        return sets + [text for text in map(self._missing_pool, self.options.pools or ()) if text]
+
+    def _missing_pool(self, name: str) -> str | None:
+        config = self.bench.config
+        try:
+            pool_file(name, config.pools[name], config.data_dir)
+        except MissingSet as error:
+            return str(error)
+        return None
 
 
 @dataclass(frozen=True)

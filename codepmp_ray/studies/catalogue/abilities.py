@@ -15,7 +15,7 @@ from codepmp_ray.analysis.abilities import Abilities, compare_abilities
 from codepmp_ray.errors import InputError
 from codepmp_ray.resampling import Floats
 from codepmp_ray.studies.outcome import Outcome, Plot, Row, Series, Table, Value
-from codepmp_ray.studies.pools import AnsweredByAll, answered_by
+from codepmp_ray.studies.pool_files import AnsweredByAll, answered_by
 from codepmp_ray.studies.scores import ScoreBook
 from codepmp_ray.studies.study import Context, Models, Study
 from codepmp_ray.studies.trainings import Arm

@@ -22,6 +22,10 @@ def _pool_set(context: Context) -> str | None:
     return next((name for name in names if name is not None), None)
 
 
+def _stands_for(context: Context, pool: LabelledPool) -> str | None:
+    return context.bench.config.pools[pool.config_name].stands_for
+
+
 def arms(context: Context) -> list[Arm]:
     """Models for the pools, and one per multiple-choice set."""
     found: list[Arm] = []
@@ -54,7 +58,8 @@ def measure(
     own = _pool_set(context)
     if own is not None:
         for pool in context.pools(generators):
-            _pool(context, models, book, outcome, pool, own, values.get(of, {}), source)
+            known = values.get(_stands_for(context, pool) or of, {})
+            _pool(context, models, book, outcome, pool, own, known, source)
     rows = []
     for name in _choice_sets(context):
         test = context.test_pairs(name)
@@ -121,6 +126,8 @@ def _pool(
         f"Answers: {pool.origin}; {pool.size[0]} questions with {pool.size[1]} answers each, "
         "whose generators differ: style may tell them apart."
     )
+    if context.bench.config.pools[pool.config_name].test_of != own:
+        outcome.differs.append(f"{pool.origin} is scored by models finetuned on {own}.")
     last = points[-1]
     known = values.get(last)
     outcome.comparisons.append(
@@ -145,23 +152,25 @@ def measure_majority(context: Context, models: Models, book: ScoreBook) -> Outco
         if "majority" not in base:
             continue
         votes = base["majority"][:, :, -1]
-        known = paper.TABLE_12["GSM8K"]
+        known = paper.TABLE_12.get(_stands_for(context, pool) or "GSM8K")
         cells = [measures.interval(found, context.confidence) for found in (picked, votes)]
-        rows.append(Row(f"{pool.origin}, N={pool.size[1]}", list(cells), list(known)))
+        rows.append(
+            Row(f"{pool.origin}, N={pool.size[1]}", list(cells), list(known or (None, None)))
+        )
         comparisons.append(
             measures.compare(
                 f"{pool.name}: reward model with PMP against majority",
                 picked,
                 votes.repeat(len(picked), axis=0),
                 context.confidence,
-                known[0] - known[1],
+                known[0] - known[1] if known else None,
             )
         )
     table = Table(
         "Reward model against majority voting",
         ["reward model with PMP", "majority"],
         rows,
-        f"{paper.SOURCE}, Table 12, GSM8K",
+        f"{paper.SOURCE}, Table 12",
     )
     return Outcome(
         summary=common.conclude(comparisons),

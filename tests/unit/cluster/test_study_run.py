@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from codepmp_ray.studies.study import Study
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
-    (tmp_path / "pool.jsonl").write_text("{}")
+    _write_pool(tmp_path, 2)
     config: dict[str, Any] = {
         "run_dir": str(tmp_path / "a run"),
         "data_dir": str(tmp_path),
@@ -31,6 +32,12 @@ def bench(tmp_path: Path) -> Bench:
     config["code_pairs"] = []
     config |= {"pools": {"p": {"path": "pool.jsonl"}}, "studies": {"good": {"pools": ["p"]}}}
     return Bench(StudiesConfig.model_validate(config))
+
+
+def _write_pool(folder: Path, num_questions: int) -> None:
+    answers = [{"text": "a", "correct": True}, {"text": "b", "correct": False}]
+    rows = [{"question": f"q{i}", "candidates": answers} for i in range(num_questions)]
+    (folder / "pool.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def _study(name: str, measure: Callable[[], Outcome], arms: Callable[[], list] = list) -> Study:
@@ -82,7 +89,9 @@ def test_a_failing_study_is_recorded_with_its_reason_and_ends_nothing(bench: Ben
 
 
 def test_a_figure_that_cannot_be_drawn_does_not_cost_the_page(bench: Bench) -> None:
-    bad = Plot("A <radar>", "", "", [Series("a", [0.0], [1.0])], kind="radar", spokes=["x", "y"])
+    bad = Plot(
+        "A <radar>", "", "", [Series("a", [0.0] * 3, [1.0] * 3)], kind="radar", spokes=["x", "y"]
+    )
     good = Plot("A curve", "n", "share", [Series("b", [1.0, 2.0], [0.1, 0.2])])
     study = _study("good", lambda: Outcome(summary="Drawn in part.", plots=[bad, good]))
     page = Path(write_reports(bench, [run_study(study, bench)], "all", "make reproduce"))
@@ -98,7 +107,7 @@ def test_what_failed_is_tried_again_and_what_was_measured_is_not(bench: Bench) -
     study = _study("good", lambda: calls.append(1) or _good())
     first = run_study(study, bench)
     assert run_study(study, bench) == first and len(calls) == 1
-    (Path(bench.config.data_dir or "") / "pool.jsonl").write_text("{}\n{}")
+    _write_pool(Path(bench.config.data_dir or ""), 3)
     run_study(study, Bench(bench.config))
     assert len(calls) == 2  # other data, another key
 

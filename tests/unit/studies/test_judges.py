@@ -18,7 +18,7 @@ from codepmp_ray.studies.catalogue.abilities import kinds_of
 from codepmp_ray.studies.catalogue.texts import code_of
 from codepmp_ray.studies.judges import debiased, preference_odds, verdicts
 from codepmp_ray.studies.policies import next_token_logits
-from codepmp_ray.studies.pools import answered_by
+from codepmp_ray.studies.pool_files import answered_by
 
 
 @pytest.fixture
