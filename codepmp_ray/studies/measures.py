@@ -159,7 +159,7 @@ def compare(
     return Comparison(
         question=question,
         difference=found.value,
-        p_value=2 * (1 - t_cdf(statistic, found.df)),
+        p_value=min(1.0, 2 * (1 - t_cdf(statistic, found.df))),
         detectable=detectable,
         num_seeds=gaps.shape[0],
         num_problems=gaps.shape[1],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from codepmp_ray.evaluation.statistics import holm
 from codepmp_ray.studies import measures
 
 
@@ -81,6 +82,14 @@ def test_a_verdict_claims_no_more_than_the_interval() -> None:
     equal = np.ones((2, 30))
     same = measures.compare("", equal, equal, 0.95)
     assert same.p_value > 0.05 and same.detectable > 0.05
+
+
+def test_no_difference_on_average_is_a_p_value_of_one_and_no_more() -> None:
+    for num in range(5, 60):
+        gaps = np.where(np.arange(2 * num) % 2, 0.1, -0.1)
+        found = measures.compare("", 0.5 + gaps, np.full(2 * num, 0.5), 0.95)
+        assert 1 - 1e-6 < found.p_value <= 1.0
+        holm([found.p_value])
 
 
 def test_equal_shares_are_no_certainty() -> None:
