@@ -117,6 +117,8 @@ def test_a_cost_counts_what_is_missing_and_learns_from_what_was_timed(bench: Ben
     }  # fmt: skip
     bench.store.put(f"trainings/{'0' * 12}/{RECORD}", json.dumps(record).encode())
     assert Rates(bench).training_s(training) == (8 * 0.5 + 2, False)
+    # Nothing is known of PMP, but of the model.
+    assert Rates(bench).training_s(bench.plans.pmp(0, "trend")) == (40 * 0.5 + 2, True)
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
