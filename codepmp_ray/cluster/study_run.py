@@ -64,7 +64,9 @@ def run_studies(
         if outcome["status"] == "partly measured" or outcome["because"] == "time":
             short[outcome["status"]].append((study, record["spent_s"]))
         yield record
-    for study, spent_s in [*short["not measured"], *short["partly measured"]] if end_s else ():
+    if end_s is None:
+        return
+    for study, spent_s in [*short["not measured"], *short["partly measured"]]:
         left_s = end_s - time.monotonic()
         if left_s > _WORTH_S:
             record = run_study(study, bench, left_s, left_s=left_s, prepare=made_by.get(study.name))
