@@ -22,6 +22,7 @@ STYLES: list[tuple[str, Any, str]] = [
     (svg.RED, (0, (3, 1.5, 1, 1.5)), "v"),
     (svg.GREY, (0, (2, 3)), "x"),
 ]
+_MAX_LEGEND_CHARS = 20  # of a label that leaves room for another one beside it
 
 
 def size_curves(
@@ -137,7 +138,8 @@ def radar_chart(
         axes.set_ylim(-1.25, 1.25)
         axes.set_aspect("equal")
         axes.set_axis_off()
-        drawing.legend(loc="outside upper left", ncols=2)
+        is_long = max(map(len, arrays)) > _MAX_LEGEND_CHARS
+        drawing.legend(loc="outside upper left", ncols=1 if is_long else 2)
         return svg.to_svg(drawing, name, title)
 
 

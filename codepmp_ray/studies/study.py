@@ -56,9 +56,12 @@ class Context:
 
     def sets(self) -> list[str]:
         """The study's sets that are here. Raises MissingSet when none is."""
-        here, missing = self.bench.sets_here(self.options.sets or ())
+        names = self.options.sets or ()
+        here, _ = self.bench.sets_here(names)
+        if not names:
+            raise MissingSet(f"{self.name} names no sets.", f"Set studies.{self.name}.sets.")
         if not here:
-            raise MissingSet(missing[0] if missing else f"{self.name} names no sets.")
+            self.bench.set(names[0])  # it says what is missing
         return here
 
     def test_pairs(self, name: str, model: str | None = None) -> TestPairs:

@@ -27,7 +27,10 @@ CODE = "def f{0}(v):\n    '''Number {0}.'''\n    total = {0}\n    total += 1\n  
 
 def _rows() -> dict[str, list[dict[str, Any]]]:
     talk = "\n\nHuman: question {}?\n\nAssistant:"
-    pair = [{"prompt": f"p{i}", "chosen": f"good {i}", "rejected": f"bad {i} x"} for i in range(40)]
+    pair = [
+        {"prompt": f"p{i}", "chosen": f"a good answer {i}", "rejected": f"a bad answer {i} x"}
+        for i in range(40)
+    ]
     choice = [
         {"text": f"t{i}", "question": f"q{i}", "answer": i % 4, "options": list("abcd")}
         for i in range(30)
@@ -37,7 +40,7 @@ def _rows() -> dict[str, list[dict[str, Any]]]:
             {"path": f"{i}.py", "code": CODE.format(i)} for i in range(120)
         ],
         "codepmp_pairs_sample/pairs": [
-            row | {"source_code": f"def f(): return {i}"} for i, row in enumerate(pair)
+            row | {"source_code": f"def f(a, b): return a + {i} * b"} for i, row in enumerate(pair)
         ],
         "gsm8k_model_pool/pool": [
             {"question": f"{i} + {i} dollars each?", "candidates": [
