@@ -103,7 +103,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> Ben
             overrides[f"studies.{name}.{key}"] = value
         if options.sizes:
             overrides[f"studies.{name}.sizes"] = [8, 12]
-    overrides["studies.figure13.generator_pairs"] = {"one family": ["b", "h"], "two": ["a", "b"]}
+    overrides["studies.figure13.generator_pairs"] = {"one": ["a", "b"], "two": ["b", "a"]}
     texts = [f"{key}={json.dumps(value)}" for key, value in overrides.items()]
     return Bench(load_studies(RECIPE, texts))
 
@@ -148,11 +148,11 @@ def test_every_kind_of_plot_is_drawn(records: dict[str, dict[str, Any]]) -> None
     assert points.kind == "points" and [len(s.x) for s in points.series] == [40, 40, 40]
     one, two = plots["figure13"]
     assert one.kind == two.kind == "radar" and "money" in one.spokes
-    assert [s.label for s in one.series] == ["b", "h"] and one.series[0].y == [1.0] * len(
+    assert [s.label for s in one.series] == ["a", "b"] and one.series[0].y == [1.0] * len(
         one.spokes
     )
     verdicts = records["figure13"]["outcome"]["summary"]
-    assert "a and b, two: worse in" in verdicts, verdicts
+    assert "a and b, one: better in every kind; b and a, two: worse in" in verdicts, verdicts
 
 
 def test_seed_004_compares_policies_and_rewards(records: dict[str, dict[str, Any]]) -> None:
