@@ -14,15 +14,15 @@ NAME = "seed004_grpo"
 
 
 def body(config: StudiesConfig) -> None:
-    from codepmp_ray.cluster.studies import connected, run_study
+    from codepmp_ray.cluster.laboratory import connected
+    from codepmp_ray.cluster.study_run import run_study
     from codepmp_ray.studies.bench import Bench
     from codepmp_ray.studies.catalogue import STUDIES
     from codepmp_ray.studies.report import print_study, write_reports
 
     bench = Bench(config)
     with connected(bench):
-        train_policy(bench)
-        record = run_study(STUDIES[NAME], bench, alone=True)
+        record = run_study(STUDIES[NAME], bench, alone=True, prepare=train_policy)
     print_study(record)
     print(f"Report: {write_reports(bench, [record], NAME)}")
 
@@ -31,7 +31,7 @@ def train_policy(bench) -> None:
     """Train the judge and, against it, the policy, if they are not there yet."""
     from codepmp_ray.client import RewardClient
     from codepmp_ray.client.rewards import trl_reward_function
-    from codepmp_ray.cluster.studies import Laboratory
+    from codepmp_ray.cluster.laboratory import Laboratory
     from codepmp_ray.config.evaluation import ServingConfig
     from codepmp_ray.config.recipe import Recipe
     from codepmp_ray.studies.catalogue import grpo

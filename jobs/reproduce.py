@@ -1,20 +1,18 @@
 """Run every study of a recipe, and write one report: the paper's values beside ours.
 
 Studies share trainings and scores, each has its own budget of minutes, and the same command goes on
-where it was stopped. What needs data that is not here is reported as not measured, with the remedy.
+where it was stopped. What needs data that is not here is reported as not measured, what failed as
+failed, each with its reason, and the others go on.
 `--docs FILE` also writes the report as Markdown to FILE.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 import time
-from importlib.util import find_spec
 from pathlib import Path
 
 from codepmp_ray.config.studies import StudiesConfig, load_studies
-from codepmp_ray.errors import CodePMPError
 from jobs import grpo
 from jobs._cli import run_job
 from jobs.study import DEFAULT_STUDIES
@@ -26,26 +24,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def body(config: StudiesConfig, arguments: argparse.Namespace) -> None:
-    from codepmp_ray.cluster.studies import announce_all, connected, require_known, run_study
+    from codepmp_ray.cluster.laboratory import connected
+    from codepmp_ray.cluster.study_run import run_studies
+    from codepmp_ray.studies.announce import announce_all
     from codepmp_ray.studies.bench import Bench
-    from codepmp_ray.studies.catalogue import STUDIES
-    from codepmp_ray.studies.report import print_overview, write_reports
+    from codepmp_ray.studies.catalogue import find_studies
+    from codepmp_ray.studies.report import print_overview, write_numbers, write_reports
 
-    names = arguments.only or list(config.studies)
-    require_known(names, list(STUDIES))
+    studies = find_studies(arguments.only or config.studies)
     start_s = time.monotonic()
     bench = Bench(config)
-    announce_all([STUDIES[name] for name in names], bench)
-    records = []
+    announce_all(studies, bench)
+    found = {}
     with connected(bench):
-        for name in names:
-            if name == grpo.NAME and find_spec("trl") is not None:
-                try:
-                    grpo.train_policy(bench)
-                except CodePMPError as error:
-                    print(f"{name}: {error}", file=sys.stderr)
-            records.append(run_study(STUDIES[name], bench))
-            write_reports(bench, records, config.name)  # so that there is one, whatever follows
+        for record in run_studies(studies, bench, {grpo.NAME: grpo.train_policy}):
+            found[record["name"]] = record
+            write_numbers(bench, list(found.values()), config.name)  # whatever follows
+    records = list(found.values())
     page = write_reports(bench, records, config.name)
     print_overview(records)
     if arguments.docs:

@@ -21,16 +21,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def body(config: StudiesConfig, arguments: argparse.Namespace) -> None:
-    from codepmp_ray.cluster.studies import connected, require_known, run_study
+    from codepmp_ray.cluster.laboratory import connected
+    from codepmp_ray.cluster.study_run import run_study
     from codepmp_ray.studies.bench import Bench
-    from codepmp_ray.studies.catalogue import STUDIES
+    from codepmp_ray.studies.catalogue import find_studies
     from codepmp_ray.studies.report import print_study, write_reports
 
-    require_known([arguments.name], list(STUDIES))
+    (study,) = find_studies([arguments.name])
     budget_s = 60 * arguments.budget_min if arguments.budget_min else None
     bench = Bench(config)
     with connected(bench):
-        record = run_study(STUDIES[arguments.name], bench, budget_s, alone=True)
+        record = run_study(study, bench, budget_s, alone=True)
     print_study(record)
     print(f"Report: {write_reports(bench, [record], arguments.name)}")
 

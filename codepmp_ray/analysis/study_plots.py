@@ -8,9 +8,7 @@ from typing import Any
 import numpy as np
 
 from codepmp_ray.analysis import svg
-from codepmp_ray.analysis.abilities import Abilities
 from codepmp_ray.analysis.curves import Curve
-from codepmp_ray.analysis.embedding_map import EmbeddingMap
 from codepmp_ray.analysis.sample_efficiency import Multiple
 from codepmp_ray.analysis.scaling_laws import ScalingVerdict
 from codepmp_ray.resampling import Floats
@@ -24,6 +22,7 @@ STYLES: list[tuple[str, Any, str]] = [
     (svg.RED, (0, (3, 1.5, 1, 1.5)), "v"),
     (svg.GREY, (0, (2, 3)), "x"),
 ]
+_MAX_LEGEND_CHARS = 20  # of a label that leaves room for another one beside it
 
 
 def size_curves(
@@ -115,36 +114,23 @@ def by_k_chart(
         return svg.to_svg(drawing, name, f"{ylabel} by number of candidates")
 
 
-def radar_chart(abilities: Abilities, name: str) -> str:
-    """Both models' means by dimension, on spokes from 0 to the largest (Figure 13)."""
-    labels = list(abilities.dimensions)
+def radar_chart(
+    labels: Sequence[str], values: Mapping[str, Sequence[float]], name: str, title: str
+) -> str:
+    """Shares of each source by label, on spokes from 0 to the largest (Figure 13)."""
     angles = np.pi / 2 - 2 * np.pi * np.arange(len(labels)) / len(labels)
     spokes = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    values = {
-        "strong": np.array([item.strong for item in abilities.dimensions.values()]),
-        "weak": np.array([item.weak for item in abilities.dimensions.values()]),
-    }
-    top = max(float(max(value.max() for value in values.values())), 1e-9)
+    arrays = {label: np.array(value, float) for label, value in values.items()}
+    top = max(float(max(value.max() for value in arrays.values())), 1e-9)
     with svg.figure(3.8) as (drawing, axes):
-        for share in (0.25, 0.5, 0.75, 1.0):
-            ring = np.concatenate([spokes, spokes[:1]]) * share
-            axes.plot(*ring.T, color=svg.GRID, linewidth=0.8)
-            between = angles[0] - np.pi / len(labels)  # of two spokes, where no label is
-            radius = share * np.cos(np.pi / len(labels))
-            if share in (0.5, 1.0):
-                axes.text(
-                    radius * np.cos(between),
-                    radius * np.sin(between),
-                    f"{100 * share * top:.0f} %",
-                    fontsize=8,
-                )
+        _rings(axes, angles, spokes, top)
         for spoke, label in zip(spokes, labels, strict=True):
             axes.plot([0, spoke[0]], [0, spoke[1]], color=svg.GRID, linewidth=0.8)
             side = "center" if abs(spoke[0]) < 0.2 else "left" if spoke[0] > 0 else "right"
             axes.text(1.08 * spoke[0], 1.08 * spoke[1], label, ha=side, va="center", fontsize=9)
         for (label, value), (color, line, marker) in zip(
-            values.items(), STYLES[:2], strict=True
-        ):  # fmt: skip
+            arrays.items(), _styles(len(arrays)), strict=True
+        ):
             shape = np.concatenate([spokes * value[:, None], spokes[:1] * value[0]]) / top
             axes.plot(*shape.T, color=color, linestyle=line, marker=marker, label=label,
                       markerfacecolor=svg.PAPER)  # fmt: skip
@@ -152,25 +138,43 @@ def radar_chart(abilities: Abilities, name: str) -> str:
         axes.set_ylim(-1.25, 1.25)
         axes.set_aspect("equal")
         axes.set_axis_off()
-        drawing.legend(loc="outside upper left", ncols=2)
-        return svg.to_svg(drawing, name, "Abilities of the strong and the weak model")
+        is_long = max(map(len, arrays)) > _MAX_LEGEND_CHARS
+        drawing.legend(loc="outside upper left", ncols=1 if is_long else 2)
+        return svg.to_svg(drawing, name, title)
 
 
-def embedding_chart(found: EmbeddingMap, name: str) -> str:
-    """Texts of each source in the plane (Figure 12)."""
+def _rings(axes: Any, angles: Floats, spokes: Floats, top: float) -> None:
+    """The web behind a radar, and what two of its rings stand for."""
+    for share in (0.25, 0.5, 0.75, 1.0):
+        ring = np.concatenate([spokes, spokes[:1]]) * share
+        axes.plot(*ring.T, color=svg.GRID, linewidth=0.8)
+        if share in (0.5, 1.0):
+            between = angles[0] - np.pi / len(angles)  # of two spokes, where no label is
+            radius = share * np.cos(np.pi / len(angles))
+            place = radius * np.cos(between), radius * np.sin(between)
+            axes.text(*place, f"{100 * share * top:.0f} %", fontsize=8)
+
+
+def points_chart(
+    points: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    name: str,
+    title: str,
+    axis_labels: tuple[str, str],
+) -> str:
+    """Points of each source in the plane (Figure 12)."""
     with svg.figure(3.6) as (drawing, axes):
-        for (label, points), (color, _, marker) in zip(
-            found.points.items(), _styles(len(found.points)), strict=True
+        for (label, (x, y)), (color, _, marker) in zip(
+            points.items(), _styles(len(points)), strict=True
         ):
             fill = "none" if marker != "x" else color
-            axes.scatter(points[:, 0], points[:, 1], s=10, marker=marker, linewidths=0.6,
-                         facecolors=fill, edgecolors=color, label=label)  # fmt: skip
-        axes.set_xlabel(f"first component (both: {100 * found.explained:.0f} % of the variance)")
-        axes.set_ylabel("second component")
+            axes.scatter(x, y, s=10, marker=marker, linewidths=0.6, facecolors=fill,
+                         edgecolors=color, label=label)  # fmt: skip
+        axes.set_xlabel(axis_labels[0])
+        axes.set_ylabel(axis_labels[1])
         axes.set_xticks([])
         axes.set_yticks([])
-        drawing.legend(loc="outside upper left", ncols=len(found.points))
-        return svg.to_svg(drawing, name, "Texts of each source in the plane")
+        drawing.legend(loc="outside upper left", ncols=len(points))
+        return svg.to_svg(drawing, name, title)
 
 
 def divergence_chart(rows: Sequence[Mapping[str, Any]], name: str) -> str:

@@ -14,6 +14,7 @@ from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.errors import ConfigError
 from codepmp_ray.evaluation.label_noise import LabelNoise, label_noise, pass_rates
 from codepmp_ray.evaluation.sandbox import Sandbox
+from codepmp_ray.evaluation.tasks.registry import problem_task
 from codepmp_ray.runs import open_stage, run_manifest
 from codepmp_ray.storage import open_store
 
@@ -22,7 +23,7 @@ def measure_label_noise(recipe: Recipe) -> tuple[LabelNoise, str]:
     """Sample, grade and compare; returns the figures and where they are stored.
 
     Both models' stages resume like any other. Raises ConfigError when the recipe's roles are one
-    and the same model, SandboxUnavailable where nothing can be executed.
+    and the same model, SandboxUnavailable where code is to be executed and cannot be.
     """
     engines = recipe.engines
     if engines.strong.result_fields() == engines.weak.result_fields():
@@ -31,7 +32,8 @@ def measure_label_noise(recipe: Recipe) -> tuple[LabelNoise, str]:
             f"({engines.strong.model_name_or_path}): there is no stronger one to be wrong about.",
             "Name two models, for example with --config jobs/recipes/qwen2-1.5b-math.yaml.",
         )
-    Sandbox.detect(recipe.evaluation.sandbox)  # raises before any model is loaded
+    if problem_task(recipe.candidates.task).grader == "code":
+        Sandbox.detect(recipe.evaluation.sandbox)  # raises before any model is loaded
     grades: dict[str, list[dict[str, Any]]] = {}
     prints: list[str] = []
     for role in ("strong", "weak"):

@@ -67,11 +67,15 @@ class PoolConfig(Section):
 
     Attributes:
         test_of: a set whose test questions alone are scored, because its others train.
+        stands_for: the paper's set in whose place this pool is measured; by default the study's.
+        num_candidates: answers to each question, where it has fewer than studies ask for.
     """
 
     path: str
     title: str = ""
     test_of: str | None = None
+    stands_for: str | None = None
+    num_candidates: int | None = Field(default=None, ge=2)
 
 
 class ModelConfig(Section):
@@ -114,6 +118,8 @@ class StudyOptions(Section):
         num_problems / num_candidates: questions of a pool, and answers to each.
         num_prompts / max_new_tokens: of policies; greedy. `scorer` is a reward model of the hub
             that scores their answers, if the hub answers. `num_steps` are those of GRPO.
+        generator_pairs: (strong, weak) generators of the pool that Figure 13 compares, by a label
+            of the pair.
     """
 
     model: str | None = None
@@ -132,6 +138,7 @@ class StudyOptions(Section):
     max_new_tokens: int | None = Field(default=None, ge=1)
     scorer: str | None = None
     num_steps: int | None = Field(default=None, ge=1)
+    generator_pairs: dict[str, tuple[str, str]] = {}
 
     def over(self, defaults: StudyOptions) -> StudyOptions:
         """These options, with those of `defaults` where they say nothing."""
@@ -163,6 +170,7 @@ class StudiesConfig(Section):
         scoring: `torch` scores in this process, `vllm` with the engine that serves; answers are
             cut at `max_model_len` tokens, prompt included.
         pairs_per_s: assumed until a training of that kind has been timed.
+        budget_min: minutes for all studies of `jobs.reproduce` together; null is no limit.
         studies: what `jobs.reproduce` runs, in this order.
     """
 
@@ -185,6 +193,7 @@ class StudiesConfig(Section):
     pairs_per_s: float = operational(4.0, gt=0)
     overhead_s: float = operational(15.0, ge=0)
     defaults: StudyOptions = StudyOptions()
+    budget_min: float | None = operational(None, gt=0)
     studies: dict[str, StudyOptions] = {}
 
     @model_validator(mode="after")

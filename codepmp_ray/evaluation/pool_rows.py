@@ -25,18 +25,21 @@ _LISTS = (
 )
 _TEXTS = ("text", "completion", "response", "solution", "output", "answer")
 _LABELS = ("label", "correct", "is_correct", "passed")
+_FINAL_LISTS = ("pred", "preds", "final_answers")
 _LABEL_LISTS = ("labels", "score", *_LABELS)
 _MODELS = ("model", "generator")
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer as a file has it. `label` is the file's own word on whether it is right."""
+    """One answer as a file has it. `label` is the file's own word on whether it is right, `final`
+    on what its final answer is."""
 
     text: str
     model: str | None = None
     label: bool | None = None
     num_tokens: int | None = None
+    final: str | None = None
 
 
 @dataclass(frozen=True)
@@ -60,9 +63,11 @@ def read_pool_row(row: Row) -> PoolRow:
         )
     answers: list[Answer] = []
     problems: list[Unusable] = []
+    finals = next((row[name] for name in _FINAL_LISTS if isinstance(row.get(name), list)), [])
     for number, (value, label, model) in enumerate(_values(row)):
         try:
-            answers.append(_answer(value, label, model))
+            final = finals[number] if number < len(finals) else None
+            answers.append(_answer(value, label, model, final))
         except Unusable as error:
             problems.append(Unusable(error.reason, f"answer {number}: {error.detail}"))
     if not answers and not problems:
@@ -105,10 +110,12 @@ def _values(row: Row) -> Iterable[tuple[Any, Any, Any]]:
     raise Unusable(RejectReason.TOO_FEW_ANSWERS, f"none of {', '.join((*_LISTS, *_TEXTS))}")
 
 
-def _answer(value: Any, label: Any, model: Any) -> Answer:
+def _answer(value: Any, label: Any, model: Any, final: Any) -> Answer:
     tokens = None
     if isinstance(value, dict):
-        text = next((value[name] for name in _TEXTS if value.get(name) is not None), None)
+        place = next((name for name in _TEXTS if value.get(name) is not None), None)
+        text = None if place is None else value[place]
+        final = value.get("answer", final) if place != "answer" else final
         label = next((value[name] for name in _LABELS if value.get(name) is not None), label)
         found = _first(value, _MODELS)
         model = model if found is None else found
@@ -125,6 +132,7 @@ def _answer(value: Any, label: Any, model: Any) -> Answer:
         None if model is None else str(model),
         None if label is None else bool(label),
         tokens if isinstance(tokens, int) and not isinstance(tokens, bool) else None,
+        str(final).strip() if isinstance(final, str | int | float) else None,
     )
 
 

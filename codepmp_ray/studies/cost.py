@@ -42,9 +42,10 @@ class Rates:
         self._scored = _lines(bench)
 
     def training_s(self, training: Training) -> tuple[float, bool]:
-        """(seconds, whether that is a guess)."""
-        kind = (training.base, training.config.objective)
-        known = [r for r in self._records.values() if (r["base"], r["objective"]) == kind]
+        """(seconds, whether that is a guess): by its like, else by others of the same model."""
+        of_model = [r for r in self._records.values() if r["base"] == training.base]
+        alike = [r for r in of_model if r["objective"] == training.config.objective]
+        known = alike or of_model
         num_pairs = own_pairs(self._bench, training)
         num_pairs *= training.config.num_train_epochs
         pairs, busy_s = sum(r["num_own_pairs"] for r in known), sum(r["busy_s"] for r in known)
@@ -52,7 +53,7 @@ class Rates:
             config = self._bench.config
             return num_pairs / config.pairs_per_s + config.overhead_s, True
         overhead_s = sum(r["duration_s"] for r in known) - busy_s
-        return num_pairs * busy_s / pairs + overhead_s / len(known), False
+        return num_pairs * busy_s / pairs + overhead_s / len(known), not alike
 
     def scoring_s(self, num_tokens: int, model: str) -> tuple[float, bool]:
         known = [row for row in self._scored if row["model"] == model]

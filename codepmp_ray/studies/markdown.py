@@ -65,7 +65,9 @@ def _study(record: dict[str, Any]) -> str:
     outcome = Outcome.from_json(record["outcome"])
     parts = [f"## {_heading(record)}", "", record["question"], ""]
     if outcome.summary:
-        parts += [f"**{outcome.status.capitalize()}.** {outcome.summary}", ""]
+        because = f", because of {outcome.because}" if outcome.because else ""
+        text = f"{outcome.summary} {outcome.remedy}".strip()
+        parts += [f"**{outcome.status.capitalize()}{because}.** {text}", ""]
     for table in outcome.tables:
         parts += [_table(table), ""]
     if outcome.comparisons:

@@ -16,9 +16,9 @@ import numpy.typing as npt
 
 from codepmp_ray.analysis.lengths import length_bias
 from codepmp_ray.evaluation import statistics
+from codepmp_ray.resampling import Floats, percentiles, resampled_means
 from codepmp_ray.studies.outcome import Comparison, Value
 
-Floats = npt.NDArray[np.float64]
 _POWER = 0.8
 _NUM_MAJORITY_DRAWS = 200
 
@@ -74,6 +74,13 @@ def baselines(
     if answers is not None:
         found["majority"] = statistics.majority(answers, correct, ks, _NUM_MAJORITY_DRAWS)[0]
     return found
+
+
+def mean_interval(values: npt.ArrayLike, num_bootstrap: int, confidence: float) -> Value:
+    """The mean of `values` [rows] with its interval over rows."""
+    column = np.asarray(values, float)[:, None]
+    (low,), (high,) = percentiles(resampled_means(column, num_bootstrap), confidence)
+    return Value(float(column.mean()), float(low), float(high))
 
 
 def length_rule(chosen: npt.ArrayLike, rejected: npt.ArrayLike) -> dict[str, Any]:
@@ -152,7 +159,7 @@ def compare(
     return Comparison(
         question=question,
         difference=found.value,
-        p_value=2 * (1 - t_cdf(statistic, found.df)),
+        p_value=min(1.0, 2 * (1 - t_cdf(statistic, found.df))),
         detectable=detectable,
         num_seeds=gaps.shape[0],
         num_problems=gaps.shape[1],
@@ -184,16 +191,6 @@ def _limits(value: Value) -> tuple[float, float]:
     return low, high
 
 
-def holm(p_values: list[float]) -> list[float]:
-    """p-values adjusted for their number (Holm 1979), in the given order."""
-    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
-    adjusted, largest = [0.0] * len(p_values), 0.0
-    for rank, index in enumerate(order):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
-        adjusted[index] = largest
-    return adjusted
-
-
 def t_cdf(value: float, df: float) -> float:
     """Student's t, by t = sqrt(df) tan(angle), whose density is cos^(df - 1)."""
     angles, cumulative = _angles(df)
@@ -214,49 +211,3 @@ def _angles(df: float) -> tuple[Floats, Floats]:
     steps = (density[1:] + density[:-1]) / 2
     cumulative = np.concatenate([[0.0], np.cumsum(steps)])
     return angles, cumulative / cumulative[-1]
-
-
-def equivalent_multiple(
-    sizes: list[int],
-    with_pmp: Floats,
-    without: Floats,
-    draws: int,
-    confidence: float,
-    seed: int = 0,
-) -> dict[str, Any]:
-    """How many times as many finetuning pairs match PMP: at the smallest size with PMP, the size
-    at which the curve without it (log-linear between sizes) gets as far.
-
-    Arrays are [sizes, seeds, problems]. Problems and seeds are resampled together; draws in which
-    the curve never gets as far count as "more than all sizes", and the limits say so by null.
-    """
-    generator = np.random.default_rng(seed)
-    num_seeds, num_problems = with_pmp.shape[1:]
-    found = []
-    for _ in range(draws):
-        seeds = generator.integers(num_seeds, size=num_seeds)
-        problems = generator.integers(num_problems, size=num_problems)
-        pick = np.ix_(np.arange(len(sizes)), seeds, problems)
-        found.append(_multiple(sizes, with_pmp[pick].mean((1, 2)), without[pick].mean((1, 2))))
-    tail = (1 - confidence) / 2
-    low, high = (float(np.quantile(found, q, method="nearest")) for q in (tail, 1 - tail))
-    point = _multiple(sizes, with_pmp.mean((1, 2)), without.mean((1, 2)))
-    return {
-        "multiple": None if math.isinf(point) else point,
-        "low": None if math.isinf(low) else low,
-        "high": None if math.isinf(high) else high,
-        "largest_seen": sizes[-1] / sizes[0],
-        "at_num_pairs": sizes[0],
-    }
-
-
-def _multiple(sizes: list[int], with_pmp: Floats, without: Floats) -> float:
-    target = with_pmp[0]
-    logs = np.log(sizes)
-    if without[0] >= target:
-        return 1.0
-    for i in range(1, len(sizes)):
-        if without[i] >= target:
-            step = (target - without[i - 1]) / (without[i] - without[i - 1])
-            return float(np.exp(logs[i - 1] + step * (logs[i] - logs[i - 1])) / sizes[0])
-    return math.inf

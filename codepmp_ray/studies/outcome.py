@@ -6,7 +6,15 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-Status = Literal["measured", "partly measured", "not measured"]
+from codepmp_ray.errors import CodePMPError, InputError, ResourceError
+
+Status = Literal["measured", "partly measured", "not measured", "failed"]
+# Why nothing was measured: what it needs is not here, time was up, or something went wrong.
+Because = Literal["data", "resources", "time", "error"]
+PlotKind = Literal["curves", "bars", "points", "radar"]
+
+_MAX_ERROR_CHARS = 300
+_UNEXPECTED = "Its traceback lies beside its record in results/; the same command tries it again."
 
 
 @dataclass(frozen=True)
@@ -57,13 +65,19 @@ class Series:
 
 @dataclass(frozen=True)
 class Plot:
+    """Attributes:
+    kind: `bars` have one value per series and no horizontal axis, `points` are not joined, a
+        `radar` has a spoke for each of `spokes` and a value on each.
+    """
+
     title: str
     x_label: str
     y_label: str
     series: list[Series]
     log_x: bool = True
     unit: Literal["share", "number"] = "share"
-    bars: bool = False  # one value per series' label, without a horizontal axis
+    kind: PlotKind = "curves"
+    spokes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -95,13 +109,16 @@ class Outcome:
     """What one study found.
 
     Attributes:
-        summary: one honest sentence or two.
+        summary: one honest sentence or two; of what was not measured, the reason.
+        because: what kind of reason that is; `remedy` is what to give or to do.
         differs: what is not as in the paper.
         facts: further figures by name, for the JSON and the page.
     """
 
     status: Status = "measured"
     summary: str = ""
+    because: Because | None = None
+    remedy: str = ""
     tables: list[Table] = field(default_factory=list)
     plots: list[Plot] = field(default_factory=list)
     comparisons: list[Comparison] = field(default_factory=list)
@@ -118,6 +135,8 @@ class Outcome:
         return cls(
             status=data["status"],
             summary=data["summary"],
+            because=data["because"],
+            remedy=data["remedy"],
             tables=[_table(item) for item in data["tables"]],
             plots=[
                 Plot(**{**p, "series": [Series(**s) for s in p["series"]]}) for p in data["plots"]
@@ -132,9 +151,21 @@ class Outcome:
         )
 
 
-def not_measured(reason: str, *differs: str) -> Outcome:
-    """The outcome of a study that could not run, and why."""
-    return Outcome(status="not measured", summary=reason, differs=list(differs))
+def not_measured(because: Because, reason: str, remedy: str = "") -> Outcome:
+    """The outcome of a study that was not run, because of `reason`; `remedy` makes it run."""
+    return Outcome(status="not measured", summary=reason, because=because, remedy=remedy)
+
+
+def of_error(error: Exception) -> Outcome:
+    """What an error makes of a study: not measured where something is missing, else failed."""
+    if isinstance(error, InputError):
+        return not_measured("data", error.problem, error.remedy)
+    if isinstance(error, ResourceError):
+        return not_measured("resources", error.problem, error.remedy)
+    if isinstance(error, CodePMPError):
+        return Outcome("failed", error.problem, "error", error.remedy)
+    text = " ".join(str(error).split())[:_MAX_ERROR_CHARS]
+    return Outcome("failed", f"{type(error).__name__}: {text}", "error", _UNEXPECTED)
 
 
 def _table(data: dict[str, Any]) -> Table:

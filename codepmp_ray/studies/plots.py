@@ -6,12 +6,14 @@ import numpy as np
 from matplotlib.colors import to_rgb
 
 from codepmp_ray.analysis import svg
+from codepmp_ray.analysis.study_plots import points_chart, radar_chart
 from codepmp_ray.analysis.text import visible
 from codepmp_ray.studies.outcome import Plot, Series
 
 _COLORS = (svg.BLUE, svg.ORANGE, svg.GREEN, svg.PURPLE, svg.RED, svg.INK)
 _LINES = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)), (0, (3, 1, 1, 1, 1, 1)))
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_MAX_MARKERS = 40  # more would hide the line
 _BASELINES = {
     "random": ((0, (4, 2)), ""),
     "length": ((0, (3, 1.5, 1, 1.5)), "v"),
@@ -24,8 +26,18 @@ def draw(plot: Plot, name: str) -> str:
     """One `<svg>`. `name` keeps its ids apart from other figures of the page."""
     labels = [series.label for series in plot.series]
     height = 3.1 + 0.16 * max(0, len(labels) - 2)
-    if plot.bars:
+    if plot.kind == "bars":
         return _bars(plot, name)
+    if plot.kind == "radar":
+        return radar_chart(
+            list(map(visible, plot.spokes)),
+            {visible(s.label): s.y for s in plot.series},
+            name,
+            plot.title,
+        )
+    if plot.kind == "points":
+        places = {visible(s.label): (s.x, s.y) for s in plot.series}
+        return points_chart(places, name, plot.title, (plot.x_label, plot.y_label))
     with svg.figure(height) as (drawing, axes):
         number, num_others = 0, 0
         for series in plot.series:
@@ -59,7 +71,8 @@ def _curve(axes, plot: Plot, series: Series, number: int) -> None:
         axes.fill_between(series.x, _shown(plot, series.low), _shown(plot, series.high),
                           facecolor=(*to_rgb(color), 0.14), linewidth=0)  # fmt: skip
     axes.plot(series.x, y, color=color, linestyle=_LINES[number % len(_LINES)],
-              marker=_MARKERS[number % len(_MARKERS)], markerfacecolor=svg.PAPER,
+              marker=_MARKERS[number % len(_MARKERS)] if len(y) <= _MAX_MARKERS else "",
+              markerfacecolor=svg.PAPER,
               label=visible(series.label))  # fmt: skip
 
 

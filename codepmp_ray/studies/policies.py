@@ -20,7 +20,7 @@ from codepmp_ray.preference.tokenization import Encoder
 from codepmp_ray.studies.measures import Floats
 from codepmp_ray.studies.scores import Prompt, ScoreBook, Trained
 
-_ROWS_AT_ONCE = 16
+_ROWS_AT_ONCE, _LONG_ROWS_AT_ONCE = 16, 4
 
 
 def answers(
@@ -115,6 +115,28 @@ def log_likelihoods(
                 logs = torch.log_softmax(policy.get_output_embeddings()(at).float(), dim=-1)
                 targets = torch.tensor(body, device=device)
                 found[i] = float(logs.gather(1, targets[:, None]).sum())
+    return found
+
+
+def next_token_logits(
+    model: str | Path, encoder: Encoder, prompts: Sequence[Prompt], tokens: Sequence[int]
+) -> Floats:
+    """[prompts, tokens]: how the model would go on after each prompt."""
+    import torch
+
+    rows = [encoder.prompt_ids(prompt) for prompt in prompts]
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    found = np.zeros((len(rows), len(tokens)))
+    with _loaded(model) as (policy, device), torch.inference_mode():
+        for start in range(0, len(order), _LONG_ROWS_AT_ONCE):
+            some = order[start : start + _LONG_ROWS_AT_ONCE]
+            width = max(len(rows[i]) for i in some)
+            ids = torch.tensor([_padded(rows[i], width) for i in some], device=device)
+            hidden = policy.base_model(input_ids=ids, use_cache=False).last_hidden_state
+            last = torch.tensor([len(rows[i]) - 1 for i in some], device=device)
+            at = hidden[torch.arange(len(some), device=device), last]
+            logits = policy.get_output_embeddings()(at).float()[:, list(tokens)]
+            found[some] = logits.cpu().numpy()
     return found
 
 

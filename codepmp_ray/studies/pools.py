@@ -1,34 +1,24 @@
-"""Pools: many labelled answers to each question, from a file, as arrays.
-
-A row is a question and its answers: `{"question": ..., "candidates": [{"text": ..., "correct":
-true, "answer": "18", "model": "..."}]}`; `outputs`/`response`/`label` are understood too, as in the
-training kind `gsm8k_solutions`. `answer` (for majority voting), `model` and `problem_id` (by which
-questions are split; else by their text) may be missing.
-"""
+"""Pools: many labelled answers to each question, from a file, as arrays."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from codepmp_ray.config.data import DataSourceConfig
-from codepmp_ray.config.studies import PoolConfig, SetConfig
+from codepmp_ray.config.studies import PoolConfig
 from codepmp_ray.errors import InputError
-from codepmp_ray.preference.sources.reading import read_source
-from codepmp_ray.preference.sources.rows import Reject
+from codepmp_ray.evaluation.pool_rows import Answer
 from codepmp_ray.records import stable_id
-from codepmp_ray.studies.sets import MissingSet, is_test
+from codepmp_ray.studies.pool_files import Question, read_questions
+from codepmp_ray.studies.sets import PairSet, is_test
 
 Generators = Literal["all", "weaker", "stronger"]
-_LISTS = ("candidates", "outputs", "solutions")
-_TEXTS = ("text", "response", "solution")
-_LABELS = ("correct", "label", "is_correct")
 
 
 @dataclass(frozen=True)
@@ -39,7 +29,7 @@ class LabelledPool:
         prompts: [problems]; `texts` [problems][candidates].
         correct: [problems, candidates], 0 or 1.
         answers: [problems, candidates], equal numbers for equal final answers; None if not known.
-        origin: file and which answers, for the report.
+        origin: file and which answers, for the report; `config_name` is the pool's in the recipe.
     """
 
     name: str
@@ -48,6 +38,7 @@ class LabelledPool:
     correct: npt.NDArray[np.float64]
     answers: npt.NDArray[np.int64] | None
     origin: str
+    config_name: str
 
     @property
     def size(self) -> tuple[int, int]:
@@ -58,7 +49,7 @@ def load_pool(
     name: str,
     config: PoolConfig,
     data_dir: str | None,
-    test_of: SetConfig | None,
+    test_of: tuple[PairSet, float] | None,
     num_problems: int,
     num_candidates: int,
     generators: Generators = "all",
@@ -68,25 +59,22 @@ def load_pool(
     With `generators` the answers are those of the half of the models that is weaker, or stronger,
     by their share of right answers in the whole file. Questions with fewer answers are left out.
 
+    Args:
+        test_of: a set with its share of test questions: no other question of it is taken.
+
     Raises MissingSet when the file is not there, InputError when it holds no usable question.
     """
-    file = Path(data_dir or "") / config.path
-    if data_dir is None or not file.exists():
-        raise MissingSet(
-            f"The pool {name!r} is not here: it is looked for as {config.path} below "
-            f"{'data_dir, which is not set' if data_dir is None else data_dir}.",
-            f"Set data_dir=FOLDER, or pools.{name}.path.",
-        )
-    questions = _read(file)
+    questions = read_questions(name, config, data_dir)
+    if test_of is not None:
+        questions = list(filter(_untrained(questions, *test_of), questions))
+    num_candidates = min(num_candidates, config.num_candidates or num_candidates)
     allowed = _models(questions, generators)
-    kept: list[tuple[str, list[dict[str, Any]]]] = []
-    for problem_id, question, found in questions:
-        if test_of is not None and not is_test({"problem_id": problem_id}, test_of.test_fraction):
-            continue
-        answers = [a for a in found if allowed is None or a["model"] in allowed]
+    kept: list[tuple[str, list[Answer]]] = []
+    for question in questions:
+        answers = [a for a in question.answers if allowed is None or a.model in allowed]
         if len(answers) >= num_candidates:
-            answers.sort(key=lambda a: stable_id(question, a["model"] or "", a["text"]))
-            kept.append((question, answers[:num_candidates]))
+            answers.sort(key=lambda a: stable_id(question.text, a.model or "", a.text))
+            kept.append((question.text, answers[:num_candidates]))
     kept.sort(key=lambda item: hashlib.sha256(item[0].encode()).digest())
     kept = kept[:num_problems]
     if len(kept) < 2:
@@ -99,59 +87,42 @@ def load_pool(
     return LabelledPool(
         f"{name}-{generators}",
         [question for question, _ in kept],
-        [[a["text"] for a in answers] for _, answers in kept],
-        np.array([[float(a["correct"]) for a in answers] for _, answers in kept]),
-        _groups([[a["answer"] for a in answers] for _, answers in kept]),
+        [[a.text.strip() for a in answers] for _, answers in kept],
+        np.array([[float(a.label or 0) for a in answers] for _, answers in kept]),
+        _groups([[a.final for a in answers] for _, answers in kept]),
         f"{config.path}{words}",
+        name,
     )
 
 
-Question = tuple[str, str, list[dict[str, Any]]]
+def _untrained(
+    questions: list[Question], of: PairSet, fraction: float
+) -> Callable[[Question], bool]:
+    """Whether a question is none that the set trains on, by the names that the set itself uses."""
+    names = {row.get("problem_id") for row in (*of.train, *of.test)}
+    has_given = sum(q.given_id in names for q in questions if q.given_id is not None)
+    has_text = sum(q.text_id in names for q in questions)
 
+    def is_free(question: Question) -> bool:
+        given = question.given_id if has_given > has_text else None
+        problem_id = given or question.text_id
+        if of.has_own_split:
+            return problem_id not in trained
+        # By the hash: of questions that made no pair, too, only the test share is taken.
+        return is_test({"problem_id": problem_id}, fraction)
 
-def _read(file: Path) -> list[Question]:
-    """(problem id, question, usable answers) by row; answers without text or label are left out."""
-    questions = []
-    for item in read_source(DataSourceConfig(kind="preference", path=str(file))):
-        if isinstance(item, Reject):
-            continue
-        row = item[1]
-        question = row.get("question")
-        found = next((row[name] for name in _LISTS if isinstance(row.get(name), list)), None)
-        if not isinstance(question, str) or not question.strip() or found is None:
-            continue
-        answers = [a for a in map(_answer, found) if a is not None]
-        problem_id = row.get("problem_id") or stable_id(question.strip())
-        questions.append((str(problem_id), question.strip(), answers))
-    if not questions:
-        raise InputError(f"{file} has no row with a question and a list of answers.")
-    return questions
-
-
-def _answer(value: Any) -> dict[str, Any] | None:
-    if not isinstance(value, dict):
-        return None
-    text = next((value[name] for name in _TEXTS if name in value), None)
-    label = next((value[name] for name in _LABELS if name in value), None)
-    if not isinstance(text, str) or not text.strip() or label not in (True, False):
-        return None
-    model, answer = value.get("model"), value.get("answer")
-    return {
-        "text": text.strip(),
-        "correct": bool(label),
-        "model": model if isinstance(model, str) else None,
-        "answer": None if answer is None else str(answer).strip(),
-    }
+    trained = {row.get("problem_id") for row in of.train} if of.has_own_split else set()
+    return is_free
 
 
 def _models(questions: list[Question], generators: Generators) -> set[str | None] | None:
     if generators == "all":
         return None
-    rates: dict[str, list[bool]] = defaultdict(list)
-    for _, _, answers in questions:
-        for answer in answers:
-            if answer["model"] is not None:
-                rates[answer["model"]].append(answer["correct"])
+    rates: dict[str, list[float]] = defaultdict(list)
+    for question in questions:
+        for answer in question.answers:
+            if answer.model is not None:
+                rates[answer.model].append(float(answer.label or 0))
     order = sorted(rates, key=lambda name: (np.mean(rates[name]), name))
     half = len(order) // 2
     return set(order[:half] if generators == "weaker" else order[-half:] if half else [])

@@ -18,21 +18,28 @@ from rich.text import Text
 from codepmp_ray import __version__
 from codepmp_ray.analysis.report import report_environment
 from codepmp_ray.analysis.text import duration
+from codepmp_ray.evaluation.statistics import holm
 from codepmp_ray.runs import git_commit, installed_versions
-from codepmp_ray.studies import measures, paper, words
+from codepmp_ray.studies import paper, words
 from codepmp_ray.studies.bench import Bench
 from codepmp_ray.studies.markdown import to_markdown
-from codepmp_ray.studies.outcome import Outcome
+from codepmp_ray.studies.outcome import Outcome, Plot
 from codepmp_ray.studies.plots import draw
 
 Values = dict[str, Any]
+_CAPTIONS = {
+    "curves": ". Bands are 95 % intervals over questions and trainings.",
+    "bars": ". Lines at the ends are 95 % intervals; hatched: the paper's.",
+    "points": ".",
+    "radar": ". The rim is the largest value.",
+}
 
 
 def summary_of(bench: Bench, records: list[Values], command: str) -> Values:
     """Everything that the report says, as JSON values."""
     every = [Outcome.from_json(record["outcome"]) for record in records]
     comparisons = [c for outcome in every for c in outcome.comparisons]
-    adjusted = measures.holm([c.p_value for c in comparisons])
+    adjusted = holm([c.p_value for c in comparisons])
     return {
         "name": bench.config.name,
         "paper": paper.SOURCE,
@@ -69,12 +76,19 @@ def model_sizes(bench: Bench) -> Values:
 
 def write_reports(bench: Bench, records: list[Values], name: str, command: str = "") -> str:
     """Write NAME.json, NAME.html and NAME.md into `reports/`; where the page lies."""
-    values = summary_of(bench, records, command or _command())
+    values = write_numbers(bench, records, name, command)
     store = bench.store
-    store.put(f"reports/{name}.json", json.dumps(values, indent=1, ensure_ascii=False).encode())
     store.put(f"reports/{name}.html", render(values).encode())
     store.put(f"reports/{name}.md", to_markdown(values).encode())
     return store.locate(f"reports/{name}.html")
+
+
+def write_numbers(bench: Bench, records: list[Values], name: str, command: str = "") -> Values:
+    """Write NAME.json alone, which takes no drawing; what it says."""
+    values = summary_of(bench, records, command or _command())
+    text = json.dumps(values, indent=1, ensure_ascii=False)
+    bench.store.put(f"reports/{name}.json", text.encode())
+    return values
 
 
 def render(values: Values) -> str:
@@ -96,12 +110,22 @@ def render(values: Values) -> str:
             **record,
             "outcome": (outcome := Outcome.from_json(record["outcome"])),
             "figures": [
-                Markup(draw(plot, f"{record['name']}-{i}")) for i, plot in enumerate(outcome.plots)
+                _drawn(plot, f"{record['name']}-{i}") for i, plot in enumerate(outcome.plots)
             ],
         }
         for record in values["studies"]
     ]
-    return environment.get_template("reproduction.html.j2").render(values=values, studies=studies)
+    template = environment.get_template("reproduction.html.j2")
+    return template.render(values=values, studies=studies, captions=_CAPTIONS)
+
+
+def _drawn(plot: Plot, name: str) -> Markup:
+    """The figure, or what was wrong with it: one figure must not cost the page."""
+    try:
+        return Markup(draw(plot, name))
+    except Exception as error:  # noqa: BLE001 - drawing raises what it likes
+        text = f"{plot.title} could not be drawn ({type(error).__name__}: {error})."
+        return Markup("<p>{}</p>").format(text)
 
 
 def print_study(record: Values, console: Console | None = None) -> None:
@@ -124,7 +148,7 @@ def print_study(record: Values, console: Console | None = None) -> None:
                 f"{comparison.verdict}. Power 80 % at {words.power_text(comparison)}."
             )
         )
-    for text in (outcome.summary, *outcome.differs, *outcome.notes):
+    for text in (outcome.summary, outcome.remedy, *outcome.differs, *outcome.notes):
         if text:
             screen.print(Text(text))
 

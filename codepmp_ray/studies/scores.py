@@ -18,8 +18,8 @@ from codepmp_ray.errors import EngineError
 from codepmp_ray.preference.tokenization import Encoder
 from codepmp_ray.scoring.protocol import Scorer
 from codepmp_ray.storage import LocalStore
-from codepmp_ray.studies.bench import TestPairs
 from codepmp_ray.studies.measures import Floats
+from codepmp_ray.studies.pair_rows import TestPairs
 from codepmp_ray.studies.pools import LabelledPool
 
 LoadScorer = Callable[[Path], Scorer]

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from codepmp_ray.config.studies import StudyOptions
-from codepmp_ray.studies.bench import Bench, TestPairs
+from codepmp_ray.studies.bench import Bench
 from codepmp_ray.studies.outcome import Outcome
+from codepmp_ray.studies.pair_rows import TestPairs
+from codepmp_ray.studies.pool_files import pool_file
 from codepmp_ray.studies.pools import Generators, LabelledPool
 from codepmp_ray.studies.scores import ScoreBook, Trained
 from codepmp_ray.studies.sets import MissingSet
@@ -42,31 +44,48 @@ class Context:
 
     def num_train(self, *sets: str, model: str | None = None) -> int:
         """Finetuning pairs: as many as asked for, or as there are."""
-        return self.bench.num_available(sets, model or self.model, self.options.num_train or 256)
+        return self.bench.pairs.num_available(
+            sets, model or self.model, self.options.num_train or 256
+        )
 
     def sizes(self, *sets: str) -> list[int]:
         """The sizes that `sets` can fill; all there is, if it is less than the smallest."""
-        available = self.bench.num_available(sets, self.model, max(self.options.sizes))
+        available = self.bench.pairs.num_available(sets, self.model, max(self.options.sizes))
         found = sorted(size for size in self.options.sizes if size <= available)
         return found or [available]
 
     def sets(self) -> list[str]:
         """The study's sets that are here. Raises MissingSet when none is."""
-        here, missing = self.bench.sets_here(self.options.sets or ())
+        names = self.options.sets or ()
+        here, _ = self.bench.sets_here(names)
+        if not names:
+            raise MissingSet(f"{self.name} names no sets.", f"Set studies.{self.name}.sets.")
         if not here:
-            raise MissingSet(missing[0] if missing else f"{self.name} names no sets.")
+            self.bench.set(names[0])  # it says what is missing
         return here
 
-    def missing_sets(self) -> list[str]:
-        return self.bench.sets_here(self.options.sets or ())[1]
-
     def test_pairs(self, name: str, model: str | None = None) -> TestPairs:
-        return self.bench.test_pairs(name, self.options.num_test or 200, model or self.model)
+        return self.bench.pairs.test_pairs(name, self.options.num_test or 200, model or self.model)
 
     def pools(self, generators: Generators = "all") -> list[LabelledPool]:
-        """The study's pools. Raises MissingSet when one is not here."""
+        """The study's pools that are here. Raises MissingSet when none of those it names is."""
         names = self.options.pools or ()
-        return [self.bench.pool(name, self.options, generators) for name in names]
+        here = [name for name in names if self._missing_pool(name) is None]
+        # The first one says what is missing where all are.
+        return [self.bench.pool(name, self.options, generators) for name in here or names[:1]]
+
+    def missing(self) -> list[str]:
+        """What is said about sets and pools of the study that are not here."""
+        sets = self.bench.sets_here(self.options.sets or ())[1]
+        return sets + [text for text in map(self._missing_pool, self.options.pools or ()) if text]
+
+    def _missing_pool(self, name: str) -> str | None:
+        config = self.bench.config
+        try:
+            pool_file(name, config.pools[name], config.data_dir)
+        except MissingSet as error:
+            return str(error)
+        return None
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from codepmp_ray.config.recipe import Recipe, parse_recipe
-from codepmp_ray.errors import ConfigError
+from codepmp_ray.errors import ConfigError, SandboxUnavailable
 from codepmp_ray.evaluation.problems import split_problems
 from codepmp_ray.records import CANDIDATE, table_from_rows
 from codepmp_ray.runs import open_stage
@@ -69,3 +69,26 @@ def test_one_model_in_both_roles_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match="are the same \\(large\\)"):
         measure_label_noise(recipe_in(tmp_path, weak="large"))
+
+
+@pytest.mark.parametrize(("task", "reached"), [("humaneval", False), ("gsm8k", True)])
+def test_only_tasks_of_code_ask_for_the_sandbox(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str, reached: bool
+) -> None:
+    from codepmp_ray.cluster import label_noise
+
+    class Sampled(Exception):
+        pass
+
+    def no_sandbox(*_: object) -> None:
+        raise SandboxUnavailable("No isolation here.")
+
+    def sample(*_: object) -> None:
+        raise Sampled
+
+    monkeypatch.setattr(label_noise.Sandbox, "detect", no_sandbox)
+    monkeypatch.setattr(label_noise, "sample_candidates", sample)
+    recipe = recipe_in(tmp_path)
+    candidates = recipe.candidates.model_copy(update={"task": task})
+    with pytest.raises(Sampled if reached else SandboxUnavailable):
+        label_noise.measure_label_noise(recipe.model_copy(update={"candidates": candidates}))

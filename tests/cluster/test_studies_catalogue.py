@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from codepmp_ray.cluster.studies import run_study
+from codepmp_ray.cluster.study_run import run_study
 from codepmp_ray.config.studies import load_studies
 from codepmp_ray.studies import sets
 from codepmp_ray.studies.bench import Bench
@@ -27,7 +27,10 @@ CODE = "def f{0}(v):\n    '''Number {0}.'''\n    total = {0}\n    total += 1\n  
 
 def _rows() -> dict[str, list[dict[str, Any]]]:
     talk = "\n\nHuman: question {}?\n\nAssistant:"
-    pair = [{"prompt": f"p{i}", "chosen": f"good {i}", "rejected": f"bad {i} x"} for i in range(40)]
+    pair = [
+        {"prompt": f"p{i}", "chosen": f"a good answer {i}", "rejected": f"a bad answer {i} x"}
+        for i in range(40)
+    ]
     choice = [
         {"text": f"t{i}", "question": f"q{i}", "answer": i % 4, "options": list("abcd")}
         for i in range(30)
@@ -37,10 +40,10 @@ def _rows() -> dict[str, list[dict[str, Any]]]:
             {"path": f"{i}.py", "code": CODE.format(i)} for i in range(120)
         ],
         "codepmp_pairs_sample/pairs": [
-            row | {"source_code": f"def f(): return {i}"} for i, row in enumerate(pair)
+            row | {"source_code": f"def f(a, b): return a + {i} * b"} for i, row in enumerate(pair)
         ],
         "gsm8k_model_pool/pool": [
-            {"question": f"{i} + {i}?", "candidates": [
+            {"question": f"{i} + {i} dollars each?", "candidates": [
                 {"text": f"{2 * i + j} by {m}", "correct": j == 0, "answer": str(2 * i + j),
                  "model": m}
                 for m, j in zip("abcdefgh", (0, 1, 0, 2, 0, 0, 0, 1), strict=True)
@@ -100,6 +103,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> Ben
             overrides[f"studies.{name}.{key}"] = value
         if options.sizes:
             overrides[f"studies.{name}.sizes"] = [8, 12]
+    overrides["studies.figure13.generator_pairs"] = {"one": ["a", "b"], "two": ["b", "a"]}
     texts = [f"{key}={json.dumps(value)}" for key, value in overrides.items()]
     return Bench(load_studies(RECIPE, texts))
 
@@ -121,15 +125,34 @@ def test_a_study_measures_or_says_what_is_missing(
 ) -> None:
     outcome = Outcome.from_json(records[name]["outcome"])
     if name in MISSING:
-        assert outcome.status == "not measured" and "data_dir" in outcome.summary
+        assert (outcome.status, outcome.because) == ("not measured", "data")
+        assert "code_ultrafeedback/train.jsonl" in outcome.summary
+        assert "data_dir=FOLDER" in outcome.remedy
         return
     if name == "seed004_grpo":
-        assert outcome.status == "not measured" and "jobs.grpo" in outcome.summary
+        assert outcome.status == "not measured" and "jobs.grpo" in outcome.remedy
         return
     assert outcome.status == "measured" and outcome.tables and outcome.summary
     for table in outcome.tables:
         assert all(len(row.ours) == len(row.paper) == len(table.columns) for row in table.rows)
     assert outcome.to_json() == json.loads(json.dumps(outcome.to_json()))
+
+
+def test_every_kind_of_plot_is_drawn(records: dict[str, dict[str, Any]]) -> None:
+    plots = {name: Outcome.from_json(r["outcome"]).plots for name, r in records.items()}
+    assert [p.kind for p in plots["table15"]] == ["curves", "curves"]  # Figures 10 and 11
+    for series in plots["table15"][0].series:
+        assert len(series.y) == 100 and sum(series.y) == pytest.approx(1.0)
+        assert series.y == sorted(series.y, reverse=True)
+    (points,) = plots["figure12"]
+    assert points.kind == "points" and [len(s.x) for s in points.series] == [40, 40, 40]
+    one, two = plots["figure13"]
+    assert one.kind == two.kind == "radar" and "money" in one.spokes
+    assert [s.label for s in one.series] == ["a", "b"] and one.series[0].y == [1.0] * len(
+        one.spokes
+    )
+    verdicts = records["figure13"]["outcome"]["summary"]
+    assert "a and b, one: better in every kind; b and a, two: worse in" in verdicts, verdicts
 
 
 def test_seed_004_compares_policies_and_rewards(records: dict[str, dict[str, Any]]) -> None:

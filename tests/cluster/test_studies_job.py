@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from codepmp_ray.cluster.studies import Laboratory, run_study
+from codepmp_ray.cluster.laboratory import Laboratory
+from codepmp_ray.cluster.study_run import run_study
 from codepmp_ray.config.studies import StudiesConfig
 from codepmp_ray.studies.bench import Bench
 from codepmp_ray.studies.catalogue import STUDIES
@@ -138,7 +139,7 @@ def test_every_study_says_what_it_measured(records: dict[str, dict[str, Any]]) -
 
     scaling = Outcome.from_json(records["figure5"]["outcome"])
     assert scaling.plots[0].series[0].x == [16.0, 32.0]
-    assert all(law["decision"] == "undecided" for law in scaling.facts["laws"].values())
+    assert all(law["verdict"] == "undecided" for law in scaling.facts["laws"].values())
 
     missing = Outcome.from_json(records["table13"]["outcome"])
     assert missing.status == "not measured" and "nowhere.jsonl" in missing.summary
@@ -162,7 +163,7 @@ def test_studies_share_trainings_and_a_finished_one_is_found(
 def test_a_branch_is_the_shorter_run_and_leaves_no_checkpoint(
     bench: Bench, records: dict[str, dict[str, Any]]
 ) -> None:
-    whole, branch = bench.pmp_family(0, "trend")
+    whole, branch = bench.plans.pmp_family(0, "trend")
     assert (whole.config.max_steps, branch.config.max_steps) == (None, 2)
     lab = Laboratory(bench)
     record = json.loads((lab.train(branch).folder.parent / "training.json").read_text())
@@ -183,7 +184,7 @@ def test_time_that_is_up_leaves_seeds_out_and_says_so(
     )
     late = run_study(STUDIES["table1"], more, budget_s=1e-3)
     assert late["outcome"]["status"] == "not measured"
-    assert "budget" in late["outcome"]["summary"]
+    assert late["outcome"]["because"] == "time" and "budget" in late["outcome"]["summary"]
     third = Bench(config)
     part = run_study(STUDIES["table1"], third, budget_s=1e-3)
     assert part["outcome"]["status"] == "partly measured"

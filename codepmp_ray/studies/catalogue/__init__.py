@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from codepmp_ray.errors import ConfigError
 from codepmp_ray.studies.catalogue import (
+    abilities,
     best_of_n,
     constructions,
     efficiency,
     grpo,
+    judging,
     losses,
     policies,
     rm_accuracy,
@@ -25,7 +30,18 @@ STUDIES: dict[str, Study] = {
         *scaling.STUDIES,
         constructions.FIGURE_6,
         *texts.STUDIES,
+        abilities.FIGURE_13,
+        judging.JUDGE,
         policies.SEED_004,
         grpo.GRPO,
     )
 }
+
+
+def find_studies(names: Iterable[str]) -> list[Study]:
+    """The studies of these names. Raises ConfigError for one that there is not."""
+    names = list(names)
+    for name in names:
+        if name not in STUDIES:
+            raise ConfigError(f"There is no study {name!r}.", f"Known: {', '.join(STUDIES)}.")
+    return [STUDIES[name] for name in names]

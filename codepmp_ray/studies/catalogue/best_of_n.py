@@ -6,18 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from codepmp_ray.studies import measures, paper
-from codepmp_ray.studies.catalogue import curves
-from codepmp_ray.studies.catalogue.common import (
-    WITH,
-    WITHOUT,
-    both_arms,
-    conclude,
-    model_difference,
-    pair_tokens,
-    pmp_difference,
-    set_differences,
-    shares_of,
-)
+from codepmp_ray.studies.catalogue import common, curves
 from codepmp_ray.studies.outcome import Outcome, Row, Table
 from codepmp_ray.studies.pools import Generators, LabelledPool
 from codepmp_ray.studies.scores import ScoreBook
@@ -33,16 +22,20 @@ def _pool_set(context: Context) -> str | None:
     return next((name for name in names if name is not None), None)
 
 
+def _stands_for(context: Context, pool: LabelledPool) -> str | None:
+    return context.bench.config.pools[pool.config_name].stands_for
+
+
 def arms(context: Context) -> list[Arm]:
     """Models for the pools, and one per multiple-choice set."""
     found: list[Arm] = []
     own = _pool_set(context)
     if own is not None:
         context.pools()  # what is missing is said before anything is trained
-        found += both_arms(context, (own,), context.num_train(own), own)
+        found += common.both_arms(context, (own,), context.num_train(own), own)
     here = context.bench.sets_here(context.options.sets or ())[0]
     for name in here:
-        found += both_arms(context, (name,), context.num_train(name), name)
+        found += common.both_arms(context, (name,), context.num_train(name), name)
     return found
 
 
@@ -61,22 +54,20 @@ def measure(
     of: str,
 ) -> Outcome:
     """`of` is the paper's set in whose place pools are measured."""
-    outcome = Outcome(
-        differs=[
-            model_difference(context),
-            pmp_difference(context),
-            *set_differences(context, _choice_sets(context)),
-        ]
-    )
+    outcome = Outcome(differs=common.differences(context, _choice_sets(context)))
     own = _pool_set(context)
     if own is not None:
         for pool in context.pools(generators):
-            _pool(context, models, book, outcome, pool, own, values.get(of, {}), source)
+            known = values.get(_stands_for(context, pool) or of, {})
+            _pool(context, models, book, outcome, pool, own, known, source)
     rows = []
     for name in _choice_sets(context):
         test = context.test_pairs(name)
         rule = measures.all_pairs_right
-        pair = [shares_of(book, models[f"{name}, {arm}"], test, rule) for arm in (WITHOUT, WITH)]
+        pair = [
+            common.shares_of(book, models[f"{name}, {arm}"], test, rule)
+            for arm in (common.WITHOUT, common.WITH)
+        ]
         stands_for = context.bench.config.sets[name].stands_for or name
         known = values.get(stands_for.removesuffix("-pair"), {}).get(4)
         title = context.bench.set(name).title
@@ -98,8 +89,8 @@ def measure(
         )
     if rows:
         title = "Multiple choice: the right option has the highest reward"
-        outcome.tables.append(Table(title, [WITHOUT, WITH], rows, source))
-    outcome.summary = conclude(outcome.comparisons)
+        outcome.tables.append(Table(title, [common.WITHOUT, common.WITH], rows, source))
+    outcome.summary = common.conclude(outcome.comparisons)
     return outcome
 
 
@@ -115,7 +106,10 @@ def _pool(
 ) -> None:
     """Plot, table and comparison of one pool, added to `outcome`."""
     points = curves.ks_of(pool)
-    found = {arm: curves.curve(book, models[f"{own}, {arm}"], pool) for arm in (WITHOUT, WITH)}
+    found = {
+        arm: curves.curve(book, models[f"{own}, {arm}"], pool)
+        for arm in (common.WITHOUT, common.WITH)
+    }
     base = curves.baseline_curves(pool)
     outcome.plots.append(curves.plot(context, f"Best-of-N: {pool.origin}", found, base, points))
     every = {**found, **base}
@@ -132,13 +126,15 @@ def _pool(
         f"Answers: {pool.origin}; {pool.size[0]} questions with {pool.size[1]} answers each, "
         "whose generators differ: style may tell them apart."
     )
+    if context.bench.config.pools[pool.config_name].test_of != own:
+        outcome.differs.append(f"{pool.origin} is scored by models finetuned on {own}.")
     last = points[-1]
     known = values.get(last)
     outcome.comparisons.append(
         measures.compare(
             f"{pool.name}, best of {last}",
-            found[WITH][:, :, -1],
-            found[WITHOUT][:, :, -1],
+            found[common.WITH][:, :, -1],
+            found[common.WITHOUT][:, :, -1],
             context.confidence,
             known[1] - known[0] if known else None,
         )
@@ -151,40 +147,42 @@ def measure_majority(context: Context, models: Models, book: ScoreBook) -> Outco
     rows, comparisons = [], []
     assert own is not None, "the recipe names a pool"
     for pool in context.pools():
-        picked = curves.curve(book, models[f"{own}, {WITH}"], pool)[:, :, -1]
+        picked = curves.curve(book, models[f"{own}, {common.WITH}"], pool)[:, :, -1]
         base = curves.baseline_curves(pool)
         if "majority" not in base:
             continue
         votes = base["majority"][:, :, -1]
-        known = paper.TABLE_12["GSM8K"]
+        known = paper.TABLE_12.get(_stands_for(context, pool) or "GSM8K")
         cells = [measures.interval(found, context.confidence) for found in (picked, votes)]
-        rows.append(Row(f"{pool.origin}, N={pool.size[1]}", list(cells), list(known)))
+        rows.append(
+            Row(f"{pool.origin}, N={pool.size[1]}", list(cells), list(known or (None, None)))
+        )
         comparisons.append(
             measures.compare(
                 f"{pool.name}: reward model with PMP against majority",
                 picked,
                 votes.repeat(len(picked), axis=0),
                 context.confidence,
-                known[0] - known[1],
+                known[0] - known[1] if known else None,
             )
         )
     table = Table(
         "Reward model against majority voting",
         ["reward model with PMP", "majority"],
         rows,
-        f"{paper.SOURCE}, Table 12, GSM8K",
+        f"{paper.SOURCE}, Table 12",
     )
     return Outcome(
-        summary=conclude(comparisons),
+        summary=common.conclude(comparisons),
         tables=[table],
         comparisons=comparisons,
-        differs=[model_difference(context), pmp_difference(context)],
+        differs=[common.model_difference(context), common.pmp_difference(context)],
     )
 
 
 def _num_tokens(context: Context, generators: Generators) -> int:
     pools = sum(curves.pool_tokens(context, pool) for pool in context.pools(generators))
-    return 2 * (pools + pair_tokens(context, _choice_sets(context)))
+    return 2 * (pools + common.pair_tokens(context, _choice_sets(context)))
 
 
 def _study(

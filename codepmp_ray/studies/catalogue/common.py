@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 import numpy as np
 
+from codepmp_ray.evaluation.statistics import holm
 from codepmp_ray.studies import measures
-from codepmp_ray.studies.bench import TestPairs
 from codepmp_ray.studies.measures import Floats
 from codepmp_ray.studies.outcome import Comparison
+from codepmp_ray.studies.pair_rows import TestPairs
 from codepmp_ray.studies.scores import ScoreBook, Trained
 from codepmp_ray.studies.study import Context
 from codepmp_ray.studies.trainings import Arm, Training
@@ -29,7 +30,7 @@ def rm_arm(
     group: str = "",
 ) -> Arm:
     """Reward models finetuned on `num` pairs, one for each seed, from `starts(seed)`."""
-    trained = (context.bench.rm(starts(seed), sets, num, seed) for seed in context.seeds)
+    trained = (context.bench.plans.rm(starts(seed), sets, num, seed) for seed in context.seeds)
     return Arm(label, tuple(trained), x, group)
 
 
@@ -44,7 +45,7 @@ def both_arms(
         rm_arm(
             context,
             prefix + WITH,
-            lambda seed: context.bench.pmp(seed, name),
+            lambda seed: context.bench.plans.pmp(seed, name),
             sets,
             num,
             x=num,
@@ -67,7 +68,7 @@ def pair_tokens(context: Context, sets: list[str], model: str | None = None) -> 
     """Tokens that scoring the test parts of `sets` once takes."""
     name = model or context.model
     return sum(
-        2 * context.bench.num_tokens(row, name)
+        2 * context.bench.pairs.num_tokens(row, name)
         for set_name in sets
         for row in context.test_pairs(set_name, name).rows
     )
@@ -111,11 +112,17 @@ def set_differences(context: Context, names: list[str]) -> list[str]:
     return found
 
 
+def differences(context: Context, names: list[str]) -> list[str]:
+    """What differs from the paper wherever models with PMP are measured on the sets `names`."""
+    models, pmp = model_difference(context), pmp_difference(context)
+    return [models, pmp, *set_differences(context, names)]
+
+
 def conclude(comparisons: list[Comparison]) -> str:
     """One sentence over all comparisons, after Holm's correction."""
     if not comparisons:
         return ""
-    adjusted = measures.holm([c.p_value for c in comparisons])
+    adjusted = holm([c.p_value for c in comparisons])
     seen = [c for c, p in zip(comparisons, adjusted, strict=True) if p < 0.05]
     up = sum(c.difference.mean > 0 for c in seen)
     head = f"Of {len(comparisons)} comparisons {up} came out higher and {len(seen) - up} lower"

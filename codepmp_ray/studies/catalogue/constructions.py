@@ -5,14 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from codepmp_ray.studies import constructions, measures
-from codepmp_ray.studies.catalogue.common import (
-    conclude,
-    model_difference,
-    pair_tokens,
-    rm_arm,
-    set_differences,
-    shares_of,
-)
+from codepmp_ray.studies.catalogue import common
 from codepmp_ray.studies.outcome import Outcome, Row, Table
 from codepmp_ray.studies.scores import ScoreBook
 from codepmp_ray.studies.study import Context, Models, Study
@@ -38,20 +31,20 @@ def arms(context: Context) -> list[Arm]:
     pairs, (name, *_) = _pairs_set(context), context.sets()
     context.bench.set(pairs)
     every = len(context.bench.set(pairs).train)
-    num = context.bench.num_available((pairs,), context.model, every)
+    num = context.bench.pairs.num_available((pairs,), context.model, every)
     size = context.num_train(name)
 
     def start(kind: str):
-        return lambda seed: context.bench.pmp_on(seed, context.model, (pairs,), num, kind)
+        return lambda seed: context.bench.plans.pmp_on(seed, context.model, (pairs,), num, kind)
 
-    found = [rm_arm(context, _NO_PMP, lambda seed: context.model, (name,), size)]
-    return found + [rm_arm(context, kind, start(kind), (name,), size) for kind in _KINDS]
+    found = [common.rm_arm(context, _NO_PMP, lambda seed: context.model, (name,), size)]
+    return found + [common.rm_arm(context, kind, start(kind), (name,), size) for kind in _KINDS]
 
 
 def measure(context: Context, models: Models, book: ScoreBook) -> Outcome:
     names = context.sets()
     found = {
-        label: [shares_of(book, trained, context.test_pairs(name)) for name in names]
+        label: [common.shares_of(book, trained, context.test_pairs(name)) for name in names]
         for label, trained in models.items()
     }
     rows = [
@@ -76,7 +69,7 @@ def measure(context: Context, models: Models, book: ScoreBook) -> Outcome:
     titles = [context.bench.set(name).title for name in names]
     pairs = context.bench.set(_pairs_set(context))
     return Outcome(
-        summary=conclude(comparisons),
+        summary=common.conclude(comparisons),
         tables=[Table("Accuracy after PMP on each construction", titles, rows)],
         comparisons=comparisons,
         facts={
@@ -84,10 +77,10 @@ def measure(context: Context, models: Models, book: ScoreBook) -> Outcome:
             "6, whose values are only drawn"
         },
         differs=[
-            model_difference(context),
+            common.model_difference(context),
             f"PMP on {len(pairs.train)} pairs: {pairs.title}. Description clipping and web pages "
             "need answers or pages that this set does not hold; recipes make them.",
-            *set_differences(context, names),
+            *common.set_differences(context, names),
         ],
     )
 
@@ -99,5 +92,5 @@ FIGURE_6 = Study(
     "Which two answers should a pair be made of?",
     arms,
     measure,
-    lambda context: (len(_KINDS) + 1) * pair_tokens(context, context.sets()),
+    lambda context: (len(_KINDS) + 1) * common.pair_tokens(context, context.sets()),
 )

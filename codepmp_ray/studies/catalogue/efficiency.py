@@ -4,22 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 
-import numpy as np
-
+from codepmp_ray.analysis.curves import curve
+from codepmp_ray.analysis.sample_efficiency import Multiple, equivalent_samples
 from codepmp_ray.errors import InputError
 from codepmp_ray.studies import measures, paper
-from codepmp_ray.studies.catalogue import curves
-from codepmp_ray.studies.catalogue.common import (
-    WITH,
-    WITHOUT,
-    both_arms,
-    conclude,
-    model_difference,
-    pair_tokens,
-    pmp_difference,
-    set_differences,
-    shares_of,
-)
+from codepmp_ray.studies.catalogue import common, curves
 from codepmp_ray.studies.measures import Floats
 from codepmp_ray.studies.outcome import Outcome, Plot, Row, Series, Table
 from codepmp_ray.studies.pools import LabelledPool
@@ -35,7 +24,7 @@ def arms(context: Context) -> list[Arm]:
     return [
         arm
         for size in context.sizes(name)
-        for arm in both_arms(context, (name,), size, f"{size} pairs")
+        for arm in common.both_arms(context, (name,), size, f"{size} pairs")
     ]
 
 
@@ -45,7 +34,7 @@ def by_size(
     """The outcome of arrays [seeds, problems] of both arms, one for each of the sizes."""
     sizes = context.sizes(context.sets()[0])
     series, rows = [], []
-    for arm in (WITHOUT, WITH):
+    for arm in (common.WITHOUT, common.WITH):
         found = [measures.interval(v, context.confidence) for v in values[arm]]
         series.append(
             Series(
@@ -62,47 +51,44 @@ def by_size(
     comparisons = [
         measures.compare(
             f"{what}, {size:,} finetuning pairs",
-            values[WITH][index],
-            values[WITHOUT][index],
+            values[common.WITH][index],
+            values[common.WITHOUT][index],
             context.confidence,
         )
         for index, size in enumerate(sizes)
     ]
-    multiple = measures.equivalent_multiple(
-        sizes,
-        np.array(values[WITH]),
-        np.array(values[WITHOUT]),
-        _EQUIVALENCE_DRAWS,
-        context.confidence,
-    )
+    multiples = _multiples(context, sizes, values)
     few, many = paper.FIGURE_4_MATCH
     return Outcome(
-        summary=f"{conclude(comparisons)} {_in_words(multiple)}",
+        summary=f"{common.conclude(comparisons)} {_in_words(multiples)}".strip(),
         plots=[Plot(what, "finetuning pairs", "accuracy", series)],
-        tables=[Table(what, [WITHOUT, WITH], rows)],
+        tables=[Table(what, [common.WITHOUT, common.WITH], rows)],
         comparisons=comparisons,
         facts={
-            "equivalent_samples": multiple,
+            "equivalent_samples": [multiple.as_json() for multiple in multiples],
             "paper": f"{few:,} with PMP match {many:,} without ({many // few}x): "
             f"{paper.SOURCE}, Figure 4, Qwen2-7B",
         },
-        differs=[
-            model_difference(context),
-            pmp_difference(context),
-            *set_differences(context, context.sets()[:1]),
-        ],
+        differs=common.differences(context, context.sets()[:1]),
     )
 
 
-def _in_words(multiple: dict[str, float | None]) -> str:
-    def shown(value: float | None) -> str:
-        return f"over {multiple['largest_seen']:.0f}" if value is None else f"{value:.1f}"
+def _multiples(
+    context: Context, sizes: list[int], values: dict[str, list[Floats]]
+) -> list[Multiple]:
+    """One for each size with PMP; none where one size is all there is."""
+    if len(sizes) < 2:
+        return []
+    draws = min(_EQUIVALENCE_DRAWS, context.bench.config.num_bootstrap)
+    with_pmp, without = (curve(sizes, values[arm], draws) for arm in (common.WITH, common.WITHOUT))
+    return equivalent_samples(with_pmp, without, context.confidence)
 
-    return (
-        f"{multiple['at_num_pairs']:,} pairs with PMP are worth {shown(multiple['multiple'])} "
-        f"times as many without (interval {shown(multiple['low'])} to {shown(multiple['high'])}; "
-        f"the sizes here reach {multiple['largest_seen']:.0f} times)."
-    )
+
+def _in_words(multiples: list[Multiple]) -> str:
+    if not multiples:
+        return ""
+    first = multiples[0]
+    return f"{first.size:,.0f} pairs with PMP are worth {first.text} times as many without."
 
 
 def measure_accuracy(context: Context, models: Models, book: ScoreBook) -> Outcome:
@@ -110,8 +96,11 @@ def measure_accuracy(context: Context, models: Models, book: ScoreBook) -> Outco
     name = context.sets()[0]
     test = context.test_pairs(name)
     values = {
-        arm: [shares_of(book, models[f"{size} pairs, {arm}"], test) for size in context.sizes(name)]
-        for arm in (WITHOUT, WITH)
+        arm: [
+            common.shares_of(book, models[f"{size} pairs, {arm}"], test)
+            for size in context.sizes(name)
+        ]
+        for arm in (common.WITHOUT, common.WITH)
     }
     return by_size(context, models, values, f"accuracy on {context.bench.set(name).title}")
 
@@ -133,7 +122,7 @@ def measure_best_of_n(
             curves.curve(book, models[f"{size} pairs, {arm}"], pool)[:, :, at]
             for size in context.sizes(context.sets()[0])
         ]
-        for arm in (WITHOUT, WITH)
+        for arm in (common.WITHOUT, common.WITH)
     }
     outcome = by_size(context, models, values, f"best of {points[at]} on {pool.name}")
     outcome.differs.append(f"Answers: {pool.origin}.")
@@ -167,7 +156,9 @@ STUDIES = (
         _QUESTION,
         arms,
         measure_accuracy,
-        lambda context: 2 * len(context.options.sizes) * pair_tokens(context, context.sets()[:1]),
+        lambda context: (
+            2 * len(context.options.sizes) * common.pair_tokens(context, context.sets()[:1])
+        ),
     ),
     Study(
         "figure9",

@@ -11,14 +11,7 @@ import numpy as np
 
 from codepmp_ray.config.base import fingerprint
 from codepmp_ray.studies import measures, policies
-from codepmp_ray.studies.catalogue.common import (
-    WITH,
-    conclude,
-    model_difference,
-    pmp_difference,
-    rm_arm,
-    set_differences,
-)
+from codepmp_ray.studies.catalogue import common
 from codepmp_ray.studies.catalogue.policies import base_weights, test_prompts
 from codepmp_ray.studies.grpo import LOG_FILE, GrpoSettings
 from codepmp_ray.studies.outcome import Outcome, Plot, Row, Series, Table, Value, not_measured
@@ -26,7 +19,7 @@ from codepmp_ray.studies.scores import ScoreBook
 from codepmp_ray.studies.study import Context, Models, Study
 from codepmp_ray.studies.trainings import Arm
 
-_JUDGE = f"RM, {WITH}"
+_JUDGE = f"RM, {common.WITH}"
 
 
 def arms(context: Context) -> list[Arm]:
@@ -35,9 +28,9 @@ def arms(context: Context) -> list[Arm]:
     num = context.num_train(*sets)
 
     def start(seed: int):
-        return context.bench.pmp(seed, context.model)
+        return context.bench.plans.pmp(seed, context.model)
 
-    return [rm_arm(context, _JUDGE, start, sets, num)]
+    return [common.rm_arm(context, _JUDGE, start, sets, num)]
 
 
 def settings_of(context: Context) -> GrpoSettings:
@@ -56,15 +49,17 @@ def training_prompts(context: Context) -> list[policies.Prompt]:
     """Prompts of the pairs that the judge was finetuned on."""
     (arm,) = arms(context)
     training = arm.by_seed[0]
-    rows = context.bench.rows(training.pairs, training.base)
+    rows = context.bench.pairs.rows(training.pairs, training.base)
     return [row["messages"] or row["prompt"] for row in rows]
 
 
 def measure(context: Context, models: Models, book: ScoreBook) -> Outcome:
     store, name = context.bench.store, folder_name(context)
     if not store.exists(f"{name}/{LOG_FILE}"):
-        return not_measured("The policy is not trained: run python -m jobs.grpo, same recipe.")
-    settings, encoder = settings_of(context), context.bench.encoder(context.model)
+        return not_measured(
+            "resources", "The policy is not trained.", "Run python -m jobs.grpo, same recipe."
+        )
+    settings, encoder = settings_of(context), context.bench.pairs.encoder(context.model)
     num = context.options.num_prompts or 50
     prompts = [prompt for set_ in context.sets() for prompt in test_prompts(context, set_, num)]
     rewards = {}
@@ -84,7 +79,7 @@ def measure(context: Context, models: Models, book: ScoreBook) -> Outcome:
     steps = [float(i + 1) for i in range(len(log))]
     curve = Series("mean reward of the step's answers", steps, [row["reward"] for row in log])
     return Outcome(
-        summary=conclude([comparison]),
+        summary=common.conclude([comparison]),
         tables=[
             Table(
                 f"Mean reward of greedy answers to {len(prompts)} prompts",
@@ -96,13 +91,13 @@ def measure(context: Context, models: Models, book: ScoreBook) -> Outcome:
         plots=[Plot("Reward while training", "step", "reward", [curve], False, "number")],
         comparisons=[comparison],
         differs=[
-            model_difference(context),
-            pmp_difference(context),
+            common.model_difference(context),
+            common.pmp_difference(context),
             f"{settings.num_steps} steps of {settings.num_prompts} prompts with "
             f"{settings.num_generations} answers each: it shows that the service serves as a "
             "reward, not what PPO would reach.",
             "The judge of the answers is the reward that was trained for.",
-            *set_differences(context, context.sets()),
+            *common.set_differences(context, context.sets()),
         ],
         facts={"log": log},
     )

@@ -3,16 +3,7 @@
 from __future__ import annotations
 
 from codepmp_ray.studies import measures, paper
-from codepmp_ray.studies.catalogue import curves
-from codepmp_ray.studies.catalogue.common import (
-    conclude,
-    model_difference,
-    pair_tokens,
-    pmp_difference,
-    rm_arm,
-    set_differences,
-    shares_of,
-)
+from codepmp_ray.studies.catalogue import common, curves
 from codepmp_ray.studies.outcome import Comparison, Outcome, Row, Table
 from codepmp_ray.studies.scores import ScoreBook
 from codepmp_ray.studies.study import Context, Models, Study
@@ -24,10 +15,12 @@ _LOSSES = {"RM only": "rm", "LM only": "lm", "RM + LM": "pmp"}
 def arms(context: Context) -> list[Arm]:
     sets = tuple(context.sets())
     return [
-        rm_arm(
+        common.rm_arm(
             context,
             label,
-            lambda seed, objective=objective: context.bench.pmp(seed, context.model, objective),
+            lambda seed, objective=objective: context.bench.plans.pmp(
+                seed, context.model, objective
+            ),
             sets[:1],
             context.num_train(*sets[:1]),
         )
@@ -38,7 +31,7 @@ def arms(context: Context) -> list[Arm]:
 def measure(context: Context, models: Models, book: ScoreBook) -> Outcome:
     name = context.sets()[0]
     test = context.test_pairs(name)
-    by_loss = {label: shares_of(book, models[label], test) for label in _LOSSES}
+    by_loss = {label: common.shares_of(book, models[label], test) for label in _LOSSES}
     accuracy = Table(
         f"Accuracy on pairs of {context.bench.set(name).title}",
         ["accuracy"],
@@ -49,11 +42,7 @@ def measure(context: Context, models: Models, book: ScoreBook) -> Outcome:
     )
     outcome = Outcome(
         tables=[accuracy],
-        differs=[
-            model_difference(context),
-            pmp_difference(context),
-            *set_differences(context, [name]),
-        ],
+        differs=common.differences(context, [name]),
     )
     outcome.comparisons = [
         measures.compare(
@@ -75,7 +64,7 @@ def measure(context: Context, models: Models, book: ScoreBook) -> Outcome:
             )
         )
         outcome.comparisons += _compare(context, found, pool.size[1])
-    outcome.summary = conclude(outcome.comparisons)
+    outcome.summary = common.conclude(outcome.comparisons)
     return outcome
 
 
@@ -117,7 +106,7 @@ def _compare(context: Context, found: curves.Curves, size: int) -> list[Comparis
 
 
 def _num_tokens(context: Context) -> int:
-    pairs = pair_tokens(context, context.sets()[:1])
+    pairs = common.pair_tokens(context, context.sets()[:1])
     return len(_LOSSES) * (pairs + sum(curves.pool_tokens(context, p) for p in context.pools()))
 
 

@@ -17,17 +17,7 @@ import numpy as np
 from codepmp_ray.modeling.sources import resolve_model
 from codepmp_ray.preference.sources.rows import Row as PairRow
 from codepmp_ray.studies import measures, policies
-from codepmp_ray.studies.catalogue.common import (
-    WITH,
-    WITHOUT,
-    both_arms,
-    conclude,
-    model_difference,
-    pair_tokens,
-    pmp_difference,
-    set_differences,
-    shares_of,
-)
+from codepmp_ray.studies.catalogue import common
 from codepmp_ray.studies.measures import Floats
 from codepmp_ray.studies.outcome import Outcome, Row, Table, Value
 from codepmp_ray.studies.scores import ScoreBook, Trained
@@ -46,19 +36,21 @@ def arms(context: Context) -> list[Arm]:
     bench, model = context.bench, context.model
 
     def policy(label: str, start: Callable[[int], str | Training], objective: str) -> Arm:
-        trained = (bench.policy(start(seed), sets, num, seed, objective) for seed in context.seeds)
+        trained = (
+            bench.plans.policy(start(seed), sets, num, seed, objective) for seed in context.seeds
+        )
         return Arm(label, tuple(trained))
 
     def sft(seed: int) -> Training:
-        return bench.policy(model, sets, num, seed, "sft")
+        return bench.plans.policy(model, sets, num, seed, "sft")
 
     def rft(seed: int) -> Training:
-        judge = bench.rm(bench.pmp(seed, model), sets, num, seed)
+        judge = bench.plans.rm(bench.plans.pmp(seed, model), sets, num, seed)
         limit = context.options.max_new_tokens or _DEFAULT_TOKENS
-        return bench.rejection_sampled(model, judge, sets, num, seed, limit)
+        return bench.plans.rejection_sampled(model, judge, sets, num, seed, limit)
 
     return [
-        *both_arms(context, sets, num, "RM"),
+        *common.both_arms(context, sets, num, "RM"),
         policy(SFT, lambda _: model, "sft"),
         policy(DPO, lambda _: model, "dpo"),
         policy(BOTH, sft, "dpo"),
@@ -70,14 +62,12 @@ def measure(context: Context, models: Models, book: ScoreBook) -> Outcome:
     outcome = Outcome(
         differs=[
             f"Policies and reward models from {context.model}, OPT-350M being the protocol's.",
-            model_difference(context),
-            pmp_difference(context),
-            *set_differences(context, context.sets()),
+            *common.differences(context, context.sets()),
         ]
     )
     _pairs(context, models, book, outcome)
     _answers(context, models, book, outcome)
-    outcome.summary = conclude(outcome.comparisons)
+    outcome.summary = common.conclude(outcome.comparisons)
     return outcome
 
 
@@ -86,8 +76,8 @@ def _pairs(context: Context, models: Models, book: ScoreBook, outcome: Outcome) 
     names = context.sets()
     tests = [context.test_pairs(name) for name in names]
     found: dict[str, list[Floats]] = {
-        f"RM {arm}": [shares_of(book, models[f"RM, {arm}"], test) for test in tests]
-        for arm in (WITH, WITHOUT)
+        f"RM {arm}": [common.shares_of(book, models[f"RM, {arm}"], test) for test in tests]
+        for arm in (common.WITH, common.WITHOUT)
     }
     book.close()
     references: dict[str, list[str | Path]] = {
@@ -116,11 +106,11 @@ def _pairs(context: Context, models: Models, book: ScoreBook, outcome: Outcome) 
         for label, values in found.items()
     ]
     outcome.tables.append(Table("Accuracy on test pairs", titles, rows))
-    first = np.concatenate(found[f"RM {WITH}"], axis=1)
+    first = np.concatenate(found[f"RM {common.WITH}"], axis=1)
     for label, values in found.items():
-        if label != f"RM {WITH}":
+        if label != f"RM {common.WITH}":
             second = np.concatenate(values, axis=1)
-            question = f"RM {WITH} against {label}, pairs"
+            question = f"RM {common.WITH} against {label}, pairs"
             outcome.comparisons.append(
                 measures.compare(question, first, second, context.confidence)
             )
@@ -129,7 +119,7 @@ def _pairs(context: Context, models: Models, book: ScoreBook, outcome: Outcome) 
 def _implicit(
     context: Context, model: Trained, reference: str | Path, rows: list[PairRow]
 ) -> tuple[Floats, Floats]:
-    encoder = context.bench.encoder(context.model)
+    encoder = context.bench.pairs.encoder(context.model)
     prompts = [row["messages"] or row["prompt"] for row in rows]
     sides = []
     for side in ("chosen", "rejected"):
@@ -144,7 +134,7 @@ def _implicit(
 
 def _answers(context: Context, models: Models, book: ScoreBook, outcome: Outcome) -> None:
     """Rewards of greedy answers, and how often they beat the base model's."""
-    options, encoder = context.options, context.bench.encoder(context.model)
+    options, encoder = context.options, context.bench.pairs.encoder(context.model)
     num = options.num_prompts or _DEFAULT_PROMPTS
     max_new_tokens = options.max_new_tokens or _DEFAULT_TOKENS
     groups = {name: test_prompts(context, name, num) for name in context.sets()}
@@ -156,7 +146,7 @@ def _answers(context: Context, models: Models, book: ScoreBook, outcome: Outcome
         ]
         for label, folders in _folders(context, models).items()
     }
-    judges = models[f"RM, {WITH}"]
+    judges = models[f"RM, {common.WITH}"]
     external = options.scorer if options.scorer and is_hub_reachable() else None
     rewards = {
         label: np.array(
@@ -175,7 +165,7 @@ def _answers(context: Context, models: Models, book: ScoreBook, outcome: Outcome
         for label, v in rewards.items()
     ]
     titles = [context.bench.set(name).title for name in groups]
-    judge = external or f"our reward model {WITH}"
+    judge = external or f"our reward model {common.WITH}"
     outcome.tables.append(
         Table(f"Mean reward of greedy answers, by {judge}", titles, rows, unit="number")
     )
@@ -237,5 +227,5 @@ SEED_004 = Study(
     "How does CodePMP's reward model compare with DPO on helpfulness and harmlessness?",
     arms,
     measure,
-    lambda context: 2 * pair_tokens(context, context.sets()),
+    lambda context: 2 * common.pair_tokens(context, context.sets()),
 )

@@ -6,17 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from codepmp_ray.studies import measures, paper
-from codepmp_ray.studies.catalogue.common import (
-    WITH,
-    WITHOUT,
-    both_arms,
-    conclude,
-    model_difference,
-    pair_tokens,
-    pmp_difference,
-    set_differences,
-    shares_of,
-)
+from codepmp_ray.studies.catalogue import common
 from codepmp_ray.studies.outcome import Comparison, Outcome, Row, Table, Value
 from codepmp_ray.studies.scores import ScoreBook, lengths_in_tokens
 from codepmp_ray.studies.study import Context, Models, Study
@@ -37,7 +27,7 @@ def arms(context: Context) -> list[Arm]:
         arm
         for model in _models(context)
         for name in _trained_on(context)
-        for arm in both_arms(
+        for arm in common.both_arms(
             context, (name,), context.num_train(name, model=model), f"{model}, {name}", model
         )
     ]
@@ -62,19 +52,19 @@ def measure(
             comparisons.append(comparison)
     table = Table(
         "Accuracy of the reward model on pairs",
-        [WITHOUT, WITH, "length alone"],
+        [common.WITHOUT, common.WITH, "length alone"],
         rows,
         f"{paper.SOURCE}, {source}",
     )
     return Outcome(
-        summary=conclude(comparisons),
+        summary=common.conclude(comparisons),
         tables=[table],
         comparisons=comparisons,
         differs=[
-            model_difference(context, *_models(context)),
-            pmp_difference(context),
+            common.model_difference(context, *_models(context)),
+            common.pmp_difference(context),
             _sizes(context),
-            *set_differences(context, context.sets()),
+            *common.set_differences(context, context.sets()),
         ],
     )
 
@@ -97,12 +87,14 @@ def _one(
 ) -> tuple[Row, Comparison]:
     test = context.test_pairs(name, model)
     tag = f"{model}, {context.options.train_set or name}, "
-    without, with_pmp = (shares_of(book, models[tag + arm], test) for arm in (WITHOUT, WITH))
+    without, with_pmp = (
+        common.shares_of(book, models[tag + arm], test) for arm in (common.WITHOUT, common.WITH)
+    )
     stands_for = context.bench.config.sets[name].stands_for or ""
     known = values.get(stands_for)
     title = context.bench.set(name).title
     label = f"{title}, {model}" if len(_models(context)) > 1 else title
-    encoder = context.bench.encoder(model)
+    encoder = context.bench.pairs.encoder(model)
     lengths = [
         lengths_in_tokens(encoder, [row[side] for row in test.rows])
         for side in ("chosen", "rejected")
@@ -128,7 +120,7 @@ def _one(
 
 
 def _num_tokens(context: Context) -> int:
-    return sum(2 * pair_tokens(context, context.sets(), model) for model in _models(context))
+    return sum(2 * common.pair_tokens(context, context.sets(), model) for model in _models(context))
 
 
 def _study(

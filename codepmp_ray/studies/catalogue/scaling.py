@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from codepmp_ray.studies import measures
-from codepmp_ray.studies.catalogue import curves
-from codepmp_ray.studies.catalogue.common import (
-    conclude,
-    model_difference,
-    pair_tokens,
-    pmp_difference,
-    rm_arm,
-    set_differences,
-    shares_of,
+from codepmp_ray.analysis.curves import curve
+from codepmp_ray.analysis.scaling_laws import (
+    POWER,
+    SATURATING,
+    UNDECIDED,
+    ScalingVerdict,
+    fit_scaling,
 )
-from codepmp_ray.studies.laws import Fit, decide
+from codepmp_ray.studies import measures
+from codepmp_ray.studies.catalogue import common, curves
 from codepmp_ray.studies.measures import Floats
 from codepmp_ray.studies.outcome import Comparison, Outcome, Plot, Row, Series, Table
 from codepmp_ray.studies.scores import ScoreBook
@@ -27,21 +25,24 @@ from codepmp_ray.studies.study import Context, Models, Study
 from codepmp_ray.studies.trainings import Arm
 
 _NO_PMP = "no PMP"
+_LAW_DRAWS = 500
 
 
 def _family_arms(context: Context, sets: tuple[str, ...], size: int) -> list[Arm]:
     """Without PMP, then after each member of the family, shortest first."""
-    families = [context.bench.pmp_family(seed, context.model) for seed in context.seeds]
+    families = [context.bench.plans.pmp_family(seed, context.model) for seed in context.seeds]
     group = f"{size} finetuning pairs"
     found = [
-        rm_arm(context, f"{group}, {_NO_PMP}", lambda _: context.model, sets, size, group=group)
+        common.rm_arm(
+            context, f"{group}, {_NO_PMP}", lambda _: context.model, sets, size, group=group
+        )
     ]
     # The whole run first: it leaves the checkpoints that its branches begin with.
     for index, member in enumerate(families[0]):
-        num = context.bench.pmp_pairs_of(member)
+        num = context.bench.plans.pmp_pairs_of(member)
         label = f"{group}, PMP on {num}"
         found.append(
-            rm_arm(
+            common.rm_arm(
                 context,
                 label,
                 lambda seed, i=index: families[seed][i],
@@ -67,50 +68,41 @@ def arms_of_seed_000(context: Context) -> list[Arm]:
 def measure_figure_5(context: Context, models: Models, book: ScoreBook) -> Outcome:
     name = context.sets()[0]
     title = context.bench.set(name).title
-    outcome = Outcome(
-        differs=[
-            model_difference(context),
-            pmp_difference(context),
-            *set_differences(context, [name]),
-        ]
-    )
+    outcome = Outcome(differs=common.differences(context, [name]))
     arms = arms_of_figure_5(context)
     test = context.test_pairs(name)
     what = f"accuracy on {title}"
     _add_curves(
-        context, outcome, what, arms, [shares_of(book, models[arm.label], test) for arm in arms]
+        context,
+        outcome,
+        what,
+        arms,
+        [common.shares_of(book, models[arm.label], test) for arm in arms],
     )
     for pool in context.pools():
         last = curves.ks_of(pool)[-1]
         found = [curves.curve(book, models[arm.label], pool)[:, :, -1] for arm in arms]
         _add_curves(context, outcome, f"best of {last} on {pool.name}", arms, found)
-    outcome.summary = conclude(outcome.comparisons)
+    outcome.summary = common.conclude(outcome.comparisons)
     return outcome
 
 
 def measure_seed_000(context: Context, models: Models, book: ScoreBook) -> Outcome:
     names = context.sets()
     arms = arms_of_seed_000(context)
-    outcome = Outcome(
-        differs=[
-            model_difference(context),
-            pmp_difference(context),
-            *set_differences(context, names),
-        ]
-    )
+    outcome = Outcome(differs=common.differences(context, names))
     tests = [context.test_pairs(name) for name in names]
     values = [
-        np.concatenate([shares_of(book, models[arm.label], test) for test in tests], axis=1)
+        np.concatenate([common.shares_of(book, models[arm.label], test) for test in tests], axis=1)
         for arm in arms
     ]
     titles = ", ".join(context.bench.set(name).title for name in names)
     _add_curves(context, outcome, f"accuracy on {titles}", arms, values)
-    decisions = [item["decision"] for item in outcome.facts.get("laws", {}).values()]
-    decided = [d for d in decisions if d != "undecided"]
-    tail = f"Laws: {', '.join(decisions) or 'none fitted'}."
-    if not decided:
-        tail += " Whether returns diminish cannot be said at this size."
-    outcome.summary = f"{conclude(outcome.comparisons)} {tail}"
+    laws = outcome.facts["laws"]
+    found = "; ".join(f"{name}: {law['verdict']}. {law['reason']}" for name, law in laws.items())
+    outcome.summary = f"{common.conclude(outcome.comparisons)} Laws: {found}"
+    if all(law["verdict"] == UNDECIDED for law in laws.values()):
+        outcome.summary += " Whether returns diminish cannot be said at this size."
     return outcome
 
 
@@ -141,7 +133,7 @@ def _add_curves(
         rows += [Row(arm.label, [v], [None]) for (arm, _), v in zip(rest, found, strict=True)]
         outcome.comparisons += _ends(context, what, group, base, rest)
         laws = _laws(context, rest)
-        outcome.facts.setdefault("laws", {})[f"{what}, {group}"] = laws
+        outcome.facts.setdefault("laws", {})[f"{what}, {group}"] = laws.as_json()
         series += _fitted(laws, group, xs)
     outcome.plots.append(Plot(what, "pairs in PMP", "accuracy", series))
     outcome.tables.append(Table(what, ["accuracy"], rows))
@@ -163,33 +155,31 @@ def _ends(
     return found
 
 
-def _laws(context: Context, rest: list[tuple[Arm, Floats]]) -> dict:
-    values = np.array([v for _, v in rest])
-    errors = np.array([measures.spread(v, context.confidence).error for v in values])
-    draws = min(500, context.bench.config.num_bootstrap)
-    return decide([arm.x for arm, _ in rest], values, errors, draws, context.confidence)
+def _laws(context: Context, rest: list[tuple[Arm, Floats]]) -> ScalingVerdict:
+    sizes, values = [arm.x for arm, _ in rest], [v for _, v in rest]
+    measured = curve(sizes, values, min(_LAW_DRAWS, context.bench.config.num_bootstrap))
+    return fit_scaling(measured, context.confidence)
 
 
-def _fitted(laws: dict, group: str, xs: list[float]) -> list[Series]:
-    """The law in the lead as a curve, if there is one that rises."""
-    name = laws.get("leader")
-    if name in (None, "constant"):
-        return []
-    found = laws["fits"][name]
-    fit = Fit(name, found["aic"], found["exponent"], found["ceiling"], found["coefficient"])
+def _fitted(laws: ScalingVerdict, group: str, xs: list[float]) -> list[Series]:
+    """Both laws as curves, where there are points enough to fit them."""
     at = np.geomspace(min(xs), max(xs), 25)
-    return [Series(f"{group}, {name} law", at.tolist(), fit.at(at).tolist(), is_baseline=True)]
+    return [
+        Series(f"{group}, {name}", at.tolist(), law.accuracy(at).tolist(), is_baseline=True)
+        for name, law in ((POWER, laws.power), (SATURATING, laws.saturating))
+        if law is not None
+    ]
 
 
 def _figure_5_tokens(context: Context) -> int:
     pools = sum(curves.pool_tokens(context, pool) for pool in context.pools())
     num = context.bench.config.branches.num_branches + 2
-    return num * (pools + pair_tokens(context, context.sets()[:1]))
+    return num * (pools + common.pair_tokens(context, context.sets()[:1]))
 
 
 def _seed_000_tokens(context: Context) -> int:
     num = context.bench.config.branches.num_branches + 2
-    return num * len(context.options.sizes) * pair_tokens(context, context.sets())
+    return num * len(context.options.sizes) * common.pair_tokens(context, context.sets())
 
 
 STUDIES = (

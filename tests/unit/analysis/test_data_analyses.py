@@ -151,15 +151,14 @@ def _charts():
     higher = curve(sizes, [difficulty < 0.5 + 0.07 * i for i in range(6)], 200)
     texts = {"human": _documents(WORDS, 20, 0), "strong": _documents(WORDS, 20, 1)}
     ability = {name: difficulty + 0.01 * i for i, name in enumerate(("code", "<math>", "logic"))}
-    abilities = compare_abilities(ability, {n: 0.8 * v for n, v in ability.items()}, 0.95, 200)
     band = {"mean": [0.1, 0.2, 0.3], "low": [0.0, 0.1, 0.2], "high": [0.2, 0.3, 0.4]}
     return {
         "sizes": study_plots.size_curves({"with PMP": higher, "without": rising}, "a", "samples"),
         "multiples": study_plots.multiples_chart(equivalent_samples(higher, rising), "b"),
         "laws": study_plots.scaling_laws_chart(rising, fit_scaling(rising), "c", "pairs"),
         "by_k": study_plots.by_k_chart([1, 2, 4], {"gold": band, "proxy": band}, "d", "accuracy"),
-        "radar": study_plots.radar_chart(abilities, "e"),
-        "map": study_plots.embedding_chart(embedding_map(hashed_tfidf(texts)), "f"),
+        "radar": study_plots.radar_chart(list(ability), {"strong": [0.9, 0.8, 0.7]}, "e", "radar"),
+        "map": study_plots.points_chart({"a": ([0.0, 1.0], [1.0, 0.0])}, "f", "map", ("x", "y")),
         "kl": study_plots.divergence_chart(divergences(texts["human"], texts, 10), "g"),
         "buckets": study_plots.bucket_chart(bucket_table(texts), 1, "h"),
     }

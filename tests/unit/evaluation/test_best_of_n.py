@@ -104,6 +104,13 @@ def test_without_execution_there_is_no_accuracy_and_the_reason_is_told():
     print_results(results, Console(file=io.StringIO()))
 
 
+@pytest.mark.parametrize(("task", "title"), [("gsm8k", "GSM8K"), ("humaneval", "HumanEval")])
+def test_the_table_is_titled_by_its_task(task, title):
+    screen = io.StringIO()
+    print_results({**_summary(float), "task": task}, Console(file=screen, width=200))
+    assert f"Best of k on 10 {title} problems" in screen.getvalue()
+
+
 def test_verdict_at_the_border_of_zero():
     touching = Difference(mean=0.1, low=0.0, high=0.2, p_value=0.05)
     assert "too small to tell" in verdict(touching, 8, 24, 0.95)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from codepmp_ray.evaluation.statistics import holm
 from codepmp_ray.studies import measures
 
 
@@ -83,25 +84,22 @@ def test_a_verdict_claims_no_more_than_the_interval() -> None:
     assert same.p_value > 0.05 and same.detectable > 0.05
 
 
+def test_no_difference_on_average_is_a_p_value_of_one_and_no_more() -> None:
+    for num in range(5, 60):
+        gaps = np.where(np.arange(2 * num) % 2, 0.1, -0.1)
+        found = measures.compare("", 0.5 + gaps, np.full(2 * num, 0.5), 0.95)
+        assert 1 - 1e-6 < found.p_value <= 1.0
+        holm([found.p_value])
+
+
 def test_equal_shares_are_no_certainty() -> None:
     found = measures.interval(np.ones((3, 20)), 0.95)
     assert found.high == 1.0 and found.low is not None and 0.8 < found.low < 0.9
 
 
-def test_holm_by_hand() -> None:
-    adjusted = measures.holm([0.04, 0.01, 0.03])
-    assert adjusted == pytest.approx([0.06, 0.03, 0.06])
-
-
-def test_the_multiple_is_found_between_sizes_and_beyond_them_it_is_open() -> None:
-    sizes = [100, 200, 400]
-    generator = np.random.default_rng(3)
-    noise = generator.normal(0, 0.01, (1, 1, 400))
-    rising = np.array([0.5, 0.6, 0.7])[:, None, None] + noise
-    as_200 = np.array([0.6, 0.65, 0.75])[:, None, None] + noise
-    found = measures.equivalent_multiple(sizes, as_200, rising, 200, 0.95)
-    assert found["multiple"] == pytest.approx(2.0, rel=1e-6)
-    above = measures.equivalent_multiple(sizes, as_200 + 0.2, rising, 200, 0.95)
-    assert above["multiple"] is None and above["high"] is None
-    below = measures.equivalent_multiple(sizes, rising - 0.1, rising, 200, 0.95)
-    assert below["multiple"] == below["low"] == 1.0
+def test_a_mean_has_the_interval_of_its_standard_error() -> None:
+    values = np.random.default_rng(0).normal(50, 10, 400)
+    found = measures.mean_interval(values, 2_000, 0.95)
+    assert found.low is not None and found.high is not None
+    assert found.mean == pytest.approx(values.mean())
+    assert found.high - found.low == pytest.approx(2 * 1.96 * 10 / 20, rel=0.15)

@@ -11,6 +11,7 @@ import pytest
 
 from codepmp_ray.config.studies import PoolConfig, SetConfig
 from codepmp_ray.errors import InputError
+from codepmp_ray.records import stable_id
 from codepmp_ray.studies import sets
 from codepmp_ray.studies.code_pairs import function_pairs, humaneval_pairs
 from codepmp_ray.studies.pools import load_pool
@@ -130,3 +131,40 @@ def test_a_pool_has_as_many_answers_to_each_question_and_knows_equal_ones(tmp_pa
         load_pool("p", config, str(tmp_path), None, 10, 9)
     with pytest.raises(MissingSet, match=r"pool.jsonl below data_dir, which is not set"):
         load_pool("p", config, None, None, 10, 2)
+
+
+@pytest.mark.parametrize("has_own_split", [False, True])
+@pytest.mark.parametrize("named", ["by text", "by id"])
+def test_no_question_of_a_pool_is_one_that_trains(
+    tmp_path: Path, named: str, has_own_split: bool
+) -> None:
+    rows = [
+        {
+            "problem_id": f"id/{i}",
+            "question": f"q{i}",
+            "candidates": [{"text": f"{i} {right}", "correct": right} for right in (True, False)],
+        }
+        for i in range(120)
+    ]
+    config = PoolConfig(path=_write(tmp_path / "pool.jsonl", rows))
+    names = [stable_id(f"q{i}") if named == "by text" else f"id/{i}" for i in range(120)]
+    pairs = [{"pair_id": name, "problem_id": name} for name in names]
+    train = [row for row in pairs if not sets.is_test(row, 0.3)]
+    test = [row for row in pairs if sets.is_test(row, 0.3)]
+    of = sets.PairSet("s", "s", train, test, "", {}, has_own_split)
+    pool = load_pool("p", config, str(tmp_path), (of, 0.3), 200, 2)
+    trained = {row["problem_id"] for row in train}
+    shown = {names[int(prompt[1:])] for prompt in pool.prompts}
+    assert shown and not shown & trained and shown == {row["problem_id"] for row in test}
+
+
+def test_a_pool_may_hold_lists_beside_each_other(tmp_path: Path) -> None:
+    row = {"response": ["a", "b", "c"], "pred": ["1", "2", "1"], "score": [True, False, True]}
+    rows = [{"idx": i, "question": f"q{i}", **row} for i in range(3)]
+    config = PoolConfig(path=_write(tmp_path / "pool.jsonl", rows), num_candidates=3)
+    pool = load_pool("p", config, str(tmp_path), None, 10, 16)
+    assert pool.size == (3, 3) and pool.answers is not None
+    for texts, correct, answers in zip(pool.texts, pool.correct, pool.answers, strict=True):
+        assert [text != "b" for text in texts] == correct.astype(bool).tolist()
+        groups = dict(zip(texts, answers, strict=True))
+        assert groups["a"] == groups["c"] != groups["b"]

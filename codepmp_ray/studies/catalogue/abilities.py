@@ -1,0 +1,152 @@
+"""Figure 13: is the stronger of two generators better in every kind of question?
+
+Pairs of preference data take the stronger model's answer for the better one. The paper finds that
+this holds within a family and fails between families. Here the generators are those of a pool of
+labelled answers, and the kinds of questions are told by their words.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from codepmp_ray.analysis.abilities import Abilities, compare_abilities
+from codepmp_ray.errors import InputError
+from codepmp_ray.resampling import Floats
+from codepmp_ray.studies.outcome import Outcome, Plot, Row, Series, Table, Value
+from codepmp_ray.studies.pool_files import AnsweredByAll, answered_by
+from codepmp_ray.studies.scores import ScoreBook
+from codepmp_ray.studies.study import Context, Models, Study
+from codepmp_ray.studies.trainings import Arm
+
+_MIN_QUESTIONS = 10  # of a kind; fewer say nothing
+_KINDS = {
+    "money": r"\$|\b(?:dollars?|cents?|pay|cost|price)",
+    "parts": r"%|\b(?:percent|half|third|quarter|fifth)|\d/\d",
+    "time": r"\b(?:hours?|minutes?|days?|weeks?|months?|years?)\b",
+    "rates": r"\b(?:per|each|every)\b",
+    "more or less": r"\b(?:more|less|fewer|twice|times as)\b",
+}
+_NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
+_LONG, _MANY_NUMBERS = 55, 5
+
+
+def kinds_of(question: str) -> set[str]:
+    """The kinds of a question in words; it may have several, or none."""
+    text = question.lower()
+    found = {name for name, pattern in _KINDS.items() if re.search(pattern, text)}
+    if len(text.split()) >= _LONG:
+        found.add("long")
+    if len(_NUMBER.findall(text)) >= _MANY_NUMBERS:
+        found.add("many numbers")
+    return found
+
+
+def arms(context: Context) -> list[Arm]:
+    """Nothing is trained; what is missing is said."""
+    _pairs_of(context)
+    return []
+
+
+def measure(context: Context, models: Models, book: ScoreBook) -> Outcome:
+    pairs = _pairs_of(context)
+    config = context.bench.config
+    outcome = Outcome(
+        facts={
+            "paper": "within a family the stronger model is better in every dimension, between "
+            "families not: Figure 13, whose values are only drawn"
+        },
+    )
+    words = []
+    for group, found in pairs.items():
+        strong, weak = (_by_kind(found, column) for column in (0, 1))
+        abilities = compare_abilities(strong, weak, config.confidence, config.num_bootstrap)
+        title = f"{found.generators[0]} and {found.generators[1]}, {group}"
+        outcome.tables.append(_table(title, abilities))
+        outcome.plots.append(_radar(title, found.generators, abilities))
+        words.append(f"{title}: {_verdict(abilities)}")
+    outcome.summary = f"{'; '.join(words)}."
+    outcome.differs = [
+        f"Generators of the pool {found.origin} on {len(found.questions):,} questions that both "
+        "answered, one answer each; kinds of questions by their words, in place of kinds of code."
+        for found in list(pairs.values())[:1]
+    ]
+    outcome.notes.append(
+        "Intervals of one pair's differences hold together (Bonferroni). A question may be of "
+        "several kinds."
+    )
+    return outcome
+
+
+def _pairs_of(context: Context) -> dict[str, AnsweredByAll]:
+    """What both generators of each pair answered, by the kind of the pair. Raises MissingSet."""
+    names, pairs = context.options.pools or (), context.options.generator_pairs
+    if not names or not pairs:
+        raise InputError(
+            f"{context.name} names no pool, or no pairs of its generators.",
+            f"Set studies.{context.name}.pools and generator_pairs.",
+        )
+    config = context.bench.config
+    pool = config.pools[names[0]]
+    return {
+        label: answered_by(names[0], pool, config.data_dir, (strong, weak))
+        for label, (strong, weak) in pairs.items()
+    }
+
+
+def _by_kind(found: AnsweredByAll, column: int) -> dict[str, Floats]:
+    kinds = list(map(kinds_of, found.questions))
+    values = {}
+    for name in [*_KINDS, "long", "many numbers"]:
+        rows = [i for i, of in enumerate(kinds) if name in of]
+        if len(rows) >= _MIN_QUESTIONS:
+            values[name] = found.correct[rows, column]
+    if not values:
+        raise InputError(f"No kind of question has {_MIN_QUESTIONS} in {found.origin}.")
+    return values | {"all": found.correct[:, column]}
+
+
+def _table(title: str, abilities: Abilities) -> Table:
+    rows = [
+        Row(
+            f"{name} ({ability.num_problems:,})",
+            [
+                Value(ability.strong),
+                Value(ability.weak),
+                Value(ability.difference.mean, ability.difference.low, ability.difference.high),
+            ],
+            [None] * 3,
+        )
+        for name, ability in abilities.dimensions.items()
+    ]
+    return Table(f"Share right by kind of question: {title}", ["strong", "weak", "gap"], rows)
+
+
+def _radar(title: str, generators: tuple[str, ...], abilities: Abilities) -> Plot:
+    spokes = list(abilities.dimensions)
+    values = np.array([[a.strong, a.weak] for a in abilities.dimensions.values()])
+    at = [float(i) for i in range(len(spokes))]
+    series = [
+        Series(name, at, column.tolist()) for name, column in zip(generators, values.T, strict=True)
+    ]
+    return Plot(title, "", "share right", series, False, kind="radar", spokes=spokes)
+
+
+def _verdict(abilities: Abilities) -> str:
+    if abilities.is_better_everywhere:
+        return "better in every kind"
+    if abilities.inverted:
+        return f"worse in {', '.join(abilities.inverted)}"
+    seen = sum(a.difference.low > 0 for a in abilities.dimensions.values())
+    return f"better in {seen} of {len(abilities.dimensions)} kinds, undecided in the others"
+
+
+FIGURE_13 = Study(
+    "figure13",
+    "Figure 13",
+    "abilities of strong and weak generators",
+    "Is the stronger of two models better in every kind of question?",
+    arms,
+    measure,
+)
