@@ -1,10 +1,10 @@
 """Exactly once on three hosts: machines that lose power and cables that are pulled during one job.
 
-The hosts are network namespaces on one switch. Host a has the head, the driver and a worker node, b
-and c a worker node each. At random moments, rows in flight, a worker node is killed (SIGKILL to its
-raylet and everything below) or a host is cut off for a while and connected again, once also the
-head's. As a supervisor does, a node whose raylet has ended is started again. The hosts share their
-storage, so one that is cut off and thought dead goes on writing: its commits must not count twice.
+The hosts are network namespaces on one switch, three with a worker node each and one with the head
+and the driver. At random moments, rows in flight, a worker node is killed (SIGKILL to its raylet and
+everything below), or a host is cut off for a while and connected again, once the head's. As a
+supervisor does, a node whose raylet has ended is started again. The hosts share their storage, so
+one that is cut off and thought dead goes on writing: its commits must not count twice.
 
     python -m benchmarks.cluster_chaos [--kills 20] [--shards 200] [--seed 0]
 """
@@ -30,9 +30,9 @@ from benchmarks._results import end_by_goals, write_results
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.runs import open_stage
 
-HEAD, HOSTS = "a", ("a", "b", "c")
+HEAD, HOSTS = "head", ("a", "b", "c")
 # Host and seconds: one that is over before anybody is thought dead, and two that are not.
-CUTS = (("b", 5.0), ("c", 45.0), ("a", 45.0))
+CUTS = (("b", 5.0), ("c", 45.0), (HEAD, 45.0))
 ROWS_PER_SHARD = 8
 LATENCY_S = 4.0
 # docs/operations.md: without these gRPC notices a silent peer after minutes.
@@ -64,7 +64,7 @@ def drive(run_dir: Path) -> None:
 
 
 class Cluster:
-    """A head and a worker node on each host; the latter can die and come back."""
+    """A head, and a worker node on each of the other hosts that can die and come back."""
 
     def __init__(self, folder: Path, hosts: Hosts) -> None:
         self._folder, self._hosts = folder, hosts
@@ -147,7 +147,7 @@ def harass(
 
 def measure(num_kills: int, num_shards: int, seed: int) -> list[dict[str, Any]]:
     folder = Path(tempfile.mkdtemp(prefix="cch", dir="/tmp"))  # sockets lie below it
-    hosts = Hosts(HOSTS)
+    hosts = Hosts((HEAD, *HOSTS))
     recipe = make_recipe(folder / "run")
     write_fake_corpus(recipe, num_shards, ROWS_PER_SHARD)
     cluster = Cluster(folder, hosts)
