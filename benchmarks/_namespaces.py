@@ -12,9 +12,16 @@ from collections.abc import Sequence
 
 _MARK = "CODEPMP_BENCHMARK_NAMESPACES"
 _NETWORK = "10.77.0"
-# A shell is process 1, which waits for whoever nobody else waits for. Names of namespaces lie below
-# /run, so that this /run is private too.
-_PREPARE = 'ip link set lo up && mount -t tmpfs tmpfs /run && mkdir /run/netns && "$@"; exit $?'
+# Private folders: Ray says in /tmp/ray which cluster runs here, names of namespaces lie below /run.
+# The shell stays, as process 1: it waits for whoever nobody else waits for.
+_PREPARE = """
+set -e
+ip link set lo up
+mkdir -p /tmp/ray
+for folder in /tmp/ray /dev/shm /run; do mount -t tmpfs tmpfs $folder; done
+mkdir /run/netns
+"$@"
+"""
 
 
 def run_in_own_namespaces(module: str) -> None:

@@ -1,8 +1,8 @@
 """Exactly once on three hosts: machines that lose power and cables that are pulled during one job.
 
 The hosts are network namespaces on one switch, three with a worker node each and one with the head
-and the driver. At random moments, rows in flight, a worker node is killed (SIGKILL to its raylet and
-everything below), or a host is cut off for a while and connected again, once the head's. As a
+and the driver. At random moments, rows in flight, a worker node is killed (SIGKILL to its raylet
+and everything below), or a host is cut off for a while and connected again, once the head's. As a
 supervisor does, a node whose raylet has ended is started again. The hosts share their storage, so
 one that is cut off and thought dead goes on writing: its commits must not count twice.
 
