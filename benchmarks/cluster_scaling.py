@@ -8,7 +8,7 @@ state, after the first shards and before the first engine runs out of them.
 The CPU seconds of the head are those of its GCS, raylet, autoscaler and driver. What a head needs
 for 500 nodes is extrapolated: idle, by a line through the numbers of nodes; working, by shards.
 
-    python -m benchmarks.cluster_scaling [--nodes 1 2 4 8] [--waves 20]
+    python -m benchmarks.cluster_scaling [--nodes 1 2 4 8] [--waves 16]
 """
 
 from __future__ import annotations
@@ -46,10 +46,9 @@ from codepmp_ray.storage import LocalStore
 ROWS_PER_SHARD, SLEEP_S = 1_000, 5.0
 TEXT = "x = 1\n" * 150  # a row of about 1 kB
 SCHEMA = pa.schema([("row", pa.int64()), ("text", pa.string())])
-# Shards with one engine before others wait for room, twice blocks_at_once: so many are left out at
-# the end, where some engines have more of them than others.
-QUEUED = 8
-WARM_UP = 3
+# Shards for each node that are not measured: engines start one after another, and towards the end
+# some have no more shards in their queues.
+WARM_UP, TAIL = 3, 4
 SETTLE_S, IDLE_S = 5.0, 10.0
 GOAL = 0.9
 FAR = 500  # nodes
@@ -116,7 +115,7 @@ def run_job(head: RayNode, folder: Path, num_nodes: int, waves: int) -> dict[str
         raise RuntimeError(f"the driver ended with {driver.returncode}; see {folder}")
     commits = sorted(commit.committed_s for commit in ShardLedger(LocalStore(out_dir)).commits())
     assert len(commits) == num_shards
-    first, last = WARM_UP * num_nodes, num_shards - QUEUED * num_nodes
+    first, last = WARM_UP * num_nodes, num_shards - TAIL * num_nodes
     start_s, end_s = commits[first - 1], commits[last - 1]
     found = {
         "num_nodes": num_nodes,
@@ -202,17 +201,16 @@ def measure(nodes: list[int], waves: int) -> list[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--nodes", type=int, nargs="+", default=[1, 2, 4, 8])
-    parser.add_argument("--waves", type=int, default=20, help="shards for each node")
+    parser.add_argument("--waves", type=int, default=16, help="shards for each node")
     parser.add_argument("--drive", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.drive:
         (num_nodes,) = arguments.nodes
         drive(arguments.drive, num_nodes, arguments.waves * num_nodes)
         return
-    if arguments.waves <= WARM_UP + QUEUED:
+    if arguments.waves <= WARM_UP + TAIL:
         parser.error(
-            f"--waves={arguments.waves} leaves nothing to measure; take more than "
-            f"{WARM_UP + QUEUED}"
+            f"--waves={arguments.waves} leaves nothing to measure; take more than {WARM_UP + TAIL}"
         )
     run_in_own_namespaces("benchmarks.cluster_scaling")
     results = measure(arguments.nodes, arguments.waves)
