@@ -122,8 +122,15 @@ def start_head(
 ) -> RayNode:
     """A head without a dashboard, when it has started. `node` is what `start_node` takes."""
     options = ("--head", "--disable-usage-stats", "--include-dashboard=false", *options)
-    head = start_node("head", folder, f"--port={port}", *options, address=address, **node)
-    head.wait_until_started()
+    for is_last in (False, True):
+        head = start_node("head", folder, f"--port={port}", *options, address=address, **node)
+        try:
+            head.wait_until_started()
+            break
+        except RuntimeError:  # on a busy machine Ray gives up after half a minute
+            head.kill()
+            if is_last:
+                raise
     return head
 
 
