@@ -6,7 +6,7 @@ and everything below), or a host is cut off for a while and connected again, onc
 supervisor does, a node whose raylet has ended is started again. The hosts share their storage, so
 one that is cut off and thought dead goes on writing: its commits must not count twice.
 
-    python -m benchmarks.cluster_chaos [--kills 20] [--shards 120] [--seed 0]
+    python -m benchmarks.cluster_chaos [--kills 20] [--shards 100] [--seed 0]
 """
 
 from __future__ import annotations
@@ -191,7 +191,7 @@ def measure(num_kills: int, num_shards: int, seed: int) -> list[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--shards", type=int, default=120)
+    parser.add_argument("--shards", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--drive", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
