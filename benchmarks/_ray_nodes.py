@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ BIN = path_without_separators(Path(sys.prefix)) / "bin"
 RAY = [str(BIN / "python"), "-m", "ray.scripts.scripts"]
 HEAD_ADDRESS = "127.0.0.1:6379"
 MIB = 1 << 20
-_STOP_TIMEOUT_S, _START_TIMEOUT_S = 30, 120
+_STOP_TIMEOUT_S, _START_TIMEOUT_S, _START_ATTEMPTS = 30, 120, 3
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,13 @@ class RayNode:
             time.sleep(0.2)
 
     def processes(self) -> list[psutil.Process]:
-        """This node's, those of its workers included."""
-        try:
-            root = psutil.Process(self.process.pid)
-            return [root, *root.children(recursive=True)]
-        except psutil.Error:
-            return []
+        """This node's, those of its workers included, also when `ray start` itself has ended."""
+        found: set[psutil.Process] = set()
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, ProcessLookupError):
+                if os.getsid(process.pid) == self.process.pid:
+                    found |= {process, *process.children(recursive=True)}
+        return list(found)
 
     def ask_to_stop(self) -> None:
         self.process.send_signal(signal.SIGTERM)  # --block then stops the node's processes
@@ -122,16 +123,23 @@ def start_head(
 ) -> RayNode:
     """A head without a dashboard, when it has started. `node` is what `start_node` takes."""
     options = ("--head", "--disable-usage-stats", "--include-dashboard=false", *options)
-    for is_last in (False, True):
-        head = start_node("head", folder, f"--port={port}", *options, address=address, **node)
+    return started(
+        lambda: start_node("head", folder, f"--port={port}", *options, address=address, **node)
+    )
+
+
+def started(start: Callable[[], RayNode]) -> RayNode:
+    """What `start` gives, once it is up; tried again, as Ray gives up soon on a busy machine."""
+    for attempts_left in reversed(range(_START_ATTEMPTS)):
+        node = start()
         try:
-            head.wait_until_started()
-            break
-        except RuntimeError:  # on a busy machine Ray gives up after half a minute
-            head.kill()
-            if is_last:
+            node.wait_until_started()
+            return node
+        except RuntimeError:
+            node.kill()
+            if not attempts_left:
                 raise
-    return head
+    raise AssertionError("not reached")
 
 
 def start_worker(name: str, folder: Path, head: str = HEAD_ADDRESS, **node: Any) -> RayNode:

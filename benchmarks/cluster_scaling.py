@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from benchmarks._ray_nodes import (
     RayNode,
     start_head,
     start_worker,
+    started,
     stop_all,
     wait_for_nodes,
 )
@@ -186,10 +188,9 @@ def measure(nodes: list[int], waves: int) -> list[dict[str, Any]]:
     try:
         for num_nodes in sorted(nodes):
             for number in range(len(cluster), num_nodes + 1):
-                address = f"127.0.0.{number + 1}"
-                cluster.append(start_worker(f"w{number}", folder, address=address, num_cpus=2))
-            for node in cluster:
-                node.wait_until_started()
+                name, address = f"w{number}", f"127.0.0.{number + 1}"
+                start = partial(start_worker, name, folder, address=address, num_cpus=2)
+                cluster.append(started(start))
             time.sleep(SETTLE_S)
             runs.append(run_job(cluster[0], folder, num_nodes, waves))
     finally:

@@ -16,6 +16,7 @@ import os
 import shutil
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from benchmarks._ray_nodes import (
     RayNode,
     start_head,
     start_worker,
+    started,
     stop_all,
     wait_for_nodes,
 )
@@ -140,7 +142,7 @@ def measure(deadline_s: float) -> list[dict[str, Any]]:
     model = write_fake_model(folder / "first", TOKENS_PER_S)
     os.environ["RAY_ADDRESS"] = HEAD_ADDRESS
     head = start_head(folder)
-    hosts = {name: start_host(folder, name) for name in HOSTS}
+    hosts = {name: started(partial(start_host, folder, name)) for name in HOSTS}
     results = []
     try:
         with connect():

@@ -18,13 +18,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from benchmarks._namespaces import run_in_own_namespaces
-from benchmarks._ray_nodes import HEAD_ADDRESS, RayNode, start_head, start_worker, stop_all
+from benchmarks._ray_nodes import HEAD_ADDRESS, RayNode, start_head, start_worker, started, stop_all
 from benchmarks._results import end_by_goals, write_results
 from codepmp_ray.config.recipe import load_recipe
 from codepmp_ray.config.studies import ModelConfig
@@ -127,10 +128,8 @@ def measure(num_steps: int, save_steps: int) -> list[dict[str, Any]]:
     files = [make_recipe(folder, model, name, num_steps, save_steps) for name in names]
     alone, killed = (open_stage(load_recipe(file), "pretraining") for file in files)
     head = start_head(folder)
-    hosts = {name: start_host(folder, name) for name in HOSTS}
+    hosts = {name: started(partial(start_host, folder, name)) for name in HOSTS}
     try:
-        for host in hosts.values():
-            host.wait_until_started()
         job = start_job(files[0])
         wait_for(job, files[0], lambda: alone.is_complete)
         job.wait(60)
