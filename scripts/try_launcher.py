@@ -64,6 +64,8 @@ else:
 _RAY = """#!{python}
 import os, sys
 words, home = sys.argv[1:], os.environ["HOME"]
+# A login shell has set PATH anew, and the head's autoscaler is to find the stand-ins too.
+os.environ["PATH"] = {base!r} + "/bin:" + os.environ["PATH"]
 if words[:1] == ["stop"]:
     sys.exit(0)
 if words[:1] == ["start"]:
@@ -105,7 +107,7 @@ def main() -> None:
 def prepare(base: Path) -> tuple[int, int]:
     """Hosts, stand-ins and the file with its addresses filled in; returns the head's ports."""
     ports = [free_port() for _ in range(3)]
-    names = {"port": ports[0], "dashboard": ports[1], "agent": ports[2]}
+    names = {"port": ports[0], "dashboard": ports[1], "agent": ports[2], "base": str(base)}
     python = sys.executable
     (base / "bin").mkdir()
     for name, text in (("ssh", _SSH), ("rsync", _RSYNC)):
