@@ -5,7 +5,7 @@ CONFIG ?= jobs/recipes/laptop.yaml
 STUDIES ?= jobs/recipes/studies/laptop.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo reproduce submit check test fuzz soak lint typecheck format gpu-report clean
+.PHONY: help setup demo reproduce submit check test test-cluster fuzz soak lint typecheck format gpu-report clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -27,6 +27,11 @@ check: setup ## can the recipe run here? CONFIG=recipe ARGS="section.key=value .
 
 test: setup ## all tests; ARGS="-k name" selects
 	@$(PYTHON_BIN) -m pytest -q -n 2 --dist loadfile tests $(ARGS)
+
+test-cluster: setup ## hosts that come, die and are cut off during real jobs: at most 30 minutes; Linux
+	@failed=; for name in autoscaling chaos training serving; do \
+		$(PYTHON_BIN) -m benchmarks.cluster_$$name || failed="$$failed $$name"; \
+	done; [ -z "$$failed" ] || { echo "test-cluster: not met:$$failed" >&2; exit 1; }
 
 fuzz: setup ## 10,000 requests made from the service's OpenAPI schema
 	@$(PYTHON_BIN) -m benchmarks.serve_fuzz $(ARGS)

@@ -1,16 +1,12 @@
 """A node provider for Ray's autoscaler whose machines are processes here, each on 127.0.0.N.
 
 What a cloud would do: start a node of a type with its resources and labels, and end it.
-One object lives in the head's autoscaler process; nodes end with it.
+One object lives in the head's autoscaler process. Types give CPU, memory and object_store_memory.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import signal
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -26,6 +22,8 @@ from ray.autoscaler.tags import (
     TAG_RAY_USER_NODE_TYPE,
 )
 
+from benchmarks._ray_nodes import MIB, RayNode, start_node
+
 HEAD_ID = "process-head"
 _STOP_TIMEOUT_S = 10
 
@@ -36,7 +34,7 @@ class ProcessNodeProvider(NodeProvider):
     def __init__(self, provider_config: dict[str, Any], cluster_name: str) -> None:
         super().__init__(provider_config, cluster_name)
         self._lock = threading.RLock()
-        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._nodes: dict[str, RayNode] = {}
         self._ips = {HEAD_ID: provider_config["gcs_address"].rpartition(":")[0]}
         head_tags = {
             TAG_RAY_NODE_KIND: NODE_KIND_HEAD,
@@ -51,8 +49,8 @@ class ProcessNodeProvider(NodeProvider):
 
     def non_terminated_nodes(self, tag_filters: dict[str, str]) -> list[str]:
         with self._lock:
-            for name, process in list(self._processes.items()):
-                if process.poll() is not None:  # a machine that is gone
+            for name, node in list(self._nodes.items()):
+                if not node.is_alive:  # a machine that is gone
                     self._forget(name)
             wanted = tag_filters.items()
             return [name for name, tags in self._tags.items() if wanted <= tags.items()]
@@ -94,15 +92,11 @@ class ProcessNodeProvider(NodeProvider):
 
     def terminate_node(self, node_id: str) -> None:
         with self._lock:
-            process = self._processes.get(node_id)
+            node = self._nodes.get(node_id)
             self._forget(node_id)
-        if process is None:
-            return
-        process.send_signal(signal.SIGTERM)  # `ray start --block` stops its node
-        try:
-            process.wait(_STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+        if node is not None:
+            node.ask_to_stop()
+            node.wait(_STOP_TIMEOUT_S)
 
     def _start(
         self, tags: dict[str, str], resources: dict[str, float], labels: dict[str, str]
@@ -111,31 +105,24 @@ class ProcessNodeProvider(NodeProvider):
             self._num_made += 1
             number = self._num_made + 1
             name, address = f"process-{number}", f"127.0.0.{number}"
-        folder = Path(self.provider_config["folder"])
-        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block"]
-        command += [f"--address={self.provider_config['gcs_address']}"]
-        # A session folder of its own: nodes that start at once would take each other's sockets.
-        command += [f"--node-ip-address={address}", f"--temp-dir={folder}/{number}"]
-        command += [f"--num-cpus={int(resources.pop('CPU', 0))}"]
-        command += [f"--num-gpus={int(resources.pop('GPU', 0))}"]
-        for key in ("memory", "object_store_memory"):
-            if key in resources:
-                command.append(f"--{key.replace('_', '-')}={int(resources.pop(key))}")
-        command.append(f"--resources={json.dumps(resources)}")
-        command.append("--labels=" + ",".join(f"{key}={value}" for key, value in labels.items()))
-        kind = tags[TAG_RAY_USER_NODE_TYPE]
-        environment = {**os.environ, "RAY_CLOUD_INSTANCE_ID": name, "RAY_NODE_TYPE_NAME": kind}
-        with open(folder / f"{name}.log", "ab") as log:
-            process = subprocess.Popen(
-                command,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        node = start_node(
+            name,
+            Path(self.provider_config["folder"]),
+            f"--address={self.provider_config['gcs_address']}",
+            f"--memory={int(resources.pop('memory'))}",
+            address=address,
+            num_cpus=int(resources.pop("CPU", 0)),
+            object_store_mib=int(resources.pop("object_store_memory")) // MIB,
+            resources=resources,
+            labels=labels,
+            environment={
+                **os.environ,
+                "RAY_CLOUD_INSTANCE_ID": name,
+                "RAY_NODE_TYPE_NAME": tags[TAG_RAY_USER_NODE_TYPE],
+            },
+        )
         with self._lock:
-            self._processes[name], self._ips[name] = process, address
+            self._nodes[name], self._ips[name] = node, address
             self._tags[name] = self._tagged(name, {**tags, TAG_RAY_NODE_KIND: NODE_KIND_WORKER})
             return name, dict(self._tags[name])
 
@@ -143,5 +130,5 @@ class ProcessNodeProvider(NodeProvider):
         return {**tags, TAG_RAY_NODE_NAME: name, TAG_RAY_NODE_STATUS: STATUS_UP_TO_DATE}
 
     def _forget(self, name: str) -> None:
-        for known in (self._processes, self._tags, self._ips):
+        for known in (self._nodes, self._tags, self._ips):
             known.pop(name, None)

@@ -67,6 +67,12 @@ def write_results(name: str, results: list[dict[str, Any]]) -> Path:
     return path
 
 
+def end_by_goals(results: list[dict[str, Any]]) -> None:
+    """End the process with 1 when a result says that its goal is not `met`."""
+    if missed := [result["metric"] for result in results if not result.get("met", True)]:
+        raise SystemExit(f"Not met: {', '.join(missed)}")
+
+
 def results_path(name: str) -> Path:
     """Results of a GPU lie beside those of the CPU, not over them."""
     return RESULTS / "gpu" / f"{name}.json" if gpu() else RESULTS / f"{name}.json"

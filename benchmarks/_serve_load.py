@@ -1,4 +1,4 @@
-"""Callers of a running service, through our client, and which of their calls failed."""
+"""Callers of a running service through our client, their failed calls, and its processes."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import psutil
+from ray import serve
 
 from benchmarks._fake_scoring import expected_reward
 from codepmp_ray.client import RewardClient
 from codepmp_ray.errors import CodePMPError
+from serve.application import SCORER_NAME
 
 # Names of Serve's processes, as Ray titles them.
 SCORER, INGRESS, PROXY = ":ScorerReplica", ":Ingress", "ProxyActor"
@@ -110,3 +112,19 @@ def kill_one(title: str, choice: random.Random) -> bool:
         return False
     choice.choice(victims).kill()
     return True
+
+
+def num_running() -> int:
+    """Scorer replicas that Serve says are running."""
+    (app,) = serve.status().applications.values()
+    return app.deployments[SCORER_NAME].replica_states.get("RUNNING", 0)
+
+
+def seconds_until(is_so: Callable[[], bool], give_up_s: float = 180.0) -> float:
+    """How long it took. Raises TimeoutError when it takes too long."""
+    start_s = time.monotonic()
+    while not is_so():
+        if time.monotonic() - start_s > give_up_s:
+            raise TimeoutError(f"not so after {give_up_s:g} s")
+        time.sleep(0.1)
+    return time.monotonic() - start_s

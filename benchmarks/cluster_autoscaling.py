@@ -2,8 +2,7 @@
 
 Ray's autoscaler (v2) is the real one; its machines are processes here, of the types
 strong-synthesis (at most 2) and weak-synthesis (at most 1), told apart by label. Engines are fake:
-an answer takes --latency seconds. The head has no CPU to spare for an engine. Needs the addresses
-127.0.0.2 to 127.0.0.9.
+an answer takes --latency seconds. The head has no CPU to spare for an engine.
 
     python -m benchmarks.cluster_autoscaling [--shards 80] [--latency 1.0] [--idle 10]
 """
@@ -13,22 +12,23 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from benchmarks._driver import count_rows
 from benchmarks._fake_synthesis import write_fake_corpus
+from benchmarks._namespaces import run_in_own_namespaces
 from benchmarks._process_nodes import HEAD_ID
-from benchmarks._results import free_port, write_results
-from benchmarks.synthesis_chaos import row_ids
+from benchmarks._ray_nodes import HEAD_ADDRESS, start_head, stop_all
+from benchmarks._results import end_by_goals, write_results
 from codepmp_ray.cluster.preflight import NODE_TYPES_VARIABLE
 from codepmp_ray.config.recipe import Recipe, parse_recipe
 from codepmp_ray.runs import open_stage
@@ -37,10 +37,15 @@ LABEL = "codepmp-role"
 TYPES = {"strong-synthesis": 2, "weak-synthesis": 1}
 ROWS_PER_SHARD = 8
 GIB = 1 << 30
-HEAD_TIMEOUT_S, GONE_TIMEOUT_S = 60, 180
+EMPTY_LISTS = [
+    *("cluster_synced_files", "initialization_commands", "setup_commands", "head_setup_commands"),
+    *("worker_setup_commands", "head_start_ray_commands", "worker_start_ray_commands"),
+    *("rsync_exclude", "rsync_filter"),
+]
+GOAL, GONE_TIMEOUT_S = "0 -> 3 -> 0", 180
 
 
-def launcher(folder: Path, address: str, idle_s: float) -> dict[str, Any]:
+def launcher(folder: Path, idle_s: float) -> dict[str, Any]:
     """The autoscaler's configuration, in the form of a launcher file."""
     workers = {
         name: {
@@ -60,7 +65,7 @@ def launcher(folder: Path, address: str, idle_s: float) -> dict[str, Any]:
         "provider": {
             "type": "external",
             "module": "benchmarks._process_nodes.ProcessNodeProvider",
-            "gcs_address": address,
+            "gcs_address": HEAD_ADDRESS,
             "folder": str(folder),
             "head_node_type": "head",
             "disable_node_updaters": True,
@@ -72,54 +77,35 @@ def launcher(folder: Path, address: str, idle_s: float) -> dict[str, Any]:
             "head": {"max_workers": 0, "resources": {"CPU": 1}, "node_config": {}},
             **workers,
         },
-        **{key: {} for key in ("file_mounts",)},
-        **{
-            key: []
-            for key in (
-                *("cluster_synced_files", "initialization_commands", "setup_commands"),
-                *("head_setup_commands", "worker_setup_commands", "head_start_ray_commands"),
-                *("worker_start_ray_commands", "rsync_exclude", "rsync_filter"),
-            )
-        },
+        "file_mounts": {},
+        **{key: [] for key in EMPTY_LISTS},
         "file_mounts_sync_continuously": False,
     }
 
 
-class Head:
-    """A head with an autoscaler, for the time of a `with` block; RAY_ADDRESS leads to it."""
-
-    def __init__(self, folder: Path, idle_s: float) -> None:
-        self._folder = folder
-        self._port = free_port()
-        self.file = folder / "launcher.yaml"
-        self.file.write_text(yaml.safe_dump(launcher(folder, f"127.0.0.1:{self._port}", idle_s)))
-
-    def __enter__(self) -> Head:
-        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"]
-        command += ["--node-ip-address=127.0.0.1", f"--port={self._port}", "--num-cpus=1"]
-        command += ["--num-gpus=0", "--disable-usage-stats", f"--object-store-memory={GIB // 5}"]
-        command += [f"--temp-dir={self._folder}/1", f"--dashboard-port={free_port()}"]
-        command += [f"--autoscaling-config={self.file}", "--include-dashboard=false"]
-        environment = {
+@contextmanager
+def autoscaling_head(folder: Path, idle_s: float) -> Iterator[None]:
+    """A head with an autoscaler; RAY_ADDRESS leads to it."""
+    file = folder / "launcher.yaml"
+    file.write_text(yaml.safe_dump(launcher(folder, idle_s)))
+    head = start_head(
+        folder,
+        f"--autoscaling-config={file}",
+        object_store_mib=200,
+        environment={
             **os.environ,
             "PYTHONPATH": os.getcwd(),
             "RAY_enable_autoscaler_v2": "1",
             "RAY_CLOUD_INSTANCE_ID": HEAD_ID,
             "RAY_NODE_TYPE_NAME": "head",
             "AUTOSCALER_UPDATE_INTERVAL_S": "1",
-        }
-        with open(self._folder / "head.log", "wb") as log:
-            self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-        os.environ["RAY_ADDRESS"] = f"127.0.0.1:{self._port}"
-        os.environ[NODE_TYPES_VARIABLE] = str(self.file)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._process.send_signal(signal.SIGTERM)
-        try:
-            self._process.wait(30)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
+        },
+    )
+    os.environ.update({"RAY_ADDRESS": HEAD_ADDRESS, NODE_TYPES_VARIABLE: str(file)})
+    try:
+        yield
+    finally:
+        stop_all([head])
 
 
 class Watch:
@@ -181,42 +167,31 @@ def measure(num_shards: int, latency_s: float, idle_s: float) -> list[dict[str, 
     folder = Path(tempfile.mkdtemp(prefix="cas", dir="/tmp"))  # sockets lie below it
     recipe = make_recipe(folder / "run", latency_s)
     write_fake_corpus(recipe, num_shards, ROWS_PER_SHARD)
-    with Head(folder, idle_s):
-        deadline_s = time.monotonic() + HEAD_TIMEOUT_S
-        while not _is_up():
-            if time.monotonic() > deadline_s:
-                raise TimeoutError(f"the head did not start; see {folder}/head.log")
-        with connect(), Watch() as watch:
-            num_before = watch.now().total()
-            synthesize(recipe)
-            done_s = time.monotonic() - watch.start_s
-            most = max((found.total() for _, found in watch.seen), default=0)
-            gone_s = _wait_until_gone(watch)
-            num_after = watch.now().total()
-    ids = Counter(row_ids(open_stage(recipe, "synthesis")))
-    expected = {f"{s}-{i}" for s in range(num_shards) for i in range(ROWS_PER_SHARD)}
-    num_wrong = len(expected ^ ids.keys()) + ids.total() - len(ids)
-    if not num_wrong:
+    with autoscaling_head(folder, idle_s), connect(), Watch() as watch:
+        num_before = watch.now().total()
+        synthesize(recipe)
+        done_s = time.monotonic() - watch.start_s
+        most = max((found.total() for _, found in watch.seen), default=0)
+        gone_s = _wait_until_gone(watch)
+        num_after = watch.now().total()
+    rows = count_rows(open_stage(recipe, "synthesis"), num_shards, ROWS_PER_SHARD)
+    if rows["met"]:
         shutil.rmtree(folder, ignore_errors=True)
-    common = {"spread": None, "runs": 1, "num_shards": num_shards, "num_rows": len(expected)}
+    common = {"spread": None, "runs": 1, "num_shards": num_shards}
 
     def seconds(metric: str, value: float | None) -> dict[str, Any]:
         rounded = None if value is None else round(value, 1)
         return {"metric": metric, "value": rounded, "unit": "s", "goal": None, **common}
 
+    nodes = f"{num_before} -> {most} -> {num_after}"
     return [
-        {
-            "metric": "rows_lost_plus_duplicated",
-            "value": num_wrong,
-            "unit": "rows",
-            "goal": 0,
-            **common,
-        },
+        rows,
         {
             "metric": "worker_nodes_before_during_after",
-            "value": f"{num_before} -> {most} -> {num_after}",
+            "value": nodes,
             "unit": "nodes",
-            "goal": "0 -> 3 -> 0",
+            "goal": GOAL,
+            "met": nodes == GOAL,
             **common,
             "timeline": [[round(at, 1), dict(found)] for at, found in watch.seen],
         },
@@ -228,18 +203,6 @@ def measure(num_shards: int, latency_s: float, idle_s: float) -> list[dict[str, 
             None if gone_s is None else gone_s - done_s,
         ),
     ]
-
-
-def _is_up() -> bool:
-    import ray
-
-    try:
-        ray.init(log_to_driver=False, logging_level="ERROR")
-    except (ConnectionError, RuntimeError, TimeoutError):
-        time.sleep(1)
-        return False
-    ray.shutdown()
-    return True
 
 
 def _wait_until_gone(watch: Watch) -> float | None:
@@ -258,8 +221,10 @@ def main() -> None:
     parser.add_argument("--latency", type=float, default=1.0)
     parser.add_argument("--idle", type=float, default=10.0)
     arguments = parser.parse_args()
+    run_in_own_namespaces("benchmarks.cluster_autoscaling")
     results = measure(arguments.shards, arguments.latency, arguments.idle)
     write_results("cluster_autoscaling", results)
+    end_by_goals(results)
 
 
 if __name__ == "__main__":

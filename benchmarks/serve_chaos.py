@@ -19,12 +19,10 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray import serve
 
 from benchmarks._fake_replica import FakeReplica, fake_recipe, write_fake_model
 from benchmarks._results import results_path, write_results
@@ -36,9 +34,10 @@ from benchmarks._serve_load import (
     as_the_fake_scores,
     kill_one,
     load,
+    num_running,
+    seconds_until,
 )
 from codepmp_ray.config.recipe import Recipe
-from serve.application import SCORER_NAME
 from serve.deployments import ScorerReplica
 from serve.launch import running_service
 
@@ -55,21 +54,6 @@ def harass(title: str, every_s: float, seconds: float, choice: random.Random) ->
         num_kills += kill_one(title, choice)
         time.sleep(every_s)
     return num_kills
-
-
-def num_running() -> int:
-    """Scorer replicas that Serve says are running."""
-    (app,) = serve.status().applications.values()
-    return app.deployments[SCORER_NAME].replica_states.get("RUNNING", 0)
-
-
-def seconds_until(is_so: Callable[[], bool], give_up_s: float = 180.0) -> float:
-    start_s = time.monotonic()
-    while not is_so():
-        if time.monotonic() - start_s > give_up_s:
-            raise TimeoutError(f"not so after {give_up_s:g} s")
-        time.sleep(0.1)
-    return time.monotonic() - start_s
 
 
 def result_of(

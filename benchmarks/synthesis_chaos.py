@@ -26,15 +26,14 @@ from typing import Any
 
 import psutil
 
+from benchmarks._driver import Driver, count_rows
 from benchmarks._fake_synthesis import fake_recipe, write_fake_corpus
 from benchmarks._results import RESULTS, write_results
 from codepmp_ray.config.recipe import Recipe, load_recipe
-from codepmp_ray.errors import StorageError
 from codepmp_ray.runs import Stage, open_stage
 
 ROWS_PER_SHARD = {"fake": 8, "vllm": 4}
 FATAL_ROW = "17.3"  # shard 17, row 3: its engine dies of it
-RESTART_S = 240  # how long a started driver may take until its first commit
 
 
 def make_recipe(engine: str, run_dir: Path) -> Recipe:
@@ -54,41 +53,18 @@ def drive(engine: str, run_dir: Path) -> None:
         synthesize(make_recipe(engine, run_dir))
 
 
-class Job:
-    """A driver process that is started again whenever it is gone."""
+class Job(Driver):
+    """The job's driver, whose processes are killed."""
 
     def __init__(self, engine: str, run_dir: Path) -> None:
-        self.stage = open_stage(make_recipe(engine, run_dir), "synthesis")
+        stage = open_stage(make_recipe(engine, run_dir), "synthesis")
         module = ["-m", "benchmarks.synthesis_chaos", "--engine", engine]
-        self._command = [sys.executable, *module, "--drive", str(run_dir)]
-        self.log = run_dir / "driver.log"
-        self.num_starts = 0
-        self.start()
-
-    def start(self) -> None:
-        with open(self.log, "ab") as log:
-            self.driver = subprocess.Popen(self._command, stdout=log, stderr=log)
-        self.num_starts += 1
-
-    def num_committed(self) -> int:
-        return len(self.stage.ledger.committed_ids())
-
-    def wait_for_commit(self) -> bool:
-        """Until another shard is committed; False when the stage is complete."""
-        before, deadline_s = self.num_committed(), time.monotonic() + RESTART_S
-        while self.num_committed() == before:
-            if self.stage.is_complete:
-                return False
-            if self.driver.poll() is not None:
-                self.start()
-            if time.monotonic() > deadline_s:
-                raise TimeoutError(f"nothing committed for {RESTART_S} s; see {self.log}")
-            time.sleep(0.02)
-        return True
+        command = [sys.executable, *module, "--drive", str(run_dir)]
+        super().__init__(stage, command, run_dir / "driver.log")
 
     def kill(self, kind: str, choice: random.Random) -> bool:
         """SIGKILL one process of this kind; False if there is none now."""
-        victims = [psutil.Process(self.driver.pid)]
+        victims = [psutil.Process(self.process.pid)]
         if kind != "driver":
             mark = "MapWorker" if kind == "engine actor" else "raylet/raylet"
             below = victims[0].children(recursive=True)
@@ -97,7 +73,7 @@ class Job:
             return False
         choice.choice(victims).kill()
         if kind == "driver":
-            self.driver.wait()
+            self.process.wait()
         elif kind == "node":
             self._outlive_node()
         return True
@@ -105,14 +81,10 @@ class Job:
     def _outlive_node(self) -> None:
         """The driver ends with an error; if it hangs instead, it is killed as an operator would."""
         try:
-            self.driver.wait(60)
+            self.process.wait(60)
         except subprocess.TimeoutExpired:
-            self.driver.kill()
-            self.driver.wait()
-
-    def finish(self) -> None:
-        while self.driver.wait(1800) != 0:
-            self.start()
+            self.process.kill()
+            self.process.wait()
 
 
 def _command_line(process: psutil.Process) -> list[str]:
@@ -131,17 +103,9 @@ def harass(job: Job, num_kills: int, num_shards: int, choice: random.Random) -> 
             raise RuntimeError(f"only {kills.total()} kills before the end: raise --shards")
         time.sleep(choice.uniform(0.0, 1.0))
         kind = choice.choice(["driver", "engine actor", "node"])
-        kills[kind] += job.driver.poll() is None and job.kill(kind, choice)
+        kills[kind] += job.process.poll() is None and job.kill(kind, choice)
         print(f"{kills.total()} kills, {job.num_committed()}/{num_shards} shards", flush=True)
     return kills
-
-
-def row_ids(stage: Stage) -> list[str]:
-    ids: list[str] = []
-    for table, column in (("pairs", "snippet_id"), ("rejected", "row_id")):
-        rows = stage.ledger.read(table, [column])
-        ids += rows.column(column).to_pylist() if rows.num_columns else []
-    return ids
 
 
 def digests(stage: Stage) -> dict[str, str]:
@@ -167,21 +131,12 @@ def measure(engine: str, num_kills: int, num_shards: int, seed: int) -> list[dic
         kills = harass(wild, num_kills, num_shards, random.Random(seed))
         wild.finish()
 
-        counts = Counter(row_ids(wild.stage))
-        expected = {f"{s}-{i}" for s in range(num_shards) for i in range(rows_per_shard)}
-        num_lost, num_doubled = len(expected - counts.keys()), counts.total() - len(counts)
-        if strangers := counts.keys() - expected:
-            raise StorageError(f"rows that nobody asked for: {sorted(strangers)[:3]}")
         common = {"spread": None, "runs": 1, "engine": engine, "seed": seed}
         results: list[dict[str, Any]] = [
             {
-                "metric": f"rows_lost_plus_duplicated_{engine}",
-                "value": num_lost + num_doubled,
-                "unit": "rows",
-                "goal": 0,
+                **count_rows(wild.stage, num_shards, rows_per_shard),
                 **common,
-                "num_rows": len(expected),
-                "num_shards": num_shards,
+                "metric": f"rows_lost_plus_duplicated_{engine}",
                 "kills": dict(kills),
                 "num_driver_starts": wild.num_starts,
                 "rejected": wild.stage.summary()["rejected_by_reason"],

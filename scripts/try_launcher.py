@@ -27,6 +27,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAD, WORKER = "127.0.0.2", "127.0.0.3"
+NODES_TIMEOUT_S = 240  # on a busy machine; else seconds
 
 # ssh [options] user@host command: the command, at home.
 _SSH = """#!{python}
@@ -63,6 +64,8 @@ else:
 _RAY = """#!{python}
 import os, sys
 words, home = sys.argv[1:], os.environ["HOME"]
+# A login shell has set PATH anew, and the head's autoscaler is to find the stand-ins too.
+os.environ["PATH"] = {base!r} + "/bin:" + os.environ["PATH"]
 if words[:1] == ["stop"]:
     sys.exit(0)
 if words[:1] == ["start"]:
@@ -89,7 +92,7 @@ def main() -> None:
             "RAY_ADDRESS": f"{HEAD}:{port}",
             "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}",
         }
-        labels = wait_for_nodes(inside, 2)
+        labels = wait_for_nodes(base, inside, 2)
         marks.append(("both nodes are there", time.monotonic() - start_s))
         print(json.dumps(labels, indent=2))
         submit(base, {k: v for k, v in inside.items() if k != "RAY_ADDRESS"})
@@ -104,7 +107,7 @@ def main() -> None:
 def prepare(base: Path) -> tuple[int, int]:
     """Hosts, stand-ins and the file with its addresses filled in; returns the head's ports."""
     ports = [free_port() for _ in range(3)]
-    names = {"port": ports[0], "dashboard": ports[1], "agent": ports[2]}
+    names = {"port": ports[0], "dashboard": ports[1], "agent": ports[2], "base": str(base)}
     python = sys.executable
     (base / "bin").mkdir()
     for name, text in (("ssh", _SSH), ("rsync", _RSYNC)):
@@ -155,14 +158,16 @@ def ray_up(base: Path, environment: dict[str, str]) -> None:
         raise SystemExit(done.stderr[-3000:])
 
 
-def wait_for_nodes(environment: dict[str, str], count: int) -> dict[str, dict[str, str]]:
+def wait_for_nodes(
+    base: Path, environment: dict[str, str], count: int
+) -> dict[str, dict[str, str]]:
     """Address -> labels of our own, once `count` nodes live."""
     script = (
         "import json, ray; ray.init(logging_level='ERROR', log_to_driver=False); "
         "print(json.dumps({n['NodeManagerAddress']: {k: v for k, v in n['Labels'].items() "
         "if not k.startswith('ray.io/')} for n in ray.nodes() if n['Alive']}))"
     )
-    deadline_s = time.monotonic() + 90
+    deadline_s = time.monotonic() + NODES_TIMEOUT_S
     while True:
         done = subprocess.run(
             [sys.executable, "-c", script], env=environment, text=True, capture_output=True
@@ -171,7 +176,9 @@ def wait_for_nodes(environment: dict[str, str], count: int) -> dict[str, dict[st
         if len(found) >= count:
             return found
         if time.monotonic() > deadline_s:
-            raise SystemExit(f"{len(found)} of {count} nodes: {done.stderr[-2000:]}")
+            logs = sorted((base / HEAD / "r" / "session_latest" / "logs").glob("monitor*"))
+            said = "".join(log.read_text(errors="replace")[-2000:] for log in logs)
+            raise SystemExit(f"{len(found)} of {count} nodes: {done.stderr[-2000:]}{said}")
         time.sleep(1)
 
 

@@ -5,27 +5,17 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import signal
-import socket
+import shutil
 import subprocess
-import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from codepmp_ray.cluster.space_free import path_without_separators
+from benchmarks._ray_nodes import BIN, RAY, RayNode, start_node, stop_all
+from benchmarks._results import free_port
 
-# `ray start` cannot start jobs with an interpreter whose path has a space; seen through a link it
-# has none.
-BIN = path_without_separators(Path(sys.prefix)) / "bin"
-RAY = [str(BIN / "python"), "-m", "ray.scripts.scripts"]
 _START_TIMEOUT_S = 90
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class RayNodes:
@@ -36,9 +26,9 @@ class RayNodes:
 
     def __init__(self, log_dir: Path, **variables: str) -> None:
         self._log_dir = log_dir
-        self._processes: list[subprocess.Popen[bytes]] = []
+        self._nodes: list[RayNode] = []
         # A short path of its own: sockets lie below it, and their paths are bounded.
-        self._session_dir = f"/tmp/cpr-{os.getpid()}-{secrets.token_hex(2)}"
+        self._folder = Path(tempfile.mkdtemp(prefix="cpr", dir="/tmp"))
         self.address = f"127.0.0.1:{free_port()}"
         self.dashboard = f"http://127.0.0.1:{free_port()}"
         self.environment = {
@@ -58,50 +48,44 @@ class RayNodes:
         self._start(
             "head",
             num_cpus,
-            labels or {},
-            ["--head", "--disable-usage-stats", f"--port={self.address.rsplit(':', 1)[1]}"],
-            [f"--dashboard-port={self.dashboard.rsplit(':', 1)[1]}"],
-            [f"--dashboard-agent-listen-port={free_port()}"],
+            labels,
+            *("--head", "--disable-usage-stats", f"--port={self.address.rsplit(':', 1)[1]}"),
+            f"--dashboard-port={self.dashboard.rsplit(':', 1)[1]}",
+            f"--dashboard-agent-listen-port={free_port()}",
         )
         self.environment["RAY_API_SERVER_ADDRESS"] = self.dashboard
         deadline_s = time.monotonic() + _START_TIMEOUT_S
         while subprocess.run(
             [*RAY, "job", "list"], env=self.environment, capture_output=True
         ).returncode:
-            assert self._processes[0].poll() is None, "the head ended"
+            assert self._nodes[0].is_alive, "the head ended"
             assert time.monotonic() < deadline_s, "the head did not start"
             time.sleep(0.5)
 
     def start_worker(self, num_cpus: int = 1, labels: Mapping[str, str] | None = None) -> None:
         """Returns before the node has joined."""
-        name = f"worker-{len(self._processes)}"
-        self._start(name, num_cpus, labels or {}, [f"--address={self.address}"])
+        name = f"worker-{len(self._nodes)}"
+        self._start(name, num_cpus, labels, f"--address={self.address}")
 
     def stop(self) -> None:
-        for process in reversed(self._processes):  # --block stops the node's processes
-            process.send_signal(signal.SIGTERM)
-        for process in reversed(self._processes):
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
+        stop_all(self._nodes)
+        for log in self._folder.glob("*.log"):
+            shutil.move(log, self._log_dir)
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _start(
-        self, name: str, num_cpus: int, labels: Mapping[str, str], *options: list[str]
+        self, name: str, num_cpus: int, labels: Mapping[str, str] | None, *options: str
     ) -> None:
-        command = [*RAY, "start", "--block", "--node-ip-address=127.0.0.1"]
-        command += [f"--num-cpus={num_cpus}", "--num-gpus=0", f"--object-store-memory={100 << 20}"]
-        # Nodes that start at once in one folder would take each other's socket names.
-        command += [f"--temp-dir={self._session_dir}{'' if name == 'head' else f'-{name}'}"]
-        command += [part for group in options for part in group]
-        if labels:
-            command.append("--labels=" + ",".join(f"{k}={v}" for k, v in labels.items()))
-        with open(self._log_dir / f"{name}.log", "wb") as log:
-            self._processes.append(
-                subprocess.Popen(
-                    command, env=self.environment, stdout=log, stderr=log, start_new_session=True
-                )
+        self._nodes.append(
+            start_node(
+                name,
+                self._folder,
+                *options,
+                num_cpus=num_cpus,
+                labels=labels,
+                environment=self.environment,
             )
+        )
 
 
 def run_job(

@@ -19,7 +19,15 @@ import trustme
 from ray import serve
 
 from benchmarks._fake_replica import FakeReplica, fake_recipe, write_fake_model
-from benchmarks._serve_load import INGRESS, PROXY, SCORER, as_the_fake_scores, kill_one, load
+from benchmarks._serve_load import (
+    INGRESS,
+    PROXY,
+    SCORER,
+    as_the_fake_scores,
+    kill_one,
+    load,
+    num_running,
+)
 from codepmp_ray.client import RewardClient
 from codepmp_ray.cluster.connect import connect
 from codepmp_ray.config.recipe import Recipe
@@ -158,16 +166,7 @@ def test_killed_processes_fail_no_call(service: ServiceHandle) -> None:
         num_before = calls.num
         wait_until(lambda: calls.num > num_before + 20)
     assert calls.failures == []
-    wait_until(lambda: running_replicas() == 2)
-
-
-def running_replicas() -> int:
-    return (
-        serve.status()
-        .applications[application()]
-        .deployments[SCORER_NAME]
-        .replica_states.get("RUNNING", 0)
-    )
+    wait_until(lambda: num_running() == 2)
 
 
 def test_a_new_model_version_fails_no_call(service: ServiceHandle, folder: Path) -> None:
@@ -198,7 +197,7 @@ def test_a_stop_answers_who_is_inside(service: ServiceHandle, folder: Path) -> N
     """The last test of `service`: its doors close, and stay closed."""
     from serve.launch import _drain
 
-    wait_until(lambda: running_replicas() >= 1)
+    wait_until(lambda: num_running() >= 1)
     answers: list[httpx.Response] = []
     body = {"prompt": "p", "candidates": [f"{i:0100}" for i in range(20)]}  # 2 s
     headers = {"x-api-key": service.api_key}

@@ -6,6 +6,11 @@ from pathlib import Path
 import pytest
 
 from benchmarks import _results
+from benchmarks._driver import count_rows
+from benchmarks._fake_synthesis import fake_recipe
+from codepmp_ray.errors import StorageError
+from codepmp_ray.records import PAIR, REJECTED, table_from_rows
+from codepmp_ray.runs import Stage, open_stage
 
 
 def test_results_carry_their_circumstances(tmp_path: Path, monkeypatch) -> None:
@@ -23,3 +28,32 @@ def test_results_carry_their_circumstances(tmp_path: Path, monkeypatch) -> None:
         _results.write_results(
             "speed", [{**{k: row[k] for k in row if k != "goal"}, "metric": "c"}]
         )
+
+
+def test_a_goal_that_is_not_met_ends_the_command_with_an_error() -> None:
+    _results.end_by_goals([{"metric": "a", "met": True}, {"metric": "b"}])
+    with pytest.raises(SystemExit, match="Not met: b, d"):
+        _results.end_by_goals([{"metric": name, "met": name in "ac"} for name in "abcd"])
+
+
+def committed(folder: Path, *shards: list[str]) -> Stage:
+    """A synthesis stage with these ids: the first of a shard is a pair, the others are rejected."""
+    stage = open_stage(fake_recipe(folder, {}), "synthesis")
+    for shard_id, (first, *others) in enumerate(shards):
+        rows = [{**dict.fromkeys(PAIR.names), "snippet_id": first}]
+        rejected = [{**dict.fromkeys(REJECTED.names), "row_id": other} for other in others]
+        tables = {
+            "pairs": table_from_rows(rows, PAIR),
+            "rejected": table_from_rows(rejected, REJECTED),
+        }
+        stage.ledger.commit(shard_id, 1 + len(others), tables)
+    return stage
+
+
+def test_rows_are_counted_that_are_lost_or_doubled_or_nobody_s(tmp_path: Path) -> None:
+    whole = committed(tmp_path / "whole", ["0-0", "0-1"], ["1-0", "1-1"])
+    assert count_rows(whole, 2, 2)["met"]
+    broken = count_rows(committed(tmp_path / "broken", ["0-0", "0-0"], ["1-0", "0-1"]), 2, 2)
+    assert (broken["value"], broken["met"], broken["num_rows"]) == (2, False, 4)
+    with pytest.raises(StorageError, match="'2-0'"):
+        count_rows(committed(tmp_path / "strange", ["0-0", "0-1"], ["1-0", "2-0"]), 2, 2)
