@@ -72,11 +72,22 @@ class RayNode:
             self.kill()
 
     def kill(self) -> None:
-        """SIGKILL to all at once, as when the machine loses its power."""
-        for process in self.processes():
+        """SIGKILL to all at once, as when the machine loses its power; returns when they are gone."""
+        processes = self.processes()
+        for process in processes:
             with contextlib.suppress(psutil.Error):
                 process.kill()
         self.process.wait()
+        while any(_runs(process) for process in processes):
+            time.sleep(0.01)
+
+
+def _runs(process: psutil.Process) -> bool:
+    """Not yet ended; one that has, and that nobody waited for, stays as a zombie."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def start_node(
