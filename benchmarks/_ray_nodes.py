@@ -72,7 +72,7 @@ class RayNode:
             self.kill()
 
     def kill(self) -> None:
-        """SIGKILL to all at once, as when the machine loses its power; returns when they are gone."""
+        """SIGKILL to all at once, as when the machine loses its power; they are gone then."""
         processes = self.processes()
         for process in processes:
             with contextlib.suppress(psutil.Error):
