@@ -50,15 +50,15 @@ class _FusedBlocks(torch.autograd.Function):
         # Written in the order [T, heads, d], in which the next layer reads it.
         output = torch.empty_like(query.transpose(1, 2), memory_format=torch.contiguous_format)
         output = output.transpose(1, 2)
-        grouped_query, grouped_key, grouped_value = _grouped(query, key, value)
-        grouped_output, *_ = _grouped(output, key, value)
+        num_kv_heads = key.shape[1]
+        grouped_query, grouped_output = (_grouped(x, num_kv_heads) for x in (query, output))
         logsumexps: list[torch.Tensor] = []
         for block in blocks:
             start, end = block.queries
             result, logsumexp = _KERNEL(
                 grouped_query[:, :, start:end],
-                _of_block(grouped_key, block),
-                _of_block(grouped_value, block),
+                _of_block(key, block, grouped_query),
+                _of_block(value, block, grouped_query),
                 0.0,
                 block.is_causal,
                 attn_mask=block.mask,
@@ -77,9 +77,10 @@ class _FusedBlocks(torch.autograd.Function):
         gradient, query_, key_, value_, output_ = (
             tensor.to(exact) for tensor in (gradients[0], query, key, value, output)
         )
-        grouped_query, grouped_key, grouped_value = _grouped(query_, key_, value_)
-        grouped_output, *_ = _grouped(output_, key_, value_)
-        grouped_gradient, *_ = _grouped(gradient, key_, value_)
+        num_kv_heads = key.shape[1]
+        grouped_gradient, grouped_query, grouped_output = (
+            _grouped(x, num_kv_heads) for x in (gradient, query_, output_)
+        )
         query_gradient = torch.zeros_like(grouped_query)
         key_gradient, value_gradient = torch.zeros_like(key_[0]), torch.zeros_like(value_[0])
         for block, logsumexp in zip(ctx.blocks, logsumexps, strict=True):
@@ -88,8 +89,8 @@ class _FusedBlocks(torch.autograd.Function):
                 of_query, of_key, of_value = _KERNEL_BACKWARD(
                     grouped_gradient[:, :, start:end],
                     grouped_query[:, :, start:end],
-                    _of_block(grouped_key, part),
-                    _of_block(grouped_value, part),
+                    _of_block(key_, part, grouped_query),
+                    _of_block(value_, part, grouped_query),
                     grouped_output[:, :, start:end],
                     logsumexp,
                     0.0,
@@ -109,21 +110,16 @@ class _FusedBlocks(torch.autograd.Function):
         )
 
 
-def _grouped(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """[kv_heads, query heads of each, T, d]; keys and values are the same for the whole group."""
-    num_kv_heads = key.shape[1]
-    groups = query.shape[1] // num_kv_heads
-    shared_key, shared_value = (x[0].unsqueeze(1).expand(-1, groups, -1, -1) for x in (key, value))
-    return query[0].unflatten(0, (num_kv_heads, groups)), shared_key, shared_value
+def _grouped(tensor: torch.Tensor, num_kv_heads: int) -> torch.Tensor:
+    """[1, heads, T, d] -> [kv_heads, query heads of each, T, d], a view."""
+    return tensor[0].unflatten(0, (num_kv_heads, -1))
 
 
-def _of_block(grouped: torch.Tensor, block: Block) -> torch.Tensor:
+def _of_block(tensor: torch.Tensor, block: Block, grouped_query: torch.Tensor) -> torch.Tensor:
     """The block's keys or values, [kv_heads, groups, keys, d] with a stride of 0 over groups."""
-    parts = [grouped[:, :1, start:end] for start, end in block.keys]
-    joined = parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
-    return joined.expand(-1, grouped.shape[1], -1, -1)
+    parts = [tensor[0, :, start:end] for start, end in block.keys]
+    joined = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+    return joined.unsqueeze(1).expand(-1, grouped_query.shape[1], -1, -1)
 
 
 def _add(total: torch.Tensor, gradient: torch.Tensor, block: Block) -> None:
