@@ -48,17 +48,19 @@ class BackgroundSaver:
 
     Args:
         group: for the writing threads, which talk while the training talks over the default one.
+        copies_first: copy the whole state before anything is written; by default on GPUs.
     """
 
-    def __init__(self, group: dist.ProcessGroup) -> None:
+    def __init__(self, group: dist.ProcessGroup, *, copies_first: bool | None = None) -> None:
         self._group = group
+        self._copies_first = torch.cuda.is_available() if copies_first is None else copies_first
         self._stager: DefaultStager | None = None
         self._copies: dict[MetadataIndex, torch.Tensor] = {}
 
     def begin(self, state: dict[str, Any], folder: Path) -> BackgroundSave:
         """Begin to write `state`, which must not change before `release` has returned."""
         thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
-        if torch.cuda.is_available():
+        if self._copies_first:
             copied = self._copy(state)
             written = thread.submit(lambda: self._write(copied.result(), folder, None))
             release = copied.result
@@ -84,15 +86,16 @@ class BackgroundSaver:
             sys.setswitchinterval(turn_s)
 
     def _copy(self, state: dict[str, Any]) -> Future[Any]:
-        """`state` in pinned memory, by copies of a stream of their own."""
-        # That stream does not wait for an update that is still queued.
-        torch.cuda.synchronize()
+        """`state` in memory of its own; that of a GPU in pinned memory, on a stream of its own."""
+        on_gpu = torch.cuda.is_available()
+        if on_gpu:
+            torch.cuda.synchronize()  # that stream does not wait for an update that is queued
         self._stager = self._stager or DefaultStager(
             StagingOptions(
-                use_pinned_memory=True,
+                use_pinned_memory=on_gpu,
                 use_shared_memory=False,
                 use_async_staging=True,
-                use_non_blocking_copy=True,
+                use_non_blocking_copy=on_gpu,
             )
         )
         copied = self._stager.stage(state)

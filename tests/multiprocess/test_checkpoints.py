@@ -13,12 +13,14 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+from torch.distributed.checkpoint._state_dict_stager import StateDictStager
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from codepmp_ray.errors import StorageError
 from codepmp_ray.storage import LocalStore
-from codepmp_ray.training import direct_files
+from codepmp_ray.training import checkpoint, direct_files
+from codepmp_ray.training.background_save import BackgroundSaver
 from codepmp_ray.training.checkpoint import Checkpointer
 
 
@@ -118,6 +120,31 @@ def test_an_update_waits_for_the_tensor_that_is_being_written(
     checkpointer.wait_until_copied()
     assert may_write.is_set()
     optimizer.step()
+    checkpointer.finish()
+    other, other_optimizer = trained(1)
+    assert checkpointer.restore(other, other_optimizer) == 1
+    assert weights(other).equal(saved)
+
+
+def test_copies_that_are_taken_first_are_of_their_step(group, tmp_path: Path, monkeypatch) -> None:
+    """The way of GPUs, without pinned memory."""
+    may_copy, real = threading.Event(), StateDictStager.stage
+
+    def late(*args, **kwargs):
+        assert may_copy.wait(30)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(StateDictStager, "stage", late)
+    saver = BackgroundSaver(dist.new_group(backend="gloo"), copies_first=True)
+    monkeypatch.setattr(checkpoint, "BackgroundSaver", lambda group: saver)
+    checkpointer = Checkpointer(LocalStore(tmp_path), 2)
+    model, optimizer = trained(0)
+    saved = weights(model)
+    checkpointer.save(model, optimizer, 1)
+    threading.Timer(0.5, may_copy.set).start()
+    checkpointer.wait_until_copied()
+    assert may_copy.is_set()
+    step(model, optimizer)
     checkpointer.finish()
     other, other_optimizer = trained(1)
     assert checkpointer.restore(other, other_optimizer) == 1
