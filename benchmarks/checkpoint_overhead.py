@@ -65,37 +65,47 @@ def measure(threads: int, rounds: int, window: int | None, folder: Path) -> list
     pairs = sorted(make_pairs(64), key=lambda pair: pair.num_tokens)
     trainer = Trainer(folder)
     spare = len(os.sched_getaffinity(0)) - threads
-    results: list[dict[str, Any]] = []
+    where = "spare_core" if spare else "all_cores"
+    goal = "at most 0.1" if spare else None
+    context = {"threads": threads, "spare_cores": spare}
     # A window is long enough for a whole checkpoint.
-    kinds = ("long", pairs[31:33], window or 2), ("short", pairs[:1], window or 6)
-    for kind, step_pairs, num_steps in kinds:
-        where = f"{kind}_steps_{'spare_core' if spare else 'all_cores'}"
-        print(where, flush=True)
-        plain: list[float] = []
-        beside: list[float] = []
-        blocking: list[float] = []
-        for number in range(rounds + 1):  # the first is not counted
-            plain.append(trainer.window(step_pairs, num_steps, checkpoint=False))
-            beside.append(trainer.window(step_pairs, num_steps, checkpoint=True))
-            blocking.append(trainer.write())
-            print(
-                f"{number}: {plain[-1]:.2f} s, {beside[-1]:.2f} s, {blocking[-1]:.2f} s", flush=True
-            )
-        lost = [with_one - without for without, with_one in zip(plain[1:], beside[1:], strict=True)]
-        shares = [loss / write_s for loss, write_s in zip(lost, blocking[1:], strict=True)]
-        context = {"threads": threads, "spare_cores": spare, "steps": num_steps}
-        goal = "at most 0.1" if spare and kind == "long" else None
-        series = {
-            f"lost_over_synchronous_{where}": (shares, "ratio", goal),
-            f"lost_{where}": (lost, "s", None),
-            f"synchronous_write_{where}": (blocking[1:], "s", None),
-            f"step_{where}": ([seconds / num_steps for seconds in plain[1:]], "s", None),
-        }
-        results += [
-            series_result(metric, values, unit, aim, **context)
-            for metric, (values, unit, aim) in series.items()
-        ]
-    return results
+    long, short = (pairs[31:33], window or 2), (pairs[:1], window or 6)
+    return [
+        *measure_steps(trainer, f"long_steps_{where}", *long, rounds, goal, context),
+        *measure_steps(trainer, f"short_steps_{where}", *short, rounds, None, context),
+    ]
+
+
+def measure_steps(
+    trainer: Trainer,
+    where: str,
+    pairs: list[EncodedPair],
+    num_steps: int,
+    rounds: int,
+    goal: str | None,
+    context: dict[str, Any],
+) -> list[dict[str, Any]]:
+    print(where, flush=True)
+    plain: list[float] = []
+    beside: list[float] = []
+    blocking: list[float] = []
+    for number in range(rounds + 1):  # the first is not counted
+        plain.append(trainer.window(pairs, num_steps, checkpoint=False))
+        beside.append(trainer.window(pairs, num_steps, checkpoint=True))
+        blocking.append(trainer.write())
+        print(f"{number}: {plain[-1]:.2f} s, {beside[-1]:.2f} s, {blocking[-1]:.2f} s", flush=True)
+    lost = [with_one - without for without, with_one in zip(plain[1:], beside[1:], strict=True)]
+    shares = [loss / write_s for loss, write_s in zip(lost, blocking[1:], strict=True)]
+    series = {
+        f"lost_over_synchronous_{where}": (shares, "ratio", goal),
+        f"lost_{where}": (lost, "s", None),
+        f"synchronous_write_{where}": (blocking[1:], "s", None),
+        f"step_{where}": ([seconds / num_steps for seconds in plain[1:]], "s", None),
+    }
+    return [
+        series_result(metric, values, unit, aim, steps=num_steps, **context)
+        for metric, (values, unit, aim) in series.items()
+    ]
 
 
 def main() -> None:
