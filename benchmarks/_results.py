@@ -67,8 +67,9 @@ def write_results(name: str, results: list[dict[str, Any]]) -> Path:
     return path
 
 
-def end_by_goals(results: list[dict[str, Any]]) -> None:
-    """End the process with 1 when a result says that its goal is not `met`."""
+def conclude(name: str, results: list[dict[str, Any]]) -> None:
+    """Write the results, and end the process with 1 when one says that its goal is not `met`."""
+    write_results(name, results)
     if missed := [result["metric"] for result in results if not result.get("met", True)]:
         raise SystemExit(f"Not met: {', '.join(missed)}")
 

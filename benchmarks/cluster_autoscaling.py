@@ -28,7 +28,7 @@ from benchmarks._fake_synthesis import write_fake_corpus
 from benchmarks._namespaces import run_in_own_namespaces
 from benchmarks._process_nodes import HEAD_ID
 from benchmarks._ray_nodes import HEAD_ADDRESS, start_head, stop_all
-from benchmarks._results import end_by_goals, write_results
+from benchmarks._results import conclude
 from codepmp_ray.cluster.preflight import NODE_TYPES_VARIABLE
 from codepmp_ray.config.recipe import Recipe, parse_recipe
 from codepmp_ray.runs import open_stage
@@ -222,9 +222,7 @@ def main() -> None:
     parser.add_argument("--idle", type=float, default=10.0)
     arguments = parser.parse_args()
     run_in_own_namespaces("benchmarks.cluster_autoscaling")
-    results = measure(arguments.shards, arguments.latency, arguments.idle)
-    write_results("cluster_autoscaling", results)
-    end_by_goals(results)
+    conclude("cluster_autoscaling", measure(arguments.shards, arguments.latency, arguments.idle))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from benchmarks._driver import Driver, count_rows
 from benchmarks._fake_synthesis import fake_recipe, write_fake_corpus
 from benchmarks._namespaces import Hosts, run_in_own_namespaces
 from benchmarks._ray_nodes import RayNode, start_head, start_worker, stop_all, wait_for_nodes
-from benchmarks._results import end_by_goals, write_results
+from benchmarks._results import conclude
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.runs import open_stage
 
@@ -199,9 +199,7 @@ def main() -> None:
         drive(arguments.drive)
         return
     run_in_own_namespaces("benchmarks.cluster_chaos")
-    results = measure(arguments.kills, arguments.shards, arguments.seed)
-    write_results("cluster_chaos", results)
-    end_by_goals(results)
+    conclude("cluster_chaos", measure(arguments.kills, arguments.shards, arguments.seed))
 
 
 if __name__ == "__main__":

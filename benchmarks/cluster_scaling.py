@@ -40,7 +40,7 @@ from benchmarks._ray_nodes import (
     stop_all,
     wait_for_nodes,
 )
-from benchmarks._results import end_by_goals, write_results
+from benchmarks._results import conclude
 from codepmp_ray.config.engines import EngineConfig
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.storage import LocalStore
@@ -214,9 +214,7 @@ def main() -> None:
             f"--waves={arguments.waves} leaves nothing to measure; take more than {WARM_UP + TAIL}"
         )
     run_in_own_namespaces("benchmarks.cluster_scaling")
-    results = measure(arguments.nodes, arguments.waves)
-    write_results("cluster_scaling", results)
-    end_by_goals(results)
+    conclude("cluster_scaling", measure(arguments.nodes, arguments.waves))
 
 
 if __name__ == "__main__":

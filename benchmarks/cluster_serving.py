@@ -34,7 +34,7 @@ from benchmarks._ray_nodes import (
     stop_all,
     wait_for_nodes,
 )
-from benchmarks._results import end_by_goals, write_results
+from benchmarks._results import conclude
 from benchmarks._serve_load import (
     INGRESS,
     SCORER,
@@ -164,9 +164,7 @@ def main() -> None:
     parser.add_argument("--deadline", type=float, default=30.0, help="of a call, s")
     arguments = parser.parse_args()
     run_in_own_namespaces("benchmarks.cluster_serving")
-    results = measure(arguments.deadline)
-    write_results("cluster_serving", results)
-    end_by_goals(results)
+    conclude("cluster_serving", measure(arguments.deadline))
 
 
 if __name__ == "__main__":

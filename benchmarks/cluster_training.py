@@ -26,7 +26,7 @@ import yaml
 
 from benchmarks._namespaces import run_in_own_namespaces
 from benchmarks._ray_nodes import HEAD_ADDRESS, RayNode, start_head, start_worker, started, stop_all
-from benchmarks._results import end_by_goals, write_results
+from benchmarks._results import conclude
 from codepmp_ray.config.recipe import load_recipe
 from codepmp_ray.config.studies import ModelConfig
 from codepmp_ray.records import PAIR, table_from_rows
@@ -191,9 +191,7 @@ def main() -> None:
     parser.add_argument("--save-steps", type=int, default=10)
     arguments = parser.parse_args()
     run_in_own_namespaces("benchmarks.cluster_training")
-    results = measure(arguments.steps, arguments.save_steps)
-    write_results("cluster_training", results)
-    end_by_goals(results)
+    conclude("cluster_training", measure(arguments.steps, arguments.save_steps))
 
 
 if __name__ == "__main__":

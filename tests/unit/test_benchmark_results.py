@@ -30,10 +30,15 @@ def test_results_carry_their_circumstances(tmp_path: Path, monkeypatch) -> None:
         )
 
 
-def test_a_goal_that_is_not_met_ends_the_command_with_an_error() -> None:
-    _results.end_by_goals([{"metric": "a", "met": True}, {"metric": "b"}])
+def test_a_goal_that_is_not_met_ends_the_command_once_it_is_written(
+    tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(_results, "RESULTS", tmp_path)
+    row = {"value": 1, "unit": "s", "goal": 0, "spread": None, "runs": 1}
+    _results.conclude("fine", [{**row, "metric": "a", "met": True}, {**row, "metric": "b"}])
     with pytest.raises(SystemExit, match="Not met: b, d"):
-        _results.end_by_goals([{"metric": name, "met": name in "ac"} for name in "abcd"])
+        _results.conclude("bad", [{**row, "metric": name, "met": name in "ac"} for name in "abcd"])
+    assert len(json.loads((tmp_path / "bad.json").read_text())) == 4
 
 
 def committed(folder: Path, *shards: list[str]) -> Stage:
