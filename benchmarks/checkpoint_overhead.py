@@ -28,6 +28,7 @@ from benchmarks._training import OurStep, device, make_pairs, now_s, single_proc
 from codepmp_ray.preference.packing import EncodedPair
 from codepmp_ray.storage import LocalStore
 from codepmp_ray.training.checkpoint import Checkpointer
+from codepmp_ray.training.settled_heap import settled_heap
 
 
 class Trainer:
@@ -70,10 +71,11 @@ def measure(threads: int, rounds: int, window: int | None, folder: Path) -> list
     context = {"threads": threads, "spare_cores": spare}
     # A window is long enough for a whole checkpoint.
     long, short = (pairs[31:33], window or 2), (pairs[:1], window or 6)
-    return [
-        *measure_steps(trainer, f"long_steps_{where}", *long, rounds, goal, context),
-        *measure_steps(trainer, f"short_steps_{where}", *short, rounds, None, context),
-    ]
+    with settled_heap():  # as the trainer does
+        return [
+            *measure_steps(trainer, f"long_steps_{where}", *long, rounds, goal, context),
+            *measure_steps(trainer, f"short_steps_{where}", *short, rounds, None, context),
+        ]
 
 
 def measure_steps(

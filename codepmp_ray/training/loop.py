@@ -26,6 +26,7 @@ from codepmp_ray.training.data import load_training_data
 from codepmp_ray.training.fsdp import make_mesh, parameter_device, shard
 from codepmp_ray.training.optimizer import make_optimizer
 from codepmp_ray.training.references import with_references
+from codepmp_ray.training.settled_heap import settled_heap
 from codepmp_ray.training.step import StepRunner, objective_of
 from codepmp_ray.training.steps import Run
 from codepmp_ray.training.task import MODEL_FOLDER, TrainingTask
@@ -61,7 +62,9 @@ def train(
     if config.objective == "dpo":
         data = with_references(data, runner, store, task.inputs)
     run = Run(task, data, runner, optimizer, report, is_preempted)
-    if not run.steps():
+    with settled_heap():
+        is_done = run.steps()
+    if not is_done:
         return
     run.choose_best()
     _export(task, model, encoder)
