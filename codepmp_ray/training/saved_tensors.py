@@ -47,6 +47,7 @@ def _frame(shape: tuple[int, ...], dtype: torch.dtype) -> _Frame:
     finally:
         set_crc32_options(checksums)
     buffer.seek(0)
-    start = torch._C.PyTorchFileReader(buffer).get_record_offset("data/0")
+    reader: Any = torch._C.PyTorchFileReader(buffer)
+    start = reader.get_record_offset("data/0")
     saved = buffer.getvalue()
     return _Frame(saved[:start], saved[start + like.nbytes :])
