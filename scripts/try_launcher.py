@@ -118,8 +118,10 @@ def prepare(base: Path) -> tuple[int, int]:
         programs = base / host / "codepmp-ray" / ".venv" / "bin"
         programs.mkdir(parents=True)
         (programs / "ray").symlink_to(ray)
-        (programs / "python").symlink_to(python)
-        (base / host / ".bashrc").write_text("")
+        # Not a link: Python looks for its packages beside the name it was called by.
+        write_program(programs / "python", f'#!/bin/sh\nexec "{python}" "$@"\n')
+        (base / host / ".bashrc").write_text("\n")
+        (base / host / ".profile").write_text(". ~/.bashrc\n")  # as Ubuntu and Debian have it
     (base / WORKER / "codepmp-labels").write_text("codepmp-role=strong-synthesis\n")
     (base / ".ray").mkdir()
     (base / ".ray" / "auth_token").write_text(secrets.token_hex(32))
@@ -188,7 +190,8 @@ def submit(base: Path, environment: dict[str, str]) -> None:
     command += ["engines.strong.kind=fake", "engines.weak.kind=fake"]
     command += ["engines.strong.label_selector.codepmp-role=strong-synthesis"]
     done = subprocess.run(command, cwd=ROOT, env=environment)
-    print(f"jobs.submit ended with {done.returncode}", flush=True)
+    if done.returncode:
+        raise SystemExit(f"jobs.submit ended with {done.returncode}")
 
 
 def stop_processes(base: Path) -> None:
