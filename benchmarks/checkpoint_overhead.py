@@ -1,7 +1,8 @@
 """Step time lost to an asynchronous checkpoint, over the time of writing it synchronously.
 
 A window of steps without a checkpoint, the same window with one begun before its first step (and
-waited for at its end, if it is not whole by then), and a synchronous write, in turn. Measured with
+waited for at its end, if it is not whole by then), and a synchronous write, in turn, `rounds` times
+in either order. Measured with
 a thread fewer than there are cores, so that the writing has one, as it has where the steps run on a
 GPU; and with all cores, where the steps pay for the writer's processor time.
 
@@ -10,13 +11,14 @@ does: with a batch of 64 to 1,024 pairs it takes minutes where the writing takes
 the one shortest pair do not, so that an update overtakes the writing and what is not written yet
 has to be copied.
 
-    python -m benchmarks.checkpoint_overhead [--rounds 9]
+    python -m benchmarks.checkpoint_overhead [--rounds 6]
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import statistics
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -70,7 +72,7 @@ def measure(threads: int, rounds: int, window: int | None, folder: Path) -> list
     goal = "at most 0.1" if spare else None
     context = {"threads": threads, "spare_cores": spare}
     # A window is long enough for a whole checkpoint.
-    long, short = (pairs[31:33], window or 2), (pairs[:1], window or 6)
+    long, short = (pairs[31:33], window or 1), (pairs[:1], window or 6)
     with settled_heap():  # as the trainer does
         return [
             *measure_steps(trainer, f"long_steps_{where}", *long, rounds, goal, context),
@@ -91,18 +93,24 @@ def measure_steps(
     plain: list[float] = []
     beside: list[float] = []
     blocking: list[float] = []
-    for number in range(rounds + 1):  # the first is not counted
-        plain.append(trainer.window(pairs, num_steps, checkpoint=False))
-        beside.append(trainer.window(pairs, num_steps, checkpoint=True))
-        blocking.append(trainer.write())
-        print(f"{number}: {plain[-1]:.2f} s, {beside[-1]:.2f} s, {blocking[-1]:.2f} s", flush=True)
-    lost = [with_one - without for without, with_one in zip(plain[1:], beside[1:], strict=True)]
-    shares = [loss / write_s for loss, write_s in zip(lost, blocking[1:], strict=True)]
+    for number in range(-1, 2 * rounds):
+        # Each way is first in every other pair: a machine that becomes slower favours neither.
+        order = (False, True) if number % 2 else (True, False)
+        took = {way: trainer.window(pairs, num_steps, checkpoint=way) for way in order}
+        write_s = trainer.write()
+        print(f"{number}: {took[False]:.2f} s, {took[True]:.2f} s, {write_s:.2f} s", flush=True)
+        if number >= 0:  # the first pair warms up
+            plain.append(took[False])
+            beside.append(took[True])
+            blocking.append(write_s)
+    lost = [with_one - without for without, with_one in zip(plain, beside, strict=True)]
+    # A window's noise is more than what is lost in it: each loss over the median of the writes.
+    shares = [loss / statistics.median(blocking) for loss in lost]
     series = {
         f"lost_over_synchronous_{where}": (shares, "ratio", goal),
         f"lost_{where}": (lost, "s", None),
-        f"synchronous_write_{where}": (blocking[1:], "s", None),
-        f"step_{where}": ([seconds / num_steps for seconds in plain[1:]], "s", None),
+        f"synchronous_write_{where}": (blocking, "s", None),
+        f"step_{where}": ([seconds / num_steps for seconds in plain], "s", None),
     }
     return [
         series_result(metric, values, unit, aim, steps=num_steps, **context)
@@ -112,8 +120,8 @@ def measure_steps(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--steps", type=int, default=None, help="in a window; 2 and 6 otherwise")
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--steps", type=int, default=None, help="in a window; 1 and 6 otherwise")
     parser.add_argument("--dir", default=None, help="where to write; a temporary folder otherwise")
     arguments = parser.parse_args()
     num_cores = len(os.sched_getaffinity(0))
