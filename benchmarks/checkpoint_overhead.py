@@ -2,9 +2,9 @@
 
 A window of steps without a checkpoint, the same window with one begun before its first step (and
 waited for at its end, if it is not whole by then), and a synchronous write, in turn, `rounds` times
-in either order. Measured with
-a thread fewer than there are cores, so that the writing has one, as it has where the steps run on a
-GPU; and with all cores, where the steps pay for the writer's processor time.
+in either order. Measured with a thread fewer than there are cores, so that the writing has one, as
+it has where the steps run on a GPU; and with all cores, where the steps pay for the writer's
+processor time.
 
 Two lengths of steps. Those of two ordinary pairs take longer than the writing, as every real step
 does: with a batch of 64 to 1,024 pairs it takes minutes where the writing takes seconds. Those of
