@@ -6,7 +6,7 @@ in either order. Measured with a thread fewer than there are cores, so that the 
 it has where the steps run on a GPU; and with all cores, where the steps pay for the writer's
 processor time.
 
-Two lengths of steps. Those of two ordinary pairs take longer than the writing, as every real step
+Two lengths of steps. Those of an ordinary pair take longer than the writing, as every real step
 does: with a batch of 64 to 1,024 pairs it takes minutes where the writing takes seconds. Those of
 the one shortest pair do not, so that an update overtakes the writing and what is not written yet
 has to be copied.
@@ -71,8 +71,8 @@ def measure(threads: int, rounds: int, window: int | None, folder: Path) -> list
     where = "spare_core" if spare else "all_cores"
     goal = "at most 0.1" if spare else None
     context = {"threads": threads, "spare_cores": spare}
-    # A window is long enough for a whole checkpoint.
-    long, short = (pairs[31:33], window or 1), (pairs[:1], window or 6)
+    # A window is long enough for a whole checkpoint, and for the removal of the one before.
+    long, short = (pairs[31:32], window or 2), (pairs[:1], window or 6)
     with settled_heap():  # as the trainer does
         return [
             *measure_steps(trainer, f"long_steps_{where}", *long, rounds, goal, context),
@@ -121,7 +121,7 @@ def measure_steps(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=6)
-    parser.add_argument("--steps", type=int, default=None, help="in a window; 1 and 6 otherwise")
+    parser.add_argument("--steps", type=int, default=None, help="in a window; 2 and 6 otherwise")
     parser.add_argument("--dir", default=None, help="where to write; a temporary folder otherwise")
     arguments = parser.parse_args()
     num_cores = len(os.sched_getaffinity(0))
