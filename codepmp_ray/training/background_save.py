@@ -35,7 +35,7 @@ class BackgroundSave:
 
     Attributes:
         release: returns once the state may change; quick when it may already.
-        written: done, or failed, when every rank has written.
+        written: done when every rank has written and `then` has run, or failed.
     """
 
     release: Callable[[], object]
@@ -57,23 +57,31 @@ class BackgroundSaver:
         self._stager: DefaultStager | None = None
         self._copies: dict[MetadataIndex, torch.Tensor] = {}
 
-    def begin(self, state: dict[str, Any], folder: Path) -> BackgroundSave:
-        """Begin to write `state`, which must not change before `release` has returned."""
+    def begin(
+        self, state: dict[str, Any], folder: Path, then: Callable[[], None] = lambda: None
+    ) -> BackgroundSave:
+        """Begin to write `state`, which must not change before `release` has returned.
+
+        `then` is called in the writing thread when every rank has written.
+        """
         thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         if self._copies_first:
             copied = self._copy(state)
-            written = thread.submit(lambda: self._write(copied.result(), folder, None))
+            written = thread.submit(lambda: self._write(copied.result(), folder, None, then))
             release = copied.result
         else:
             planner = LiveSavePlanner(self._copies)
-            written = thread.submit(self._write, state, folder, planner)
-            written.add_done_callback(lambda _: planner.close())
+            written = thread.submit(self._write, state, folder, planner, then)
             release = planner.release
         thread.shutdown(wait=False)
         return BackgroundSave(release, written)
 
     def _write(
-        self, state: dict[str, Any], folder: Path, planner: DefaultSavePlanner | None
+        self,
+        state: dict[str, Any],
+        folder: Path,
+        planner: LiveSavePlanner | None,
+        then: Callable[[], None],
     ) -> None:
         # Both threads run Python, where a step's gets its turn back after each operation only when
         # the other's is over: 5 ms, which is longer than most operations take.
@@ -84,6 +92,9 @@ class BackgroundSaver:
             save(state, storage_writer=writer, planner=planner, process_group=self._group)
         finally:
             sys.setswitchinterval(turn_s)
+            if planner is not None:
+                planner.close()
+        then()
 
     def _copy(self, state: dict[str, Any]) -> Future[Any]:
         """`state` in memory of its own; that of a GPU in pinned memory, on a stream of its own."""

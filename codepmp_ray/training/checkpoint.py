@@ -3,10 +3,9 @@
     checkpoints/step-00000012.<attempt>/   torch.distributed.checkpoint shards
     checkpoints/step-00000012.json         marker, created exclusively once all ranks have written
 
-Writing is asynchronous, beside the steps that follow (background_save.py). The marker comes when
-every rank has written; a run that dies before resumes from the checkpoint before. The newest
-checkpoints stay, and those that the caller protects; the others lose their markers at once and
-their files beside the steps.
+Writing is asynchronous, beside the steps that follow (background_save.py), and so are the marker,
+when every rank has written, and the removal of old checkpoints. A run that dies before resumes from
+the checkpoint before. The newest stay, and the one that the caller protects.
 
 Epoch order and learning rate are functions of the step, so the step number is the whole of the
 trainer's own state. torch.distributed.checkpoint's metadata is a pickle: these folders are read
@@ -19,9 +18,8 @@ import json
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -46,23 +44,13 @@ from codepmp_ray.training.collectives import agree
 from codepmp_ray.training.direct_files import DirectWriter
 
 
-@dataclass(frozen=True)
-class _Writing:
-    """A checkpoint that is being written, and where it belongs."""
-
-    step: int
-    store: LocalStore
-    folder: Path
-    save: BackgroundSave
-
-
 class Checkpointer:
     """Saves and restores model, optimizer and step of one training stage. Methods are collective.
 
     Args:
         keep: newest checkpoints that stay.
         asynchronous: write beside the following steps, at most one checkpoint at a time.
-        protected: asked on rank 0 with the newest whole step; the step that has to stay as well.
+        protected: asked with the step of a new checkpoint; the step that has to stay as well.
     """
 
     def __init__(
@@ -76,8 +64,7 @@ class Checkpointer:
         self.store, self.keep, self._protected = store, keep, protected
         group = dist.new_group(backend="gloo") if asynchronous else None
         self._saver = BackgroundSaver(group) if isinstance(group, dist.ProcessGroup) else None
-        self._writing: _Writing | None = None
-        self._deleting: Future[None] | None = None
+        self._writing: tuple[Path, BackgroundSave] | None = None
 
     def save(
         self,
@@ -98,43 +85,40 @@ class Checkpointer:
         folder = store.path(f"{FOLDER}/{name}")
         model_state, optimizer_state = get_state_dict(model, optimizer)
         state = {"model": model_state, "optimizer": optimizer_state}
-        if self._saver is None:
-            with _explained(folder):
-                save(state, storage_writer=DirectWriter(folder))
-            self._mark(step, store, folder)
+        mark = partial(self._mark, step, store, folder, self._protected(step))
+        if self._saver is not None:
+            self._writing = folder, self._saver.begin(state, folder, then=mark)
             return
-        self._writing = _Writing(step, store, folder, self._saver.begin(state, folder))
+        with _explained(folder):
+            save(state, storage_writer=DirectWriter(folder))
+        mark()
 
     def wait_until_copied(self) -> None:
         """Wait until the state of the last `save` may change; call it before every update."""
         if self._writing is not None:
-            self._writing.save.release()
+            self._writing[1].release()
 
     def poll(self, device: torch.device) -> None:
-        """Mark the checkpoint that is being written if every rank has; does not wait."""
+        """Raise StorageError if the checkpoint that is being written failed; does not wait for it.
+
+        On all ranks at the same step: when all are through with it.
+        """
         if self._writing is None:
             return
-        is_done = torch.tensor(int(self._writing.save.written.done()), device=device)
+        is_done = torch.tensor(int(self._writing[1].written.done()), device=device)
         dist.all_reduce(is_done, op=dist.ReduceOp.MIN)
         if is_done.item():
-            self._finish_writing()
+            self.finish()
 
     def finish(self) -> None:
         """Wait until the checkpoint that is being written, if any, is whole, and old ones gone."""
-        self._finish_writing()
-        if self._deleting is not None:
-            self._deleting.result()
-            self._deleting = None
-
-    def _finish_writing(self) -> None:
         if self._writing is None:
             return
-        writing, self._writing = self._writing, None
-        with _explained(writing.folder):
-            writing.save.written.result()
-        self._mark(writing.step, writing.store, writing.folder)
+        (folder, writing), self._writing = self._writing, None
+        with _explained(folder):
+            writing.written.result()
 
-    def _mark(self, step: int, store: LocalStore, folder: Path) -> None:
+    def _mark(self, step: int, store: LocalStore, folder: Path, protected: int | None) -> None:
         # Saving ends with a collective: when one rank has written, all have.
         if dist.get_rank() != 0:
             return
@@ -142,7 +126,7 @@ class Checkpointer:
         if not store.put_exclusive(marker_name(step), marker):
             shutil.rmtree(folder, ignore_errors=True)
         if store is self.store:
-            self._remove_old()
+            self._remove_old(protected)
 
     def restore(
         self,
@@ -193,21 +177,13 @@ class Checkpointer:
         self.finish()
         shutil.rmtree(self.store.path(FOLDER), ignore_errors=True)
 
-    def _remove_old(self) -> None:
+    def _remove_old(self, protected: int | None) -> None:
         """Keep the newest `keep`; markers go before folders, so that none points at nothing."""
         steps = whole_steps(self.store)
-        kept = {*steps[-self.keep :], self._protected(steps[-1])}
-        for step in steps:
-            if step not in kept:
+        for step in steps[: -self.keep]:
+            if step != protected:
                 self.store.delete(marker_name(step))
-        # Chosen now: later there may be a folder that is being written and has no marker yet.
-        folders = unmarked_folders(self.store)
-        if self._saver is None:
-            delete(folders)
-        elif folders:
-            thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="old-checkpoints")
-            self._deleting = thread.submit(delete, folders)
-            thread.shutdown(wait=False)
+        delete(unmarked_folders(self.store))
 
 
 @contextmanager

@@ -167,6 +167,20 @@ def test_an_update_does_not_wait_for_a_checkpoint_that_failed(
         checkpointer.finish()
 
 
+def test_an_update_does_not_wait_for_old_checkpoints_to_go(
+    group, tmp_path: Path, monkeypatch
+) -> None:
+    may_go, was_gone = threading.Event(), []
+    monkeypatch.setattr(checkpoint, "delete", lambda folders: was_gone.append(may_go.wait(20)))
+    checkpointer = Checkpointer(LocalStore(tmp_path), 1)
+    checkpointer.save(*trained(0), 1)
+    checkpointer.wait_until_copied()
+    assert not was_gone
+    may_go.set()
+    checkpointer.finish()
+    assert was_gone == [True]
+
+
 @pytest.fixture
 def train_until_stopped(
     group, tmp_path: Path, tiny_model_dir: Path, preference_rows: list[dict]
