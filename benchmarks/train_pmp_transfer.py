@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from benchmarks._results import write_results
 from codepmp_ray.evaluation.statistics import bootstrap_intervals, paired_difference
@@ -111,21 +112,32 @@ def train(recipe: dict[str, Any], stages: list[str]) -> Path:
 
 def correct(model: Path, questions: list[dict[str, Any]]) -> list[float]:
     """1 or 0 for every question: does the model prefer the right solution to the wrong one?"""
+    from benchmarks._training import PAIRS_PER_MICRO_BATCH, use_all_cores
+    from codepmp_ray.modeling.loading import load_preference_model
+    from codepmp_ray.modeling.objectives import make_objective
+    from codepmp_ray.preference.packing import EncodedPair, pack
     from codepmp_ray.preference.tokenization import Encoder
-    from codepmp_ray.scoring.torch_scorer import TorchScorer
 
+    use_all_cores()
     encoder = Encoder.load(model)
-    scorer = TorchScorer.load(model, max_model_len=2048)
     rng = random.Random(0)
-    results = []
-    for row in questions:
-        prompt = encoder.prompt_ids(row["question"].strip())
+    pairs = []
+    for number, row in enumerate(questions):
         texts = [
             rng.choice([s["text"] for s in row["solutions"] if s["label"] == label])
             for label in (True, False)
         ]
-        right, wrong = scorer.rewards(prompt, [encoder.response(text).ids for text in texts])
-        results.append(float(right > wrong))
+        right, wrong = (encoder.response(text).ids for text in texts)
+        prompt = encoder.prompt_ids(row["question"].strip())
+        pairs.append(EncodedPair(str(number), prompt, right, wrong))
+    objective = make_objective("rm")
+    scorer = load_preference_model(str(model), objective, seed=0).eval()
+    results: list[float] = []
+    with torch.inference_mode():
+        for start in range(0, len(pairs), PAIRS_PER_MICRO_BATCH):
+            batch = pack(pairs[start : start + PAIRS_PER_MICRO_BATCH], sides=objective.sides)
+            rewards = scorer(batch)["rewards"]
+            results += (rewards[:, 0] > rewards[:, 1]).double().tolist()
     return results
 
 
