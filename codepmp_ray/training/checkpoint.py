@@ -59,7 +59,7 @@ class Checkpointer:
         keep: int,
         *,
         asynchronous: bool = True,
-        protected: Callable[[int], int | None] = lambda newest: None,
+        protected: Callable[[int], int | None] = lambda step: None,
     ) -> None:
         self.store, self.keep, self._protected = store, keep, protected
         group = dist.new_group(backend="gloo") if asynchronous else None

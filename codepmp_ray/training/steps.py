@@ -50,7 +50,7 @@ class Run:
             self.store,
             task.config.save_total_limit,
             asynchronous=task.config.async_checkpoints,
-            protected=lambda newest: self.log.best_step(newest),
+            protected=lambda step: self.log.best_step(step),
         )
         self.first_step = self.checkpointer.restore(
             runner.model,
