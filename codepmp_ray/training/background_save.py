@@ -67,11 +67,13 @@ class BackgroundSaver:
         thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         if self._copies_first:
             copied = self._copy(state)
-            written = thread.submit(lambda: self._write(copied.result(), folder, None, then))
+            written = thread.submit(
+                lambda: self._write(copied.result(), folder, None, lambda: None, then)
+            )
             release = copied.result
         else:
             planner = LiveSavePlanner(self._copies)
-            written = thread.submit(self._write, state, folder, planner, then)
+            written = thread.submit(self._write, state, folder, planner, planner.close, then)
             release = planner.release
         thread.shutdown(wait=False)
         return BackgroundSave(release, written)
@@ -80,7 +82,8 @@ class BackgroundSaver:
         self,
         state: dict[str, Any],
         folder: Path,
-        planner: LiveSavePlanner | None,
+        planner: DefaultSavePlanner | None,
+        when_read: Callable[[], None],
         then: Callable[[], None],
     ) -> None:
         # Both threads run Python, where a step's gets its turn back after each operation only when
@@ -88,12 +91,11 @@ class BackgroundSaver:
         turn_s = sys.getswitchinterval()
         sys.setswitchinterval(_TURN_S)
         try:
-            writer = DirectWriter(folder)
+            writer = DirectWriter(folder, when_read)
             save(state, storage_writer=writer, planner=planner, process_group=self._group)
         finally:
             sys.setswitchinterval(turn_s)
-            if planner is not None:
-                planner.close()
+            when_read()  # at last, if it failed before
         then()
 
     def _copy(self, state: dict[str, Any]) -> Future[Any]:
@@ -176,7 +178,7 @@ class LiveSavePlanner(DefaultSavePlanner):
             return True
 
     def close(self) -> None:
-        """The writer is through with everything, or has failed."""
+        """The writer is through with the state, or has failed."""
         with self._changed:
             self._waiting, self._being_written = {}, None
             self._changed.notify_all()

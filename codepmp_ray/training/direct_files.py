@@ -13,7 +13,7 @@ import fcntl
 import io
 import mmap
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -94,12 +94,16 @@ class DirectFile(io.RawIOBase):
 class DirectWriter(FileSystemWriter):
     """torch's writer of checkpoint files, with files that go past the page cache.
 
-    One file a rank, and the same bytes but for checksums: torch's own reader reads it.
+    One file a rank, which torch's own reader reads.
+
+    Args:
+        when_read: called when nothing of the state is needed any more, before the disk has it all.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, when_read: Callable[[], None] = lambda: None) -> None:
         super().__init__(path, sync_files=False)  # the files do that themselves
         self.fs = _DirectFileSystem()
+        self._when_read = when_read
 
     def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
         name = f"{plan.storage_data.prefix}0{DEFAULT_SUFFIX}"
@@ -115,6 +119,7 @@ class DirectWriter(FileSystemWriter):
                 num_bytes = file.tell() - start
                 place = _StorageInfo(name, start, num_bytes)
                 results.append(WriteResult(item.index, num_bytes, place))
+            self._when_read()
         written = Future[list[WriteResult]]()
         written.set_result(results)
         return written

@@ -8,11 +8,16 @@ often. But all it writes around the data follows from shape and dtype: it is mad
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import IO, Any, NamedTuple
 
 import torch
 from torch.serialization import get_crc32_options, set_crc32_options
+
+# What is made once costs the memory of a tensor, and for a large one torch.save's Python is little.
+_LARGE_BYTES = 32 << 20
 
 
 class _Frame(NamedTuple):
@@ -23,11 +28,17 @@ class _Frame(NamedTuple):
 
 
 def write_tensor(tensor: torch.Tensor, stream: IO[Any] | io.RawIOBase) -> None:
-    """Write what `torch.save(tensor.cpu().contiguous(), stream)` would, without checksums.
+    """Write what `torch.save` writes for a plain, contiguous copy of `tensor`, without checksums.
 
     `torch.load` does not look at those.
     """
     tensor = tensor.detach().cpu().contiguous()
+    if tensor.nbytes > _LARGE_BYTES:
+        if tensor.untyped_storage().nbytes() != tensor.nbytes:
+            tensor = tensor.clone()  # torch.save writes the whole storage
+        with _no_checksums():
+            torch.save(tensor, stream)
+        return
     frame = _frame(tuple(tensor.shape), tensor.dtype)
     stream.write(frame.before)
     if tensor.numel():
@@ -39,15 +50,21 @@ def write_tensor(tensor: torch.Tensor, stream: IO[Any] | io.RawIOBase) -> None:
 def _frame(shape: tuple[int, ...], dtype: torch.dtype) -> _Frame:
     like = torch.empty(shape, dtype=dtype)
     buffer = io.BytesIO()
-    # Each thread has an option of its own.
-    checksums = get_crc32_options()
-    set_crc32_options(False)
-    try:
+    with _no_checksums():
         torch.save(like, buffer)
-    finally:
-        set_crc32_options(checksums)
     buffer.seek(0)
     reader: Any = torch._C.PyTorchFileReader(buffer)
     start = reader.get_record_offset("data/0")
     saved = buffer.getvalue()
     return _Frame(saved[:start], saved[start + like.nbytes :])
+
+
+@contextmanager
+def _no_checksums() -> Iterator[None]:
+    """For this thread: each has an option of its own."""
+    before = get_crc32_options()
+    set_crc32_options(False)
+    try:
+        yield
+    finally:
+        set_crc32_options(before)

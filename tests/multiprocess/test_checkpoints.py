@@ -167,6 +167,25 @@ def test_an_update_does_not_wait_for_a_checkpoint_that_failed(
         checkpointer.finish()
 
 
+def test_an_update_does_not_wait_for_the_disk_to_have_everything(
+    group, tmp_path: Path, monkeypatch
+) -> None:
+    is_read, may_close, real = threading.Event(), threading.Event(), direct_files.DirectFile.close
+
+    def slow(self) -> None:
+        is_read.set()
+        assert may_close.wait(20)
+        real(self)
+
+    monkeypatch.setattr(direct_files.DirectFile, "close", slow)
+    checkpointer = Checkpointer(LocalStore(tmp_path), 1)
+    checkpointer.save(*trained(0), 1)
+    assert is_read.wait(20)
+    checkpointer.wait_until_copied()
+    may_close.set()
+    checkpointer.finish()
+
+
 def test_an_update_does_not_wait_for_old_checkpoints_to_go(
     group, tmp_path: Path, monkeypatch
 ) -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.serialization import get_crc32_options, set_crc32_options
 
+from codepmp_ray.training import saved_tensors
 from codepmp_ray.training.saved_tensors import write_tensor
 
 
@@ -34,6 +35,7 @@ def test_bytes_are_those_of_torch_save(shape: tuple[int, ...], dtype: torch.dtyp
         assert written(tensor) == saved_by_torch(tensor)
 
 
+@pytest.mark.parametrize("large", [False, True])
 @pytest.mark.parametrize(
     "tensor",
     [
@@ -45,12 +47,19 @@ def test_bytes_are_those_of_torch_save(shape: tuple[int, ...], dtype: torch.dtyp
     ],
     ids=["transposed", "slice", "expanded", "parameter", "of a graph"],
 )
-def test_values_are_written_wherever_they_lie(tensor: torch.Tensor) -> None:
+def test_values_are_written_wherever_they_lie(
+    tensor: torch.Tensor, large: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if large:  # those go another way
+        monkeypatch.setattr(saved_tensors, "_LARGE_BYTES", 1)
     found: Any = torch.load(io.BytesIO(written(tensor)), weights_only=True)
     assert torch.equal(found, tensor) and not found.requires_grad
     assert len(found.untyped_storage()) == found.nbytes  # nothing but the values
 
 
-def test_others_keep_their_checksums() -> None:
+def test_others_keep_their_checksums(monkeypatch: pytest.MonkeyPatch) -> None:
     written(torch.zeros(11, 13))
+    assert get_crc32_options()
+    monkeypatch.setattr(saved_tensors, "_LARGE_BYTES", 1)
+    assert written(torch.zeros(11, 13)) == saved_by_torch(torch.zeros(11, 13))
     assert get_crc32_options()
