@@ -99,7 +99,7 @@ def main() -> None:
         marks.append(("a submitted job has ended", time.monotonic() - start_s))
     finally:
         stop_processes(base)
-    shutil.rmtree(base, ignore_errors=True)
+        shutil.rmtree(base, ignore_errors=True)
     for what, seconds in marks:
         print(f"{seconds:6.1f} s  {what}")
 
@@ -120,7 +120,7 @@ def prepare(base: Path) -> tuple[int, int]:
         (programs / "ray").symlink_to(ray)
         # Not a link: Python looks for its packages beside the name it was called by.
         write_program(programs / "python", f'#!/bin/sh\nexec "{python}" "$@"\n')
-        (base / host / ".bashrc").write_text("\n")
+        (base / host / ".bashrc").write_text("")
         (base / host / ".profile").write_text(". ~/.bashrc\n")  # as Ubuntu and Debian have it
     (base / WORKER / "codepmp-labels").write_text("codepmp-role=strong-synthesis\n")
     (base / ".ray").mkdir()
