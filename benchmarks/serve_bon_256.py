@@ -8,10 +8,10 @@
   of three that are tried first;
 - `serve_rm`: what OpenRLHF's server does, over HTTP, on texts that give these ids.
 
-All in fp32 with a thread on every core. Each round has a new prompt and new candidates for all
-four, so that no cache knows them, and begins with another way. Only one works at a time; what
-all processes take while none works is reported. Cached prompt tokens, in the answer and in
-/metrics, are divided by what sharing should give. On a machine without a GPU.
+All in fp32 with a thread on every core. Each round has a new prompt and new candidates, so that no
+cache knows them, and begins with another way; the last two work in the first rounds only. Only one
+works at a time; what all processes take while none works is reported. Cached prompt tokens, in the
+answer and in /metrics, are divided by what sharing should give. On a machine without a GPU.
 
     python -m benchmarks.serve_bon_256 [--rounds 6] [--slow-rounds 2] [--candidates 256]
 """
@@ -40,7 +40,6 @@ from benchmarks._serving import (
     scraped,
     serving_recipe,
 )
-from benchmarks._training import ratio_result
 from codepmp_ray.preference.tokenization import Encoder
 from codepmp_ray.scoring.prefix_sharing import cached_prompt_tokens
 
@@ -153,12 +152,10 @@ def results_of(
     ratios = []
     for name, goal in goals.items():
         ours = seconds["http"][: len(seconds[name])]  # the slow ways have fewer rounds
-        pairs = zip(seconds[name], ours, strict=True)
-        by_round = [round(other / http, 3) for other, http in pairs]
+        by_round = [other / http for other, http in zip(seconds[name], ours, strict=True)]
+        shown = [round(ratio, 3) for ratio in by_round]
         ratios.append(
-            ratio_result(
-                f"http_over_{name}", seconds[name], ours, goal, by_round=by_round, **context
-            )
+            series_result(f"http_over_{name}", by_round, "ratio", goal, by_round=shown, **context)
         )
     rates = [
         series_result(
@@ -179,6 +176,8 @@ def main() -> None:
     parser.add_argument("--slow-rounds", type=int, default=2, help="of the slow ways among them")
     parser.add_argument("--candidates", type=int, default=256)
     arguments = parser.parse_args()
+    if not 1 <= arguments.slow_rounds <= arguments.rounds:
+        parser.error(f"--slow-rounds={arguments.slow_rounds} has to be 1 to {arguments.rounds}")
     if gpu():
         raise SystemExit("Four copies of the model share the machine here: CPU only.")
     from codepmp_ray.cluster.connect import connect
