@@ -11,7 +11,7 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, cast
 
 import torch
 from torch.serialization import get_crc32_options, set_crc32_options
@@ -37,7 +37,7 @@ def write_tensor(tensor: torch.Tensor, stream: IO[Any] | io.RawIOBase) -> None:
         if tensor.untyped_storage().nbytes() != tensor.nbytes:
             tensor = tensor.clone()  # torch.save writes the whole storage
         with _no_checksums():
-            torch.save(tensor, stream)
+            torch.save(tensor, cast(IO[bytes], stream))
         return
     frame = _frame(tuple(tensor.shape), tensor.dtype)
     stream.write(frame.before)
