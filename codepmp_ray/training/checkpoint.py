@@ -101,7 +101,7 @@ class Checkpointer:
     def poll(self, device: torch.device) -> None:
         """Raise StorageError if the checkpoint that is being written failed; does not wait for it.
 
-        On all ranks at the same step: when all are through with it.
+        Ranks look at the same step: when all are through with it.
         """
         if self._writing is None:
             return
@@ -111,7 +111,10 @@ class Checkpointer:
             self.finish()
 
     def finish(self) -> None:
-        """Wait until the checkpoint that is being written, if any, is whole, and old ones gone."""
+        """Wait until the checkpoint that is being written, if any, is whole on every rank.
+
+        On rank 0 it has its marker then, and old ones are gone.
+        """
         if self._writing is None:
             return
         (folder, writing), self._writing = self._writing, None
