@@ -1,7 +1,7 @@
 """The bytes of `torch.save` for one tensor, without its Python.
 
-`torch.save` runs half a millisecond of Python for each tensor, however small, and the steps beside a
-checkpoint wait for the interpreter as often as it has tensors. But all it writes around the data
+`torch.save` runs half a millisecond of Python for each tensor, however small, and the steps beside
+a checkpoint wait for the interpreter as often as it has tensors. But all it writes around the data
 follows from shape and dtype: it is made once for each. Only large tensors are left to it.
 """
 
