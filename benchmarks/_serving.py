@@ -20,6 +20,7 @@ from benchmarks._training import MODEL
 from codepmp_ray.config.evaluation import ServingConfig
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.preference.tokenization import Encoder
+from codepmp_ray.storage import LocalStore
 
 SCRAPE_TOKEN = "the-benchmark-s-own-scrape-token"
 _WORD_LENGTHS = range(4, 9)
@@ -50,7 +51,7 @@ def export_model(folder: Path) -> Path:
     tokenizer = load_tokenizer(MODEL)
     template = PromptTemplate.from_tokenizer(tokenizer, "chat", append_eos=True)
     model = load_preference_model(MODEL, make_objective("rm"), seed=0)
-    export_model(model, tokenizer, template, folder / "model", torch.float32)
+    export_model(model, tokenizer, template, LocalStore(folder / "model"), torch.float32)
     return folder / "model"
 
 

@@ -118,7 +118,7 @@ def checkpoints(stage: Stage) -> list[int]:
 def weights(stage: Stage) -> dict[str, Any]:
     from safetensors.torch import load_file
 
-    return load_file(stage.path / "model" / "model.safetensors")
+    return load_file(Path(stage.uri) / "model" / "model.safetensors")
 
 
 def measure(num_steps: int, save_steps: int) -> list[dict[str, Any]]:

@@ -37,6 +37,7 @@ from benchmarks._serve_load import (
     num_running,
     seconds_until,
 )
+from benchmarks._serving import export_model
 from codepmp_ray.config.recipe import Recipe
 from serve.deployments import ScorerReplica
 from serve.launch import running_service
@@ -116,23 +117,6 @@ def scale(model: Path) -> list[dict[str, Any]]:
     ]
 
 
-def random_reward_model(folder: Path) -> Path:
-    """SmolLM2-135M with a scalar head drawn from a seed, exported as every reward model is."""
-    import torch
-
-    from benchmarks._training import MODEL
-    from codepmp_ray.modeling.export import export_model
-    from codepmp_ray.modeling.loading import load_preference_model, load_tokenizer
-    from codepmp_ray.modeling.objectives import make_objective
-    from codepmp_ray.preference.tokenization import PromptTemplate
-
-    tokenizer = load_tokenizer(MODEL)
-    template = PromptTemplate.from_tokenizer(tokenizer, "chat", append_eos=True)
-    model = load_preference_model(MODEL, make_objective("rm"), seed=0)
-    export_model(model, tokenizer, template, folder / "model", torch.float32)
-    return folder / "model"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--engine", choices=["fake", "vllm"], default="fake")
@@ -150,7 +134,7 @@ def main() -> None:
             )
             results += scale(write_fake_model(Path(scratch) / "slow", tokens_per_s=500))
         else:
-            model = arguments.model or random_reward_model(Path(scratch))
+            model = arguments.model or export_model(Path(scratch))
             serving = {"port": 0, "num_replicas": 2, "max_model_len": 512, "num_cpus": 0.5}
             recipe = Recipe.model_validate({"serving": {**serving, "kv_cache_gb": 0.5}})
             results = kill_under_load(

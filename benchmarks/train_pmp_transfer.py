@@ -107,7 +107,7 @@ def train(recipe: dict[str, Any], stages: list[str]) -> Path:
     from codepmp_ray.config.recipe import load_recipe
     from codepmp_ray.runs import open_stage
 
-    return open_stage(load_recipe(file), "finetuning").require().path / "model"
+    return Path(open_stage(load_recipe(file), "finetuning").require().uri) / "model"
 
 
 def correct(model: Path, questions: list[dict[str, Any]]) -> list[float]:

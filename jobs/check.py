@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.errors import CodePMPError, ResourceError
-from codepmp_ray.runs import STAGE_JOBS, open_stage, require_files
+from codepmp_ray.runs import STAGE_JOBS, open_stage
 from jobs._cli import run_job
 
 if TYPE_CHECKING:
@@ -87,7 +87,6 @@ def _plan(recipe: Recipe, name: str) -> str:
         return f"source {recipe.corpus.source.kind}, evaluation sets can be read"
     if name in ("pretraining", "finetuning"):
         config = getattr(recipe, name)
-        require_files(recipe, name)
         require_trackers(config.report_to)
         needs = [training_need(name, config)[0]]
     elif name == "synthesis":

@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 
 from codepmp_ray.config.recipe import Recipe
-from codepmp_ray.runs import open_stage
+from codepmp_ray.runs import reward_model
 from jobs._cli import run_job
 
 
@@ -27,17 +27,18 @@ def body(recipe: Recipe, arguments: argparse.Namespace) -> None:
 
     from codepmp_ray.evaluation.parity import compare, humaneval_questions
     from codepmp_ray.evaluation.parity_ways import torch_rewards
+    from codepmp_ray.modeling.sources import resolve_model
     from codepmp_ray.preference.tokenization import Encoder
-    from serve.application import require_model
+    from codepmp_ray.scoring.exported_model import require_model
     from serve.parity import service_rewards
 
-    given, config = recipe.serving.model_path, recipe.serving
-    model = Path(given) if given else open_stage(recipe, "finetuning").require().path / "model"
+    config, model = recipe.serving, reward_model(recipe)
     require_model(config, model)
+    folder = Path(resolve_model(model))
     questions = humaneval_questions(
-        Encoder.load(model), config.max_model_len, arguments.questions, arguments.candidates
+        Encoder.load(folder), config.max_model_len, arguments.questions, arguments.candidates
     )
-    ways = torch_rewards(model, config.dtype, questions)
+    ways = torch_rewards(folder, config.dtype, questions)
     ways |= service_rewards(recipe, model, questions)
     found = compare(ways, config.dtype)
     title = (

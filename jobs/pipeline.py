@@ -8,7 +8,7 @@ import sys
 import time
 
 from codepmp_ray.config.recipe import Recipe
-from codepmp_ray.runs import STAGE_JOBS, open_stage, require_files
+from codepmp_ray.runs import STAGE_JOBS, open_stage
 from jobs._cli import run_job
 
 
@@ -16,7 +16,6 @@ def body(recipe: Recipe) -> None:
     _announce(recipe)
     start_s = time.monotonic()
     waiting = [name for name in STAGE_JOBS if not open_stage(recipe, name).is_complete]
-    require_files(recipe, *(name for name in waiting if name in ("pretraining", "finetuning")))
     if waiting:
         _run_stages(recipe, waiting, start_s)
     from codepmp_ray.analysis.report import write_report

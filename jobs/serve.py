@@ -10,11 +10,10 @@ import json
 import shlex
 import sys
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from codepmp_ray.config.recipe import Recipe
-from codepmp_ray.runs import open_stage
+from codepmp_ray.runs import reward_model
 from jobs._cli import run_job
 
 if TYPE_CHECKING:
@@ -22,8 +21,7 @@ if TYPE_CHECKING:
 
 
 def body(recipe: Recipe) -> None:
-    given = recipe.serving.model_path
-    model = Path(given) if given else open_stage(recipe, "finetuning").require().path / "model"
+    model = reward_model(recipe)
     if recipe.serving.require_audit:
         from codepmp_ray.evaluation.audit.run import require_passed_audit
 

@@ -16,7 +16,9 @@ from codepmp_ray.cluster.placement import Need
 from codepmp_ray.cluster.preflight import num_gpus_in_cluster, require_needs
 from codepmp_ray.config.evaluation import ServingConfig
 from codepmp_ray.errors import ConfigError
+from codepmp_ray.runs import MODEL_FOLDER
 from codepmp_ray.scoring.exported_model import require_model
+from codepmp_ray.storage import absolute
 from serve.app import ServiceSettings
 from serve.auth import KeyRing, digest_of, key_from_environment
 from serve.deployments import Ingress, ScorerReplica
@@ -33,11 +35,12 @@ _HEALTH_CHECK_PERIOD_S = 1.0
 
 def build_application(
     config: ServingConfig,
-    model_path: Path,
+    model_path: str | Path,
     api_key_sha256: Sequence[str],
     replica_class: type[ScorerReplica] = ScorerReplica,
 ) -> serve.Application:
-    """The bound application; nothing is started. `model_path` is a folder every node can read.
+    """The bound application; nothing is started. `model_path` is a folder every node can
+    read, or the URI of one.
 
     Deployed over a running one it replaces that replica by replica: each finishes what it has, for
     at most `drain_timeout_s`. The ingress's successor starts first, as it needs no CPU.
@@ -47,12 +50,13 @@ def build_application(
     KeyRing(api_key_sha256, keys_file)
     if config.metrics_token_sha256:
         KeyRing(config.metrics_token_sha256)
-    require_model(config, model_path)
+    model = absolute(str(model_path))
+    require_model(config, model)
     num_gpus = gpus_per_replica(config)
     require_capacity(config, num_gpus)
     most_replicas = max(config.num_replicas, config.max_replicas or 0)
     settings = ServiceSettings(
-        model_name=served_name(config, model_path),
+        model_name=served_name(config, model),
         api_key_sha256=tuple(api_key_sha256),
         api_keys_file=keys_file,
         metrics_token_sha256=tuple(config.metrics_token_sha256),
@@ -85,7 +89,7 @@ def build_application(
         graceful_shutdown_timeout_s=config.drain_timeout_s,
         max_surge_percent=100,
     )(Ingress)
-    replica = scorer.bind(str(model_path), config.model_dump(mode="json"), num_gpus)
+    replica = scorer.bind(model, config.model_dump(mode="json"), num_gpus)
     return ingress.bind(settings.model_dump(mode="json"), replica)
 
 
@@ -114,7 +118,7 @@ def build_app(args: dict[str, Any]) -> serve.Application:
             "serve args: tls_cert_file and tls_key_file have no effect here.",
             "Set http_options.ssl_certfile and ssl_keyfile of the Serve config.",
         )
-    return build_application(config, Path(config.model_path).absolute(), digests)
+    return build_application(config, config.model_path, digests)
 
 
 def tls_options(config: ServingConfig) -> dict[str, str]:
@@ -186,11 +190,12 @@ def calibration_of(config: ServingConfig) -> Calibration | None:
     return Calibration(mean=config.score_mean, std=config.score_std)
 
 
-def served_name(config: ServingConfig, model_path: Path) -> str:
+def served_name(config: ServingConfig, model: str) -> str:
     """The configured name, or that of the folder (of the stage's folder for <stage>/model)."""
     if config.served_model_name:
         return config.served_model_name
-    return model_path.parent.name if model_path.name == "model" else model_path.name
+    parts = [part for part in model.split("/") if part]
+    return parts[-2] if parts[-1] == MODEL_FOLDER and len(parts) > 1 else parts[-1]
 
 
 def gpus_per_replica(config: ServingConfig) -> float:

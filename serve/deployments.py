@@ -25,6 +25,7 @@ from ray.serve.handle import DeploymentHandle
 from codepmp_ray.cluster.scorers import make_scorer
 from codepmp_ray.config.evaluation import ServingConfig
 from codepmp_ray.errors import DeadlineError, InputError
+from codepmp_ray.modeling.sources import resolve_model
 from codepmp_ray.preference.tokenization import Encoder
 from codepmp_ray.scoring.best_of_n import BestOfN, ScoringRequest, plan_request, rank
 from codepmp_ray.scoring.protocol import Scorer
@@ -47,7 +48,7 @@ class ScorerReplica:
 
     def __init__(self, model_path: str, config: dict[str, Any], num_gpus: float) -> None:
         self._scorer = self.make_scorer(model_path, ServingConfig.model_validate(config), num_gpus)
-        self._encoder = Encoder.load(model_path)
+        self._encoder = Encoder.load(resolve_model(model_path))
         self._tokens_in_flight = 0
         # One thread: a long text must not hold up the event loop, and the tokenizer is not shared.
         self._tokenizing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenizing")

@@ -30,6 +30,7 @@ from codepmp_ray.cluster.connect import connect
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.errors import ModelError, ResourceError
 from codepmp_ray.progress import Progress
+from codepmp_ray.storage import absolute
 from serve.application import (
     INGRESS_NAME,
     SCORER_NAME,
@@ -69,7 +70,7 @@ def running_service(
     replica_class: type[ScorerReplica] = ScorerReplica,
     with_tls: bool = True,
 ) -> Iterator[ServiceHandle]:
-    """The scoring service of `recipe.serving` on the exported model in `model_path`.
+    """The scoring service of `recipe.serving` on the exported model in `model_path` (also a URI).
 
     Ready when the block begins. When it ends, requests in flight are answered, for at most
     `drain_timeout_s` and while new ones get 503; then all is stopped and its port free. Serve's
@@ -77,13 +78,13 @@ def running_service(
     something is refused.
     `with_tls` is False where the only caller is this process, who would not know the certificate.
     """
-    config, folder = recipe.serving, Path(model_path).absolute()
+    config, model = recipe.serving, absolute(str(model_path))
     given = key_from_environment(os.environ, recipe.evaluation.api_key_env)
     key = given or generate_key()
     tls = tls_options(config) if with_tls else {}
     use_front()
     with connect():
-        application = build_application(config, folder, [digest_of(key)], replica_class)
+        application = build_application(config, model, [digest_of(key)], replica_class)
         # Importing Serve set this back to INFO after connect() had quieted it.
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         _clear_serve()
@@ -100,12 +101,12 @@ def running_service(
                     [serve.RunTarget(application, name, route_prefix="/")],
                     wait_for_applications_running=False,
                 )
-                _wait_until_running(name, folder, progress)
+                _wait_until_running(name, model, progress)
                 url = f"{'https' if tls else 'http'}://{_reachable(config.host)}:{port}"
                 _wait_until_ready(url)
                 progress.update(config.num_replicas)
             try:
-                yield ServiceHandle(url, key, served_name(config, folder), given is None, name)
+                yield ServiceHandle(url, key, served_name(config, model), given is None, name)
             finally:
                 _drain(name, config.drain_timeout_s)
         finally:
@@ -175,7 +176,7 @@ def _clear_serve() -> None:
         serve.shutdown()
 
 
-def _wait_until_running(name: str, folder: Path, progress: Progress) -> None:
+def _wait_until_running(name: str, model: str, progress: Progress) -> None:
     """Until every replica has loaded its model. Raises ModelError when one cannot."""
     while True:
         app = serve.status().applications.get(name)
@@ -183,7 +184,7 @@ def _wait_until_running(name: str, folder: Path, progress: Progress) -> None:
         if app is not None and status in ("DEPLOY_FAILED", "UNHEALTHY"):
             details = [app.message, *(item.message for item in app.deployments.values())]
             raise ModelError(
-                f"The scoring service cannot start with the model in {folder}: "
+                f"The scoring service cannot start with the model in {model}: "
                 f"{_cause(' '.join(details))}",
                 "serving.engine=torch is the plain fallback; the replica's log has the details.",
             )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from ray import serve
 
 from codepmp_ray.client import RewardClient
@@ -16,11 +14,9 @@ from serve.launch import ServiceHandle, running_service
 _TIMEOUT_S = 600.0
 
 
-def service_rewards(
-    recipe: Recipe, model_path: Path, questions: list[Question]
-) -> dict[str, Rewards]:
+def service_rewards(recipe: Recipe, model: str, questions: list[Question]) -> dict[str, Rewards]:
     """Start the service of `recipe.serving` and ask it twice. One model answers both."""
-    with running_service(recipe, model_path, with_tls=False) as service:
+    with running_service(recipe, model, with_tls=False) as service:
         return ask_service(service, recipe.serving.engine, questions)
 
 

@@ -70,7 +70,7 @@ def _point(recipe: Recipe, branch: Branch | None) -> ScalingPoint | None:
         leaves_at=branch.leaves_at if branch else None,
         num_pairs=summary["num_pairs_seen"],
         num_tokens=summary["num_tokens"],
-        folder=stage.path.name,
+        folder=stage.folder,
         pretrained=load_training(stage).held_out,
         finetuned=load_training(finetuning).held_out if finetuning.is_complete else None,
         best_of_n=_best_of_n(recipe),

@@ -6,7 +6,6 @@ import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import Any, NoReturn
 
 import pyarrow.compute as pc
@@ -23,9 +22,10 @@ from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.corpus.row_shards import stored_plan
 from codepmp_ray.errors import ConfigError, DeadlineError, EngineError
 from codepmp_ray.ledger import ShardLedger
+from codepmp_ray.modeling.sources import resolve_model
 from codepmp_ray.preference.tokenization import Encoder
 from codepmp_ray.records import RejectReason
-from codepmp_ray.runs import open_stage
+from codepmp_ray.runs import open_stage, reward_model
 from codepmp_ray.scoring.batch_rows import (
     IN_FLIGHT,
     plan_row,
@@ -60,22 +60,20 @@ def score_rows(recipe: Recipe) -> dict[str, Any]:
     stage = open_stage(recipe, "scoring")
     if stage.is_complete:
         return stage.summary()
-    given = serving.model_path
-    model = Path(given) if given else open_stage(recipe, "finetuning").require().path / "model"
-    model = model.expanduser().absolute()
+    model = reward_model(recipe)
     require_model(serving, model)
-    pool = pool_config(recipe, str(model))
+    pool = pool_config(recipe, model)
     require_engines([(_POOL, pool)], "serving.num_cpus, serving.num_gpus or batch_scoring's")
     stage.store.require_ready()
     pieces = stored_plan(stage.store, row_source(config))
     stage.start(len(pieces))
     start_s = time.monotonic()
-    make_engine = partial(_scorer, str(model), serving, engine_gpus(pool))
+    make_engine = partial(_scorer, model, serving, engine_gpus(pool))
     job = ShardJob(
         label="scoring",
         read_shard=partial(read_rows, pieces, config),
         schema=IN_FLIGHT,
-        stages=(PoolStage(_POOL, pool, partial(RowScorer, str(model)), make_engine),),
+        stages=(PoolStage(_POOL, pool, partial(RowScorer, model), make_engine),),
         split_rows=split_rows,
         out_dir=stage.uri,
         rows_per_shard=sum(piece.stop - piece.first for piece in pieces) / max(1, len(pieces)),
@@ -83,7 +81,7 @@ def score_rows(recipe: Recipe) -> dict[str, Any]:
     run_shards(job, len(pieces))
     require_all_shards(stage.ledger, len(pieces))
     stage.ledger.sweep(("scores", "rejected"))
-    took = {"model": str(model), "duration_s": round(time.monotonic() - start_s, 1)}
+    took = {"model": model, "duration_s": round(time.monotonic() - start_s, 1)}
     stage.complete(summary_of(stage.ledger) | took)
     return stage.summary()
 
@@ -119,7 +117,7 @@ class RowScorer:
     """Scores the candidates of one row. Lives in the actor, beside the engine."""
 
     def __init__(self, model: str) -> None:
-        self._encoder = Encoder.load(model)
+        self._encoder = Encoder.load(resolve_model(model))
         # One thread: a long text must not hold up the event loop, and the tokenizer is not shared.
         self._tokenizing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenizing")
 

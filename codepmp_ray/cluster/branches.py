@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from codepmp_ray.cluster.training import pretrain
 from codepmp_ray.config.branches import plan_branches
 from codepmp_ray.config.recipe import Recipe, branch_recipe
 from codepmp_ray.errors import ConfigError
 from codepmp_ray.runs import open_stage
-from codepmp_ray.storage import LocalStore
+from codepmp_ray.storage import open_store
 from codepmp_ray.training.task import Trunk
 
 
@@ -54,7 +52,7 @@ def pretrain_branches(recipe: Recipe) -> list[Recipe]:
     for own in recipes:
         pretrain(own, trunk)
         _remove_unneeded(recipe, trunk_steps)
-    LocalStore(trunk.folder).delete_tree("")
+    open_store(trunk.folder).delete_tree("")
     return [recipe, *recipes]
 
 
@@ -68,10 +66,10 @@ def _remove_unneeded(recipe: Recipe, trunk_steps: int) -> None:
         if not open_stage(branch_recipe(recipe, branch, trunk_steps), "pretraining").is_complete
     }
     for step in {branch.leaves_at for branch in planned} - waiting:
-        remove_shared(LocalStore(_folder(recipe)), step)
+        remove_shared(open_store(_folder(recipe)), step)
 
 
 def _folder(recipe: Recipe) -> str:
     """Of the shared checkpoints; named after the whole run's pretraining stage."""
     stage = open_stage(recipe, "pretraining")
-    return str(Path(recipe.run_dir).absolute() / f"trunk-{stage.fingerprint}")
+    return open_store(recipe.run_dir).locate(f"trunk-{stage.fingerprint}")

@@ -14,9 +14,9 @@ from codepmp_ray.config.branches import plan_branches
 from codepmp_ray.config.data import DataSourceConfig
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.config.training import TrainingConfig
-from codepmp_ray.runs import open_stage
+from codepmp_ray.runs import MODEL_FOLDER, open_stage
 from codepmp_ray.scoring.protocol import Scorer
-from codepmp_ray.storage import LocalStore
+from codepmp_ray.storage import open_store
 from codepmp_ray.studies.bench import Bench
 from codepmp_ray.studies.cost import RECORD, own_pairs
 from codepmp_ray.studies.policies import answers, best_and_worst
@@ -24,7 +24,7 @@ from codepmp_ray.studies.scores import ScoreBook, Trained
 from codepmp_ray.studies.trainings import Training
 from codepmp_ray.studies.trend_model import random_model
 from codepmp_ray.training.shared_checkpoints import remove_shared
-from codepmp_ray.training.task import MODEL_FOLDER, Trunk
+from codepmp_ray.training.task import Trunk
 
 
 def is_in_process(config: TrainingConfig) -> bool:
@@ -86,7 +86,7 @@ class Laboratory:
         summary = pretrain(recipe, self._trunk(training), in_process=in_process)
         stage = open_stage(recipe, "pretraining")
         if not done.folder.exists():
-            (stage.path / MODEL_FOLDER).rename(done.folder)
+            (Path(stage.uri) / MODEL_FOLDER).rename(done.folder)
         tokens_per_s = summary["tokens_per_second"]
         record = {
             "label": training.label,
@@ -111,7 +111,7 @@ class Laboratory:
             return
         for branch in plan_branches(trunk.config, trunk.branches, config.trunk_steps):
             if branch.total_steps == config.max_steps:
-                remove_shared(LocalStore(trunk.folder), branch.leaves_at)
+                remove_shared(open_store(trunk.folder), branch.leaves_at)
 
     def _data(self, training: Training, key: str, weights: str) -> DataSourceConfig:
         """The training's pairs; those of rejection sampling are made here."""

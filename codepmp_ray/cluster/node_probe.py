@@ -63,13 +63,13 @@ def own_versions() -> dict[str, str]:
 
 def require_model(name: str) -> None:
     """Raise ModelError unless the model's configuration can be read here. No weights are loaded."""
-    from codepmp_ray.modeling.sources import is_hub_id, require_builtin, resolve_model
+    from codepmp_ray.modeling.sources import is_hub_id, require_builtin, require_weights
 
     if name.startswith("builtin:"):
         require_builtin(name)  # converting its weights is left to whoever needs them
         return
     if not is_hub_id(name):
-        resolve_model(name)
+        require_weights(name)
         return
     from huggingface_hub import hf_hub_download
 

@@ -20,7 +20,7 @@ from codepmp_ray.cluster.shard_graph import PoolStage, ShardJob, run_shards
 from codepmp_ray.cluster.synthesis import read_shard_of_stage
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.ledger import ShardLedger
-from codepmp_ray.modeling.sources import resolve_model
+from codepmp_ray.modeling.sources import require_weights
 from codepmp_ray.records import table_from_rows
 from codepmp_ray.runs import open_stage
 from codepmp_ray.storage import Store, open_store
@@ -67,7 +67,7 @@ def run_pilot(recipe: Recipe) -> Pilot:
     pools = plan_pools(recipe.synthesis, recipe.engines)
     for pool in pools:
         if pool.engine.kind == "vllm":
-            resolve_model(pool.engine.model_name_or_path)
+            require_weights(pool.engine.model_name_or_path)
         require_engines([(pool.name, pool.engine)])
     scratch = open_store(recipe.run_dir).sub(f".pilot-{uuid.uuid4().hex[:8]}")
     table, rates = "snippets", []

@@ -23,7 +23,7 @@ from codepmp_ray.evaluation.given_candidates import are_given, write_given_candi
 from codepmp_ray.evaluation.problems import split_problems
 from codepmp_ray.evaluation.tasks.base import Problem
 from codepmp_ray.evaluation.tasks.registry import problem_task
-from codepmp_ray.modeling.sources import resolve_model
+from codepmp_ray.modeling.sources import require_weights
 from codepmp_ray.records import CANDIDATE, stable_id, table_from_rows
 from codepmp_ray.runs import Stage, open_stage
 from codepmp_ray.synthesis.engine import ContextOverflow, TextEngine
@@ -49,7 +49,7 @@ def sample_candidates(recipe: Recipe) -> dict[str, Any]:
     engine = recipe.generator
     shards = plan_shards(config)
     if engine.kind == "vllm":
-        resolve_model(engine.model_name_or_path)
+        require_weights(engine.model_name_or_path)
     name = "generator" if config.engine else config.role
     require_engines([(name, engine)])
     stage.start(len(shards))

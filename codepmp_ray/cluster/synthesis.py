@@ -17,7 +17,7 @@ from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.corpus.decontamination import load_evaluation_index
 from codepmp_ray.evaluation.sandbox import Sandbox
 from codepmp_ray.ledger import ShardLedger
-from codepmp_ray.modeling.sources import resolve_model
+from codepmp_ray.modeling.sources import require_weights
 from codepmp_ray.runs import Stage, open_stage
 from codepmp_ray.storage import open_store
 from codepmp_ray.synthesis.counts import row_counts, sets_in_use
@@ -71,7 +71,7 @@ def check_engines(pools: list[PoolPlan]) -> None:
     """Raise ModelError or ResourceError for what cannot run, before anything starts."""
     for pool in pools:
         if pool.engine.kind == "vllm":
-            resolve_model(pool.engine.model_name_or_path)
+            require_weights(pool.engine.model_name_or_path)
     require_engines([(pool.name, pool.engine) for pool in pools])
 
 

@@ -10,7 +10,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -21,15 +20,15 @@ from codepmp_ray.cluster.placement import Need
 from codepmp_ray.cluster.preflight import num_gpus_in_cluster, require_needs
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.config.training import TrainingConfig
-from codepmp_ray.modeling.sources import resolve_model
+from codepmp_ray.modeling.sources import require_weights
 from codepmp_ray.progress import Progress
-from codepmp_ray.runs import Stage, open_stage, require_files
-from codepmp_ray.storage import LocalStore
+from codepmp_ray.runs import MODEL_FOLDER, Stage, open_stage
+from codepmp_ray.storage import Store, open_store
 from codepmp_ray.training.best import best_step
 from codepmp_ray.training.inputs import file_inputs, ledger_inputs, prepare_sources
 from codepmp_ray.training.metrics import is_evaluation, read_metrics
 from codepmp_ray.training.stop_file import forget_stop, request_stop
-from codepmp_ray.training.task import MODEL_FOLDER, SOURCE_STATS, InputShard, TrainingTask, Trunk
+from codepmp_ray.training.task import SOURCE_STATS, InputShard, TrainingTask, Trunk
 from codepmp_ray.training.trackers import require_trackers
 
 PAIRS_FILE = "pairs.parquet"
@@ -48,10 +47,9 @@ def pretrain(
     stage = open_stage(recipe, "pretraining")
     if stage.is_complete:
         return stage.summary()
-    require_files(recipe, "pretraining")
     config = recipe.pretraining
     if config.data:
-        make_inputs = partial(prepare_sources, LocalStore(stage.path), config)
+        make_inputs = partial(prepare_sources, stage.store, config)
     else:
         synthesis = open_stage(recipe, "synthesis").require()
         make_inputs = partial(ledger_inputs, synthesis.uri, "pairs")
@@ -64,13 +62,12 @@ def finetune(recipe: Recipe) -> dict[str, Any]:
     stage = open_stage(recipe, "finetuning")
     if stage.is_complete:
         return stage.summary()
-    require_files(recipe, "finetuning")
     config = recipe.finetuning
     model = config.model_name_or_path
     if model is None:
-        model = str(open_stage(recipe, "pretraining").require().path / MODEL_FOLDER)
+        model = open_stage(recipe, "pretraining").require().store.locate(MODEL_FOLDER)
     if config.data:
-        make_inputs = partial(prepare_sources, LocalStore(stage.path), config)
+        make_inputs = partial(prepare_sources, stage.store, config)
     else:
         make_inputs = partial(_own_finetuning_pairs, recipe, stage)
     return _run(stage, config, model, make_inputs)
@@ -80,7 +77,7 @@ def _own_finetuning_pairs(recipe: Recipe, stage: Stage) -> tuple[InputShard, ...
     from codepmp_ray.evaluation.finetuning_pairs import build_finetuning_pairs
 
     stage.store.put_table(PAIRS_FILE, build_finetuning_pairs(recipe))
-    return file_inputs(str(stage.path), PAIRS_FILE)
+    return file_inputs(stage.uri, PAIRS_FILE)
 
 
 def _run(
@@ -94,19 +91,19 @@ def _run(
 ) -> dict[str, Any]:
     """Fit with Ray Train, or here; either resumes from this stage's own checkpoints."""
     # What is quick to refuse comes before sets are read, which may take minutes.
-    resolve_model(model)
+    require_weights(model)
     require_trackers(config.report_to)
     start_s = time.monotonic()
-    # The export comes last and whole: where it stands, an earlier run was killed on its last line.
-    if not stage.store.exists(MODEL_FOLDER):
+    # The export ends with this: where it stands, an earlier run was killed on its last line.
+    if not stage.store.exists(f"{MODEL_FOLDER}/config.json"):
         scaling, use_gpu = (None, False) if in_process else _scaling(stage.name, config)
         inputs = make_inputs()
         stage.start()
-        forget_stop(LocalStore(stage.path))
-        task = TrainingTask(stage.name, config, model, inputs, str(stage.path), trunk)
+        forget_stop(stage.store)
+        task = TrainingTask(stage.name, config, model, inputs, stage.uri, trunk)
         fit = partial(_fit_here, task) if scaling is None else _trainer(task, scaling, use_gpu).fit
         with _watch(stage):
-            run_stoppable(fit, LocalStore(stage.path), config.stop_timeout_s)
+            run_stoppable(fit, stage.store, config.stop_timeout_s)
     for leftover in ("ray", "checkpoints"):
         stage.store.delete_tree(leftover)
     stage.complete(_summarise(stage, config, time.monotonic() - start_s))
@@ -114,6 +111,7 @@ def _run(
 
 
 def _trainer(task: TrainingTask, scaling: ScalingConfig, use_gpu: bool) -> TorchTrainer:
+    path, filesystem = open_store(task.out_dir).sub("ray").arrow()
     return TorchTrainer(
         worker_main,
         train_loop_config={"task": task},
@@ -122,7 +120,8 @@ def _trainer(task: TrainingTask, scaling: ScalingConfig, use_gpu: bool) -> Torch
         run_config=RunConfig(
             # A fresh name each time: the stage's checkpoints are ours, Ray Train keeps none.
             name=f"attempt-{int(time.time())}",
-            storage_path=str(Path(task.out_dir) / "ray"),
+            storage_path=path,
+            storage_filesystem=filesystem,
             failure_config=FailureConfig(max_failures=task.config.max_failures),
         ),
     )
@@ -145,7 +144,7 @@ def _fit_here(task: TrainingTask) -> None:
             dist.destroy_process_group()
 
 
-def run_stoppable(fit: Callable[[], Any], store: LocalStore, timeout_s: float) -> None:
+def run_stoppable(fit: Callable[[], Any], store: Store, timeout_s: float) -> None:
     """Run `fit`; when interrupted, ask the workers to checkpoint and wait for them a while.
 
     Ctrl-C and SIGTERM (`ray job stop`) arrive as KeyboardInterrupt in the main thread, so `fit` has
@@ -265,14 +264,15 @@ def _watch(stage: Stage) -> Iterator[None]:
 
 
 def _show_progress(stage: Stage, stop: threading.Event) -> None:
+    pause_s = stage.store.poll_s
     while not (rows := read_metrics(stage.store)):
-        if stop.wait(1.0):
+        if stop.wait(pause_s):
             return
     # After a kill these may be rows of steps that run again; Progress copes with going back.
     done = rows[-1]["step"] if is_evaluation(rows[-1]) else rows[-1]["step"] - 1
     with Progress(stage.name, rows[-1]["total_steps"], "steps", done=done) as progress:
         while True:
-            finished = stop.wait(1.0)
+            finished = stop.wait(pause_s)
             steps = [row for row in read_metrics(stage.store) if not is_evaluation(row)]
             if steps:
                 last = steps[-1]

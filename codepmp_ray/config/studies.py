@@ -8,13 +8,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from codepmp_ray.config.base import Section, operational
 from codepmp_ray.config.branches import BranchesConfig
 from codepmp_ray.config.data import HUB_IDS, Kind
 from codepmp_ray.config.recipe import load_sections
 from codepmp_ray.config.training import TrainingConfig
+from codepmp_ray.storage import is_uri
 
 SetKind = Kind | Literal["python_functions", "stdlib_functions", "humaneval_corrupted"]
 MADE_HERE = ("stdlib_functions", "humaneval_corrupted")
@@ -195,6 +196,16 @@ class StudiesConfig(Section):
     defaults: StudyOptions = StudyOptions()
     budget_min: float | None = operational(None, gt=0)
     studies: dict[str, StudyOptions] = {}
+
+    @field_validator("run_dir")
+    @classmethod
+    def _run_dir_is_a_folder(cls, value: str) -> str:
+        if is_uri(value):
+            raise ValueError(
+                f"{value} is an object store, and studies keep many small models as files: "
+                "name a folder"
+            )
+        return value
 
     @model_validator(mode="after")
     def _names_are_known(self) -> StudiesConfig:

@@ -5,75 +5,157 @@ applies a sigmoid otherwise) and a pad token distinct from EOS (transformers rea
 last token that is not pad). Their chat template ends where the reward is read. Policies (sft, dpo)
 become `*ForCausalLM`.
 
-Every rank writes what it holds, and the pieces are put together file by file on disk: the whole
-model is in no rank's memory.
+Files are made one after the other, each by one rank, to which the others send their parts of its
+tensors: no host holds more than one file, and nothing needs a disk that all of them see.
 """
 
 from __future__ import annotations
 
-import shutil
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
-from torch.distributed.checkpoint.state_dict_saver import save
+import torch.distributed as dist
+from safetensors.torch import save_file
+from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from codepmp_ray.errors import ModelError
+from codepmp_ray.errors import CodePMPError, ModelError, StorageError
 from codepmp_ray.modeling.chat_template import scored_conversation
 from codepmp_ray.modeling.preference_model import PreferenceModel
 from codepmp_ray.preference.tokenization import PromptTemplate
+from codepmp_ray.storage import Store
 
 _MAX_FILE_BYTES = 5 * 10**9  # as the hub's files are cut
+_CONFIG = "config.json"
 
 
 def export_model(
     model: PreferenceModel,
     tokenizer: Any,
     template: PromptTemplate,
-    folder: Path,
+    target: Store,
     dtype: torch.dtype,
+    max_file_bytes: int = _MAX_FILE_BYTES,
 ) -> None:
-    """Write weights, configuration, tokenizer and template to `folder`, which must not exist.
+    """Write weights, configuration, tokenizer and template to `target`.
 
-    Collective where there is a process group; rank 0 writes what is not weights.
+    The configuration comes last: where it stands, the model is whole. Collective where there is a
+    process group. Raises StorageError on every rank when one cannot write.
     """
-    rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
     pad_id = distinct_pad_id(tokenizer, template)
     plain = _empty_export(model, pad_id, dtype)
-    state = _export_state(model, plain, dtype)
-    writer = HuggingFaceStorageWriter(
-        str(folder),
-        fqn_to_index_mapping=file_of_tensor(state, _MAX_FILE_BYTES),
-        save_distributed=True,
-        enable_consolidation=True,
-    )
-    save(state, storage_writer=writer, no_dist=not torch.distributed.is_initialized())
-    if rank:
-        return
-    shutil.rmtree(folder / "sharded")
-    _remove_single_file_index(folder)
-    plain.config.save_pretrained(folder)
-    if plain.can_generate():
-        plain.generation_config.save_pretrained(folder)
-    tokenizer.pad_token_id = pad_id
-    tokenizer.padding_side = "right"
-    if template.chat_template:
-        tokenizer.chat_template = template.chat_template
-        if model.score is not None:
-            tokenizer.chat_template = scored_conversation(
-                template.chat_template, template.append_eos
-            )
-    tokenizer.save_pretrained(folder)
-    template.save(folder)
+    _write_weights(_export_state(model, plain), target, dtype, max_file_bytes)
+    with _failing_together():
+        if not _rank():
+            _write_rest(model, plain, tokenizer, template, target, pad_id)
 
 
-def file_of_tensor(state: dict[str, torch.Tensor], max_bytes: int) -> dict[str, int]:
-    """Tensor name -> number of its file, from 1; in order, each file up to `max_bytes`."""
+def _write_rest(
+    model: PreferenceModel,
+    plain: Any,
+    tokenizer: Any,
+    template: PromptTemplate,
+    target: Store,
+    pad_id: int,
+) -> None:
+    with target.scratch_folder() as folder:
+        plain.config.save_pretrained(folder)
+        if plain.can_generate():
+            plain.generation_config.save_pretrained(folder)
+        tokenizer.pad_token_id = pad_id
+        tokenizer.padding_side = "right"
+        if template.chat_template:
+            tokenizer.chat_template = template.chat_template
+            if model.score is not None:
+                tokenizer.chat_template = scored_conversation(
+                    template.chat_template, template.append_eos
+                )
+        tokenizer.save_pretrained(folder)
+        template.save(folder)
+        names = {path.name for path in folder.iterdir()}
+        for name in [*sorted(names - {_CONFIG}), _CONFIG]:
+            target.take(name, folder / name)
+
+
+def _write_weights(
+    state: dict[str, torch.Tensor], target: Store, dtype: torch.dtype, max_file_bytes: int
+) -> None:
+    """The safetensors files of `state` in `dtype`, and their index where there are several."""
+    sizes = {name: tensor.numel() * dtype.itemsize for name, tensor in state.items()}
+    numbers = file_of_tensor(sizes, max_file_bytes)
+    num_files = max(numbers.values())
+    names = ["model.safetensors"]
+    if num_files > 1:
+        names = [f"model-{n:05d}-of-{num_files:05d}.safetensors" for n in range(1, num_files + 1)]
+    for number, file in enumerate(names, start=1):
+        is_mine = number % _num_ranks() == _rank()
+        tensors: dict[str, torch.Tensor] = {}
+        for name in (name for name in state if numbers[name] == number):
+            whole = _whole(state[name].detach().to(dtype))
+            if is_mine:
+                tensors[name] = whole.cpu().contiguous()
+        with _failing_together():
+            if is_mine:
+                _write_file(tensors, target, file)
+    if num_files > 1 and not _rank():
+        places = {name: names[number - 1] for name, number in numbers.items()}
+        index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": places}
+        target.put("model.safetensors.index.json", json.dumps(index, indent=2).encode())
+
+
+def _whole(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def _write_file(tensors: dict[str, torch.Tensor], target: Store, file: str) -> None:
+    with target.scratch_folder() as folder:
+        path = Path(folder) / file
+        try:
+            save_file(tensors, path, metadata={"format": "pt"})
+        except Exception as error:  # of safetensors: its class and text differ by version
+            raise StorageError(
+                f"Cannot write {target.locate(file)}: {error}.",
+                "Free disk space and run the same command; the export begins anew.",
+            ) from error
+        target.take(file, path)
+
+
+@contextmanager
+def _failing_together() -> Iterator[None]:
+    """What one rank raises in the block, all raise: none waits for one that has left."""
+    failure: CodePMPError | None = None
+    try:
+        yield
+    except CodePMPError as error:
+        failure = error
+    failures: list[CodePMPError | None] = [failure]
+    if dist.is_initialized():
+        failures = [None] * dist.get_world_size()
+        dist.all_gather_object(failures, failure)
+    for error in failures:
+        if error is not None:
+            raise error
+
+
+def _rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def _num_ranks() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def file_of_tensor(sizes: dict[str, int], max_bytes: int) -> dict[str, int]:
+    """Tensor name -> number of its file, from 1; in the order of `sizes`, each up to `max_bytes`.
+
+    A tensor that is larger has a file of its own.
+    """
     numbers, number, filled = {}, 1, 0
-    for name, tensor in state.items():
-        size = tensor.numel() * tensor.element_size()
+    for name, size in sizes.items():
         if filled and filled + size > max_bytes:
             number, filled = number + 1, 0
         numbers[name] = number
@@ -120,17 +202,13 @@ def _empty_export(model: PreferenceModel, pad_id: int, dtype: torch.dtype) -> An
     return plain
 
 
-def _export_state(
-    model: PreferenceModel, plain: Any, dtype: torch.dtype
-) -> dict[str, torch.Tensor]:
+def _export_state(model: PreferenceModel, plain: Any) -> dict[str, torch.Tensor]:
     """Parameters under the names that `plain` gives them; a reward model has no LM head."""
     state = {}
     for name, parameter in model.named_parameters():
         if name.startswith("lm_head.") and model.score is not None:
             continue
-        state[name.replace("backbone.", f"{plain.base_model_prefix}.", 1)] = parameter.detach().to(
-            dtype
-        )
+        state[name.replace("backbone.", f"{plain.base_model_prefix}.", 1)] = parameter
     expected = {name for name, _ in plain.named_parameters()}
     if expected != set(state):
         raise ModelError(
@@ -138,11 +216,3 @@ def _export_state(
             f"{sorted(set(state) - expected)}."
         )
     return state
-
-
-def _remove_single_file_index(folder: Path) -> None:
-    """One file under the name that every loader looks for, as save_pretrained leaves it."""
-    files = sorted(folder.glob("*.safetensors"))
-    if len(files) == 1:
-        files[0].rename(folder / "model.safetensors")
-        (folder / "model.safetensors.index.json").unlink(missing_ok=True)

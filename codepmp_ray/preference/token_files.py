@@ -3,6 +3,9 @@
 One Arrow IPC file of one record batch per shard of input rows. Token ids take four bytes each and
 lie one pair after the other; ranks of one machine share the pages. Beside each file lies a small
 JSON record, written last: a file without it, of another size, checksum or input is made anew.
+
+Of files in an object store each machine maps one copy, which has no name any more once
+`forget_copies` was called: its room is free when the last process that maps it ends.
 """
 
 from __future__ import annotations
@@ -18,7 +21,8 @@ import pyarrow as pa
 
 from codepmp_ray.errors import StorageError
 from codepmp_ray.preference.packing import EncodedPair, Sides
-from codepmp_ray.storage import LocalStore
+from codepmp_ray.storage import LocalStore, Store
+from codepmp_ray.storage.node_copies import forget_file, local_file
 
 
 class TokenFileWriter:
@@ -41,9 +45,7 @@ class TokenFileWriter:
         self._held_out.append(held_out)
         self._ids.append(pair.pair_id)
 
-    def write(
-        self, store: LocalStore, name: str, input_digest: str, counts: dict[str, int]
-    ) -> None:
+    def write(self, store: Store, name: str, input_digest: str, counts: dict[str, int]) -> None:
         """Write `<name>.arrow`, then `<name>.json`."""
         num_prompt, num_chosen, num_rejected = (np.asarray(part) for part in self._lengths)
         offsets = np.zeros(len(self._ids) + 1, dtype=np.int64)
@@ -62,7 +64,7 @@ class TokenFileWriter:
         with pa.ipc.new_file(sink, batch.schema) as writer:
             writer.write_batch(batch)
         data = sink.getvalue()
-        # A view: bytes would be a second copy of the whole file. Writing a local file takes both.
+        # A view: bytes would be a second copy of the whole file. Stores take both.
         store.put(f"{name}.arrow", memoryview(data))  # type: ignore[arg-type]
         record = {
             "input": input_digest,
@@ -73,7 +75,7 @@ class TokenFileWriter:
         store.put(f"{name}.json", json.dumps(record).encode())
 
 
-def read_record(store: LocalStore, name: str) -> dict[str, Any] | None:
+def read_record(store: Store, name: str) -> dict[str, Any] | None:
     """What was written beside the file; None when there is nothing whole."""
     try:
         record = json.loads(store.read_bytes(f"{name}.json"))
@@ -82,31 +84,46 @@ def read_record(store: LocalStore, name: str) -> dict[str, Any] | None:
     return record if isinstance(record, dict) else None
 
 
-def is_whole(store: LocalStore, name: str, input_digest: str) -> bool:
-    """Whether the file is there, undamaged, and was made of this input. Reads all of it."""
+def is_whole(store: Store, name: str, input_digest: str) -> bool:
+    """Whether the file is there, undamaged, and was made of this input.
+
+    Reads all of a local one; an object store keeps what it has, and a copy is compared when it is
+    made.
+    """
     record = read_record(store, name)
-    path = store.path(f"{name}.arrow")
-    if record is None or record.get("input") != input_digest or not path.is_file():
+    folder, _, base = f"{name}.arrow".rpartition("/")
+    facts = store.files(folder).get(base)
+    if record is None or record.get("input") != input_digest or facts is None:
         return False
-    if path.stat().st_size != record.get("num_bytes"):
+    if facts.num_bytes != record.get("num_bytes"):
         return False
-    with open(path, "rb") as handle:
+    if not isinstance(store, LocalStore):
+        return True
+    with open(store.path(f"{name}.arrow"), "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest() == record.get("sha256")
+
+
+def forget_copies(store: Store, names: Sequence[str]) -> None:
+    """Delete this machine's copies of the files in a remote `store`, once all have them open."""
+    if not isinstance(store, LocalStore):
+        for name in names:
+            forget_file((read_record(store, name) or {}).get("sha256", ""))
 
 
 class _TokenFile:
     """One file's columns as views into the memory map."""
 
-    def __init__(self, store: LocalStore, name: str) -> None:
-        path = store.path(f"{name}.arrow")
-        try:
-            with pa.memory_map(str(path)) as source:
-                batch = pa.ipc.open_file(source).get_batch(0)
-        except (pa.ArrowException, OSError) as error:
-            raise StorageError(
-                f"{path} is not a readable token file ({error}).",
-                "Run the job again: damaged files are made anew at its start.",
-            ) from error
+    def __init__(self, store: Store, name: str) -> None:
+        sha256 = (read_record(store, name) or {}).get("sha256", "")
+        with local_file(store, f"{name}.arrow", sha256) as path:
+            try:
+                with pa.memory_map(str(path)) as source:
+                    batch = pa.ipc.open_file(source).get_batch(0)
+            except (pa.ArrowException, OSError) as error:
+                raise StorageError(
+                    f"{store.locate(name)}.arrow is not a readable token file ({error}).",
+                    "Run the job again: damaged files are made anew at its start.",
+                ) from error
         tokens = batch.column("tokens")
         self.ids = batch.column("pair_id")
         self.tokens = tokens.values.to_numpy()
@@ -132,7 +149,7 @@ class _TokenFile:
 class TokenFiles:
     """All pairs of several files, numbered through in their order."""
 
-    def __init__(self, store: LocalStore, names: Sequence[str]) -> None:
+    def __init__(self, store: Store, names: Sequence[str]) -> None:
         self._files = [_TokenFile(store, name) for name in names]
         self.num_pairs_of_file = [len(file.ids) for file in self._files]
         self._starts = np.concatenate([[0], np.cumsum(self.num_pairs_of_file)]).astype(np.int64)

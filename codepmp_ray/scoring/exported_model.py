@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 from codepmp_ray.config.evaluation import ServingConfig
 from codepmp_ray.errors import ConfigError, InputError
 from codepmp_ray.preference.tokenization import TEMPLATE_FILE
+from codepmp_ray.storage import open_store
 
 
-def require_model(config: ServingConfig, model_path: Path) -> None:
-    """Refuse a folder that is no export, and a context longer than the model was made for."""
+def require_model(config: ServingConfig, model_path: str) -> None:
+    """Refuse what is no export, and a context longer than the model was made for.
+
+    `model_path` is a folder or its URI; weights are not read.
+    """
+    store = open_store(model_path)
     for name in ("config.json", TEMPLATE_FILE):
-        if not (model_path / name).is_file():
+        if not store.exists(name):
             raise InputError(
                 f"{model_path} is not an exported reward model: it has no {name}.",
                 "Run python -m jobs.finetune, or set serving.model_path to an exported model.",
             )
     try:
-        facts = json.loads((model_path / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{model_path / 'config.json'} cannot be read: {error}.") from error
+        facts = json.loads(store.read_bytes("config.json").decode())
+    except ValueError as error:
+        raise InputError(f"{store.locate('config.json')} cannot be read: {error}.") from error
     longest = facts.get("max_position_embeddings")
     if isinstance(longest, int) and config.max_model_len > longest:
         raise ConfigError(

@@ -1,9 +1,10 @@
 """Where a run directory lies: a folder on a file system, or a prefix in an object store.
 
-base.py     what every store can do; the one primitive that exactness needs is exclusive create
-local.py    file systems, local or shared (NFS)
-objects.py  object stores, through fsspec
-inputs.py   files that are only read: sources of code, evaluation sets
+base.py         what every store can do; the primitive that exactness needs is exclusive create
+local.py        file systems, local or shared (NFS)
+objects.py      object stores, through fsspec
+node_copies.py  remote files on this machine's disk, for readers that need them by name
+inputs.py       files that are only read: sources of code, evaluation sets
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from pathlib import Path
 
 from codepmp_ray.storage.base import Store
 from codepmp_ray.storage.local import LocalStore
-from codepmp_ray.storage.uris import is_uri, strip_file_scheme
+from codepmp_ray.storage.uris import absolute, is_uri, strip_file_scheme
 
-__all__ = ["LocalStore", "Store", "is_uri", "open_store"]
+__all__ = ["LocalStore", "Store", "absolute", "is_uri", "open_store"]
 
 
 def open_store(location: str | Path) -> Store:

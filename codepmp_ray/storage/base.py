@@ -10,13 +10,24 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow.fs import FileSystem
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """Of one file. `version` is another one when the file has been written again."""
+
+    num_bytes: int
+    version: str
 
 
 class Store(ABC):
@@ -24,9 +35,11 @@ class Store(ABC):
 
     Attributes:
         num_parallel: how many operations are worth having under way at once.
+        poll_s: seconds between two looks at a file that may have come or changed.
     """
 
     num_parallel: int
+    poll_s: float
 
     @property
     @abstractmethod
@@ -49,7 +62,15 @@ class Store(ABC):
         """Names (not paths) of the entries of `folder`, sorted, without hidden scratch files."""
 
     @abstractmethod
+    def files(self, folder: str) -> dict[str, FileFacts]:
+        """The files (not the folders) that `list` names, with what tells their versions apart."""
+
+    @abstractmethod
     def read_bytes(self, name: str) -> bytes: ...
+
+    @abstractmethod
+    def download(self, name: str, path: Path) -> None:
+        """Write the bytes of `name` to the local file `path`, which must not exist."""
 
     @abstractmethod
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
@@ -62,6 +83,14 @@ class Store(ABC):
     @abstractmethod
     def put(self, name: str, data: bytes) -> None:
         """Write `data` at `name`, replacing what was there, atomically."""
+
+    @abstractmethod
+    def scratch_folder(self) -> AbstractContextManager[Path]:
+        """A folder on this machine for files that `take` moves here; gone at the end."""
+
+    @abstractmethod
+    def take(self, name: str, path: Path) -> None:
+        """Move the local file `path` to `name`, replacing what was there, atomically."""
 
     @abstractmethod
     def put_exclusive(self, name: str, data: bytes) -> bool:
@@ -82,6 +111,10 @@ class Store(ABC):
     @abstractmethod
     def lock(self, name: str) -> AbstractContextManager[None]:
         """Hold the lock `name`. Raises StorageError when someone else has it."""
+
+    @abstractmethod
+    def arrow(self) -> tuple[str, FileSystem]:
+        """This folder for libraries that take Arrow's file systems: path, file system."""
 
     @abstractmethod
     def require_ready(self) -> None:

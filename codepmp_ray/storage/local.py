@@ -7,24 +7,28 @@ reader ever sees half a file.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow.fs import FileSystem, LocalFileSystem
 
 from codepmp_ray.errors import StorageError
-from codepmp_ray.storage.base import Store
+from codepmp_ray.storage.base import FileFacts, Store
 
 
 class LocalStore(Store):
     """Files below the folder `root`."""
 
     num_parallel = 1
+    poll_s = 1.0
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root).absolute()
@@ -54,11 +58,28 @@ class LocalStore(Store):
             raise StorageError(f"Cannot list {self.path(folder)}: {error.strerror}.") from error
         return sorted(entry for entry in entries if not entry.startswith("."))
 
+    def files(self, folder: str) -> dict[str, FileFacts]:
+        found = {}
+        for name in self.list(folder):
+            path = self.path(folder) / name
+            if path.is_file():
+                facts = path.stat()
+                found[name] = FileFacts(facts.st_size, str(facts.st_mtime_ns))
+        return found
+
     def read_bytes(self, name: str) -> bytes:
         try:
             return self.path(name).read_bytes()
         except OSError as error:
             raise StorageError(f"Cannot read {self.path(name)}: {error.strerror}.") from error
+
+    def download(self, name: str, path: Path) -> None:
+        try:
+            shutil.copyfile(self.path(name), path)
+        except OSError as error:
+            raise StorageError(
+                f"Cannot copy {self.path(name)} to {path}: {error.strerror}."
+            ) from error
 
     def delete(self, name: str) -> None:
         try:
@@ -77,6 +98,38 @@ class LocalStore(Store):
             raise self._write_error(name, error) from error
         finally:
             scratch.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def scratch_folder(self) -> Iterator[Path]:
+        """On the same file system, where a move is a rename."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            folder = tempfile.TemporaryDirectory(prefix=".scratch-", dir=self.root)
+        except OSError as error:
+            raise self._write_error("", error) from error
+        with folder as path:
+            yield Path(path)
+
+    def take(self, name: str, path: Path) -> None:
+        target = self.path(name)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with open(path, "rb") as handle:
+                os.fsync(handle.fileno())
+            try:
+                os.replace(path, target)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                aside = target.parent / f".{target.name}.{uuid.uuid4().hex}.tmp"
+                try:
+                    shutil.copyfile(path, aside)
+                    os.replace(aside, target)
+                finally:
+                    aside.unlink(missing_ok=True)
+                path.unlink()
+        except OSError as error:
+            raise self._write_error(name, error) from error
 
     def put_exclusive(self, name: str, data: bytes) -> bool:
         scratch = self._write_scratch(name, data)
@@ -119,6 +172,9 @@ class LocalStore(Store):
                     f"Another process is changing {self.root}.", "Wait until it is done."
                 ) from error
             yield
+
+    def arrow(self) -> tuple[str, FileSystem]:
+        return str(self.root), LocalFileSystem()
 
     def require_ready(self) -> None:
         """A file system creates exclusively, and says at the first write what is wrong with it."""

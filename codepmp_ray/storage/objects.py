@@ -8,22 +8,26 @@ environment (AWS_ENDPOINT_URL and so on).
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, cast
 
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.core import url_to_fs
+from pyarrow.fs import FileSystem, FSSpecHandler, PyFileSystem
 
 from codepmp_ray.errors import StorageError
-from codepmp_ray.storage.base import Store
+from codepmp_ray.storage.base import FileFacts, Store
 from codepmp_ray.storage.remote_errors import (
     explained,
     is_conflict,
@@ -43,6 +47,7 @@ class ObjectStore(Store):
     """Objects below `uri`; `prefix` is what `fs` calls it."""
 
     num_parallel = 32
+    poll_s = 5.0
 
     def __init__(self, fs: fsspec.AbstractFileSystem, prefix: str, uri: str) -> None:
         self._fs, self._prefix, self._uri = fs, prefix.rstrip("/"), uri.rstrip("/")
@@ -76,22 +81,38 @@ class ObjectStore(Store):
             return self._fs.exists(self._key(name))
 
     def list(self, folder: str) -> list[str]:
+        return sorted(self._entries(folder))
+
+    def files(self, folder: str) -> dict[str, FileFacts]:
+        return {
+            name: FileFacts(entry["size"], _version(entry))
+            for name, entry in sorted(self._entries(folder).items())
+            if entry["type"] == "file"
+        }
+
+    def _entries(self, folder: str) -> dict[str, dict[str, Any]]:
+        """What the store says of everything in `folder`, by name."""
         key = self._key(folder)
         with explained("list", self.locate(folder)):
             try:
-                entries = self._fs.ls(key, detail=False)
+                entries = self._fs.ls(key, detail=True)
             except FileNotFoundError as error:
                 if is_missing_bucket(error):
                     raise
-                return []
+                return {}
         # Some tools mark a folder with an empty object called like it.
-        inside = [entry.rstrip("/") for entry in entries if entry.rstrip("/") != key]
-        names = {entry.rpartition("/")[2] for entry in inside}
-        return sorted(name for name in names if not name.startswith("."))
+        inside = {entry["name"].rstrip("/"): entry for entry in entries}
+        inside.pop(key, None)
+        named = {path.rpartition("/")[2]: entry for path, entry in inside.items()}
+        return {name: entry for name, entry in named.items() if not name.startswith(".")}
 
     def read_bytes(self, name: str) -> bytes:
         with explained("read", self.locate(name)):
             return cast(bytes, self._fs.cat_file(self._key(name)))
+
+    def download(self, name: str, path: Path) -> None:
+        with explained("read", self.locate(name)):
+            self._fs.get_file(self._key(name), str(path))
 
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
         if columns is None:
@@ -106,7 +127,17 @@ class ObjectStore(Store):
 
     def put(self, name: str, data: bytes) -> None:
         with explained("write", self.locate(name)):
-            self._fs.pipe_file(self._key(name), data)
+            self._fs.pipe_file(self._key(name), bytes(data))  # clients refuse other buffers
+
+    @contextmanager
+    def scratch_folder(self) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+
+    def take(self, name: str, path: Path) -> None:
+        with explained("write", self.locate(name)):
+            self._fs.put_file(str(path), self._key(name))
+        path.unlink()
 
     def put_exclusive(self, name: str, data: bytes) -> bool:
         for attempt in range(_NUM_CONFLICTS):
@@ -159,6 +190,9 @@ class ObjectStore(Store):
         finally:
             self.delete(name)
 
+    def arrow(self) -> tuple[str, FileSystem]:
+        return self._prefix, PyFileSystem(FSSpecHandler(self._fs))
+
     def require_ready(self) -> None:
         """Try it: some servers that speak S3 ignore the condition and overwrite."""
         name = f".probe-{uuid.uuid4().hex}"
@@ -207,6 +241,12 @@ class ObjectStore(Store):
                 f"{self.locate(name)} is not a readable Parquet file ({error}).",
                 "Delete the stage's folder and run the stage again.",
             ) from error
+
+
+def _version(entry: dict[str, Any]) -> str:
+    """Of one object: stores have an ETag or a hash in what they list, or at least a time."""
+    facts = sorted((name, str(value)) for name, value in entry.items())
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 def _now() -> str:

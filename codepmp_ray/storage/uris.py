@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 _URI = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
@@ -20,3 +21,10 @@ def strip_file_scheme(location: str) -> str:
 
 def scheme_of(uri: str) -> str:
     return uri.partition("://")[0].lower()
+
+
+def absolute(location: str) -> str:
+    """`location` as other processes can use it: a URI, or a path from the root."""
+    if is_uri(location):
+        return location.rstrip("/")
+    return os.path.abspath(os.path.expanduser(strip_file_scheme(location)))

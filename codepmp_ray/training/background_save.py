@@ -13,7 +13,6 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -24,7 +23,7 @@ from torch.distributed.checkpoint.planner import SavePlan, WriteItem, WriteItemT
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 from torch.distributed.checkpoint.state_dict_saver import save
 
-from codepmp_ray.training.direct_files import DirectWriter
+from codepmp_ray.training.checkpoint_files import CheckpointWriter
 
 _TURN_S = 1e-4
 
@@ -58,22 +57,23 @@ class BackgroundSaver:
         self._copies: dict[MetadataIndex, torch.Tensor] = {}
 
     def begin(
-        self, state: dict[str, Any], folder: Path, then: Callable[[], None] = lambda: None
+        self, state: dict[str, Any], location: str, then: Callable[[], None] = lambda: None
     ) -> BackgroundSave:
-        """Begin to write `state`, which must not change before `release` has returned.
+        """Begin to write `state` to the folder or URI `location`.
 
+        It must not change before `release` has returned.
         `then` is called in the writing thread when every rank has written.
         """
         thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         if self._copies_first:
             copied = self._copy(state)
             written = thread.submit(
-                lambda: self._write(copied.result(), folder, None, lambda: None, then)
+                lambda: self._write(copied.result(), location, None, lambda: None, then)
             )
             release = copied.result
         else:
             planner = LiveSavePlanner(self._copies)
-            written = thread.submit(self._write, state, folder, planner, planner.close, then)
+            written = thread.submit(self._write, state, location, planner, planner.close, then)
             release = planner.release
         thread.shutdown(wait=False)
         return BackgroundSave(release, written)
@@ -81,7 +81,7 @@ class BackgroundSaver:
     def _write(
         self,
         state: dict[str, Any],
-        folder: Path,
+        location: str,
         planner: DefaultSavePlanner | None,
         when_read: Callable[[], None],
         then: Callable[[], None],
@@ -91,7 +91,7 @@ class BackgroundSaver:
         turn_s = sys.getswitchinterval()
         sys.setswitchinterval(_TURN_S)
         try:
-            writer = DirectWriter(folder, when_read)
+            writer = CheckpointWriter(location, when_read)
             save(state, storage_writer=writer, planner=planner, process_group=self._group)
         finally:
             sys.setswitchinterval(turn_s)

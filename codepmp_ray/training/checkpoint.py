@@ -15,12 +15,10 @@ only from a run directory that this trainer wrote.
 from __future__ import annotations
 
 import json
-import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -30,18 +28,17 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from codepmp_ray.errors import StorageError
-from codepmp_ray.storage import LocalStore
+from codepmp_ray.storage import Store
 from codepmp_ray.training.background_save import BackgroundSave, BackgroundSaver
+from codepmp_ray.training.checkpoint_files import CheckpointWriter, checkpoint_reader
 from codepmp_ray.training.checkpoint_folders import (
     FOLDER,
-    delete,
+    delete_unmarked,
     folder_of,
     marker_name,
-    unmarked_folders,
     whole_steps,
 )
 from codepmp_ray.training.collectives import agree
-from codepmp_ray.training.direct_files import DirectWriter
 
 
 class Checkpointer:
@@ -55,7 +52,7 @@ class Checkpointer:
 
     def __init__(
         self,
-        store: LocalStore,
+        store: Store,
         keep: int,
         *,
         asynchronous: bool = True,
@@ -64,14 +61,14 @@ class Checkpointer:
         self.store, self.keep, self._protected = store, keep, protected
         group = dist.new_group(backend="gloo") if asynchronous else None
         self._saver = BackgroundSaver(group) if isinstance(group, dist.ProcessGroup) else None
-        self._writing: tuple[Path, BackgroundSave] | None = None
+        self._writing: tuple[str, BackgroundSave] | None = None
 
     def save(
         self,
         model: torch.nn.Module,
         optimizer: torch.optim.Optimizer,
         step: int,
-        store: LocalStore | None = None,
+        store: Store | None = None,
     ) -> None:
         """Begin a checkpoint after `step` finished steps; whole when `finish` has returned.
 
@@ -82,15 +79,16 @@ class Checkpointer:
         self.finish()
         store = store or self.store
         name = f"step-{step:08d}.{agree(uuid.uuid4().hex[:12])}"
-        folder = store.path(f"{FOLDER}/{name}")
+        folder = f"{FOLDER}/{name}"
+        location = store.locate(folder)
         model_state, optimizer_state = get_state_dict(model, optimizer)
         state = {"model": model_state, "optimizer": optimizer_state}
         mark = partial(self._mark, step, store, folder, self._protected(step))
         if self._saver is not None:
-            self._writing = folder, self._saver.begin(state, folder, then=mark)
+            self._writing = location, self._saver.begin(state, location, then=mark)
             return
-        with _explained(folder):
-            save(state, storage_writer=DirectWriter(folder))
+        with _explained(location):
+            save(state, storage_writer=CheckpointWriter(location))
         mark()
 
     def wait_until_copied(self) -> None:
@@ -117,17 +115,17 @@ class Checkpointer:
         """
         if self._writing is None:
             return
-        (folder, writing), self._writing = self._writing, None
-        with _explained(folder):
+        (location, writing), self._writing = self._writing, None
+        with _explained(location):
             writing.written.result()
 
-    def _mark(self, step: int, store: LocalStore, folder: Path, protected: int | None) -> None:
+    def _mark(self, step: int, store: Store, folder: str, protected: int | None) -> None:
         # Saving ends with a collective: when one rank has written, all have.
         if dist.get_rank() != 0:
             return
-        marker = json.dumps({"step": step, "folder": folder.name}).encode()
+        marker = json.dumps({"step": step, "folder": folder.removeprefix(f"{FOLDER}/")}).encode()
         if not store.put_exclusive(marker_name(step), marker):
-            shutil.rmtree(folder, ignore_errors=True)
+            store.delete_tree(folder)
         if store is self.store:
             self._remove_old(protected)
 
@@ -137,7 +135,7 @@ class Checkpointer:
         optimizer: torch.optim.Optimizer,
         *,
         step: int | None = None,
-        other: LocalStore | None = None,
+        other: Store | None = None,
         other_up_to: int = 0,
     ) -> int:
         """Load the newest whole checkpoint; returns its number of finished steps, 0 without one.
@@ -154,7 +152,7 @@ class Checkpointer:
             return 0
         model_state, optimizer_state = get_state_dict(model, optimizer)
         state = {"model": model_state, "optimizer": optimizer_state}
-        load(state, checkpoint_id=found[1])
+        load(state, storage_reader=checkpoint_reader(found[1]))
         set_state_dict(
             model,
             optimizer,
@@ -164,21 +162,21 @@ class Checkpointer:
         return found[0]
 
     def _choices(
-        self, step: int | None, other: LocalStore | None, other_up_to: int
+        self, step: int | None, other: Store | None, other_up_to: int
     ) -> Iterator[tuple[int, str]]:
-        """(step, folder) of the checkpoints that `restore` may load."""
+        """(step, location) of the checkpoints that `restore` may load."""
         for number in whole_steps(self.store):
             if step in (None, number):
-                yield number, folder_of(self.store, number)
+                yield number, self.store.locate(folder_of(self.store, number))
         if other is not None:
             for number in whole_steps(other):
                 if number <= other_up_to:
-                    yield number, folder_of(other, number)
+                    yield number, other.locate(folder_of(other, number))
 
     def remove_all(self) -> None:
         """Delete every checkpoint, once the exported model stands. Rank 0 only."""
         self.finish()
-        shutil.rmtree(self.store.path(FOLDER), ignore_errors=True)
+        self.store.delete_tree(FOLDER)
 
     def _remove_old(self, protected: int | None) -> None:
         """Keep the newest `keep`; markers go before folders, so that none points at nothing."""
@@ -186,18 +184,19 @@ class Checkpointer:
         for step in steps[: -self.keep]:
             if step != protected:
                 self.store.delete(marker_name(step))
-        delete(unmarked_folders(self.store))
+        delete_unmarked(self.store)
 
 
 @contextmanager
-def _explained(folder: Path) -> Iterator[None]:
+def _explained(location: str) -> Iterator[None]:
     """What torch says of a checkpoint that cannot be written, with a remedy."""
     try:
         yield
     except (OSError, CheckpointException) as error:
         raise StorageError(
-            f"Cannot write the checkpoint {folder}: {_cause(error)}",
-            "Free disk space and run the same command; training resumes from the last one.",
+            f"Cannot write the checkpoint {location}: {_cause(error)}",
+            "Make room or the store reachable and run the same command; training resumes from the "
+            "last one.",
         ) from error
 
 

@@ -7,42 +7,37 @@ checkpoints/step-00000012.json         marker: the folder above is whole
 from __future__ import annotations
 
 import json
-import shutil
-from pathlib import Path
 
-from codepmp_ray.storage import LocalStore
+from codepmp_ray.storage import Store
 
 FOLDER = "checkpoints"
 
 
-def whole_steps(store: LocalStore) -> list[int]:
+def whole_steps(store: Store) -> list[int]:
     """Steps of the checkpoints in `store` that are whole, ascending."""
     names = [name for name in store.list(FOLDER) if name.endswith(".json")]
     return sorted(int(name.removeprefix("step-").removesuffix(".json")) for name in names)
 
 
-def unmarked_folders(store: LocalStore) -> list[Path]:
-    """Folders without a marker: of checkpoints that were given up, or never became whole."""
+def delete_unmarked(store: Store) -> None:
+    """Delete folders without a marker: of checkpoints given up, or that never became whole."""
     kept = {folder_of(store, step) for step in whole_steps(store)}
-    folders = [store.path(f"{FOLDER}/{name}") for name in store.list(FOLDER)]
-    return [folder for folder in folders if folder.is_dir() and str(folder) not in kept]
+    for name in store.list(FOLDER):
+        if not name.endswith(".json") and f"{FOLDER}/{name}" not in kept:
+            store.delete_tree(f"{FOLDER}/{name}")
 
 
-def delete(folders: list[Path]) -> None:
-    for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def remove_step(store: LocalStore, step: int) -> None:
+def remove_step(store: Store, step: int) -> None:
     """Delete the checkpoint of `step`, if it is there."""
     store.delete(marker_name(step))
-    delete(unmarked_folders(store))
+    delete_unmarked(store)
 
 
 def marker_name(step: int) -> str:
     return f"{FOLDER}/step-{step:08d}.json"
 
 
-def folder_of(store: LocalStore, step: int) -> str:
+def folder_of(store: Store, step: int) -> str:
+    """Name in `store` of the folder that the marker of `step` speaks of."""
     marker = json.loads(store.read_bytes(marker_name(step)))
-    return str(store.path(f"{FOLDER}/{marker['folder']}"))
+    return f"{FOLDER}/{marker['folder']}"

@@ -24,11 +24,17 @@ from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.preference.encoding import Encoded, encode_pairs, row_id
 from codepmp_ray.preference.mixing import Mixture
 from codepmp_ray.preference.packing import EncodedPair, Sides
-from codepmp_ray.preference.token_files import TokenFiles, TokenFileWriter, is_whole, read_record
+from codepmp_ray.preference.token_files import (
+    TokenFiles,
+    TokenFileWriter,
+    forget_copies,
+    is_whole,
+    read_record,
+)
 from codepmp_ray.preference.tokenization import Encoder
 from codepmp_ray.records import REJECTED, RejectReason, table_from_rows
 from codepmp_ray.shard_stats import shard_stats
-from codepmp_ray.storage import LocalStore
+from codepmp_ray.storage import Store, open_store
 from codepmp_ray.training.task import SOURCE_STATS, InputShard, TrainingTask
 
 USED = pa.schema(
@@ -107,7 +113,7 @@ def load_pairs(
     task: TrainingTask, encoder: Encoder, rank: int, num_ranks: int, gather: Gather
 ) -> TrainingData:
     """`load_training_data` for a rank that is told who it is."""
-    store, config = LocalStore(task.out_dir), task.config
+    store, config = open_store(task.out_dir), task.config
     folder = f"tokens/{encoding_key(encoder, config)}"
     names = [f"{folder}/{number:05d}" for number in range(len(task.inputs))]
     failure: CodePMPError | None = None
@@ -121,6 +127,8 @@ def load_pairs(
         if error is not None:
             raise error
     files = TokenFiles(store, names)
+    gather(None)  # every rank has them open
+    forget_copies(store, names)
     held_out = files.held_out()
     train = np.flatnonzero(~held_out)
     if not len(train):
@@ -167,9 +175,7 @@ def _train_sizes(
     return sizes
 
 
-def _ensure(
-    store: LocalStore, name: str, number: int, task: TrainingTask, encoder: Encoder
-) -> None:
+def _ensure(store: Store, name: str, number: int, task: TrainingTask, encoder: Encoder) -> None:
     """The token file of input shard `number` is there, and its rows are accounted for."""
     shard = task.inputs[number]
     ledger = ShardLedger(store)

@@ -1,4 +1,4 @@
-"""Checkpoint files that go past the page cache.
+"""Files that go past the page cache.
 
 A checkpoint is written beside training steps, which pay for every byte that the writing moves.
 Through the page cache the kernel copies them all, and keeps them, though nobody reads them soon.
@@ -13,24 +13,10 @@ import fcntl
 import io
 import mmap
 import os
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch.distributed.checkpoint.filesystem import (
-    DEFAULT_SUFFIX,
-    FileSystem,
-    FileSystemWriter,
-    _StorageInfo,
-)
-from torch.distributed.checkpoint.planner import SavePlan, SavePlanner
-from torch.distributed.checkpoint.storage import WriteResult
-from torch.futures import Future
-
-from codepmp_ray.training.saved_tensors import write_tensor
 
 _BUFFER_BYTES = 1 << 20  # stays in a core's cache
 _BLOCK_BYTES = 4096  # a multiple of every disk's own
@@ -89,53 +75,6 @@ class DirectFile(io.RawIOBase):
         while start < self._num_buffered:
             start += os.write(self._descriptor, self._buffer[start : self._num_buffered].data)
         self._num_buffered = 0
-
-
-class DirectWriter(FileSystemWriter):
-    """torch's writer of checkpoint files, with files that go past the page cache.
-
-    One file a rank, which torch's own reader reads.
-
-    Args:
-        when_read: called when nothing of the state is needed any more, before the disk has it all.
-    """
-
-    def __init__(self, path: Path, when_read: Callable[[], None] = lambda: None) -> None:
-        super().__init__(path, sync_files=False)  # the files do that themselves
-        self.fs = _DirectFileSystem()
-        self._when_read = when_read
-
-    def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
-        name = f"{plan.storage_data.prefix}0{DEFAULT_SUFFIX}"
-        results: list[WriteResult] = []
-        with DirectFile(Path(self.path) / name) as file:
-            for item in plan.items:
-                start = file.tell()
-                data = planner.resolve_data(item)
-                if isinstance(data, torch.Tensor):
-                    write_tensor(data, file)
-                else:
-                    file.write(data.getbuffer())
-                num_bytes = file.tell() - start
-                place = _StorageInfo(name, start, num_bytes)
-                results.append(WriteResult(item.index, num_bytes, place))
-            self._when_read()
-        written = Future[list[WriteResult]]()
-        written.set_result(results)
-        return written
-
-
-class _DirectFileSystem(FileSystem):
-    @contextmanager
-    def create_stream(
-        self, path: str | os.PathLike[str], mode: str
-    ) -> Generator[io.IOBase, None, None]:
-        if mode != "wb":
-            with super().create_stream(path, mode) as stream:
-                yield stream
-            return
-        with DirectFile(Path(path)) as stream:
-            yield stream
 
 
 def _open(path: Path) -> int:

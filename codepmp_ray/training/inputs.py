@@ -1,7 +1,7 @@
 """The rows of a training stage as shards: pairs that the run made, or sets named by the recipe.
 
 Sets are turned into pairs by the driver, before workers start, and written to the stage's folder:
-what cannot be used is known before anything expensive begins, and workers read local Parquet.
+what cannot be used is known before anything expensive begins, and workers read Parquet.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.preference.sources.pairs import pairs_of
 from codepmp_ray.preference.sources.rows import Reject
 from codepmp_ray.records import table_from_rows
-from codepmp_ray.storage import LocalStore, open_store
+from codepmp_ray.storage import Store, open_store
 from codepmp_ray.training.task import OWN_PAIRS, InputShard
 
 ROWS_PER_SHARD = 20_000
@@ -80,7 +80,7 @@ def file_inputs(stage_dir: str, name: str) -> tuple[InputShard, ...]:
     return (InputShard(OWN_PAIRS, digest, partial(_read_files, stage_dir, [name])),)
 
 
-def prepare_sources(store: LocalStore, config: TrainingConfig) -> tuple[InputShard, ...]:
+def prepare_sources(store: Store, config: TrainingConfig) -> tuple[InputShard, ...]:
     """Pairs of every set in `config.data`, made once per stage folder.
 
     Raises InputError for a set that cannot be read, lacks columns or gives no pair, and for
@@ -91,7 +91,7 @@ def prepare_sources(store: LocalStore, config: TrainingConfig) -> tuple[InputSha
     )
 
 
-def _prepare(store: LocalStore, source: DataSourceConfig, template: str) -> Iterator[InputShard]:
+def _prepare(store: Store, source: DataSourceConfig, template: str) -> Iterator[InputShard]:
     marker = f"{_FOLDER}/{source.label}.json"
     if not store.exists(marker):
         record = _write_parts(store, source)
@@ -110,11 +110,11 @@ def _prepare(store: LocalStore, source: DataSourceConfig, template: str) -> Iter
             "Set template=chat in the training section, with a tokenizer that has a chat template.",
         )
     for part in record["parts"]:
-        read = partial(_read_files, str(store.root), [part["file"]])
+        read = partial(_read_files, store.uri, [part["file"]])
         yield InputShard(source.label, part["digest"], read)
 
 
-def _write_parts(store: LocalStore, source: DataSourceConfig) -> dict[str, Any]:
+def _write_parts(store: Store, source: DataSourceConfig) -> dict[str, Any]:
     rejects: Counter[str] = Counter()
     record: dict[str, Any] = {"num_pairs": 0, "num_conversations": 0, "first_reject": None}
     parts: list[dict[str, str]] = []

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -20,8 +18,10 @@ from codepmp_ray.modeling.loading import (
     materialise,
     read_weights,
 )
+from codepmp_ray.modeling.sources import resolve_model
 from codepmp_ray.preference.tokenization import TEMPLATE_FILE, Encoder, PromptTemplate
-from codepmp_ray.storage import LocalStore
+from codepmp_ray.runs import MODEL_FOLDER
+from codepmp_ray.storage import open_store
 from codepmp_ray.training.data import load_training_data
 from codepmp_ray.training.fsdp import make_mesh, parameter_device, shard
 from codepmp_ray.training.optimizer import make_optimizer
@@ -29,7 +29,7 @@ from codepmp_ray.training.references import with_references
 from codepmp_ray.training.settled_heap import settled_heap
 from codepmp_ray.training.step import StepRunner, objective_of
 from codepmp_ray.training.steps import Run
-from codepmp_ray.training.task import MODEL_FOLDER, TrainingTask
+from codepmp_ray.training.task import TrainingTask
 
 
 def train(
@@ -47,7 +47,7 @@ def train(
     """
     config = task.config
     device = _device()
-    store = LocalStore(task.out_dir)
+    store = open_store(task.out_dir)
     tokenizer = load_tokenizer(task.model_name_or_path)
     vocab_size = load_config(task.model_name_or_path).get_text_config().vocab_size
     encoder = Encoder(tokenizer, _template(task, tokenizer), vocab_size)
@@ -75,7 +75,7 @@ def train(
 
 def _template(task: TrainingTask, tokenizer: Any) -> PromptTemplate:
     """The template of the initial weights if they were exported by this project, else a new one."""
-    folder = task.model_name_or_path
+    folder = resolve_model(task.model_name_or_path)
     if os.path.isfile(os.path.join(folder, TEMPLATE_FILE)):
         template = PromptTemplate.load(folder)
         if template.kind != task.config.template or template.append_eos != task.config.append_eos:
@@ -90,28 +90,18 @@ def _template(task: TrainingTask, tokenizer: Any) -> PromptTemplate:
 
 
 def _export(task: TrainingTask, model: Any, encoder: Encoder) -> None:
-    """Write the weights aside and give them their final name in one rename. Collective."""
-    store = LocalStore(task.out_dir)
-    target = store.path(MODEL_FOLDER)
-    box = [f".{MODEL_FOLDER}.{uuid.uuid4().hex}"]
-    dist.broadcast_object_list(box, src=0)
-    scratch = store.path(box[0])
-    try:
-        export_model(
-            model,
-            encoder.tokenizer,
-            encoder.template,
-            scratch,
-            getattr(torch, task.config.export_dtype),
-        )
-        if dist.get_rank() == 0:
-            if target.exists():
-                shutil.rmtree(target)
-            os.rename(scratch, target)
-    finally:
-        if dist.get_rank() == 0:
-            shutil.rmtree(scratch, ignore_errors=True)
+    """Write the weights; what an attempt left that was killed there goes first. Collective."""
+    store = open_store(task.out_dir)
+    if dist.get_rank() == 0:
+        store.delete_tree(MODEL_FOLDER)
     dist.barrier()
+    export_model(
+        model,
+        encoder.tokenizer,
+        encoder.template,
+        store.sub(MODEL_FOLDER),
+        getattr(torch, task.config.export_dtype),
+    )
 
 
 def _device() -> torch.device:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import Any
 
-from codepmp_ray.storage import LocalStore, Store
+from codepmp_ray.storage import Store
+from codepmp_ray.training.growing_files import GrowingFile
 
 METRICS_FILE = "metrics.jsonl"
 Row = dict[str, Any]
@@ -19,25 +19,23 @@ class MetricsLog:
         inherited: rows of the run that this one is a branch of, if it has none of its own.
     """
 
-    def __init__(
-        self, store: LocalStore, resume_step: int, inherited: list[Row] | None = None
-    ) -> None:
-        self._store = store
+    def __init__(self, store: Store, resume_step: int, inherited: list[Row] | None = None) -> None:
         known = inherited if inherited is not None else read_metrics(store)
         kept = [row for row in known if row["step"] <= resume_step]
-        write_metrics(store, METRICS_FILE, kept)
+        self._file = GrowingFile(store, METRICS_FILE, _lines(kept))
         self.evaluations = [row for row in kept if is_evaluation(row)]
         self.num_skipped = sum(bool(row.get("skipped")) for row in kept)
 
     def append(self, row: Row) -> None:
         self.num_skipped += bool(row.get("skipped"))
-        with open(self._store.path(METRICS_FILE), "a", encoding="utf-8") as handle:
-            handle.write(json.dumps(row) + "\n")
-            if is_evaluation(row):
-                self.evaluations.append(row)
-                # The best checkpoint is chosen by these: they must be there when it is.
-                handle.flush()
-                os.fsync(handle.fileno())
+        self._file.append(_lines([row]))
+        if is_evaluation(row):
+            self.evaluations.append(row)
+            self.flush()  # the best checkpoint is chosen by these: they must be there when it is
+
+    def flush(self) -> None:
+        """Every row is where a resumed run finds it, when this has returned."""
+        self._file.flush()
 
 
 def is_evaluation(row: Row) -> bool:
@@ -58,6 +56,10 @@ def read_metrics(store: Store, name: str = METRICS_FILE) -> list[Row]:
     return rows
 
 
-def write_metrics(store: LocalStore, name: str, rows: list[Row]) -> None:
+def write_metrics(store: Store, name: str, rows: list[Row]) -> None:
     """Write `rows` at `name`, replacing what was there."""
-    store.put(name, "".join(json.dumps(row) + "\n" for row in rows).encode())
+    store.put(name, _lines(rows))
+
+
+def _lines(rows: list[Row]) -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()

@@ -15,7 +15,7 @@ import pyarrow as pa
 import torch.distributed as dist
 
 from codepmp_ray.config.base import fingerprint
-from codepmp_ray.storage import LocalStore
+from codepmp_ray.storage import Store
 from codepmp_ray.training.data import PairView, TrainingData
 from codepmp_ray.training.step import StepRunner
 from codepmp_ray.training.task import InputShard
@@ -24,7 +24,7 @@ _PAIRS_AT_ONCE = 256
 
 
 def with_references(
-    data: TrainingData, runner: StepRunner, store: LocalStore, inputs: Sequence[InputShard]
+    data: TrainingData, runner: StepRunner, store: Store, inputs: Sequence[InputShard]
 ) -> TrainingData:
     """`data`, made of `inputs`, whose pairs carry their reference.
 
@@ -51,7 +51,7 @@ def references_file(inputs: Sequence[InputShard]) -> str:
     return f"references-{fingerprint(*(shard.digest for shard in inputs))}.parquet"
 
 
-def _compute(views: list[PairView], runner: StepRunner, store: LocalStore, name: str) -> None:
+def _compute(views: list[PairView], runner: StepRunner, store: Store, name: str) -> None:
     ids: list[str] = []
     found: list[tuple[float, float]] = []
     for view in views:

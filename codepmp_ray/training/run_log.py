@@ -10,7 +10,7 @@ import torch.distributed as dist
 from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.preference.packing import Sides
 from codepmp_ray.preference.plan import num_pairs_seen
-from codepmp_ray.storage import LocalStore
+from codepmp_ray.storage import Store
 from codepmp_ray.training.best import best_step
 from codepmp_ray.training.collectives import agree
 from codepmp_ray.training.data import TrainingData
@@ -24,7 +24,7 @@ class RunLog:
 
     def __init__(
         self,
-        store: LocalStore,
+        store: Store,
         config: TrainingConfig,
         first_step: int,
         report: Callable[[Row], None],
@@ -44,6 +44,11 @@ class RunLog:
             tracker.log(row)
         self._report(row)
 
+    def flush(self) -> None:
+        """Rows so far are there for a run that resumes from the checkpoint that comes now."""
+        if self._file is not None:
+            self._file.flush()
+
     def has_evaluation(self, step: int) -> bool:
         """Whether held-out pairs were evaluated after `step`, before a kill perhaps. Collective."""
         return agree(any(row["step"] == step for row in self._evaluations))
@@ -58,6 +63,7 @@ class RunLog:
         return best_step(self._config, rows)
 
     def close(self) -> None:
+        self.flush()
         for tracker in self._trackers:
             tracker.close()
 

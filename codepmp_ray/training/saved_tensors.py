@@ -27,7 +27,7 @@ class _Frame(NamedTuple):
     after: bytes
 
 
-def write_tensor(tensor: torch.Tensor, stream: IO[Any] | io.RawIOBase) -> None:
+def write_tensor(tensor: torch.Tensor, stream: IO[Any] | io.IOBase) -> None:
     """Write what `torch.save` writes for a plain, contiguous copy of `tensor`, without checksums.
 
     `torch.load` does not look at those.
@@ -40,10 +40,11 @@ def write_tensor(tensor: torch.Tensor, stream: IO[Any] | io.RawIOBase) -> None:
             torch.save(tensor, cast(IO[bytes], stream))
         return
     frame = _frame(tuple(tensor.shape), tensor.dtype)
-    stream.write(frame.before)
+    out = cast(IO[bytes], stream)
+    out.write(frame.before)
     if tensor.numel():
-        stream.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    stream.write(frame.after)
+        out.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    out.write(frame.after)
 
 
 @lru_cache(maxsize=1024)

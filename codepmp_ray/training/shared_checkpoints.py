@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch.distributed as dist
 
 from codepmp_ray.config.training import TrainingConfig
-from codepmp_ray.storage import LocalStore
+from codepmp_ray.storage import Store, open_store
 from codepmp_ray.training.checkpoint_folders import remove_step, whole_steps
 from codepmp_ray.training.collectives import agree
 from codepmp_ray.training.metrics import Row, read_metrics, write_metrics
@@ -29,12 +29,12 @@ class SharedCheckpoints:
     """
 
     def __init__(self, trunk: Trunk | None, config: TrainingConfig, total_steps: int) -> None:
-        self.store: LocalStore | None = None
+        self.store: Store | None = None
         self.leaves_at = 0
         self._due: set[int] = set()
         self._total_steps = total_steps
         if trunk is not None:
-            self.store = LocalStore(trunk.folder)
+            self.store = open_store(trunk.folder)
             self.leaves_at = total_steps - config.num_decay_steps(total_steps)
             steps = trunk.leaving_steps(config.trunk_steps or total_steps)
             there = agree(whole_steps(self.store))
@@ -44,25 +44,25 @@ class SharedCheckpoints:
         """Whether a run leaves the trunk after `step` steps and has no checkpoint there yet."""
         return step in self._due
 
-    def put_metrics(self, step: int, own: LocalStore) -> None:
+    def put_metrics(self, step: int, own: Store) -> None:
         """Leave this run's rows up to `step` for the branches; before the checkpoint's marker."""
         if dist.get_rank() == 0 and self.store is not None:
             rows = [row for row in read_metrics(own) if row["step"] <= step]
             write_metrics(self.store, _metrics_name(step), rows)
 
-    def metrics(self, step: int, own: LocalStore) -> list[Row] | None:
+    def metrics(self, step: int, own: Store) -> list[Row] | None:
         """The trunk's rows if a run begins at its checkpoint after `step`; None otherwise."""
         if self.store is None or not agree(self._begins_at(step, own)):
             return None
         rows = read_metrics(self.store, _metrics_name(step))
         return [row | {"total_steps": self._total_steps} for row in rows]
 
-    def _begins_at(self, step: int, own: LocalStore) -> bool:
+    def _begins_at(self, step: int, own: Store) -> bool:
         assert self.store is not None
         return step in whole_steps(self.store) and step not in whole_steps(own)
 
 
-def remove_shared(store: LocalStore, step: int) -> None:
+def remove_shared(store: Store, step: int) -> None:
     """Delete the checkpoint after `step` steps, once nothing will start from it."""
     remove_step(store, step)
     store.delete(_metrics_name(step))

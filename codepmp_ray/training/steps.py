@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
 from codepmp_ray.errors import StorageError
-from codepmp_ray.storage import LocalStore
+from codepmp_ray.storage import open_store
 from codepmp_ray.training.checkpoint import Checkpointer
 from codepmp_ray.training.collectives import agree
 from codepmp_ray.training.data import TrainingData
@@ -21,7 +21,7 @@ from codepmp_ray.training.run_log import Counts, RunLog, step_row
 from codepmp_ray.training.schedule import learning_rate
 from codepmp_ray.training.shared_checkpoints import SharedCheckpoints
 from codepmp_ray.training.step import StepRunner
-from codepmp_ray.training.stop_file import is_stop_requested
+from codepmp_ray.training.stop_file import StopRequests
 from codepmp_ray.training.task import TrainingTask
 from codepmp_ray.training.throughput import Utilisation
 
@@ -40,7 +40,8 @@ class Run:
     ) -> None:
         self.config, self.data, self.runner = task.config, data, runner
         self.optimizer, self.is_preempted = optimizer, is_preempted
-        self.store = LocalStore(task.out_dir)
+        self.store = open_store(task.out_dir)
+        self.stop_requests = StopRequests(self.store)
         config = task.config
         self.total = data.mixture.num_steps(
             config.batch_size, config.num_train_epochs, config.max_steps
@@ -76,11 +77,13 @@ class Run:
                 preempted = self.is_preempted()
                 notice, was_preempted = preempted and not was_preempted, preempted
             is_best = self._evaluate(done)
-            stop = agree(dist.get_rank() == 0 and is_stop_requested(self.store))
+            stop = agree(dist.get_rank() == 0 and self.stop_requests.is_there())
             if self.shared.is_due(done):
+                self.log.flush()
                 self.shared.put_metrics(done, self.store)
                 checkpointer.save(self.runner.model, self.optimizer, done, self.shared.store)
             elif done % config.save_steps == 0 or done == self.total or notice or stop or is_best:
+                self.log.flush()
                 checkpointer.save(self.runner.model, self.optimizer, done)
             if notice or stop or done == self.total:
                 checkpointer.finish()

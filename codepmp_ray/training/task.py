@@ -9,7 +9,6 @@ from typing import Any
 from codepmp_ray.config.branches import BranchesConfig, plan_branches
 from codepmp_ray.config.training import TrainingConfig
 
-MODEL_FOLDER = "model"  # of the export, in the stage's folder
 SOURCE_STATS = "source."  # prefix of the counts by source in a shard's marker
 OWN_PAIRS = "run"  # name of the pairs that the run made itself, where sources are counted
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from codepmp_ray.errors import ConfigError
-from codepmp_ray.storage import LocalStore
+from codepmp_ray.storage import Store
+from codepmp_ray.training.growing_files import GrowingFolder
 
 TENSORBOARD_FOLDER = "tensorboard"
 _PACKAGES = {"tensorboard": "tensorboard"}
@@ -28,12 +29,13 @@ class Tracker(Protocol):
 class TensorBoard:
     """Event files in the stage's folder, under the tags that transformers' callback uses."""
 
-    def __init__(self, store: LocalStore, resume_step: int) -> None:
+    def __init__(self, store: Store, resume_step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
+        self._folder = GrowingFolder(store, TENSORBOARD_FOLDER)
         # Steps after the checkpoint run again: TensorBoard drops what it has of them.
         self._writer = SummaryWriter(
-            str(store.path(TENSORBOARD_FOLDER)), purge_step=resume_step + 1 if resume_step else None
+            str(self._folder.path), purge_step=resume_step + 1 if resume_step else None
         )
 
     def log(self, row: dict[str, Any]) -> None:
@@ -43,9 +45,11 @@ class TensorBoard:
                 tag = f"eval/{name.removeprefix('eval_')}" if is_eval else f"train/{name}"
                 self._writer.add_scalar(tag, value, row["step"])
         self._writer.flush()
+        self._folder.show()
 
     def close(self) -> None:
         self._writer.close()
+        self._folder.close()
 
 
 def require_trackers(names: Sequence[str]) -> None:
@@ -59,7 +63,7 @@ def require_trackers(names: Sequence[str]) -> None:
             )
 
 
-def open_trackers(names: Sequence[str], store: LocalStore, resume_step: int) -> list[Tracker]:
+def open_trackers(names: Sequence[str], store: Store, resume_step: int) -> list[Tracker]:
     """The trackers of one run. Raises ConfigError when a package is missing."""
     require_trackers(names)
     return [TensorBoard(store, resume_step) for _ in names]

@@ -90,7 +90,7 @@ def recipe_for(run_dir: Path, model: Path, rows: Path, **serving: Any) -> Recipe
 
 def files_of(recipe: Recipe) -> dict[str, bytes]:
     """Name without the attempt -> content, of every file in the tables' folders."""
-    folder = open_stage(recipe, "scoring").path
+    folder = Path(open_stage(recipe, "scoring").uri)
     return {
         str(file.relative_to(folder)).split(".")[0]: file.read_bytes()
         for table in ("scores", "rejected")
@@ -155,7 +155,7 @@ def test_scores_are_those_of_the_service(
     score_rows(config)
     stage = open_stage(config, "scoring")
     asked = pq.read_table(rows / "a.parquet").to_pylist()
-    found = pq.read_table(stage.path / "scores").sort_by("place").to_pylist()
+    found = pq.read_table(Path(stage.uri) / "scores").sort_by("place").to_pylist()
     found.sort(key=lambda row: int(row["row_id"][1:]))
     assert [row["row_id"] for row in found] == [row["id"] for row in asked]
     encoder, scorer = Encoder.load(model), TorchScorer.load(model, 256)

@@ -84,13 +84,13 @@ def rows(stage: Stage) -> dict[str, list[dict]]:
 def assert_nothing_half_written(stage: Stage) -> None:
     named = {name for commit in stage.ledger.commits() for name in commit.files.values()}
     found = {
-        path.relative_to(stage.path).as_posix()
+        path.relative_to(Path(stage.uri)).as_posix()
         for table in TABLES
-        for path in (stage.path / table).rglob("*.parquet")
+        for path in (Path(stage.uri) / table).rglob("*.parquet")
     }
     assert found == named
     for folder in ("extracted", "duplicates"):
-        assert not [path for path in (stage.path / folder).rglob("*") if path.is_file()]
+        assert not [path for path in (Path(stage.uri) / folder).rglob("*") if path.is_file()]
 
 
 def test_a_folder_with_bad_files(ray_cluster, code_folder: Path, tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_a_later_corpus_leaves_out_what_an_earlier_one_kept(
     (source / "b.py").write_text("def another(thing):\n    a = 1\n    b = 2\n    return a + b\n")
     (source / "c.py").write_text(function("truncate_number"))
     later = recipe_for(
-        *(tmp_path / "later", folder(source)), near_duplicates={"earlier": [str(first.path)]}
+        *(tmp_path / "later", folder(source)), near_duplicates={"earlier": [first.uri]}
     )
     summary = build(later)
     found = rows(open_stage(later, "corpus"))
@@ -264,11 +264,11 @@ def test_files_that_vanish_while_the_job_runs_are_missed(
     def run_and_remove(task, items, progress, total) -> None:
         run_tasks(task, items, progress, total)
         if gone == "extracted":
-            (stage.path / "extracted" / "_commits" / "00000" / "00000002.json").unlink()
-        elif (stage.path / gone).is_dir():
-            shutil.rmtree(stage.path / gone)
+            (Path(stage.uri) / "extracted" / "_commits" / "00000" / "00000002.json").unlink()
+        elif (Path(stage.uri) / gone).is_dir():
+            shutil.rmtree(Path(stage.uri) / gone)
         else:
-            (stage.path / gone).unlink(missing_ok=True)
+            (Path(stage.uri) / gone).unlink(missing_ok=True)
 
     with monkeypatch.context() as patch:
         patch.setattr(job, "_run_tasks", run_and_remove)
@@ -290,7 +290,7 @@ def test_a_storage_error_in_a_worker_is_one_message_and_the_job_resumes(
     recipe = recipe_for(tmp_path / "runs", folder(source))
     stage = open_stage(recipe, "corpus")
     # Nothing can be written below a file, by root neither.
-    obstacle = stage.path / "extracted" / "rejected"
+    obstacle = Path(stage.uri) / "extracted" / "rejected"
     obstacle.parent.mkdir(parents=True)
     obstacle.touch()
     with pytest.raises(StorageError, match=r"Cannot write .*rejected.* resumes where it stopped"):
@@ -330,7 +330,7 @@ def test_sigkill_in_both_rounds_changes_nothing(
 
     recipe = recipe_for(tmp_path / "killed", folder(code_folder), **settings)
     stage = open_stage(recipe, "corpus")
-    extracted = ShardLedger(LocalStore(stage.path / "extracted"))
+    extracted = ShardLedger(LocalStore(Path(stage.uri) / "extracted"))
     kill_once_committed(recipe, extracted, 3, tmp_path)
     assert 3 <= len(extracted.committed_ids()) < NUM_FILES + 6
     assert not stage.ledger.committed_ids()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -14,8 +15,9 @@ import pytest
 import yaml
 
 from codepmp_ray.config.recipe import Recipe, parse_recipe
-from codepmp_ray.errors import ConfigError, StorageError
-from codepmp_ray.runs import open_stage
+from codepmp_ray.config.training import TrainingConfig
+from codepmp_ray.errors import ModelError, StorageError
+from codepmp_ray.runs import open_stage, reward_model
 from tests.s3_server import S3Server
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -119,17 +121,72 @@ def test_the_same_rows_as_on_a_disk_and_what_stands_on_them(
     assert write_report(recipe) == f"{s3_bucket}/runs/a run/report.html"
 
 
-def test_training_is_refused_before_anything_starts(
-    ray_cluster, s3_bucket: str, code_folder: Path
+def test_models_are_trained_scored_and_served_there(
+    ray_cluster,
+    s3_bucket: str,
+    tmp_path: Path,
+    tiny_model_dir: Path,
+    preference_rows: list[dict],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    from codepmp_ray.client import RewardClient
+    from codepmp_ray.cluster.batch_scoring import score_rows
     from codepmp_ray.cluster.training import finetune, pretrain
-    from jobs.pipeline import body
+    from serve.launch import running_service
 
-    recipe = parse_recipe(recipe_data(f"{s3_bucket}/run", code_folder), "test")
-    for job in (pretrain, finetune, body):
-        with pytest.raises(ConfigError, match=r"'(pretraining|finetuning)' works with files.*Copy"):
-            job(recipe)
-    assert not open_stage(recipe, "corpus").has_begun
+    monkeypatch.setenv("CODEPMP_CACHE", str(tmp_path / "a cache"))
+    pairs, questions = tmp_path / "pairs.jsonl", tmp_path / "questions.jsonl"
+    pairs.write_text("".join(json.dumps(row) + "\n" for row in preference_rows))
+    candidates = ["def f(x):\n    return x + 1", "def f(x):\n    pass"]
+    questions.write_text(json.dumps({"prompt": "Add 1.", "candidates": candidates}) + "\n")
+    training = {
+        "batch_size": 8,
+        "max_length": 256,
+        "max_tokens_per_micro_batch": 512,
+        "max_steps": 2,
+        "eval_fraction": 0.0,
+        "bf16": False,
+        "export_dtype": "float32",
+        "use_gpu": False,
+        "num_workers": 2,
+        "cpus_per_worker": 0.5,
+        "data": [{"path": str(pairs)}],
+    }
+    data = {
+        "pretraining": {**training, "model_name_or_path": str(tiny_model_dir)},
+        "finetuning": {**training, "objective": "rm"},
+        "serving": {"engine": "torch", "max_model_len": 512, "num_cpus": 0.1, "port": 0},
+        "batch_scoring": {"path": str(questions)},
+    }
+    there, here = (
+        parse_recipe({**data, "run_dir": run_dir}, "test")
+        for run_dir in (f"{s3_bucket}/a run", str(tmp_path / "a run"))
+    )
+    for recipe in (there, here):
+        assert pretrain(recipe)["num_steps"] == finetune(recipe)["num_steps"] == 2
+        assert score_rows(recipe)["num_candidates"] == 2
+    (scores,), (expected,) = (
+        open_stage(recipe, "scoring").ledger.read("scores")["scores"].to_pylist()
+        for recipe in (there, here)
+    )
+    assert scores == expected
+    stage = open_stage(there, "finetuning")
+    assert stage.store.list("checkpoints") == stage.store.list("ray") == []
+    model = reward_model(there)
+    assert model == f"{stage.uri}/model"
+    with (
+        running_service(there, model, with_tls=False) as service,
+        RewardClient(service.url, service.api_key) as client,
+    ):
+        assert service.model_name == stage.folder
+        choice = client.choose("Add 1.", candidates)
+    assert choice.rewards == pytest.approx(expected, abs=1e-5)
+    with pytest.raises(ModelError, match=r"There is no model at s3://.*no config\.json"):
+        finetune(there.model_copy(update={"finetuning": missing(there, f"{s3_bucket}/nowhere")}))
+
+
+def missing(recipe: Recipe, model: str) -> TrainingConfig:
+    return recipe.finetuning.model_copy(update={"model_name_or_path": model})
 
 
 def test_a_driver_killed_in_the_middle_resumes(

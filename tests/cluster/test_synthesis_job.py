@@ -98,7 +98,7 @@ def test_every_snippet_becomes_one_row_with_two_pools(ray_cluster, tmp_path: Pat
     assert sorted(snippet_ids(recipe)) == sorted(names)
     stage = open_stage(recipe, "synthesis")
     assert stage.ledger.committed_ids() == set(range(len(SIZES)))
-    assert "fake-strong" in (stage.path / "README.md").read_text()
+    assert "fake-strong" in (Path(stage.uri) / "README.md").read_text()
     assert synthesize(recipe) == summary  # a second run finds the work done
     samples = scraped('stage="synthesis"', len(names))
     assert samples["codepmp_rows_total"] == len(names)
@@ -115,8 +115,8 @@ def test_a_storage_error_in_a_worker_is_one_message_and_the_job_resumes(
     recipe = recipe_for(tmp_path)
     names = write_corpus(recipe)
     stage = open_stage(recipe, "synthesis")
-    stage.path.mkdir()
-    obstacle = stage.path / "rejected"  # nothing can be written below a file, by root neither
+    Path(stage.uri).mkdir()
+    obstacle = Path(stage.uri) / "rejected"  # nothing can be written below a file, by root neither
     obstacle.touch()
     with pytest.raises(Exception) as caught:
         synthesize(recipe)
@@ -140,7 +140,7 @@ def test_web_pairs_need_neither_engines_nor_a_corpus(ray_cluster, tmp_path: Path
     summary = synthesize(recipe)
     assert (summary["num_pairs"], summary["num_shards"]) == (5, 3)
     assert summary["rejected_by_reason"] == {"unreadable": 1}
-    card = (open_stage(recipe, "synthesis").path / "README.md").read_text()
+    card = (Path(open_stage(recipe, "synthesis").uri) / "README.md").read_text()
     assert "People wrote both sides" in card and "Lengths in characters" in card
     assert "Demonstration" not in card
 
@@ -189,7 +189,7 @@ def test_a_model_path_that_does_not_exist_is_refused_before_anything_starts(
     write_corpus(recipe)
     with pytest.raises(ModelError, match="/no/such/model"):
         synthesize(recipe)
-    assert not open_stage(recipe, "synthesis").path.exists()
+    assert not Path(open_stage(recipe, "synthesis").uri).exists()
 
 
 def test_a_pilot_measures_each_pool_and_keeps_nothing(ray_cluster, tmp_path: Path) -> None:

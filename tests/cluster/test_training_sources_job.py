@@ -62,7 +62,7 @@ def test_finetuning_on_two_sets_needs_no_stage_before_it(
     assert summary["num_pairs"] + summary["num_rejected"] == 32
     assert "(over max_length: preference 1 rejected)" in outcome(summary)
     stage = open_stage(recipe, "finetuning")
-    assert (stage.path / "model" / "model.safetensors").exists()
+    assert (Path(stage.uri) / "model" / "model.safetensors").exists()
     reasons = sorted(row["reason"] for row in stage.ledger.read("rejected").to_pylist())
     assert reasons == ["not_text", "over_max_length"]
 
@@ -76,4 +76,4 @@ def test_a_missing_set_is_refused_before_workers_start(
     recipe = parse_recipe({"run_dir": str(tmp_path), "pretraining": settings}, "test")
     with pytest.raises(InputError, match=r"path=no/such/file, which does not exist"):
         pretrain(recipe)
-    assert not open_stage(recipe, "pretraining").path.exists()
+    assert not Path(open_stage(recipe, "pretraining").uri).exists()

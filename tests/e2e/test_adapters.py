@@ -24,6 +24,7 @@ from codepmp_ray.modeling.export import export_model
 from codepmp_ray.modeling.loading import load_preference_model
 from codepmp_ray.modeling.objectives import make_objective
 from codepmp_ray.preference.tokenization import Encoder, PromptTemplate
+from codepmp_ray.storage import LocalStore
 from tests.real_service import KEY, SCRAPE_TOKEN, serving
 from tests.tiny_models import tiny_tokenizer
 
@@ -43,7 +44,7 @@ def model(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> Pat
     reward_model = load_preference_model(str(tiny_model_dir), make_objective("rm"), seed=3)
     with torch.no_grad():
         reward_model.score.weight.mul_(50)  # spreads the scores
-    export_model(reward_model, tokenizer, template, folder, torch.float32)
+    export_model(reward_model, tokenizer, template, LocalStore(folder), torch.float32)
     return folder
 
 

@@ -93,7 +93,7 @@ def test_the_exported_model_gives_the_servers_scores_in_plain_transformers(finis
     from codepmp_ray.preference.tokenization import Encoder
 
     recipe, _ = finished
-    folder = open_stage(recipe, "finetuning").path / "model"
+    folder = Path(open_stage(recipe, "finetuning").uri) / "model"
     encoder = Encoder.load(folder)
     model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
     candidates = {

@@ -20,7 +20,7 @@ from torch.distributed.fsdp import fully_shard
 
 from codepmp_ray.errors import StorageError
 from codepmp_ray.storage import LocalStore
-from codepmp_ray.training import checkpoint, direct_files
+from codepmp_ray.training import checkpoint, checkpoint_files, direct_files
 from codepmp_ray.training.background_save import BackgroundSaver
 from codepmp_ray.training.checkpoint import Checkpointer
 
@@ -304,11 +304,11 @@ def test_what_cannot_be_written_is_an_error_with_a_remedy(
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(direct_files.DirectWriter, "write_data", full)
+    monkeypatch.setattr(checkpoint_files.CheckpointWriter, "write_data", full)
     for asynchronous in (True, False):
         checkpointer = Checkpointer(LocalStore(tmp_path), 2, asynchronous=asynchronous)
         model, optimizer = trained(0)
-        with pytest.raises(StorageError, match=r"No space left on device.*Free disk space"):
+        with pytest.raises(StorageError, match=r"No space left on device.*Make room"):
             checkpointer.save(model, optimizer, 1)
             checkpointer.finish()
         assert checkpointer.restore(model, optimizer) == 0

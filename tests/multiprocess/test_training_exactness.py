@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.ledger import ShardLedger
-from codepmp_ray.storage import LocalStore
+from codepmp_ray.storage import LocalStore, open_store
 from codepmp_ray.training.metrics import read_metrics
 
 TRAINING = {
@@ -45,7 +45,9 @@ def _rank_main(
     die_rank: int,
     notice_at: int | None,
     stop_at: int | None,
+    environment: dict[str, str],
 ) -> None:
+    os.environ.update(environment)
     import torch
     import torch.distributed as dist
 
@@ -61,7 +63,7 @@ def _rank_main(
     def report(row: dict[str, Any]) -> None:
         steps.append(row["step"])
         if stop_at is not None and rank == 0 and row["step"] == stop_at:
-            request_stop(LocalStore(task.out_dir))
+            request_stop(open_store(task.out_dir))
         if die_at is not None and rank == die_rank and row["step"] == die_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -70,20 +72,21 @@ def _rank_main(
 
 
 def run(
-    out_dir: Path,
-    model: Path,
+    out_dir: Path | str,
+    model: Path | str,
     rows: list[dict],
     world_size: int,
     die_at: int | None = None,
     notice_at: int | None = None,
     stop_at: int | None = None,
     trunk: Any = None,
+    environment: dict[str, str] | None = None,
     **settings: Any,
 ) -> list[dict]:
     """Train in `world_size` processes; with `die_at` the last rank is killed at that step.
 
     From step `notice_at` on the processes are told that they will be preempted; at `stop_at` they
-    are asked to stop.
+    are asked to stop. `environment` is theirs beside what the fork server has.
     """
     from codepmp_ray.training.task import InputShard, TrainingTask
 
@@ -97,12 +100,13 @@ def run(
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     # The fork server has loaded the libraries, so that not every rank does: seconds each.
+    own = environment or {}
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOADED)
     workers = [
         context.Process(
             target=_rank_main,
-            args=(rank, world_size, port, task, die_at, world_size - 1, notice_at, stop_at),
+            args=(rank, world_size, port, task, die_at, world_size - 1, notice_at, stop_at, own),
         )
         for rank in range(world_size)
     ]
@@ -118,7 +122,7 @@ def run(
             worker.kill()
         worker.join()
         assert die_at is not None or worker.exitcode == 0
-    return read_metrics(LocalStore(out_dir))
+    return read_metrics(open_store(out_dir))
 
 
 def weights(out_dir: Path) -> dict:

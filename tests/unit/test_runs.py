@@ -190,7 +190,7 @@ def test_opening_a_stage_creates_nothing(tmp_path: Path) -> None:
     stage = open_stage(_recipe(tmp_path), "corpus")
     assert not stage.is_complete
     assert list(tmp_path.iterdir()) == []
-    assert stage.path.name == f"corpus-{stage.fingerprint}"
+    assert Path(stage.uri).name == f"corpus-{stage.fingerprint}"
 
 
 def test_a_stage_that_is_not_done_names_the_job_to_run(tmp_path: Path) -> None:
@@ -216,7 +216,7 @@ def test_the_manifest_tells_what_ran(tmp_path: Path, monkeypatch: pytest.MonkeyP
     recipe = _recipe(tmp_path)
     stage = open_stage(recipe, "corpus")
     stage.start()
-    manifest = json.loads((stage.path / "manifest.json").read_text())
+    manifest = json.loads((Path(stage.uri) / "manifest.json").read_text())
     assert manifest["command"] == "corpus.py corpus.min_lines=5"
     assert Recipe.model_validate(manifest["recipe"]) == recipe
     assert manifest["fingerprints"] == stage_fingerprints(recipe)

@@ -106,7 +106,7 @@ class RunMaker:
         self.synthesis(pairs)
 
     def run_path(self, name: str) -> Path:
-        return open_stage(self.recipe, name).path
+        return Path(open_stage(self.recipe, name).uri)
 
     def _started(self, name: str) -> Stage:
         stage = open_stage(self.recipe, name)

@@ -23,12 +23,10 @@ def test_card_points_at_files_that_load_as_a_dataset(
 
     stage = maker.synthesis([make_pair(i) for i in range(8)])
     write_card(maker.recipe)
-    dataset = load_dataset(str(stage.path), split="train", cache_dir=str(tmp_path / "cache"))
+    dataset = load_dataset(stage.uri, split="train", cache_dir=str(tmp_path / "cache"))
     assert dataset.num_rows == 8
     assert dataset.column_names == PAIR.names
-    rejected = load_dataset(
-        str(stage.path), "rejected", split="train", cache_dir=str(tmp_path / "cache")
-    )
+    rejected = load_dataset(stage.uri, "rejected", split="train", cache_dir=str(tmp_path / "cache"))
     assert rejected["reason"] == ["sides_equal"] * 2
 
 

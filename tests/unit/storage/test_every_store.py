@@ -52,6 +52,43 @@ def test_listing_names_files_and_folders_and_hides_scratch(store: Store) -> None
     assert store.list("t") == ["00000", "00001", "a", "z"]  # nothing was remembered
 
 
+def test_local_files_are_taken_and_fetched(store: Store, tmp_path: Path) -> None:
+    content = bytes(range(256)) * 300
+    with store.scratch_folder() as folder:
+        (folder / "made").write_bytes(content)
+        store.take("t/00000/taken", folder / "made")
+        store.put("t/00000/taken.json", b"1")
+        (folder / "made").write_bytes(b"2")
+        store.take("t/00000/taken.json", folder / "made")
+        assert not list(folder.iterdir())
+    assert not folder.exists()
+    assert store.list("") == ["t"]
+    assert store.read_bytes("t/00000/taken.json") == b"2"
+    store.download("t/00000/taken", tmp_path / "fetched")
+    assert (tmp_path / "fetched").read_bytes() == content
+    with pytest.raises(StorageError, match=r"t/nothing"):
+        store.download("t/nothing", tmp_path / "nothing")
+
+
+def test_files_have_sizes_and_versions(store: Store) -> None:
+    assert store.files("t") == {}
+    store.put("t/a", b"123")
+    store.put("t/b/c", b"")
+    before = store.files("t")
+    assert list(before) == ["a"] and before["a"].num_bytes == 3
+    assert store.files("t") == before
+    store.put("t/a", b"124")
+    assert store.files("t")["a"].version != before["a"].version
+
+
+def test_arrow_writes_into_the_same_folder(store: Store) -> None:
+    path, filesystem = store.sub("t").arrow()
+    filesystem.create_dir(path)
+    with filesystem.open_output_stream(f"{path}/a") as stream:
+        stream.write(b"1")
+    assert store.read_bytes("t/a") == b"1"
+
+
 def test_a_folder_of_many_files_is_listed_whole(store: Store) -> None:
     names = [f"{i:08d}.json" for i in range(1_050)]  # S3 lists a thousand at a time
     list(store.each(lambda name: store.put(f"many/{name}", b"{}"), names))

@@ -7,13 +7,9 @@ import os
 from pathlib import Path
 
 import pytest
-import torch
-from torch.distributed.checkpoint.filesystem import FileSystemReader
-from torch.distributed.checkpoint.state_dict_loader import load
-from torch.distributed.checkpoint.state_dict_saver import save
 
 from codepmp_ray.training import direct_files
-from codepmp_ray.training.direct_files import DirectFile, DirectWriter
+from codepmp_ray.training.direct_files import DirectFile
 
 MIB = 1 << 20
 
@@ -65,15 +61,6 @@ def test_a_full_disk_is_an_error_and_leaves_no_descriptor_open() -> None:
 def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         DirectFile(tmp_path / "nowhere" / "a file")
-
-
-def test_torch_reads_the_checkpoint_again(tmp_path: Path) -> None:
-    state = {"a": torch.randn(700, 701), "b": {"c": torch.arange(3)}, "d": 7}
-    save(state, storage_writer=DirectWriter(tmp_path / "a checkpoint"), no_dist=True)
-    found = {"a": torch.zeros(700, 701), "b": {"c": torch.zeros(3, dtype=torch.int64)}, "d": 0}
-    load(found, storage_reader=FileSystemReader(tmp_path / "a checkpoint"), no_dist=True)
-    assert torch.equal(found["a"], state["a"]) and torch.equal(found["b"]["c"], state["b"]["c"])
-    assert found["d"] == 7
 
 
 def test_the_disk_is_asked_for_direct_writes(

@@ -13,7 +13,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +37,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, Qwen2Config
 
 from codepmp_ray.config.training import TrainingConfig
+from codepmp_ray.modeling import export
 from codepmp_ray.modeling.export import file_of_tensor
 from codepmp_ray.modeling.loading import empty_model, materialise, model_from_config, read_weights
 from codepmp_ray.modeling.objectives import make_objective
 from codepmp_ray.preference.packing import EncodedPair
+from codepmp_ray.storage import LocalStore
 from codepmp_ray.training.fsdp import make_mesh, shard
 from codepmp_ray.training.optimizer import make_optimizer
 from codepmp_ray.training.step import StepRunner, objective_of
@@ -76,7 +78,9 @@ def write_sparse_weights(folder: Path) -> int:
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     state = dict(model.named_parameters())
-    numbers = file_of_tensor(state, FILE_BYTES)
+    numbers = file_of_tensor(
+        {name: tensor.numel() * 2 for name, tensor in state.items()}, FILE_BYTES
+    )
     for number in range(1, max(numbers.values()) + 1):
         header, offset = {}, 0
         for name in (name for name in state if numbers[name] == number):
@@ -248,10 +252,51 @@ def test_the_export_of_a_72b_is_cut_into_files_and_complete(weights: Path) -> No
         )
     names = {n.replace("backbone.", "model.", 1) for n, _ in model.named_parameters()}
     assert names == {name for name, _ in plain.named_parameters()}
-    state = {name: tensor.to(torch.bfloat16) for name, tensor in plain.named_parameters()}
-    numbers = file_of_tensor(state, 5 * 10**9)
+    in_bf16 = {name: tensor.numel() * 2 for name, tensor in plain.named_parameters()}
+    numbers = file_of_tensor(in_bf16, 5 * 10**9)
     sizes: dict[int, int] = {}
     for name, number in numbers.items():
-        sizes[number] = sizes.get(number, 0) + state[name].numel() * 2
+        sizes[number] = sizes.get(number, 0) + in_bf16[name]
     assert max(sizes.values()) <= 5 * 10**9 and sum(sizes.values()) > 140 * 10**9
     assert sorted(sizes) == list(range(1, len(sizes) + 1))
+
+
+def test_every_rank_calls_the_same_collectives_for_the_export_and_each_file_is_written_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config = TrainingConfig(num_workers=8, objective="rm")
+    shape = Qwen2Config(**{**QWEN2_72B, "num_hidden_layers": 4}, num_labels=1, pad_token_id=0)
+    with torch.device("meta"):
+        plain = AutoModelForSequenceClassification.from_config(shape)
+    calls: dict[int, list] = {}
+    held: dict[str, set[str]] = {}
+
+    def write(tensors: dict[str, torch.Tensor], target: LocalStore, file: str) -> None:
+        assert file not in held
+        held[file] = set(tensors)
+        size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+        assert size <= FILE_BYTES
+
+    monkeypatch.setattr(export, "_write_file", write)
+    # Nothing is sent between pretended ranks, the errors of others included.
+    monkeypatch.setattr(export, "_failing_together", nullcontext)
+    for rank in range(8):
+        with pretended_rank(rank, 8):
+            mesh = make_mesh(config, torch.device("cpu"))
+            with FakeTensorMode(), Collectives() as seen:
+                model = shard(model_from_config(shape, RM), config, mesh)
+                export._write_weights(
+                    export._export_state(model, plain),
+                    LocalStore(tmp_path),
+                    torch.bfloat16,
+                    FILE_BYTES,
+                )
+            calls[rank] = seen.calls
+    assert all(calls[rank] == calls[0] for rank in calls) and calls[0]
+    names = [name for name, _ in plain.named_parameters()]
+    assert sorted(name for tensors in held.values() for name in tensors) == sorted(names)
+    index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
+    assert {name: index["weight_map"][name] for tensors in held.values() for name in tensors} == {
+        name: file for file, tensors in held.items() for name in tensors
+    }
+    assert len(held) > 2

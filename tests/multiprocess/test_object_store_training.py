@@ -1,0 +1,101 @@
+"""Training whose state lies in an object store: killed, resumed, stopped, branched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from codepmp_ray.config.branches import BranchesConfig, branch_config, plan_branches
+from codepmp_ray.config.training import TrainingConfig
+from codepmp_ray.ledger import ShardLedger
+from codepmp_ray.modeling.sources import resolve_model
+from codepmp_ray.storage import open_store
+from codepmp_ray.training.checkpoint_folders import whole_steps
+from codepmp_ray.training.stop_file import forget_stop
+from codepmp_ray.training.task import Trunk
+from tests.multiprocess.test_training_exactness import TRAINING, losses, run, weights
+from tests.s3_server import S3Server
+
+
+@pytest.fixture
+def environment(
+    s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, str]:
+    """Of the ranks; the cache of this machine's copies is new, for this process too."""
+    cache = {"CODEPMP_CACHE": str(tmp_path / "a cache")}
+    monkeypatch.setenv(*next(iter(cache.items())))
+    return {**s3_server.environment, **cache}
+
+
+def copies(environment: dict[str, str]) -> list[str]:
+    """What this machine keeps of the store, without the locks."""
+    folder = Path(environment["CODEPMP_CACHE"]) / "remote"
+    return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock")
+
+
+def test_killed_resumed_and_begun_from_gives_the_bits_of_a_disk(
+    environment: dict[str, str],
+    s3_bucket: str,
+    tmp_path: Path,
+    tiny_model_dir: Path,
+    preference_rows: list[dict],
+) -> None:
+    settings = {"max_steps": 6, "report_to": ["tensorboard"]}
+    expected = run(tmp_path / "disk", tiny_model_dir, preference_rows, 2, **settings)
+    there = f"{s3_bucket}/a run/pretraining"
+    store, remote = open_store(there), {"environment": environment, **settings}
+    run(there, tiny_model_dir, preference_rows, 2, die_at=5, **remote)
+    assert 2 in whole_steps(store) and not store.exists("model")  # that of step 4, perhaps
+    assert ShardLedger(store).totals().num_input_rows == 24
+    assert copies(environment) == []  # of the tokens, which every rank has open
+
+    rows = run(there, tiny_model_dir, preference_rows, 2, **remote)
+    assert losses(rows) == losses(expected) and len(losses(rows)) == 6
+    assert store.list("checkpoints") == []
+    assert store.list("tensorboard")
+    folder = Path(resolve_model(f"{there}/model"))
+    ours, theirs = load_file(folder / "model.safetensors"), weights(tmp_path / "disk")
+    assert set(ours) == set(theirs) and all(ours[name].equal(theirs[name]) for name in ours)
+    assert copies(environment) == [folder.name]
+
+    # Another training begins with it, from each machine's copy.
+    finetuning = {"objective": "rm", "max_steps": 2}
+    run(tmp_path / "tuned", tmp_path / "disk" / "model", preference_rows, 2, **finetuning)
+    tuned = f"{s3_bucket}/a run/finetuning"
+    remote = {"environment": environment, **finetuning}
+    run(tuned, f"{there}/model", preference_rows, 2, **remote)
+    ours = load_file(Path(resolve_model(f"{tuned}/model")) / "model.safetensors")
+    theirs = weights(tmp_path / "tuned")
+    assert all(ours[name].equal(theirs[name]) for name in theirs)
+
+
+def test_a_request_to_stop_leaves_a_checkpoint_and_branches_share_theirs(
+    environment: dict[str, str],
+    s3_bucket: str,
+    tmp_path: Path,
+    tiny_model_dir: Path,
+    preference_rows: list[dict],
+) -> None:
+    config = TrainingConfig.model_validate({**TRAINING, "decay_ratio": 0.3, "max_steps": 6})
+    branches = BranchesConfig(factor=1.3, num_branches=1)
+    trunk = Trunk(f"{s3_bucket}/trunk", config, branches)
+    (branch,) = plan_branches(config, branches, 6)
+    settings = config.model_dump(exclude=set(TRAINING)) | {"environment": environment}
+    there = f"{s3_bucket}/whole"
+    store = open_store(there)
+    run(there, tiny_model_dir, preference_rows, 1, trunk=trunk, stop_at=1, **settings)
+    assert whole_steps(store) == [1] and not store.exists("model")
+    forget_stop(store)
+    run(there, tiny_model_dir, preference_rows, 1, trunk=trunk, **settings)
+    assert whole_steps(open_store(trunk.folder)) == [branch.leaves_at]
+    own = branch_config(config, branch, 6)
+    settings = own.model_dump(exclude=set(TRAINING))
+    plain = run(tmp_path / "plain", tiny_model_dir, preference_rows, 1, **settings)
+    settings |= {"environment": environment, "trunk": trunk}
+    rows = run(f"{s3_bucket}/branch", tiny_model_dir, preference_rows, 1, **settings)
+    assert losses(rows) == losses(plain)
+    ours = load_file(Path(resolve_model(f"{s3_bucket}/branch/model")) / "model.safetensors")
+    theirs = weights(tmp_path / "plain")
+    assert all(ours[name].equal(theirs[name]) for name in theirs)
