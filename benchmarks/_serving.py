@@ -7,6 +7,7 @@ in a cache.
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,6 +38,15 @@ class Question:
     @property
     def rows(self) -> list[list[int]]:
         return [self.prompt_ids + ids for ids in self.response_ids]
+
+
+def run_workers_like_peers() -> None:
+    """Call before Ray starts, where its workers are compared with processes outside of it.
+
+    Ray runs them at nice 15: whatever wakes up on the machine stops an engine inside, and not the
+    one outside.
+    """
+    os.environ.update({"RAY_worker_niceness": "0"})
 
 
 def export_model(folder: Path) -> Path:

@@ -2,16 +2,16 @@
 
 A window of steps without a checkpoint, the same window with one begun before its first step (and
 waited for at its end, if it is not whole by then), and a synchronous write, in turn, `rounds` times
-in either order. Measured with a thread fewer than there are cores, so that the writing has one, as
-it has where the steps run on a GPU; and with all cores, where the steps pay for the writer's
-processor time.
+in either order; a third as often where there is no goal. Measured with a thread fewer than there are
+cores, so that the writing has one, as it has where the steps run on a GPU; and with all cores,
+where the steps pay for the writer's processor time.
 
 Two lengths of steps. Those of an ordinary pair take longer than the writing, as every real step
 does: with a batch of 64 to 1,024 pairs it takes minutes where the writing takes seconds. Those of
 the one shortest pair do not, so that an update overtakes the writing and what is not written yet
 has to be copied.
 
-    python -m benchmarks.checkpoint_overhead [--rounds 6]
+    python -m benchmarks.checkpoint_overhead [--rounds 15]
 """
 
 from __future__ import annotations
@@ -71,12 +71,15 @@ def measure(threads: int, rounds: int, window: int | None, folder: Path) -> list
     where = "spare_core" if spare else "all_cores"
     goal = "at most 0.1" if spare else None
     context = {"threads": threads, "spare_cores": spare}
-    # A window is long enough for a whole checkpoint, and for the removal of the one before.
-    long, short = (pairs[31:32], window or 2), (pairs[:1], window or 6)
+    # A window is long enough for a whole checkpoint and for the removal of the one before, and no
+    # longer: its noise grows with it.
+    long, short = (pairs[31:32], window or 1), (pairs[:1], window or 6)
+    fewer = max(1, rounds // 3)
+    num_rounds = rounds if spare else fewer
     with settled_heap():  # as the trainer does
         return [
-            *measure_steps(trainer, f"long_steps_{where}", *long, rounds, goal, context),
-            *measure_steps(trainer, f"short_steps_{where}", *short, rounds, None, context),
+            *measure_steps(trainer, f"long_steps_{where}", *long, num_rounds, goal, context),
+            *measure_steps(trainer, f"short_steps_{where}", *short, fewer, None, context),
         ]
 
 
@@ -120,8 +123,8 @@ def measure_steps(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=6)
-    parser.add_argument("--steps", type=int, default=None, help="in a window; 2 and 6 otherwise")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--steps", type=int, default=None, help="in a window; 1 and 6 otherwise")
     parser.add_argument("--dir", default=None, help="where to write; a temporary folder otherwise")
     arguments = parser.parse_args()
     num_cores = len(os.sched_getaffinity(0))

@@ -10,7 +10,7 @@
 
 All in fp32 with a thread on every core. Each round has a new prompt and new candidates, so that no
 cache knows them, and begins with another way; the last two work in the first rounds only. Only one
-works at a time; what all processes take while none works is reported. Cached prompt tokens, in the
+works at a time, all at the same priority; what all processes take while none works is reported. Cached prompt tokens, in the
 answer and in /metrics, are divided by what sharing should give. On a machine without a GPU.
 
     python -m benchmarks.serve_bon_256 [--rounds 6] [--slow-rounds 2] [--candidates 256]
@@ -37,6 +37,7 @@ from benchmarks._serving import (
     QuestionMaker,
     export_model,
     open_client,
+    run_workers_like_peers,
     scraped,
     serving_recipe,
 )
@@ -184,6 +185,7 @@ def main() -> None:
     from codepmp_ray.cluster.vllm_scorer import block_size
     from serve.launch import running_service
 
+    run_workers_like_peers()
     recipe = serving_recipe(**SETTINGS)
     tokens_of_block = block_size(recipe.serving.block_size, on_cpu=True)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:

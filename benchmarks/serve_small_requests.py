@@ -1,8 +1,8 @@
 """Many small requests: 4 candidates each, 32 callers. What the service costs, and what load does.
 
 1. Requests a second of 32 callers who wait for their answers, over vLLM's `LLM.encode` with the
-   same settings on the same ids, which gets all requests in one call; in turn, with new texts in
-   every round.
+   same settings and priority on the same ids, which gets all requests in one call; in turn, with
+   new texts in every round.
 2. The service with a scorer that takes no time (`_zero_cost_scorer`): milliseconds of one caller's
    request for 1 to 256 candidates, fitted by a straight line, and processor time at 32 callers.
    Tokenising, JSON and the caller's own work are in these.
@@ -34,7 +34,13 @@ import psutil
 from benchmarks._load import closed_loop, encoded, open_loop
 from benchmarks._results import gpu, series_result, write_results
 from benchmarks._scoring_peers import offline_engine, peer
-from benchmarks._serving import Question, QuestionMaker, export_model, serving_recipe
+from benchmarks._serving import (
+    Question,
+    QuestionMaker,
+    export_model,
+    run_workers_like_peers,
+    serving_recipe,
+)
 from benchmarks._training import ratio_result
 from codepmp_ray.preference.tokenization import Encoder
 
@@ -238,6 +244,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = export_model(Path(folder))
         maker = QuestionMaker(Encoder.load(model), seed=1)
+        run_workers_like_peers()
         with connect():
             with running_service(serving_recipe(**ENGINE, **ROOM), model) as service:
                 caller = Caller(service)
