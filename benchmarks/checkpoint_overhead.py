@@ -2,8 +2,8 @@
 
 A window of steps without a checkpoint, the same window with one begun before its first step (and
 waited for at its end, if it is not whole by then), and a synchronous write, in turn, `rounds` times
-in either order; a third as often where there is no goal. Measured with a thread fewer than there are
-cores, so that the writing has one, as it has where the steps run on a GPU; and with all cores,
+in either order; a third as often where there is no goal. Measured with a thread fewer than there
+are cores, so that the writing has one, as it has where the steps run on a GPU; and with all cores,
 where the steps pay for the writer's processor time.
 
 Two lengths of steps. Those of an ordinary pair take longer than the writing, as every real step

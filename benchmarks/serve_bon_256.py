@@ -10,8 +10,9 @@
 
 All in fp32 with a thread on every core. Each round has a new prompt and new candidates, so that no
 cache knows them, and begins with another way; the last two work in the first rounds only. Only one
-works at a time, all at the same priority; what all processes take while none works is reported. Cached prompt tokens, in the
-answer and in /metrics, are divided by what sharing should give. On a machine without a GPU.
+works at a time, all at the same priority; what all processes take while none works is reported.
+Cached prompt tokens, in the answer and in /metrics, are divided by what sharing should give. On a
+machine without a GPU.
 
     python -m benchmarks.serve_bon_256 [--rounds 6] [--slow-rounds 2] [--candidates 256]
 """

@@ -40,9 +40,15 @@ from codepmp_ray.training.checkpoint_folders import (
 )
 from codepmp_ray.training.collectives import agree
 
+# Whose checkpoints these are: of the attempt that began last. Hidden from listings.
+_ATTEMPT = f"{FOLDER}/.attempt"
+
 
 class Checkpointer:
     """Saves and restores model, optimizer and step of one training stage. Methods are collective.
+
+    A new one takes over what is there: older ones, in processes that were cut off, change nothing
+    any more and raise StorageError.
 
     Args:
         keep: newest checkpoints that stay.
@@ -59,6 +65,9 @@ class Checkpointer:
         protected: Callable[[int], int | None] = lambda step: None,
     ) -> None:
         self.store, self.keep, self._protected = store, keep, protected
+        self._attempt = agree(uuid.uuid4().hex).encode()
+        if dist.get_rank() == 0:
+            store.put(_ATTEMPT, self._attempt)
         group = dist.new_group(backend="gloo") if asynchronous else None
         self._saver = BackgroundSaver(group) if isinstance(group, dist.ProcessGroup) else None
         self._writing: tuple[str, BackgroundSave] | None = None
@@ -123,6 +132,7 @@ class Checkpointer:
         # Saving ends with a collective: when one rank has written, all have.
         if dist.get_rank() != 0:
             return
+        self._require_no_other()
         marker = json.dumps({"step": step, "folder": folder.removeprefix(f"{FOLDER}/")}).encode()
         if not store.put_exclusive(marker_name(step), marker):
             store.delete_tree(folder)
@@ -176,7 +186,16 @@ class Checkpointer:
     def remove_all(self) -> None:
         """Delete every checkpoint, once the exported model stands. Rank 0 only."""
         self.finish()
+        self._require_no_other()
         self.store.delete_tree(FOLDER)
+
+    def _require_no_other(self) -> None:
+        """Ranks that were cut off go on for a while, where another attempt reads by now."""
+        if self.store.read_bytes(_ATTEMPT) != self._attempt:
+            raise StorageError(
+                f"Another attempt has taken over {self.store.uri}; this one changes nothing there.",
+                "Nothing: that one goes on from the last whole checkpoint.",
+            )
 
     def _remove_old(self, protected: int | None) -> None:
         """Keep the newest `keep`; markers go before folders, so that none points at nothing."""

@@ -23,6 +23,7 @@ from codepmp_ray.storage import LocalStore
 from codepmp_ray.training import checkpoint, checkpoint_files, direct_files
 from codepmp_ray.training.background_save import BackgroundSaver
 from codepmp_ray.training.checkpoint import Checkpointer
+from codepmp_ray.training.checkpoint_folders import whole_steps
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +191,11 @@ def test_an_update_does_not_wait_for_old_checkpoints_to_go(
     group, tmp_path: Path, monkeypatch
 ) -> None:
     may_go, was_gone = threading.Event(), []
-    monkeypatch.setattr(checkpoint, "delete", lambda folders: was_gone.append(may_go.wait(20)))
+
+    def wait(store) -> None:
+        was_gone.append(may_go.wait(20))
+
+    monkeypatch.setattr(checkpoint, "delete_unmarked", wait)
     checkpointer = Checkpointer(LocalStore(tmp_path), 1)
     checkpointer.save(*trained(0), 1)
     checkpointer.wait_until_copied()
@@ -276,7 +281,7 @@ def test_a_checkpoint_that_is_still_written_does_not_exist(
     model, optimizer = trained(0)
     checkpointer.save(model, optimizer, 1)
     checkpointer.poll(torch.device("cpu"))
-    assert Checkpointer(LocalStore(tmp_path), 2).restore(model, optimizer) == 0
+    assert whole_steps(checkpointer.store) == []
     may_finish.set()
     checkpointer.finish()
     assert Checkpointer(LocalStore(tmp_path), 2).restore(model, optimizer) == 1
@@ -312,3 +317,27 @@ def test_what_cannot_be_written_is_an_error_with_a_remedy(
             checkpointer.save(model, optimizer, 1)
             checkpointer.finish()
         assert checkpointer.restore(model, optimizer) == 0
+
+
+@pytest.mark.parametrize("asynchronous", [True, False])
+def test_an_attempt_that_was_given_up_changes_nothing(
+    group, tmp_path: Path, asynchronous: bool
+) -> None:
+    store = LocalStore(tmp_path)
+    lost = Checkpointer(store, 1, asynchronous=asynchronous)
+    model, optimizer = trained(0)
+    lost.save(model, optimizer, 1)
+    lost.finish()
+    now = Checkpointer(store, 1, asynchronous=asynchronous)
+    assert now.restore(model, optimizer) == 1
+    with pytest.raises(StorageError, match="Another attempt has taken over"):
+        lost.save(model, optimizer, 2)
+        lost.finish()
+    with pytest.raises(StorageError, match="Another attempt has taken over"):
+        lost.remove_all()
+    assert whole_steps(store) == [1] and now.restore(model, optimizer) == 1
+    now.save(model, optimizer, 3)
+    now.finish()
+    assert whole_steps(store) == [3] and len(store.list("checkpoints")) == 2
+    now.remove_all()
+    assert not (tmp_path / "checkpoints").exists()
