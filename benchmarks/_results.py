@@ -53,7 +53,7 @@ def write_results(name: str, results: list[dict[str, Any]]) -> Path:
         if missing := [key for key in REQUIRED if key not in result]:
             raise ValueError(f"{result.get('metric')}: no {', '.join(missing)}")
     context = {
-        "command": " ".join(["python -m", f"benchmarks.{name}", *sys.argv[1:]]),
+        "command": " ".join(["python -m", f"benchmarks.{name}", *map(_nameless, sys.argv[1:])]),
         "commit": COMMIT,
         "hardware": hardware(),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
@@ -107,3 +107,8 @@ def hardware() -> str:
     cores = len(os.sched_getaffinity(0))
     parts = [gpu(), model, f"{cores} cores", f"{psutil.virtual_memory().total / 2**30:.0f} GiB"]
     return ", ".join(filter(None, parts))
+
+
+def _nameless(argument: str) -> str:
+    """A path of this machine without the folders, which say nothing elsewhere."""
+    return Path(argument).name if argument.startswith("/") else argument

@@ -6,6 +6,7 @@ import sys
 import tempfile
 import threading
 import time
+import uuid
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ from codepmp_ray.runs import MODEL_FOLDER, Stage, open_stage
 from codepmp_ray.storage import Store, open_store
 from codepmp_ray.training.best import best_step
 from codepmp_ray.training.inputs import file_inputs, ledger_inputs, prepare_sources
-from codepmp_ray.training.metrics import is_evaluation, read_metrics
+from codepmp_ray.training.metrics import Looks, is_evaluation, read_metrics
 from codepmp_ray.training.stop_file import forget_stop, request_stop
 from codepmp_ray.training.task import SOURCE_STATS, InputShard, TrainingTask, Trunk
 from codepmp_ray.training.trackers import require_trackers
@@ -100,7 +101,9 @@ def _run(
         inputs = make_inputs()
         stage.start()
         forget_stop(stage.store)
-        task = TrainingTask(stage.name, config, model, inputs, stage.uri, trunk)
+        # Later commands are greater, if the clocks of their hosts agree that far.
+        command = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}"
+        task = TrainingTask(stage.name, config, model, inputs, stage.uri, trunk, command)
         fit = partial(_fit_here, task) if scaling is None else _trainer(task, scaling, use_gpu).fit
         with _watch(stage):
             run_stoppable(fit, stage.store, config.stop_timeout_s)
@@ -264,16 +267,16 @@ def _watch(stage: Stage) -> Iterator[None]:
 
 
 def _show_progress(stage: Stage, stop: threading.Event) -> None:
-    pause_s = stage.store.poll_s
-    while not (rows := read_metrics(stage.store)):
-        if stop.wait(pause_s):
+    looks = Looks(stage.store)
+    while not (rows := looks.rows()):
+        if stop.wait(1.0):
             return
     # After a kill these may be rows of steps that run again; Progress copes with going back.
     done = rows[-1]["step"] if is_evaluation(rows[-1]) else rows[-1]["step"] - 1
     with Progress(stage.name, rows[-1]["total_steps"], "steps", done=done) as progress:
         while True:
-            finished = stop.wait(pause_s)
-            steps = [row for row in read_metrics(stage.store) if not is_evaluation(row)]
+            finished = stop.wait(1.0)
+            steps = [row for row in looks.rows(now=finished) if not is_evaluation(row)]
             if steps:
                 last = steps[-1]
                 note = f"loss {last['loss']:.3f}"

@@ -5,14 +5,15 @@ applies a sigmoid otherwise) and a pad token distinct from EOS (transformers rea
 last token that is not pad). Their chat template ends where the reward is read. Policies (sft, dpo)
 become `*ForCausalLM`.
 
-Files are made one after the other, each by one rank, to which the others send their parts of its
-tensors: no host holds more than one file, and nothing needs a disk that all of them see.
+Files are made one after the other, each by one rank, which collects its tensors one by one. So no
+host holds more than one file, other ranks no more than one tensor, and nothing needs a disk that
+all of them see.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from codepmp_ray.preference.tokenization import PromptTemplate
 from codepmp_ray.storage import Store
 
 _MAX_FILE_BYTES = 5 * 10**9  # as the hub's files are cut
-_CONFIG = "config.json"
+LAST_FILE = "config.json"  # where it stands, the model is whole
 
 
 def export_model(
@@ -40,18 +41,23 @@ def export_model(
     target: Store,
     dtype: torch.dtype,
     max_file_bytes: int = _MAX_FILE_BYTES,
+    before_last: Callable[[], None] = lambda: None,
 ) -> None:
-    """Write weights, configuration, tokenizer and template to `target`.
+    """Write weights, configuration, tokenizer and template to `target`; LAST_FILE comes last.
 
-    The configuration comes last: where it stands, the model is whole. Collective where there is a
-    process group. Raises StorageError on every rank when one cannot write.
+    Collective where there is a process group. Raises StorageError on every rank when one cannot
+    write.
+
+    Args:
+        max_file_bytes: of a file of weights; a larger tensor has a file of its own.
+        before_last: called on rank 0 before LAST_FILE is written.
     """
     pad_id = distinct_pad_id(tokenizer, template)
     plain = _empty_export(model, pad_id, dtype)
     _write_weights(_export_state(model, plain), target, dtype, max_file_bytes)
     with _failing_together():
         if not _rank():
-            _write_rest(model, plain, tokenizer, template, target, pad_id)
+            _write_rest(model, plain, tokenizer, template, target, pad_id, before_last)
 
 
 def _write_rest(
@@ -61,6 +67,7 @@ def _write_rest(
     template: PromptTemplate,
     target: Store,
     pad_id: int,
+    before_last: Callable[[], None],
 ) -> None:
     with target.scratch_folder() as folder:
         plain.config.save_pretrained(folder)
@@ -77,8 +84,10 @@ def _write_rest(
         tokenizer.save_pretrained(folder)
         template.save(folder)
         names = {path.name for path in folder.iterdir()}
-        for name in [*sorted(names - {_CONFIG}), _CONFIG]:
+        for name in sorted(names - {LAST_FILE}):
             target.take(name, folder / name)
+        before_last()
+        target.take(LAST_FILE, folder / LAST_FILE)
 
 
 def _write_weights(
@@ -101,10 +110,11 @@ def _write_weights(
         with _failing_together():
             if is_mine:
                 _write_file(tensors, target, file)
-    if num_files > 1 and not _rank():
-        places = {name: names[number - 1] for name, number in numbers.items()}
-        index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": places}
-        target.put("model.safetensors.index.json", json.dumps(index, indent=2).encode())
+    with _failing_together():
+        if num_files > 1 and not _rank():
+            places = {name: names[number - 1] for name, number in numbers.items()}
+            index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": places}
+            target.put("model.safetensors.index.json", json.dumps(index, indent=2).encode())
 
 
 def _whole(tensor: torch.Tensor) -> torch.Tensor:
@@ -118,8 +128,9 @@ def _write_file(tensors: dict[str, torch.Tensor], target: Store, file: str) -> N
             save_file(tensors, path, metadata={"format": "pt"})
         except Exception as error:  # of safetensors: its class and text differ by version
             raise StorageError(
-                f"Cannot write {target.locate(file)}: {error}.",
-                "Free disk space and run the same command; the export begins anew.",
+                f"Cannot write {path}: {error}.",
+                "Free disk space there ($TMPDIR for runs in an object store) and run the same "
+                "command; the export begins anew.",
             ) from error
         target.take(file, path)
 
@@ -132,6 +143,11 @@ def _failing_together() -> Iterator[None]:
         yield
     except CodePMPError as error:
         failure = error
+    except OSError as error:  # of what libraries write
+        failure = StorageError(
+            f"Cannot write {error.filename or 'the export'}: {error.strerror}.",
+            "Free disk space there ($TMPDIR for runs in an object store) and run the same command.",
+        )
     failures: list[CodePMPError | None] = [failure]
     if dist.is_initialized():
         failures = [None] * dist.get_world_size()

@@ -2,7 +2,8 @@
 
 One Arrow IPC file of one record batch per shard of input rows. Token ids take four bytes each and
 lie one pair after the other; ranks of one machine share the pages. Beside each file lies a small
-JSON record, written last: a file without it, of another size, checksum or input is made anew.
+JSON record, written last: a file without it, of another size, checksum (which is looked at where it
+costs no download) or input is made anew.
 
 Of files in an object store each machine maps one copy, which has no name any more once
 `forget_copies` was called: its room is free when the last process that maps it ends.
@@ -114,8 +115,9 @@ class _TokenFile:
     """One file's columns as views into the memory map."""
 
     def __init__(self, store: Store, name: str) -> None:
-        sha256 = (read_record(store, name) or {}).get("sha256", "")
-        with local_file(store, f"{name}.arrow", sha256) as path:
+        record = read_record(store, name) or {}
+        sha256, num_bytes = record.get("sha256", ""), record.get("num_bytes", 0)
+        with local_file(store, f"{name}.arrow", sha256, num_bytes) as path:
             try:
                 with pa.memory_map(str(path)) as source:
                     batch = pa.ipc.open_file(source).get_batch(0)

@@ -3,7 +3,7 @@
     <cache>/remote/<key>/   a folder of a store, as it stood at one version of its files
 
 Processes of one machine share a copy: one downloads it and the others wait. What nobody asked for
-in a week is deleted by the next download. The cache is $CODEPMP_CACHE, or the user's.
+in a week, and what killed downloads left, is deleted by the next one. The cache is $CODEPMP_CACHE, or the user's.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from codepmp_ray.errors import StorageError
-from codepmp_ray.storage.base import FileFacts, Store
+from codepmp_ray.storage.base import Store
 from codepmp_ray.storage.local import LocalStore
 
 _UNUSED_S = 7 * 24 * 3600.0
@@ -51,8 +51,8 @@ def local_folder(store: Store) -> Path:
         if folder.is_dir():
             os.utime(folder)
             return folder
-        _delete_unused(folder.parent)
-        _require_room(store, files, folder.parent)
+        _tidy(folder)
+        _require_room(store.uri, sum(fact.num_bytes for fact in files.values()), folder.parent)
         scratch = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
         try:
             scratch.mkdir()
@@ -64,11 +64,11 @@ def local_folder(store: Store) -> Path:
 
 
 @contextmanager
-def local_file(store: Store, name: str, sha256: str) -> Iterator[Path]:
-    """The file `name` with that digest, on this machine while the block runs.
+def local_file(store: Store, name: str, sha256: str, num_bytes: int) -> Iterator[Path]:
+    """The file `name` with that digest and size, on this machine while the block runs.
 
     To be opened in the block: a copy is deleted by `forget_file`, which leaves what is open alone.
-    Raises StorageError when the bytes are others.
+    Raises StorageError when the bytes are others or there is no room for them.
     """
     if isinstance(store, LocalStore):
         yield store.path(name)
@@ -76,6 +76,8 @@ def local_file(store: Store, name: str, sha256: str) -> Iterator[Path]:
     path = _remote_copies() / sha256
     with _alone(path):
         if not path.is_file():
+            _tidy(path)
+            _require_room(store.locate(name), num_bytes, path.parent)
             scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
             try:
                 store.download(name, scratch)
@@ -110,7 +112,7 @@ def _alone(path: Path) -> Iterator[None]:
     """One process of this machine at a time."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_name(f".{path.name}.lock")):
+        with _lock(path):
             yield
     except OSError as error:
         raise StorageError(
@@ -119,23 +121,42 @@ def _alone(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _require_room(store: Store, files: dict[str, FileFacts], folder: Path) -> None:
-    num_bytes = sum(fact.num_bytes for fact in files.values())
+def _lock(path: Path) -> FileLock:
+    return FileLock(path.with_name(f".{path.name}.lock"))
+
+
+def _require_room(location: str, num_bytes: int, folder: Path) -> None:
     free = shutil.disk_usage(folder).free
     if num_bytes > free:
         raise StorageError(
-            f"{store.uri} takes {num_bytes / 1e9:.1f} GB, and {folder} has {free / 1e9:.1f} GB "
+            f"{location} takes {num_bytes / 1e9:.1f} GB, and {folder} has {free / 1e9:.1f} GB "
             "left.",
             "Set CODEPMP_CACHE to a folder with more room, on every node.",
         )
 
 
-def _delete_unused(parent: Path) -> None:
-    for path in parent.iterdir():
-        with suppress(FileNotFoundError):  # another process deletes it too
-            if path.suffix == ".lock" or time.time() - path.stat().st_mtime < _UNUSED_S:
-                continue
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink()
+def _tidy(path: Path) -> None:
+    """Delete what a killed download of `path` left, whose lock is held, and what nobody uses."""
+    for left in path.parent.glob(f".{path.name}.*"):
+        if left.suffix != ".lock":
+            _delete(left)
+    for other in path.parent.iterdir():
+        if other.name.startswith(".") or not _is_unused(other):
+            continue
+        with suppress(Timeout), _lock(other).acquire(blocking=False):  # who holds it uses it
+            if _is_unused(other):
+                _delete(other)
+
+
+def _is_unused(path: Path) -> bool:
+    try:
+        return time.time() - path.stat().st_mtime > _UNUSED_S
+    except FileNotFoundError:
+        return False
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -8,6 +8,7 @@ environment (AWS_ENDPOINT_URL and so on).
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -38,6 +39,8 @@ from codepmp_ray.storage.remote_errors import (
 from codepmp_ray.storage.remote_files import CheckedFile
 
 _MAGIC = "*?["
+# What tells versions apart in listings of s3fs, gcsfs and adlfs. Other facts change by reading.
+_VERSIONS = ("ETag", "etag", "generation", "md5Hash", "content_md5")
 # S3 answers 409 while another request about the same name is under way, and asks to try again.
 _NUM_CONFLICTS = 8
 _FIRST_WAIT_S = 0.1
@@ -112,7 +115,15 @@ class ObjectStore(Store):
 
     def download(self, name: str, path: Path) -> None:
         with explained("read", self.locate(name)):
-            self._fs.get_file(self._key(name), str(path))
+            try:
+                self._fs.get_file(self._key(name), str(path))
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+                    raise
+                raise StorageError(
+                    f"Cannot write {path.parent}: {error.strerror}.",
+                    "Make room there, or set CODEPMP_CACHE to a folder with more.",
+                ) from error
 
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
         if columns is None:
@@ -131,8 +142,15 @@ class ObjectStore(Store):
 
     @contextmanager
     def scratch_folder(self) -> Iterator[Path]:
-        with tempfile.TemporaryDirectory() as folder:
-            yield Path(folder)
+        try:
+            folder = tempfile.TemporaryDirectory()
+        except OSError as error:
+            raise StorageError(
+                f"Cannot make a folder for temporary files: {error.strerror or error}.",
+                "Set TMPDIR to a folder with room.",
+            ) from error
+        with folder as path:
+            yield Path(path)
 
     def take(self, name: str, path: Path) -> None:
         with explained("write", self.locate(name)):
@@ -244,8 +262,9 @@ class ObjectStore(Store):
 
 
 def _version(entry: dict[str, Any]) -> str:
-    """Of one object: stores have an ETag or a hash in what they list, or at least a time."""
-    facts = sorted((name, str(value)) for name, value in entry.items())
+    """Of one object: an ETag, hash or number, or all that the store lists, times included."""
+    named = {name: entry[name] for name in _VERSIONS if entry.get(name)} or entry
+    facts = sorted((name, str(value)) for name, value in named.items())
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 

@@ -48,10 +48,12 @@ class Checkpointer:
     """Saves and restores model, optimizer and step of one training stage. Methods are collective.
 
     A new one takes over what is there: older ones, in processes that were cut off, change nothing
-    any more and raise StorageError.
+    any more and raise StorageError. So does a new one of a command that another has overtaken, so
+    that two commands do not take over from each other in turns.
 
     Args:
         keep: newest checkpoints that stay.
+        command: orders the commands that train here, see TrainingTask.
         asynchronous: write beside the following steps, at most one checkpoint at a time.
         protected: asked with the step of a new checkpoint; the step that has to stay as well.
     """
@@ -61,13 +63,19 @@ class Checkpointer:
         store: Store,
         keep: int,
         *,
+        command: str = "",
         asynchronous: bool = True,
         protected: Callable[[int], int | None] = lambda step: None,
     ) -> None:
         self.store, self.keep, self._protected = store, keep, protected
-        self._attempt = agree(uuid.uuid4().hex).encode()
+        self._attempt = {"command": command, "attempt": agree(uuid.uuid4().hex)}
+        overtaken = False
         if dist.get_rank() == 0:
-            store.put(_ATTEMPT, self._attempt)
+            overtaken = command < self._last_attempt().get("command", "")
+            if not overtaken:
+                store.put(_ATTEMPT, json.dumps(self._attempt).encode())
+        if agree(overtaken):
+            raise self._taken_over()
         group = dist.new_group(backend="gloo") if asynchronous else None
         self._saver = BackgroundSaver(group) if isinstance(group, dist.ProcessGroup) else None
         self._writing: tuple[str, BackgroundSave] | None = None
@@ -132,7 +140,7 @@ class Checkpointer:
         # Saving ends with a collective: when one rank has written, all have.
         if dist.get_rank() != 0:
             return
-        self._require_no_other()
+        self.require_no_other()
         marker = json.dumps({"step": step, "folder": folder.removeprefix(f"{FOLDER}/")}).encode()
         if not store.put_exclusive(marker_name(step), marker):
             store.delete_tree(folder)
@@ -186,16 +194,26 @@ class Checkpointer:
     def remove_all(self) -> None:
         """Delete every checkpoint, once the exported model stands. Rank 0 only."""
         self.finish()
-        self._require_no_other()
+        self.require_no_other()
         self.store.delete_tree(FOLDER)
 
-    def _require_no_other(self) -> None:
-        """Ranks that were cut off go on for a while, where another attempt reads by now."""
-        if self.store.read_bytes(_ATTEMPT) != self._attempt:
-            raise StorageError(
-                f"Another attempt has taken over {self.store.uri}; this one changes nothing there.",
-                "Nothing: that one goes on from the last whole checkpoint.",
-            )
+    def require_no_other(self) -> None:
+        """Raise StorageError if another attempt has taken over.
+
+        Ranks that were cut off go on for a while, where others read and write by now.
+        """
+        if self._last_attempt() != self._attempt:
+            raise self._taken_over()
+
+    def _last_attempt(self) -> dict[str, str]:
+        return json.loads(self.store.read_bytes(_ATTEMPT)) if self.store.exists(_ATTEMPT) else {}
+
+    def _taken_over(self) -> StorageError:
+        return StorageError(
+            f"A later attempt trains in {self.store.uri}; this one changes nothing there.",
+            "Leave it to that one, which goes on from the last whole checkpoint, or end it first. If "
+            f"none runs, the clocks of two hosts differ: delete {self.store.locate(_ATTEMPT)}.",
+        )
 
     def _remove_old(self, protected: int | None) -> None:
         """Keep the newest `keep`; markers go before folders, so that none points at nothing."""

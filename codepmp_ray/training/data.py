@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any, overload
+from typing import Any, TypeVar, cast, overload
 
 import numpy as np
 import pyarrow as pa
@@ -50,6 +50,7 @@ _ROWS_AT_ONCE = 256  # of one call of the tokenizer
 _FORMAT = 1  # goes up when token files hold something else
 # Returns the values of all ranks, in the order of ranks.
 Gather = Callable[[Any], list[Any]]
+T = TypeVar("T")
 
 
 class PairView(Sequence[EncodedPair]):
@@ -116,19 +117,14 @@ def load_pairs(
     store, config = open_store(task.out_dir), task.config
     folder = f"tokens/{encoding_key(encoder, config)}"
     names = [f"{folder}/{number:05d}" for number in range(len(task.inputs))]
-    failure: CodePMPError | None = None
-    try:
+
+    def encode() -> None:
         for number in range(rank, len(task.inputs), num_ranks):
             _ensure(store, names[number], number, task, encoder)
-    except CodePMPError as error:
-        failure = error
-    # Whoever failed says so, so that nobody waits for a rank that has left.
-    for error in gather(failure):
-        if error is not None:
-            raise error
-    files = TokenFiles(store, names)
-    gather(None)  # every rank has them open
-    forget_copies(store, names)
+
+    _together(gather, encode)
+    files = _together(gather, lambda: TokenFiles(store, names))
+    forget_copies(store, names)  # every rank has them open
     held_out = files.held_out()
     train = np.flatnonzero(~held_out)
     if not len(train):
@@ -145,6 +141,23 @@ def load_pairs(
         PairView(files, np.flatnonzero(held_out)),
         Mixture(list(sizes.values()), weights, config.seed),
     )
+
+
+def _together(gather: Gather, action: Callable[[], T]) -> T:
+    """What `action` returns; if it fails on one rank, that error on all.
+
+    So nobody waits for a rank that has left.
+    """
+    failure: CodePMPError | None = None
+    result: T | None = None
+    try:
+        result = action()
+    except CodePMPError as error:
+        failure = error
+    for error in gather(failure):
+        if error is not None:
+            raise error
+    return cast(T, result)
 
 
 def encoding_key(encoder: Encoder, config: TrainingConfig) -> str:

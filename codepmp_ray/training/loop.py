@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 
 from codepmp_ray.errors import ModelError
-from codepmp_ray.modeling.export import export_model
+from codepmp_ray.modeling.export import LAST_FILE, export_model
 from codepmp_ray.modeling.loading import (
     empty_model,
     load_config,
@@ -22,6 +22,8 @@ from codepmp_ray.modeling.sources import resolve_model
 from codepmp_ray.preference.tokenization import TEMPLATE_FILE, Encoder, PromptTemplate
 from codepmp_ray.runs import MODEL_FOLDER
 from codepmp_ray.storage import open_store
+from codepmp_ray.training.checkpoint import Checkpointer
+from codepmp_ray.training.collectives import agree
 from codepmp_ray.training.data import load_training_data
 from codepmp_ray.training.fsdp import make_mesh, parameter_device, shard
 from codepmp_ray.training.optimizer import make_optimizer
@@ -39,6 +41,8 @@ def train(
 ) -> None:
     """Train and export; resumes from the newest whole checkpoint in `task.out_dir`.
 
+    Does nothing where the export is whole.
+
     Runs on every rank of an initialised process group. `report` is called with the metrics of each
     logged step on every rank, and so is `is_preempted`, which has the same answer on all: true when
     a node is about to be taken away. A checkpoint is then written at once, and training goes on as
@@ -48,6 +52,8 @@ def train(
     config = task.config
     device = _device()
     store = open_store(task.out_dir)
+    if agree(store.exists(f"{MODEL_FOLDER}/{LAST_FILE}")):
+        return  # an attempt before this one failed when all was done
     tokenizer = load_tokenizer(task.model_name_or_path)
     vocab_size = load_config(task.model_name_or_path).get_text_config().vocab_size
     encoder = Encoder(tokenizer, _template(task, tokenizer), vocab_size)
@@ -67,7 +73,7 @@ def train(
     if not is_done:
         return
     run.choose_best()
-    _export(task, model, encoder)
+    _export(task, model, encoder, run.checkpointer)
     if dist.get_rank() == 0:
         run.checkpointer.remove_all()
     dist.barrier()
@@ -89,10 +95,11 @@ def _template(task: TrainingTask, tokenizer: Any) -> PromptTemplate:
     return PromptTemplate.from_tokenizer(tokenizer, task.config.template, task.config.append_eos)
 
 
-def _export(task: TrainingTask, model: Any, encoder: Encoder) -> None:
+def _export(task: TrainingTask, model: Any, encoder: Encoder, checkpointer: Checkpointer) -> None:
     """Write the weights; what an attempt left that was killed there goes first. Collective."""
     store = open_store(task.out_dir)
     if dist.get_rank() == 0:
+        checkpointer.require_no_other()
         store.delete_tree(MODEL_FOLDER)
     dist.barrier()
     export_model(
@@ -101,6 +108,7 @@ def _export(task: TrainingTask, model: Any, encoder: Encoder) -> None:
         encoder.template,
         store.sub(MODEL_FOLDER),
         getattr(torch, task.config.export_dtype),
+        before_last=checkpointer.require_no_other,
     )
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
+from contextlib import suppress
 from typing import Any
 
+from codepmp_ray.errors import StorageError
 from codepmp_ray.storage import Store
-from codepmp_ray.training.growing_files import GrowingFile
+from codepmp_ray.training.growing_files import GrowingFile, Turns
 
 METRICS_FILE = "metrics.jsonl"
 Row = dict[str, Any]
@@ -54,6 +57,23 @@ def read_metrics(store: Store, name: str = METRICS_FILE) -> list[Row]:
         except ValueError:
             continue
     return rows
+
+
+class Looks:
+    """Rows as somebody sees them who only watches: now and then, and as before if that fails."""
+
+    def __init__(self, store: Store) -> None:
+        self._store, self._turns = store, Turns(store.poll_s)
+        self._rows: list[Row] = []
+
+    def rows(self, *, now: bool = False) -> list[Row]:
+        """The rows so far; looked up if it is time, or wanted `now`."""
+        if now or self._turns.is_due:
+            start_s = time.monotonic()
+            with suppress(StorageError):
+                self._rows = read_metrics(self._store)
+            self._turns.took(time.monotonic() - start_s)
+        return self._rows
 
 
 def write_metrics(store: Store, name: str, rows: list[Row]) -> None:

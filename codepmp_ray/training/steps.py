@@ -50,6 +50,7 @@ class Run:
         self.checkpointer = Checkpointer(
             self.store,
             task.config.save_total_limit,
+            command=task.command,
             asynchronous=task.config.async_checkpoints,
             protected=lambda step: self.log.best_step(step),
         )

@@ -52,6 +52,8 @@ class TrainingTask:
 
     Attributes:
         trunk: what this run shares with shorter ones, where there are some.
+        command: of several commands that train in `out_dir` the greatest goes on, see
+            training/checkpoint.py.
     """
 
     stage: str
@@ -60,6 +62,7 @@ class TrainingTask:
     inputs: tuple[InputShard, ...]
     out_dir: str
     trunk: Trunk | None = None
+    command: str = ""
 
     def weight_of(self, source: str) -> float:
         """How often a pair of that source is seen per epoch."""

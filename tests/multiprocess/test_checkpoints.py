@@ -330,10 +330,10 @@ def test_an_attempt_that_was_given_up_changes_nothing(
     lost.finish()
     now = Checkpointer(store, 1, asynchronous=asynchronous)
     assert now.restore(model, optimizer) == 1
-    with pytest.raises(StorageError, match="Another attempt has taken over"):
+    with pytest.raises(StorageError, match="A later attempt trains in"):
         lost.save(model, optimizer, 2)
         lost.finish()
-    with pytest.raises(StorageError, match="Another attempt has taken over"):
+    with pytest.raises(StorageError, match="A later attempt trains in"):
         lost.remove_all()
     assert whole_steps(store) == [1] and now.restore(model, optimizer) == 1
     now.save(model, optimizer, 3)
@@ -341,3 +341,17 @@ def test_an_attempt_that_was_given_up_changes_nothing(
     assert whole_steps(store) == [3] and len(store.list("checkpoints")) == 2
     now.remove_all()
     assert not (tmp_path / "checkpoints").exists()
+
+
+def test_of_two_commands_the_later_one_goes_on(group, tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    first = Checkpointer(store, 1, command="1")
+    later = Checkpointer(store, 1, command="2")
+    with pytest.raises(StorageError, match=r"A later attempt trains in.*delete .*\.attempt"):
+        Checkpointer(store, 1, command="1")  # restarted by Ray Train
+    model, optimizer = trained(0)
+    later.save(model, optimizer, 1)
+    later.finish()
+    with pytest.raises(StorageError, match="A later attempt"):
+        first.require_no_other()
+    assert Checkpointer(store, 1, command="2").restore(model, optimizer) == 1

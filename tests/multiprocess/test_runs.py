@@ -83,6 +83,26 @@ def test_the_best_step_is_exported_and_survives_a_kill(
     )
 
 
+def test_an_export_that_one_rank_cannot_write_ends_all_and_is_made_by_the_next_run(
+    tmp_path: Path, tiny_model_dir: Path, preference_rows: list[dict]
+) -> None:
+    obstacle = tmp_path / "model"
+    obstacle.write_text("a file where the folder has to be")
+    # Of two ranks the second writes the only file of weights; the first would wait for it.
+    run(tmp_path, tiny_model_dir, preference_rows, 2, max_steps=2, fails=True)
+    assert whole_steps(LocalStore(tmp_path)) == [2]
+    obstacle.unlink()
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model-00001-of-00009.safetensors").write_text("of a killed attempt")
+    rows = run(tmp_path, tiny_model_dir, preference_rows, 2, max_steps=2)
+    assert list(losses(rows)) == [1, 2]
+    assert len(list((tmp_path / "model").glob("*.safetensors"))) == 1
+    # An attempt that comes when all is done leaves it alone.
+    written = (tmp_path / "model" / "model.safetensors").stat().st_mtime_ns
+    assert run(tmp_path, tiny_model_dir, preference_rows, 2, max_steps=2) == rows
+    assert (tmp_path / "model" / "model.safetensors").stat().st_mtime_ns == written
+
+
 def test_a_stop_request_leaves_a_checkpoint_and_the_next_run_goes_on(
     tmp_path: Path, tiny_model_dir: Path, preference_rows: list[dict]
 ) -> None:

@@ -81,12 +81,14 @@ def run(
     stop_at: int | None = None,
     trunk: Any = None,
     environment: dict[str, str] | None = None,
+    fails: bool = False,
     **settings: Any,
 ) -> list[dict]:
     """Train in `world_size` processes; with `die_at` the last rank is killed at that step.
 
     From step `notice_at` on the processes are told that they will be preempted; at `stop_at` they
-    are asked to stop. `environment` is theirs beside what the fork server has.
+    are asked to stop. `environment` is theirs beside what the fork server has. With
+    `fails` each of them has to end with an error.
     """
     from codepmp_ray.training.task import InputShard, TrainingTask
 
@@ -121,7 +123,7 @@ def run(
         if worker.is_alive():
             worker.kill()
         worker.join()
-        assert die_at is not None or worker.exitcode == 0
+        assert die_at is not None or worker.exitcode == int(fails)
     return read_metrics(open_store(out_dir))
 
 

@@ -201,7 +201,7 @@ def test_the_job_starts_the_service_on_the_finetuned_model(tmp_path, monkeypatch
     monkeypatch.setattr(client, "RewardClient", Client)
     job.body(recipe)
     assert seen == {
-        "model": str(finetuning.path / "model"),
+        "model": finetuning.store.locate("model"),
         "url": "http://127.0.0.1:9",
         "key": "sk-made",
         "stopped": True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import mmap
 import os
@@ -13,12 +14,13 @@ from types import SimpleNamespace
 
 import fsspec
 import pytest
+from filelock import FileLock
 
 from codepmp_ray.errors import ModelError, StorageError
 from codepmp_ray.modeling.sources import is_hub_id, require_weights, resolve_model
 from codepmp_ray.storage import LocalStore, node_copies, open_store
 from codepmp_ray.storage.node_copies import forget_file, local_file, local_folder
-from codepmp_ray.storage.objects import ObjectStore
+from codepmp_ray.storage.objects import ObjectStore, _version
 
 
 class CountingStore(ObjectStore):
@@ -96,14 +98,28 @@ def test_what_nobody_asked_for_in_a_week_goes(store: CountingStore, cache: Path)
     os.utime(old, (0, 0))
     other = CountingStore()
     other.put("config.json", b"{}")
+    with FileLock(cache / f".{old.name}.lock"):  # somebody is about to use it
+        assert local_folder(other).is_dir() and old.exists()
+    other.put("config.json", b"{ }")
     assert local_folder(other).is_dir() and not old.exists()
+
+
+def test_what_a_killed_download_left_goes_before_the_next(
+    store: CountingStore, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = local_folder(store)
+    left = cache / f".{folder.name}.dead"
+    folder.rename(left)
+    found = []
+    monkeypatch.setattr(node_copies, "_require_room", lambda *_: found.append(left.exists()))
+    assert local_folder(store) == folder and found == [False]
 
 
 def test_a_file_stays_with_who_has_it_open(store: CountingStore, cache: Path) -> None:
     digest = hashlib.sha256(b"123").hexdigest()
-    with local_file(store, "weights", digest) as path, open(path, "rb") as handle:
+    with local_file(store, "weights", digest, 3) as path, open(path, "rb") as handle:
         mapped = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
-    with local_file(store, "weights", digest):
+    with local_file(store, "weights", digest, 3):
         pass
     assert store.downloaded == ["weights"]
     forget_file(digest)
@@ -116,7 +132,7 @@ def test_a_damaged_file_is_refused(store: CountingStore, cache: Path) -> None:
     digest = hashlib.sha256(b"124").hexdigest()
     with (
         pytest.raises(StorageError, match="weights is damaged"),
-        local_file(store, "weights", digest),
+        local_file(store, "weights", digest, 3),
     ):
         pass
     assert [path.suffix for path in cache.iterdir()] == [".lock"]
@@ -132,3 +148,22 @@ def test_models_are_found_by_uri(s3_bucket: str, cache: Path) -> None:
     require_weights(uri)
     assert not cache.exists()  # asked, not fetched
     assert (Path(resolve_model(uri)) / "config.json").read_bytes() == b"{}"
+
+
+def test_a_full_disk_of_this_machine_is_not_the_stores_fault(
+    store: CountingStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(key: str, path: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", path)
+
+    monkeypatch.setattr(store._fs, "get_file", full)
+    with pytest.raises(StorageError, match=r"Cannot write .*No space left.*CODEPMP_CACHE"):
+        local_folder(store)
+
+
+def test_reading_an_object_does_not_change_its_version(store: CountingStore) -> None:
+    entry = {"name": "a", "size": 3, "etag": "1", "last_accessed_on": "now"}
+    assert _version(entry) == _version({**entry, "last_accessed_on": "later"})
+    assert _version(entry) != _version({**entry, "etag": "2"})
+    plain = {"name": "a", "size": 3, "mtime": 1}
+    assert _version(plain) != _version({**plain, "mtime": 2})
