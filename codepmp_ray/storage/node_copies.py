@@ -3,7 +3,8 @@
     <cache>/remote/<key>/   a folder of a store, as it stood at one version of its files
 
 Processes of one machine share a copy: one downloads it and the others wait. What nobody asked for
-in a week, and what killed downloads left, is deleted by the next one. The cache is $CODEPMP_CACHE, or the user's.
+in a week, and what killed downloads left, is deleted by the next one. The cache is $CODEPMP_CACHE,
+or the user's.
 """
 
 from __future__ import annotations

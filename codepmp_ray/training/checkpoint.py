@@ -211,8 +211,8 @@ class Checkpointer:
     def _taken_over(self) -> StorageError:
         return StorageError(
             f"A later attempt trains in {self.store.uri}; this one changes nothing there.",
-            "Leave it to that one, which goes on from the last whole checkpoint, or end it first. If "
-            f"none runs, the clocks of two hosts differ: delete {self.store.locate(_ATTEMPT)}.",
+            "Leave it to that one, which goes on from the last whole checkpoint, or end it first. "
+            f"If none runs, two hosts' clocks differ: delete {self.store.locate(_ATTEMPT)}.",
         )
 
     def _remove_old(self, protected: int | None) -> None:
