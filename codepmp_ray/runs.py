@@ -26,7 +26,7 @@ from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.content_digests import content_digests
 from codepmp_ray.errors import InputError
 from codepmp_ray.ledger import ShardLedger
-from codepmp_ray.storage import absolute, open_store
+from codepmp_ray.storage import open_store
 
 # Which job makes which stage; also the order of the main job.
 STAGE_JOBS = {
@@ -186,12 +186,12 @@ def model_identity(recipe: Recipe) -> list[Any]:
 
 
 def reward_model(recipe: Recipe) -> str:
-    """Folder or URI of the model that scores: serving.model_path, or else the finetuned one.
+    """Folder or URI of the model that scores: serving.model_path as it is, or the finetuned one.
 
     Raises InputError when that is not finished.
     """
     if recipe.serving.model_path is not None:
-        return absolute(recipe.serving.model_path)
+        return recipe.serving.model_path
     return open_stage(recipe, "finetuning").require().store.locate(MODEL_FOLDER)
 
 

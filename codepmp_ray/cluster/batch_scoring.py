@@ -39,6 +39,7 @@ from codepmp_ray.scoring.best_of_n import RequestPlan, rank
 from codepmp_ray.scoring.exported_model import require_model
 from codepmp_ray.scoring.protocol import Scorer
 from codepmp_ray.shard_stats import rejects_by_reason, token_sums
+from codepmp_ray.storage import absolute
 from codepmp_ray.synthesis.engine import EngineDied
 
 _POOL = "scorer"
@@ -60,7 +61,7 @@ def score_rows(recipe: Recipe) -> dict[str, Any]:
     stage = open_stage(recipe, "scoring")
     if stage.is_complete:
         return stage.summary()
-    model = reward_model(recipe)
+    model = absolute(reward_model(recipe))  # actors have other working directories
     require_model(serving, model)
     pool = pool_config(recipe, model)
     require_engines([(_POOL, pool)], "serving.num_cpus, serving.num_gpus or batch_scoring's")
