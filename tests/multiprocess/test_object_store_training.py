@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from codepmp_ray.config.branches import BranchesConfig, branch_config, plan_branches
 from codepmp_ray.config.training import TrainingConfig
+from codepmp_ray.errors import StorageError
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.modeling.sources import resolve_model
 from codepmp_ray.storage import open_store
@@ -99,3 +100,23 @@ def test_a_request_to_stop_leaves_a_checkpoint_and_branches_share_theirs(
     ours = load_file(Path(resolve_model(f"{s3_bucket}/branch/model")) / "model.safetensors")
     theirs = weights(tmp_path / "plain")
     assert all(ours[name].equal(theirs[name]) for name in theirs)
+
+
+def test_weights_that_one_rank_cannot_put_end_the_other_too(
+    environment: dict[str, str],
+    s3_server: S3Server,
+    s3_bucket: str,
+    tiny_model_dir: Path,
+    preference_rows: list[dict],
+) -> None:
+    there, settings = f"{s3_bucket}/a run", {"max_steps": 1, "environment": environment}
+    s3_server.fail("full", times=10_000, part="model/model.safetensors")
+    try:
+        code = StorageError.exit_code
+        run(there, tiny_model_dir, preference_rows, 2, exit_code=code, **settings)
+    finally:
+        s3_server.fail(None)
+    # The first rank, which writes the rest, did not go on without them.
+    assert not open_store(there).exists("model/config.json")
+    run(there, tiny_model_dir, preference_rows, 2, **settings)
+    assert open_store(there).exists("model/model.safetensors")

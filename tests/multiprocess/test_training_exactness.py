@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 from safetensors.torch import load_file
 
 from codepmp_ray.config.training import TrainingConfig
+from codepmp_ray.errors import CodePMPError
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.storage import LocalStore, open_store
 from codepmp_ray.training.metrics import read_metrics
@@ -67,7 +69,10 @@ def _rank_main(
         if die_at is not None and rank == die_rank and row["step"] == die_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    train(task, report, lambda: notice_at is not None and steps[-1] >= notice_at)
+    try:
+        train(task, report, lambda: notice_at is not None and steps[-1] >= notice_at)
+    except CodePMPError as error:
+        sys.exit(error.exit_code)
     dist.destroy_process_group()
 
 
@@ -81,14 +86,14 @@ def run(
     stop_at: int | None = None,
     trunk: Any = None,
     environment: dict[str, str] | None = None,
-    fails: bool = False,
+    exit_code: int = 0,
     **settings: Any,
 ) -> list[dict]:
     """Train in `world_size` processes; with `die_at` the last rank is killed at that step.
 
     From step `notice_at` on the processes are told that they will be preempted; at `stop_at` they
-    are asked to stop. `environment` is theirs beside what the fork server has. With
-    `fails` each of them has to end with an error.
+    are asked to stop. `environment` is theirs beside what the fork server has. Each of
+    them has to end with `exit_code`, an error's of ours.
     """
     from codepmp_ray.training.task import InputShard, TrainingTask
 
@@ -123,7 +128,7 @@ def run(
         if worker.is_alive():
             worker.kill()
         worker.join()
-        assert die_at is not None or worker.exitcode == int(fails)
+        assert die_at is not None or worker.exitcode == exit_code
     return read_metrics(open_store(out_dir))
 
 
