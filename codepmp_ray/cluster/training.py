@@ -21,7 +21,7 @@ from codepmp_ray.cluster.placement import Need
 from codepmp_ray.cluster.preflight import num_gpus_in_cluster, require_needs
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.config.training import TrainingConfig
-from codepmp_ray.modeling.sources import require_weights
+from codepmp_ray.modeling.sources import CONFIG_FILE, require_weights
 from codepmp_ray.progress import Progress
 from codepmp_ray.runs import MODEL_FOLDER, Stage, open_stage
 from codepmp_ray.storage import Store, open_store
@@ -95,8 +95,8 @@ def _run(
     require_weights(model)
     require_trackers(config.report_to)
     start_s = time.monotonic()
-    # The export ends with this: where it stands, an earlier run was killed on its last line.
-    if not stage.store.exists(f"{MODEL_FOLDER}/config.json"):
+    # Where the whole export stands, an earlier run was killed on its last line.
+    if not stage.store.exists(f"{MODEL_FOLDER}/{CONFIG_FILE}"):
         scaling, use_gpu = (None, False) if in_process else _scaling(stage.name, config)
         inputs = make_inputs()
         stage.start()
@@ -136,6 +136,7 @@ def _fit_here(task: TrainingTask) -> None:
     import torch.distributed as dist
 
     from codepmp_ray.training.loop import train
+    from codepmp_ray.training.settled_heap import give_back_memory
 
     torch.set_num_threads(max(1, int(task.config.cpus_per_worker)))
     with tempfile.TemporaryDirectory() as folder:
@@ -145,6 +146,7 @@ def _fit_here(task: TrainingTask) -> None:
             train(task, lambda row: None)
         finally:
             dist.destroy_process_group()
+            give_back_memory()
 
 
 def run_stoppable(fit: Callable[[], Any], store: Store, timeout_s: float) -> None:
@@ -200,7 +202,7 @@ def _preemption_notice() -> Callable[[], bool]:
     """Ask Ray Train now and then: it asks an actor, and the ranks wait for each other."""
     import ray.train
 
-    from codepmp_ray.training.collectives import agree
+    from codepmp_ray.modeling.collectives import agree
 
     asked_s, answer = 0.0, False
 

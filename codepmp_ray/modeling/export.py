@@ -24,14 +24,15 @@ from safetensors.torch import save_file
 from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from codepmp_ray.errors import CodePMPError, ModelError, StorageError
+from codepmp_ray.errors import ModelError, StorageError
 from codepmp_ray.modeling.chat_template import scored_conversation
+from codepmp_ray.modeling.collectives import failing_together
 from codepmp_ray.modeling.preference_model import PreferenceModel
+from codepmp_ray.modeling.sources import CONFIG_FILE
 from codepmp_ray.preference.tokenization import PromptTemplate
 from codepmp_ray.storage import Store
 
 _MAX_FILE_BYTES = 5 * 10**9  # as the hub's files are cut
-LAST_FILE = "config.json"  # where it stands, the model is whole
 
 
 def export_model(
@@ -43,19 +44,21 @@ def export_model(
     max_file_bytes: int = _MAX_FILE_BYTES,
     before_last: Callable[[], None] = lambda: None,
 ) -> None:
-    """Write weights, configuration, tokenizer and template to `target`; LAST_FILE comes last.
+    """Write weights, configuration, tokenizer and template to `target`.
+
+    CONFIG_FILE comes last: where it stands, the model is whole.
 
     Collective where there is a process group. Raises StorageError on every rank when one cannot
     write.
 
     Args:
         max_file_bytes: of a file of weights; a larger tensor has a file of its own.
-        before_last: called on rank 0 before LAST_FILE is written.
+        before_last: called on rank 0 before CONFIG_FILE is written.
     """
     pad_id = distinct_pad_id(tokenizer, template)
     plain = _empty_export(model, pad_id, dtype)
     _write_weights(_export_state(model, plain), target, dtype, max_file_bytes)
-    with _failing_together():
+    with _writing():
         if not _rank():
             _write_rest(model, plain, tokenizer, template, target, pad_id, before_last)
 
@@ -84,10 +87,10 @@ def _write_rest(
         tokenizer.save_pretrained(folder)
         template.save(folder)
         names = {path.name for path in folder.iterdir()}
-        for name in sorted(names - {LAST_FILE}):
+        for name in sorted(names - {CONFIG_FILE}):
             target.take(name, folder / name)
         before_last()
-        target.take(LAST_FILE, folder / LAST_FILE)
+        target.take(CONFIG_FILE, folder / CONFIG_FILE)
 
 
 def _write_weights(
@@ -107,10 +110,10 @@ def _write_weights(
             whole = _whole(state[name].detach().to(dtype))
             if is_mine:
                 tensors[name] = whole.cpu().contiguous()
-        with _failing_together():
+        with _writing():
             if is_mine:
                 _write_file(tensors, target, file)
-    with _failing_together():
+    with _writing():
         if num_files > 1 and not _rank():
             places = {name: names[number - 1] for name, number in numbers.items()}
             index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": places}
@@ -136,25 +139,17 @@ def _write_file(tensors: dict[str, torch.Tensor], target: Store, file: str) -> N
 
 
 @contextmanager
-def _failing_together() -> Iterator[None]:
-    """What one rank raises in the block, all raise: none waits for one that has left."""
-    failure: CodePMPError | None = None
-    try:
-        yield
-    except CodePMPError as error:
-        failure = error
-    except OSError as error:  # of what libraries write
-        failure = StorageError(
-            f"Cannot write {error.filename or 'the export'}: {error.strerror}.",
-            "Free disk space there ($TMPDIR for runs in an object store) and run the same command.",
-        )
-    failures: list[CodePMPError | None] = [failure]
-    if dist.is_initialized():
-        failures = [None] * dist.get_world_size()
-        dist.all_gather_object(failures, failure)
-    for error in failures:
-        if error is not None:
-            raise error
+def _writing() -> Iterator[None]:
+    """What one rank cannot write ends all."""
+    with failing_together():
+        try:
+            yield
+        except OSError as error:  # of what libraries write
+            raise StorageError(
+                f"Cannot write {error.filename or 'the export'}: {error.strerror}.",
+                "Free disk space there ($TMPDIR for runs in an object store) and run the same "
+                "command.",
+            ) from error
 
 
 def _rank() -> int:

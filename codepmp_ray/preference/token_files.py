@@ -6,7 +6,7 @@ JSON record, written last: a file without it, of another size, checksum (which i
 costs no download) or input is made anew.
 
 Of files in an object store each machine maps one copy, which has no name any more once
-`forget_copies` was called: its room is free when the last process that maps it ends.
+`TokenFiles.forget_copies` was called: its room is free when the last process that maps it ends.
 """
 
 from __future__ import annotations
@@ -65,8 +65,7 @@ class TokenFileWriter:
         with pa.ipc.new_file(sink, batch.schema) as writer:
             writer.write_batch(batch)
         data = sink.getvalue()
-        # A view: bytes would be a second copy of the whole file. Stores take both.
-        store.put(f"{name}.arrow", memoryview(data))  # type: ignore[arg-type]
+        store.put(f"{name}.arrow", memoryview(data))  # bytes would be a second copy of it all
         record = {
             "input": input_digest,
             "num_bytes": data.size,
@@ -92,11 +91,9 @@ def is_whole(store: Store, name: str, input_digest: str) -> bool:
     made.
     """
     record = read_record(store, name)
-    folder, _, base = f"{name}.arrow".rpartition("/")
-    facts = store.files(folder).get(base)
-    if record is None or record.get("input") != input_digest or facts is None:
+    if record is None or record.get("input") != input_digest:
         return False
-    if facts.num_bytes != record.get("num_bytes"):
+    if not store.exists(f"{name}.arrow"):
         return False
     if not isinstance(store, LocalStore):
         return True
@@ -104,20 +101,13 @@ def is_whole(store: Store, name: str, input_digest: str) -> bool:
         return hashlib.file_digest(handle, "sha256").hexdigest() == record.get("sha256")
 
 
-def forget_copies(store: Store, names: Sequence[str]) -> None:
-    """Delete this machine's copies of the files in a remote `store`, once all have them open."""
-    if not isinstance(store, LocalStore):
-        for name in names:
-            forget_file((read_record(store, name) or {}).get("sha256", ""))
-
-
 class _TokenFile:
     """One file's columns as views into the memory map."""
 
     def __init__(self, store: Store, name: str) -> None:
         record = read_record(store, name) or {}
-        sha256, num_bytes = record.get("sha256", ""), record.get("num_bytes", 0)
-        with local_file(store, f"{name}.arrow", sha256, num_bytes) as path:
+        self.sha256, num_bytes = record.get("sha256", ""), record.get("num_bytes", 0)
+        with local_file(store, f"{name}.arrow", self.sha256, num_bytes) as path:
             try:
                 with pa.memory_map(str(path)) as source:
                     batch = pa.ipc.open_file(source).get_batch(0)
@@ -152,12 +142,19 @@ class TokenFiles:
     """All pairs of several files, numbered through in their order."""
 
     def __init__(self, store: Store, names: Sequence[str]) -> None:
+        self._is_local = isinstance(store, LocalStore)
         self._files = [_TokenFile(store, name) for name in names]
         self.num_pairs_of_file = [len(file.ids) for file in self._files]
         self._starts = np.concatenate([[0], np.cumsum(self.num_pairs_of_file)]).astype(np.int64)
 
     def __len__(self) -> int:
         return int(self._starts[-1])
+
+    def forget_copies(self) -> None:
+        """Delete this machine's copies of files of a remote store, once all have them open."""
+        if not self._is_local:
+            for file in self._files:
+                forget_file(file.sha256)
 
     def pair(self, index: int) -> EncodedPair:
         """The pair of that number, made anew at each call."""

@@ -6,6 +6,7 @@ import json
 
 from codepmp_ray.config.evaluation import ServingConfig
 from codepmp_ray.errors import ConfigError, InputError
+from codepmp_ray.modeling.sources import CONFIG_FILE
 from codepmp_ray.preference.tokenization import TEMPLATE_FILE
 from codepmp_ray.storage import open_store
 
@@ -16,16 +17,16 @@ def require_model(config: ServingConfig, model_path: str) -> None:
     `model_path` is a folder or its URI; weights are not read.
     """
     store = open_store(model_path)
-    for name in ("config.json", TEMPLATE_FILE):
+    for name in (CONFIG_FILE, TEMPLATE_FILE):
         if not store.exists(name):
             raise InputError(
                 f"{model_path} is not an exported reward model: it has no {name}.",
                 "Run python -m jobs.finetune, or set serving.model_path to an exported model.",
             )
     try:
-        facts = json.loads(store.read_bytes("config.json").decode())
+        facts = json.loads(store.read_bytes(CONFIG_FILE).decode())
     except ValueError as error:
-        raise InputError(f"{store.locate('config.json')} cannot be read: {error}.") from error
+        raise InputError(f"{store.locate(CONFIG_FILE)} cannot be read: {error}.") from error
     longest = facts.get("max_position_embeddings")
     if isinstance(longest, int) and config.max_model_len > longest:
         raise ConfigError(

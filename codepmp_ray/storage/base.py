@@ -81,7 +81,7 @@ class Store(ABC):
         """Key-value metadata of the Parquet file at `name`; only its footer is read."""
 
     @abstractmethod
-    def put(self, name: str, data: bytes) -> None:
+    def put(self, name: str, data: bytes | memoryview) -> None:
         """Write `data` at `name`, replacing what was there, atomically."""
 
     @abstractmethod

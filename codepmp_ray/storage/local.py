@@ -90,7 +90,7 @@ class LocalStore(Store):
     def delete_tree(self, folder: str) -> None:
         shutil.rmtree(self.path(folder), ignore_errors=True)
 
-    def put(self, name: str, data: bytes) -> None:
+    def put(self, name: str, data: bytes | memoryview) -> None:
         scratch = self._write_scratch(name, data)
         try:
             os.replace(scratch, self.path(name))
@@ -179,7 +179,7 @@ class LocalStore(Store):
     def require_ready(self) -> None:
         """A file system creates exclusively, and says at the first write what is wrong with it."""
 
-    def _write_scratch(self, name: str, data: bytes) -> Path:
+    def _write_scratch(self, name: str, data: bytes | memoryview) -> Path:
         target = self.path(name)
         scratch = target.parent / f".{target.name}.{uuid.uuid4().hex}.tmp"
         try:

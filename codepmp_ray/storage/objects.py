@@ -136,7 +136,7 @@ class ObjectStore(Store):
         with self._damage_explained(name), self._open(name) as file:
             return pq.read_metadata(file).metadata or {}
 
-    def put(self, name: str, data: bytes) -> None:
+    def put(self, name: str, data: bytes | memoryview) -> None:
         with explained("write", self.locate(name)):
             self._fs.pipe_file(self._key(name), bytes(data))  # clients refuse other buffers
 

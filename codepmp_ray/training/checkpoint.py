@@ -28,6 +28,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from codepmp_ray.errors import StorageError
+from codepmp_ray.modeling.collectives import agree
 from codepmp_ray.storage import Store
 from codepmp_ray.training.background_save import BackgroundSave, BackgroundSaver
 from codepmp_ray.training.checkpoint_files import CheckpointWriter, checkpoint_reader
@@ -38,7 +39,6 @@ from codepmp_ray.training.checkpoint_folders import (
     marker_name,
     whole_steps,
 )
-from codepmp_ray.training.collectives import agree
 
 # Whose checkpoints these are: of the attempt that began last. Hidden from listings.
 _ATTEMPT = f"{FOLDER}/.attempt"

@@ -10,24 +10,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any, TypeVar, cast, overload
+from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
+import torch.distributed as dist
 
 from codepmp_ray.config.training import TrainingConfig
-from codepmp_ray.errors import CodePMPError, InputError, StorageError
+from codepmp_ray.errors import InputError, StorageError
 from codepmp_ray.ledger import ShardLedger
+from codepmp_ray.modeling.collectives import Gather, failing_together, gather_objects
 from codepmp_ray.preference.encoding import Encoded, encode_pairs, row_id
 from codepmp_ray.preference.mixing import Mixture
 from codepmp_ray.preference.packing import EncodedPair, Sides
 from codepmp_ray.preference.token_files import (
     TokenFiles,
     TokenFileWriter,
-    forget_copies,
     is_whole,
     read_record,
 )
@@ -49,8 +50,6 @@ USED = pa.schema(
 _ROWS_AT_ONCE = 256  # of one call of the tokenizer
 _FORMAT = 1  # goes up when token files hold something else
 # Returns the values of all ranks, in the order of ranks.
-Gather = Callable[[Any], list[Any]]
-T = TypeVar("T")
 
 
 class PairView(Sequence[EncodedPair]):
@@ -100,14 +99,7 @@ def load_training_data(task: TrainingTask, encoder: Encoder) -> TrainingData:
 
     Raises InputError on every rank when columns are missing or no pair is left to train on.
     """
-    import torch.distributed as dist
-
-    def gather(value: Any) -> list[Any]:
-        values: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(values, value)
-        return values
-
-    return load_pairs(task, encoder, dist.get_rank(), dist.get_world_size(), gather)
+    return load_pairs(task, encoder, dist.get_rank(), dist.get_world_size(), gather_objects)
 
 
 def load_pairs(
@@ -118,13 +110,12 @@ def load_pairs(
     folder = f"tokens/{encoding_key(encoder, config)}"
     names = [f"{folder}/{number:05d}" for number in range(len(task.inputs))]
 
-    def encode() -> None:
+    with failing_together(gather):
         for number in range(rank, len(task.inputs), num_ranks):
             _ensure(store, names[number], number, task, encoder)
-
-    _together(gather, encode)
-    files = _together(gather, lambda: TokenFiles(store, names))
-    forget_copies(store, names)  # every rank has them open
+    with failing_together(gather):
+        files = TokenFiles(store, names)
+    files.forget_copies()  # every rank has them open
     held_out = files.held_out()
     train = np.flatnonzero(~held_out)
     if not len(train):
@@ -141,23 +132,6 @@ def load_pairs(
         PairView(files, np.flatnonzero(held_out)),
         Mixture(list(sizes.values()), weights, config.seed),
     )
-
-
-def _together(gather: Gather, action: Callable[[], T]) -> T:
-    """What `action` returns; if it fails on one rank, that error on all.
-
-    So nobody waits for a rank that has left.
-    """
-    failure: CodePMPError | None = None
-    result: T | None = None
-    try:
-        result = action()
-    except CodePMPError as error:
-        failure = error
-    for error in gather(failure):
-        if error is not None:
-            raise error
-    return cast(T, result)
 
 
 def encoding_key(encoder: Encoder, config: TrainingConfig) -> str:

@@ -10,7 +10,8 @@ import torch
 import torch.distributed as dist
 
 from codepmp_ray.errors import ModelError
-from codepmp_ray.modeling.export import LAST_FILE, export_model
+from codepmp_ray.modeling.collectives import agree
+from codepmp_ray.modeling.export import export_model
 from codepmp_ray.modeling.loading import (
     empty_model,
     load_config,
@@ -18,12 +19,11 @@ from codepmp_ray.modeling.loading import (
     materialise,
     read_weights,
 )
-from codepmp_ray.modeling.sources import resolve_model
+from codepmp_ray.modeling.sources import CONFIG_FILE, resolve_model
 from codepmp_ray.preference.tokenization import TEMPLATE_FILE, Encoder, PromptTemplate
 from codepmp_ray.runs import MODEL_FOLDER
 from codepmp_ray.storage import open_store
 from codepmp_ray.training.checkpoint import Checkpointer
-from codepmp_ray.training.collectives import agree
 from codepmp_ray.training.data import load_training_data
 from codepmp_ray.training.fsdp import make_mesh, parameter_device, shard
 from codepmp_ray.training.optimizer import make_optimizer
@@ -52,16 +52,17 @@ def train(
     config = task.config
     device = _device()
     store = open_store(task.out_dir)
-    if agree(store.exists(f"{MODEL_FOLDER}/{LAST_FILE}")):
+    if agree(store.exists(f"{MODEL_FOLDER}/{CONFIG_FILE}")):
         return  # an attempt before this one failed when all was done
-    tokenizer = load_tokenizer(task.model_name_or_path)
-    vocab_size = load_config(task.model_name_or_path).get_text_config().vocab_size
-    encoder = Encoder(tokenizer, _template(task, tokenizer), vocab_size)
+    weights = resolve_model(task.model_name_or_path)
+    tokenizer = load_tokenizer(weights)
+    vocab_size = load_config(weights).get_text_config().vocab_size
+    encoder = Encoder(tokenizer, _template(task, weights, tokenizer), vocab_size)
     data = load_training_data(task, encoder)
-    model = empty_model(task.model_name_or_path, objective_of(config))
+    model = empty_model(weights, objective_of(config))
     shard(model, config, make_mesh(config, device))
     materialise(model, parameter_device(config, device))
-    read_weights(model, task.model_name_or_path, seed=config.seed)
+    read_weights(model, weights, seed=config.seed)
     model.train()
     optimizer = make_optimizer(model, config)
     runner = StepRunner(model, config, device)
@@ -79,14 +80,13 @@ def train(
     dist.barrier()
 
 
-def _template(task: TrainingTask, tokenizer: Any) -> PromptTemplate:
+def _template(task: TrainingTask, weights: str, tokenizer: Any) -> PromptTemplate:
     """The template of the initial weights if they were exported by this project, else a new one."""
-    folder = resolve_model(task.model_name_or_path)
-    if os.path.isfile(os.path.join(folder, TEMPLATE_FILE)):
-        template = PromptTemplate.load(folder)
+    if os.path.isfile(os.path.join(weights, TEMPLATE_FILE)):
+        template = PromptTemplate.load(weights)
         if template.kind != task.config.template or template.append_eos != task.config.append_eos:
             raise ModelError(
-                f"{folder} was trained with template={template.kind}, "
+                f"{task.model_name_or_path} was trained with template={template.kind}, "
                 f"append_eos={template.append_eos}; the {task.stage} section says "
                 f"{task.config.template}, {task.config.append_eos}.",
                 "Use the same template in both training sections.",

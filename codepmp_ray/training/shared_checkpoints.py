@@ -13,9 +13,9 @@ from __future__ import annotations
 import torch.distributed as dist
 
 from codepmp_ray.config.training import TrainingConfig
+from codepmp_ray.modeling.collectives import agree
 from codepmp_ray.storage import Store, open_store
 from codepmp_ray.training.checkpoint_folders import remove_step, whole_steps
-from codepmp_ray.training.collectives import agree
 from codepmp_ray.training.metrics import Row, read_metrics, write_metrics
 from codepmp_ray.training.task import Trunk
 

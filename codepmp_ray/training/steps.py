@@ -12,9 +12,9 @@ import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
 from codepmp_ray.errors import StorageError
+from codepmp_ray.modeling.collectives import agree
 from codepmp_ray.storage import open_store
 from codepmp_ray.training.checkpoint import Checkpointer
-from codepmp_ray.training.collectives import agree
 from codepmp_ray.training.data import TrainingData
 from codepmp_ray.training.evaluation import evaluate, is_due
 from codepmp_ray.training.run_log import Counts, RunLog, step_row

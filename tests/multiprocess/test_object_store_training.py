@@ -36,6 +36,15 @@ def copies(environment: dict[str, str]) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock")
 
 
+def require_same_weights(run_uri: str, on_disk: Path) -> Path:
+    """This machine's copy of the exported model, which has the bits of the run on a disk."""
+    folder = Path(resolve_model(f"{run_uri}/model"))
+    ours, theirs = load_file(folder / "model.safetensors"), weights(on_disk)
+    assert set(ours) == set(theirs)
+    assert all(ours[name].equal(theirs[name]) for name in ours)
+    return folder
+
+
 def test_killed_resumed_and_begun_from_gives_the_bits_of_a_disk(
     environment: dict[str, str],
     s3_bucket: str,
@@ -56,9 +65,7 @@ def test_killed_resumed_and_begun_from_gives_the_bits_of_a_disk(
     assert losses(rows) == losses(expected) and len(losses(rows)) == 6
     assert store.list("checkpoints") == []
     assert store.list("tensorboard")
-    folder = Path(resolve_model(f"{there}/model"))
-    ours, theirs = load_file(folder / "model.safetensors"), weights(tmp_path / "disk")
-    assert set(ours) == set(theirs) and all(ours[name].equal(theirs[name]) for name in ours)
+    folder = require_same_weights(there, tmp_path / "disk")
     assert copies(environment) == [folder.name]
 
     # Another training begins with it, from each machine's copy.
@@ -67,9 +74,7 @@ def test_killed_resumed_and_begun_from_gives_the_bits_of_a_disk(
     tuned = f"{s3_bucket}/a run/finetuning"
     remote = {"environment": environment, **finetuning}
     run(tuned, f"{there}/model", preference_rows, 2, **remote)
-    ours = load_file(Path(resolve_model(f"{tuned}/model")) / "model.safetensors")
-    theirs = weights(tmp_path / "tuned")
-    assert all(ours[name].equal(theirs[name]) for name in theirs)
+    require_same_weights(tuned, tmp_path / "tuned")
 
 
 def test_a_request_to_stop_leaves_a_checkpoint_and_branches_share_theirs(
@@ -97,9 +102,7 @@ def test_a_request_to_stop_leaves_a_checkpoint_and_branches_share_theirs(
     settings |= {"environment": environment, "trunk": trunk}
     rows = run(f"{s3_bucket}/branch", tiny_model_dir, preference_rows, 1, **settings)
     assert losses(rows) == losses(plain)
-    ours = load_file(Path(resolve_model(f"{s3_bucket}/branch/model")) / "model.safetensors")
-    theirs = weights(tmp_path / "plain")
-    assert all(ours[name].equal(theirs[name]) for name in theirs)
+    require_same_weights(f"{s3_bucket}/branch", tmp_path / "plain")
 
 
 def test_weights_that_one_rank_cannot_put_end_the_other_too(
