@@ -15,12 +15,15 @@ from typing import Any
 import numpy as np
 
 from codepmp_ray.errors import InputError, ModelError
+from codepmp_ray.modeling.objectives import make_objective
 from codepmp_ray.modeling.sources import resolve_model
+from codepmp_ray.preference.packing import EncodedPair, pack
+from codepmp_ray.preference.plan import plan_step
 from codepmp_ray.preference.tokenization import Encoder
 from codepmp_ray.studies.measures import Floats
 from codepmp_ray.studies.scores import Prompt, ScoreBook, Trained
 
-_ROWS_AT_ONCE, _LONG_ROWS_AT_ONCE = 16, 4
+_ROWS_AT_ONCE, _LONG_ROWS_AT_ONCE, _TOKENS_AT_ONCE = 16, 4, 4096
 
 
 def answers(
@@ -40,20 +43,21 @@ def answers(
     sampling: dict[str, Any] = {"do_sample": False}
     if temperature > 0:
         sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
-    found: list[list[str]] = []
+    rows = [encoder.prompt_ids(prompt) for prompt in prompts]
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))  # little padding
+    found: list[list[str]] = [[] for _ in rows]
     torch.manual_seed(seed)
     with _loaded(model) as (policy, device):
-        for start in range(0, len(prompts), _ROWS_AT_ONCE):
-            rows = [encoder.prompt_ids(prompt) for prompt in prompts[start : start + _ROWS_AT_ONCE]]
-            width = max(map(len, rows))
-            ids = torch.tensor([[eos] * (width - len(r)) + r for r in rows], device=device)
-            mask = torch.tensor(
-                [[0] * (width - len(r)) + [1] * len(r) for r in rows], device=device
-            )
+        for start in range(0, len(order), _ROWS_AT_ONCE):
+            some = order[start : start + _ROWS_AT_ONCE]
+            width = max(len(rows[i]) for i in some)
+            padding = [width - len(rows[i]) for i in some]
+            ids = [[eos] * n + rows[i] for n, i in zip(padding, some, strict=True)]
+            mask = [[0] * n + [1] * (width - n) for n in padding]
             with torch.inference_mode():
                 made = policy.generate(
-                    input_ids=ids,
-                    attention_mask=mask,
+                    input_ids=torch.tensor(ids, device=device),
+                    attention_mask=torch.tensor(mask, device=device),
                     max_new_tokens=max_new_tokens,
                     num_return_sequences=num_samples,
                     eos_token_id=eos,
@@ -61,8 +65,9 @@ def answers(
                     **sampling,
                 )
             texts = encoder.tokenizer.batch_decode(made[:, width:], skip_special_tokens=True)
-            texts = [text.strip() for text in texts]
-            found += [texts[i : i + num_samples] for i in range(0, len(texts), num_samples)]
+            for position, i in enumerate(some):
+                own = texts[position * num_samples : (position + 1) * num_samples]
+                found[i] = [text.strip() for text in own]
     return found
 
 
@@ -88,33 +93,37 @@ def best_and_worst(
     ]
 
 
-def log_likelihoods(
-    model: str | Path, encoder: Encoder, prompts: Sequence[Prompt], texts: Sequence[str]
+def pair_log_likelihoods(
+    model: str | Path,
+    encoder: Encoder,
+    prompts: Sequence[Prompt],
+    chosen: Sequence[str],
+    rejected: Sequence[str],
 ) -> Floats:
-    """Of each text, its end included, after its prompt; in nats, summed over tokens."""
+    """[pairs, 2]: of both texts, their ends included, after their prompt; in nats, over all tokens.
+
+    Each prompt is computed once, as in training.
+    """
     import torch
 
-    rows = [
-        (encoder.prompt_ids(prompt), encoder.response(text).ids)
-        for prompt, text in zip(prompts, texts, strict=True)
+    from codepmp_ray.modeling.loading import load_preference_model
+
+    pairs = [
+        EncodedPair(
+            str(i), encoder.prompt_ids(prompt), encoder.response(c).ids, encoder.response(r).ids
+        )
+        for i, (prompt, c, r) in enumerate(zip(prompts, chosen, rejected, strict=True))
     ]
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]) + len(rows[i][1]))
-    found = np.zeros(len(rows))
-    with _loaded(model) as (policy, device), torch.inference_mode():
-        for start in range(0, len(order), _ROWS_AT_ONCE):
-            some = order[start : start + _ROWS_AT_ONCE]
-            width = max(len(rows[i][0]) + len(rows[i][1]) for i in some)
-            # Padding comes last: causal attention never looks right.
-            ids = torch.tensor(
-                [_padded(rows[i][0] + rows[i][1], width) for i in some], device=device
-            )
-            hidden = policy.base_model(input_ids=ids, use_cache=False).last_hidden_state
-            for position, i in enumerate(some):
-                head, body = rows[i]
-                at = hidden[position, len(head) - 1 : len(head) + len(body) - 1]
-                logs = torch.log_softmax(policy.get_output_embeddings()(at).float(), dim=-1)
-                targets = torch.tensor(body, device=device)
-                found[i] = float(logs.gather(1, targets[:, None]).sum())
+    objective = make_objective("dpo")
+    lengths = [pair.packed_length(objective.sides) for pair in pairs]
+    plan = plan_step(lengths, 1, max(_TOKENS_AT_ONCE, *lengths))
+    device = _device()
+    policy = load_preference_model(str(model), objective, seed=0).to(device).eval()
+    found = np.zeros((len(pairs), 2))
+    with torch.inference_mode():
+        for indices in plan.micro_batches[0]:
+            batch = pack([pairs[i] for i in indices], sides=objective.sides).to(device)
+            found[indices] = policy(batch)["log_likelihoods"].double().cpu().numpy()
     return found
 
 
@@ -173,7 +182,7 @@ def _loaded(model: str | Path) -> Iterator[tuple[Any, Any]]:
     import torch
     from transformers import AutoModelForCausalLM
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = _device()
     try:
         policy: Any = AutoModelForCausalLM.from_pretrained(
             resolve_model(str(model)), dtype=torch.float32
@@ -183,6 +192,12 @@ def _loaded(model: str | Path) -> Iterator[tuple[Any, Any]]:
     yield policy.to(device).eval(), device
     del policy
     gc.collect()
+
+
+def _device() -> Any:
+    import torch
+
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _padded(ids: list[int], width: int) -> list[int]:

@@ -121,15 +121,13 @@ def _implicit(
 ) -> tuple[Floats, Floats]:
     encoder = context.bench.pairs.encoder(context.model)
     prompts = [row["messages"] or row["prompt"] for row in rows]
-    sides = []
-    for side in ("chosen", "rejected"):
-        texts = [row[side] for row in rows]
-        policy, before = (
-            policies.log_likelihoods(folder, encoder, prompts, texts)
-            for folder in (model.folder, reference)
-        )
-        sides.append(context.bench.config.dpo.dpo_beta * (policy - before))
-    return sides[0], sides[1]
+    sides = [[row[side] for row in rows] for side in ("chosen", "rejected")]
+    policy, before = (
+        policies.pair_log_likelihoods(folder, encoder, prompts, *sides)
+        for folder in (model.folder, reference)
+    )
+    implicit = context.bench.config.dpo.dpo_beta * (policy - before)
+    return implicit[:, 0], implicit[:, 1]
 
 
 def _answers(context: Context, models: Models, book: ScoreBook, outcome: Outcome) -> None:
@@ -227,5 +225,6 @@ SEED_004 = Study(
     "How does CodePMP's reward model compare with DPO on helpfulness and harmlessness?",
     arms,
     measure,
-    lambda context: 2 * common.pair_tokens(context, context.sets()),
+    # Two reward models; DPO with and without SFT, each beside its reference.
+    lambda context: 6 * common.pair_tokens(context, context.sets()),
 )

@@ -17,7 +17,7 @@ from codepmp_ray.preference.tokenization import Encoder, PromptTemplate
 from codepmp_ray.studies.catalogue.abilities import kinds_of
 from codepmp_ray.studies.catalogue.texts import code_of
 from codepmp_ray.studies.judges import debiased, preference_odds, verdicts
-from codepmp_ray.studies.policies import next_token_logits
+from codepmp_ray.studies.policies import answers, next_token_logits, pair_log_likelihoods
 from codepmp_ray.studies.pool_files import answered_by
 
 
@@ -47,6 +47,42 @@ def test_logits_are_those_of_the_model_alone_with_each_prompt(
         with torch.no_grad():
             alone = model(torch.tensor([encoder.prompt_ids(prompt)])).logits[0, -1, [5, 9]]
         assert row == pytest.approx(alone.numpy(), abs=1e-4)
+
+
+def test_likelihoods_of_pairs_are_those_of_each_text_alone(
+    encoder: Encoder, tiny_model_dir: Path
+) -> None:
+    prompts, chosen, rejected = ["p", "a longer prompt"], ["good", "one"], ["x", "another answer"]
+    found = pair_log_likelihoods(tiny_model_dir, encoder, prompts, chosen, rejected)
+    model = AutoModelForCausalLM.from_pretrained(tiny_model_dir, dtype=torch.float32).eval()
+    for i, prompt in enumerate(prompts):
+        for side, text in enumerate((chosen[i], rejected[i])):
+            head, body = encoder.prompt_ids(prompt), encoder.response(text).ids
+            with torch.no_grad():
+                logs = model(torch.tensor([head + body])).logits[0].log_softmax(-1)
+            alone = sum(logs[len(head) - 1 + j, token].item() for j, token in enumerate(body))
+            assert found[i, side] == pytest.approx(alone, abs=1e-3)
+
+
+def test_answers_are_those_of_each_prompt_alone(
+    encoder: Encoder, tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny_model_dir, dtype=torch.float32)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(10)  # or it says the same to everything
+    model.save_pretrained(tmp_path)
+
+    def shown(ids: torch.Tensor, **_: object) -> list[str]:  # most of the tokens are blank
+        return [str(row.tolist()) for row in ids]
+
+    monkeypatch.setattr(encoder.tokenizer, "batch_decode", shown)
+    prompts = ["a much longer prompt than the others", "a", "one more"]
+    together = answers(tmp_path, encoder, prompts, 6)
+    assert together == [answers(tmp_path, encoder, [prompt], 6)[0] for prompt in prompts]
+    assert len({made[0] for made in together}) > 1
+    sampled = answers(tmp_path, encoder, prompts, 6, temperature=1.0, num_samples=3)
+    assert [len(made) for made in sampled] == [3, 3, 3]
 
 
 def test_both_orders_of_equal_answers_have_the_same_odds(
