@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from codepmp_ray.cluster.crash_log import CrashLog
+from codepmp_ray.cluster.late_shards import LateShards
 from codepmp_ray.cluster.metrics import EngineMetrics
 from codepmp_ray.cluster.vllm_process import leave_with_engine
 from codepmp_ray.config.engines import EngineConfig
@@ -55,6 +56,7 @@ class EngineActor:
         make_engine: Callable[[EngineConfig], Any],
         schema: pa.Schema,
         out_dir: str,
+        late: LateShards,
     ) -> None:
         store = open_store(out_dir)
         self._crashes = CrashLog(store, pool)
@@ -66,6 +68,7 @@ class EngineActor:
                 "Look for their last words in worker-*.out below /tmp/ray/session_latest/logs on "
                 "their nodes; with a higher max_crashes the same command goes on.",
             )
+        self._pool, self._late = pool, late
         self._config = engine
         self._schema = schema
         self._function = make_row_function()
@@ -81,7 +84,13 @@ class EngineActor:
             self._loop_state = _LoopState(self._config.max_rows_in_flight)
         rows: list[Row] = batch.to_pylist()
         shard_id, num_rows = rows[0]["shard_id"], rows[0]["shard_num_rows"]
+        if num_rows == 0:
+            return batch
         crashes = self._crashes.of_shard(shard_id)
+        if crashes:  # under suspicion: it shall not be with two engines
+            await self._late.forgotten(self._pool, [shard_id])
+        else:
+            self._late.started(self._pool, shard_id)
         attempt = plan_attempt(len(rows), crashes, self._config.crash_patience)
         for index in attempt.crashing:
             rows[index] = self._function.give_up(rows[index], _CRASH_DETAIL)
@@ -89,6 +98,7 @@ class EngineActor:
             segment = Crash(shard_id, start, stop, attempt.alone)
             async with self._loop_state.turn(attempt.alone):
                 rows[start:stop] = await self._run(segment, rows[start:stop])
+        self._late.finished(self._pool, shard_id)
         return shard_block(rows, shard_id, num_rows, self._schema)
 
     async def _run(self, segment: Crash, rows: list[Row]) -> list[Row]:
@@ -98,6 +108,7 @@ class EngineActor:
             return await asyncio.gather(*[self._one(row) for row in rows])
         except EngineDied as error:
             self._crashes.record(self._with_engine)
+            await self._late.forgotten(self._pool, {held.shard_id for held in self._with_engine})
             self._metrics.died()
             leave_with_engine(error)
         finally:
