@@ -75,6 +75,7 @@ class EngineActor:
         self._engine = make_engine(engine)
         self._with_engine: set[Crash] = set()
         self._metrics = EngineMetrics(stage, engine.model_name_or_path)
+        self._is_leaving = False
         self._loop_state: _LoopState | None = None
 
     async def __call__(self, batch: pa.Table) -> pa.Table:
@@ -107,9 +108,13 @@ class EngineActor:
         try:
             return await asyncio.gather(*[self._one(row) for row in rows])
         except EngineDied as error:
+            if self._is_leaving:  # one death, however many wait for the engine
+                await asyncio.Event().wait()
+            self._is_leaving = True
             self._crashes.record(self._with_engine)
-            await self._late.forgotten(self._pool, {held.shard_id for held in self._with_engine})
             self._metrics.died()
+            # Their next engine may be long in starting; they shall not meet a second one meanwhile.
+            await self._late.forgotten(self._pool, {held.shard_id for held in self._with_engine})
             leave_with_engine(error)
         finally:
             self._with_engine.discard(segment)
