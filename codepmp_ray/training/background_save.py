@@ -124,7 +124,7 @@ class LiveSavePlanner(DefaultSavePlanner):
     """
 
     def __init__(self, buffers: dict[MetadataIndex, torch.Tensor]) -> None:
-        super().__init__()
+        super().__init__(enable_plan_caching=True)
         self._buffers = buffers
         self._changed = threading.Condition()
         self._waiting: dict[MetadataIndex, WriteItem] | None = None  # None: no plan yet

@@ -37,9 +37,9 @@ def group() -> Iterator[None]:
     dist.destroy_process_group()
 
 
-def trained(seed: int) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+def trained(seed: int, out: int = 64) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
     torch.manual_seed(seed)
-    model = torch.nn.Linear(64, 64)
+    model = torch.nn.Linear(64, out, bias=out == 64)
     fully_shard(model, mesh=init_device_mesh("cpu", (1,)))
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
     step(model, optimizer)
@@ -74,6 +74,21 @@ def test_a_checkpoint_is_of_its_step_whatever_the_steps_after_it_do(
     assert weights(other).equal(saved)
     step(other, other_optimizer)  # the optimizer's state came along
     assert weights(other).equal(after_two)
+
+
+def test_models_of_one_process_may_differ(group, tmp_path: Path) -> None:
+    """A plan of writing is kept from one checkpoint to the next while it fits."""
+    for number, out in enumerate((64, 64, 32, 32, 64), start=1):
+        checkpointer = Checkpointer(LocalStore(tmp_path / str(number)), 2)
+        model, optimizer = trained(number, out)
+        checkpointer.save(model, optimizer, number)
+        checkpointer.finish()
+        other, other_optimizer = trained(0, out)
+        assert checkpointer.restore(other, other_optimizer) == number
+        assert weights(other).equal(weights(model))
+        step(other, other_optimizer)
+        step(model, optimizer)
+        assert weights(other).equal(weights(model))
 
 
 def test_an_update_does_not_wait_for_what_can_be_copied(group, tmp_path: Path, monkeypatch) -> None:
