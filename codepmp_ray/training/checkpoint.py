@@ -39,6 +39,7 @@ from codepmp_ray.training.checkpoint_folders import (
     marker_name,
     whole_steps,
 )
+from codepmp_ray.training.live_state import LiveState
 
 # Whose checkpoints these are: of the attempt that began last. Hidden from listings.
 _ATTEMPT = f"{FOLDER}/.attempt"
@@ -79,6 +80,7 @@ class Checkpointer:
         group = dist.new_group(backend="gloo") if asynchronous else None
         self._saver = BackgroundSaver(group) if isinstance(group, dist.ProcessGroup) else None
         self._writing: tuple[str, BackgroundSave] | None = None
+        self._live = LiveState()
 
     def save(
         self,
@@ -98,8 +100,7 @@ class Checkpointer:
         name = f"step-{step:08d}.{agree(uuid.uuid4().hex[:12])}"
         folder = f"{FOLDER}/{name}"
         location = store.locate(folder)
-        model_state, optimizer_state = get_state_dict(model, optimizer)
-        state = {"model": model_state, "optimizer": optimizer_state}
+        state = self._live.of(model, optimizer)
         mark = partial(self._mark, step, store, folder, self._protected(step))
         if self._saver is not None:
             self._writing = location, self._saver.begin(state, location, then=mark)

@@ -91,6 +91,32 @@ def test_models_of_one_process_may_differ(group, tmp_path: Path) -> None:
         assert weights(other).equal(weights(model))
 
 
+def test_the_second_checkpoint_has_what_changed_since_the_first(group, tmp_path: Path) -> None:
+    """In place, as weights do; a learning rate; a tensor in another's place."""
+    checkpointer = Checkpointer(LocalStore(tmp_path), 9)
+    model, optimizer = trained(0)
+    checkpointer.save(model, optimizer, 1)
+    checkpointer.finish()
+    step(model, optimizer)
+    optimizer.param_groups[0]["lr"] = 0.025
+    checkpointer.save(model, optimizer, 2)
+    checkpointer.finish()
+    state = optimizer.state[model.weight]
+    state["exp_avg"] = state["exp_avg"].clone()
+    step(model, optimizer)
+    checkpointer.save(model, optimizer, 3)
+    checkpointer.finish()
+    found, moments = [], []
+    for number in (1, 2, 3):
+        other, other_optimizer = trained(1)
+        assert checkpointer.restore(other, other_optimizer, step=number) == number
+        found.append(other_optimizer.param_groups[0]["lr"])
+        moments.append(other_optimizer.state[other.weight]["exp_avg"].full_tensor())
+    assert found == [0.1, 0.025, 0.025]
+    assert weights(other).equal(weights(model))
+    assert moments[2].equal(state["exp_avg"].full_tensor()) and not moments[1].equal(moments[2])
+
+
 def test_an_update_does_not_wait_for_what_can_be_copied(group, tmp_path: Path, monkeypatch) -> None:
     may_open, real = threading.Event(), direct_files._open
 
