@@ -9,6 +9,7 @@ kills engines is found (synthesis/isolation).
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
@@ -72,10 +73,11 @@ class EngineActor:
         self._config = engine
         self._schema = schema
         self._function = make_row_function()
+        start_s = time.monotonic()
         self._engine = make_engine(engine)
+        self._start_s = time.monotonic() - start_s
         self._with_engine: set[Crash] = set()
         self._metrics = EngineMetrics(stage, engine.model_name_or_path)
-        self._is_leaving = False
         self._loop_state: _LoopState | None = None
 
     async def __call__(self, batch: pa.Table) -> pa.Table:
@@ -85,13 +87,8 @@ class EngineActor:
             self._loop_state = _LoopState(self._config.max_rows_in_flight)
         rows: list[Row] = batch.to_pylist()
         shard_id, num_rows = rows[0]["shard_id"], rows[0]["shard_num_rows"]
-        if num_rows == 0:
-            return batch
+        self._late.started(self._pool, shard_id, self._start_s)
         crashes = self._crashes.of_shard(shard_id)
-        if crashes:  # under suspicion: it shall not be with two engines
-            await self._late.forgotten(self._pool, [shard_id])
-        else:
-            self._late.started(self._pool, shard_id)
         attempt = plan_attempt(len(rows), crashes, self._config.crash_patience)
         for index in attempt.crashing:
             rows[index] = self._function.give_up(rows[index], _CRASH_DETAIL)
@@ -108,13 +105,8 @@ class EngineActor:
         try:
             return await asyncio.gather(*[self._one(row) for row in rows])
         except EngineDied as error:
-            if self._is_leaving:  # one death, however many wait for the engine
-                await asyncio.Event().wait()
-            self._is_leaving = True
             self._crashes.record(self._with_engine)
             self._metrics.died()
-            # Their next engine may be long in starting; they shall not meet a second one meanwhile.
-            await self._late.forgotten(self._pool, {held.shard_id for held in self._with_engine})
             leave_with_engine(error)
         finally:
             self._with_engine.discard(segment)

@@ -1,30 +1,26 @@
-"""A shard that is late with one engine is given to another too: a slow node does not hold the job.
+"""A slow or hung engine does not hold a job: its shards are begun again elsewhere.
 
-What a pool's engines take for a shard is known once some are done. A shard that takes several times
-as long is read once more, at the end of the queue, and goes to whichever engine is free; the ledger
-lets the first of both commit. When every shard is committed the execution ends, whoever is still at
-work on a copy, hung or cut off.
+What a pool's engines take for a shard is known once most shards are done. When all that is left has
+been with its engines for several times as long, and nothing else begins, the execution is ended and
+what is left runs in a new one, on other nodes if there are any. Until then a slow engine costs no
+more than its own share. No shard is ever with two engines, and each time the patience doubles: a
+shard that is large, not late, gets its time.
 """
 
 from __future__ import annotations
 
-import asyncio
-import itertools
-import logging
 import statistics
+import sys
+import threading
 import time
-from collections import deque
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-_logger = logging.getLogger(__name__)
-_NUM_REMEMBERED = 1_000  # last times of a pool, of which the median is taken
-_COPIES_SHARE, _LEAST_COPIES = 0.1, 4
 
 
 @dataclass(frozen=True)
@@ -32,163 +28,102 @@ class LatePolicy:
     """When a shard is late.
 
     Attributes:
-        factor: times the median of what its pool's engines took.
+        factor: times what is usual, which is the median of its pool and the start of an engine.
         least_s: never before that.
-        num_known: shards that have to be done before anything is called late.
         check_s: between two looks.
     """
 
     factor: float = 4.0
     least_s: float = 60.0
-    num_known: int = 4
     check_s: float = 5.0
+
+    def more_patient(self) -> LatePolicy:
+        return replace(self, factor=2 * self.factor, least_s=2 * self.least_s)
+
+
+@dataclass(frozen=True)
+class Holder:
+    """An engine that has a shard. `actor` is a handle: kept no longer than the engine is busy."""
+
+    node_id: str
+    actor: Any = None
 
 
 @dataclass(frozen=True)
 class Late:
-    """A shard that is late: with an engine of `pool`, or in the queue before one."""
+    """One shard that is late with `holder` after `waited_s`; others take `usual_s`."""
 
     shard_id: int
-    pool: str
+    holder: Holder
     waited_s: float
     usual_s: float
 
 
-class _Pool:
-    """Shards of one pool by the time since which they are with an engine, or in its queue.
-
-    A queue is as long as the work is large, so waiting there is nothing to wonder at. But shards
-    that came later are with engines before this one only if it stands before a single engine.
-    """
-
-    def __init__(self) -> None:
-        self.since: dict[int, float] = {}
-        self.took: deque[float] = deque(maxlen=_NUM_REMEMBERED)
-        self._number: dict[int, int] = {}  # in the order of their coming
-        self._overtaken: dict[int, float] = {}
-        self._next = itertools.count()
-        self._last_started = -1
-
-    def queued(self, shard_id: int) -> None:
-        self._number[shard_id] = next(self._next)
-        self._overtaken.pop(shard_id, None)
-
-    def started(self, shard_id: int, now_s: float) -> None:
-        self._last_started = max(self._last_started, self._number.pop(shard_id, -1))
-        self._overtaken.pop(shard_id, None)
-        self.since[shard_id] = now_s
-
-    def finished(self, shard_id: int, now_s: float) -> None:
-        if (since_s := self.since.pop(shard_id, None)) is not None:
-            self.took.append(now_s - since_s)
-
-    def waits(self, now_s: float) -> dict[int, float]:
-        """Shard -> seconds with an engine, or since it was first seen to be overtaken."""
-        for shard_id, number in self._number.items():
-            if number < self._last_started:
-                self._overtaken.setdefault(shard_id, now_s)
-        waits = {shard_id: now_s - since_s for shard_id, since_s in self._overtaken.items()}
-        return waits | {shard_id: now_s - since_s for shard_id, since_s in self.since.items()}
-
-    def restart(self, shard_id: int, now_s: float) -> None:
-        """Count from now on."""
-        for times in (self.since, self._overtaken):
-            if shard_id in times:
-                times[shard_id] = now_s
-
-    def forget(self, shard_id: int) -> None:
-        for known in (self.since, self._number, self._overtaken):
-            known.pop(shard_id, None)
-
-
 class LateBook:
-    """Where shards are since when. Times are seconds of any one clock.
+    """Who has which shard since when, in one execution. Times are seconds of any one clock."""
 
-    Args:
-        pools: names, in the order in which shards go through them.
-    """
+    def __init__(self, num_shards: int, policy: LatePolicy) -> None:
+        self._num_shards, self._policy = num_shards, policy
+        self._held: dict[tuple[str, int], tuple[float, Holder]] = {}
+        self._took: defaultdict[str, list[float]] = defaultdict(list)
+        self._start_s = 0.0
+        self._last_start_s = 0.0
 
-    def __init__(self, pools: Sequence[str], policy: LatePolicy) -> None:
-        self._policy = policy
-        self._names = list(pools)
-        self._pools = {name: _Pool() for name in pools}
-        self._done: set[int] = set()
-
-    def read(self, shard_id: int) -> None:
-        """The shard stands in the first queue, again perhaps: the last time counts."""
-        if self._names:
-            self._pools[self._names[0]].queued(shard_id)
-
-    def started(self, pool: str, shard_id: int, now_s: float) -> None:
-        """An engine has the shard, again perhaps."""
-        self._pools[pool].started(shard_id, now_s)
+    def started(
+        self, pool: str, shard_id: int, holder: Holder, engine_start_s: float, now_s: float
+    ) -> None:
+        """`holder` has the shard; again, perhaps, after it or another died."""
+        self._held[pool, shard_id] = now_s, holder
+        self._start_s = max(self._start_s, engine_start_s)
+        self._last_start_s = now_s
 
     def finished(self, pool: str, shard_id: int, now_s: float) -> None:
-        self._pools[pool].finished(shard_id, now_s)
-        if following := self._names[self._names.index(pool) + 1 :]:
-            self._pools[following[0]].queued(shard_id)
+        held = self._held.pop((pool, shard_id), None)
+        if held is not None:
+            self._took[pool].append(now_s - held[0])
 
-    def forgotten(self, pool: str, shard_ids: Iterable[int]) -> None:
-        """They are with no engine now, or shall be with no other."""
-        for shard_id in shard_ids:
-            self._pools[pool].forget(shard_id)
+    def late(self, now_s: float) -> list[Late]:
+        """All that engines have, if all of it is late and nothing was begun for as long; or [].
 
-    def committed(self, shard_id: int) -> None:
-        self._done.add(shard_id)
-        for pool in self._pools.values():
-            pool.forget(shard_id)
-
-    def take(self, now_s: float) -> Late | None:
-        """The shard that is most late, if any; it has as much time again before it comes again."""
-        late = max(self._late(now_s), key=lambda one: one.waited_s / one.usual_s, default=None)
-        if late is not None:
-            self._pools[late.pool].restart(late.shard_id, now_s)
-        return late
-
-    def _late(self, now_s: float) -> Iterable[Late]:
-        for name, pool in self._pools.items():
-            if len(pool.took) < self._policy.num_known:
-                continue
-            usual_s = max(statistics.median(pool.took), 1e-9)
-            limit_s = max(self._policy.least_s, self._policy.factor * usual_s)
-            for shard_id, waited_s in pool.waits(now_s).items():
-                if waited_s > limit_s and shard_id not in self._done:
-                    yield Late(shard_id, name, waited_s, usual_s)
+        Half of the shards have to be done with a pool before anything of it is late.
+        """
+        usual_s = {
+            pool: statistics.median(took)
+            for pool, took in self._took.items()
+            if 2 * len(took) >= self._num_shards
+        }
+        found = []
+        for (pool, shard_id), (since_s, holder) in self._held.items():
+            if pool not in usual_s:
+                return []
+            limit_s = self._policy.factor * (usual_s[pool] + self._start_s)
+            limit_s = max(limit_s, self._policy.least_s)
+            # Others that wait for a free engine would have begun meanwhile.
+            if now_s - max(since_s, self._last_start_s) <= limit_s:
+                return []
+            found.append(Late(shard_id, holder, now_s - since_s, usual_s[pool]))
+        return found
 
 
 class LateShards:
-    """The book of one execution, for all its workers. Pickled to them."""
+    """The book of one execution, where all its workers find it. Pickled to them."""
 
-    def __init__(self, label: str, pools: Sequence[str], policy: LatePolicy) -> None:
+    def __init__(self, num_shards: int, policy: LatePolicy) -> None:
         # Beside the driver: it is gone when the job is gone, and only then.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self._actor: Any = _Keeper.options(scheduling_strategy=here).remote(label, pools, policy)
+        self._actor: Any = _Keeper.options(scheduling_strategy=here).remote(num_shards, policy)
 
-    def read(self, shard_id: int) -> None:
-        self._actor.read.remote(shard_id)
-
-    def started(self, pool: str, shard_id: int) -> None:
-        self._actor.started.remote(pool, shard_id)
+    def started(self, pool: str, shard_id: int, engine_start_s: float) -> None:
+        """Called by the engine's actor."""
+        context = ray.get_runtime_context()
+        holder = Holder(context.get_node_id(), context.current_actor)
+        self._actor.started.remote(pool, shard_id, holder, engine_start_s)
 
     def finished(self, pool: str, shard_id: int) -> None:
         self._actor.finished.remote(pool, shard_id)
 
-    async def forgotten(self, pool: str, shard_ids: Iterable[int]) -> None:
-        """Returns when it is known, for who is about to leave."""
-        try:
-            await asyncio.wait_for(self._actor.forgotten.remote(pool, list(shard_ids)), 5.0)
-        except (RayError, TimeoutError):
-            _logger.info("Nobody heard of the shards that left pool %s.", pool)
-
-    def committed(self, shard_id: int) -> None:
-        self._actor.committed.remote(shard_id)
-
-    def next(self) -> int | None:
-        """Waits until a shard is late, perhaps for ever; None when the execution has ended."""
-        try:
-            return ray.get(self._actor.next.remote())
-        except RayError:
-            return None
+    def late(self) -> list[Late]:
+        return ray.get(self._actor.late.remote())
 
     def close(self) -> None:
         ray.kill(self._actor)
@@ -198,36 +133,57 @@ class LateShards:
 class _Keeper:
     """The one copy of the book."""
 
-    def __init__(self, label: str, pools: Sequence[str], policy: LatePolicy) -> None:
-        self._label, self._policy = label, policy
-        self._book = LateBook(pools, policy)
+    def __init__(self, num_shards: int, policy: LatePolicy) -> None:
+        self._book = LateBook(num_shards, policy)
 
-    async def read(self, shard_id: int) -> None:
-        self._book.read(shard_id)
+    def started(self, pool: str, shard_id: int, holder: Holder, engine_start_s: float) -> None:
+        self._book.started(pool, shard_id, holder, engine_start_s, time.monotonic())
 
-    async def started(self, pool: str, shard_id: int) -> None:
-        self._book.started(pool, shard_id, time.monotonic())
-
-    async def finished(self, pool: str, shard_id: int) -> None:
+    def finished(self, pool: str, shard_id: int) -> None:
         self._book.finished(pool, shard_id, time.monotonic())
 
-    async def forgotten(self, pool: str, shard_ids: list[int]) -> None:
-        self._book.forgotten(pool, shard_ids)
+    def late(self) -> list[Late]:
+        return self._book.late(time.monotonic())
 
-    async def committed(self, shard_id: int) -> None:
-        self._book.committed(shard_id)
 
-    async def next(self) -> int:
-        while (late := self._book.take(time.monotonic())) is None:
-            await asyncio.sleep(self._policy.check_s)
+class LateWatch:
+    """Ends an execution whose last shards are late, by killing the engines that have them.
+
+    A context manager around the execution, for the driver. `late` are the shards it was ended for.
+    """
+
+    def __init__(self, label: str, num_shards: int, policy: LatePolicy) -> None:
+        self._label, self._policy = label, policy
+        self.shards = LateShards(num_shards, policy)
+        self.late: list[Late] = []
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="late shards", daemon=True)
+
+    def __enter__(self) -> LateWatch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        self.shards.close()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(self._policy.check_s):
+            with suppress(RayError):  # without the keeper there is nobody to tell what is late
+                if late := self.shards.late():
+                    self._end(late)
+                    return
+
+    def _end(self, late: list[Late]) -> None:
+        self.late = late
+        nodes = ", ".join(sorted({one.holder.node_id[:8] for one in late}))
+        waited_s, usual_s = max(one.waited_s for one in late), late[0].usual_s
         print(
-            f"{self._label}: shard {late.shard_id} has waited {late.waited_s:.0f} s for an engine "
-            f"of pool {late.pool} that others leave after {late.usual_s:.0f} s; it is read again.",
+            f"{self._label}: the last {len(late)} shards have been with engines of node {nodes} "
+            f"for {waited_s:.0f} s, {usual_s:.0f} s being usual. What is left is begun again.",
+            file=sys.stderr,
             flush=True,
         )
-        return late.shard_id
-
-
-def num_copies(num_shards: int) -> int:
-    """How many shards of an execution may be made a second time."""
-    return min(num_shards, max(_LEAST_COPIES, int(_COPIES_SHARE * num_shards)))
+        for one in late:
+            ray.kill(one.holder.actor)

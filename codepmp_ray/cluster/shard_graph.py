@@ -1,7 +1,6 @@
 """Shards of rows through pools of engines on Ray Data, each committed exactly once.
 
     missing shard ids -> read (one task, one block) -> pool 1 -> [pool 2] -> commit (one marker)
-    late shards -> read again (late_shards) ---------^
 
 A shard stays one block from reader to committer: its rows travel with the shard's id and row
 count, and the committer refuses a block whose rows do not add up. Engines are autoscaling actor
@@ -12,8 +11,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
@@ -26,8 +24,9 @@ from ray.exceptions import RayActorError
 from codepmp_ray.cluster.crash_log import forget_crashes
 from codepmp_ray.cluster.engine_actor import EngineActor, Row, RowFunction, shard_block
 from codepmp_ray.cluster.engines import make_engine
-from codepmp_ray.cluster.late_shards import LatePolicy, LateShards, num_copies
+from codepmp_ray.cluster.late_shards import LatePolicy, LateShards, LateWatch
 from codepmp_ray.cluster.metrics import shard_committed
+from codepmp_ray.cluster.placement import require_fit
 from codepmp_ray.cluster.pool_sizes import pool_limits
 from codepmp_ray.cluster.preflight import (
     cluster_offers,
@@ -36,7 +35,14 @@ from codepmp_ray.cluster.preflight import (
     possible_resources,
 )
 from codepmp_ray.config.engines import EngineConfig
-from codepmp_ray.errors import CodePMPError, EngineError, ModelError, StorageError
+from codepmp_ray.errors import (
+    CodePMPError,
+    ConfigError,
+    EngineError,
+    ModelError,
+    ResourceError,
+    StorageError,
+)
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.progress import Progress
 from codepmp_ray.shard_stats import shard_stats
@@ -44,6 +50,7 @@ from codepmp_ray.storage import open_store
 
 # Glue stages wait for storage, not for cores; with whole CPUs they could starve the engines.
 GLUE_CPUS = 0.01
+_NODE_ID_LABEL = "ray.io/node-id"  # Ray gives every node this one
 MAX_GLUE_TASKS = 64
 # Ray Data keeps about 40 kB for every block of an execution until it ends. A large job is a series
 # of executions, so that its memory is bounded; engines start again with each, so each gives every
@@ -77,7 +84,7 @@ class ShardJob:
         split_rows: finished rows -> tables that together hold each row once.
         out_dir: folder of the stage whose ledger commits the shards.
         rows_per_shard: of those that are left, on average; None where nobody knows.
-        late: when a shard is given to a second engine.
+        late: when the last shards are taken from their engines.
     """
 
     label: str
@@ -117,23 +124,28 @@ def run_shards(job: ShardJob, num_shards: int) -> None:
 
 
 def _committed(job: ShardJob, shard_ids: list[int]) -> Iterator[int]:
-    """One execution of Ray Data: the number of rows of each shard when it is committed."""
-    left = set(shard_ids)
-    with ExitStack() as stack:
-        late = LateShards(job.label, [stage.name for stage in job.stages], job.late)
-        # With prefetching, the iterator would hold the last batch back until it has one more.
-        batches = _graph(job, shard_ids, late).iter_batches(
-            batch_size=None, batch_format="pyarrow", prefetch_batches=0
-        )
-        tables = stack.enter_context(closing(cast(Generator[pa.Table], iter(batches))))
-        stack.callback(late.close)  # first: who waits for late shards ends by itself
-        for table in tables:
-            for row in table.to_pylist():
-                if row["shard_id"] in left:  # once, whatever became of a copy
-                    left.remove(row["shard_id"])
-                    yield row["num_rows"]
-            if not left:
+    """Run some shards; yields the number of rows of each that is committed.
+
+    One execution of Ray Data, and others for what was late in the one before.
+    """
+    left, policy, slow_nodes = set(shard_ids), job.late, set[str]()
+    while left:
+        with LateWatch(job.label, len(left), policy) as watch:
+            graph = _graph(job, sorted(left), watch.shards, frozenset(slow_nodes))
+            try:
+                # With prefetching, the iterator would hold one batch back.
+                for batch in graph.iter_batches(
+                    batch_size=None, batch_format="pyarrow", prefetch_batches=0
+                ):
+                    for row in cast(pa.Table, batch).to_pylist():
+                        left.discard(row["shard_id"])
+                        yield row["num_rows"]
                 return
+            except RayActorError:
+                if not watch.late:
+                    raise
+        slow_nodes |= {one.holder.node_id for one in watch.late}
+        policy = policy.more_patient()
 
 
 def shards_per_execution(stages: tuple[PoolStage, ...]) -> int:
@@ -171,7 +183,9 @@ def _explain(error: RayActorError, label: str, max_crashes: int, done: str) -> C
     )
 
 
-def _graph(job: ShardJob, shard_ids: list[int], late: LateShards) -> ray.data.Dataset:
+def _graph(
+    job: ShardJob, shard_ids: list[int], late: LateShards, slow_nodes: frozenset[str]
+) -> ray.data.Dataset:
     # 2.60 announces another way to bound restarts for 2.64, but does not have it yet.
     warnings.filterwarnings("ignore", message=".*ray_remote_args_fn.*deprecated.*")
     context = DataContext.get_current()
@@ -179,18 +193,22 @@ def _graph(job: ShardJob, shard_ids: list[int], late: LateShards) -> ray.data.Da
     context.target_max_block_size = None
     # Unbounded, so small a share of a CPU would start a process for every shard at once.
     num_cpus = possible_resources().get("CPU", 0.0)
-    glue, one = TaskPoolStrategy(max(2, int(min(MAX_GLUE_TASKS, num_cpus)))), TaskPoolStrategy(1)
-    dataset = _read(shard_ids, partial(_read_block, job=job, late=late), glue)
-    copies = [-1] * num_copies(len(shard_ids))
-    # One task at a time waits: where it runs, the node is not idle.
-    dataset = dataset.union(_read(copies, partial(_read_late, job=job, late=late), one))
-    limits = pool_limits(
-        engine_needs([(stage.name, stage.engine) for stage in job.stages]),
-        [stage.engine.max_actors for stage in job.stages],
-        cluster_offers(),
+    glue = TaskPoolStrategy(max(2, int(min(MAX_GLUE_TASKS, num_cpus))))
+    dataset = ray.data.from_items(
+        [{"shard_id": shard_id} for shard_id in shard_ids], override_num_blocks=len(shard_ids)
     )
-    for stage, limit in zip(job.stages, limits, strict=True):
-        engine = stage.engine
+    dataset = dataset.map_batches(
+        partial(_read_block, job=job),
+        batch_size=None,
+        batch_format="pyarrow",
+        num_cpus=GLUE_CPUS,
+        compute=glue,
+    )
+    engines = _elsewhere([(stage.name, stage.engine) for stage in job.stages], slow_nodes)
+    limits = pool_limits(
+        engine_needs(engines), [engine.max_actors for _, engine in engines], cluster_offers()
+    )
+    for stage, (_, engine), limit in zip(job.stages, engines, limits, strict=True):
         num_blocks = blocks_at_once(engine, job.rows_per_shard)
         dataset = dataset.map_batches(
             EngineActor,
@@ -218,12 +236,30 @@ def _graph(job: ShardJob, shard_ids: list[int], late: LateShards) -> ray.data.Da
             ray_remote_args_fn=partial(_restart_limit, engine.max_crashes),
         )
     return dataset.map_batches(
-        partial(_commit_block, job=job, late=late),
+        partial(_commit_block, job=job),
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=GLUE_CPUS,
         compute=glue,
     )
+
+
+def _elsewhere(
+    engines: list[tuple[str, EngineConfig]], slow_nodes: frozenset[str]
+) -> list[tuple[str, EngineConfig]]:
+    """The engines kept off `slow_nodes`, if other nodes can hold them all."""
+    if not slow_nodes:
+        return engines
+    others = {_NODE_ID_LABEL: f"!in({', '.join(sorted(slow_nodes))})"}
+    found = [
+        (name, engine.model_copy(update={"label_selector": {**engine.label_selector, **others}}))
+        for name, engine in engines
+    ]
+    try:
+        require_fit(engine_needs(found), cluster_offers())
+    except (ConfigError, ResourceError):
+        return engines
+    return found
 
 
 def _restart_limit(max_crashes: int) -> dict[str, int]:
@@ -234,44 +270,22 @@ def _restart_limit(max_crashes: int) -> dict[str, int]:
     return {"max_restarts": max_crashes + 1}
 
 
-def _read(
-    shard_ids: list[int], read: Callable[[pa.Table], pa.Table], strategy: TaskPoolStrategy
-) -> ray.data.Dataset:
-    ids = ray.data.from_items(
-        [{"shard_id": i} for i in shard_ids], override_num_blocks=len(shard_ids)
-    )
-    return ids.map_batches(
-        read, batch_size=None, batch_format="pyarrow", num_cpus=GLUE_CPUS, compute=strategy
-    )
-
-
-def _read_block(batch: pa.Table, job: ShardJob, late: LateShards) -> pa.Table:
+def _read_block(batch: pa.Table, job: ShardJob) -> pa.Table:
     (shard_id,) = batch.column("shard_id").to_pylist()
-    return _block_of(shard_id, job, late)
+    rows = job.read_shard(shard_id)
+    if rows.num_rows == 0:
+        # A block without rows reaches no later function, so its reader commits it.
+        ShardLedger(open_store(job.out_dir)).commit(shard_id, 0, job.split_rows([]))
+    return shard_block(rows.to_pylist(), shard_id, rows.num_rows, job.schema)
 
 
-def _read_late(batch: pa.Table, job: ShardJob, late: LateShards) -> pa.Table:
-    """Waits until a shard is late."""
-    shard_id = late.next()
-    return batch.slice(0, 0) if shard_id is None else _block_of(shard_id, job, late)
-
-
-def _block_of(shard_id: int, job: ShardJob, late: LateShards) -> pa.Table:
-    late.read(shard_id)
-    rows = job.read_shard(shard_id).to_pylist()
-    # A block without rows would reach no later function: one row stands for none.
-    return shard_block(rows or [{}], shard_id, len(rows), job.schema)
-
-
-def _commit_block(batch: pa.Table, job: ShardJob, late: LateShards) -> pa.Table:
+def _commit_block(batch: pa.Table, job: ShardJob) -> pa.Table:
     if batch.num_rows == 0:
         return pa.table(
             {"shard_id": pa.array([], pa.int64()), "num_rows": pa.array([], pa.int64())}
         )
     rows = batch.to_pylist()
     shard_id, num_rows = rows[0]["shard_id"], rows[0]["shard_num_rows"]
-    if num_rows == 0:
-        rows = []
     if any(row["shard_id"] != shard_id for row in rows) or len(rows) != num_rows:
         raise StorageError(
             f"The block of shard {shard_id} has {len(rows)} rows instead of {num_rows}.",
@@ -283,5 +297,4 @@ def _commit_block(batch: pa.Table, job: ShardJob, late: LateShards) -> pa.Table:
     stats = shard_stats(tables)
     if ledger.commit(shard_id, num_rows, tables, stats):
         shard_committed(job.label, tables, stats)
-    late.committed(shard_id)
     return pa.table({"shard_id": [shard_id], "num_rows": [num_rows]})

@@ -23,6 +23,7 @@ import pyarrow as pa
 from codepmp_ray.errors import StorageError
 from codepmp_ray.preference.packing import EncodedPair, Sides
 from codepmp_ray.storage import LocalStore, Store
+from codepmp_ray.storage.base import FileFacts
 from codepmp_ray.storage.node_copies import forget_file, local_file
 
 
@@ -84,8 +85,8 @@ def read_record(store: Store, name: str) -> dict[str, Any] | None:
     return record if isinstance(record, dict) else None
 
 
-def is_whole(store: Store, name: str, input_digest: str) -> bool:
-    """Whether the file is there, undamaged, and was made of this input.
+def is_whole(store: Store, name: str, input_digest: str, facts: FileFacts | None) -> bool:
+    """Whether the file, of which the store says `facts`, is undamaged and was made of this input.
 
     Reads all of a local one; an object store keeps what it has, and a copy is compared when it is
     made.
@@ -93,7 +94,7 @@ def is_whole(store: Store, name: str, input_digest: str) -> bool:
     record = read_record(store, name)
     if record is None or record.get("input") != input_digest:
         return False
-    if not store.exists(f"{name}.arrow"):
+    if facts is None or facts.num_bytes != record.get("num_bytes"):
         return False
     if not isinstance(store, LocalStore):
         return True
@@ -114,7 +115,7 @@ class _TokenFile:
             except (pa.ArrowException, OSError) as error:
                 raise StorageError(
                     f"{store.locate(name)}.arrow is not a readable token file ({error}).",
-                    "Run the job again: damaged files are made anew at its start.",
+                    "Delete it and run the job again: it is made anew.",
                 ) from error
         tokens = batch.column("tokens")
         self.ids = batch.column("pair_id")

@@ -5,7 +5,6 @@ Plain transformers in this process, a model at a time: small models and some hun
 
 from __future__ import annotations
 
-import gc
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from codepmp_ray.preference.plan import plan_step
 from codepmp_ray.preference.tokenization import Encoder
 from codepmp_ray.studies.measures import Floats
 from codepmp_ray.studies.scores import Prompt, ScoreBook, Trained
+from codepmp_ray.training.settled_heap import give_back_memory
 
 _ROWS_AT_ONCE, _LONG_ROWS_AT_ONCE, _TOKENS_AT_ONCE = 16, 4, 4096
 
@@ -116,7 +116,7 @@ def pair_log_likelihoods(
     ]
     objective = make_objective("dpo")
     lengths = [pair.packed_length(objective.sides) for pair in pairs]
-    plan = plan_step(lengths, 1, max(_TOKENS_AT_ONCE, *lengths))
+    plan = plan_step(lengths, 1, max([_TOKENS_AT_ONCE, *lengths]))
     device = _device()
     policy = load_preference_model(str(model), objective, seed=0).to(device).eval()
     found = np.zeros((len(pairs), 2))
@@ -124,6 +124,8 @@ def pair_log_likelihoods(
         for indices in plan.micro_batches[0]:
             batch = pack([pairs[i] for i in indices], sides=objective.sides).to(device)
             found[indices] = policy(batch)["log_likelihoods"].double().cpu().numpy()
+    del policy
+    give_back_memory()
     return found
 
 
@@ -191,7 +193,7 @@ def _loaded(model: str | Path) -> Iterator[tuple[Any, Any]]:
         raise ModelError(f"The policy {model} cannot be loaded: {error}.") from error
     yield policy.to(device).eval(), device
     del policy
-    gc.collect()
+    give_back_memory()
 
 
 def _device() -> Any:

@@ -111,8 +111,12 @@ def load_pairs(
     names = [f"{folder}/{number:05d}" for number in range(len(task.inputs))]
 
     with failing_together(gather):
+        accounted, there = ShardLedger(store).committed_ids(), store.files(folder)
         for number in range(rank, len(task.inputs), num_ranks):
-            _ensure(store, names[number], number, task, encoder)
+            facts, is_accounted = there.get(f"{number:05d}.arrow"), number in accounted
+            digest = task.inputs[number].digest
+            if not (is_accounted and is_whole(store, names[number], digest, facts)):
+                _make(store, names[number], number, task, encoder, is_accounted)
     with failing_together(gather):
         files = TokenFiles(store, names)
     files.forget_copies()  # every rank has them open
@@ -162,13 +166,12 @@ def _train_sizes(
     return sizes
 
 
-def _ensure(store: Store, name: str, number: int, task: TrainingTask, encoder: Encoder) -> None:
-    """The token file of input shard `number` is there, and its rows are accounted for."""
+def _make(
+    store: Store, name: str, number: int, task: TrainingTask, encoder: Encoder, is_accounted: bool
+) -> None:
+    """Write the token file of input shard `number`, and account for its rows if nobody has."""
     shard = task.inputs[number]
     ledger = ShardLedger(store)
-    is_accounted = number in ledger.committed_ids()
-    if is_accounted and is_whole(store, name, shard.digest):
-        return
     writer = TokenFileWriter()
     used: list[dict[str, Any]] = []
     rejected: list[dict[str, Any]] = []
