@@ -7,6 +7,7 @@ graded as if nothing had been.
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import time
@@ -26,7 +27,8 @@ from codepmp_ray.records import Outcome
 
 # (grader, what is right, the text to be graded)
 Job = tuple[GraderName, Reference, str]
-_JOBS_PER_PART = 128
+# A part costs the caller a millisecond; a process should not wait for the last one for long.
+_MAX_JOBS_PER_PART, _PARTS_OF_EACH = 512, 8
 _PARTS_PER_PROCESS = 3  # in flight: the next one is there when a process is done
 # Of a grading process, set when it begins.
 _config = GraderConfig()
@@ -47,8 +49,11 @@ class GradingPool:
     def grade(self, jobs: Sequence[Job]) -> list[Verdict]:
         """Verdicts in the order of `jobs`, one for each whatever it does."""
         verdicts: dict[int, Verdict] = {}
-        starts = range(0, len(jobs), _JOBS_PER_PART)
-        waiting = deque(list(range(start, len(jobs)))[:_JOBS_PER_PART] for start in starts)
+        size = math.ceil(len(jobs) / (_PARTS_OF_EACH * self._num_processes))
+        size = min(_MAX_JOBS_PER_PART, max(1, size))
+        waiting = deque(
+            list(range(start, min(start + size, len(jobs)))) for start in range(0, len(jobs), size)
+        )
         while waiting:
             for part in self._run(jobs, waiting, verdicts):
                 self._grade_suspects(jobs, part, verdicts)
