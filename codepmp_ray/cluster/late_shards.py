@@ -22,6 +22,8 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+_LEAST_DONE = 4
+
 
 @dataclass(frozen=True)
 class LatePolicy:
@@ -85,12 +87,12 @@ class LateBook:
     def late(self, now_s: float) -> list[Late]:
         """All that engines have, if all of it is late and nothing was begun for as long; or [].
 
-        Half of the shards have to be done with a pool before anything of it is late.
+        Half of the shards, and a few, have to be through a pool before anything there is late.
         """
         usual_s = {
             pool: statistics.median(took)
             for pool, took in self._took.items()
-            if 2 * len(took) >= self._num_shards
+            if len(took) >= max(_LEAST_DONE, self._num_shards / 2)
         }
         found = []
         for (pool, shard_id), (since_s, holder) in self._held.items():

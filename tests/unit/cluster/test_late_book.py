@@ -61,6 +61,9 @@ def test_half_has_to_be_done_before_anything_is_late() -> None:
     book = book_where(5.0, num_shards=10)
     book.started("p", 8, SLOW, 0.0, 0.0)
     assert book.late(1e6) == []
+    few = book_where(5.0, num_shards=4, num_done=3)
+    few.started("p", 8, SLOW, 0.0, 0.0)
+    assert few.late(1e6) == []
     second = book_where(5.0)
     second.started("q", 8, SLOW, 0.0, 0.0)  # no shard is through this pool yet
     assert second.late(1e6) == []
