@@ -51,7 +51,8 @@ class Rates:
         pairs, busy_s = sum(r["num_own_pairs"] for r in known), sum(r["busy_s"] for r in known)
         if not pairs:
             config = self._bench.config
-            return num_pairs / config.pairs_per_s + config.overhead_s, True
+            rate = config.pairs_per_s * config.models[training.base].speed
+            return num_pairs / rate + config.overhead_s, True
         overhead_s = sum(r["duration_s"] for r in known) - busy_s
         return num_pairs * busy_s / pairs + overhead_s / len(known), not alike
 
@@ -59,7 +60,8 @@ class Rates:
         known = [row for row in self._scored if row["model"] == model]
         total = sum(row["num_tokens"] for row in known)
         if not total:
-            return num_tokens / self._bench.config.scoring.tokens_per_s, True
+            config = self._bench.config
+            return num_tokens / (config.scoring.tokens_per_s * config.models[model].speed), True
         return num_tokens * sum(row["s"] for row in known) / total, False
 
     def cost(self, arms: list[Arm], num_tokens: int, model: str) -> Cost:

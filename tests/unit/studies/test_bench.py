@@ -112,6 +112,10 @@ def test_a_cost_counts_what_is_missing_and_learns_from_what_was_timed(bench: Ben
     assert cost.training_s == pytest.approx(
         (10 + 40 + 8) / config.pairs_per_s + 3 * config.overhead_s
     )
+    config.models["trend"] = config.models["trend"].model_copy(update={"speed": 0.1})
+    slower = Rates(bench).cost(arms, 100, "trend")
+    assert slower.training_s == pytest.approx(580 / config.pairs_per_s + 3 * config.overhead_s)
+    assert slower.scoring_s == pytest.approx(10 * cost.scoring_s)
     record = {
         "base": "trend", "objective": "rm", "num_own_pairs": 100, "busy_s": 50, "duration_s": 52,
     }  # fmt: skip
