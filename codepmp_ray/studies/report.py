@@ -156,7 +156,9 @@ def print_study(record: Values, console: Console | None = None) -> None:
 def _command() -> str:
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     head = f"python -m {spec.name}" if spec else Path(sys.argv[0]).name
-    return " ".join([head, *sys.argv[1:]])
+    # Where the document lies on this machine is nothing to put into it.
+    given = [Path(word).name if word.startswith("/") else word for word in sys.argv[1:]]
+    return " ".join([head, *given])
 
 
 def print_overview(records: list[Values], console: Console | None = None) -> None:
