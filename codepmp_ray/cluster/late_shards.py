@@ -3,8 +3,9 @@
 What a pool's engines take for a shard is known once most shards are done. When all that is left has
 been with its engines for several times as long, and nothing else begins, the execution is ended and
 what is left runs in a new one, on other nodes if there are any. Until then a slow engine costs no
-more than its own share. No shard is ever with two engines, and each time the patience doubles: a
-shard that is large, not late, gets its time.
+more than its own share. No shard is given to two engines at once (one on a node that was cut off
+may go on; the ledger knows), and each time the patience doubles: a shard that is large, not late,
+gets its time.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from codepmp_ray.errors import ConfigError, ResourceError
 
 # Ray gives every node this label, from the node type (KubeRay: the worker group) that it came from.
 NODE_TYPE_LABEL = "ray.io/node-group"
+NODE_ID_LABEL = "ray.io/node-id"  # and this one
 _SLACK = 1e-9
 
 

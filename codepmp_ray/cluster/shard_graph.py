@@ -26,7 +26,7 @@ from codepmp_ray.cluster.engine_actor import EngineActor, Row, RowFunction, shar
 from codepmp_ray.cluster.engines import make_engine
 from codepmp_ray.cluster.late_shards import LatePolicy, LateShards, LateWatch
 from codepmp_ray.cluster.metrics import shard_committed
-from codepmp_ray.cluster.placement import require_fit
+from codepmp_ray.cluster.placement import NODE_ID_LABEL, require_fit
 from codepmp_ray.cluster.pool_sizes import pool_limits
 from codepmp_ray.cluster.preflight import (
     cluster_offers,
@@ -50,7 +50,6 @@ from codepmp_ray.storage import open_store
 
 # Glue stages wait for storage, not for cores; with whole CPUs they could starve the engines.
 GLUE_CPUS = 0.01
-_NODE_ID_LABEL = "ray.io/node-id"  # Ray gives every node this one
 MAX_GLUE_TASKS = 64
 # Ray Data keeps about 40 kB for every block of an execution until it ends. A large job is a series
 # of executions, so that its memory is bounded; engines start again with each, so each gives every
@@ -250,7 +249,7 @@ def _elsewhere(
     """The engines kept off `slow_nodes`, if other nodes can hold them all."""
     if not slow_nodes:
         return engines
-    others = {_NODE_ID_LABEL: f"!in({', '.join(sorted(slow_nodes))})"}
+    others = {NODE_ID_LABEL: f"!in({', '.join(sorted(slow_nodes))})"}
     found = [
         (name, engine.model_copy(update={"label_selector": {**engine.label_selector, **others}}))
         for name, engine in engines

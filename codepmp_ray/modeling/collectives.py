@@ -12,6 +12,7 @@ from codepmp_ray.errors import CodePMPError
 
 T = TypeVar("T")
 
+# Returns the values of all ranks, in the order of ranks.
 Gather = Callable[[Any], list[Any]]
 
 

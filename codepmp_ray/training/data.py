@@ -49,7 +49,6 @@ USED = pa.schema(
 )
 _ROWS_AT_ONCE = 256  # of one call of the tokenizer
 _FORMAT = 1  # goes up when token files hold something else
-# Returns the values of all ranks, in the order of ranks.
 
 
 class PairView(Sequence[EncodedPair]):

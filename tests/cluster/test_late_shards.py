@@ -34,7 +34,7 @@ def ray_cluster():
 
 
 class Engine:
-    """The first one that takes a row (or, with `who` "nobody", none) is slow."""
+    """The first one that takes a row is slow."""
 
     def __init__(self, config: EngineConfig) -> None:
         self._slow_file = Path(config.engine_args["slow_file"])
@@ -111,7 +111,7 @@ def test_a_frozen_engine_does_not_hold_the_job(ray_cluster: None, tmp_path: Path
     """Ray sees its process alive: neither dead nor making progress."""
     slow_file, start_s = tmp_path / "slow", time.monotonic()
     body = partial(run_shards, job(tmp_path / "run", slow_file), NUM_SHARDS)
-    running = threading.Thread(target=body)
+    running = threading.Thread(target=body, daemon=True)  # a failure ends the tests
     running.start()
     while not (slow_file.exists() and slow_file.read_text()):
         assert running.is_alive() and time.monotonic() - start_s < SLOW_S / 4
