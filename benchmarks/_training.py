@@ -31,6 +31,35 @@ VOCABULARY = 49_000
 LENGTHS_FILE = Path(__file__).parent / "data" / "pair_lengths.json"
 
 
+QWEN2_1_5B = {
+    "hidden_size": 1536,
+    "intermediate_size": 8960,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 12,
+    "num_key_value_heads": 2,
+    "vocab_size": 151936,
+    "tie_word_embeddings": True,
+}
+
+
+def shape_of(name: str) -> Any:
+    """None for the weights of MODEL, a configuration for arbitrary weights of another size."""
+    from transformers import Qwen2Config
+
+    return Qwen2Config(**QWEN2_1_5B) if name == "qwen2-1.5b" else None
+
+
+def models_here() -> list[tuple[str, tuple[bool, ...]]]:
+    """(model, whether in bf16) that steps are compared with on this machine."""
+    smollm2 = ("smollm2-135m", (True, False))
+    return [smollm2, ("qwen2-1.5b", (True,))] if torch.cuda.is_available() else [smollm2]
+
+
+def labelled(shape: Any) -> Any:
+    """The shape with one label, for transformers' own reward models."""
+    return type(shape)(**{**shape.to_dict(), "num_labels": 1, "pad_token_id": 0})
+
+
 def make_pairs(num_pairs: int, seed: int = 0) -> list[EncodedPair]:
     """Pairs with the lengths of real ones, drawn by `seed`, and random ids."""
     lengths = json.loads(LENGTHS_FILE.read_text())["lengths"]
@@ -103,6 +132,7 @@ class OurStep:
         from torch.distributed.device_mesh import init_device_mesh
 
         from codepmp_ray.modeling.loading import load_preference_model, model_from_config
+        from codepmp_ray.training.compiling import compile_blocks
         from codepmp_ray.training.fsdp import shard
         from codepmp_ray.training.optimizer import make_optimizer
         from codepmp_ray.training.step import StepRunner, objective_of
@@ -121,6 +151,7 @@ class OurStep:
         else:
             model = model_from_config(shape, objective_of(config))
         model.to(device())
+        compile_blocks(model, config, device())
         shard(model, config, init_device_mesh(device().type, (world_size,)))
         model.train()
         self.model = model
@@ -140,7 +171,7 @@ class OurStep:
 class TrlStep:
     """One optimizer step of TRL's RewardTrainer: its collator, its loss, its training_step."""
 
-    def __init__(self, scratch: str, *, bf16: bool) -> None:
+    def __init__(self, scratch: str, *, bf16: bool, shape: Any = None) -> None:
         from datasets import Dataset
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
         from trl import RewardConfig, RewardTrainer
@@ -148,9 +179,11 @@ class TrlStep:
         from codepmp_ray.modeling.sources import resolve_model
 
         folder = resolve_model(MODEL)
-        model = AutoModelForSequenceClassification.from_pretrained(
-            folder, num_labels=1, dtype=torch.float32
-        )
+        kind = AutoModelForSequenceClassification
+        if shape is None:
+            model = kind.from_pretrained(folder, num_labels=1, dtype=torch.float32)
+        else:
+            model = kind.from_config(labelled(shape), dtype=torch.float32)
         settings: dict[str, Any] = {
             "output_dir": scratch,
             "per_device_train_batch_size": PAIRS_PER_MICRO_BATCH,

@@ -1,5 +1,8 @@
 """Model FLOPs utilisation of a PMP step of a Qwen2-1.5B shape on one GPU: full micro-batches, bf16.
 
+A step has several micro-batches, as the recipes' have, then clipping and AdamW. Compiled blocks are
+measured beside uncompiled ones, and recomputed activations beside kept ones.
+
 Arbitrary weights: time depends on the shape alone. `--tiny` runs a small shape anywhere, to see
 that this works; MFU is then empty on devices whose peak nobody knows.
 
@@ -9,24 +12,25 @@ that this works; MFU is then empty on devices whose peak nobody knows.
 from __future__ import annotations
 
 import argparse
+import gc
 from typing import Any
 
+import torch
 from transformers import Qwen2Config
 
 from benchmarks._results import gpu, series_result, write_results
-from benchmarks._training import OurStep, device, make_pairs, now_s, single_process_group
+from benchmarks._training import (
+    QWEN2_1_5B,
+    OurStep,
+    device,
+    make_pairs,
+    now_s,
+    single_process_group,
+)
 from codepmp_ray.preference.packing import EncodedPair
+from codepmp_ray.preference.plan import plan_step
 from codepmp_ray.training.throughput import Utilisation
 
-QWEN2_1_5B = {
-    "hidden_size": 1536,
-    "intermediate_size": 8960,
-    "num_hidden_layers": 28,
-    "num_attention_heads": 12,
-    "num_key_value_heads": 2,
-    "vocab_size": 151936,
-    "tie_word_embeddings": True,
-}
 TINY = {
     **QWEN2_1_5B,
     "hidden_size": 96,
@@ -36,29 +40,21 @@ TINY = {
 }
 
 
-def full_micro_batch(max_tokens: int) -> list[EncodedPair]:
-    """As many pairs of real lengths as fit into one micro-batch."""
-    taken: list[EncodedPair] = []
-    num_tokens = 0
-    for pair in make_pairs(256):
-        num_tokens += pair.packed_length("chosen")
-        if num_tokens > max_tokens:
-            break
-        taken.append(pair)
-    return taken
+def full_micro_batches(number: int, max_tokens: int) -> list[EncodedPair]:
+    """As many pairs of real lengths as fit into that many micro-batches."""
+    drawn = [pair for seed in range(number) for pair in make_pairs(256, seed)]
+    for num_pairs in range(len(drawn), 0, -1):
+        lengths = [pair.num_tokens for pair in drawn[:num_pairs]]
+        fits = sum(lengths) <= number * max_tokens
+        if fits and plan_step(lengths, 1, max_tokens).num_micro_batches <= number:
+            return drawn[:num_pairs]
+    raise SystemExit(f"--max-tokens {max_tokens} is too few for one pair.")
 
 
 def measure(
-    shape: dict[str, Any], max_tokens: int, recompute: bool, steps: int
+    shape: dict[str, Any], pairs: list[EncodedPair], steps: int, settings: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    step = OurStep(
-        "pmp",
-        bf16=True,
-        shape=Qwen2Config(**shape),
-        gradient_checkpointing=recompute,
-        max_tokens_per_micro_batch=max_tokens,
-    )
-    pairs = full_micro_batch(max_tokens)
+    step = OurStep("pmp", bf16=True, shape=Qwen2Config(**shape), **settings)
     utilisation = Utilisation(step.model, device(), bf16=True)
     times: list[float] = []
     for number in range(steps + 3):  # kernels are compiled in the first ones
@@ -70,7 +66,9 @@ def measure(
     found = [utilisation.mfu(pairs, seconds, 1) for seconds in times]
     shares = [share for share in found if share is not None]
     rates = [num_tokens / seconds for seconds in times]
-    context = {"gradient_checkpointing": recompute, "tokens_a_step": num_tokens}
+    context = {**settings, "pairs": len(pairs), "tokens_a_step": num_tokens}
+    if device().type == "cuda":
+        context["peak_memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 1)
     peak = "share of the device's bf16 peak"
     return [
         series_result("mfu", shares, peak, "aim at 0.5", digits=4, **context),
@@ -81,16 +79,27 @@ def measure(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--max-tokens", type=int, default=16_384, help="of a micro-batch")
+    parser.add_argument("--max-tokens", type=int, default=8_192, help="of a micro-batch")
+    parser.add_argument("--micro-batches", type=int, default=8, help="of a step")
     parser.add_argument("--tiny", action="store_true")
     arguments = parser.parse_args()
     if not gpu() and not arguments.tiny:
         raise SystemExit("This shape needs a GPU; --tiny runs a small one here.")
+    pairs = full_micro_batches(arguments.micro_batches, arguments.max_tokens)
+    shape = TINY if arguments.tiny else QWEN2_1_5B
     results: list[dict[str, Any]] = []
     with single_process_group():
-        for recompute in (False, True):
-            shape = TINY if arguments.tiny else QWEN2_1_5B
-            results += measure(shape, arguments.max_tokens, recompute, arguments.steps)
+        for compiled, recompute in ((True, False), (True, True), (False, False)):
+            settings = {
+                "torch_compile": compiled,
+                "gradient_checkpointing": recompute,
+                "max_tokens_per_micro_batch": arguments.max_tokens,
+            }
+            results += measure(shape, pairs, arguments.steps, settings)
+            gc.collect()
+            if device().type == "cuda":
+                torch.cuda.empty_cache()
+                torch.cuda.reset_peak_memory_stats()
     if arguments.tiny:
         print(results)
         return

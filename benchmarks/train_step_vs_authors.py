@@ -25,8 +25,10 @@ from benchmarks._training import (
     make_pairs,
     measure_alone,
     micro_batches,
+    models_here,
     rate_result,
     ratio_result,
+    shape_of,
 )
 from codepmp_ray.preference.packing import EncodedPair
 
@@ -37,14 +39,17 @@ _PAD = 0
 class AuthorsStep:
     """One optimizer step, computed as the authors' scripts compute it."""
 
-    def __init__(self, *, bf16: bool) -> None:
+    def __init__(self, *, bf16: bool, shape: Any = None) -> None:
         from transformers import AutoModelForCausalLM
 
         from codepmp_ray.modeling.sources import resolve_model
 
-        self.model: Any = AutoModelForCausalLM.from_pretrained(
-            resolve_model(MODEL), dtype=torch.float32
-        ).to(device())
+        kind = AutoModelForCausalLM
+        if shape is None:
+            model = kind.from_pretrained(resolve_model(MODEL), dtype=torch.float32)
+        else:
+            model = kind.from_config(shape, dtype=torch.float32)
+        self.model: Any = model.to(device())
         self.model.train()
         self.head = torch.nn.Linear(self.model.config.hidden_size, 1, bias=False).to(device())
         self.parameters = [*self.model.parameters(), *self.head.parameters()]
@@ -80,16 +85,17 @@ class AuthorsStep:
         return loss + F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-100)
 
 
-def measure(bf16: bool, rounds: int, num_pairs: int) -> list[dict[str, Any]]:
+def measure(bf16: bool, rounds: int, num_pairs: int, model: str) -> list[dict[str, Any]]:
     pairs = make_pairs(num_pairs)
-    theirs, ours = AuthorsStep(bf16=bf16), OurStep("pmp", bf16=bf16)
+    shape = shape_of(model)
+    theirs, ours = AuthorsStep(bf16=bf16, shape=shape), OurStep("pmp", bf16=bf16, shape=shape)
 
     def run(step: AuthorsStep | OurStep) -> None:
         for batch in micro_batches(pairs):
             step(batch)
 
     times = alternate({"authors": lambda: run(theirs), "ours": lambda: run(ours)}, rounds)
-    context = {"precision": "bf16" if bf16 else "fp32", "pairs": num_pairs}
+    context = {"model": model, "precision": "bf16" if bf16 else "fp32", "pairs": num_pairs}
     goal = "at least 2.5"
     return [
         ratio_result("our_pmp_over_authors_pmp", times["authors"], times["ours"], goal, **context),
@@ -104,8 +110,9 @@ def main() -> None:
     arguments = parser.parse_args()
     results = [
         result
-        for bf16 in (True, False)
-        for result in measure_alone(measure, bf16, arguments.rounds, arguments.pairs)
+        for model, precisions in models_here()
+        for bf16 in precisions
+        for result in measure_alone(measure, bf16, arguments.rounds, arguments.pairs, model)
     ]
     write_results("train_step_vs_authors", results)
 

@@ -2,7 +2,8 @@
 
 Ours computes the reward loss and the language-model loss (PMP), TRL the reward loss only; RM
 against RM is reported beside it, and TRL with neighbours of like length. Both end with clipping and
-AdamW, use all cores and the same precision.
+AdamW, use all cores and the same precision. On a GPU, where steps of SmolLM2 are over before they
+are launched, the shape of Qwen2-1.5B is measured too, in bf16.
 
     python -m benchmarks.train_step_vs_trl [--rounds 3] [--pairs 16]
 """
@@ -23,15 +24,20 @@ from benchmarks._training import (
     make_pairs,
     measure_alone,
     micro_batches,
+    models_here,
     rate_result,
     ratio_result,
+    shape_of,
 )
 
 
-def measure(bf16: bool, rounds: int, num_pairs: int, scratch: str) -> list[dict[str, Any]]:
+def measure(
+    bf16: bool, rounds: int, num_pairs: int, model: str, scratch: str
+) -> list[dict[str, Any]]:
     pairs = make_pairs(num_pairs)
-    trl = TrlStep(scratch, bf16=bf16)
-    ours = {name: OurStep(name, bf16=bf16) for name in ("pmp", "rm")}
+    shape = shape_of(model)
+    trl = TrlStep(scratch, bf16=bf16, shape=shape)
+    ours = {name: OurStep(name, bf16=bf16, shape=shape) for name in ("pmp", "rm")}
 
     def run_trl(data: list) -> None:
         for batch in micro_batches(data):
@@ -51,7 +57,12 @@ def measure(bf16: bool, rounds: int, num_pairs: int, scratch: str) -> list[dict[
         rounds,
     )
     precision = "bf16" if bf16 else "fp32"
-    context = {"precision": precision, "pairs": num_pairs, "micro_batch": PAIRS_PER_MICRO_BATCH}
+    context = {
+        "model": model,
+        "precision": precision,
+        "pairs": num_pairs,
+        "micro_batch": PAIRS_PER_MICRO_BATCH,
+    }
     goal = "at least 2.0"
     return [
         ratio_result("our_pmp_over_trl_rm", times["trl"], times["pmp"], goal, **context),
@@ -71,8 +82,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         results = [
             result
-            for bf16 in (True, False)
-            for result in measure_alone(measure, bf16, arguments.rounds, arguments.pairs, scratch)
+            for model, precisions in models_here()
+            for bf16 in precisions
+            for result in measure_alone(
+                measure, bf16, arguments.rounds, arguments.pairs, model, scratch
+            )
         ]
     write_results("train_step_vs_trl", results)
 

@@ -51,6 +51,9 @@ class TrainingConfig(Section):
         stop_timeout_s: how long `ray job stop` and Ctrl-C wait for the workers' last checkpoint.
         report_to: trackers that get what metrics.jsonl gets; `tensorboard` writes event files.
         cpu_offload: keep parameters and optimizer in host memory between uses; slower.
+        torch_compile: compile the parts of each block; half a minute at the start of each worker.
+        full_determinism: on GPUs use torch's deterministic algorithms, so that a resumed run has
+            the bits of an uninterrupted one; slower. CPUs compute the same bits without it.
     """
 
     objective: Literal["pmp", "rm", "lm", "sft", "dpo"] = "pmp"
@@ -93,6 +96,8 @@ class TrainingConfig(Section):
     label_selector: LabelSelector = operational({})  # nodes that workers may run on
     data_parallel_replicate_degree: int = operational(1, ge=1)
     cpu_offload: bool = operational(False)
+    torch_compile: bool | None = operational(None)  # null: on GPUs
+    full_determinism: bool = operational(False)
     use_gpu: bool | None = operational(None)  # null: where the cluster has a GPU per worker
     save_steps: int = operational(100, ge=1)
     save_total_limit: int = operational(2, ge=1)

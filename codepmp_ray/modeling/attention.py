@@ -27,6 +27,7 @@ from codepmp_ray.preference.packing import PackedLayout
 NAME = "codepmp_packed"
 
 
+@torch.compiler.disable  # compiled code around it hands over here; FlexAttention compiles itself
 def packed_attention(
     module: torch.nn.Module,
     query: torch.Tensor,

@@ -10,27 +10,8 @@ import torch
 
 from codepmp_ray.errors import ModelError
 from codepmp_ray.modeling.attention_blocks import AttentionRule
+from codepmp_ray.modeling.block_mask import block_mask
 from codepmp_ray.preference.packing import PackedLayout
-
-Index = torch.Tensor
-
-
-def may_attend(layout: PackedLayout, window: int | None) -> Callable[..., torch.Tensor]:
-    """FlexAttention's mask_mod: (batch, head, query index, key index) -> bool.
-
-    The one definition of who sees whom; the dense blocks are tested against it.
-    """
-    pair, side, position = layout.pair, layout.side, layout.position
-
-    def mask(batch: Index, head: Index, query: Index, key: Index) -> torch.Tensor:
-        same_pair = pair[query] == pair[key]
-        other_side = (side[query] != side[key]) & (side[key] != 0)
-        seen = same_pair & (key <= query) & ~other_side
-        if window is not None:
-            seen = seen & (position[query] - position[key] < window)
-        return seen
-
-    return mask
 
 
 def attend_with_flex(
@@ -50,22 +31,14 @@ def attend_with_flex(
             "GPU does not do.",
             "Set attention_dropout to 0 in the model's config.json, as all common models have it.",
         )
-    from torch.nn.attention.flex_attention import create_block_mask
-
-    num_tokens = query.shape[2]
-    block_mask = layout.cached(
-        ("flex", rule.window),
-        lambda: create_block_mask(
-            may_attend(layout, rule.window), None, None, num_tokens, num_tokens, query.device
-        ),
-    )
+    mask = layout.cached(("flex", rule.window), lambda: block_mask(layout, rule.window))
     score_mod = None if rule.soft_cap is None else _soft_cap(rule.soft_cap)
     return _kernel(query.is_cuda)(
         query,
         key,
         value,
         score_mod,
-        block_mask,
+        mask,
         rule.scale,
         enable_gqa=query.shape[1] != key.shape[1],
     )
@@ -74,7 +47,7 @@ def attend_with_flex(
 @cache
 def _soft_cap(cap: float) -> Callable[..., torch.Tensor]:
     # One function per cap: another function object would be compiled again.
-    def score(value: torch.Tensor, *indices: Index) -> torch.Tensor:
+    def score(value: torch.Tensor, *indices: torch.Tensor) -> torch.Tensor:
         return cap * torch.tanh(value / cap)
 
     return score

@@ -59,7 +59,10 @@ def empty_model(model_name_or_path: str, objective: Objective) -> PreferenceMode
 
 def model_from_config(config: Any, objective: Objective) -> PreferenceModel:
     """A model of this shape with arbitrary weights, in fp32; for plans and benchmarks."""
-    return _with_heads(AutoModelForCausalLM.from_config(config, dtype=torch.float32), objective)
+    model = _with_heads(AutoModelForCausalLM.from_config(config, dtype=torch.float32), objective)
+    if model.score is not None:
+        torch.nn.init.normal_(model.score.weight, std=0.02)
+    return model
 
 
 def _with_heads(made: Any, objective: Objective) -> PreferenceModel:

@@ -24,6 +24,7 @@ from codepmp_ray.preference.tokenization import TEMPLATE_FILE, Encoder, PromptTe
 from codepmp_ray.runs import MODEL_FOLDER
 from codepmp_ray.storage import open_store
 from codepmp_ray.training.checkpoint import Checkpointer
+from codepmp_ray.training.compiling import compile_blocks, use_deterministic_kernels
 from codepmp_ray.training.data import load_training_data
 from codepmp_ray.training.fsdp import make_mesh, parameter_device, shard
 from codepmp_ray.training.optimizer import make_optimizer
@@ -51,6 +52,8 @@ def train(
     """
     config = task.config
     device = _device()
+    if config.full_determinism:
+        use_deterministic_kernels(device)
     store = open_store(task.out_dir)
     if agree(store.exists(f"{MODEL_FOLDER}/{CONFIG_FILE}")):
         return  # an attempt before this one failed when all was done
@@ -60,6 +63,7 @@ def train(
     encoder = Encoder(tokenizer, _template(task, weights, tokenizer), vocab_size)
     data = load_training_data(task, encoder)
     model = empty_model(weights, objective_of(config))
+    compile_blocks(model, config, device)
     shard(model, config, make_mesh(config, device))
     materialise(model, parameter_device(config, device))
     read_weights(model, weights, seed=config.seed)

@@ -78,14 +78,14 @@ class StepRunner:
 
     def _run(self, pairs: Sequence[EncodedPair], backward: bool) -> StepResult:
         counts = {"pair": len(pairs), "token": sum(len(pair.chosen) for pair in pairs)}
-        tally = _Tally()
+        tally = _Tally(self.device)
         for indices, batch in self._micro_batches(pairs):
             sums = self.model(batch)
             if backward:
                 (self.objective.loss(sums, counts) * batch.weight).backward()
             if indices:
                 tally.add(sums)
-        tally.all_reduce(self.device)
+        tally.all_reduce()
         return tally.result(self.objective, counts, sum(map(self._length, pairs)))
 
     def _micro_batches(
@@ -110,31 +110,31 @@ class StepRunner:
 class _Tally:
     """Sums and extremes over this rank's micro-batches, then over all ranks.
 
-    In fp64, so that the order of adding hardly matters.
+    In fp64, so that the order of adding hardly matters, and on the device: asking a GPU for a
+    number makes it idle until the next micro-batch has arrived. It is asked once a step.
     """
 
     NAMES = ("rm", "center", "lm", "dpo", "correct", "margin", "reward")
 
-    def __init__(self) -> None:
-        self._sums = torch.zeros(len(self.NAMES), dtype=torch.float64)
+    def __init__(self, device: torch.device) -> None:
+        self._sums = torch.zeros(len(self.NAMES), dtype=torch.float64, device=device)
         # The lowest reward and the lowest negated one: one reduction finds both extremes.
-        self._low = torch.full((2,), float("inf"), dtype=torch.float64)
+        self._low = torch.full((2,), float("inf"), dtype=torch.float64, device=device)
 
     def add(self, sums: dict[str, torch.Tensor]) -> None:
-        found = {name: sums[name].detach().double().cpu() for name in self.NAMES if name in sums}
+        found = {name: sums[name].detach().double() for name in self.NAMES if name in sums}
         if "rewards" in sums:
-            rewards = sums["rewards"].detach().double().cpu()
+            rewards = sums["rewards"].detach().double()
             gaps = rewards[:, 0] - rewards[:, 1]
             found["correct"], found["margin"] = (gaps > 0).double().sum(), gaps.sum()
             found["reward"] = rewards.mean(dim=1).sum()
             self._low = torch.minimum(self._low, torch.stack([rewards.min(), -rewards.max()]))
-        zero = torch.zeros((), dtype=torch.float64)
+        zero = self._sums.new_zeros(())
         self._sums += torch.stack([found.get(name, zero) for name in self.NAMES])
 
-    def all_reduce(self, device: torch.device) -> None:
-        dist.all_reduce(sums := self._sums.to(device))
-        dist.all_reduce(low := self._low.to(device), op=dist.ReduceOp.MIN)
-        self._sums, self._low = sums.cpu(), low.cpu()
+    def all_reduce(self) -> None:
+        dist.all_reduce(self._sums)
+        dist.all_reduce(self._low, op=dist.ReduceOp.MIN)
 
     def result(self, objective: Objective, counts: dict[str, int], num_tokens: int) -> StepResult:
         sums: dict[str, float] = dict(zip(self.NAMES, self._sums.tolist(), strict=True))

@@ -58,7 +58,8 @@ def _rank_main(
 
     torch.set_num_threads(1)
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    dist.init_process_group("gloo", rank=rank, world_size=world_size)
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(backend, rank=rank, world_size=world_size)
 
     steps = []
 
@@ -87,13 +88,14 @@ def run(
     trunk: Any = None,
     environment: dict[str, str] | None = None,
     exit_code: int = 0,
+    on_gpu: bool = False,
     **settings: Any,
 ) -> list[dict]:
     """Train in `world_size` processes; with `die_at` the last rank is killed at that step.
 
     From step `notice_at` on the processes are told that they will be preempted; at `stop_at` they
     are asked to stop. `environment` is theirs beside what the fork server has. Each of
-    them has to end with `exit_code`, an error's of ours.
+    them has to end with `exit_code`, an error's of ours. They see no GPU unless asked to.
     """
     from codepmp_ray.training.task import InputShard, TrainingTask
 
@@ -107,7 +109,8 @@ def run(
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     # The fork server has loaded the libraries, so that not every rank does: seconds each.
-    own = environment or {}
+    own = {} if on_gpu else {"CUDA_VISIBLE_DEVICES": ""}
+    own |= environment or {}
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOADED)
     workers = [
@@ -120,7 +123,7 @@ def run(
     for worker in workers:
         worker.start()
     for worker in reversed(workers):
-        worker.join(60 if die_at is None else 30)
+        worker.join((60 if die_at is None else 30) + 120 * on_gpu)  # kernels are compiled there
         if die_at is not None:
             assert worker.exitcode == -signal.SIGKILL
             break

@@ -25,6 +25,7 @@ from codepmp_ray.modeling.attention import require_supported
 from codepmp_ray.modeling.attention_blocks import AttentionRule, attend_in_blocks
 from codepmp_ray.modeling.attention_cpu import attend_fused
 from codepmp_ray.modeling.attention_flex import attend_with_flex
+from codepmp_ray.modeling.block_mask import block_mask, may_attend, visible_blocks
 from codepmp_ray.modeling.lm_loss import lm_loss_sum, token_log_likelihoods
 from codepmp_ray.modeling.objectives import Objective, make_objective
 from codepmp_ray.modeling.preference_model import PreferenceModel
@@ -242,6 +243,44 @@ def test_the_kernel_for_gpus_equals_the_blocks(window, soft_cap, sides) -> None:
     key, value = torch.randn(2, 1, 2, num_tokens, 16).unbind(0)
     arguments = (query, key, value, layout, AttentionRule(0.3, 0.0, window, soft_cap))
     assert torch.allclose(attend_with_flex(*arguments), attend_in_blocks(*arguments), atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [4, 16])
+@pytest.mark.parametrize("window", [None, WINDOW, 2 * WINDOW])
+@pytest.mark.parametrize("sides", ["chosen", "chosen_alone"])
+def test_block_masks_say_what_the_rule_says_of_their_tokens(sides, window, size) -> None:
+    """Nothing that is seen is left out, and what counts as seen by all is."""
+    batch = pack([*make_pairs(), EncodedPair("long", [1] * 19, [2] * 70, [3] * 41)], sides=sides)
+    layout = PackedLayout(batch.spans, batch.position_ids)
+    num_tokens = batch.input_ids.shape[1]
+    place = torch.arange(num_tokens)
+    seen = may_attend(layout, window)(place, place, place[:, None], place[None, :])
+    num_blocks = -(-num_tokens // size)
+    padded = torch.zeros(num_blocks * size, num_blocks * size, dtype=torch.bool)
+    padded[:num_tokens, :num_tokens] = seen
+    by_block = padded.view(num_blocks, size, num_blocks, size).transpose(1, 2).flatten(2)
+    some, whole = visible_blocks(batch.spans, num_tokens, window, size)
+    assert (by_block.any(-1) <= some).all()
+    assert (whole <= by_block.all(-1)).all()
+    if window is None:
+        assert some.equal(by_block.any(-1))
+        assert whole.any()
+    else:
+        assert some.sum() < visible_blocks(batch.spans, num_tokens, None, size)[0].sum()
+
+
+def test_a_block_mask_has_the_blocks_in_torchs_own_form() -> None:
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    pairs = [EncodedPair(str(i), [1] * 90, [2] * (40 + 90 * i), [3] * 333) for i in range(4)]
+    batch = pack(pairs)
+    layout = PackedLayout(batch.spans, batch.position_ids)
+    num_tokens = batch.input_ids.shape[1]
+    rule = may_attend(layout, None)
+    theirs = create_block_mask(rule, None, None, num_tokens, num_tokens, "cpu")
+    ours = block_mask(layout, None)
+    assert ours.to_dense().equal(theirs.to_dense())
+    assert ours.seq_lengths == theirs.seq_lengths and ours.shape == theirs.shape
 
 
 @pytest.mark.parametrize("window", [None, WINDOW])
