@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from benchmarks._results import free_port, series_result
+from benchmarks._results import free_port, series_result, write_results
 from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.preference.packing import EncodedPair
 
@@ -42,17 +42,63 @@ QWEN2_1_5B = {
 }
 
 
-def shape_of(name: str) -> Any:
-    """None for the weights of MODEL, a configuration for arbitrary weights of another size."""
-    from transformers import Qwen2Config
+SMOLLM2_135M = {
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "vocab_size": 49152,
+    "tie_word_embeddings": True,
+}
 
-    return Qwen2Config(**QWEN2_1_5B) if name == "qwen2-1.5b" else None
+
+def shape_of(name: str) -> Any:
+    """The configuration of a model whose weights are arbitrary; None for the weights of MODEL.
+
+    Time and memory depend on the shape alone. Where MODEL's weights lie it is used as it is.
+    """
+    from transformers import LlamaConfig, Qwen2Config
+
+    from codepmp_ray.errors import ModelError
+    from codepmp_ray.modeling.sources import resolve_model
+
+    if name == "qwen2-1.5b":
+        return Qwen2Config(**QWEN2_1_5B)
+    try:
+        resolve_model(MODEL)
+    except ModelError:
+        return LlamaConfig(**SMOLLM2_135M)
+    return None
 
 
 def models_here() -> list[tuple[str, tuple[bool, ...]]]:
     """(model, whether in bf16) that steps are compared with on this machine."""
     smollm2 = ("smollm2-135m", (True, False))
-    return [smollm2, ("qwen2-1.5b", (True,))] if torch.cuda.is_available() else [smollm2]
+    return [("qwen2-1.5b", (True,)), smollm2] if torch.cuda.is_available() else [smollm2]
+
+
+def measure_models(
+    name: str, measure: Callable[..., list[dict[str, Any]]], *args: Any
+) -> list[dict[str, Any]]:
+    """`measure(model, bf16, *args)` of `models_here`; what is there is written after each."""
+    results: list[dict[str, Any]] = []
+    for model, precisions in models_here():
+        for bf16 in precisions:
+            results += measure_alone(measure, model, bf16, *args)
+            write_results(name, results)
+    return results
+
+
+def any_tokenizer() -> Any:
+    """TRL asks for one, and for its pad token; the pairs here are ids already."""
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    words = models.WordLevel({"<pad>": 0, "<eos>": 1}, unk_token="<pad>")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(words), pad_token="<pad>", eos_token="<eos>"
+    )
 
 
 def labelled(shape: Any) -> Any:
@@ -149,7 +195,8 @@ class OurStep:
         if shape is None:
             model = load_preference_model(MODEL, objective_of(config), seed=0)
         else:
-            model = model_from_config(shape, objective_of(config))
+            with device():  # drawing a billion weights takes a processor a minute
+                model = model_from_config(shape, objective_of(config))
         model.to(device())
         compile_blocks(model, config, device())
         shard(model, config, init_device_mesh(device().type, (world_size,)))
@@ -178,12 +225,12 @@ class TrlStep:
 
         from codepmp_ray.modeling.sources import resolve_model
 
-        folder = resolve_model(MODEL)
         kind = AutoModelForSequenceClassification
         if shape is None:
-            model = kind.from_pretrained(folder, num_labels=1, dtype=torch.float32)
+            model = kind.from_pretrained(resolve_model(MODEL), num_labels=1, dtype=torch.float32)
         else:
-            model = kind.from_config(labelled(shape), dtype=torch.float32)
+            with device():
+                model = kind.from_config(labelled(shape), dtype=torch.float32)
         settings: dict[str, Any] = {
             "output_dir": scratch,
             "per_device_train_batch_size": PAIRS_PER_MICRO_BATCH,
@@ -196,7 +243,9 @@ class TrlStep:
             "learning_rate": 1e-6,
             "disable_dropout": True,
         }
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = (
+            any_tokenizer() if shape else AutoTokenizer.from_pretrained(resolve_model(MODEL))
+        )
         any_pair = {"chosen_ids": [3, 4], "rejected_ids": [3, 5]}
         self.trainer = RewardTrainer(
             model,

@@ -26,7 +26,14 @@ from typing import Any
 import torch
 
 from benchmarks._results import series_result, write_results
-from benchmarks._training import OurStep, device, make_pairs, now_s, single_process_group
+from benchmarks._training import (
+    OurStep,
+    device,
+    make_pairs,
+    now_s,
+    shape_of,
+    single_process_group,
+)
 from codepmp_ray.preference.packing import EncodedPair
 from codepmp_ray.storage import LocalStore
 from codepmp_ray.training.checkpoint import Checkpointer
@@ -36,8 +43,8 @@ from codepmp_ray.training.settled_heap import settled_heap
 class Trainer:
     """Our step and both ways to write a checkpoint of its state."""
 
-    def __init__(self, scratch: Path) -> None:
-        self.step = OurStep("pmp", bf16=True)
+    def __init__(self, scratch: Path, model: str) -> None:
+        self.step = OurStep("pmp", bf16=True, shape=shape_of(model))
         self.beside = Checkpointer(LocalStore(scratch / "beside"), 1)
         self.blocking = Checkpointer(LocalStore(scratch / "blocking"), 1, asynchronous=False)
         self.number = 0
@@ -63,14 +70,16 @@ class Trainer:
         return self.number
 
 
-def measure(threads: int, rounds: int, window: int | None, folder: Path) -> list[dict[str, Any]]:
+def measure(
+    threads: int, rounds: int, window: int | None, model: str, folder: Path
+) -> list[dict[str, Any]]:
     torch.set_num_threads(threads)
     pairs = sorted(make_pairs(64), key=lambda pair: pair.num_tokens)
-    trainer = Trainer(folder)
+    trainer = Trainer(folder, model)
     spare = len(os.sched_getaffinity(0)) - threads
     where = "spare_core" if spare else "all_cores"
     goal = "at most 0.1" if spare else None
-    context = {"threads": threads, "spare_cores": spare}
+    context = {"model": model, "threads": threads, "spare_cores": spare}
     # A window is long enough for a whole checkpoint and for the removal of the one before, and no
     # longer: its noise grows with it.
     long, short = (pairs[31:32], window or 1), (pairs[:1], window or 6)
@@ -125,14 +134,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--steps", type=int, default=None, help="in a window; 1 and 6 otherwise")
+    parser.add_argument("--model", choices=("smollm2-135m", "qwen2-1.5b"), default="smollm2-135m")
     parser.add_argument("--dir", default=None, help="where to write; a temporary folder otherwise")
     arguments = parser.parse_args()
     num_cores = len(os.sched_getaffinity(0))
     results: list[dict[str, Any]] = []
     for threads in sorted({max(1, num_cores - 1), num_cores}):
         with tempfile.TemporaryDirectory(dir=arguments.dir) as scratch, single_process_group():
-            results += measure(threads, arguments.rounds, arguments.steps, Path(scratch))
-    write_results("checkpoint_overhead", results)
+            results += measure(
+                threads, arguments.rounds, arguments.steps, arguments.model, Path(scratch)
+            )
+        write_results("checkpoint_overhead", results)
 
 
 if __name__ == "__main__":

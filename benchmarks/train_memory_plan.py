@@ -18,7 +18,7 @@ import sys
 from typing import Any
 
 from benchmarks._results import series_result, write_results
-from benchmarks._training import MODEL, OurStep, single_process_group, use_all_cores
+from benchmarks._training import MODEL, OurStep, shape_of, single_process_group, use_all_cores
 from benchmarks.train_memory_vs_trl import peak_mb, reset_peak
 from codepmp_ray.config.training import TrainingConfig
 
@@ -39,7 +39,8 @@ def planned_mb(config: TrainingConfig) -> float:
     from codepmp_ray.modeling.loading import load_config
     from codepmp_ray.training.memory_plan import plan_memory
 
-    return sum(plan_memory(config, load_config(MODEL)).by_kind.values()) / 2**20
+    shape = shape_of("smollm2-135m") or load_config(MODEL)
+    return sum(plan_memory(config, shape).by_kind.values()) / 2**20
 
 
 def child(settings: dict[str, Any]) -> None:
@@ -51,7 +52,8 @@ def child(settings: dict[str, Any]) -> None:
     with single_process_group():
         before_mb = reset_peak()
         kept = {"max_length": config.max_length, **settings}
-        step = OurStep(config.objective, bf16=kept.pop("bf16", False), **kept)
+        bf16 = kept.pop("bf16", False)
+        step = OurStep(config.objective, bf16=bf16, shape=shape_of("smollm2-135m"), **kept)
         for _ in range(2):
             step(pairs)
         reset_peak()
@@ -90,8 +92,7 @@ def main() -> None:
                 measured_mib=round(statistics.median(found)),
             )
         )
-        print(results[-1], flush=True)
-    write_results("train_memory_plan", results)
+        write_results("train_memory_plan", results)
 
 
 if __name__ == "__main__":

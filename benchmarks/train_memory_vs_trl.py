@@ -27,6 +27,7 @@ from benchmarks._training import (
     OurStep,
     TrlStep,
     make_pairs,
+    shape_of,
     single_process_group,
     use_all_cores,
 )
@@ -61,7 +62,11 @@ def child(kind: str) -> None:
     use_all_cores()
     pairs = make_pairs(PAIRS_PER_MICRO_BATCH)
     with tempfile.TemporaryDirectory() as scratch, single_process_group():
-        step = TrlStep(scratch, bf16=False) if kind == "trl" else OurStep(kind, bf16=False)
+        shape = shape_of("smollm2-135m")
+        if kind == "trl":
+            step = TrlStep(scratch, bf16=False, shape=shape)
+        else:
+            step = OurStep(kind, bf16=False, shape=shape)
         for _ in range(2):
             step(pairs)
         # Gradients are let go between steps; they are state all the same.

@@ -79,8 +79,8 @@ def measure(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--max-tokens", type=int, default=8_192, help="of a micro-batch")
-    parser.add_argument("--micro-batches", type=int, default=8, help="of a step")
+    parser.add_argument("--max-tokens", type=int, default=16_384, help="of a micro-batch")
+    parser.add_argument("--micro-batches", type=int, default=4, help="of a step")
     parser.add_argument("--tiny", action="store_true")
     arguments = parser.parse_args()
     if not gpu() and not arguments.tiny:
@@ -96,14 +96,14 @@ def main() -> None:
                 "max_tokens_per_micro_batch": arguments.max_tokens,
             }
             results += measure(shape, pairs, arguments.steps, settings)
+            if not arguments.tiny:
+                write_results("train_mfu", results)
             gc.collect()
             if device().type == "cuda":
                 torch.cuda.empty_cache()
                 torch.cuda.reset_peak_memory_stats()
     if arguments.tiny:
         print(results)
-        return
-    write_results("train_mfu", results)
 
 
 if __name__ == "__main__":

@@ -16,16 +16,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from benchmarks._results import write_results
 from benchmarks._training import (
     MODEL,
     OurStep,
     alternate,
     device,
     make_pairs,
-    measure_alone,
+    measure_models,
     micro_batches,
-    models_here,
     rate_result,
     ratio_result,
     shape_of,
@@ -48,7 +46,8 @@ class AuthorsStep:
         if shape is None:
             model = kind.from_pretrained(resolve_model(MODEL), dtype=torch.float32)
         else:
-            model = kind.from_config(shape, dtype=torch.float32)
+            with device():
+                model = kind.from_config(shape, dtype=torch.float32)
         self.model: Any = model.to(device())
         self.model.train()
         self.head = torch.nn.Linear(self.model.config.hidden_size, 1, bias=False).to(device())
@@ -85,7 +84,7 @@ class AuthorsStep:
         return loss + F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-100)
 
 
-def measure(bf16: bool, rounds: int, num_pairs: int, model: str) -> list[dict[str, Any]]:
+def measure(model: str, bf16: bool, rounds: int, num_pairs: int) -> list[dict[str, Any]]:
     pairs = make_pairs(num_pairs)
     shape = shape_of(model)
     theirs, ours = AuthorsStep(bf16=bf16, shape=shape), OurStep("pmp", bf16=bf16, shape=shape)
@@ -108,13 +107,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--pairs", type=int, default=16)
     arguments = parser.parse_args()
-    results = [
-        result
-        for model, precisions in models_here()
-        for bf16 in precisions
-        for result in measure_alone(measure, bf16, arguments.rounds, arguments.pairs, model)
-    ]
-    write_results("train_step_vs_authors", results)
+    measure_models("train_step_vs_authors", measure, arguments.rounds, arguments.pairs)
 
 
 if __name__ == "__main__":

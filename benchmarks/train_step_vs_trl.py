@@ -14,7 +14,6 @@ import argparse
 import tempfile
 from typing import Any
 
-from benchmarks._results import write_results
 from benchmarks._training import (
     PAIRS_PER_MICRO_BATCH,
     OurStep,
@@ -22,9 +21,8 @@ from benchmarks._training import (
     alternate,
     by_length,
     make_pairs,
-    measure_alone,
+    measure_models,
     micro_batches,
-    models_here,
     rate_result,
     ratio_result,
     shape_of,
@@ -32,7 +30,7 @@ from benchmarks._training import (
 
 
 def measure(
-    bf16: bool, rounds: int, num_pairs: int, model: str, scratch: str
+    model: str, bf16: bool, rounds: int, num_pairs: int, scratch: str
 ) -> list[dict[str, Any]]:
     pairs = make_pairs(num_pairs)
     shape = shape_of(model)
@@ -80,15 +78,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=16)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        results = [
-            result
-            for model, precisions in models_here()
-            for bf16 in precisions
-            for result in measure_alone(
-                measure, bf16, arguments.rounds, arguments.pairs, model, scratch
-            )
-        ]
-    write_results("train_step_vs_trl", results)
+        measure_models("train_step_vs_trl", measure, arguments.rounds, arguments.pairs, scratch)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ def attend_with_flex(
             "Set attention_dropout to 0 in the model's config.json, as all common models have it.",
         )
     mask = layout.cached(("flex", rule.window), lambda: block_mask(layout, rule.window))
-    score_mod = None if rule.soft_cap is None else _soft_cap(rule.soft_cap)
+    score_mod = None if rule.soft_cap is None else _soft_cap(rule.soft_cap, query.device)
     return _kernel(query.is_cuda)(
         query,
         key,
@@ -41,14 +41,23 @@ def attend_with_flex(
         mask,
         rule.scale,
         enable_gqa=query.shape[1] != key.shape[1],
+        kernel_options=_OPTIONS,
     )
 
 
+# The decoding kernel, which would be taken below 128 tokens, is not made for packs: it finds no
+# variant for lengths that change, and fillers have three tokens.
+_OPTIONS: Any = {"BACKEND": "TRITON"}
+
+
 @cache
-def _soft_cap(cap: float) -> Callable[..., torch.Tensor]:
-    # One function per cap: another function object would be compiled again.
+def _soft_cap(cap: float, device: torch.device) -> Callable[..., torch.Tensor]:
+    # One function per cap: another function object would be compiled again. A tensor: torch would
+    # take a plain number for one that changes, as lengths do, and ask for it in mid-graph.
+    bound = torch.tensor(cap, device=device)
+
     def score(value: torch.Tensor, *indices: torch.Tensor) -> torch.Tensor:
-        return cap * torch.tanh(value / cap)
+        return bound * torch.tanh(value / bound)
 
     return score
 

@@ -8,6 +8,8 @@ is computed twice. (Hsu et al. 2024, Liger Kernel, do this on GPUs.)
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -83,6 +85,30 @@ def _logits(hidden: torch.Tensor, weight: torch.Tensor, soft_cap: float | None) 
     return logits if soft_cap is None else soft_cap * torch.tanh(logits / soft_cap)
 
 
+def _loss_and_slope(
+    logits: torch.Tensor, targets: torch.Tensor, soft_cap: float | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sum of losses, and its gradient by the logits [c, V], in their type; `targets` are [c, 1]."""
+    capped = at_least_fp32(logits)
+    if soft_cap is not None:
+        capped = soft_cap * torch.tanh(capped / soft_cap)
+    log_p = F.log_softmax(capped, dim=1)
+    loss = -log_p.gather(1, targets).sum()
+    slope = log_p.exp_()
+    if torch.compiler.is_compiling():  # can be part of one pass; a scatter is one of its own
+        slope = slope - (torch.arange(slope.shape[1], device=slope.device) == targets)
+    else:
+        slope.scatter_add_(1, targets, slope.new_full(targets.shape, -1.0))
+    if soft_cap is not None:  # the slope of the cap
+        slope *= 1 - (capped / soft_cap).square()
+    return loss, slope.to(logits.dtype)
+
+
+@cache
+def _compiled_loss_and_slope() -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
+    return torch.compile(_loss_and_slope, dynamic=True)
+
+
 class _LMLossSum(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -97,20 +123,19 @@ class _LMLossSum(torch.autograd.Function):
         by_hidden = torch.empty_like(hidden) if has_backward else None
         by_weight = torch.zeros_like(weight) if has_backward else None
         total = at_least_fp32(hidden.new_zeros(()))
+        # On a GPU a few passes over a chunk's logits instead of one per operation. With a soft cap
+        # not: torch would take the number for one that changes, and ask for it in mid-graph.
+        is_compiled = hidden.is_cuda and soft_cap is None
+        loss_and_slope = _compiled_loss_and_slope() if is_compiled else _loss_and_slope
         for start in range(0, hidden.shape[0], chunk_size):
             chunk = slice(start, start + chunk_size)
-            logits = _logits(hidden[chunk], weight, soft_cap)
-            picked = targets[chunk].unsqueeze(1)
-            log_p = F.log_softmax(logits, dim=1)
-            total -= log_p.gather(1, picked).sum()
             if by_hidden is None or by_weight is None:
+                logits = _logits(hidden[chunk], weight, soft_cap)
+                total += F.cross_entropy(logits, targets[chunk], reduction="sum")
                 continue
-            by_logits = log_p.exp_()
-            by_logits.scatter_add_(1, picked, by_logits.new_full(picked.shape, -1.0))
-            if soft_cap is not None:  # the slope of the cap
-                by_logits *= 1 - (logits / soft_cap).square()
-            del logits
-            by_logits = by_logits.to(hidden.dtype)
+            logits = F.linear(hidden[chunk], weight)
+            loss, by_logits = loss_and_slope(logits, targets[chunk].unsqueeze(1), soft_cap)
+            total += loss
             torch.mm(by_logits, weight, out=by_hidden[chunk])
             by_weight.addmm_(by_logits.T, hidden[chunk])
         ctx.gradients = by_hidden, by_weight

@@ -20,16 +20,23 @@ from transformers import (
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, eager_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.errors import ModelError
 from codepmp_ray.modeling.attention import require_supported
 from codepmp_ray.modeling.attention_blocks import AttentionRule, attend_in_blocks
 from codepmp_ray.modeling.attention_cpu import attend_fused
 from codepmp_ray.modeling.attention_flex import attend_with_flex
 from codepmp_ray.modeling.block_mask import block_mask, may_attend, visible_blocks
-from codepmp_ray.modeling.lm_loss import lm_loss_sum, token_log_likelihoods
+from codepmp_ray.modeling.lm_loss import (
+    _compiled_loss_and_slope,
+    _loss_and_slope,
+    lm_loss_sum,
+    token_log_likelihoods,
+)
 from codepmp_ray.modeling.objectives import Objective, make_objective
 from codepmp_ray.modeling.preference_model import PreferenceModel
 from codepmp_ray.preference.packing import EncodedPair, PackedLayout, pack
+from codepmp_ray.training.compiling import compile_blocks
 
 VOCABULARY = 97
 SHAPE = {
@@ -352,6 +359,36 @@ def test_chunked_lm_loss_equals_the_whole(method, soft_cap) -> None:
     ours = torch.autograd.grad(chunked / 7, [hidden, weight])
     theirs = torch.autograd.grad(whole / 7, [hidden, weight])
     assert all(torch.allclose(a, b, rtol=1e-10) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_what_gpus_compile_of_the_lm_loss_equals_what_runs_here() -> None:
+    torch.manual_seed(0)
+    logits, targets = torch.randn(7, 31).bfloat16(), torch.randint(31, (7, 1))
+    here = _loss_and_slope(logits, targets, None)
+    compiled = _compiled_loss_and_slope()(logits, targets, None)
+    assert all(
+        torch.allclose(*both, rtol=1e-2, atol=1e-3) for both in zip(here, compiled, strict=True)
+    )
+    assert compiled[1].dtype == torch.bfloat16
+
+
+def test_compiled_blocks_equal_plain_ones_at_every_length() -> None:
+    results = []
+    for torch_compile in (False, True):
+        _, model = make_models("qwen2-untied", PMP)
+        for norm in [m for m in model.modules() if isinstance(m, ExactNorm)]:
+            assert norm.weight.dtype == torch.float64
+        config = TrainingConfig(torch_compile=torch_compile)
+        names = list(dict(model.named_parameters()))
+        compile_blocks(model, config, torch.device("cpu"))
+        assert list(dict(model.named_parameters())) == names
+        for pairs in (make_pairs(), make_pairs()[1:3], make_pairs()[2:]):
+            out = model(pack(pairs))
+            (out["rm"] + out["lm"]).backward()
+        gradients = torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+        results.append((float(out["rm"]), gradients))
+    assert results[0][0] == pytest.approx(results[1][0], rel=1e-12)
+    assert _distance(results[1][1], results[0][1]) < 1e-12
 
 
 def test_reward_loss_does_not_overflow() -> None:
