@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -196,7 +197,8 @@ class OurStep:
             model = load_preference_model(MODEL, objective_of(config), seed=0)
         else:
             with device():  # drawing a billion weights takes a processor a minute
-                model = model_from_config(shape, objective_of(config))
+                # Its attention becomes ours, which other models of the same shape do not have.
+                model = model_from_config(deepcopy(shape), objective_of(config))
         model.to(device())
         compile_blocks(model, config, device())
         shard(model, config, init_device_mesh(device().type, (world_size,)))

@@ -3,7 +3,7 @@
 Serve calls `middlewares` there when FRONT_VARIABLE names it in the environment of the cluster's
 nodes, as the jobs of this project do for a Ray that they start. It closes what the ingress, behind
 the proxy, cannot: Serve's own routes, its steering headers, failures of the proxy itself, and
-connections that never get as far as a request.
+connections that never get as far as a request. It also repeats refusals (serve/recent_refusals.py).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+from collections.abc import Callable
 from typing import Any
 
 from starlette.middleware import Middleware
@@ -18,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.connection import MAX_HEADER_BYTES, guard_connections
 from serve.errors import ApiError
+from serve.recent_refusals import RecentRefusals
 
 FRONT_VARIABLE = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 FRONT = "serve.front:middlewares"
@@ -42,15 +44,22 @@ def use_front() -> None:
 
 def middlewares() -> list[Middleware]:
     """Called by Serve in each proxy process, before it listens."""
+    from ray.util.metrics import Counter
+
     guard_connections()
-    return [Middleware(Front)]
+    refused = Counter(
+        "codepmp_requests_refused_early_total",
+        "Requests that got 429 from the proxy, because their key had got it a moment ago.",
+    )
+    return [Middleware(Front, count_refusal=lambda: refused.inc())]
 
 
 class Front:
-    """ASGI middleware around Serve's proxy."""
+    """ASGI middleware around Serve's proxy. `count_refusal` is told of early ones."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, count_refusal: Callable[[], None] = lambda: None) -> None:
         self._app = app
+        self._refusals = RecentRefusals(count_refusal)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -59,12 +68,16 @@ class Front:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if refusal := _refusal(scope):
+        is_work = scope["method"] == "POST"
+        headers = scope["headers"]
+        if refusal := _refusal(scope) or (is_work and self._refusals.refusal(headers)):
             await refusal.response()(scope, receive, send)
             return
         answered = _Answered(send)
-        kept = [(name, value) for name, value in scope["headers"] if _is_ours(name, value)]
+        kept = [(name, value) for name, value in headers if _is_ours(name, value)]
         await self._app({**scope, "headers": kept}, receive, answered)
+        if is_work and answered.status == 429:
+            self._refusals.learn(headers, answered.headers)
         if not answered.has_begun:
             # The ingress died with the request, or it is about to come. Scoring again is safe.
             error = ApiError(503, "The service is not there at the moment.", retry_after_s=1)
@@ -78,9 +91,12 @@ class _Answered:
         self._send = send
         self._is_held = False
         self.has_begun = False
+        self.status = 0
+        self.headers: list[tuple[bytes, bytes]] = []
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
+            self.status, self.headers = message["status"], message["headers"]
             self._is_held = message["status"] == 404 and _is_plain_text(message["headers"])
         if not self._is_held:
             self.has_begun = True

@@ -10,6 +10,7 @@ import pytest
 
 from serve.front import Front, middlewares
 from serve.gate import Gate
+from serve.recent_refusals import RecentRefusals
 from tests.unit.serve.http_fakes import request_scope
 
 
@@ -104,6 +105,54 @@ def test_a_service_that_is_away_is_503_in_our_form(messages: list[dict[str, Any]
 @pytest.mark.parametrize(("status", "kind"), [(404, b"application/json"), (408, b"text/plain")])
 def test_other_answers_pass(status: int, kind: bytes) -> None:
     assert ask(Proxy(*answer(status, kind)), request_scope()) == (status, b"{}")
+
+
+def ask_front(front: Front, scope: dict[str, Any]) -> tuple[int, dict[bytes, bytes]]:
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Any:
+        raise AssertionError("nobody reads")
+
+    asyncio.run(front(scope, receive, send))
+    return sent[0]["status"], dict(sent[0]["headers"])
+
+
+def refused(retry_after: bytes) -> list[dict[str, Any]]:
+    start, body = answer(429)
+    return [{**start, "headers": [*start["headers"], (b"Retry-After", retry_after)]}, body]
+
+
+def test_who_was_refused_is_refused_again_for_a_tenth_of_the_time_without_the_ingress() -> None:
+    now_s, counted = [100.0], []
+    proxy = Proxy(*refused(b"20"))
+    front = Front(proxy)
+    front._refusals = RecentRefusals(lambda: counted.append(1), lambda: now_s[0])
+    assert ask_front(front, request_scope())[0] == 429 and len(proxy.scopes) == 1
+    proxy.messages = tuple(answer(200))
+    now_s[0] += 1.9
+    status, headers = ask_front(front, request_scope())
+    assert (status, headers[b"retry-after"]) == (429, b"19")
+    assert len(proxy.scopes) == 1 and counted == [1]
+    # Other keys are asked about, and so is what needs no turn.
+    other = request_scope()
+    other["headers"] = [(b"authorization", b"Bearer other")]
+    assert ask_front(front, other)[0] == 200
+    assert ask_front(front, {**request_scope(), "method": "GET", "path": "/ready"})[0] == 200
+    now_s[0] += 0.2
+    assert ask_front(front, request_scope())[0] == 200
+    assert counted == [1] and front._refusals._until == {}
+
+
+@pytest.mark.parametrize("messages", [answer(401), answer(429), refused(b"soon")])
+def test_nothing_is_learned_of_other_answers(messages: list[dict[str, Any]]) -> None:
+    proxy = Proxy(*messages)
+    front = Front(proxy)
+    for _ in range(2):
+        ask_front(front, request_scope())
+    assert len(proxy.scopes) == 2
 
 
 def test_websockets_are_closed_at_the_door() -> None:
