@@ -29,7 +29,7 @@ from torch.futures import Future
 
 from codepmp_ray.storage import is_uri
 from codepmp_ray.training.direct_files import DirectFile
-from codepmp_ray.training.saved_tensors import write_tensor
+from codepmp_ray.training.saved_tensors import num_bytes_before, write_tensor
 
 # As the run's store: other processes write there too.
 _NO_CACHE = {"use_listings_cache": False}
@@ -53,8 +53,10 @@ class CheckpointWriter(FileSystemWriter):
         results: list[WriteResult] = []
         with self.fs.create_stream(self.fs.concat_path(self.path, name), "wb") as file:
             for item in plan.items:
-                start = file.tell()
                 data = planner.resolve_data(item)
+                if isinstance(data, torch.Tensor) and isinstance(file, DirectFile):
+                    file.place(data.data_ptr(), data.nbytes, num_bytes_before(data))
+                start = file.tell()
                 if isinstance(data, torch.Tensor):
                     write_tensor(data, file)
                 else:

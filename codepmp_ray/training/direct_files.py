@@ -2,8 +2,9 @@
 
 A checkpoint is written beside training steps, which pay for every byte that the writing moves.
 Through the page cache the kernel copies them all, and keeps them, though nobody reads them soon.
-With O_DIRECT the disk takes them from a small buffer of ours. Where a file system refuses that
-(tmpfs, some network file systems), files are written the ordinary way.
+With O_DIRECT the disk takes large pieces from where they lie (`place`), and the others from a small
+buffer of ours: a copy of them all would push what the steps compute with out of the caches. Where a
+file system refuses that (tmpfs, some network file systems), files are written the ordinary way.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ import numpy as np
 
 _BUFFER_BYTES = 1 << 20  # stays in a core's cache
 _BLOCK_BYTES = 4096  # a multiple of every disk's own
+_SECTOR_BYTES = 512  # addresses are multiples of it, as disks want them
+_LENT_BYTES = 256 << 10  # smaller pieces are gathered: a request to the disk has its price too
 _O_DIRECT = getattr(os, "O_DIRECT", 0)  # only Linux has it
 
 
@@ -35,6 +38,7 @@ class DirectFile(io.RawIOBase):
         self._buffer = np.frombuffer(mmap.mmap(-1, _BUFFER_BYTES), dtype=np.uint8)
         self._num_buffered = 0
         self._position = 0
+        self._takes_lent = True
 
     def writable(self) -> bool:
         return True
@@ -43,9 +47,30 @@ class DirectFile(io.RawIOBase):
         """Bytes given to `write` so far."""
         return self._position
 
+    def place(self, address: int, num_bytes: int, num_before: int) -> None:
+        """Fill up, so that the disk can take `num_bytes` from `address`.
+
+        `write` will be given `num_before` other bytes first. Small pieces need no place.
+        """
+        if num_bytes >= _LENT_BYTES and self._takes_lent:
+            end = self._position + num_before + _to_sector(address)
+            self.write(bytes(-end % _BLOCK_BYTES))
+
     def write(self, data: Any, /) -> int:
-        # NumPy copies without the interpreter's lock, which the steps need.
         source = np.frombuffer(data, dtype=np.uint8)
+        start = 0
+        ahead = _to_sector(source.ctypes.data)
+        is_placed = (self._position + ahead) % _BLOCK_BYTES == 0
+        if self._takes_lent and is_placed and len(source) - ahead >= _LENT_BYTES:
+            self._gather(source[:ahead])
+            self._write_out()
+            start = ahead + self._write_lent(source[ahead:])
+        self._gather(source[start:])
+        self._position += len(source)
+        return len(source)
+
+    def _gather(self, source: np.ndarray) -> None:
+        # NumPy copies without the interpreter's lock, which the steps need.
         start = 0
         while start < len(source):
             num_bytes = min(len(source) - start, _BUFFER_BYTES - self._num_buffered)
@@ -54,8 +79,20 @@ class DirectFile(io.RawIOBase):
             self._num_buffered, start = end, start + num_bytes
             if end == _BUFFER_BYTES:
                 self._write_out()
-        self._position += len(source)
-        return len(source)
+
+    def _write_lent(self, source: np.ndarray) -> int:
+        """Write whole blocks from where they lie; how many bytes that were."""
+        num_bytes = len(source) // _BLOCK_BYTES * _BLOCK_BYTES
+        start = 0
+        while start < num_bytes:
+            try:
+                start += os.write(self._descriptor, source[start:num_bytes].data)
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+                self._takes_lent = False  # a disk that wants addresses of other multiples
+                break
+        return start
 
     def close(self) -> None:
         if self.closed:
@@ -75,6 +112,10 @@ class DirectFile(io.RawIOBase):
         while start < self._num_buffered:
             start += os.write(self._descriptor, self._buffer[start : self._num_buffered].data)
         self._num_buffered = 0
+
+
+def _to_sector(address: int) -> int:
+    return -address % _SECTOR_BYTES
 
 
 def _open(path: Path) -> int:

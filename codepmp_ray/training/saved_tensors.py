@@ -17,7 +17,7 @@ import torch
 from torch.serialization import get_crc32_options, set_crc32_options
 
 # What is made once costs the memory of a tensor, and for a large one torch.save's Python is little.
-_LARGE_BYTES = 32 << 20
+_LARGE_BYTES = 256 << 20
 
 
 class _Frame(NamedTuple):
@@ -32,7 +32,7 @@ def write_tensor(tensor: torch.Tensor, stream: IO[Any] | io.IOBase) -> None:
 
     `torch.load` does not look at those.
     """
-    tensor = tensor.detach().cpu().contiguous()
+    tensor = tensor.detach().cpu().contiguous()  # nothing is copied that is so already
     if tensor.nbytes > _LARGE_BYTES:
         if tensor.untyped_storage().nbytes() != tensor.nbytes:
             tensor = tensor.clone()  # torch.save writes the whole storage
@@ -45,6 +45,13 @@ def write_tensor(tensor: torch.Tensor, stream: IO[Any] | io.IOBase) -> None:
     if tensor.numel():
         out.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
     out.write(frame.after)
+
+
+def num_bytes_before(tensor: torch.Tensor) -> int:
+    """What `write_tensor` writes before the data; 0 for a tensor that it leaves to `torch.save`."""
+    if tensor.nbytes > _LARGE_BYTES:
+        return 0
+    return len(_frame(tuple(tensor.shape), tensor.dtype).before)
 
 
 @lru_cache(maxsize=1024)
