@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from codepmp_ray.config.training import TrainingConfig
+from codepmp_ray.errors import ConfigError
 from codepmp_ray.modeling.preference_model import PreferenceModel
 
 
@@ -23,9 +24,15 @@ def compile_blocks(
 ) -> PreferenceModel:
     """Compile in place, at the first forward, if `config` asks for it; parameters keep their names.
 
-    With `full_determinism` kernels are chosen by rule and not by timing them.
+    With `full_determinism` kernels are chosen by rule and not by timing them. Raises ConfigError
+    where torch cannot compile: on CPU it does not quote its own folder in the compiler's command.
     """
     wanted = device.type == "cuda" if config.torch_compile is None else config.torch_compile
+    if wanted and device.type == "cpu" and " " in torch.__file__:
+        raise ConfigError(
+            f"torch_compile=true on CPU, but torch lies in a folder with a space: {torch.__file__}.",
+            "Set torch_compile to null or false, or move the checkout.",
+        )
     if wanted:
         backbone: Any = model.backbone
         options = {"deterministic": config.full_determinism}
