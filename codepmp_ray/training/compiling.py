@@ -30,7 +30,7 @@ def compile_blocks(
     wanted = device.type == "cuda" if config.torch_compile is None else config.torch_compile
     if wanted and device.type == "cpu" and " " in torch.__file__:
         raise ConfigError(
-            f"torch_compile=true on CPU, but torch lies in a folder with a space: {torch.__file__}.",
+            f"torch_compile=true, but torch lies in a folder with a space: {torch.__file__}.",
             "Set torch_compile to null or false, or move the checkout.",
         )
     if wanted:
