@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +40,11 @@ class Driver:
     def num_committed(self) -> int:
         return len(self.stage.ledger.committed_ids())
 
-    def wait_for_commit(self) -> bool:
-        """Until another shard is committed; False when the stage is complete."""
+    def wait_for_commit(self, meanwhile: Callable[[], None] = lambda: None) -> bool:
+        """Until another shard is committed; False when the stage is complete.
+
+        `meanwhile` is called again and again: what starts dead nodes does not wait for commits.
+        """
         before, deadline_s = self.num_committed(), time.monotonic() + RESTART_S
         while self.num_committed() == before:
             if self.stage.is_complete:
@@ -50,6 +53,7 @@ class Driver:
                 self.start()
             if time.monotonic() > deadline_s:
                 raise TimeoutError(f"nothing committed for {RESTART_S} s; see {self.log}")
+            meanwhile()
             time.sleep(0.02)
         return True
 

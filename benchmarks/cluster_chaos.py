@@ -123,7 +123,7 @@ def harass(
         print(*timeline[-1], f"{job.num_committed()} shards committed", flush=True)
 
     while events:
-        if not job.wait_for_commit():
+        if not job.wait_for_commit(cluster.supervise):
             raise RuntimeError(f"{len(events)} events before the end: raise --shards")
         cluster.supervise()
         time.sleep(choice.uniform(0.0, 2.0))

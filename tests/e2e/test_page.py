@@ -72,6 +72,19 @@ def test_answers_are_ranked_on_a_desk_and_on_a_phone(url: str, width: int, heigh
 
         page.locator("#candidates button").nth(0).click()
         assert fields.count() == 2
+        page.click("#interface summary")
+        page.wait_for_selector("#routes dt")
+        routes = page.locator("#routes dt").all_inner_texts()
+        assert "POST /v1/bon" in routes and "POST /rerank" in routes and "GET /v1/models" in routes
+        assert "candidates, top_n?" in page.inner_text("#routes").replace("\n", " ")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        page.click("#interface summary")
+        page.fill("#key", "no key of theirs")
+        page.click("#interface summary")
+        page.wait_for_function("document.querySelector('#routes').childElementCount === 0")
+        assert "API key" in page.inner_text("#interface-note")
+        assert len(wrong) == 1 and "401" in wrong.pop()
+
         assert wrong == []
-        assert set(asked) == {url, f"{url}v1/bon"}
+        assert set(asked) == {url, f"{url}v1/bon", f"{url}openapi.json"}
         browser.close()
