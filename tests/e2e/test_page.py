@@ -52,7 +52,7 @@ def test_answers_are_ranked_on_a_desk_and_on_a_phone(url: str, width: int, heigh
         page.click("#add")
         fields.nth(2).fill("x")
         page.click("#score")
-        page.wait_for_function("document.querySelector('#error').textContent !== ''")
+        page.wait_for_selector("#error:not(:empty)")
         assert "API key" in page.inner_text("#error")
         assert not page.is_visible("#results")
         assert len(wrong) == 1 and "401" in wrong.pop()  # the browser's own note of it
@@ -81,7 +81,7 @@ def test_answers_are_ranked_on_a_desk_and_on_a_phone(url: str, width: int, heigh
         page.click("#interface summary")
         page.fill("#key", "no key of theirs")
         page.click("#interface summary")
-        page.wait_for_function("document.querySelector('#routes').childElementCount === 0")
+        page.wait_for_selector("#routes:empty", state="attached")
         assert "API key" in page.inner_text("#interface-note")
         assert len(wrong) == 1 and "401" in wrong.pop()
 
