@@ -111,7 +111,7 @@ class _Tally:
     """Sums and extremes over this rank's micro-batches, then over all ranks.
 
     In fp64, so that the order of adding hardly matters, and on the device: asking a GPU for a
-    number makes it idle until the next micro-batch has arrived. It is asked once a step.
+    number makes it idle until the next micro-batch has arrived. It is asked when all are launched.
     """
 
     NAMES = ("rm", "center", "lm", "dpo", "correct", "margin", "reward")
