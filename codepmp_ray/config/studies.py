@@ -89,6 +89,7 @@ class ModelConfig(Section):
             here first learns to write, as a language model.
         pmp_pairs: of this model's PMP, where the recipe's are too many for it.
         learning_rate_factor: of all its trainings: trained weights want smaller steps.
+        bf16: of all its trainings, in place of the stages' own, and of its sampled answers.
         speed: of its trainings and its scoring, in shares of the recipe's `pairs_per_s` and
             `scoring.tokens_per_s`; assumed until they were timed.
     """
@@ -104,6 +105,7 @@ class ModelConfig(Section):
     warmup_pairs: int = Field(default=512, ge=0)
     pmp_pairs: int | None = Field(default=None, ge=8)
     learning_rate_factor: float = Field(default=1.0, gt=0)
+    bf16: bool | None = None
     speed: float = operational(1.0, gt=0)
     seed: int = 0
 

@@ -166,6 +166,7 @@ class Bench:
 def _what_it_is(model: ModelConfig) -> ModelConfig:
     """Without what its trainings say themselves."""
     plain = {"warmup_pairs": 0, "pmp_pairs": None, "learning_rate_factor": 1.0, "speed": 1.0}
+    plain |= {"bf16": None}
     return model.model_copy(update=plain)
 
 

@@ -94,9 +94,11 @@ class Plans:
         return replace(plain, label=f"RFT on {num} prompts, seed {seed}", rejection=rejection)
 
     def _for_model(self, config: TrainingConfig, model: str, seed: int) -> TrainingConfig:
-        """`config` with this seed and the learning rate that suits `model`."""
-        rate = config.learning_rate * self.config.models[model].learning_rate_factor
-        return config.model_copy(update={"seed": seed, "learning_rate": rate})
+        """`config` with this seed and what suits `model`."""
+        own = self.config.models[model]
+        rate = config.learning_rate * own.learning_rate_factor
+        bf16 = config.bf16 if own.bf16 is None else own.bf16
+        return config.model_copy(update={"seed": seed, "learning_rate": rate, "bf16": bf16})
 
     def _start(self, model: str) -> str | Training:
         """Weights by name, or the warm-up of a model made here."""

@@ -35,8 +35,12 @@ def answers(
     temperature: float = 0.0,
     num_samples: int = 1,
     seed: int = 0,
+    bf16: bool = False,
 ) -> list[list[str]]:
-    """[prompts][num_samples] texts; greedy at temperature 0, where one sample is all there is."""
+    """[prompts][num_samples] texts; greedy at temperature 0, where one sample is all there is.
+
+    `bf16` takes half the time, also on processors that have it.
+    """
     import torch
 
     eos = encoder.tokenizer.eos_token_id
@@ -47,7 +51,7 @@ def answers(
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))  # little padding
     found: list[list[str]] = [[] for _ in rows]
     torch.manual_seed(seed)
-    with _loaded(model) as (policy, device):
+    with _loaded(model, bf16) as (policy, device):
         for start in range(0, len(order), _ROWS_AT_ONCE):
             some = order[start : start + _ROWS_AT_ONCE]
             width = max(len(rows[i]) for i in some)
@@ -179,15 +183,15 @@ def external_rewards(name: str, questions: Sequence[str], texts: Sequence[str]) 
 
 
 @contextmanager
-def _loaded(model: str | Path) -> Iterator[tuple[Any, Any]]:
-    """(causal language model in fp32, its device); freed afterwards."""
+def _loaded(model: str | Path, bf16: bool = False) -> Iterator[tuple[Any, Any]]:
+    """(causal language model, its device); freed afterwards."""
     import torch
     from transformers import AutoModelForCausalLM
 
     device = _device()
     try:
         policy: Any = AutoModelForCausalLM.from_pretrained(
-            resolve_model(str(model)), dtype=torch.float32
+            resolve_model(str(model)), dtype=torch.bfloat16 if bf16 else torch.float32
         )
     except (OSError, ValueError) as error:
         raise ModelError(f"The policy {model} cannot be loaded: {error}.") from error

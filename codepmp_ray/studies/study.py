@@ -35,6 +35,11 @@ class Context:
         return self.options.model or next(iter(self.bench.config.models))
 
     @property
+    def bf16(self) -> bool:
+        """Whether the study's model answers in bf16."""
+        return bool(self.bench.config.models[self.model].bf16)
+
+    @property
     def seeds(self) -> range:
         return range(self.options.seeds or 1)
 

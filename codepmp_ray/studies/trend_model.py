@@ -20,7 +20,7 @@ def random_model(config: ModelConfig, models_dir: Path) -> Path:
 
     Raises ModelError when the tokenizer cannot be loaded, StorageError without space.
     """
-    plain = {"warmup_pairs": 0, "pmp_pairs": None, "learning_rate_factor": 1.0}
+    plain = {"warmup_pairs": 0, "pmp_pairs": None, "learning_rate_factor": 1.0, "bf16": None}
     shape = config.model_copy(update=plain)
     folder = models_dir / f"{config.architecture}-{fingerprint(shape)}"
     if (folder / "config.json").is_file():

@@ -64,7 +64,9 @@ def measure(context: Context, models: Models, book: ScoreBook) -> Outcome:
     prompts = [prompt for set_ in context.sets() for prompt in test_prompts(context, set_, num)]
     rewards = {}
     for label, folder in (("base", base_weights(context)), ("GRPO", context.bench.run_dir / name)):
-        made = policies.answers(folder, encoder, prompts, settings.max_new_tokens)
+        made = policies.answers(
+            folder, encoder, prompts, settings.max_new_tokens, bf16=context.bf16
+        )
         texts = [texts[0] for texts in made]
         rewards[label] = book.rewards(models[_JUDGE][0], prompts, texts)
     gaps = (rewards["GRPO"] - rewards["base"])[None]

@@ -27,6 +27,7 @@ from codepmp_ray.studies.trainings import Arm, Training
 
 BASE, SFT, DPO, BOTH, RFT = "base", "SFT", "DPO", "SFT + DPO", "RFT"
 _DEFAULT_PROMPTS, _DEFAULT_TOKENS = 50, 50  # the protocol's
+_SAMPLED = 5  # a token that is sampled takes the time of so many that are read
 
 
 def arms(context: Context) -> list[Arm]:
@@ -134,14 +135,16 @@ def _answers(context: Context, models: Models, book: ScoreBook, outcome: Outcome
     """Rewards of greedy answers, and how often they beat the base model's."""
     options, encoder = context.options, context.bench.pairs.encoder(context.model)
     num = options.num_prompts or _DEFAULT_PROMPTS
-    max_new_tokens = options.max_new_tokens or _DEFAULT_TOKENS
+    limit = options.max_new_tokens or _DEFAULT_TOKENS
     groups = {name: test_prompts(context, name, num) for name in context.sets()}
     prompts = [prompt for group in groups.values() for prompt in group]
+
+    def greedy(folder: str | Path) -> list[str]:
+        made = policies.answers(folder, encoder, prompts, limit, bf16=context.bf16)
+        return [texts[0] for texts in made]
+
     texts = {
-        label: [
-            [made[0] for made in policies.answers(folder, encoder, prompts, max_new_tokens)]
-            for folder in folders
-        ]
+        label: [greedy(folder) for folder in folders]
         for label, folders in _folders(context, models).items()
     }
     judges = models[f"RM, {common.WITH}"]
@@ -174,7 +177,7 @@ def _answers(context: Context, models: Models, book: ScoreBook, outcome: Outcome
         question = f"{label}: share of prompts won against base, over one half"
         outcome.comparisons.append(measures.compare(question, wins, half, context.confidence))
     outcome.differs.append(
-        f"{len(prompts)} prompts of the test parts, greedy, at most {max_new_tokens} new tokens; "
+        f"{len(prompts)} prompts of the test parts, greedy, at most {limit} new tokens; "
         f"scored by {judge}"
         + ("." if external else f" in place of {options.scorer or 'an independent scorer'}: it saw "
            "training pairs of the same sets as the policies, and is no independent judge.")
@@ -218,6 +221,16 @@ def base_weights(context: Context) -> str:
     return resolve_model(weights)
 
 
+def _num_tokens(context: Context) -> int:
+    """Two reward models; DPO with and without SFT, each beside its reference; five's answers."""
+    num = context.options.num_prompts or _DEFAULT_PROMPTS
+    limit = context.options.max_new_tokens or _DEFAULT_TOKENS
+    prompts = [p for name in context.sets() for p in test_prompts(context, name, num)]
+    encoder = context.bench.pairs.encoder(context.model)
+    answered = sum(len(encoder.prompt_ids(p)) + _SAMPLED * limit for p in prompts)
+    return 6 * common.pair_tokens(context, context.sets()) + 5 * answered
+
+
 SEED_004 = Study(
     "seed004",
     "HH-RLHF by method",
@@ -225,6 +238,5 @@ SEED_004 = Study(
     "How does CodePMP's reward model compare with DPO on helpfulness and harmlessness?",
     arms,
     measure,
-    # Two reward models; DPO with and without SFT, each beside its reference.
-    lambda context: 6 * common.pair_tokens(context, context.sets()),
+    _num_tokens,
 )
