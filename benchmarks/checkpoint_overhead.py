@@ -1,8 +1,10 @@
 """Step time lost to an asynchronous checkpoint, over the time of writing it synchronously.
 
 A window of steps without a checkpoint, the same window with one begun before its first step (and
-waited for at its end, if it is not whole by then), and a synchronous write, in turn, `rounds` times
-in either order; a third as often where there is no goal. Measured with a thread fewer than there
+waited for at its end, if it is not whole by then), the same window beside another process that
+writes as many bytes straight to the disk (what that costs is the machine's share: it knows nothing
+of this trainer), and a synchronous write, in turn, `rounds` times in either order; a third as often
+where there is no goal. Measured with a thread fewer than there
 are cores, so that the writing has one, as it has where the steps run on a GPU; and with all cores,
 where the steps pay for the writer's processor time.
 
@@ -19,6 +21,8 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -39,11 +43,26 @@ from codepmp_ray.storage import LocalStore
 from codepmp_ray.training.checkpoint import Checkpointer
 from codepmp_ray.training.settled_heap import settled_heap
 
+# One large block of bytes, again and again, past the page cache as checkpoints go.
+_WRITES = """
+import mmap, os, sys
+block = mmap.mmap(-1, 1 << 26)
+block.write(os.urandom(len(block)))
+print(flush=True)
+sys.stdin.read()
+file = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_DIRECT)
+for _ in range(int(sys.argv[2]) // len(block)):
+    os.write(file, block)
+os.fsync(file)
+os.unlink(sys.argv[1])
+"""
+
 
 class Trainer:
     """Our step and both ways to write a checkpoint of its state."""
 
     def __init__(self, scratch: Path, model: str) -> None:
+        self.scratch = scratch
         self.step = OurStep("pmp", bf16=True, shape=shape_of(model))
         self.beside = Checkpointer(LocalStore(scratch / "beside"), 1)
         self.blocking = Checkpointer(LocalStore(scratch / "blocking"), 1, asynchronous=False)
@@ -59,6 +78,22 @@ class Trainer:
             self.beside.poll(device())
         self.beside.finish()
         return now_s() - start_s
+
+    def window_beside_writes(self, pairs: list[EncodedPair], num_steps: int) -> float:
+        """The same seconds beside another process that writes a checkpoint's bytes."""
+        num_bytes = sum(
+            f.stat().st_size for f in self.scratch.rglob("blocking/**/*") if f.is_file()
+        )
+        command = [sys.executable, "-ISc", _WRITES, str(self.scratch / "other"), str(num_bytes)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+            assert other.stdin is not None and other.stdout is not None
+            other.stdout.readline()  # it has its bytes
+            start_s = now_s()
+            other.stdin.close()
+            for _ in range(num_steps):
+                self.step(pairs)
+            other.wait()
+            return now_s() - start_s
 
     def write(self) -> float:
         start_s = now_s()
@@ -102,24 +137,32 @@ def measure_steps(
     context: dict[str, Any],
 ) -> list[dict[str, Any]]:
     print(where, flush=True)
-    plain: list[float] = []
-    beside: list[float] = []
-    blocking: list[float] = []
+    ways = {
+        "plain": lambda: trainer.window(pairs, num_steps, checkpoint=False),
+        "beside": lambda: trainer.window(pairs, num_steps, checkpoint=True),
+        "writes": lambda: trainer.window_beside_writes(pairs, num_steps),
+    }
+    found: dict[str, list[float]] = {way: [] for way in (*ways, "blocking")}
     for number in range(-1, 2 * rounds):
-        # Each way is first in every other pair: a machine that becomes slower favours neither.
-        order = (False, True) if number % 2 else (True, False)
-        took = {way: trainer.window(pairs, num_steps, checkpoint=way) for way in order}
-        write_s = trainer.write()
-        print(f"{number}: {took[False]:.2f} s, {took[True]:.2f} s, {write_s:.2f} s", flush=True)
-        if number >= 0:  # the first pair warms up
-            plain.append(took[False])
-            beside.append(took[True])
-            blocking.append(write_s)
-    lost = [with_one - without for without, with_one in zip(plain, beside, strict=True)]
+        # Either order in turn: a machine that becomes slower favours neither.
+        order = list(ways) if number % 2 else list(ways)[::-1]
+        took = {"blocking": trainer.write()} | {way: ways[way]() for way in order}
+        print(f"{number}:", *(f"{way} {took[way]:.2f} s" for way in found), flush=True)
+        if number >= 0:  # the first one warms up
+            for way, seconds in took.items():
+                found[way].append(seconds)
+    plain, blocking = found["plain"], found["blocking"]
+    lost, to_writes = (
+        [with_one - without for without, with_one in zip(plain, found[way], strict=True)]
+        for way in ("beside", "writes")
+    )
     # A window's noise is more than what is lost in it: each loss over the median of the writes.
-    shares = [loss / statistics.median(blocking) for loss in lost]
+    shares, machine = (
+        [loss / statistics.median(blocking) for loss in losses] for losses in (lost, to_writes)
+    )
     series = {
         f"lost_over_synchronous_{where}": (shares, "ratio", goal),
+        f"lost_to_another_process_s_writes_over_synchronous_{where}": (machine, "ratio", None),
         f"lost_{where}": (lost, "s", None),
         f"synchronous_write_{where}": (blocking, "s", None),
         f"step_{where}": ([seconds / num_steps for seconds in plain], "s", None),

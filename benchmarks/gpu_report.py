@@ -38,14 +38,15 @@ class Figure:
 
 FIGURES = (
     # A figure of a step that computes something else would say nothing.
-    Figure("tests", ("-q", "tests/gpu"), 240, "pytest"),
-    Figure("train_mfu", (), 300),
-    Figure("train_step_vs_trl", ("--rounds", "5", "--pairs", "64"), 300),
-    Figure("train_step_vs_authors", ("--rounds", "5", "--pairs", "64"), 300),
-    Figure("train_prefix_sharing", ("--rounds", "5", "--pairs", "32"), 240),
+    Figure("tests", ("-q", "-n", "6", "tests/gpu"), 300, "pytest"),
+    Figure("train_mfu", (), 240),
+    Figure("train_step_vs_trl", ("--rounds", "3", "--pairs", "64"), 240),
+    Figure("train_step_vs_authors", ("--rounds", "3", "--pairs", "64"), 240),
+    Figure("train_prefix_sharing", ("--rounds", "5", "--pairs", "32"), 180),
     Figure("train_memory_vs_trl", (), 180),
-    Figure("train_memory_plan", ("--runs", "1"), 180),
-    Figure("checkpoint_overhead", ("--rounds", "5", "--steps", "60"), 180),
+    Figure("train_memory_plan", ("--runs", "1"), 240),
+    # A window has to be longer than the writing, or waiting for its end counts as lost.
+    Figure("checkpoint_overhead", ("--rounds", "4", "--steps", "16"), 270),
     Figure("synthesis_engine_efficiency", ("--rows", "512"), 480),
 )
 

@@ -23,7 +23,8 @@ from benchmarks._training import (
     device,
     make_pairs,
     measure_models,
-    micro_batches,
+    optimizer_steps,
+    parts_of,
     rate_result,
     ratio_result,
     shape_of,
@@ -56,9 +57,7 @@ class AuthorsStep:
         self.bf16 = bf16
 
     def __call__(self, pairs: list[EncodedPair]) -> None:
-        parts = [
-            pairs[i : i + AUTHORS_MICRO_BATCH] for i in range(0, len(pairs), AUTHORS_MICRO_BATCH)
-        ]
+        parts = list(parts_of(pairs, AUTHORS_MICRO_BATCH))
         for part in parts:
             with torch.autocast(device().type, torch.bfloat16, enabled=self.bf16):
                 loss = self._loss(part) / len(parts)
@@ -90,7 +89,7 @@ def measure(model: str, bf16: bool, rounds: int, num_pairs: int) -> list[dict[st
     theirs, ours = AuthorsStep(bf16=bf16, shape=shape), OurStep("pmp", bf16=bf16, shape=shape)
 
     def run(step: AuthorsStep | OurStep) -> None:
-        for batch in micro_batches(pairs):
+        for batch in optimizer_steps(pairs):
             step(batch)
 
     times = alternate({"authors": lambda: run(theirs), "ours": lambda: run(ours)}, rounds)

@@ -2,8 +2,9 @@
 
 Ours computes the reward loss and the language-model loss (PMP), TRL the reward loss only; RM
 against RM is reported beside it, and TRL with neighbours of like length. Both end with clipping and
-AdamW, use all cores and the same precision. On a GPU, where steps of SmolLM2 are over before they
-are launched, the shape of Qwen2-1.5B is measured too, in bf16.
+AdamW, use all cores and the same precision. On a GPU, where a step of eight pairs is over before it
+is launched, a step has 64, ours in micro-batches of 16,384 tokens, TRL's of eight pairs still; and
+the shape of Qwen2-1.5B is measured too, in bf16.
 
     python -m benchmarks.train_step_vs_trl [--rounds 3] [--pairs 16]
 """
@@ -22,7 +23,8 @@ from benchmarks._training import (
     by_length,
     make_pairs,
     measure_models,
-    micro_batches,
+    optimizer_steps,
+    pairs_per_step,
     rate_result,
     ratio_result,
     shape_of,
@@ -38,11 +40,11 @@ def measure(
     ours = {name: OurStep(name, bf16=bf16, shape=shape) for name in ("pmp", "rm")}
 
     def run_trl(data: list) -> None:
-        for batch in micro_batches(data):
+        for batch in optimizer_steps(data):
             trl(batch)
 
     def run_ours(name: str) -> None:
-        for batch in micro_batches(pairs):
+        for batch in optimizer_steps(pairs):
             ours[name](batch)
 
     times = alternate(
@@ -60,6 +62,7 @@ def measure(
         "precision": precision,
         "pairs": num_pairs,
         "micro_batch": PAIRS_PER_MICRO_BATCH,
+        "pairs_per_step": pairs_per_step(),
     }
     goal = "at least 2.0"
     return [
