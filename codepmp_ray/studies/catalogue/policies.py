@@ -27,6 +27,7 @@ from codepmp_ray.studies.trainings import Arm, Training
 
 BASE, SFT, DPO, BOTH, RFT = "base", "SFT", "DPO", "SFT + DPO", "RFT"
 _DEFAULT_PROMPTS, _DEFAULT_TOKENS = 50, 50  # the protocol's
+_PAIRS_A_PROMPT = 4  # few prompts have more
 _SAMPLED = 5  # a token that is sampled takes the time of so many that are read
 
 
@@ -199,9 +200,9 @@ def _score(
 
 
 def test_prompts(context: Context, name: str, num: int) -> list[policies.Prompt]:
-    """Prompts of test pairs, each once."""
+    """`num` prompts of the test part, each once, whatever number of its pairs is measured."""
     found: dict[str, policies.Prompt] = {}
-    for row in context.test_pairs(name).rows:
+    for row in context.bench.pairs.test_pairs(name, _PAIRS_A_PROMPT * num, context.model).rows:
         prompt = row["messages"] or row["prompt"]
         found.setdefault(str(prompt), prompt)
     return list(found.values())[:num]
