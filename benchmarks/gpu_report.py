@@ -51,13 +51,25 @@ FIGURES = (
 )
 
 
+# What went through, and where: benchmarks write what they have as they go, so a file of results
+# may be half of them.
+_FINISHED = "gpu_report"
+
+
 def is_measured(figure: Figure) -> bool:
-    """Whether this commit has a result on these GPUs."""
-    path = results_path(figure.name)
-    if not path.exists():
-        return False
-    results = json.loads(path.read_text())
-    return all(item["commit"] == COMMIT and gpu() in item["hardware"] for item in results)
+    """Whether this commit's benchmark went through on these GPUs."""
+    return finished().get(figure.name) == [COMMIT, gpu()]
+
+
+def finished() -> dict[str, list[str]]:
+    path = results_path(_FINISHED).with_suffix(".finished")
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def note_finished(figure: Figure) -> None:
+    path = results_path(_FINISHED).with_suffix(".finished")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(finished() | {figure.name: [COMMIT, gpu()]}, indent=2))
 
 
 def run(figure: Figure) -> str:
@@ -74,6 +86,8 @@ def run(figure: Figure) -> str:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     took = f"{time.monotonic() - start_s:.0f} s"
+    if code == 0:
+        note_finished(figure)
     return f"measured in {took}" if code == 0 else f"failed (exit status {code}) after {took}"
 
 

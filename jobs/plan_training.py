@@ -44,6 +44,10 @@ def body(recipe: Recipe, arguments: argparse.Namespace) -> None:
         table.add_row(kind.replace("_", " "), readable(num_bytes))
     table.add_row("together, with headroom", readable(plan.total), style="bold")
     Console().print(table)
+    if plan.logits:
+        print(f"While the LM loss runs, logits of a chunk: {readable(plan.logits)} of it.")
+    if plan.on_host:
+        print(f"In host memory (cpu_offload): {readable(plan.on_host)} for each worker.")
     if plan.fits:
         print(f"It fits: the GPU has {readable(plan.capacity or 0)}.")
         return

@@ -62,10 +62,10 @@ class RayNodes:
             assert time.monotonic() < deadline_s, "the head did not start"
             time.sleep(0.5)
 
-    def start_worker(self, num_cpus: int = 1, labels: Mapping[str, str] | None = None) -> None:
+    def start_worker(self, num_cpus: int = 1, labels: Mapping[str, str] | None = None) -> RayNode:
         """Returns before the node has joined."""
         name = f"worker-{len(self._nodes)}"
-        self._start(name, num_cpus, labels, f"--address={self.address}")
+        return self._start(name, num_cpus, labels, f"--address={self.address}")
 
     def stop(self) -> None:
         stop_all(self._nodes)
@@ -75,17 +75,17 @@ class RayNodes:
 
     def _start(
         self, name: str, num_cpus: int, labels: Mapping[str, str] | None, *options: str
-    ) -> None:
-        self._nodes.append(
-            start_node(
-                name,
-                self._folder,
-                *options,
-                num_cpus=num_cpus,
-                labels=labels,
-                environment=self.environment,
-            )
+    ) -> RayNode:
+        node = start_node(
+            name,
+            self._folder,
+            *options,
+            num_cpus=num_cpus,
+            labels=labels,
+            environment=self.environment,
         )
+        self._nodes.append(node)
+        return node
 
 
 def run_job(

@@ -195,25 +195,14 @@ def worker_main(loop_config: dict[str, Any]) -> None:
     # the controller's next look, up to two seconds a step (its queue holds one).
     is_first = ray.train.get_context().get_world_rank() == 0
     show = TrainingMetrics(task.stage).show if is_first else lambda row: None
-    train(task, show, _preemption_notice())
+    train(task, show, _is_preempted, _PREEMPTION_INTERVAL_S)
 
 
-def _preemption_notice() -> Callable[[], bool]:
-    """Ask Ray Train now and then: it asks an actor, and the ranks wait for each other."""
+def _is_preempted() -> bool:
+    """Asks an actor of Ray Train's, and the ranks wait for each other."""
     import ray.train
 
-    from codepmp_ray.modeling.collectives import agree
-
-    asked_s, answer = 0.0, False
-
-    def is_preempted() -> bool:
-        nonlocal asked_s, answer
-        now_s = time.monotonic()
-        if agree(now_s - asked_s >= _PREEMPTION_INTERVAL_S):
-            asked_s, answer = now_s, ray.train.get_preemption_info() is not None
-        return answer
-
-    return is_preempted
+    return ray.train.get_preemption_info() is not None
 
 
 def _scaling(stage: str, config: TrainingConfig) -> tuple[ScalingConfig, bool]:
@@ -229,6 +218,7 @@ def _scaling(stage: str, config: TrainingConfig) -> tuple[ScalingConfig, bool]:
         use_gpu=use_gpu,
         resources_per_worker=dict(need.resources),
         label_selector=dict(config.label_selector) or None,
+        elastic_resize_monitor_interval_s=config.elastic_interval_s,
     )
     return scaling, use_gpu
 

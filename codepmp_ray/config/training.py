@@ -48,8 +48,10 @@ class TrainingConfig(Section):
         greater_is_better: of `best_metric`; null: unless it is a loss.
         min_workers: elastic training: begin with as few workers, and go on with whatever is left
             when nodes leave; the result is that of `num_workers`.
+        elastic_interval_s: how often a training with fewer workers looks for room for more.
         stop_timeout_s: how long `ray job stop` and Ctrl-C wait for the workers' last checkpoint.
-        report_to: trackers that get what metrics.jsonl gets; `tensorboard` writes event files.
+        report_to: trackers that get what metrics.jsonl gets; `tensorboard` writes event files,
+            `wandb` needs WANDB_API_KEY or WANDB_MODE=offline on the nodes.
         cpu_offload: keep parameters and optimizer in host memory between uses; slower.
         torch_compile: compile the parts of each block; half a minute at the start of each worker.
         full_determinism: on GPUs use torch's deterministic algorithms, so that a resumed run has
@@ -92,6 +94,7 @@ class TrainingConfig(Section):
 
     num_workers: int = operational(2, ge=1)
     min_workers: int | None = operational(None, ge=1)
+    elastic_interval_s: float = operational(60.0, gt=0)
     cpus_per_worker: float = operational(1.0, gt=0)
     label_selector: LabelSelector = operational({})  # nodes that workers may run on
     data_parallel_replicate_degree: int = operational(1, ge=1)
@@ -103,7 +106,7 @@ class TrainingConfig(Section):
     save_total_limit: int = operational(2, ge=1)
     async_checkpoints: bool = operational(True)
     logging_steps: int = operational(1, ge=1)
-    report_to: list[Literal["tensorboard"]] = operational([])
+    report_to: list[Literal["tensorboard", "wandb"]] = operational([])
     stop_timeout_s: float = operational(60.0, gt=0)
     max_failures: int = operational(3, ge=0)
 

@@ -18,6 +18,8 @@ from torch.utils.checkpoint import checkpoint
 
 from codepmp_ray.modeling.losses import at_least_fp32
 
+CHUNK_TOKENS = 512
+
 
 def lm_loss_sum(
     hidden: torch.Tensor,
@@ -25,7 +27,7 @@ def lm_loss_sum(
     targets: torch.Tensor,
     *,
     soft_cap: float | None = None,
-    chunk_size: int = 512,
+    chunk_size: int = CHUNK_TOKENS,
 ) -> torch.Tensor:
     """Sum over tokens of -log p(target); L_LM of section 3.1 before its divisor.
 
@@ -52,7 +54,7 @@ def token_log_likelihoods(
     targets: torch.Tensor,
     *,
     soft_cap: float | None = None,
-    chunk_size: int = 512,
+    chunk_size: int = CHUNK_TOKENS,
 ) -> torch.Tensor:
     """Log-likelihood of every target token, in nats; [C], at least fp32.
 

@@ -162,6 +162,8 @@ class Checkpointer:
         Args:
             step: load the stage's own checkpoint of this step instead.
             other: a second place to look in, for checkpoints of at most `other_up_to` steps.
+
+        Raises StorageError when it is damaged, or of a model of another shape.
         """
         found: tuple[int, str] | None = None
         if dist.get_rank() == 0:
@@ -171,7 +173,8 @@ class Checkpointer:
             return 0
         model_state, optimizer_state = get_state_dict(model, optimizer)
         state = {"model": model_state, "optimizer": optimizer_state}
-        load(state, storage_reader=checkpoint_reader(found[1]))
+        with _unreadable(found[1]):
+            load(state, storage_reader=checkpoint_reader(found[1]))
         set_state_dict(
             model,
             optimizer,
@@ -235,6 +238,19 @@ def _explained(location: str) -> Iterator[None]:
             f"Cannot write the checkpoint {location}: {_cause(error)}",
             "Make room or the store reachable and run the same command; training resumes from the "
             "last one.",
+        ) from error
+
+
+@contextmanager
+def _unreadable(location: str) -> Iterator[None]:
+    """What torch says of a checkpoint that cannot be loaded, with a remedy."""
+    try:
+        yield
+    except (OSError, CheckpointException) as error:
+        raise StorageError(
+            f"Cannot load the checkpoint {location}: {_cause(error)}",
+            "It is damaged, or of another model: delete its marker (the .json beside the folder) "
+            "to go on from the one before, or set another run_dir.",
         ) from error
 
 

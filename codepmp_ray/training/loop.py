@@ -11,7 +11,7 @@ import torch.distributed as dist
 
 from codepmp_ray.errors import ModelError
 from codepmp_ray.modeling.collectives import agree
-from codepmp_ray.modeling.export import export_model
+from codepmp_ray.modeling.export import distinct_pad_id, export_model
 from codepmp_ray.modeling.loading import (
     empty_model,
     load_config,
@@ -28,6 +28,7 @@ from codepmp_ray.training.compiling import compile_blocks, use_deterministic_ker
 from codepmp_ray.training.data import load_training_data
 from codepmp_ray.training.fsdp import make_mesh, parameter_device, shard
 from codepmp_ray.training.optimizer import make_optimizer
+from codepmp_ray.training.preemption import PreemptionNotice
 from codepmp_ray.training.references import with_references
 from codepmp_ray.training.settled_heap import settled_heap
 from codepmp_ray.training.step import StepRunner, objective_of
@@ -39,16 +40,18 @@ def train(
     task: TrainingTask,
     report: Callable[[dict[str, Any]], None],
     is_preempted: Callable[[], bool] = lambda: False,
+    preemption_interval_s: float = 0.0,
 ) -> None:
     """Train and export; resumes from the newest whole checkpoint in `task.out_dir`.
 
     Does nothing where the export is whole.
 
     Runs on every rank of an initialised process group. `report` is called with the metrics of each
-    logged step on every rank, and so is `is_preempted`, which has the same answer on all: true when
-    a node is about to be taken away. A checkpoint is then written at once, and training goes on as
-    long as it can. On a stop request (training/stop_file.py) it returns after the checkpoint,
-    without an export.
+    logged step on every rank. `is_preempted` is asked after every step, but not again within
+    `preemption_interval_s`, on every rank, and has the same answer on all: true when a node is
+    about to be taken away. A checkpoint is then written at once, and training goes on as long as it
+    can. On a stop request (training/stop_file.py) it returns after the checkpoint, without an
+    export. Raises ModelError and InputError before the first step where data or model do not suit.
     """
     config = task.config
     device = _device()
@@ -61,6 +64,7 @@ def train(
     tokenizer = load_tokenizer(weights)
     vocab_size = load_config(weights).get_text_config().vocab_size
     encoder = Encoder(tokenizer, _template(task, weights, tokenizer), vocab_size)
+    distinct_pad_id(tokenizer, encoder.template)  # the export needs it: not after days of steps
     data = load_training_data(task, encoder)
     model = empty_model(weights, objective_of(config))
     compile_blocks(model, config, device)
@@ -72,7 +76,8 @@ def train(
     runner = StepRunner(model, config, device)
     if config.objective == "dpo":
         data = with_references(data, runner, store, task.inputs)
-    run = Run(task, data, runner, optimizer, report, is_preempted)
+    notice = PreemptionNotice(is_preempted, preemption_interval_s)
+    run = Run(task, data, runner, optimizer, report, notice)
     with settled_heap():
         is_done = run.steps()
     if not is_done:

@@ -22,6 +22,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.errors import ResourceError
+from codepmp_ray.modeling.lm_loss import CHUNK_TOKENS
 from codepmp_ray.modeling.loading import model_from_config
 from codepmp_ray.preference.packing import EncodedPair, pack
 from codepmp_ray.training.fsdp import make_mesh, shard
@@ -41,6 +42,7 @@ GPU_BYTES = {
     "h200-141gb": 141e9,
     "b200-192gb": 192e9,
 }
+_OFFLOADED = ("parameters", "gradients", "optimizer")
 # With fewer blocks the peak lies elsewhere in the step.
 _SHALLOW, _DEEPER = 4, 6
 # The tracker's kinds under the names of the field.
@@ -61,11 +63,19 @@ _KINDS = {
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Bytes on each GPU at the peak of a step, by kind; `total` adds HEADROOM."""
+    """Bytes on each GPU at the peak of a step, by kind; `total` adds HEADROOM.
+
+    Attributes:
+        on_host: bytes that each worker has in host memory instead (`cpu_offload`).
+        logits: of one chunk of tokens, with their log-probabilities in fp32, while the LM loss
+            runs; part of `temporary` and `activations` if the peak is there.
+    """
 
     num_parameters: int
     by_kind: dict[str, int]
     capacity: float | None
+    on_host: int = 0
+    logits: int = 0
 
     @property
     def total(self) -> float:
@@ -98,7 +108,13 @@ def plan_memory(config: TrainingConfig, model_config: Any, gpu: str | None = Non
         by_kind[name] = round(low.bytes[name] + slope * (depth - samples[0]))
     per_block = (found[-1].parameters - low.parameters) / max(1, samples[-1] - samples[0])
     num_parameters = round(low.parameters + per_block * (depth - samples[0]))
-    return MemoryPlan(num_parameters, by_kind, GPU_BYTES[gpu.lower()] if gpu else None)
+    on_host = 0
+    if config.cpu_offload:  # what FSDP2 keeps there between uses
+        on_host = sum(by_kind[name] for name in _OFFLOADED)
+        by_kind |= dict.fromkeys(_OFFLOADED, 0)
+    capacity = GPU_BYTES[gpu.lower()] if gpu else None
+    logits = _logits_of_a_chunk(config, model_config)
+    return MemoryPlan(num_parameters, by_kind, capacity, on_host, logits)
 
 
 def remedies(config: TrainingConfig, model_config: Any, gpu: str) -> list[tuple[str, MemoryPlan]]:
@@ -112,6 +128,7 @@ def remedies(config: TrainingConfig, model_config: Any, gpu: str) -> list[tuple[
             {"gradient_checkpointing": True, "num_workers": config.num_workers * n}
             for n in (2, 4, 8)
         ),
+        {"gradient_checkpointing": True, "cpu_offload": True},
     ]
     fitting: list[tuple[str, MemoryPlan]] = []
     for change in changes:
@@ -162,6 +179,16 @@ def _measure(config: TrainingConfig, model_config: Any, num_layers: int) -> _Sam
             if name in _KINDS:
                 totals[_KINDS[name]] += amount
     return _Sample(num_parameters, totals)
+
+
+def _logits_of_a_chunk(config: TrainingConfig, model_config: Any) -> int:
+    objective = objective_of(config)
+    if not objective.has_lm:
+        return 0
+    num_sides = 1 + (objective.sides == "both")
+    num_targets = sum(num_sides * len(pair.chosen) for pair in full_batch(config))
+    num_bytes = 4 + (2 if config.bf16 else 4)
+    return min(num_targets, CHUNK_TOKENS) * model_config.vocab_size * num_bytes
 
 
 def _backward(model: Any, batch: Any) -> None:

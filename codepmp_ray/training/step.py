@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.distributed as dist
@@ -30,8 +31,10 @@ class StepResult:
 
     Attributes:
         losses: the objective's terms, each divided by its own count, before weights.
-        rewards: accuracy, margin, mean_reward, min_reward, max_reward; empty for sft.
+        rewards: those of REWARDS; empty for sft.
     """
+
+    REWARDS: ClassVar = ("accuracy", "margin", "mean_reward", "min_reward", "max_reward")
 
     loss: float
     losses: dict[str, float]
@@ -140,13 +143,8 @@ class _Tally:
         sums: dict[str, float] = dict(zip(self.NAMES, self._sums.tolist(), strict=True))
         losses = {term.name: sums[term.name] / counts[term.per] for term in objective.terms}
         num_pairs, low = counts["pair"], self._low.tolist()
-        rewards = {
-            "accuracy": sums["correct"] / num_pairs,
-            "margin": sums["margin"] / num_pairs,
-            "mean_reward": sums["reward"] / num_pairs,
-            "min_reward": low[0],
-            "max_reward": -low[1],
-        }
+        means = (sums[name] / num_pairs for name in ("correct", "margin", "reward"))
+        rewards = dict(zip(StepResult.REWARDS, [*means, low[0], -low[1]], strict=True))
         return StepResult(
             loss=sum(term.weight * losses[term.name] for term in objective.terms),
             losses=losses,

@@ -17,6 +17,7 @@ from codepmp_ray.storage import open_store
 from codepmp_ray.training.checkpoint import Checkpointer
 from codepmp_ray.training.data import TrainingData
 from codepmp_ray.training.evaluation import evaluate, is_due
+from codepmp_ray.training.preemption import PreemptionNotice
 from codepmp_ray.training.run_log import Counts, RunLog, step_row
 from codepmp_ray.training.schedule import learning_rate
 from codepmp_ray.training.shared_checkpoints import SharedCheckpoints
@@ -36,10 +37,10 @@ class Run:
         runner: StepRunner,
         optimizer: torch.optim.Optimizer,
         report: Callable[[dict[str, Any]], None],
-        is_preempted: Callable[[], bool],
+        preemption: PreemptionNotice,
     ) -> None:
         self.config, self.data, self.runner = task.config, data, runner
-        self.optimizer, self.is_preempted = optimizer, is_preempted
+        self.optimizer, self.preemption = optimizer, preemption
         self.store = open_store(task.out_dir)
         self.stop_requests = StopRequests(self.store)
         config = task.config
@@ -68,17 +69,19 @@ class Run:
     def steps(self) -> bool:
         """Run the steps that are missing; False if it was asked to stop before the last."""
         config, checkpointer = self.config, self.checkpointer
-        was_preempted = False
         self._evaluate(self.first_step)
         for step in range(self.first_step, self.total):
             row = self._step(step)
-            done, notice = step + 1, False
+            done = step + 1
             if done % config.logging_steps == 0 or done == self.total or row["skipped"]:
                 self.log.record(row)
-                preempted = self.is_preempted()
-                notice, was_preempted = preempted and not was_preempted, preempted
             is_best = self._evaluate(done)
-            stop = agree(dist.get_rank() == 0 and self.stop_requests.is_there())
+            stop, ask = agree(
+                (self.stop_requests.is_there(), self.preemption.is_due())
+                if dist.get_rank() == 0
+                else (False, False)
+            )
+            notice = ask and self.preemption.is_new()
             if self.shared.is_due(done):
                 self.log.flush()
                 self.shared.put_metrics(done, self.store)

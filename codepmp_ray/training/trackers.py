@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 from codepmp_ray.errors import ConfigError
-from codepmp_ray.storage import Store
+from codepmp_ray.storage import LocalStore, Store
 from codepmp_ray.training.growing_files import GrowingFolder
 
 TENSORBOARD_FOLDER = "tensorboard"
-_PACKAGES = {"tensorboard": "tensorboard"}
+WANDB_PROJECT = "codepmp-ray"  # unless WANDB_PROJECT names another
 
 
 class Tracker(Protocol):
@@ -27,7 +29,7 @@ class Tracker(Protocol):
 
 
 class TensorBoard:
-    """Event files in the stage's folder, under the tags that transformers' callback uses."""
+    """Event files in the stage's folder."""
 
     def __init__(self, store: Store, resume_step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -39,11 +41,8 @@ class TensorBoard:
         )
 
     def log(self, row: dict[str, Any]) -> None:
-        for name, value in row.items():
-            if name not in ("step", "total_steps") and isinstance(value, int | float):
-                is_eval = name.startswith("eval_")
-                tag = f"eval/{name.removeprefix('eval_')}" if is_eval else f"train/{name}"
-                self._writer.add_scalar(tag, value, row["step"])
+        for tag, value in _tagged(row):
+            self._writer.add_scalar(tag, value, row["step"])
         self._writer.flush()
         self._folder.show()
 
@@ -52,12 +51,61 @@ class TensorBoard:
         self._folder.close()
 
 
+class WeightsAndBiases:
+    """A run at wandb.ai, or where WANDB_MODE and WANDB_BASE_URL say; one for all attempts.
+
+    Offline files lie in the stage's folder, or, if that is in an object store, in a temporary one.
+    """
+
+    def __init__(self, store: Store, resume_step: int) -> None:
+        import wandb
+
+        is_local = isinstance(store, LocalStore)
+        folder = str(store.path("")) if is_local else tempfile.mkdtemp(prefix="codepmp-wandb-")
+        try:
+            # Steps that run again after a resume give the same numbers; wandb drops them.
+            self._run = wandb.init(
+                project=wandb.env.get_project() or WANDB_PROJECT,
+                id=hashlib.sha256(store.uri.encode()).hexdigest()[:16],
+                name="/".join(store.uri.rstrip("/").split("/")[-2:]),
+                resume="allow",
+                dir=folder,
+                settings=wandb.Settings(silent=True),
+            )
+        except wandb.Error as error:
+            raise ConfigError(
+                f"report_to: wandb cannot begin: {error}",
+                "Set WANDB_API_KEY on every node, or WANDB_MODE=offline, or leave wandb out of "
+                "report_to; metrics.jsonl is always written.",
+            ) from error
+
+    def log(self, row: dict[str, Any]) -> None:
+        self._run.log(dict(_tagged(row)), step=row["step"])
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+_TRACKERS: dict[str, Callable[[Store, int], Tracker]] = {
+    "tensorboard": TensorBoard,
+    "wandb": WeightsAndBiases,
+}
+
+
+def _tagged(row: dict[str, Any]) -> Iterator[tuple[str, float]]:
+    """Numbers of a row under the tags that transformers' callbacks use."""
+    for name, value in row.items():
+        if name not in ("step", "total_steps") and isinstance(value, int | float):
+            is_eval = name.startswith("eval_")
+            yield f"eval/{name.removeprefix('eval_')}" if is_eval else f"train/{name}", value
+
+
 def require_trackers(names: Sequence[str]) -> None:
     """Raises ConfigError when a tracker's package is not installed."""
     for name in names:
-        if importlib.util.find_spec(_PACKAGES[name]) is None:
+        if importlib.util.find_spec(name) is None:
             raise ConfigError(
-                f"report_to: the package {_PACKAGES[name]} is not installed.",
+                f"report_to: the package {name} is not installed.",
                 f"Install it (pip install 'codepmp-ray[{name}]') on every node, or leave "
                 f"{name} out of report_to; metrics.jsonl is always written.",
             )
@@ -66,4 +114,4 @@ def require_trackers(names: Sequence[str]) -> None:
 def open_trackers(names: Sequence[str], store: Store, resume_step: int) -> list[Tracker]:
     """The trackers of one run. Raises ConfigError when a package is missing."""
     require_trackers(names)
-    return [TensorBoard(store, resume_step) for _ in names]
+    return [_TRACKERS[name](store, resume_step) for name in names]

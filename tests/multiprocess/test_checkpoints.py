@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import gc
 import json
-import os
-import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,17 +22,6 @@ from codepmp_ray.training import checkpoint, checkpoint_files, direct_files
 from codepmp_ray.training.background_save import BackgroundSaver
 from codepmp_ray.training.checkpoint import Checkpointer
 from codepmp_ray.training.checkpoint_folders import whole_steps
-
-
-@pytest.fixture(scope="module")
-def group() -> Iterator[None]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    dist.init_process_group("gloo", rank=0, world_size=1)
-    yield
-    dist.destroy_process_group()
 
 
 def trained(seed: int, out: int = 64) -> tuple[torch.nn.Module, torch.optim.Optimizer]:

@@ -71,7 +71,8 @@ def _rank_main(
             os.kill(os.getpid(), signal.SIGKILL)
 
     try:
-        train(task, report, lambda: notice_at is not None and steps[-1] >= notice_at)
+        asked = iter(range(1, 1000))  # after every step
+        train(task, report, lambda: notice_at is not None and next(asked) >= notice_at)
     except CodePMPError as error:
         sys.exit(error.exit_code)
     dist.destroy_process_group()
@@ -83,6 +84,7 @@ def run(
     rows: list[dict],
     world_size: int,
     die_at: int | None = None,
+    die_rank: int = -1,
     notice_at: int | None = None,
     stop_at: int | None = None,
     trunk: Any = None,
@@ -91,7 +93,7 @@ def run(
     on_gpu: bool = False,
     **settings: Any,
 ) -> list[dict]:
-    """Train in `world_size` processes; with `die_at` the last rank is killed at that step.
+    """Train in `world_size` processes; `die_rank` (the last) is killed at step `die_at`.
 
     From step `notice_at` on the processes are told that they will be preempted; at `stop_at` they
     are asked to stop. `environment` is theirs beside what the fork server has. Each of
@@ -116,13 +118,16 @@ def run(
     workers = [
         context.Process(
             target=_rank_main,
-            args=(rank, world_size, port, task, die_at, world_size - 1, notice_at, stop_at, own),
+            args=(
+                *(rank, world_size, port, task, die_at, die_rank % world_size),
+                *(notice_at, stop_at, own),
+            ),
         )
         for rank in range(world_size)
     ]
     for worker in workers:
         worker.start()
-    for worker in reversed(workers):
+    for worker in [workers[die_rank], *workers]:
         worker.join((60 if die_at is None else 30) + 120 * on_gpu)  # kernels are compiled there
         if die_at is not None:
             assert worker.exitcode == -signal.SIGKILL
@@ -155,7 +160,7 @@ def uninterrupted(
 def killed(
     tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path, preference_rows: list[dict]
 ) -> Path:
-    """What a SIGKILL after step 3, in the middle of an epoch, leaves behind."""
+    """What a SIGKILL of the last rank after step 3, in the middle of an epoch, leaves behind."""
     out_dir = tmp_path_factory.mktemp("killed") / "run"
     run(out_dir, tiny_model_dir, preference_rows, 2, die_at=3)
     assert not (out_dir / "model").exists()
@@ -186,10 +191,24 @@ def test_sigkill_in_mid_epoch_and_resume_gives_the_same_bits(
     assert all(ours[name].equal(theirs[name]) for name in ours)
 
 
+def test_sigkill_of_the_rank_that_keeps_the_books_gives_the_same_bits(
+    uninterrupted, tmp_path: Path, tiny_model_dir: Path, preference_rows: list[dict]
+) -> None:
+    """Rank 0 writes markers and metrics; at step 4 a checkpoint is being written."""
+    expected_dir, expected_rows = uninterrupted
+    run(tmp_path, tiny_model_dir, preference_rows, 2, die_at=4, die_rank=0)
+    assert not (tmp_path / "model").exists()
+    rows = run(tmp_path, tiny_model_dir, preference_rows, 2)
+    assert losses(rows) == losses(expected_rows)
+    ours, theirs = weights(tmp_path), weights(expected_dir)
+    assert all(ours[name].equal(theirs[name]) for name in theirs)
+
+
 def test_a_preemption_notice_saves_the_step_at_once(
     uninterrupted, tmp_path: Path, tiny_model_dir: Path, preference_rows: list[dict]
 ) -> None:
-    settings = {"save_steps": 100, "notice_at": 3}
+    """Also where few steps are logged."""
+    settings = {"save_steps": 100, "notice_at": 3, "logging_steps": 5}
     run(tmp_path, tiny_model_dir, preference_rows, 2, die_at=5, **settings)
     markers = [name for name in LocalStore(tmp_path).list("checkpoints") if ".json" in name]
     assert markers == ["step-00000003.json"]  # once for the notice, not again at steps 4 and 5
@@ -197,13 +216,19 @@ def test_a_preemption_notice_saves_the_step_at_once(
     assert losses(rows) == losses(uninterrupted[1])
 
 
+@pytest.mark.parametrize("num_workers", [1, 3])
 def test_another_number_of_workers_gives_the_same_losses(
-    uninterrupted, killed: Path, tmp_path: Path, tiny_model_dir: Path, preference_rows: list[dict]
+    uninterrupted,
+    killed: Path,
+    tmp_path: Path,
+    tiny_model_dir: Path,
+    preference_rows: list[dict],
+    num_workers: int,
 ) -> None:
     """Same pairs per step; sums in another order move fp32 losses by less than 1e-4."""
     _, expected = uninterrupted
     shutil.copytree(killed, tmp_path, dirs_exist_ok=True)
-    rows = run(tmp_path, tiny_model_dir, preference_rows, 1)
+    rows = run(tmp_path, tiny_model_dir, preference_rows, num_workers)
     for step, loss in losses(rows).items():
         assert loss == pytest.approx(losses(expected)[step], abs=1e-4), step
     assert [r["num_tokens"] for r in rows if "loss" in r] == [

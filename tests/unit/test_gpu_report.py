@@ -29,8 +29,8 @@ def three(monkeypatch, tmp_path: Path) -> list[str]:
     return started
 
 
-def measured(folder: Path, name: str, commit: str, hardware: str) -> None:
-    (folder / f"{name}.json").write_text(json.dumps([{"commit": commit, "hardware": hardware}]))
+def measured(folder: Path, **by_name: tuple[str | None, str]) -> None:
+    (folder / "gpu_report.finished").write_text(json.dumps(by_name))
 
 
 def test_all_figures_fit_into_forty_minutes_and_exist() -> None:
@@ -42,18 +42,32 @@ def test_all_figures_fit_into_forty_minutes_and_exist() -> None:
 
 
 def test_what_this_commit_has_measured_here_is_not_measured_again(three, tmp_path: Path) -> None:
-    measured(tmp_path, "b", gpu_report.COMMIT, "1 x H200, EPYC")
-    measured(tmp_path, "c", gpu_report.COMMIT, "1 x A100, EPYC")
+    measured(tmp_path, b=(gpu_report.COMMIT, "1 x H200"), c=(gpu_report.COMMIT, "1 x A100"))
     with pytest.raises(SystemExit):  # a fails, the others are run all the same
         gpu_report.main()
     assert three == ["a", "c"]
 
 
 def test_what_another_commit_has_measured_is(three, tmp_path: Path) -> None:
-    measured(tmp_path, "b", "0" * 40, "1 x H200, EPYC")
+    measured(tmp_path, b=("0" * 40, "1 x H200"))
     with pytest.raises(SystemExit):
         gpu_report.main()
     assert three == ["a", "b", "c"]
+
+
+def test_half_of_a_figure_is_not_measured(monkeypatch, tmp_path: Path) -> None:
+    """Benchmarks write results as they go; one that fails or is stopped has to run again."""
+    monkeypatch.setattr(gpu_report, "gpu", lambda: "1 x H200")
+    monkeypatch.setattr(gpu_report, "results_path", lambda name: tmp_path / "gpu" / f"{name}.json")
+    code = "import sys; sys.exit(int(sys.argv[1]))"
+    monkeypatch.setattr(
+        Figure, "command", property(lambda self: [sys.executable, "-c", code, *self.arguments])
+    )
+    half, whole = Figure("half", ("1",), 20), Figure("whole", ("0",), 20)
+    assert gpu_report.run(half).startswith("failed")
+    assert gpu_report.run(whole).startswith("measured")
+    assert not gpu_report.is_measured(half)
+    assert gpu_report.is_measured(whole)
 
 
 def test_a_figure_out_of_time_is_ended_with_its_children(monkeypatch, tmp_path: Path) -> None:

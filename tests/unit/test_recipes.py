@@ -37,3 +37,11 @@ def test_recipe_holds_the_papers_hyperparameters(name: str) -> None:
     kinds = ["math_shepherd"] if name.endswith("math") else ["reclor", "logiqa2"]
     assert [source.kind for source in rm.data] == kinds and pmp.data == ()
     assert (recipe.candidates.sampling.temperature, recipe.candidates.sampling.top_p) == (0.7, 1.0)
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_finetuning_has_something_to_train_on(path: Path) -> None:
+    recipe = load_recipe(path)
+    assert recipe.finetuning.data or recipe.candidates.num_train_problems > 0
+    if path.stem.endswith("-math"):
+        assert [source.kind for source in recipe.finetuning.data] == ["math_shepherd"]

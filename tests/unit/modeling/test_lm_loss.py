@@ -39,6 +39,27 @@ def test_chunked_lm_loss_equals_the_whole(method, soft_cap) -> None:
     assert all(torch.allclose(a, b, rtol=1e-10) for a, b in zip(ours, theirs, strict=True))
 
 
+def test_chunks_cost_bf16_little_of_its_precision() -> None:
+    """The head's gradient is added up in bf16 over chunks, four of them here."""
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(2048, 64).bfloat16(), (torch.randn(997, 64) / 10).bfloat16()
+    targets = torch.randint(997, (2048,))
+
+    def gradients(dtype: torch.dtype, chunk_size: int) -> list[torch.Tensor]:
+        inputs = [tensor.to(dtype).requires_grad_() for tensor in (hidden, weight)]
+        return list(
+            torch.autograd.grad(lm_loss_sum(*inputs, targets, chunk_size=chunk_size), inputs)
+        )
+
+    truth = gradients(torch.float64, 2048)
+    whole, chunked = (
+        [distance(*both) for both in zip(gradients(torch.bfloat16, size), truth, strict=True)]
+        for size in (2048, 512)
+    )
+    assert chunked[0] == whole[0]
+    assert whole[1] < chunked[1] < 2 * whole[1] < 0.005
+
+
 @pytest.mark.skipif(" " in torch.__file__, reason="torch does not quote its own folder to g++")
 def test_what_gpus_compile_of_the_lm_loss_equals_what_runs_here() -> None:
     torch.manual_seed(0)

@@ -12,7 +12,7 @@ from codepmp_ray.modeling.attention import require_supported
 from codepmp_ray.modeling.objectives import make_objective
 from codepmp_ray.modeling.preference_model import PreferenceModel
 from codepmp_ray.preference.packing import EncodedPair, pack
-from tests.packed_models import CONFIGS, SHAPE, make_models, make_pairs
+from tests.packed_models import CONFIGS, SHAPE, distance, make_models, make_pairs
 
 RM, PMP, DPO, SFT = (make_objective(name) for name in ("rm", "pmp", "dpo", "sft"))
 
@@ -33,9 +33,11 @@ def plain_log_likelihood(causal_lm, prompt: list[int], response: list[int]) -> t
     return scores.gather(1, torch.tensor(response)[:, None]).sum()
 
 
-def plain_loss(causal_lm, score: torch.Tensor, pairs: list[EncodedPair]) -> torch.Tensor:
+def plain_terms(
+    causal_lm, score: torch.Tensor, pairs: list[EncodedPair]
+) -> dict[str, torch.Tensor]:
     """Two sequences per pair, transformers' own attention, full logits."""
-    total = score.new_zeros(())
+    terms = {name: score.new_zeros(()) for name in ("rm", "lm", "center")}
     for pair in pairs:
         rewards = []
         for response in (pair.chosen, pair.rejected):
@@ -45,12 +47,13 @@ def plain_loss(causal_lm, score: torch.Tensor, pairs: list[EncodedPair]) -> torc
             rewards.append(out.hidden_states[-1][0, -1] @ score[0])
             if response is pair.chosen:
                 logits = out.logits[0, len(pair.prompt) - 1 : -1]
-                total = total + torch.nn.functional.cross_entropy(
+                terms["lm"] = terms["lm"] + torch.nn.functional.cross_entropy(
                     logits, torch.tensor(response), reduction="sum"
                 )
         difference = rewards[0] - rewards[1] - torch.tensor(pair.margin)
-        total = total - torch.nn.functional.logsigmoid(difference)
-    return total
+        terms["rm"] = terms["rm"] - torch.nn.functional.logsigmoid(difference)
+        terms["center"] = terms["center"] + (rewards[0] + rewards[1]) ** 2
+    return terms
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -62,12 +65,52 @@ def test_losses_and_gradients_equal_the_plain_computation_in_fp64(name: str) -> 
     out = model(pack(pairs))
     loss = out["rm"] + out["lm"]
     loss.backward()
-    reference = plain_loss(causal_lm, score, pairs)
+    terms = plain_terms(causal_lm, score, pairs)
+    reference = terms["rm"] + terms["lm"]
     reference.backward()
 
     assert abs(loss.item() - reference.item()) < 1e-10 * max(1.0, abs(reference.item()))
     assert (model.score.weight.grad - score.grad).abs().max() < 1e-10
     assert_same_gradients(causal_lm, model)
+
+
+def test_weights_of_the_losses_equal_the_plain_computation_in_fp64() -> None:
+    """Table 2's weight of L_LM, rewards around zero, margins; each over its own count."""
+    objective = make_objective("pmp", lm_weight=0.3, center=0.05)
+    causal_lm, model = make_models("qwen2-untied", objective)
+    score = model.score.weight.detach().clone().requires_grad_()
+    pairs, counts = make_pairs(), {"pair": 11, "token": 170}
+
+    loss = objective.loss(model(pack(pairs)), counts)
+    loss.backward()
+    terms = plain_terms(causal_lm, score, pairs)
+    reference = (terms["rm"] + 0.05 * terms["center"]) / 11 + 0.3 * terms["lm"] / 170
+    reference.backward()
+
+    assert abs(loss.item() - reference.item()) < 1e-10
+    assert (model.score.weight.grad - score.grad).abs().max() < 1e-10
+    assert_same_gradients(causal_lm, model)
+
+
+@pytest.mark.parametrize("name", ["llama-tied", "qwen2-untied", "gemma2-tied"])
+def test_gradients_in_fp32_are_those_of_the_plain_computation(name: str) -> None:
+    causal_lm, model = make_models(name, PMP)
+    model.float()
+    score = model.score.weight.detach().double().requires_grad_()
+    pairs = make_pairs()
+
+    out = model(pack(pairs))
+    (out["rm"] + out["lm"]).backward()
+    terms = plain_terms(causal_lm, score, pairs)
+    (terms["rm"] + terms["lm"]).backward()
+
+    expected = dict(causal_lm.base_model.named_parameters())
+    ours, theirs = (
+        torch.cat([grads[key].grad.flatten() for key in expected])
+        for grads in (dict(model.backbone.named_parameters()), expected)
+    )
+    assert ours.dtype == torch.float32
+    assert distance(ours, theirs) < 1e-5
 
 
 @pytest.mark.parametrize("name", ["llama-tied", "qwen2-untied", "gemma2-tied"])

@@ -141,7 +141,9 @@ class Collectives(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-def collectives_of_a_step(rank: int, world_size: int, num_layers: int, **settings) -> list:
+def collectives_of_a_step(
+    rank: int, world_size: int, num_layers: int, num_pairs: int = 7, **settings
+) -> list:
     config = TrainingConfig.model_validate(
         {
             "num_workers": world_size,
@@ -152,11 +154,11 @@ def collectives_of_a_step(rank: int, world_size: int, num_layers: int, **setting
         }
     )
     rng = random.Random(4)
-    # Fewer pairs than ranks, of lengths that need a different number of LM chunks.
+    # Of lengths that need a different number of LM chunks.
     pairs = [
         EncodedPair(str(i), [1] * 3, [1] * rng.randint(1, 60), [1] * rng.randint(1, 60))
-        for i in range(world_size + 3)
-    ][: world_size + (3 if settings.get("crowded") else -1)]
+        for i in range(num_pairs)
+    ]
     with pretended_rank(rank, world_size):
         mesh = make_mesh(config, torch.device("cpu"))
         with FakeTensorMode(), Collectives() as seen:
@@ -175,12 +177,16 @@ def collectives_of_a_step(rank: int, world_size: int, num_layers: int, **setting
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"objective": "dpo"}, {"data_parallel_replicate_degree": 2}]
+    "settings",
+    [{}, {"objective": "dpo"}, {"data_parallel_replicate_degree": 2}, {"num_pairs": 19}],
 )
 def test_every_rank_calls_the_same_collectives_whatever_its_load(settings: dict) -> None:
+    """With 7 pairs the last of 8 ranks runs a filler, with 19 some ranks do beside a full one."""
     first = collectives_of_a_step(0, 8, 2, **settings)
     assert len(first) >= 8  # two blocks, each gathered twice and reduced, and the root
-    for rank in (3, 7):  # the last one has no pair at all and runs a filler
+    if settings.get("num_pairs"):
+        assert len(first) > len(collectives_of_a_step(0, 8, 2))  # more than one micro-batch
+    for rank in (3, 7):
         assert collectives_of_a_step(rank, 8, 2, **settings) == first
 
 

@@ -72,6 +72,24 @@ def test_checkpointing_and_workers_take_what_they_should() -> None:
     assert copies.by_kind["optimizer"] == pytest.approx(2 * base.by_kind["optimizer"], rel=0.02)
 
 
+def test_offloading_moves_what_lies_still_to_the_host() -> None:
+    base = plan_memory(config(), SMALL)
+    offloaded = plan_memory(config(cpu_offload=True), SMALL)
+    assert offloaded.on_host == pytest.approx(16 * base.num_parameters / 4, rel=0.02)
+    assert sum(base.by_kind.values()) - sum(offloaded.by_kind.values()) == offloaded.on_host
+    assert offloaded.by_kind["activations"] == base.by_kind["activations"]
+    assert base.on_host == 0
+
+
+def test_logits_are_those_of_a_chunk() -> None:
+    # Three parts of 64 tokens fill a micro-batch of 192; the LM loss is over one of them.
+    assert plan_memory(config(max_length=128), SMALL).logits == 64 * 1000 * (2 + 4)
+    assert plan_memory(config(bf16=False), SMALL).logits == 2 * 32 * 1000 * (4 + 4)
+    assert plan_memory(config(objective="rm"), SMALL).logits == 0
+    wide = {"max_length": 2048, "max_tokens_per_micro_batch": 8192}
+    assert plan_memory(config(**wide), SMALL).logits == 512 * 1000 * (2 + 4)
+
+
 def test_a_72b_is_planned_in_seconds_and_told_what_would_fit() -> None:
     started_s = time.monotonic()
     settings = config(num_workers=16, max_length=1024, max_tokens_per_micro_batch=8192)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,10 +14,11 @@ from codepmp_ray.storage import LocalStore
 from codepmp_ray.training.trackers import open_trackers, require_trackers
 
 
-def test_a_missing_package_is_refused_with_the_way_to_get_it(monkeypatch) -> None:
+@pytest.mark.parametrize("name", ["tensorboard", "wandb"])
+def test_a_missing_package_is_refused_with_the_way_to_get_it(name: str, monkeypatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"codepmp-ray\[tensorboard\]"):
-        require_trackers(["tensorboard"])
+    with pytest.raises(ConfigError, match=rf"codepmp-ray\[{name}\]"):
+        require_trackers([name])
     require_trackers([])
 
 
@@ -38,3 +41,30 @@ def test_event_files_hold_the_rows_and_a_resume_takes_the_place_of_lost_steps(
     found.Reload()
     assert [(e.step, e.value) for e in found.Scalars("train/loss")] == [(1, 3), (2, 2), (3, 1)]
     assert [(e.step, e.value) for e in found.Scalars("eval/loss")] == [(3, 0.5)]
+
+
+def test_offline_runs_of_wandb_hold_the_rows(tmp_path: Path, monkeypatch) -> None:
+    pytest.importorskip("wandb", reason="an extra that the dev extra installs")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    store = LocalStore(tmp_path / "a run" / "pretraining")
+    (tracker,) = open_trackers(["wandb"], store, 0)
+    tracker.log({"step": 1, "total_steps": 3, "loss": 3.25, "mfu": None, "skipped": False})
+    tracker.log({"step": 1, "total_steps": 3, "eval_loss": 0.125})
+    tracker.close()
+    (run,) = store.path("wandb").glob("offline-run-*/run-*.wandb")
+    words = (b"codepmp-ray", b"a run/pretraining", b"train/loss", b"3.25", b"eval/loss", b"0.125")
+    deadline_s = time.monotonic() + 60  # another process of wandb's writes it
+    while not all(word in run.read_bytes() for word in words):
+        assert time.monotonic() < deadline_s, run.read_bytes()
+        time.sleep(0.1)
+
+
+def test_wandb_without_a_key_says_what_to_set(tmp_path: Path, monkeypatch) -> None:
+    wandb = pytest.importorskip("wandb", reason="an extra that the dev extra installs")
+
+    def refuse(**settings: Any) -> None:
+        raise wandb.Error("No API key configured. Use `wandb login` to log in.")
+
+    monkeypatch.setattr(wandb, "init", refuse)
+    with pytest.raises(ConfigError, match=r"(?s)No API key.*WANDB_MODE=offline"):
+        open_trackers(["wandb"], LocalStore(tmp_path), 0)
