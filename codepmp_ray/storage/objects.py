@@ -13,7 +13,6 @@ import hashlib
 import json
 import os
 import platform
-import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -37,6 +36,7 @@ from codepmp_ray.storage.remote_errors import (
     says_exists,
 )
 from codepmp_ray.storage.remote_files import CheckedFile
+from codepmp_ray.storage.scratch import ScratchFolder
 
 _MAGIC = "*?["
 # What tells versions apart in listings of s3fs, gcsfs and adlfs. Other facts change by reading.
@@ -143,14 +143,14 @@ class ObjectStore(Store):
     @contextmanager
     def scratch_folder(self) -> Iterator[Path]:
         try:
-            folder = tempfile.TemporaryDirectory()
+            folder = ScratchFolder()
         except OSError as error:
             raise StorageError(
                 f"Cannot make a folder for temporary files: {error.strerror or error}.",
                 "Set TMPDIR to a folder with room.",
             ) from error
         with folder as path:
-            yield Path(path)
+            yield path
 
     def take(self, name: str, path: Path) -> None:
         with explained("write", self.locate(name)):

@@ -8,12 +8,12 @@ than a small share of the time, however long the file has become.
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from pathlib import Path
 
 from codepmp_ray.errors import StorageError
 from codepmp_ray.storage import LocalStore, Store
+from codepmp_ray.storage.scratch import ScratchFolder
 
 _SHARE = 0.05  # of the time, for putting what has grown
 
@@ -82,12 +82,12 @@ class GrowingFolder:
 
     def __init__(self, store: Store, name: str) -> None:
         self._store, self._name = store, name
-        self._scratch: tempfile.TemporaryDirectory[str] | None = None
+        self._scratch: ScratchFolder | None = None
         if isinstance(store, LocalStore):
             self.path = store.path(name)
         else:
-            self._scratch = tempfile.TemporaryDirectory()
-            self.path = Path(self._scratch.name)
+            self._scratch = ScratchFolder()
+            self.path = self._scratch.path
         self._turns = Turns(store.poll_s)
 
     def show(self) -> None:
@@ -99,7 +99,7 @@ class GrowingFolder:
         """Put them a last time."""
         if self._scratch is not None:
             self._put()
-            self._scratch.cleanup()
+            self._scratch.remove()
 
     def _put(self) -> None:
         start_s = time.monotonic()
