@@ -10,7 +10,7 @@ from codepmp_ray.runs import open_stage
 PROBLEMS = [load_problems("humaneval")[f"HumanEval/{i}"] for i in range(4)]
 
 
-def _answers(problem, passed):
+def answers_to(problem, passed):
     return [
         {
             "candidate_id": f"{problem.problem_id}-{index}",
@@ -26,7 +26,7 @@ def _answers(problem, passed):
 
 
 def test_sampled_passing_answers_come_before_the_canonical_one():
-    answers = _answers(PROBLEMS[0], [False, True, False, True, False])
+    answers = answers_to(PROBLEMS[0], [False, True, False, True, False])
     rows, counts = pair_answers([PROBLEMS[0]], answers)
     name = PROBLEMS[0].problem_id
     assert [(row["chosen"], row["rejected"]) for row in rows] == [
@@ -40,9 +40,9 @@ def test_sampled_passing_answers_come_before_the_canonical_one():
 
 def test_canonical_solution_stands_in_and_hopeless_problems_are_counted():
     answers = [
-        *_answers(PROBLEMS[0], [False]),
-        *_answers(PROBLEMS[1], [True, True]),
-        *_answers(PROBLEMS[2], [None, None]),
+        *answers_to(PROBLEMS[0], [False]),
+        *answers_to(PROBLEMS[1], [True, True]),
+        *answers_to(PROBLEMS[2], [None, None]),
     ]
     rows, counts = pair_answers(PROBLEMS, answers)
     (row,) = rows
@@ -57,7 +57,7 @@ def test_canonical_solution_stands_in_and_hopeless_problems_are_counted():
 
 
 def test_pairs_are_bounded_distinct_and_independent_of_row_order():
-    answers = _answers(PROBLEMS[0], [False] * 6)
+    answers = answers_to(PROBLEMS[0], [False] * 6)
     for row in answers[:3]:
         row["completion"] = "the same"
     answers.append({**answers[5], "completion": "", "sample_index": 9})
@@ -67,7 +67,7 @@ def test_pairs_are_bounded_distinct_and_independent_of_row_order():
     assert pair_answers([PROBLEMS[0]], answers[::-1], max_pairs=3)[0] == rows
 
 
-def _recipe_with(tmp_path, answers_of_split):
+def recipe_with(tmp_path, answers_of_split):
     recipe = parse_recipe({"run_dir": str(tmp_path)}, "test")
     candidates, grades = open_stage(recipe, "candidates"), open_stage(recipe, "grades")
     rows = [{**row, "split": split} for split, part in answers_of_split for row in part]
@@ -81,11 +81,11 @@ def _recipe_with(tmp_path, answers_of_split):
 
 
 def test_only_training_problems_give_pairs(tmp_path):
-    recipe = _recipe_with(
+    recipe = recipe_with(
         tmp_path,
         [
-            ("train", _answers(PROBLEMS[0], [False, False])),
-            ("eval", _answers(PROBLEMS[1], [False])),
+            ("train", answers_to(PROBLEMS[0], [False, False])),
+            ("eval", answers_to(PROBLEMS[1], [False])),
         ],
     )
     table = build_finetuning_pairs(recipe)
@@ -94,7 +94,7 @@ def test_only_training_problems_give_pairs(tmp_path):
 
 
 def test_no_pair_at_all_names_the_outcomes_and_the_way_out(tmp_path):
-    recipe = _recipe_with(tmp_path, [("train", _answers(PROBLEMS[0], [None, None]))])
+    recipe = recipe_with(tmp_path, [("train", answers_to(PROBLEMS[0], [None, None]))])
     with pytest.raises(InputError, match=r"'not_executed': 2.*Install bubblewrap"):
         build_finetuning_pairs(recipe)
 
