@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,6 @@ from codepmp_ray.errors import InputError
 from codepmp_ray.evaluation.pool_export import graded_pool
 from codepmp_ray.studies.pool_files import read_questions
 from jobs import pool
-from jobs._cli import run_job
 from tests.unit.evaluation.test_finetuning_pairs import PROBLEMS, answers_to, recipe_with
 
 
@@ -42,14 +42,11 @@ def test_nothing_graded_says_what_to_run(tmp_path: Path) -> None:
         graded_pool(recipe)
 
 
-def test_the_job_writes_the_file(tmp_path: Path, monkeypatch, capsys) -> None:
+def test_the_job_writes_the_file(tmp_path: Path, capsys) -> None:
     shown = [{**a, "prompt": "p"} for a in answers_to(PROBLEMS[0], [True, False])]
     recipe = recipe_with(tmp_path / "run", [("eval", shown)])
     file = tmp_path / "new folder" / "pool.jsonl"
-    config = tmp_path / "recipe.yaml"
-    config.write_text(json.dumps({"run_dir": recipe.run_dir}))
-    monkeypatch.setattr("sys.argv", ["pool", "--config", str(config), "--output", str(file)])
-    run_job(pool.__doc__, pool.body, pool.add_arguments)
+    pool.body(recipe, Namespace(output=str(file), split="eval"))
     assert "1 questions, 2 answers; left out: 0 without a grade, 0 empty" in capsys.readouterr().out
     (row,) = map(json.loads, file.read_text().splitlines())
     assert len(row["candidates"]) == 2
