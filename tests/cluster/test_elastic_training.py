@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -16,10 +17,15 @@ from codepmp_ray.config.recipe import load_recipe
 from codepmp_ray.records import PAIR, table_from_rows
 from codepmp_ray.runs import Stage, open_stage
 from codepmp_ray.training.metrics import is_evaluation, read_metrics
-from tests.ray_nodes import RayNodes
+from tests.ray_nodes import BIN, RAY, RayNodes
 
 ROOT = Path(__file__).resolve().parents[2]
-JOB_TIMEOUT_S = 200
+JOB_TIMEOUT_S, SAVE_STEPS = 200, 20
+_NODE_IDS = """
+import json, ray
+ray.init(logging_level="ERROR")
+print(json.dumps([n["NodeID"] for n in ray.nodes() if n["Alive"] and n["Resources"].get("CPU")]))
+"""
 
 
 @pytest.fixture
@@ -49,7 +55,7 @@ class Job:
             "max_tokens_per_micro_batch": 512,
             "eval_fraction": 0.2,
             "bf16": False,
-            "save_steps": 5,
+            "save_steps": SAVE_STEPS,
             "cpus_per_worker": 1,
             **more,
         }
@@ -89,9 +95,38 @@ class Job:
             assert time.monotonic() < give_up_s, self.log.read_text()
             time.sleep(0.2)
 
+    def wait_for_a_checkpoint_out_of_turn(self) -> int:
+        """Its step; nothing but a notice asks for one."""
+        give_up_s = time.monotonic() + JOB_TIMEOUT_S
+        while time.monotonic() < give_up_s:
+            markers = [n for n in self.stage.store.list("checkpoints") if n.endswith(".json")]
+            for step in (int(name[5:13]) for name in markers):
+                if step % SAVE_STEPS:
+                    return step
+            assert self.process.poll() is None, self.log.read_text()
+            time.sleep(0.1)
+        raise AssertionError(self.log.read_text())
+
     def stop(self) -> None:
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(100)
+
+
+def announce_the_loss_of_a_node(nodes: RayNodes) -> None:
+    """As a cloud's daemon does when it is told that a spot machine goes."""
+    environment = {**nodes.environment, "RAY_ADDRESS": nodes.address}
+    command = [str(BIN / "python"), "-c", _NODE_IDS]
+    found = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    node_id = json.loads(found.stdout.splitlines()[-1])[0]
+    subprocess.run(
+        [
+            *(*RAY, "drain-node", f"--address={nodes.address}", f"--node-id={node_id}"),
+            *("--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=spot"),
+            "--deadline-remaining-seconds=60",
+        ],
+        env=environment,
+        check=True,
+    )
 
 
 @pytest.mark.timeout(600)
@@ -101,15 +136,18 @@ def test_workers_leave_and_come_and_the_losses_stay(
     """2 -> 1 -> 2 workers see the pairs of an undisturbed training, in its order.
 
     Sums in another order move fp32 losses by less than 1e-4, as for any other number of workers.
+    When the loss of a node is announced, a checkpoint is written at once.
     """
     made = (nodes, tmp_path / "elastic", tiny_model_dir, preference_rows)
     first, second = nodes.start_worker(), nodes.start_worker()
     elastic = Job(*made, num_workers=2, min_workers=1, elastic_interval_s=2)
-    elastic.wait_for(num_workers=2, num_more=8)
+    elastic.wait_for(num_workers=2, num_more=SAVE_STEPS + 5)
     second.kill()
-    elastic.wait_for(num_workers=1, num_more=8)
+    elastic.wait_for(num_workers=1, num_more=SAVE_STEPS + 5)
     nodes.start_worker()
-    last = elastic.wait_for(num_workers=2, num_more=8)
+    last = elastic.wait_for(num_workers=2, num_more=SAVE_STEPS + 5)
+    announce_the_loss_of_a_node(nodes)
+    assert elastic.wait_for_a_checkpoint_out_of_turn() >= last
     elastic.stop()
     assert first.is_alive
 
