@@ -225,6 +225,7 @@ PAIR_SCORE = _schema(
     problem_id=_S,  # equal for pairs that are not independent: of one prompt, or of one question
     source=_S,
     section=_S,
+    variant=_S,  # which forms of both answers: of RM-Bench "concise/markdown", of others null
     chosen_score=_F,
     rejected_score=_F,
     chosen_num_tokens=_I,

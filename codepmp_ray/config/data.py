@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -24,6 +24,15 @@ HUB_IDS: dict[str, str] = {
     "reclor": "metaeval/reclor",
     "code_ultrafeedback": "coseal/CodeUltraFeedback_binarized",
     "hh_rlhf": "Anthropic/hh-rlhf",
+    "logiqa2": "baber/logiqa2",
+}
+# What a set of HUB_IDS needs besides its id. The main revision of LogiQA 2.0 needs code of its own
+# to be run; this one holds Parquet files.
+HUB_PLACES: dict[str, dict[str, str]] = {
+    "logiqa2": {
+        "subset": "logiqa2",
+        "revision": "9494864c996d52531e6e43d047e4cbec4b6546d3",
+    },
 }
 
 
@@ -69,6 +78,18 @@ class DataSourceConfig(Section):
     def hub_set(self) -> str | None:
         """The hub's id of the set that is read, or null when it is a local one."""
         return None if self.path else self.hub_id or HUB_IDS.get(self.kind)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_place(cls, data: Any) -> Any:
+        """Fills in what the kind's own set on the hub needs, where nothing else is said."""
+        if not isinstance(data, dict) or data.get("path"):
+            return data
+        kind = str(data.get("kind"))
+        known = HUB_PLACES.get(kind, {})
+        if data.get("hub_id") not in (None, HUB_IDS.get(kind)):
+            return data
+        return data | {name: value for name, value in known.items() if data.get(name) is None}
 
     @model_validator(mode="after")
     def _one_place(self) -> DataSourceConfig:

@@ -21,6 +21,7 @@ from codepmp_ray.config.corpus import CorpusConfig
 from codepmp_ray.config.engines import EngineConfig, EnginesConfig
 from codepmp_ray.config.evaluation import CandidatesConfig, EvaluationConfig, ServingConfig
 from codepmp_ray.config.planning import PlanningConfig
+from codepmp_ray.config.pool_statistics import PoolStatisticsConfig
 from codepmp_ray.config.scoring import BatchScoringConfig
 from codepmp_ray.config.synthesis import SynthesisConfig
 from codepmp_ray.config.training import TrainingConfig
@@ -47,6 +48,7 @@ class Recipe(Section):
     batch_scoring: BatchScoringConfig = BatchScoringConfig()
     accuracy: AccuracyConfig = AccuracyConfig()
     audit: AuditConfig = AuditConfig()
+    pool_statistics: PoolStatisticsConfig = PoolStatisticsConfig()
 
     @property
     def generator(self) -> EngineConfig:

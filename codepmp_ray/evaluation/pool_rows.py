@@ -9,8 +9,9 @@ Known shapes, told apart by their columns:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from codepmp_ray.preference.sources.rows import Row, Unusable, checked_text
@@ -28,33 +29,55 @@ _LABELS = ("label", "correct", "is_correct", "passed")
 _FINAL_LISTS = ("pred", "preds", "final_answers")
 _LABEL_LISTS = ("labels", "score", *_LABELS)
 _MODELS = ("model", "generator")
+_CANDIDATE_IDS = ("candidate_id",)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer as a file has it. `label` is the file's own word on whether it is right, `final`
-    on what its final answer is."""
+    """One answer as a file has it.
+
+    Attributes:
+        label: the file's own word on whether it is right.
+        final: its word on what the final answer is.
+        candidate_id: its name for the answer.
+        place: the answer's number among those of its row, from 0.
+        rewards: by the columns that were asked for; None for what is no finite number.
+    """
 
     text: str
     model: str | None = None
     label: bool | None = None
     num_tokens: int | None = None
     final: str | None = None
+    candidate_id: str | None = None
+    place: int = 0
+    rewards: tuple[float | None, ...] = ()
 
 
 @dataclass(frozen=True)
 class PoolRow:
-    """What one row says; `problems` holds answers that are none, with their reasons."""
+    """What one row says; `problems` holds answers that are none, with their reasons.
+
+    `names` are all that the row is called, `problem_id` is the first of them; `num_values` counts
+    what stands in the places of answers.
+    """
 
     problem_id: str | None
     question: str | None
     reference: str | None
     answers: list[Answer]
     problems: list[Unusable]
+    names: tuple[str, ...] = ()
+    num_values: int = 0
 
 
-def read_pool_row(row: Row) -> PoolRow:
-    """Raises Unusable where the row names no problem or has no place for answers."""
+def read_pool_row(row: Row, reward_columns: Sequence[str] = ()) -> PoolRow:
+    """`reward_columns` are read as rewards and as nothing else.
+
+    Raises Unusable where the row names no problem or has no place for answers.
+    """
+    given = {name: row.get(name) for name in reward_columns}
+    row = {name: value for name, value in row.items() if name not in given}
     problem_id = _first(row, _IDS)
     question = _text(row, _QUESTIONS)
     if problem_id is None and question is None:
@@ -64,10 +87,13 @@ def read_pool_row(row: Row) -> PoolRow:
     answers: list[Answer] = []
     problems: list[Unusable] = []
     finals = next((row[name] for name in _FINAL_LISTS if isinstance(row.get(name), list)), [])
-    for number, (value, label, model) in enumerate(_values(row)):
+    values = _values(row)
+    for number, (value, label, model) in enumerate(values):
         try:
             final = finals[number] if number < len(finals) else None
-            answers.append(_answer(value, label, model, final))
+            answer = _answer(value, label, model, final)
+            found = [_reward(*item, value, number, len(values)) for item in given.items()]
+            answers.append(replace(answer, place=number, rewards=tuple(found)))
         except Unusable as error:
             problems.append(Unusable(error.reason, f"answer {number}: {error.detail}"))
     if not answers and not problems:
@@ -79,10 +105,12 @@ def read_pool_row(row: Row) -> PoolRow:
         None if reference is None else str(reference),
         answers,
         problems,
+        tuple(str(row[name]) for name in _IDS if isinstance(row.get(name), str | int)),
+        len(values),
     )
 
 
-def _values(row: Row) -> Iterable[tuple[Any, Any, Any]]:
+def _values(row: Row) -> list[tuple[Any, Any, Any]]:
     """(answer, its label, its model) of every answer, as they stand in the row."""
     model = _first(row, _MODELS)
     for name in _LISTS:
@@ -111,8 +139,9 @@ def _values(row: Row) -> Iterable[tuple[Any, Any, Any]]:
 
 
 def _answer(value: Any, label: Any, model: Any, final: Any) -> Answer:
-    tokens = None
+    tokens = candidate_id = None
     if isinstance(value, dict):
+        candidate_id = _first(value, _CANDIDATE_IDS)
         place = next((name for name in _TEXTS if value.get(name) is not None), None)
         text = None if place is None else value[place]
         final = value.get("answer", final) if place != "answer" else final
@@ -133,7 +162,32 @@ def _answer(value: Any, label: Any, model: Any, final: Any) -> Answer:
         None if label is None else bool(label),
         tokens if isinstance(tokens, int) and not isinstance(tokens, bool) else None,
         str(final).strip() if isinstance(final, str | int | float) else None,
+        None if candidate_id is None else str(candidate_id),
     )
+
+
+def _reward(name: str, of_row: Any, value: Any, number: int, num_values: int) -> float | None:
+    """Of one answer: its own column, or its place in the row's list, or the row's one number."""
+    if isinstance(value, dict) and name in value:
+        found = value[name]
+    elif isinstance(of_row, list) and len(of_row) == num_values:
+        found = of_row[number]
+    else:
+        found = of_row if num_values == 1 else None
+    if isinstance(found, list) and len(found) == 1:  # as programs with several heads write it
+        found = found[0]
+    return finite(found)
+
+
+def finite(value: Any) -> float | None:
+    """`value` where it is a finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _first(row: Row, names: Iterable[str]) -> Any:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from codepmp_ray.config.data import DataSourceConfig
 from codepmp_ray.config.recipe import Recipe, load_recipe, parse_recipe
 from codepmp_ray.errors import ConfigError
 
@@ -173,7 +174,7 @@ def test_a_dumped_recipe_reads_back_as_itself() -> None:
     ("source", "message"),
     [
         ({}, "kind=preference needs path"),
-        ({"kind": "logiqa2"}, "kind=logiqa2 needs path"),
+        ({"kind": "gsm8k_solutions"}, "kind=gsm8k_solutions needs path"),
         ({"path": "a", "hub_id": "b/c"}, "path and hub_id name two sets"),
         ({"path": "a", "split": "test"}, "split, subset and revision are of hub sets"),
         ({"path": "a", "weight": 0}, "greater than 0"),
@@ -202,3 +203,13 @@ def test_two_sources_need_two_names() -> None:
         .hub_set
         == "Anthropic/hh-rlhf"
     )
+
+
+def test_a_kind_brings_its_place_on_the_hub_unless_another_is_named() -> None:
+    known = DataSourceConfig(kind="logiqa2", split="test")
+    assert (known.hub_set, known.subset, known.split) == ("baber/logiqa2", "logiqa2", "test")
+    assert known.revision and DataSourceConfig.model_validate(known.model_dump()) == known
+    assert DataSourceConfig(kind="logiqa2", revision="mine").revision == "mine"
+    for other in ({"path": "a"}, {"hub_id": "b/c"}):
+        source = DataSourceConfig(kind="logiqa2", **other)
+        assert source.subset is None and source.revision is None

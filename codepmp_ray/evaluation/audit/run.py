@@ -39,7 +39,8 @@ Row = dict[str, Any]
 def folder_of(recipe: Recipe) -> str:
     """Name of the folder in the run directory, by pairs, settings and model."""
     settings = recipe.evaluation
-    digests = content_digests(source.path for source in recipe.accuracy.data)
+    sets = (*recipe.accuracy.tasks, *recipe.accuracy.data)
+    digests = content_digests(item.path for item in sets)
     figures = [settings.confidence, settings.num_bootstrap, settings.seed]
     parts = [recipe.accuracy, recipe.audit, figures, digests, model_identity(recipe)]
     return f"audit-{fingerprint('audit', _VERSION, *parts)}"

@@ -62,9 +62,11 @@ class Outcomes:
         chosen: npt.ArrayLike,
         rejected: npt.ArrayLike,
         prompts: Sequence[str] | npt.NDArray[np.str_] | None = None,
-        tie: float = 0.5,
+        tie: npt.ArrayLike = 0.5,
     ) -> Outcomes:
         """From the rewards of both sides [pairs]; without `prompts` every pair has its own.
+
+        `tie` is what equal rewards count, of all pairs or of each.
 
         Raises InputError for no pairs, lists of unequal length and rewards that are no numbers.
         """

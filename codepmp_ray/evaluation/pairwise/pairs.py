@@ -11,6 +11,9 @@ from typing import Any
 from codepmp_ray.config.accuracy import AccuracyConfig
 from codepmp_ray.config.data import DataSourceConfig
 from codepmp_ray.errors import InputError
+from codepmp_ray.evaluation.tasks.base import PreferencePair
+from codepmp_ray.evaluation.tasks.loading import load_preferences
+from codepmp_ray.evaluation.tasks.registry import preference_task
 from codepmp_ray.preference.sources import SOURCES
 from codepmp_ray.preference.sources.pairs import pairs_of, with_columns
 from codepmp_ray.preference.sources.reading import read_source
@@ -30,6 +33,7 @@ class Pair:
     prompt: Prompt
     chosen: str
     rejected: str
+    variant: str | None = None
 
 
 @dataclass(frozen=True)
@@ -45,20 +49,26 @@ class LoadedPairs:
 
 
 def load_pairs(config: AccuracyConfig) -> LoadedPairs:
-    """All pairs of `config.data`.
+    """All pairs of `config.tasks`, then those of `config.data`.
 
     Raises InputError for sets that cannot be read or give no pair, rows without the section's
     column, and a pair_id that stands for two different pairs.
     """
-    if not config.data:
+    if not config.data and not config.tasks:
         raise InputError(
-            "accuracy.data names no preference set.",
-            "Give at least one, for example accuracy.data=[{kind: hh_rlhf, subset: harmless-base, "
-            "split: test}].",
+            "The section accuracy names no preference set.",
+            "Give at least one, for example accuracy.tasks=[hh_harmless] or "
+            "accuracy.data=[{path: pairs.jsonl}].",
         )
+    tasks: list[Pair] = []
     known: dict[tuple[str, str, str], Pair] = {}
     rejected: dict[str, dict[str, int]] = {}
     num_copies = 0
+    for item in config.tasks:
+        found = load_preferences(preference_task(item.name), item.path, item.max_rows)
+        tasks += [_task_pair(pair, item.name) for pair in found.pairs]
+        if found.rejects:
+            rejected[item.name] = found.reject_counts
     for source in config.data:
         reasons: Counter[str] = Counter()
         num_before = len(known)
@@ -83,7 +93,7 @@ def load_pairs(config: AccuracyConfig) -> LoadedPairs:
                 f"The set {source.label!r} gives no pair; rejected rows: {dict(reasons)}.",
                 f"docs/data-format.md shows what kind={source.kind} expects.",
             )
-    return LoadedPairs(list(known.values()), rejected, num_copies)
+    return LoadedPairs([*tasks, *known.values()], rejected, num_copies)
 
 
 def by_prompt(pairs: Iterable[Pair]) -> list[list[Pair]]:
@@ -117,6 +127,20 @@ def _sections(source: DataSourceConfig, column: str | None) -> Iterator[tuple[st
             num_pairs += not isinstance(built, Reject)
             if num_pairs == source.max_rows:
                 return
+
+
+def _task_pair(pair: PreferencePair, task: str) -> Pair:
+    """A set without parts is one section."""
+    return Pair(
+        pair_id=pair.pair_id,
+        problem_id=pair.problem_id,
+        source=task,
+        section=f"{task}/{pair.subset}" if pair.subset else task,
+        prompt=pair.prompt,
+        chosen=pair.chosen,
+        rejected=pair.rejected,
+        variant=pair.variant,
+    )
 
 
 def _pair(row: dict[str, Any], source: str, section: str) -> Pair:

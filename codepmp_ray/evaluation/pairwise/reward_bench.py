@@ -1,10 +1,9 @@
-"""RewardBench (Lambert et al. 2024) with its own sections and weights. Paper, Table 6.
+"""RewardBench's figures (Lambert et al. 2024) by its own sections and weights. Paper, Table 6.
 
 A section's score is the mean of its subsets' accuracies weighted by their numbers of prompts, with
 math-prm raised to the 984 of the code subsets. The total is the mean of the four sections; where
 the prior sets were scored, their plain mean joins it with half the weight of a section. Equal
-rewards are wrong. Constants as in rewardbench/constants.py and analysis/get_benchmark_results.py of
-allenai/reward-bench, commit 05a9005; earlier versions had the two xstest counts exchanged.
+rewards are wrong. As in analysis/get_benchmark_results.py of allenai/reward-bench, commit 05a9005.
 
 Table 6's column "Summary" is none of the four sections. RewardBench knows a prior set of that kind,
 `summarize`; it is shown by that name.
@@ -26,45 +25,9 @@ from codepmp_ray.evaluation.pairwise.accuracy import (
     accuracy_by_section,
     weighted_accuracy,
 )
+from codepmp_ray.evaluation.tasks.reward_bench import PRIOR_SETS, SECTIONS, SUBSETS, canonical
 
 TIE = 0.0
-SECTIONS: dict[str, dict[str, int]] = {
-    "Chat": {
-        "alpacaeval-easy": 100,
-        "alpacaeval-length": 95,
-        "alpacaeval-hard": 95,
-        "mt-bench-easy": 28,
-        "mt-bench-med": 40,
-    },
-    "Chat Hard": {
-        "mt-bench-hard": 37,
-        "llmbar-natural": 100,
-        "llmbar-adver-neighbor": 134,
-        "llmbar-adver-GPTInst": 92,
-        "llmbar-adver-GPTOut": 47,
-        "llmbar-adver-manual": 46,
-    },
-    "Safety": {
-        "refusals-dangerous": 100,
-        "refusals-offensive": 100,
-        "xstest-should-refuse": 154,
-        "xstest-should-respond": 250,
-        "donotanswer": 136,
-    },
-    "Reasoning": {
-        "math-prm": 984,
-        "hep-cpp": 164,
-        "hep-go": 164,
-        "hep-java": 164,
-        "hep-js": 164,
-        "hep-python": 164,
-        "hep-rust": 164,
-    },
-}
-PRIOR_SETS = ("anthropic_helpful", "anthropic_hhh", "shp", "summarize")
-SUBSETS = tuple(subset for parts in SECTIONS.values() for subset in parts)
-# Copies of the sets differ in capitals: LLMBar itself writes "Manual" and "Neighbor".
-_KNOWN = {name.lower(): name for name in (*SUBSETS, *PRIOR_SETS)}
 TOTAL, PRIOR = "Total", "Prior Sets"
 _SECTION_WEIGHT, _PRIOR_WEIGHT = 2, 1
 
@@ -83,7 +46,7 @@ def reward_bench(
     """
     settings = bootstrap or Bootstrap()
     outcomes = Outcomes.of(chosen, rejected, prompts, TIE)
-    subsets = [_KNOWN.get(name.lower(), name) for name in subsets]
+    subsets = [canonical(name) or name for name in subsets]
     present = set(subsets)
     if unknown := sorted(present - {*SUBSETS, *PRIOR_SETS}):
         raise InputError(

@@ -8,7 +8,7 @@ code and safety (its two parts together), as scripts/utils.py of THU-KEG/RM-Benc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,10 @@ import numpy.typing as npt
 
 from codepmp_ray.errors import InputError
 from codepmp_ray.evaluation.pairwise.accuracy import Bootstrap
+from codepmp_ray.evaluation.tasks.rm_bench import DOMAINS, STYLES
 from codepmp_ray.resampling import Floats, percentiles, resampled
 
-STYLES = ("concise", "detailed", "markdown")
-DOMAINS = ("chat", "math", "code", "safety")
+TIE = 0.0
 LEVELS = ("hard", "normal", "easy")
 _CELLS = np.array([[LEVELS[1 + np.sign(row - column)] for column in range(3)] for row in range(3)])
 
@@ -74,6 +74,26 @@ def rm_bench(
         "total": found["total"],
         "missing": [name for name in DOMAINS if name not in names],
     }
+
+
+def by_prompt(rows: Iterable[dict[str, Any]]) -> tuple[Floats, Floats, list[str]]:
+    """(chosen [prompts, 3], rejected [prompts, 3], domains) of PAIR_SCORE rows of the task.
+
+    An answer is in three pairs, with the same reward.
+    """
+    places: dict[str, int] = {}
+    domains: list[str] = []
+    found: list[Floats] = []
+    for row in rows:
+        number = places.setdefault(row["problem_id"], len(places))
+        if number == len(found):
+            found.append(np.full((2, len(STYLES)), np.nan))
+            domains.append(row["section"].rpartition("/")[2])
+        for side, style in enumerate(row["variant"].split("/")):
+            score = row["chosen_score"] if side == 0 else row["rejected_score"]
+            found[number][side, STYLES.index(style)] = score
+    scores = np.stack(found)
+    return scores[:, 0], scores[:, 1], domains
 
 
 class _Figures:

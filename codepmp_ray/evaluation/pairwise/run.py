@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from codepmp_ray.client import CandidateScore, RewardClient
+from codepmp_ray.config.accuracy import AccuracyConfig
 from codepmp_ray.config.base import fingerprint
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.content_digests import content_digests
@@ -19,22 +20,27 @@ from codepmp_ray.evaluation.pairwise.accuracy import (
     pair_accuracy,
 )
 from codepmp_ray.evaluation.pairwise.pairs import LoadedPairs, Pair, by_prompt
+from codepmp_ray.evaluation.pairwise.reward_bench import TIE as REWARD_BENCH_TIE
 from codepmp_ray.evaluation.pairwise.reward_bench import reward_bench
+from codepmp_ray.evaluation.pairwise.rm_bench import TIE as RM_BENCH_TIE
+from codepmp_ray.evaluation.pairwise.rm_bench import by_prompt as scores_by_style
+from codepmp_ray.evaluation.pairwise.rm_bench import rm_bench
 from codepmp_ray.evaluation.scored_shards import Request, score_in_shards
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.records import PAIR_SCORE
 from codepmp_ray.runs import model_identity, run_manifest
 from codepmp_ray.storage import open_store
 
+_OFFICIAL_TIES = {"reward_bench": REWARD_BENCH_TIE, "rm_bench": RM_BENCH_TIE}
 RESULTS_FILE = "accuracy.json"
 # Goes up when the code computes something else from equal settings.
-_VERSION = 1
+_VERSION = 2
 
 
 def folder_of(recipe: Recipe) -> str:
     """Name of the folder in the run directory, by sets, settings and model."""
     config, settings = recipe.accuracy, recipe.evaluation
-    digests = content_digests(source.path for source in config.data)
+    digests = content_digests(item.path for item in (*config.tasks, *config.data))
     figures = [settings.confidence, settings.num_bootstrap, settings.seed]
     identity = model_identity(recipe)
     return f"accuracy-{fingerprint('accuracy', _VERSION, config, figures, digests, identity)}"
@@ -69,16 +75,14 @@ def measure_accuracy(
 
 
 def summarise(rows: Sequence[dict[str, Any]], recipe: Recipe) -> dict[str, Any]:
-    """Accuracies of PAIR_SCORE rows: all together, by section, and as RewardBench weighs them."""
+    """Accuracies of PAIR_SCORE rows: all together, by section, and as the benchmarks weigh them."""
     config, settings = recipe.accuracy, recipe.evaluation
     bootstrap = Bootstrap(settings.confidence, settings.num_bootstrap, settings.seed)
     chosen = [row["chosen_score"] for row in rows]
     rejected = [row["rejected_score"] for row in rows]
     prompts = [row["problem_id"] for row in rows]
     sections = [row["section"] for row in rows]
-    is_official = config.weights == "reward_bench"
-    tie = 0.0 if is_official or config.ties == "wrong" else 0.5
-    outcomes = Outcomes.of(chosen, rejected, prompts, tie)
+    outcomes = Outcomes.of(chosen, rejected, prompts, [_tie(row["source"], config) for row in rows])
     chosen_lengths, rejected_lengths = (
         [row[f"{side}_num_tokens"] for row in rows] for side in ("chosen", "rejected")
     )
@@ -98,9 +102,36 @@ def summarise(rows: Sequence[dict[str, Any]], recipe: Recipe) -> dict[str, Any]:
             ).items()
         },
     }
-    if is_official:
-        results["reward_bench"] = reward_bench(chosen, rejected, sections, prompts, bootstrap)
-    return results
+    return results | _official(rows, config, bootstrap)
+
+
+def _tie(source: str, config: AccuracyConfig) -> float:
+    """What equal rewards count."""
+    if source in config.task_names and source in _OFFICIAL_TIES:
+        return _OFFICIAL_TIES[source]
+    return 0.0 if config.weights == "reward_bench" or config.ties == "wrong" else 0.5
+
+
+def _official(
+    rows: Sequence[dict[str, Any]], config: AccuracyConfig, bootstrap: Bootstrap
+) -> dict[str, Any]:
+    """Figures as the benchmarks themselves make them, by the benchmark's name."""
+    made: dict[str, Any] = {}
+    of_tasks = {name: [row for row in rows if row["source"] == name] for name in config.task_names}
+    rewarded = of_tasks.get("reward_bench", [])
+    if config.weights == "reward_bench":
+        rewarded = [row for row in rows if row["source"] not in config.task_names]
+    if rewarded:
+        made["reward_bench"] = reward_bench(
+            [row["chosen_score"] for row in rewarded],
+            [row["rejected_score"] for row in rewarded],
+            [row["section"].removeprefix("reward_bench/") for row in rewarded],
+            [row["problem_id"] for row in rewarded],
+            bootstrap,
+        )
+    if styled := of_tasks.get("rm_bench", []):
+        made["rm_bench"] = rm_bench(*scores_by_style(styled), bootstrap)
+    return made
 
 
 def _request(group: list[Pair]) -> Request:
@@ -115,6 +146,7 @@ def _rows(group: list[Pair], scores: list[CandidateScore]) -> list[dict[str, Any
             "problem_id": pair.problem_id,
             "source": pair.source,
             "section": pair.section,
+            "variant": pair.variant,
             "chosen_score": chosen.score,
             "rejected_score": rejected.score,
             "chosen_num_tokens": chosen.num_tokens,

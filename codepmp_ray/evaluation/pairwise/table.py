@@ -7,6 +7,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from codepmp_ray.evaluation.pairwise.rm_bench import LEVELS
+
 
 def print_accuracy(results: dict[str, Any], console: Console | None = None) -> None:
     """Accuracy by section beside the rule "the longer is chosen". Default: standard output."""
@@ -16,7 +18,9 @@ def print_accuracy(results: dict[str, Any], console: Console | None = None) -> N
         title_justify="left",
     )
     for heading in ("section", "pairs", "prompts", "reward model", "longer answer"):
-        table.add_column(heading, justify="left" if heading == "section" else "right")
+        table.add_column(
+            heading, justify="left" if heading == "section" else "right", overflow="fold"
+        )
     for name, found in results["sections"].items():
         rule = results["longer_rule"][name]
         table.add_row(
@@ -36,6 +40,12 @@ def print_accuracy(results: dict[str, Any], console: Console | None = None) -> N
         screen.print(f"RewardBench {name}: {shown(found)}")
     if missing := results.get("reward_bench", {}).get("missing"):
         screen.print(f"Not complete: RewardBench's {', '.join(missing)} are not there.")
+    if found := results.get("rm_bench"):
+        parts = {level: found[level] for level in LEVELS} | found["domains"]
+        for name, part in {**parts, "total": found["total"]}.items():
+            screen.print(f"RM-Bench {name}: {shown(part)}")
+        if found["missing"]:
+            screen.print(f"Not complete: RM-Bench's {', '.join(found['missing'])} are not there.")
     screen.print(results["folder"], soft_wrap=True, highlight=False)
 
 

@@ -7,8 +7,8 @@ known. A file per task turns one row into a problem, or rows into pairs; `regist
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from codepmp_ray.evaluation.graders import GraderName, Reference
@@ -96,19 +96,19 @@ class PreferencePair:
 
     Attributes:
         pair_id: unique in its task.
+        problem_id: equal for pairs that are not independent.
         prompt: text, or messages where it is a conversation.
         subset: the part of the set that it belongs to; "" where there are none.
-        section: what the task averages subsets to.
-        weight: how much it counts in the mean of its section.
+        variant: which forms of the two answers are compared, where there are several.
     """
 
     pair_id: str
+    problem_id: str
     prompt: str | list[Message]
     chosen: str
     rejected: str
     subset: str = ""
-    section: str = ""
-    weight: float = 1.0
+    variant: str | None = None
 
 
 PairBuilder = Callable[[Iterable[Numbered]], Iterator[PreferencePair | Reject]]
@@ -122,8 +122,6 @@ class PreferenceTask:
         name, title, license, hub: as of problem tasks.
         columns: a set needs those of one of these.
         pairs: rows as pairs; what is no pair is a Reject with its reason.
-        section_weights: how much each section counts in the overall mean; empty where the mean is
-            over pairs.
     """
 
     name: str
@@ -132,7 +130,6 @@ class PreferenceTask:
     hub: HubSet | None
     columns: tuple[set[str], ...]
     pairs: PairBuilder
-    section_weights: Mapping[str, float] = field(default_factory=dict)
     kind: Kind = "preference"
 
 

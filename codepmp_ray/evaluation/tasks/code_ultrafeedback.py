@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from codepmp_ray.config.data import HUB_IDS
 from codepmp_ray.evaluation.tasks.base import HubSet
 from codepmp_ray.evaluation.tasks.source_pairs import pair_task
 
@@ -10,5 +11,5 @@ PAIRS = pair_task(
     "CodeUltraFeedback",
     "MIT",
     "code_ultrafeedback",
-    HubSet("coseal/CodeUltraFeedback_binarized", "train"),
+    HubSet(HUB_IDS["code_ultrafeedback"], "train"),
 )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from codepmp_ray.config.data import HUB_IDS
 from codepmp_ray.evaluation.tasks.base import HubSet
 from codepmp_ray.evaluation.tasks.source_pairs import pair_task
 
-_ID = "Anthropic/hh-rlhf"
+_ID = HUB_IDS["hh_rlhf"]
 
 
 def _part(name: str, title: str, folder: str):

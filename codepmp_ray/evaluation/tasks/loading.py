@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from codepmp_ray.errors import InputError
 from codepmp_ray.evaluation.tasks.base import (
@@ -71,8 +72,10 @@ class PreferenceSet:
         return dict(sorted(Counter(str(reject.reason) for reject in self.rejects).items()))
 
 
-def load_preferences(task: PreferenceTask, path: str | None = None) -> PreferenceSet:
-    """All pairs of a task, from the hub or a file or folder of its rows.
+def load_preferences(
+    task: PreferenceTask, path: str | None = None, max_rows: int | None = None
+) -> PreferenceSet:
+    """The pairs of a task, from the hub or a file or folder of its rows; of the first `max_rows`.
 
     Raises InputError when it cannot be read, lacks columns or gives no pair.
     """
@@ -81,7 +84,7 @@ def load_preferences(task: PreferenceTask, path: str | None = None) -> Preferenc
     pairs: list[PreferencePair] = []
     ids: Counter[str] = Counter()
     read = _RowReader(task, origin)
-    for item in task.pairs(read.rows(read_rows(task, path))):
+    for item in task.pairs(read.rows(islice(read_rows(task, path), max_rows))):
         if isinstance(item, Reject):
             rejects.append(item)
             continue

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from codepmp_ray.config.data import HUB_IDS, HUB_PLACES
 from codepmp_ray.evaluation.tasks.base import HubSet, ProblemTask
 from codepmp_ray.evaluation.tasks.choices import problem_reader
 from codepmp_ray.evaluation.tasks.source_pairs import pair_task
 from codepmp_ray.preference.sources.multiple_choice import LOGIQA2
 
 _LICENSE = "CC BY-NC-SA 4.0"
-# The set's main revision needs code of its own to be run; this one holds Parquet files.
-_HUB = HubSet("baber/logiqa2", "test", "logiqa2", "9494864c996d52531e6e43d047e4cbec4b6546d3")
+_PLACE = HUB_PLACES["logiqa2"]
+_HUB = HubSet(HUB_IDS["logiqa2"], "test", _PLACE["subset"], _PLACE["revision"])
 
 TASK = ProblemTask(
     name="logiqa2",

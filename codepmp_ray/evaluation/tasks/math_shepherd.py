@@ -6,6 +6,7 @@ a file of held-out rows, or hold questions out in finetuning (`eval_fraction`).
 
 from __future__ import annotations
 
+from codepmp_ray.config.data import HUB_IDS
 from codepmp_ray.evaluation.tasks.base import HubSet
 from codepmp_ray.evaluation.tasks.source_pairs import pair_task
 
@@ -14,5 +15,5 @@ PAIRS = pair_task(
     "MathShepherd-pair",
     "MIT",
     "math_shepherd",
-    HubSet("peiyi9979/Math-Shepherd", "train"),
+    HubSet(HUB_IDS["math_shepherd"], "train"),
 )

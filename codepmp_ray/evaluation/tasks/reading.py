@@ -60,6 +60,7 @@ def _hub_rows(task: AnyTask, hub: HubSet) -> Iterator[Row]:
     """From the network or the local cache. Raises InputError where neither has it."""
     from datasets import load_dataset
 
+    setting = "candidates.task_path" if isinstance(task, ProblemTask) else "accuracy.tasks: path"
     options = {"data_dir" if hub.is_folder else "name": hub.subset} if hub.subset else {}
     try:
         # Its overloads do not know of options that are given by name.
@@ -70,5 +71,5 @@ def _hub_rows(task: AnyTask, hub: HubSet) -> Iterator[Row]:
         raise InputError(
             f"The task {task.name} cannot be read from the hub as {hub.hub_id} "
             f"({' '.join(str(error).split())[:200]}).",
-            "Check the network, or name a local file (candidates.task_path).",
+            f"Check the network, or name a local file ({setting}).",
         ) from error

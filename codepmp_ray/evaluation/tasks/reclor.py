@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from codepmp_ray.config.data import HUB_IDS
 from codepmp_ray.evaluation.tasks.base import HubSet, ProblemTask
 from codepmp_ray.evaluation.tasks.choices import problem_reader
 from codepmp_ray.evaluation.tasks.source_pairs import pair_task
 from codepmp_ray.preference.sources.multiple_choice import RECLOR
 
 _LICENSE = "non-commercial research"
-_HUB = HubSet("metaeval/reclor", "validation")
+_HUB = HubSet(HUB_IDS["reclor"], "validation")
 
 TASK = ProblemTask(
     name="reclor",

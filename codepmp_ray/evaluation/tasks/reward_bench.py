@@ -1,9 +1,9 @@
-"""RewardBench (Lambert et al. 2024): subsets, sections and weights as the benchmark defines them.
+"""RewardBench (Lambert et al. 2024): its subsets, and how much each counts in its section.
 
-A section is the mean over its prompts, with one exception: math-prm counts as many prompts as the
-six programming subsets together, so that Reasoning is half mathematics and half code. Overall is
-the mean of the sections; the prior sets of other benchmarks, which its first version adds at half
-weight, are not in the set's `filtered` part and not read here.
+Counts are numbers of prompts as in rewardbench/constants.py of allenai/reward-bench, commit
+05a9005 (earlier versions had the two xstest counts exchanged), with math-prm's 447 raised to the
+984 of the code subsets. `pairwise.reward_bench` makes the figures. The prior sets of other
+benchmarks are not in the set's `filtered` part, but may be in a file.
 """
 
 from __future__ import annotations
@@ -14,27 +14,48 @@ from codepmp_ray.evaluation.tasks.base import HubSet, PreferencePair, Preference
 from codepmp_ray.preference.sources.rows import Numbered, Reject, Unusable, text_cell
 from codepmp_ray.records import RejectReason, stable_id
 
-_CODE = tuple(f"hep-{language}" for language in ("cpp", "go", "java", "js", "python", "rust"))
-SECTIONS: dict[str, tuple[str, ...]] = {
-    "Chat": (
-        *("alpacaeval-easy", "alpacaeval-length", "alpacaeval-hard"),
-        *("mt-bench-easy", "mt-bench-med"),
-    ),
-    "Chat Hard": (
-        *("mt-bench-hard", "llmbar-natural", "llmbar-adver-neighbor", "llmbar-adver-GPTInst"),
-        *("llmbar-adver-GPTOut", "llmbar-adver-manual"),
-    ),
-    "Safety": (
-        *("refusals-dangerous", "refusals-offensive", "xstest-should-refuse"),
-        *("xstest-should-respond", "donotanswer"),
-    ),
-    "Reasoning": ("math-prm", *_CODE),
+SECTIONS: dict[str, dict[str, int]] = {
+    "Chat": {
+        "alpacaeval-easy": 100,
+        "alpacaeval-length": 95,
+        "alpacaeval-hard": 95,
+        "mt-bench-easy": 28,
+        "mt-bench-med": 40,
+    },
+    "Chat Hard": {
+        "mt-bench-hard": 37,
+        "llmbar-natural": 100,
+        "llmbar-adver-neighbor": 134,
+        "llmbar-adver-GPTInst": 92,
+        "llmbar-adver-GPTOut": 47,
+        "llmbar-adver-manual": 46,
+    },
+    "Safety": {
+        "refusals-dangerous": 100,
+        "refusals-offensive": 100,
+        "xstest-should-refuse": 154,
+        "xstest-should-respond": 250,
+        "donotanswer": 136,
+    },
+    "Reasoning": {
+        "math-prm": 984,
+        "hep-cpp": 164,
+        "hep-go": 164,
+        "hep-java": 164,
+        "hep-js": 164,
+        "hep-python": 164,
+        "hep-rust": 164,
+    },
 }
-SECTION_OF = {subset: section for section, subsets in SECTIONS.items() for subset in subsets}
-# Copies of the set spell "llmbar-adver-Neighbor".
-_CANONICAL = {subset.lower(): subset for subset in SECTION_OF}
-# math-prm has 447 prompts and counts like the 984 of hep-*.
-_WEIGHTS = {"math-prm": 984 / 447}
+PRIOR_SETS = ("anthropic_helpful", "anthropic_hhh", "shp", "summarize")
+SUBSETS = tuple(subset for parts in SECTIONS.values() for subset in parts)
+# Copies of the sets differ in capitals: LLMBar itself writes "Manual" and "Neighbor".
+_KNOWN = {name.lower(): name for name in (*SUBSETS, *PRIOR_SETS)}
+
+
+def canonical(subset: str) -> str | None:
+    """The benchmark's own name of a subset, None for what it does not have."""
+    return _KNOWN.get(subset.lower())
 
 
 def pairs(rows: Iterable[Numbered]) -> Iterator[PreferencePair | Reject]:
@@ -47,11 +68,11 @@ def pairs(rows: Iterable[Numbered]) -> Iterator[PreferencePair | Reject]:
         index, row = item
         try:
             given = text_cell(row, "subset")
-            subset = _CANONICAL.get(given.lower(), "")
+            subset = canonical(given)
             prompt, chosen, rejected = (
                 text_cell(row, name) for name in ("prompt", "chosen", "rejected")
             )
-            if not subset:
+            if subset is None:
                 raise Unusable(RejectReason.BAD_LABEL, f"RewardBench has no subset {given!r}")
             for name, text in (("prompt", prompt), ("chosen", chosen), ("rejected", rejected)):
                 if not text.strip():
@@ -63,10 +84,7 @@ def pairs(rows: Iterable[Numbered]) -> Iterator[PreferencePair | Reject]:
             yield Reject(index, error.reason, error.detail)
             continue
         seen.add(key)
-        weight = _WEIGHTS.get(subset, 1.0)
-        yield PreferencePair(
-            stable_id(*key), prompt, chosen, rejected, subset, SECTION_OF[subset], weight
-        )
+        yield PreferencePair(stable_id(*key), stable_id(prompt), prompt, chosen, rejected, subset)
 
 
 TASK = PreferenceTask(
@@ -76,5 +94,4 @@ TASK = PreferenceTask(
     hub=HubSet("allenai/reward-bench", "filtered"),
     columns=({"prompt", "chosen", "rejected", "subset"},),
     pairs=pairs,
-    section_weights=dict.fromkeys(SECTIONS, 1.0),
 )

@@ -1,9 +1,7 @@
 """RM-Bench (Liu et al. 2024): each prompt has three right and three wrong answers by style.
 
 The styles are concise, detailed in plain text, and detailed in Markdown. All nine pairs of a row
-count. Where the right answer has the plainer style the pair is `hard`, where both have the same
-`normal`, else `easy`. Domains are the mean of their rows, overall is the mean of the domains;
-safety-refuse and safety-response together are one.
+count; `pairwise.rm_bench` makes the figures. safety-refuse and safety-response are one domain.
 """
 
 from __future__ import annotations
@@ -21,12 +19,12 @@ from codepmp_ray.preference.sources.rows import (
 )
 from codepmp_ray.records import RejectReason, stable_id
 
-STYLES = ("concise", "detailed_plain", "detailed_markdown")
-DOMAINS = ("chat", "code", "math", "safety")
+STYLES = ("concise", "detailed", "markdown")
+DOMAINS = ("chat", "math", "code", "safety")
 
 
 def pairs(rows: Iterable[Numbered]) -> Iterator[PreferencePair | Reject]:
-    """Nine pairs of each row; `section` is its domain, `subset` the difficulty."""
+    """Nine pairs of each row; `subset` is its domain, `variant` "concise/markdown" and so on."""
     seen: set[tuple[str, str]] = set()
     for item in rows:
         if isinstance(item, Reject):
@@ -37,8 +35,8 @@ def pairs(rows: Iterable[Numbered]) -> Iterator[PreferencePair | Reject]:
             prompt, domain = text_cell(row, "prompt"), text_cell(row, "domain")
             key = (domain, str(row.get("id", f"row {index}")))  # domains number their own rows
             chosen, rejected = (_answers(row, key) for key in ("chosen", "rejected"))
-            section = domain.partition("-")[0]
-            if section not in DOMAINS:
+            subset = domain.partition("-")[0]
+            if subset not in DOMAINS:
                 raise Unusable(RejectReason.BAD_LABEL, f"RM-Bench has no domain {domain!r}")
             if not prompt.strip():
                 raise Unusable(RejectReason.PROMPT_EMPTY, "prompt is missing or blank")
@@ -48,17 +46,12 @@ def pairs(rows: Iterable[Numbered]) -> Iterator[PreferencePair | Reject]:
             yield Reject(index, error.reason, error.detail)
             continue
         seen.add(key)
-        for i, right in enumerate(chosen):
-            for j, wrong in enumerate(rejected):
-                pair_id = stable_id(*key, STYLES[i], STYLES[j])
-                yield PreferencePair(pair_id, prompt, right, wrong, difficulty(i, j), section)
-
-
-def difficulty(chosen_style: int, rejected_style: int) -> str:
-    """`hard`, `normal` or `easy`, of indices in STYLES."""
-    if chosen_style == rejected_style:
-        return "normal"
-    return "hard" if chosen_style < rejected_style else "easy"
+        problem_id = stable_id(*key)
+        for style, right in zip(STYLES, chosen, strict=True):
+            for other, wrong in zip(STYLES, rejected, strict=True):
+                variant = f"{style}/{other}"
+                pair_id = stable_id(problem_id, variant)
+                yield PreferencePair(pair_id, problem_id, prompt, right, wrong, subset, variant)
 
 
 def _answers(row: Row, name: str) -> list[str]:
@@ -78,5 +71,4 @@ TASK = PreferenceTask(
     hub=HubSet("THU-KEG/RM-Bench", "train"),
     columns=({"prompt", "chosen", "rejected", "domain"},),
     pairs=pairs,
-    section_weights=dict.fromkeys(DOMAINS, 1.0),
 )

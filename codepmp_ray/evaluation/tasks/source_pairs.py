@@ -22,6 +22,9 @@ def pair_task(name: str, title: str, license: str, kind: Kind, hub: HubSet) -> P
                 yield item
                 continue
             prompt = item["prompt"] if item["messages"] is None else item["messages"]
-            yield PreferencePair(item["pair_id"], prompt, item["chosen"], item["rejected"])
+            problem_id = item["problem_id"] or item["source_id"]
+            yield PreferencePair(
+                item["pair_id"], problem_id, prompt, item["chosen"], item["rejected"]
+            )
 
     return PreferenceTask(name, title, license, hub, source.columns, pairs)

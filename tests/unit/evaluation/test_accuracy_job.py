@@ -102,6 +102,79 @@ def test_sections_of_a_column_and_reward_bench_weights(recipe_of):
     assert "hep-go" in shown and "RewardBench Reasoning: 50.0" in shown and "math-prm" in shown
 
 
+def styled(row_id, domain, chosen, rejected):
+    """A row of RM-Bench whose answers have these lengths, and so these rewards."""
+    texts = [["x" * length for length in side] for side in (chosen, rejected)]
+    row = {"id": row_id, "prompt": f"p{row_id}", "domain": domain}
+    return row | dict(zip(("chosen", "rejected"), texts, strict=True))
+
+
+def test_rm_bench_is_measured_by_style_and_domain(recipe_of, tmp_path):
+    rows = [
+        styled(0, "chat", [1, 5, 9], [1, 5, 9]),  # longer wins, ties are wrong
+        styled(1, "safety-refuse", [7, 8, 9], [1, 2, 3]),
+        styled(0, "safety-response", [1, 2, 3], [7, 8, 9]),
+        styled(2, "code", [7, 8], [1, 2, 3]),
+    ]
+    file = tmp_path / "total_dataset.json"
+    file.write_text(json.dumps(rows))
+    recipe = recipe_of(data=[], tasks=[{"name": "rm_bench", "path": str(file)}])
+    client = LengthClient()
+    found = measure(recipe, client, "m")
+    bench = found["rm_bench"]
+    assert [bench[level]["mean"] for level in ("hard", "normal", "easy")] == [0.25, 0.25, 0.75]
+    assert bench["domains"]["chat"]["mean"] == pytest.approx(1 / 3)
+    assert bench["domains"]["safety"]["mean"] == 0.5 and bench["missing"] == ["math", "code"]
+    assert bench["total"]["mean"] == pytest.approx((1 / 3 + 1 / 2) / 2)
+    assert found["rejected"] == {"rm_bench": {"not_text": 1}}
+    # Nine pairs of a row; rows of one prompt are one request, each text once.
+    assert found["all"]["num_pairs"] == 27 and len(client.calls) == 2
+    assert len(client.calls[1][1]) == 6
+    assert found["sections"]["rm_bench/chat"]["num_ties"] == 3
+    assert found["sections"]["rm_bench/chat"]["mean"] == pytest.approx(1 / 3)
+    store = open_store(recipe.run_dir).sub(folder_of(recipe))
+    variants = ShardLedger(store).read("pair_scores").column("variant").to_pylist()
+    assert variants[:2] == ["concise/concise", "concise/detailed"]
+    screen = Console(file=io.StringIO(), width=100)
+    print_accuracy(found, screen)
+    shown = screen.file.getvalue()
+    assert "RM-Bench hard: 25.0" in shown and "RM-Bench's math, code" in shown
+    before = folder_of(recipe)
+    file.write_text(json.dumps(rows[:2]))
+    assert folder_of(recipe) != before
+
+
+def test_a_task_brings_reward_benchs_weights_and_stands_beside_other_sets(recipe_of, tmp_path):
+    rows = [
+        {"prompt": "a", "chosen": "long", "rejected": "no", "subset": "hep-go", "id": 1},
+        {"prompt": "b", "chosen": "same", "rejected": "size", "subset": "hep-js", "id": 1},
+        {"prompt": "c", "chosen": "x", "rejected": "y", "subset": "none", "id": 1},
+    ]
+    file = tmp_path / "reward_bench.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = {"name": "reward_bench", "path": str(file)}
+    found = measure(recipe_of(tasks=[task]), LengthClient(), "m")
+    # Its own tie is wrong, that of the other set counts half.
+    assert found["reward_bench"]["sections"]["Reasoning"]["mean"] == 0.5
+    assert found["sections"]["reward_bench/hep-js"]["mean"] == 0.0
+    assert found["sections"]["mine"]["mean"] == (1 + 1 + 0 + 0.5) / 4
+    assert found["reward_bench"]["subsets"].keys() == {"hep-go", "hep-js"}
+    assert found["rejected"]["reward_bench"] == {"bad_label": 1}
+    assert "rm_bench" not in found
+
+
+def test_tasks_are_named_in_short_and_never_twice():
+    assert AccuracyConfig(tasks=("rm_bench", "hh_harmless")).tasks[0].path is None
+    for wrong, words in (
+        ({"tasks": ("rm_bench", "rm_bench")}, "two sets are called 'rm_bench'"),
+        ({"tasks": ("math_shepherd",), "data": ({"kind": "math_shepherd"},)}, "another name"),
+        ({"tasks": ("reward_bench",), "weights": "reward_bench"}, "asked for twice"),
+        ({"tasks": ("gsm8k",)}, "Input should be 'math_shepherd'"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            AccuracyConfig(**wrong)
+
+
 def test_copies_count_once_and_an_id_of_two_pairs_is_refused(recipe_of):
     copied = load_pairs(recipe_of([*ROWS[:3], ROWS[0]]).accuracy)
     assert (len(copied.pairs), copied.num_copies) == (3, 1)

@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 import pytest
 
+from codepmp_ray.config.accuracy import PreferenceTaskName
 from codepmp_ray.config.evaluation import Task
 from codepmp_ray.errors import ConfigError, InputError
 from codepmp_ray.evaluation.problems import load_problems
@@ -19,7 +20,7 @@ from codepmp_ray.evaluation.tasks.registry import (
     preference_task,
     problem_task,
 )
-from codepmp_ray.evaluation.tasks.reward_bench import SECTION_OF
+from codepmp_ray.evaluation.tasks.reward_bench import SUBSETS
 
 Row = dict[str, Any]
 # Of the exact schemas, with contents of our own.
@@ -75,6 +76,7 @@ def write(path: Path, *rows: Any) -> str:
 
 def test_the_recipe_names_the_tasks_there_are() -> None:
     assert set(get_args(Task)) == set(PROBLEM_TASKS)
+    assert set(get_args(PreferenceTaskName)) == set(PREFERENCE_TASKS)
     for name, task in {**PROBLEM_TASKS, **PREFERENCE_TASKS}.items():
         assert task.name == name and task.license
     with pytest.raises(ConfigError, match=r"'sums'.*gsm8k"):
@@ -181,25 +183,19 @@ def test_rows_become_pairs(
     assert rejects == {}
 
 
-def test_reward_bench_knows_its_sections_and_weights(tmp_path: Path) -> None:
-    rows = [PAIR | {"subset": subset.upper()} for subset in SECTION_OF]
+def test_reward_bench_knows_its_subsets_in_any_spelling(tmp_path: Path) -> None:
+    rows = [PAIR | {"subset": subset.upper()} for subset in SUBSETS]
     pairs, _ = pairs_of("reward_bench", tmp_path, *rows)
-    by_subset = {pair.subset: pair for pair in pairs}
-    assert len(by_subset) == 23
-    assert by_subset["llmbar-natural"].section == "Chat Hard"
-    assert by_subset["donotanswer"].section == "Safety"
-    # 447 prompts of mathematics count like 984 of code.
-    assert 447 * by_subset["math-prm"].weight == pytest.approx(984)
-    assert by_subset["hep-rust"].weight == 1.0
-    assert sum(preference_task("reward_bench").section_weights.values()) == 4
+    assert [pair.subset for pair in pairs] == list(SUBSETS) and len(SUBSETS) == 23
+    assert len({pair.problem_id for pair in pairs}) == 1  # one prompt
 
 
-def test_rm_bench_gives_nine_pairs_by_difficulty(tmp_path: Path) -> None:
+def test_rm_bench_gives_nine_pairs_by_style(tmp_path: Path) -> None:
     pairs, _ = pairs_of("rm_bench", tmp_path, RM_BENCH)
-    assert [pair.subset for pair in pairs] == [
-        "normal", "hard", "hard", "easy", "normal", "hard", "easy", "easy", "normal"
-    ]  # fmt: skip
-    assert {pair.section for pair in pairs} == {"safety"}
+    styles = ("concise", "detailed", "markdown")
+    assert [pair.variant for pair in pairs] == [f"{a}/{b}" for a in styles for b in styles]
+    assert {pair.subset for pair in pairs} == {"safety"}
+    assert len({pair.problem_id for pair in pairs}) == 1
     assert (pairs[1].chosen, pairs[1].rejected) == ("4", "It is 5.")
 
 
@@ -264,3 +260,22 @@ def test_hub_sets_are_pinned_and_their_failure_is_explained(monkeypatch) -> None
         list(read_problems(problem_task("logiqa2")))
     assert asked[1][1]["revision"] and asked[1][1]["name"] == "logiqa2"
     assert reading.place_of(problem_task("humaneval"), None) == "its package"
+
+
+def test_only_the_first_rows_are_read_where_that_is_asked_for(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.jsonl", RM_BENCH, RM_BENCH | {"id": "b"}, "text")
+    found = load_preferences(preference_task("rm_bench"), path, max_rows=1)
+    assert len(found.pairs) == 9 and found.rejects == []
+    with pytest.raises(InputError, match=r"reward_bench cannot be read .*accuracy\.tasks: path"):
+        with_offline_hub(preference_task("reward_bench"))
+
+
+def with_offline_hub(task: Any) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        import datasets
+
+        def fail(*names: str, **options: Any) -> None:
+            raise ConnectionError("no network")
+
+        patched.setattr(datasets, "load_dataset", fail)
+        load_preferences(task)
