@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from codepmp_ray.config.studies import StudyOptions
+from codepmp_ray.studies import paper
 from codepmp_ray.studies.bench import Bench
 from codepmp_ray.studies.outcome import Outcome
 from codepmp_ray.studies.pair_rows import TestPairs
@@ -78,6 +79,10 @@ class Context:
         here = [name for name in names if self._missing_pool(name) is None]
         # The first one says what is missing where all are.
         return [self.bench.pool(name, self.options, generators) for name in here or names[:1]]
+
+    def benchmark(self, pool: LabelledPool) -> str | None:
+        """The paper's benchmark that the pool's questions are of; None where nothing says it."""
+        return paper.benchmark_of(pool.config_name, self.bench.config.pools[pool.config_name])
 
     def missing(self) -> list[str]:
         """What is said about sets and pools of the study that are not here."""

@@ -22,10 +22,6 @@ def _pool_set(context: Context) -> str | None:
     return next((name for name in names if name is not None), None)
 
 
-def _stands_for(context: Context, pool: LabelledPool) -> str | None:
-    return context.bench.config.pools[pool.config_name].stands_for
-
-
 def arms(context: Context) -> list[Arm]:
     """Models for the pools, and one per multiple-choice set."""
     found: list[Arm] = []
@@ -51,15 +47,14 @@ def measure(
     generators: Generators,
     values: dict[str, PaperCurve],
     source: str,
-    of: str,
 ) -> Outcome:
-    """`of` is the paper's set in whose place pools are measured."""
     outcome = Outcome(differs=common.differences(context, _choice_sets(context)))
     own = _pool_set(context)
     if own is not None:
         for pool in context.pools(generators):
-            known = values.get(_stands_for(context, pool) or of, {})
+            known = values.get(context.benchmark(pool) or "", {})
             _pool(context, models, book, outcome, pool, own, known, source)
+            outcome.differs += common.pool_differences(context, pool, known)
     rows = []
     for name in _choice_sets(context):
         test = context.test_pairs(name)
@@ -152,7 +147,7 @@ def measure_majority(context: Context, models: Models, book: ScoreBook) -> Outco
         if "majority" not in base:
             continue
         votes = base["majority"][:, :, -1]
-        known = paper.TABLE_12.get(_stands_for(context, pool) or "GSM8K")
+        known = paper.TABLE_12.get(context.benchmark(pool) or "")
         cells = [measures.interval(found, context.confidence) for found in (picked, votes)]
         rows.append(
             Row(f"{pool.origin}, N={pool.size[1]}", list(cells), list(known or (None, None)))
@@ -192,11 +187,10 @@ def _study(
     generators: Generators,
     values: dict[str, PaperCurve],
     source: str,
-    of: str = "GSM8K",
 ) -> Study:
     question = "Does a reward model with PMP pick better among N answers?"
     found: Callable[..., Outcome] = partial(
-        measure, generators=generators, values=values, source=f"{paper.SOURCE}, {source}", of=of
+        measure, generators=generators, values=values, source=f"{paper.SOURCE}, {source}"
     )
     return Study(
         name, place, title, question, arms, found, partial(_num_tokens, generators=generators)
@@ -235,7 +229,6 @@ STUDIES = (
         "all",
         {"HumanEval": paper.HUMANEVAL_BON},
         "Table 14, reward model Qwen2-7B, generator deepseek-coder-6.7b-instruct",
-        "HumanEval",
     ),
     Study(
         "table12",
