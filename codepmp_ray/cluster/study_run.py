@@ -164,6 +164,7 @@ def _measure(study: Study, context: Context, arms: list[Arm], allowance: Allowan
             f"Time allowed for {num_seeds} of {len(context.seeds)} seeds; the same command goes on."
         )
     outcome.notes += [f"Left out: {text}" for text in context.missing()]
+    outcome.notes += context.pool_notes()
     if lab.book.num_truncated:
         outcome.notes.append(f"{lab.book.num_truncated} answers were cut at max_model_len.")
     return outcome
