@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from codepmp_ray.config.studies import PoolConfig
+from codepmp_ray.config.studies import PoolConfig, StudyOptions
 from codepmp_ray.studies import paper, words
+from codepmp_ray.studies.catalogue import STUDIES
 from codepmp_ray.studies.outcome import Table
 from tests.unit.studies.conftest import MakeBench, measured
 
@@ -65,3 +66,23 @@ def test_values_of_7b_stand_beside_those_of_1_5b(make_bench: MakeBench) -> None:
     assert outcome.comparisons[0].paper_difference == pytest.approx(0.794 - 0.758)
     unknown = measured(make_bench(), "table1").tables[0]
     assert words.headings(unknown) == ["without PMP", "with PMP", "length alone"]
+
+
+@pytest.mark.parametrize(
+    ("name", "generator", "half"),
+    [
+        ("table4", "Qwen2-Math-7B-Instruct", "weaker"),
+        ("table5", "Qwen2.5-32B-Instruct", "stronger"),
+    ],
+)
+def test_tables_4_and_5_say_whose_answers_stand_for_whose(
+    make_bench: MakeBench, name: str, generator: str, half: str
+) -> None:
+    bench = make_bench("gsm8k")
+    bench.config.studies[name] = StudyOptions(num_candidates=2)
+    outcome = measured(bench, name)
+    assert generator in STUDIES[name].title and half in STUDIES[name].title
+    (note,) = (text for text in outcome.differs if "no stand-in" in text)
+    assert f"answers of {generator}, which is stronger than Table 3's" in note
+    assert f"the {half} half" in note and "% of them are right" in note
+    assert not any("no stand-in" in text for text in measured(bench, "table3").differs)
