@@ -167,9 +167,9 @@ def points_chart(
         for (label, (x, y)), (color, _, marker) in zip(
             points.items(), _styles(len(points)), strict=True
         ):
-            looks = {"color": color} if marker == "x" else {
-                "facecolors": "none", "edgecolors": color,
-            }  # fmt: skip
+            looks: dict[str, Any] = {"facecolors": "none", "edgecolors": color}
+            if marker == "x":  # it has no face
+                looks = {"color": color}
             axes.scatter(x, y, s=10, marker=marker, linewidths=0.6, label=label, **looks)
         axes.set_xlabel(axis_labels[0])
         axes.set_ylabel(axis_labels[1])
