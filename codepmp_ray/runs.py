@@ -27,6 +27,7 @@ from codepmp_ray.content_digests import content_digests
 from codepmp_ray.errors import InputError
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.storage import open_store
+from codepmp_ray.weights_digest import weights_digest
 
 # Which job makes which stage; also the order of the main job.
 STAGE_JOBS = {
@@ -176,12 +177,13 @@ def open_stage(recipe: Recipe, name: str) -> Stage:
 
 
 def model_identity(recipe: Recipe) -> list[Any]:
-    """What the recipe's reward model is known by: an address, a folder, or what finetunes it."""
+    """What the recipe's reward model is known by: an address, a folder's content, or what
+    finetunes it."""
     if recipe.evaluation.endpoint is not None:
         return ["endpoint", recipe.evaluation.endpoint]
     serving = recipe.serving.result_fields()
     if recipe.serving.model_path is not None:
-        return ["folder", serving]
+        return ["folder", serving, weights_digest(recipe.serving.model_path)]
     return ["finetuning", stage_fingerprints(recipe)["finetuning"], serving]
 
 

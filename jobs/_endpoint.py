@@ -39,7 +39,7 @@ def reward_client(recipe: Recipe, model: str) -> Iterator[RewardClient]:
     from serve.launch import running_service
 
     with (
-        running_service(recipe, model, with_tls=False) as service,
+        running_service(recipe, model, with_tls=False, is_measuring=True) as service,
         client.RewardClient(service.url, service.api_key, hints) as made,
     ):
         yield made

@@ -1,4 +1,4 @@
-"""Accuracy of the reward model on preference pairs (accuracy.data), by section, with intervals.
+"""Accuracy of the reward model on preference pairs (accuracy.data and accuracy.tasks), by section, with intervals.
 
 Uses the service at evaluation.endpoint, or starts one on the finetuned model (serving.model_path)
 while the job runs. Rows that are scored already are not scored again.

@@ -1,8 +1,8 @@
 """What the reward follows besides quality: length, format, adversarial edits, over-optimisation.
 
 The pairs are those of accuracy.data; edited answers are scored beside them. The limits of the
-gate are in the section audit; serving.require_audit makes jobs.serve refuse a model without a
-passed audit. Falling accuracy with k is looked for where this recipe's evaluation is finished.
+gate are in the section audit; serving.require_audit refuses to serve a model without a passed and
+complete audit. Falling accuracy with k is looked for where this recipe's evaluation is finished.
 """
 
 from __future__ import annotations

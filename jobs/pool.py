@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 
 from codepmp_ray.config.recipe import Recipe
+from codepmp_ray.errors import ConfigError
 from jobs._cli import run_job
 
 
@@ -20,8 +21,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def body(recipe: Recipe, arguments: argparse.Namespace) -> None:
     from codepmp_ray.evaluation.pool_export import graded_pool
-    from codepmp_ray.storage import LocalStore
+    from codepmp_ray.storage import LocalStore, is_uri
 
+    if is_uri(arguments.output):
+        raise ConfigError(
+            f"--output={arguments.output} is not a path of this machine.",
+            "Write to a local file and copy it.",
+        )
     rows, counts = graded_pool(recipe, arguments.split)
     file = Path(arguments.output).absolute()
     lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

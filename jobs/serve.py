@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 def body(recipe: Recipe) -> None:
     model = reward_model(recipe)
     if recipe.serving.require_audit:
-        from codepmp_ray.evaluation.audit.run import require_passed_audit
+        from codepmp_ray.evaluation.audit.served import require_passed_audit
 
-        require_passed_audit(recipe)
+        require_passed_audit(recipe)  # the service asks too, but after a cluster was started
     from serve.launch import running_service
 
     was_up = False

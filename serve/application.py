@@ -14,8 +14,10 @@ from ray.serve.config import RequestRouterConfig
 
 from codepmp_ray.cluster.placement import Need
 from codepmp_ray.cluster.preflight import num_gpus_in_cluster, require_needs
+from codepmp_ray.config.audit import AuditConfig
 from codepmp_ray.config.evaluation import ServingConfig
 from codepmp_ray.errors import ConfigError
+from codepmp_ray.evaluation.audit.served import require_audited
 from codepmp_ray.runs import MODEL_FOLDER
 from codepmp_ray.scoring.exported_model import require_model
 from codepmp_ray.storage import absolute
@@ -38,10 +40,12 @@ def build_application(
     model_path: str | Path,
     api_key_sha256: Sequence[str],
     replica_class: type[ScorerReplica] = ScorerReplica,
+    limits: AuditConfig | None = None,
 ) -> serve.Application:
     """The bound application; nothing is started. `model_path` is a folder every node can
     read, or the URI of one.
 
+    Under `require_audit` the model's audit has to be passed, by `limits` or else its own recipe's.
     Deployed over a running one it replaces that replica by replica: each finishes what it has, for
     at most `drain_timeout_s`. The ingress's successor starts first, as it needs no CPU.
     """
@@ -52,6 +56,8 @@ def build_application(
         KeyRing(config.metrics_token_sha256)
     model = absolute(str(model_path))
     require_model(config, model)
+    if config.require_audit:
+        require_audited(config, model, limits)
     num_gpus = gpus_per_replica(config)
     require_capacity(config, num_gpus)
     most_replicas = max(config.num_replicas, config.max_replicas or 0)
@@ -98,6 +104,7 @@ def build_app(args: dict[str, Any]) -> serve.Application:
 
     `args` are the keys of a recipe's serving section, with model_path given, and optionally
     `api_key_sha256`: digests of the accepted keys. Without it $CODEPMP_API_KEY is the one key.
+    With `require_audit` it needs `audit_file`, which every machine that builds it can read.
     Host, port and TLS belong to Serve's own http_options there.
     """
     fields = dict(args)

@@ -29,6 +29,7 @@ from ray.serve.exceptions import RayServeException
 from codepmp_ray.cluster.connect import connect
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.errors import ModelError, ResourceError
+from codepmp_ray.evaluation.audit.served import with_own_audit
 from codepmp_ray.progress import Progress
 from codepmp_ray.storage import absolute
 from serve.application import (
@@ -69,6 +70,7 @@ def running_service(
     model_path: str | Path,
     replica_class: type[ScorerReplica] = ScorerReplica,
     with_tls: bool = True,
+    is_measuring: bool = False,
 ) -> Iterator[ServiceHandle]:
     """The scoring service of `recipe.serving` on the exported model in `model_path` (also a URI).
 
@@ -76,15 +78,20 @@ def running_service(
     `drain_timeout_s` and while new ones get 503; then all is stopped and its port free. Serve's
     HTTP address is a property of the whole cluster, so a cluster on which Serve already runs
     something is refused.
+    `is_measuring` leaves `require_audit` aside: a model is scored with before it has an audit.
     `with_tls` is False where the only caller is this process, who would not know the certificate.
     """
-    config, model = recipe.serving, absolute(str(model_path))
+    config, model = with_own_audit(recipe), absolute(str(model_path))
+    if is_measuring:
+        config = config.model_copy(update={"require_audit": False})
     given = key_from_environment(os.environ, recipe.evaluation.api_key_env)
     key = given or generate_key()
     tls = tls_options(config) if with_tls else {}
     use_front()
     with connect():
-        application = build_application(config, model, [digest_of(key)], replica_class)
+        application = build_application(
+            config, model, [digest_of(key)], replica_class, recipe.audit
+        )
         # Importing Serve set this back to INFO after connect() had quieted it.
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         _clear_serve()

@@ -16,7 +16,7 @@ _TIMEOUT_S = 600.0
 
 def service_rewards(recipe: Recipe, model: str, questions: list[Question]) -> dict[str, Rewards]:
     """Start the service of `recipe.serving` and ask it twice. One model answers both."""
-    with running_service(recipe, model, with_tls=False) as service:
+    with running_service(recipe, model, with_tls=False, is_measuring=True) as service:
         return ask_service(service, recipe.serving.engine, questions)
 
 

@@ -27,7 +27,8 @@ from codepmp_ray.resampling import Floats, Interval, percentiles
 
 UNDECIDED, POWER, SATURATING = "undecided", "power law", "saturating"
 MIN_SIZES = 4
-_EXPONENTS = np.geomspace(0.01, 4.0, 60)
+EXPONENT_RANGE = (0.01, 4.0)  # where exponents are searched for
+_EXPONENTS = np.geomspace(*EXPONENT_RANGE, 60)
 _NUM_REFINEMENTS = 30  # of the golden section: each leaves 0.62 of the range
 _ROOM = 0.5
 _FLOOR_SEEN = 0.01  # of the smallest error: less is no floor

@@ -22,6 +22,7 @@ STYLES: list[tuple[str, Any, str]] = [
     (svg.RED, (0, (3, 1.5, 1, 1.5)), "v"),
     (svg.GREY, (0, (2, 3)), "x"),
 ]
+_MORE_MARKERS = ("P", "X", "<", ">", "p", "*")
 _MAX_LEGEND_CHARS = 20  # of a label that leaves room for another one beside it
 
 
@@ -166,14 +167,15 @@ def points_chart(
         for (label, (x, y)), (color, _, marker) in zip(
             points.items(), _styles(len(points)), strict=True
         ):
-            fill = "none" if marker != "x" else color
-            axes.scatter(x, y, s=10, marker=marker, linewidths=0.6, facecolors=fill,
-                         edgecolors=color, label=label)  # fmt: skip
+            looks: dict[str, Any] = {"facecolors": "none", "edgecolors": color}
+            if marker == "x":  # it has no face
+                looks = {"color": color}
+            axes.scatter(x, y, s=10, marker=marker, linewidths=0.6, label=label, **looks)
         axes.set_xlabel(axis_labels[0])
         axes.set_ylabel(axis_labels[1])
         axes.set_xticks([])
         axes.set_yticks([])
-        drawing.legend(loc="outside upper left", ncols=len(points))
+        drawing.legend(loc="outside upper left", ncols=min(len(points), 3))
         return svg.to_svg(drawing, name, title)
 
 
@@ -242,4 +244,10 @@ def _log_sizes(axes: Any, sizes: Sequence[float]) -> None:
 
 
 def _styles(num: int) -> list[tuple[str, Any, str]]:
-    return [STYLES[index % len(STYLES)] for index in range(num)]
+    """No two alike: twelve markers, and dashes with marker unique among 72."""
+    markers = [*(marker for _, _, marker in STYLES), *_MORE_MARKERS]
+    found = []
+    for index in range(num):
+        color, line, _ = STYLES[index % len(STYLES)]
+        found.append((color, line, markers[(index + index // len(markers)) % len(markers)]))
+    return found

@@ -133,7 +133,7 @@ class Laboratory:
                 temperature=rejection.temperature,
                 num_samples=rejection.num_samples,
                 seed=training.config.seed,
-                bf16=training.config.bf16,
+                bf16=bool(self.bench.config.models[training.base].bf16),
             )
             made = best_and_worst(self.book, judge, prompts, sampled)
             self.book.close()

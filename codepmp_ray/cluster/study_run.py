@@ -22,7 +22,7 @@ from codepmp_ray.studies.trainings import Arm, Training
 Prepare = Callable[[Bench], None]  # what a study needs beside its arms, made before it is measured
 Record = dict[str, Any]
 _WORTH_S = 30.0  # less time than that is not begun with again
-_FORMAT = 2  # of records; one of another format is measured again
+_FORMAT = 3  # of records; one of another format is measured again
 
 
 @dataclass(frozen=True)
@@ -164,6 +164,7 @@ def _measure(study: Study, context: Context, arms: list[Arm], allowance: Allowan
             f"Time allowed for {num_seeds} of {len(context.seeds)} seeds; the same command goes on."
         )
     outcome.notes += [f"Left out: {text}" for text in context.missing()]
+    outcome.notes += context.pool_notes()
     if lab.book.num_truncated:
         outcome.notes.append(f"{lab.book.num_truncated} answers were cut at max_model_len.")
     return outcome

@@ -68,6 +68,8 @@ class AccuracyConfig(Section):
         check_names(self.data)
         names = [*self.task_names, *(source.label for source in self.data)]
         for name in self.task_names:
+            if self.task_names.count(name) > 1:
+                raise ValueError(f"accuracy.tasks names {name!r} twice; name it once")
             if names.count(name) > 1:
                 raise ValueError(f"two sets are called {name!r}; give accuracy.data another name")
         if self.section_column and any(source.kind == "math_shepherd" for source in self.data):

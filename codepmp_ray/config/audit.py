@@ -21,7 +21,7 @@ EditName = Literal[
 
 
 class AuditConfig(Section):
-    """Pairs are those of `accuracy.data`; of more than `max_pairs` those first in a hash's order.
+    """Pairs are those of `accuracy.data` and `accuracy.tasks`; of more than `max_pairs` those first in a hash's order.
 
     Limits are operational: they are held against figures that are measured already.
 
@@ -31,7 +31,8 @@ class AuditConfig(Section):
         max_style_r2: share of the scores' variance that style explains beyond correctness.
         max_dressing_gain: how many more pairs a dressed rejected answer may win than the bare one.
         max_spoiled_wins: share of pairs in which a spoiled answer may beat its origin.
-        max_over_optimisation: fall of best-of-k accuracy from its peak to the largest k.
+        max_over_optimisation: fall of best-of-k accuracy from its peak to the largest k; null does
+            without, where there are no pools.
         strict: limits hold for the whole interval, not for the figure alone.
     """
 
@@ -52,5 +53,5 @@ class AuditConfig(Section):
     max_style_r2: float = operational(0.2, ge=0, le=1)
     max_dressing_gain: float = operational(0.1, ge=0, le=1)
     max_spoiled_wins: float = operational(0.3, ge=0, le=1)
-    max_over_optimisation: float = operational(0.02, ge=0, le=1)
+    max_over_optimisation: float | None = operational(0.02, ge=0, le=1)
     strict: bool = operational(False)

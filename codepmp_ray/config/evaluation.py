@@ -71,7 +71,8 @@ class ServingConfig(Section):
     port: int = operational(9000, ge=0, le=65535)
     tls_cert_file: str | None = operational(None)  # PEM, the chain included; with tls_key_file
     tls_key_file: str | None = operational(None)
-    require_audit: bool = operational(False)  # jobs.serve wants a passed jobs.audit of the model
+    require_audit: bool = operational(False)  # serve only what has passed jobs.audit
+    audit_file: str | None = operational(None)  # its audit.json; null: the recipe's own
     dtype: Literal["float32", "bfloat16"] = "float32"
     max_model_len: int = Field(default=2048, ge=8)
     max_candidates: int = Field(default=256, ge=1, le=256)

@@ -68,7 +68,8 @@ class PoolConfig(Section):
 
     Attributes:
         test_of: a set whose test questions alone are scored, because its others train.
-        stands_for: the paper's set in whose place this pool is measured; by default the study's.
+        stands_for: the paper's benchmark in whose place this pool is measured (GSM8K, MATH,
+            HumanEval); by default the one that the pool is named after, if it is.
         num_candidates: answers to each question, where it has fewer than studies ask for.
     """
 

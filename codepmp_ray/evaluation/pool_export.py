@@ -40,10 +40,12 @@ def graded_pool(recipe: Recipe, split: str = "eval") -> tuple[list[Row], dict[st
         )
         row["candidates"].append(
             {
+                "candidate_id": answer["candidate_id"],
                 "text": answer["completion"],
                 "correct": grade["passed"],
                 "answer": grade["answer"],
                 "model": answer["model"],
+                "num_tokens": answer["num_tokens"],
             }
         )
     if not rows:

@@ -147,7 +147,7 @@ class ObjectStore(Store):
         except OSError as error:
             raise StorageError(
                 f"Cannot make a folder for temporary files: {error.strerror or error}.",
-                "Set TMPDIR to a folder with room.",
+                "Set TMPDIR to a folder of a local disk with room.",
             ) from error
         with folder as path:
             yield path

@@ -28,11 +28,15 @@ class Value:
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a table: ours beside the paper's, in the order of the table's columns."""
+    """A line of a table: ours beside the paper's, in the order of the table's columns.
+
+    `remark` is what is said of the line, under the table's heading of remarks.
+    """
 
     label: str
     ours: Sequence[Value | None]
     paper: Sequence[float | None]
+    remark: str = ""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,7 @@ class Table:
     columns: headings of the values; each stands twice, for ours and for the paper's.
     paper_source: where the paper's values are from; empty where it has none.
     unit: `share` is shown in per cent, `number` as it is.
+    remarks: heading of the rows' remarks; empty where they have none.
     """
 
     title: str
@@ -48,6 +53,7 @@ class Table:
     rows: list[Row]
     paper_source: str = ""
     unit: Literal["share", "number"] = "share"
+    remarks: str = ""
 
 
 @dataclass(frozen=True)
@@ -170,7 +176,7 @@ def of_error(error: Exception) -> Outcome:
 
 def _table(data: dict[str, Any]) -> Table:
     rows = [
-        Row(row["label"], [Value(**v) if v else None for v in row["ours"]], row["paper"])
+        Row(**{**row, "ours": [Value(**v) if v else None for v in row["ours"]]})
         for row in data["rows"]
     ]
     return Table(**{**data, "rows": rows})

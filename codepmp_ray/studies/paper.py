@@ -7,6 +7,7 @@ these are shown beside a study's own.
 from __future__ import annotations
 
 from codepmp_ray.analysis.paper import HUMANEVAL_BON, RM_ACCURACY, SOURCE
+from codepmp_ray.config.studies import PoolConfig
 
 __all__ = ["HUMANEVAL_BON", "SOURCE"]
 
@@ -37,7 +38,8 @@ TABLE_2: dict[str, dict[str, tuple[float, ...]]] = {
     },
 }
 
-# Tables 3 to 5: best-of-N accuracy by N. The generator of Table 3 is MetaMath-Mistral-7B.
+# Tables 3 to 5: best-of-N accuracy by N. The generator of Table 3 is MetaMath-Mistral-7B; those of
+# Tables 4 and 5 are both stronger than it.
 TABLE_3: dict[str, dict[int, Pair]] = {  # reward model Qwen2-72B
     "GSM8K": {
         1: (0.7718, 0.7718), 4: (0.8453, 0.8453), 32: (0.8529, 0.8628), 256: (0.8249, 0.84),
@@ -96,3 +98,16 @@ JUDGE_AGREEMENT = {"CodePMP": 0.7512, "CodeUltraFeedback": 0.7156}
 
 # Figure 4: so many finetuning samples with PMP match so many without (7B, best-of-N).
 FIGURE_4_MATCH = (500, 40_000)
+
+# Benchmarks of which the paper has best-of-N values.
+_BENCHMARKS = ("GSM8K", "MATH", "HumanEval")
+
+
+def benchmark_of(name: str, config: PoolConfig) -> str | None:
+    """Of a pool: what it `stands_for`, else the benchmark that it is named after; None for others.
+
+    Values of one benchmark must not stand beside answers to another one's questions.
+    """
+    if config.stands_for is not None:
+        return config.stands_for
+    return next((known for known in _BENCHMARKS if known.lower() == name.lower()), None)

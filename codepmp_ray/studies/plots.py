@@ -1,6 +1,12 @@
-"""A study's plots as inline SVG, readable without colour: each curve has its line and marker."""
+"""A study's plots as inline SVG, readable without colour.
+
+No two lines of a plot share both dashes and marker: curves take open shapes, baselines strokes.
+"""
 
 from __future__ import annotations
+
+from itertools import count
+from typing import Any
 
 import numpy as np
 from matplotlib.colors import to_rgb
@@ -10,16 +16,13 @@ from codepmp_ray.analysis.study_plots import points_chart, radar_chart
 from codepmp_ray.analysis.text import visible
 from codepmp_ray.studies.outcome import Plot, Series
 
+Style = tuple[str, Any, str]  # colour, dashes, marker
 _COLORS = (svg.BLUE, svg.ORANGE, svg.GREEN, svg.PURPLE, svg.RED, svg.INK)
 _LINES = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)), (0, (3, 1, 1, 1, 1, 1)))
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-_MAX_MARKERS = 40  # more would hide the line
-_BASELINES = {
-    "random": ((0, (4, 2)), ""),
-    "length": ((0, (3, 1.5, 1, 1.5)), "v"),
-    "majority": ((0, (6, 1.5, 1, 1.5)), "D"),
-    "oracle": ((0, (1, 1.2)), "^"),
-}
+_STROKES = ("x", "+", "1", "2", "3", "4", "*")
+_KNOWN = ("random", "length", "majority", "oracle")  # baselines that look alike in every plot
+_MAX_MARKERS, _FEW_MARKERS = 40, 8  # more would hide the line
 
 
 def draw(plot: Plot, name: str) -> str:
@@ -39,18 +42,8 @@ def draw(plot: Plot, name: str) -> str:
         places = {visible(s.label): (s.x, s.y) for s in plot.series}
         return points_chart(places, name, plot.title, (plot.x_label, plot.y_label))
     with svg.figure(height) as (drawing, axes):
-        number, num_others = 0, 0
-        for series in plot.series:
-            if series.is_baseline:
-                other = (_LINES[1 + num_others % (len(_LINES) - 1)], "")
-                num_others += series.label not in _BASELINES
-                line, marker = _BASELINES.get(series.label, other)
-                axes.plot(series.x, _shown(plot, series.y), color=svg.GREY, linestyle=line,
-                          marker=marker, markerfacecolor=svg.PAPER, linewidth=1.2,
-                          markersize=4, label=visible(series.label))  # fmt: skip
-                continue
-            _curve(axes, plot, series, number)
-            number += 1
+        for series, style in zip(plot.series, line_styles(plot.series), strict=True):
+            _curve(axes, plot, series, style)
         if plot.log_x:
             axes.set_xscale("log", base=2)
             ticks = sorted({x for s in plot.series if not s.is_baseline for x in s.x})
@@ -64,16 +57,37 @@ def draw(plot: Plot, name: str) -> str:
         return svg.to_svg(drawing, name, plot.title)
 
 
-def _curve(axes, plot: Plot, series: Series, number: int) -> None:
-    color = _COLORS[number % len(_COLORS)]
+def line_styles(series: list[Series]) -> list[Style]:
+    """Of each curve and baseline, in their order; dashes with marker are unique among 28."""
+    styles: list[Style] = []
+    curves, others = count(), count(len(_KNOWN))
+    for item in series:
+        if not item.is_baseline:
+            n = next(curves)
+            # Five dashes and seven markers have no common factor: no pair returns before 35.
+            line, marker = _LINES[n % len(_LINES)], _MARKERS[n % len(_MARKERS)]
+            styles.append((_COLORS[n % len(_COLORS)], line, marker))
+            continue
+        n = _KNOWN.index(item.label) if item.label in _KNOWN else next(others)
+        dashed = _LINES[1:]
+        styles.append((svg.GREY, dashed[n % len(dashed)], _STROKES[n % len(_STROKES)]))
+    return styles
+
+
+def _curve(axes: Any, plot: Plot, series: Series, style: Style) -> None:
+    color, line, marker = style
     y = _shown(plot, series.y)
-    if series.low and series.high:
+    looks: dict[str, Any] = {"markerfacecolor": svg.PAPER}
+    if series.is_baseline:
+        looks = {"linewidth": 1.2, "markersize": 5}
+    elif series.low and series.high:
         axes.fill_between(series.x, _shown(plot, series.low), _shown(plot, series.high),
                           facecolor=(*to_rgb(color), 0.14), linewidth=0)  # fmt: skip
-    axes.plot(series.x, y, color=color, linestyle=_LINES[number % len(_LINES)],
-              marker=_MARKERS[number % len(_MARKERS)] if len(y) <= _MAX_MARKERS else "",
-              markerfacecolor=svg.PAPER,
-              label=visible(series.label))  # fmt: skip
+    most = _FEW_MARKERS if series.is_baseline else _MAX_MARKERS
+    if len(y) > most:
+        looks["markevery"] = -(-len(y) // _FEW_MARKERS)
+    axes.plot(series.x, y, color=color, linestyle=line, marker=marker,
+              label=visible(series.label), **looks)  # fmt: skip
 
 
 def _bars(plot: Plot, name: str) -> str:

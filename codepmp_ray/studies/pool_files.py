@@ -1,11 +1,14 @@
 """Files of labelled answers, as studies read them: questions, answers, who gave them.
 
-Rows are those of `evaluation.pool_rows`; only answers with a label are of use here.
+Rows are those of `evaluation.pool_rows`; only answers with a label are of use here. Rows with the
+same question are one question: counted apart, its answers would pass for those of two problems.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +20,13 @@ from codepmp_ray.errors import InputError
 from codepmp_ray.evaluation.pool_rows import Answer, read_pool_row
 from codepmp_ray.preference.sources.reading import read_source
 from codepmp_ray.preference.sources.rows import Reject, Unusable
-from codepmp_ray.records import stable_id
+from codepmp_ray.records import RejectReason, stable_id
 from codepmp_ray.studies.sets import MissingSet
 
 
 @dataclass(frozen=True)
 class Question:
-    """`given_id` is the row's own name for it, if it has one."""
+    """`given_id` is the name that its first row with one gives it."""
 
     text: str
     given_id: str | None
@@ -33,6 +36,35 @@ class Question:
     def text_id(self) -> str:
         """What training sources call a question that has no name."""
         return stable_id(self.text)
+
+
+@dataclass(frozen=True)
+class PoolContent:
+    """A file of pools.
+
+    Attributes:
+        questions: each once, in the file's order, with the answers of all its rows.
+        rejected: rows and answers that are of no use, by reason.
+        num_repeats: rows whose question an earlier row has.
+    """
+
+    questions: list[Question]
+    rejected: dict[str, int]
+    num_repeats: int
+
+    def notes(self, name: str) -> list[str]:
+        """What a study says about rows that it left out or put together."""
+        found = []
+        if self.rejected:
+            num = sum(self.rejected.values())
+            reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.rejected.items())
+            found.append(f"Pool {name}: {num:,} rows or answers are of no use ({reasons}).")
+        if self.num_repeats:
+            found.append(
+                f"Pool {name}: {self.num_repeats:,} rows repeat a question; their answers count as "
+                "those of one question."
+            )
+        return found
 
 
 @dataclass(frozen=True)
@@ -62,24 +94,65 @@ def pool_file(name: str, config: PoolConfig, data_dir: str | None) -> Path:
     return file
 
 
-def read_questions(name: str, config: PoolConfig, data_dir: str | None) -> list[Question]:
+def read_pool(name: str, config: PoolConfig, data_dir: str | None) -> PoolContent:
     """Raises MissingSet when the pool is not there, InputError when no row of it is usable."""
     file = pool_file(name, config, data_dir)
-    questions = []
+    found = file.stat()
+    return _read_version(file, found.st_size, found.st_mtime_ns)
+
+
+def read_questions(name: str, config: PoolConfig, data_dir: str | None) -> list[Question]:
+    """The questions of `read_pool`."""
+    return list(read_pool(name, config, data_dir).questions)
+
+
+@lru_cache(maxsize=8)
+def _read_version(file: Path, size: int, mtime_ns: int) -> PoolContent:
+    """The file, read once per process while it stays as it is."""
+    rejected: Counter[str] = Counter()
+    answers: dict[str, list[Answer]] = {}
+    given: dict[str, str | None] = {}
+    num_repeats = 0
     for item in read_source(DataSourceConfig(kind="preference", path=str(file))):
         if isinstance(item, Reject):
+            rejected[str(item.reason)] += 1
             continue
         try:
             row = read_pool_row(item[1])
-        except Unusable:
+        except Unusable as error:
+            rejected[str(error.reason)] += 1
             continue
-        answers = [a for a in row.answers if a.label is not None and a.text.strip()]
-        if row.question and answers:
-            given = item[1].get("problem_id")
-            questions.append(Question(row.question, str(given) if given else None, answers))
-    if not questions:
-        raise InputError(f"{file} has no row with a question and labelled answers.")
-    return questions
+        rejected.update(str(problem.reason) for problem in row.problems)
+        if not row.question:
+            rejected[str(RejectReason.PROMPT_EMPTY)] += 1
+            continue
+        found = []
+        for answer in row.answers:
+            if (reason := _useless(answer)) is not None:
+                rejected[str(reason)] += 1
+            else:
+                found.append(answer)
+        if not found:
+            continue  # the reasons of its answers are counted
+        num_repeats += row.question in answers
+        answers.setdefault(row.question, []).extend(found)
+        name = item[1].get("problem_id")
+        given[row.question] = given.get(row.question) or (str(name) if name else None)
+    if not answers:
+        reasons = f" (rejected: {dict(sorted(rejected.items()))})" if rejected else ""
+        raise InputError(
+            f"{file} has no row with a question and labelled answers{reasons}.",
+            "docs/data-format.md shows a row of a pool.",
+        )
+    questions = [Question(text, given[text], found) for text, found in answers.items()]
+    return PoolContent(questions, dict(sorted(rejected.items())), num_repeats)
+
+
+def _useless(answer: Answer) -> RejectReason | None:
+    """Why a study can do nothing with an answer."""
+    if not answer.text.strip():
+        return RejectReason.EMPTY
+    return RejectReason.BAD_LABEL if answer.label is None else None
 
 
 def answered_by(

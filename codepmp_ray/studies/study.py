@@ -6,10 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from codepmp_ray.config.studies import StudyOptions
+from codepmp_ray.studies import paper
 from codepmp_ray.studies.bench import Bench
 from codepmp_ray.studies.outcome import Outcome
 from codepmp_ray.studies.pair_rows import TestPairs
-from codepmp_ray.studies.pool_files import pool_file
+from codepmp_ray.studies.pool_files import pool_file, read_pool
 from codepmp_ray.studies.pools import Generators, LabelledPool
 from codepmp_ray.studies.scores import ScoreBook, Trained
 from codepmp_ray.studies.sets import MissingSet
@@ -79,10 +80,24 @@ class Context:
         # The first one says what is missing where all are.
         return [self.bench.pool(name, self.options, generators) for name in here or names[:1]]
 
+    def benchmark(self, pool: LabelledPool) -> str | None:
+        """The paper's benchmark that the pool's questions are of; None where nothing says it."""
+        return paper.benchmark_of(pool.config_name, self.bench.config.pools[pool.config_name])
+
     def missing(self) -> list[str]:
         """What is said about sets and pools of the study that are not here."""
         sets = self.bench.sets_here(self.options.sets or ())[1]
         return sets + [text for text in map(self._missing_pool, self.options.pools or ()) if text]
+
+    def pool_notes(self) -> list[str]:
+        """What is said about rows of the study's pools that were left out or put together."""
+        config = self.bench.config
+        return [
+            note
+            for name in self.options.pools or ()
+            if self._missing_pool(name) is None
+            for note in read_pool(name, config.pools[name], config.data_dir).notes(name)
+        ]
 
     def _missing_pool(self, name: str) -> str | None:
         config = self.bench.config

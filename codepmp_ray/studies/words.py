@@ -40,9 +40,14 @@ def power_text(comparison: Comparison) -> str:
 
 
 def headings(table: Table) -> list[str]:
-    """Of the columns after the label: ours where we have any value, then the paper's likewise."""
+    """Of the columns after the label: ours where we have any value, then the paper's likewise, then
+    the remarks."""
     ours, paper = _columns(table)
-    return [*(table.columns[i] for i in ours), *(f"paper: {table.columns[i]}" for i in paper)]
+    return [
+        *(table.columns[i] for i in ours),
+        *(f"paper: {table.columns[i]}" for i in paper),
+        *([table.remarks] if table.remarks else []),
+    ]
 
 
 def cells(table: Table) -> list[list[str]]:
@@ -53,6 +58,7 @@ def cells(table: Table) -> list[list[str]]:
             row.label,
             *(value_text(row.ours[i], table.unit) for i in ours),
             *(paper_text(row.paper[i], table.unit) for i in paper),
+            *([row.remark] if table.remarks else []),
         ]
         for row in table.rows
     ]

@@ -247,11 +247,19 @@ def _unreadable(location: str) -> Iterator[None]:
     try:
         yield
     except (OSError, CheckpointException) as error:
+        cause = _cause(error)
+        is_its_own = any(words in cause for words in _NOT_THE_STORES)
         raise StorageError(
-            f"Cannot load the checkpoint {location}: {_cause(error)}",
-            "It is damaged, or of another model: delete its marker (the .json beside the folder) "
-            "to go on from the one before, or set another run_dir.",
+            f"Cannot load the checkpoint {location}: {cause}",
+            "It is damaged, or of another model: set another run_dir, or delete its marker (the "
+            ".json beside the folder) to do without it."
+            if is_its_own
+            else "Make the store reachable and run the same command.",
         ) from error
+
+
+# What torch says of a checkpoint whose files could be read.
+_NOT_THE_STORES = ("Size mismatch", "Missing key", "PytorchStreamReader", "pickle", "Unpickling")
 
 
 def _cause(error: BaseException) -> str:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
-import tempfile
+import os
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 from codepmp_ray.errors import ConfigError
 from codepmp_ray.storage import LocalStore, Store
+from codepmp_ray.storage.scratch import ScratchFolder
 from codepmp_ray.training.growing_files import GrowingFolder
 
 TENSORBOARD_FOLDER = "tensorboard"
-WANDB_PROJECT = "codepmp-ray"  # unless WANDB_PROJECT names another
+_WANDB_ID_FILE = "wandb-id"
+_FINISH_TIMEOUT_S = 60.0
 
 
 class Tracker(Protocol):
@@ -54,23 +56,35 @@ class TensorBoard:
 class WeightsAndBiases:
     """A run at wandb.ai, or where WANDB_MODE and WANDB_BASE_URL say; one for all attempts.
 
-    Offline files lie in the stage's folder, or, if that is in an object store, in a temporary one.
+    The stage's folder keeps the run's id, and the files of an offline run (one folder for each
+    attempt). Raises ConfigError when wandb cannot begin.
     """
 
     def __init__(self, store: Store, resume_step: int) -> None:
         import wandb
 
-        is_local = isinstance(store, LocalStore)
-        folder = str(store.path("")) if is_local else tempfile.mkdtemp(prefix="codepmp-wandb-")
+        self._scratch: ScratchFolder | None = None
+        if isinstance(store, LocalStore):
+            folder = store.root
+        elif os.environ.get("WANDB_MODE") in ("offline", "dryrun"):
+            raise ConfigError(
+                f"report_to: an offline run of wandb is files, and the stage lies in {store.uri}.",
+                "Unset WANDB_MODE, use a local run_dir, or leave wandb out of report_to.",
+            )
+        else:
+            self._scratch = ScratchFolder()
+            folder = self._scratch.path
+        store.put_exclusive(_WANDB_ID_FILE, uuid.uuid4().hex.encode())
         try:
             # Steps that run again after a resume give the same numbers; wandb drops them.
             self._run = wandb.init(
-                project=wandb.env.get_project() or WANDB_PROJECT,
-                id=hashlib.sha256(store.uri.encode()).hexdigest()[:16],
+                project=os.environ.get("WANDB_PROJECT", "codepmp-ray"),
+                id=store.read_bytes(_WANDB_ID_FILE).decode(),
                 name="/".join(store.uri.rstrip("/").split("/")[-2:]),
                 resume="allow",
-                dir=folder,
-                settings=wandb.Settings(silent=True),
+                dir=str(folder),
+                # Other ranks wait meanwhile; what is not sent by then is not waited for.
+                settings=wandb.Settings(silent=True, finish_timeout=_FINISH_TIMEOUT_S),
             )
         except wandb.Error as error:
             raise ConfigError(
@@ -84,6 +98,8 @@ class WeightsAndBiases:
 
     def close(self) -> None:
         self._run.finish()
+        if self._scratch is not None:
+            self._scratch.remove()
 
 
 _TRACKERS: dict[str, Callable[[Store, int], Tracker]] = {

@@ -64,14 +64,22 @@ def run(world_size: int, source: Path, folder: Path, last: int) -> None:
         port = probe.getsockname()[1]
     context = multiprocessing.get_context("spawn")
     ranks = [
-        context.Process(target=_steps, args=(r, world_size, port, str(source), str(folder), last))
-        for r in range(world_size)
+        context.Process(
+            target=_steps,
+            args=(rank, world_size, port, str(source), str(folder), last),
+            daemon=True,
+        )
+        for rank in range(world_size)
     ]
-    for rank in ranks:
-        rank.start()
-    for rank in ranks:
-        rank.join(120)
-        assert rank.exitcode == 0
+    try:
+        for rank in ranks:
+            rank.start()
+        for rank in ranks:
+            rank.join(120)
+            assert rank.exitcode == 0
+    finally:
+        for rank in ranks:
+            rank.kill()
 
 
 @pytest.fixture(scope="module")

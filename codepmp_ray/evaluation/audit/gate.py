@@ -1,7 +1,8 @@
 """The thresholds that a model must keep before it is served.
 
 A check holds where the figure keeps its limit; under `strict` the whole interval has to. A figure
-that was not measured (no pools, an edit that applied nowhere) makes no check, and is named.
+that was not measured (no pools, an edit that applied nowhere) makes no check, and is named; what
+is served under `serving.require_audit` may have none.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any, Literal
 from codepmp_ray.config.audit import AuditConfig
 from codepmp_ray.resampling import Interval
 
+OVER_OPTIMISATION = "over-optimisation"
 Rule = Literal["at most", "at least"]
 
 
@@ -95,10 +97,10 @@ def gate(figures: Figures, config: AuditConfig) -> GateResult:
         checks.append(_check(f"wins of {name}", "at most", limit, wins, config))
     tried = {*figures.dressing_gains, *figures.spoiled_wins}
     missing = [name for name in config.edits if name not in tried]
-    if figures.drop is None:
-        missing.append("over-optimisation")
-    else:
-        limit = config.max_over_optimisation
+    limit = config.max_over_optimisation
+    if limit is not None and figures.drop is None:
+        missing.append(OVER_OPTIMISATION)
+    elif limit is not None and figures.drop is not None:
         checks.append(_check("fall with k", "at most", limit, figures.drop, config))
     return GateResult(all(check.passed for check in checks), checks, missing)
 

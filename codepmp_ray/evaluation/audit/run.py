@@ -13,7 +13,6 @@ from codepmp_ray.client import CandidateScore, RewardClient
 from codepmp_ray.config.base import fingerprint
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.content_digests import content_digests
-from codepmp_ray.errors import InputError
 from codepmp_ray.evaluation.audit.dependence import style_dependence
 from codepmp_ray.evaluation.audit.edits import DRESSINGS, SPOILINGS
 from codepmp_ray.evaluation.audit.features import FEATURES, LENGTH, style_features
@@ -29,6 +28,7 @@ from codepmp_ray.records import AUDIT_SCORE, stable_id
 from codepmp_ray.resampling import Interval
 from codepmp_ray.runs import model_identity, open_stage, run_manifest
 from codepmp_ray.storage import open_store
+from codepmp_ray.weights_digest import weights_digest
 
 RESULTS_FILE = "audit.json"
 # Goes up when the code computes something else from equal settings.
@@ -63,6 +63,7 @@ def audit(recipe: Recipe, loaded: LoadedPairs, client: RewardClient, model: str)
     pools = _pools_of_evaluation(recipe)
     results = summarise(recipe, pairs, rows, pools) | {
         "model": model,
+        "model_digest": None if recipe.evaluation.endpoint else weights_digest(model),
         "folder": store.uri,
         "manifest": run_manifest(recipe),
     }
@@ -117,28 +118,6 @@ def summarise(
         "figures": figures.as_json(),
         "gate": result.as_json(),
     }
-
-
-def require_passed_audit(recipe: Recipe) -> None:
-    """Raises InputError unless this model's audit with this recipe is there and passed."""
-    # The model that is to be served, not the one that the recipe evaluates elsewhere.
-    own = recipe.evaluation.model_copy(update={"endpoint": None})
-    store = open_store(recipe.run_dir).sub(folder_of(recipe.model_copy(update={"evaluation": own})))
-    if not store.exists(RESULTS_FILE):
-        raise InputError(
-            f"serving.require_audit is set and {store.uri} holds no audit of this model.",
-            "Run python -m jobs.audit with the same recipe first.",
-        )
-    # Against the limits of today's recipe, which may not be those of the audit's.
-    found = json.loads(store.read_bytes(RESULTS_FILE))["figures"]
-    checks = gate(Figures.from_json(found), recipe.audit).checks
-    broken = [check.text for check in checks if not check.passed]
-    if broken:
-        raise InputError(
-            f"serving.require_audit is set and the model does not pass its audit: "
-            f"{'; '.join(broken)}.",
-            f"Read {store.locate(RESULTS_FILE)}; train again, or change the limits in audit.",
-        )
 
 
 def _pools_of_evaluation(recipe: Recipe) -> OverOptimisation | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from codepmp_ray.studies import measures
 from codepmp_ray.studies.measures import Floats
 from codepmp_ray.studies.outcome import Comparison
 from codepmp_ray.studies.pair_rows import TestPairs
+from codepmp_ray.studies.pools import LabelledPool
 from codepmp_ray.studies.scores import ScoreBook, Trained
 from codepmp_ray.studies.study import Context
 from codepmp_ray.studies.trainings import Arm, Training
@@ -110,6 +112,19 @@ def set_differences(context: Context, names: list[str]) -> list[str]:
         if text:
             found.append(text.strip())
     return found
+
+
+def pool_differences(context: Context, pool: LabelledPool, known: Mapping[Any, Any]) -> list[str]:
+    """A sentence where the pool has no benchmark, or `known`, the paper's values, are none."""
+    if known:
+        return []
+    benchmark = context.benchmark(pool)
+    if benchmark is not None:
+        return [f"The paper has no value for {benchmark} here, so none stands beside {pool.name}."]
+    return [
+        f"Which benchmark {pool.name} is of is not said (pools.{pool.config_name}.stands_for), so "
+        "no value of the paper stands beside it."
+    ]
 
 
 def differences(context: Context, names: list[str]) -> list[str]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from codepmp_ray.studies import measures, paper
 from codepmp_ray.studies.catalogue import common, curves
 from codepmp_ray.studies.outcome import Comparison, Outcome, Row, Table
+from codepmp_ray.studies.pools import LabelledPool
 from codepmp_ray.studies.scores import ScoreBook
 from codepmp_ray.studies.study import Context, Models, Study
 from codepmp_ray.studies.trainings import Arm
 
+Known = Mapping[str, tuple[float, ...]]
 _LOSSES = {"RM only": "rm", "LM only": "lm", "RM + LM": "pmp"}
 
 
@@ -53,7 +57,9 @@ def measure(context: Context, models: Models, book: ScoreBook) -> Outcome:
     ]
     for pool in context.pools():
         found = {label: curves.curve(book, models[label], pool) for label in _LOSSES}
-        outcome.tables.append(_table(context, found, pool.name, pool.size[1]))
+        known = paper.TABLE_2.get(context.benchmark(pool) or "", {})
+        outcome.tables.append(_table(context, found, pool, known))
+        outcome.differs += common.pool_differences(context, pool, known)
         outcome.plots.append(
             curves.plot(
                 context,
@@ -63,16 +69,16 @@ def measure(context: Context, models: Models, book: ScoreBook) -> Outcome:
                 curves.ks_of(pool),
             )
         )
-        outcome.comparisons += _compare(context, found, pool.size[1])
+        outcome.comparisons += _compare(context, found, pool, known)
     outcome.summary = common.conclude(outcome.comparisons)
     return outcome
 
 
-def _table(context: Context, found: curves.Curves, name: str, size: int) -> Table:
-    ks = curves.ks(size)
-    shown = sorted({*ks, *paper.TABLE_2_KS} - {1})
-    known = paper.TABLE_2["GSM8K"]
-    at = {k: i for i, k in enumerate(paper.TABLE_2_KS)}
+def _table(context: Context, found: curves.Curves, pool: LabelledPool, known: Known) -> Table:
+    """`known` are the paper's values by loss on the pool's own benchmark, empty without any."""
+    ks = curves.ks_of(pool)
+    at = {k: i for i, k in enumerate(paper.TABLE_2_KS)} if known else {}
+    shown = sorted({*ks, *at} - {1})
     rows = [
         Row(
             label,
@@ -86,19 +92,20 @@ def _table(context: Context, found: curves.Curves, name: str, size: int) -> Tabl
         )
         for label, values in found.items()
     ]
-    source = f"{paper.SOURCE}, Table 2, GSM8K"
-    return Table(f"Best-of-N on {name}", [f"N={k}" for k in shown], rows, source)
+    source = f"{paper.SOURCE}, Table 2, {context.benchmark(pool)}" if known else ""
+    return Table(f"Best-of-N on {pool.name}", [f"N={k}" for k in shown], rows, source)
 
 
-def _compare(context: Context, found: curves.Curves, size: int) -> list[Comparison]:
-    last = paper.TABLE_2["GSM8K"]
+def _compare(
+    context: Context, found: curves.Curves, pool: LabelledPool, known: Known
+) -> list[Comparison]:
     return [
         measures.compare(
-            f"RM + LM against {label}, best of {size}",
+            f"RM + LM against {label}, best of {pool.size[1]} on {pool.name}",
             found["RM + LM"][:, :, -1],
             values[:, :, -1],
             context.confidence,
-            last["RM + LM"][-1] - last[label][-1],
+            known["RM + LM"][-1] - known[label][-1] if known else None,
         )
         for label, values in found.items()
         if label != "RM + LM"

@@ -13,6 +13,8 @@ from codepmp_ray.studies.study import Context, Models, Study
 from codepmp_ray.studies.trainings import Arm
 
 PaperValues = Mapping[str, tuple[float, float]]
+PaperModels = Mapping[str, PaperValues]  # by the paper's model
+_SMALL, _LARGE = "Qwen2-1.5B", "Qwen2-7B"
 
 
 def _models(context: Context) -> tuple[str, ...]:
@@ -42,9 +44,10 @@ def _trained_on(context: Context) -> list[str]:
 
 
 def measure(
-    context: Context, models: Models, book: ScoreBook, *, values: PaperValues, source: str
+    context: Context, models: Models, book: ScoreBook, *, values: PaperModels, source: str
 ) -> Outcome:
     rows, comparisons = [], []
+    arms = (common.WITHOUT, common.WITH)
     for model in _models(context):
         for name in context.sets():
             row, comparison = _one(context, models, book, model, name, values)
@@ -52,7 +55,7 @@ def measure(
             comparisons.append(comparison)
     table = Table(
         "Accuracy of the reward model on pairs",
-        [common.WITHOUT, common.WITH, "length alone"],
+        [*arms, "length alone", *(f"{arm} (7B)" for arm in arms)],
         rows,
         f"{paper.SOURCE}, {source}",
     )
@@ -83,15 +86,16 @@ def _one(
     book: ScoreBook,
     model: str,
     name: str,
-    values: PaperValues,
+    values: PaperModels,
 ) -> tuple[Row, Comparison]:
+    """Powers and differences are those of the paper's smaller model, which is nearer to ours."""
     test = context.test_pairs(name, model)
     tag = f"{model}, {context.options.train_set or name}, "
     without, with_pmp = (
         common.shares_of(book, models[tag + arm], test) for arm in (common.WITHOUT, common.WITH)
     )
     stands_for = context.bench.config.sets[name].stands_for or ""
-    known = values.get(stands_for)
+    known, larger = (values.get(size, {}).get(stands_for) for size in (_SMALL, _LARGE))
     title = context.bench.set(name).title
     label = f"{title}, {model}" if len(_models(context)) > 1 else title
     encoder = context.bench.pairs.encoder(model)
@@ -106,8 +110,10 @@ def _one(
             measures.interval(without, context.confidence),
             measures.interval(with_pmp, context.confidence),
             Value(rule["accuracy"], rule["low"], rule["high"]),
+            None,
+            None,
         ],
-        [*known, None] if known else [None, None, None],
+        [*(known or (None, None)), None, *(larger or (None, None))],
     )
     comparison = measures.compare(
         f"{label}: PMP against none",
@@ -124,7 +130,7 @@ def _num_tokens(context: Context) -> int:
 
 
 def _study(
-    name: str, place: str, title: str, question: str, values: PaperValues, source: str
+    name: str, place: str, title: str, question: str, values: PaperModels, source: str
 ) -> Study:
     return Study(
         name,
@@ -143,8 +149,8 @@ TABLE_1 = _study(
     "Table 1",
     "reward-model accuracy with and without PMP",
     _QUESTION,
-    paper.TABLE_1["Qwen2-1.5B"],
-    "Table 1, Qwen2-1.5B",
+    paper.TABLE_1,
+    "Table 1, Qwen2-1.5B and 7B",
 )
 STUDIES = (
     TABLE_1,
@@ -153,8 +159,8 @@ STUDIES = (
         "Table 1, SmolLM2-135M",
         "the same with pretrained weights",
         _QUESTION,
-        paper.TABLE_1["Qwen2-1.5B"],
-        "Table 1, Qwen2-1.5B",
+        paper.TABLE_1,
+        "Table 1, Qwen2-1.5B and 7B",
     ),
     _study(
         "figure7",
@@ -169,15 +175,15 @@ STUDIES = (
         "Table 6",
         "RewardBench",
         "Does PMP help on RewardBench's sections?",
-        paper.TABLE_6["Qwen2-1.5B"],
-        "Table 6, Qwen2-1.5B",
+        paper.TABLE_6,
+        "Table 6, Qwen2-1.5B and 7B",
     ),
     _study(
         "table13",
         "Table 13",
         "CodeUltraFeedback",
         "Does PMP help on judgements of code?",
-        {"CodeUltraFeedback": paper.TABLE_13["Qwen2-1.5B"]},
-        "Table 13, Qwen2-1.5B",
+        {model: {"CodeUltraFeedback": pair} for model, pair in paper.TABLE_13.items()},
+        "Table 13, Qwen2-1.5B and 7B",
     ),
 )

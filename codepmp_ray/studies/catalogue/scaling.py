@@ -10,16 +10,18 @@ import numpy as np
 
 from codepmp_ray.analysis.curves import curve
 from codepmp_ray.analysis.scaling_laws import (
+    EXPONENT_RANGE,
     POWER,
     SATURATING,
     UNDECIDED,
     ScalingVerdict,
     fit_scaling,
 )
+from codepmp_ray.resampling import Interval
 from codepmp_ray.studies import measures
 from codepmp_ray.studies.catalogue import common, curves
 from codepmp_ray.studies.measures import Floats
-from codepmp_ray.studies.outcome import Comparison, Outcome, Plot, Row, Series, Table
+from codepmp_ray.studies.outcome import Comparison, Outcome, Plot, Row, Series, Table, Value
 from codepmp_ray.studies.scores import ScoreBook
 from codepmp_ray.studies.study import Context, Models, Study
 from codepmp_ray.studies.trainings import Arm
@@ -83,7 +85,7 @@ def measure_figure_5(context: Context, models: Models, book: ScoreBook) -> Outco
         last = curves.ks_of(pool)[-1]
         found = [curves.curve(book, models[arm.label], pool)[:, :, -1] for arm in arms]
         _add_curves(context, outcome, f"best of {last} on {pool.name}", arms, found)
-    outcome.summary = common.conclude(outcome.comparisons)
+    outcome.summary = _summary(outcome)
     return outcome
 
 
@@ -98,19 +100,25 @@ def measure_seed_000(context: Context, models: Models, book: ScoreBook) -> Outco
     ]
     titles = ", ".join(context.bench.set(name).title for name in names)
     _add_curves(context, outcome, f"accuracy on {titles}", arms, values)
+    outcome.summary = _summary(outcome)
+    return outcome
+
+
+def _summary(outcome: Outcome) -> str:
+    """What the comparisons say, then the laws' verdicts with their reasons."""
     laws = outcome.facts["laws"]
     found = "; ".join(f"{name}: {law['verdict']}. {law['reason']}" for name, law in laws.items())
-    outcome.summary = f"{common.conclude(outcome.comparisons)} Laws: {found}"
+    text = f"{common.conclude(outcome.comparisons)} Laws: {found}"
     if all(law["verdict"] == UNDECIDED for law in laws.values()):
-        outcome.summary += " Whether returns diminish cannot be said at this size."
-    return outcome
+        text += " Whether returns diminish cannot be said at this size."
+    return text
 
 
 def _add_curves(
     context: Context, outcome: Outcome, what: str, arms: list[Arm], values: list[Floats]
 ) -> None:
     """One curve for each group of arms, with its laws and the gain of the largest run."""
-    series, rows = [], []
+    series, rows, law_rows = [], [], []
     for group in dict.fromkeys(arm.group for arm in arms):
         members = [(arm, v) for arm, v in zip(arms, values, strict=True) if arm.group == group]
         (_, base), *rest = members
@@ -134,9 +142,21 @@ def _add_curves(
         outcome.comparisons += _ends(context, what, group, base, rest)
         laws = _laws(context, rest)
         outcome.facts.setdefault("laws", {})[f"{what}, {group}"] = laws.as_json()
+        law_rows += _law_rows(laws, group)
         series += _fitted(laws, group, xs)
     outcome.plots.append(Plot(what, "pairs in PMP", "accuracy", series))
     outcome.tables.append(Table(what, ["accuracy"], rows))
+    low, high = EXPONENT_RANGE
+    outcome.tables.append(
+        Table(
+            f"Laws of the error of {what}, b x^-c and f + b x^-c of x pairs; c from {low:g} to "
+            f"{high:g}",
+            ["exponent c", "floor f"],
+            law_rows,
+            unit="number",
+            remarks="verdict",
+        )
+    )
 
 
 def _ends(
@@ -159,6 +179,25 @@ def _laws(context: Context, rest: list[tuple[Arm, Floats]]) -> ScalingVerdict:
     sizes, values = [arm.x for arm, _ in rest], [v for _, v in rest]
     measured = curve(sizes, values, min(_LAW_DRAWS, context.bench.config.num_bootstrap))
     return fit_scaling(measured, context.confidence)
+
+
+def _law_rows(laws: ScalingVerdict, group: str) -> list[Row]:
+    """Both laws with their intervals; the verdict is one on the two of them."""
+    return [
+        Row(
+            f"{group}, {name}",
+            [None, None]
+            if law is None
+            else [_value(law.exponent), _value(law.floor) if name == SATURATING else None],
+            [None, None],
+            laws.verdict,
+        )
+        for name, law in ((POWER, laws.power), (SATURATING, laws.saturating))
+    ]
+
+
+def _value(found: Interval) -> Value:
+    return Value(found.mean, found.low, found.high)
 
 
 def _fitted(laws: ScalingVerdict, group: str, xs: list[float]) -> list[Series]:

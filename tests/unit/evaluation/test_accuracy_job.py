@@ -221,7 +221,7 @@ def test_the_job_reads_the_sets_before_it_starts_a_model(recipe_of, monkeypatch,
     started = []
 
     @contextmanager
-    def running_service(recipe, model_path, with_tls):
+    def running_service(recipe, model_path, with_tls, is_measuring):
         started.append(model_path)
         yield types.SimpleNamespace(url="http://127.0.0.1:9", api_key="sk-made")
 

@@ -10,13 +10,17 @@ from codepmp_ray.client import CandidateScore
 from codepmp_ray.config.recipe import parse_recipe
 from codepmp_ray.errors import InputError
 from codepmp_ray.evaluation.audit import run as audit_run
-from codepmp_ray.evaluation.audit.run import audit, folder_of, require_passed_audit
+from codepmp_ray.evaluation.audit.run import audit, folder_of
+from codepmp_ray.evaluation.audit.served import require_passed_audit
 from codepmp_ray.evaluation.audit.table import print_audit
 from codepmp_ray.evaluation.pairwise.pairs import load_pairs
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.records import GRADE, SCORE, table_from_rows
 from codepmp_ray.runs import open_stage
 from codepmp_ray.storage import open_store
+
+EDITS = ("padding", "repetition", "flattery", "certainty", "markdown", "wrong_final_answer",
+         "unfinished")  # fmt: skip
 
 
 class RewardOf:
@@ -59,7 +63,7 @@ def recipe(tmp_path):
         {
             "run_dir": str(tmp_path / "run"),
             "accuracy": {"data": [{"path": str(file)}]},
-            "audit": {"max_pairs": 20},
+            "audit": {"max_pairs": 20, "max_over_optimisation": None, "edits": list(EDITS)},
             "evaluation": {"num_bootstrap": 200},
             "serving": {"model_path": "some/model"},
         },
@@ -72,7 +76,7 @@ def test_an_honest_reward_passes_and_is_served(recipe):
     assert found["passed"] and found["num_pairs"] == 20
     assert found["accuracy"]["mean"] == 1.0
     assert found["edits"]["wrong_final_answer"]["wins"] == 0.0
-    assert set(found["gate"]["not_measured"]) == {"code_comments", "over-optimisation"}
+    assert found["gate"]["not_measured"] == []
     json.dumps(found, allow_nan=False)
     require_passed_audit(recipe)
     store = open_store(recipe.run_dir).sub(folder_of(recipe))
@@ -130,6 +134,8 @@ def test_a_finished_evaluation_shows_over_optimisation(recipe):
         place = open_stage(recipe, stage)
         place.ledger.commit(0, len(rows), {table: table_from_rows(rows, schema)})
         place.complete({})
+    asked = recipe.audit.model_copy(update={"max_over_optimisation": 0.02})
+    recipe = recipe.model_copy(update={"audit": asked})
     found = audit_run._pools_of_evaluation(recipe)
     assert found.gold[-1].mean == 0.0 and found.peak_k == 1 and found.drop.mean == 0.75
     result = measure(recipe, RewardOf(honest), "m")

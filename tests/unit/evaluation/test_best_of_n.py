@@ -178,8 +178,8 @@ def test_the_job_starts_the_service_on_the_finetuned_model(tmp_path, monkeypatch
     seen = {}
 
     @contextmanager
-    def running_service(recipe, model_path, with_tls):
-        assert not with_tls  # the client below knows no certificate
+    def running_service(recipe, model_path, with_tls, is_measuring):
+        assert is_measuring and not with_tls  # the client below knows no certificate
         seen["model"] = model_path
         yield types.SimpleNamespace(url="http://127.0.0.1:9", api_key="sk-made")
         seen["stopped"] = True

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from codepmp_ray.config.studies import PoolConfig
-from codepmp_ray.errors import InputError
+from codepmp_ray.errors import ConfigError, InputError
 from codepmp_ray.evaluation.pool_export import graded_pool
 from codepmp_ray.studies.pool_files import read_questions
 from jobs import pool
@@ -40,6 +40,8 @@ def test_nothing_graded_says_what_to_run(tmp_path: Path) -> None:
     recipe = recipe_with(tmp_path, [("eval", answers_to(PROBLEMS[0], [None, None]))])
     with pytest.raises(InputError, match="2 were not executed"):
         graded_pool(recipe)
+    with pytest.raises(ConfigError, match=r"--output=s3://bucket/pool\.jsonl"):
+        pool.body(recipe, Namespace(output="s3://bucket/pool.jsonl", split="eval"))
 
 
 def test_the_job_writes_the_file(tmp_path: Path, capsys) -> None:

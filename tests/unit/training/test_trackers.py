@@ -46,6 +46,10 @@ def test_event_files_hold_the_rows_and_a_resume_takes_the_place_of_lost_steps(
 def test_offline_runs_of_wandb_hold_the_rows(tmp_path: Path, monkeypatch) -> None:
     pytest.importorskip("wandb", reason="an extra that the dev extra installs")
     monkeypatch.setenv("WANDB_MODE", "offline")
+    for name in ("WANDB_PROJECT", "WANDB_DIR", "WANDB_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("HOME", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / "home"))
     store = LocalStore(tmp_path / "a run" / "pretraining")
     (tracker,) = open_trackers(["wandb"], store, 0)
     tracker.log({"step": 1, "total_steps": 3, "loss": 3.25, "mfu": None, "skipped": False})
@@ -68,3 +72,14 @@ def test_wandb_without_a_key_says_what_to_set(tmp_path: Path, monkeypatch) -> No
     monkeypatch.setattr(wandb, "init", refuse)
     with pytest.raises(ConfigError, match=r"(?s)No API key.*WANDB_MODE=offline"):
         open_trackers(["wandb"], LocalStore(tmp_path), 0)
+
+
+def test_all_attempts_of_a_stage_are_one_run_of_wandb(tmp_path: Path, monkeypatch) -> None:
+    wandb = pytest.importorskip("wandb", reason="an extra that the dev extra installs")
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(wandb, "init", lambda **settings: asked.append(settings))
+    for name in ("one", "one", "other"):
+        open_trackers(["wandb"], LocalStore(tmp_path / name), 0)
+    ids = [settings["id"] for settings in asked]
+    assert ids[0] == ids[1] != ids[2]
+    assert all(settings["resume"] == "allow" for settings in asked)

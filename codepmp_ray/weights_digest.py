@@ -1,0 +1,83 @@
+"""What an exported model's folder is known by: its content, read at some places of each tensor.
+
+Names and sizes of all files, small files whole, and of every tensor in safetensors files some bytes
+at places spread over it (a small tensor, such as a reward head, whole). Other weights at the old
+path give another digest; a few values changed by hand inside a large tensor may not. Reading all
+weights would take as long as loading them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+import pyarrow as pa
+
+from codepmp_ray.errors import InputError
+from codepmp_ray.storage import absolute, open_store
+
+_WHOLE_BYTES = 1 << 22  # a file up to this size is read whole
+_PLACES, _SAMPLE_BYTES = 4, 16_384  # of one tensor, or of another large file
+_MAX_HEADER_BYTES = 1 << 27
+
+
+def weights_digest(model_path: str) -> str:
+    """64 hex digits of the folder at a path or URI; what is missing counts as empty.
+
+    Hidden files and folders inside do not count: no engine loads them. Raises InputError when a
+    file is damaged or cannot be read.
+    """
+    place = absolute(model_path)
+    files = open_store(place).files("")
+    versions = ((name, facts.num_bytes, facts.version) for name, facts in sorted(files.items()))
+    return _digest_of_versions(place, tuple(versions))
+
+
+@lru_cache(maxsize=64)
+def _digest_of_versions(place: str, files: tuple[tuple[str, int, str], ...]) -> str:
+    """Read once per process while no file is written again: fingerprints are asked for often."""
+    store = open_store(place)
+    root, filesystem = store.arrow()
+    digest = hashlib.sha256()
+    for name, size, _ in files:
+        digest.update(f"{name}\0{size}\n".encode())
+        try:
+            with filesystem.open_input_file(f"{root}/{name}") as file:
+                for start, num_bytes in _places(file, name, size):
+                    digest.update(file.read_at(num_bytes, start))
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise InputError(
+                f"{store.locate(name)} cannot be read to tell which model it is: {error}.",
+                "Export the model again, or make the file readable.",
+            ) from error
+    return digest.hexdigest()
+
+
+def _places(file: Any, name: str, size: int) -> Iterator[tuple[int, int]]:
+    """(start, number of bytes) of what is read of a file."""
+    if size <= _WHOLE_BYTES:
+        yield 0, size
+        return
+    if not name.endswith(".safetensors"):
+        yield from _spread(0, size)
+        return
+    num_header = int.from_bytes(file.read_at(8, 0), "little")
+    if num_header > min(size - 8, _MAX_HEADER_BYTES):
+        raise ValueError(f"its header says it has {num_header} bytes")
+    yield 0, 8 + num_header
+    for tensor, facts in json.loads(file.read_at(num_header, 8)).items():
+        if tensor != "__metadata__":
+            start, end = facts["data_offsets"]
+            yield from _spread(8 + num_header + start, end - start)
+
+
+def _spread(start: int, size: int) -> Iterator[tuple[int, int]]:
+    """All of `size` bytes, or equally distant places, the first and the last among them."""
+    if size <= _PLACES * _SAMPLE_BYTES:
+        yield start, size
+        return
+    last = size - _SAMPLE_BYTES
+    yield from ((start + last * i // (_PLACES - 1), _SAMPLE_BYTES) for i in range(_PLACES))

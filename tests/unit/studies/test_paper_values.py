@@ -1,0 +1,88 @@
+"""The paper's values stand beside what they are of, and nowhere else."""
+
+from __future__ import annotations
+
+import pytest
+
+from codepmp_ray.config.studies import PoolConfig, StudyOptions
+from codepmp_ray.studies import paper, words
+from codepmp_ray.studies.catalogue import STUDIES
+from codepmp_ray.studies.outcome import Table
+from tests.unit.studies.conftest import MakeBench, measured
+
+
+def _of_paper(table: Table, column: str) -> dict[str, float | None]:
+    at = table.columns.index(column)
+    return {row.label: row.paper[at] for row in table.rows}
+
+
+@pytest.mark.parametrize(
+    ("name", "stands_for", "benchmark"),
+    [
+        ("math", None, "MATH"),
+        ("GSM8k", None, "GSM8K"),
+        ("humaneval", None, "HumanEval"),
+        ("math", "GSM8K", "GSM8K"),
+        ("ours", "MATH", "MATH"),
+        ("ours", None, None),
+    ],
+)
+def test_a_pools_benchmark_is_what_it_says_or_is_named_after(
+    name: str, stands_for: str | None, benchmark: str | None
+) -> None:
+    assert paper.benchmark_of(name, PoolConfig(path="x", stands_for=stands_for)) == benchmark
+
+
+def test_table_2_holds_a_pool_against_its_own_benchmark(make_bench: MakeBench) -> None:
+    outcome = measured(make_bench("gsm8k", "math", "ours"), "table2")
+    _, gsm8k, math, ours = outcome.tables
+    assert _of_paper(gsm8k, "N=256") == {"RM only": 0.8271, "LM only": 0.8226, "RM + LM": 0.8484}
+    assert _of_paper(math, "N=256") == {"RM only": 0.362, "LM only": 0.372, "RM + LM": 0.41}
+    assert gsm8k.paper_source.endswith("GSM8K") and math.paper_source.endswith("MATH")
+    assert not words.has_paper(ours) and not ours.paper_source and ours.columns == ["N=2", "N=4"]
+    gaps = {c.question: c.paper_difference for c in outcome.comparisons}
+    assert gaps["RM + LM against LM only, best of 4 on math-all"] == pytest.approx(0.41 - 0.372)
+    assert gaps["RM + LM against LM only, best of 4 on gsm8k-all"] == pytest.approx(0.0258)
+    assert gaps["RM + LM against LM only, best of 4 on ours-all"] is None
+    assert any("pools.ours.stands_for" in text for text in outcome.differs)
+
+
+def test_best_of_n_tables_do_so_too(make_bench: MakeBench) -> None:
+    outcome = measured(make_bench("math", "ours"), "table3")
+    math, ours = (t for t in outcome.tables if "Best-of-N" in t.title)
+    assert _of_paper(math, "with PMP")["N=256"] == 0.514
+    assert not words.has_paper(ours)
+
+
+def test_values_of_7b_stand_beside_those_of_1_5b(make_bench: MakeBench) -> None:
+    sets = {"sums": {"paths": ["sums.jsonl"], "test_fraction": 0.5, "stands_for": "ReClor-pair"}}
+    outcome = measured(make_bench(sets=sets), "table1")
+    (table,) = outcome.tables
+    assert words.headings(table) == [
+        "without PMP", "with PMP", "length alone", "paper: without PMP", "paper: with PMP",
+        "paper: without PMP (7B)", "paper: with PMP (7B)",
+    ]  # fmt: skip
+    assert words.cells(table)[0][4:] == ["75.8", "79.4", "86.2", "87.4"]
+    assert outcome.comparisons[0].paper_difference == pytest.approx(0.794 - 0.758)
+    unknown = measured(make_bench(), "table1").tables[0]
+    assert words.headings(unknown) == ["without PMP", "with PMP", "length alone"]
+
+
+@pytest.mark.parametrize(
+    ("name", "generator", "half"),
+    [
+        ("table4", "Qwen2-Math-7B-Instruct", "weaker"),
+        ("table5", "Qwen2.5-32B-Instruct", "stronger"),
+    ],
+)
+def test_tables_4_and_5_say_whose_answers_stand_for_whose(
+    make_bench: MakeBench, name: str, generator: str, half: str
+) -> None:
+    bench = make_bench("gsm8k")
+    bench.config.studies[name] = StudyOptions(num_candidates=2)
+    outcome = measured(bench, name)
+    assert generator in STUDIES[name].title and half in STUDIES[name].title
+    (note,) = (text for text in outcome.differs if "no stand-in" in text)
+    assert f"answers of {generator}, which is stronger than Table 3's" in note
+    assert f"the {half} half" in note and "% of them are right" in note
+    assert not any("no stand-in" in text for text in measured(bench, "table3").differs)

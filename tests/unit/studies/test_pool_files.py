@@ -1,0 +1,87 @@
+"""Damaged and repeated rows of a study's pool: counted, put together, and said."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from codepmp_ray.cluster.study_run import run_study
+from codepmp_ray.config.studies import PoolConfig, StudyOptions
+from codepmp_ray.errors import InputError
+from codepmp_ray.studies.catalogue import STUDIES
+from codepmp_ray.studies.pool_files import read_pool
+from codepmp_ray.studies.pools import load_pool
+from tests.unit.studies.conftest import MakeBench
+
+
+def _row(question: str | None, *answers: object, **others: object) -> str:
+    return json.dumps({"question": question, "candidates": list(answers), **others})
+
+
+def _answer(text: str, correct: object = True, model: str = "a") -> dict[str, object]:
+    return {"text": text, "correct": correct, "model": model}
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> PoolConfig:
+    lines = [
+        _row("one", _answer("1"), _answer("2", False)),
+        "{broken",
+        _row("two", _answer("3"), _answer(" "), {"model": "a"}),
+        _row(" one ", _answer("4"), problem_id="p1"),  # the same question, with spaces
+        _row(None, _answer("5")),
+        _row("three", _answer("6", None)),
+        _row("four", _answer("7", 0.5)),
+        _row("two", _answer("8", False)),
+        _row("five", problem_id="p5"),
+    ]
+    (tmp_path / "pool.jsonl").write_text("\n".join(lines) + "\n")
+    return PoolConfig(path="pool.jsonl")
+
+
+def test_every_row_that_is_left_out_is_counted_by_reason(pool: PoolConfig, tmp_path: Path) -> None:
+    found = read_pool("p", pool, str(tmp_path))
+    assert found.rejected == {
+        "bad_label": 2,  # none, and a half
+        "empty": 2,  # a blank text, and none
+        "prompt_empty": 1,
+        "too_few_answers": 1,
+        "unreadable": 1,
+    }
+    assert found.num_repeats == 2
+    (left_out, repeated) = found.notes("p")
+    assert "7 rows or answers" in left_out and "2 bad_label" in left_out
+    assert "2 rows repeat a question" in repeated
+
+
+def test_rows_with_one_question_are_one_problem(pool: PoolConfig, tmp_path: Path) -> None:
+    first, second = read_pool("p", pool, str(tmp_path)).questions
+    assert (first.text, first.given_id) == ("one", "p1")
+    assert [a.text for a in first.answers] == ["1", "2", "4"]
+    assert [a.text for a in second.answers] == ["3", "8"]
+    assert load_pool("p", pool, str(tmp_path), None, 10, 2).size == (2, 2)
+
+
+def test_a_file_that_changes_is_read_again(pool: PoolConfig, tmp_path: Path) -> None:
+    assert len(read_pool("p", pool, str(tmp_path)).questions) == 2
+    (tmp_path / "pool.jsonl").write_text(_row("x", _answer("1", None)) + "\n")
+    with pytest.raises(InputError, match=r"rejected: \{'bad_label': 1\}"):
+        read_pool("p", pool, str(tmp_path))
+
+
+def test_the_study_says_it(make_bench: MakeBench, tmp_path: Path) -> None:
+    bench = make_bench("gsm8k", pools={"gsm8k": {"path": "gsm8k.jsonl"}})
+    file = tmp_path / "gsm8k.jsonl"
+    row = json.loads(file.read_text().splitlines()[0])
+    rows = [row | {"question": f"{i} dollars?"} for i in range(12)]
+    file.write_text("".join(json.dumps(r) + "\n" for r in [*rows, rows[3]]) + "{broken\n")
+    options = StudyOptions(pools=("gsm8k",), generator_pairs={"two": ("a", "b")})
+    bench.config.studies["figure13"] = options
+    record = run_study(STUDIES["figure13"], bench)
+    notes = record["outcome"]["notes"]
+    assert record["outcome"]["status"] == "measured", record["outcome"]
+    assert "Pool gsm8k: 1 rows or answers are of no use (1 unreadable)." in notes
+    assert any("1 rows repeat a question" in note for note in notes)
+    assert "money (12)" in [r["label"] for r in record["outcome"]["tables"][0]["rows"]]
