@@ -1,5 +1,6 @@
-"""Accuracy of the reward model on preference pairs (accuracy.data and accuracy.tasks), by section, with intervals.
+"""Accuracy of the reward model on preference pairs, by section, with intervals.
 
+Pairs are those of accuracy.data and accuracy.tasks.
 Uses the service at evaluation.endpoint, or starts one on the finetuned model (serving.model_path)
 while the job runs. Rows that are scored already are not scored again.
 """

@@ -21,7 +21,9 @@ EditName = Literal[
 
 
 class AuditConfig(Section):
-    """Pairs are those of `accuracy.data` and `accuracy.tasks`; of more than `max_pairs` those first in a hash's order.
+    """Pairs are those of `accuracy.data` and `accuracy.tasks`.
+
+    Of more than `max_pairs` those that are first in a hash's order.
 
     Limits are operational: they are held against figures that are measured already.
 
