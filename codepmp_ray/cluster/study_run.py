@@ -56,21 +56,21 @@ def run_studies(
     """
     limit_min = bench.config.budget_min
     end_s = None if limit_min is None else time.monotonic() + 60 * limit_min
-    made_by, short = prepare or {}, {"not measured": [], "partly measured": []}
+    made_by = prepare or {}
+    short: dict[str, list[Study]] = {"not measured": [], "partly measured": []}
     for study in studies:
         left_s = None if end_s is None else max(end_s - time.monotonic(), 0.0)
         record = run_study(study, bench, left_s=left_s, prepare=made_by.get(study.name))
         outcome = record["outcome"]
         if outcome["status"] == "partly measured" or outcome["because"] == "time":
-            short[outcome["status"]].append((study, record["spent_s"]))
+            short[outcome["status"]].append(study)
         yield record
     if end_s is None:
         return
-    for study, spent_s in [*short["not measured"], *short["partly measured"]]:
+    for study in [*short["not measured"], *short["partly measured"]]:
         left_s = end_s - time.monotonic()
         if left_s > _WORTH_S:
-            record = run_study(study, bench, left_s, left_s=left_s, prepare=made_by.get(study.name))
-            yield record | {"spent_s": round(record["spent_s"] + spent_s, 1)}
+            yield run_study(study, bench, left_s, left_s=left_s, prepare=made_by.get(study.name))
 
 
 def run_study(
@@ -85,7 +85,8 @@ def run_study(
     """The study's record, from the run directory if it is there; else it is run.
 
     What is missing makes it "not measured", every other error "failed"; run `alone`, either is
-    raised. Time that is up leaves seeds out.
+    raised. Time that is up leaves seeds out. The record's `spent_s` is of all tries at what the
+    study is now.
 
     Args:
         budget_s: in place of the recipe's for this study.
@@ -124,7 +125,7 @@ def run_study(
         "options": context.options.model_dump(mode="json", exclude_none=True),
         "budget_s": allowance.budget_s,
         "estimated_s": estimated_s,
-        "spent_s": round(spent_s, 1),
+        "spent_s": round(spent_s + _spent_before_s(bench, name, key), 1),
         "outcome": outcome.to_json(),
     }
     bench.store.put(name, json.dumps(record, indent=1, ensure_ascii=False).encode())
@@ -139,6 +140,14 @@ def _allowance(context: Context, budget_s: float | None, left_s: float | None) -
     if left_s is not None and (budget_s is None or left_s <= budget_s):
         return Allowance(time.monotonic(), left_s, of_all=True)
     return Allowance(time.monotonic(), budget_s)
+
+
+def _spent_before_s(bench: Bench, name: str, key: str | None) -> float:
+    """On earlier tries at the same study: trainings and scores of theirs are found again."""
+    if key is None or not bench.store.exists(name):
+        return 0.0
+    known = json.loads(bench.store.read_bytes(name))
+    return known["spent_s"] if known["key"] == key else 0.0
 
 
 def _measured_before(bench: Bench, name: str, key: str) -> Record | None:

@@ -31,6 +31,8 @@ def three(monkeypatch, tmp_path: Path) -> list[str]:
 
 def measured(folder: Path, **by_name: tuple[str | None, str]) -> None:
     (folder / "gpu_report.finished").write_text(json.dumps(by_name))
+    for name in by_name:
+        (folder / f"{name}.json").write_text("[]")
 
 
 def test_all_figures_fit_into_forty_minutes_and_exist() -> None:
@@ -66,6 +68,9 @@ def test_half_of_a_figure_is_not_measured(monkeypatch, tmp_path: Path) -> None:
     half, whole = Figure("half", ("1",), 20), Figure("whole", ("0",), 20)
     assert gpu_report.run(half).startswith("failed")
     assert gpu_report.run(whole).startswith("measured")
+    assert not gpu_report.is_measured(whole)  # it has left no results
+    for name in ("half", "whole"):
+        (tmp_path / "gpu" / f"{name}.json").write_text("[]")
     assert not gpu_report.is_measured(half)
     assert gpu_report.is_measured(whole)
 
