@@ -34,7 +34,13 @@ class StepResult:
         rewards: those of REWARDS; empty for sft.
     """
 
-    REWARDS: ClassVar[tuple[str, ...]] = ("accuracy", "margin", "mean_reward", "min_reward", "max_reward")
+    REWARDS: ClassVar[tuple[str, ...]] = (
+        "accuracy",
+        "margin",
+        "mean_reward",
+        "min_reward",
+        "max_reward",
+    )
 
     loss: float
     losses: dict[str, float]
