@@ -15,6 +15,7 @@ from codepmp_ray import runs
 from codepmp_ray.config.base import Section
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.errors import InputError
+from codepmp_ray.evaluation import pool_statistics
 from codepmp_ray.evaluation.audit import run as audit
 from codepmp_ray.evaluation.pairwise import run as accuracy
 from codepmp_ray.runs import SIDE_JOBS, STAGE_JOBS, open_stage, run_manifest, stage_fingerprints
@@ -47,7 +48,8 @@ def _other_values(section: Section, name: str) -> list[Any]:
         case str():
             return [c for c in choices if c != value] + [value + "x"]
         case tuple():
-            return [(*value, "x"), (*value, {"path": "x"}), value[:-1]]
+            more = ("x", {"path": "x"}, "rm_bench", {"name": "m", "column": "c"}, 1)
+            return [*((*value, item) for item in more), value[:-1]]
         case dict():
             return [{**value, "seed": 1}, {**value, "label": "x"}]
         case _:
@@ -105,7 +107,11 @@ def test_result_settings_change_a_fingerprint_and_operational_ones_none(
 
 def _names(recipe: Recipe) -> dict[str, str]:
     """Fingerprints of the stages, and of what else has a folder of its own."""
-    folders = {"accuracy": accuracy.folder_of(recipe), "audit": audit.folder_of(recipe)}
+    folders = {
+        "accuracy": accuracy.folder_of(recipe),
+        "audit": audit.folder_of(recipe),
+        "pool_statistics": pool_statistics.folder_of(recipe),
+    }
     return stage_fingerprints(recipe) | folders
 
 

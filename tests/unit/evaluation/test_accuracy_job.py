@@ -166,7 +166,7 @@ def test_a_task_brings_reward_benchs_weights_and_stands_beside_other_sets(recipe
 def test_tasks_are_named_in_short_and_never_twice():
     assert AccuracyConfig(tasks=("rm_bench", "hh_harmless")).tasks[0].path is None
     for wrong, words in (
-        ({"tasks": ("rm_bench", "rm_bench")}, "two sets are called 'rm_bench'"),
+        ({"tasks": ("rm_bench", "rm_bench")}, "names 'rm_bench' twice"),
         ({"tasks": ("math_shepherd",), "data": ({"kind": "math_shepherd"},)}, "another name"),
         ({"tasks": ("reward_bench",), "weights": "reward_bench"}, "asked for twice"),
         ({"tasks": ("gsm8k",)}, "Input should be 'math_shepherd'"),
