@@ -6,6 +6,7 @@ import importlib.util
 import os
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
 from typing import Any, Protocol
 
 from codepmp_ray.errors import ConfigError
@@ -61,7 +62,7 @@ class WeightsAndBiases:
     """
 
     def __init__(self, store: Store, resume_step: int) -> None:
-        import wandb
+        wandb: Any = import_module("wandb")  # an extra
 
         self._scratch: ScratchFolder | None = None
         if isinstance(store, LocalStore):
