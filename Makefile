@@ -25,13 +25,14 @@ submit: setup ## a job to a running cluster, followed to its end: JOB=synthesize
 check: setup ## can the recipe run here? CONFIG=recipe ARGS="section.key=value ..."
 	@$(PYTHON_BIN) -m jobs.check --config "$(CONFIG)" $(ARGS)
 
-test: setup ## all tests; ARGS="-k name" selects
-	@$(PYTHON_BIN) -m pytest -q -n 2 --dist loadfile tests $(ARGS)
+test: setup ## all tests but those of test-cluster; ARGS="-k name" selects
+	@$(PYTHON_BIN) -m pytest -q -n 2 --dist loadfile -m "not rehearsal" tests $(ARGS)
 
 test-cluster: setup ## hosts that come, die and are cut off during real jobs: at most 30 minutes; Linux
 	@failed=; for name in autoscaling chaos training serving; do \
 		$(PYTHON_BIN) -m benchmarks.cluster_$$name || failed="$$failed $$name"; \
-	done; [ -z "$$failed" ] || { echo "test-cluster: not met:$$failed" >&2; exit 1; }
+	done; \
+	$(PYTHON_BIN) -m pytest -q -m rehearsal tests/cluster || failed="$$failed rehearsals"; [ -z "$$failed" ] || { echo "test-cluster: not met:$$failed" >&2; exit 1; }
 
 fuzz: setup ## 10,000 requests made from the service's OpenAPI schema
 	@$(PYTHON_BIN) -m benchmarks.serve_fuzz $(ARGS)

@@ -130,6 +130,7 @@ def announce_the_loss_of_a_node(nodes: RayNodes) -> None:
     )
 
 
+@pytest.mark.rehearsal
 @pytest.mark.timeout(600)
 def test_workers_leave_and_come_and_the_losses_stay(
     nodes: RayNodes, tmp_path: Path, tiny_model_dir: Path, preference_rows: list[dict]
