@@ -110,6 +110,13 @@ class ModelConfig(Section):
     speed: float = operational(1.0, gt=0)
     seed: int = 0
 
+    @property
+    def before_training(self) -> ModelConfig:
+        """The model alone, without how it is trained: that is said by its trainings."""
+        trained_by = ("warmup_pairs", "pmp_pairs", "learning_rate_factor", "bf16", "speed")
+        defaults = {name: type(self).model_fields[name].default for name in trained_by}
+        return self.model_copy(update=defaults | {"warmup_pairs": 0})
+
 
 class StudyOptions(Section):
     """One study's own sizes; what it leaves out comes from `defaults`.

@@ -14,7 +14,7 @@ from typing import Any
 
 from codepmp_ray.config.base import fingerprint
 from codepmp_ray.config.data import DataSourceConfig
-from codepmp_ray.config.studies import MADE_HERE, ModelConfig, StudiesConfig, StudyOptions
+from codepmp_ray.config.studies import MADE_HERE, StudiesConfig, StudyOptions
 from codepmp_ray.content_digests import content_digests
 from codepmp_ray.preference.sources.rows import Row
 from codepmp_ray.storage import LocalStore
@@ -123,7 +123,7 @@ class Bench:
         begin: Any = (
             self.key(start)
             if isinstance(start, Training)
-            else _what_it_is(self.config.models[start])
+            else self.config.models[start].before_training
         )
         config = training.config.model_copy(update={"data": (), "model_name_or_path": None})
         extra = []
@@ -161,13 +161,6 @@ class Bench:
             }
             for name, found in self._sets.items()
         }
-
-
-def _what_it_is(model: ModelConfig) -> ModelConfig:
-    """Without what its trainings say themselves."""
-    plain = {"warmup_pairs": 0, "pmp_pairs": None, "learning_rate_factor": 1.0, "speed": 1.0}
-    plain |= {"bf16": None}
-    return model.model_copy(update=plain)
 
 
 def _trl_row(row: Row) -> Row:

@@ -20,9 +20,7 @@ def random_model(config: ModelConfig, models_dir: Path) -> Path:
 
     Raises ModelError when the tokenizer cannot be loaded, StorageError without space.
     """
-    plain = {"warmup_pairs": 0, "pmp_pairs": None, "learning_rate_factor": 1.0, "bf16": None}
-    shape = config.model_copy(update=plain)
-    folder = models_dir / f"{config.architecture}-{fingerprint(shape)}"
+    folder = models_dir / f"{config.architecture}-{fingerprint(config.before_training)}"
     if (folder / "config.json").is_file():
         return folder
     scratch = models_dir / f".{uuid.uuid4().hex}"

@@ -16,16 +16,15 @@ from codepmp_ray.modeling.objectives import make_objective
 from codepmp_ray.modeling.preference_model import PreferenceModel
 from codepmp_ray.preference.packing import EncodedPair, PackedLayout, pack
 from codepmp_ray.training.compiling import compile_blocks
+from tests import packed_models
+from tests.packed_models import distance
 
 GPU = torch.device("cuda")
-SHAPE = {
+SHAPE = packed_models.SHAPE | {
     "vocab_size": 997,
     "hidden_size": 192,
     "intermediate_size": 256,
     "num_hidden_layers": 4,
-    "num_attention_heads": 6,
-    "num_key_value_heads": 2,
-    "pad_token_id": 0,
 }
 WINDOW = 100
 CONFIGS = {
@@ -50,10 +49,6 @@ def make_pairs(num_pairs: int, longest: int = 300, seed: int = 0) -> list[Encode
         return [rng.randrange(1, 997) for _ in range(rng.randint(1, longest))]
 
     return [EncodedPair(str(i), ids(), ids(), ids(), 0.1) for i in range(num_pairs)]
-
-
-def distance(found: torch.Tensor, truth: torch.Tensor) -> float:
-    return float((found.double() - truth.double()).norm() / truth.double().norm())
 
 
 @pytest.mark.parametrize("window", [None, WINDOW])
