@@ -39,6 +39,7 @@ class DirectFile(io.RawIOBase):
         self._num_buffered = 0
         self._position = 0
         self._takes_lent = True
+        self._is_broken = False
 
     def writable(self) -> bool:
         return True
@@ -86,10 +87,11 @@ class DirectFile(io.RawIOBase):
         start = 0
         while start < num_bytes:
             try:
-                start += os.write(self._descriptor, source[start:num_bytes].data)
+                start += self._to_disk(source[start:num_bytes])
             except OSError as error:
                 if error.errno != errno.EINVAL:
                     raise
+                self._is_broken = False
                 self._takes_lent = False  # a disk that wants addresses of other multiples
                 break
         return start
@@ -98,6 +100,8 @@ class DirectFile(io.RawIOBase):
         if self.closed:
             return
         try:
+            if self._is_broken:  # a second error would hide the first
+                return
             if self._num_buffered % _BLOCK_BYTES:
                 flags = fcntl.fcntl(self._descriptor, fcntl.F_GETFL)
                 fcntl.fcntl(self._descriptor, fcntl.F_SETFL, flags & ~_O_DIRECT)
@@ -110,8 +114,14 @@ class DirectFile(io.RawIOBase):
     def _write_out(self) -> None:
         start = 0
         while start < self._num_buffered:
-            start += os.write(self._descriptor, self._buffer[start : self._num_buffered].data)
+            start += self._to_disk(self._buffer[start : self._num_buffered])
         self._num_buffered = 0
+
+    def _to_disk(self, data: np.ndarray) -> int:
+        self._is_broken = True
+        num_bytes = os.write(self._descriptor, data.data)
+        self._is_broken = False
+        return num_bytes
 
 
 def _to_sector(address: int) -> int:
