@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -22,8 +24,11 @@ from torch.distributed.checkpoint.metadata import MetadataIndex
 from torch.distributed.checkpoint.planner import SavePlan, WriteItem, WriteItemType
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 from torch.distributed.checkpoint.state_dict_saver import save
+from torch.distributed.checkpoint.storage import WriteResult
 
+from codepmp_ray.storage import is_uri
 from codepmp_ray.training.checkpoint_files import CheckpointWriter
+from codepmp_ray.training.repeated_checkpoint import RepeatedCheckpoint, repeated
 
 _TURN_S = 1e-4
 
@@ -57,6 +62,7 @@ class BackgroundSaver:
         self._copies: dict[MetadataIndex, torch.Tensor] = {}
         self._state: dict[str, Any] | None = None
         self._places: dict[MetadataIndex, torch.Tensor] = {}  # of the tensors of `_state`
+        self._known: RepeatedCheckpoint | None = None  # of `_state`, when it was saved once
 
     def begin(
         self, state: dict[str, Any], location: str, then: Callable[[], None] = lambda: None
@@ -74,9 +80,11 @@ class BackgroundSaver:
                 lambda: self._write(copied.result(), location, None, lambda: None, then)
             )
             release = copied.result
+        elif (known := self._known_everywhere(state)) is not None:
+            known.file.start()
+            written = thread.submit(self._write_again, known, location, then)
+            release = known.file.release
         else:
-            if state is not self._state:
-                self._state, self._places = state, {}
             planner = LiveSavePlanner(self._copies, self._places)
             written = thread.submit(self._write, state, location, planner, planner.close, then)
             release = planner.release
@@ -91,17 +99,35 @@ class BackgroundSaver:
         when_read: Callable[[], None],
         then: Callable[[], None],
     ) -> None:
-        # Both threads run Python, where a step's gets its turn back after each operation only when
-        # the other's is over: 5 ms, which is longer than most operations take.
-        turn_s = sys.getswitchinterval()
-        sys.setswitchinterval(_TURN_S)
         try:
-            writer = CheckpointWriter(location, when_read)
-            save(state, storage_writer=writer, planner=planner, process_group=self._group)
+            with _short_turns():
+                writer = CheckpointWriter(location, when_read)
+                save(state, storage_writer=writer, planner=planner, process_group=self._group)
+                if isinstance(planner, LiveSavePlanner) and not is_uri(location):
+                    self._known = planner.repeated(Path(location), state, writer.results)
+                    self._copies = {} if self._known is not None else self._copies
         finally:
-            sys.setswitchinterval(turn_s)
             when_read()  # at last, if it failed before
         then()
+
+    def _write_again(
+        self, known: RepeatedCheckpoint, location: str, then: Callable[[], None]
+    ) -> None:
+        try:
+            with _short_turns():
+                known.write(Path(location), self._group)
+        finally:
+            known.file.close()
+        then()
+
+    def _known_everywhere(self, state: dict[str, Any]) -> RepeatedCheckpoint | None:
+        """The checkpoint of `state` to write again, if every rank has its part of it."""
+        if state is not self._state:
+            self._state, self._places, self._known = state, {}, None
+        known = self._known if self._known is not None and self._known.takes(state) else None
+        are_known = torch.tensor(int(known is not None))
+        dist.all_reduce(are_known, op=dist.ReduceOp.MIN, group=self._group)
+        return known if are_known.item() else None
 
     def _copy(self, state: dict[str, Any]) -> Future[Any]:
         """`state` in memory of its own; that of a GPU in pinned memory, on a stream of its own."""
@@ -119,6 +145,19 @@ class BackgroundSaver:
         copied = self._stager.stage(state)
         assert isinstance(copied, Future)
         return copied
+
+
+@contextmanager
+def _short_turns() -> Iterator[None]:
+    """Both threads run Python, where a step's gets its turn back after each operation only when the
+    other's is over: 5 ms, which is longer than most operations take.
+    """
+    turn_s = sys.getswitchinterval()
+    sys.setswitchinterval(_TURN_S)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(turn_s)
 
 
 class LiveSavePlanner(DefaultSavePlanner):
@@ -141,9 +180,11 @@ class LiveSavePlanner(DefaultSavePlanner):
         self._waiting: dict[MetadataIndex, WriteItem] | None = None  # None: no plan yet
         self._copied: set[MetadataIndex] = set()
         self._being_written: MetadataIndex | None = None
+        self._items: list[WriteItem] = []
 
     def finish_plan(self, new_plan: SavePlan) -> SavePlan:
         plan = super().finish_plan(new_plan)
+        self._items = plan.items
         items = [item for item in plan.items if item.type != WriteItemType.BYTE_IO]
         with self._changed:
             self._waiting = {item.index: item for item in items}
@@ -196,6 +237,13 @@ class LiveSavePlanner(DefaultSavePlanner):
             found = cast(torch.Tensor, super().resolve_data(item)).detach()
             self._places[item.index] = found
         return found
+
+    def repeated(
+        self, folder: Path, state: dict[str, Any], results: list[WriteResult]
+    ) -> RepeatedCheckpoint | None:
+        """This checkpoint, just written to `folder`, to be written again, if that can be done."""
+        written = list(zip(self._items, results, strict=True))
+        return repeated(folder, state, written, self.mappings, self._place)
 
     def close(self) -> None:
         """The writer is through with the state, or has failed."""

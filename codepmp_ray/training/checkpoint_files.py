@@ -23,6 +23,7 @@ from torch.distributed.checkpoint.filesystem import (
     FileSystemWriter,
     _StorageInfo,
 )
+from torch.distributed.checkpoint.metadata import StorageMeta
 from torch.distributed.checkpoint.planner import SavePlan, SavePlanner
 from torch.distributed.checkpoint.storage import WriteResult
 from torch.futures import Future
@@ -40,6 +41,9 @@ class CheckpointWriter(FileSystemWriter):
 
     Args:
         when_read: called when nothing of the state is needed any more, before the disk has it all.
+
+    Attributes:
+        results: where each item of this rank was written.
     """
 
     def __init__(self, location: str, when_read: Callable[[], None] = lambda: None) -> None:
@@ -47,10 +51,11 @@ class CheckpointWriter(FileSystemWriter):
         self.fs = RemoteFileSystem() if is_uri(location) else _DirectFileSystem()
         self.path = self.fs.init_path(location, **(_NO_CACHE if is_uri(location) else {}))
         self._when_read = when_read
+        self.results: list[WriteResult] = []
 
     def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
         name = f"{plan.storage_data.prefix}0{DEFAULT_SUFFIX}"
-        results: list[WriteResult] = []
+        self.results = results = []
         with self.fs.create_stream(self.fs.concat_path(self.path, name), "wb") as file:
             for item in plan.items:
                 data = planner.resolve_data(item)
@@ -68,6 +73,10 @@ class CheckpointWriter(FileSystemWriter):
         written = Future[list[WriteResult]]()
         written.set_result(results)
         return written
+
+    def storage_meta(self) -> StorageMeta:
+        # Without a name: it would be that of another checkpoint where metadata is written again.
+        return StorageMeta()
 
 
 def checkpoint_reader(location: str) -> FileSystemReader:

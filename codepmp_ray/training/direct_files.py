@@ -14,15 +14,17 @@ import fcntl
 import io
 import mmap
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 _BUFFER_BYTES = 1 << 20  # stays in a core's cache
-_BLOCK_BYTES = 4096  # a multiple of every disk's own
+BLOCK_BYTES = 4096  # a multiple of every disk's own
 _SECTOR_BYTES = 512  # addresses are multiples of it, as disks want them
-_LENT_BYTES = 256 << 10  # smaller pieces are gathered: a request to the disk has its price too
+LENT_BYTES = 256 << 10  # smaller pieces are gathered: a request to the disk has its price too
 _O_DIRECT = getattr(os, "O_DIRECT", 0)  # only Linux has it
 
 
@@ -33,9 +35,8 @@ class DirectFile(io.RawIOBase):
     """
 
     def __init__(self, path: Path) -> None:
-        self._descriptor = _open(path)
-        # Pages of its own: O_DIRECT wants the address to be a multiple of the block size.
-        self._buffer = np.frombuffer(mmap.mmap(-1, _BUFFER_BYTES), dtype=np.uint8)
+        self._descriptor = open_direct(path)
+        self._buffer = pages(_BUFFER_BYTES)
         self._num_buffered = 0
         self._position = 0
         self._takes_lent = True
@@ -53,16 +54,16 @@ class DirectFile(io.RawIOBase):
 
         `write` will be given `num_before` other bytes first. Small pieces need no place.
         """
-        if num_bytes >= _LENT_BYTES and self._takes_lent:
-            end = self._position + num_before + _to_sector(address)
-            self.write(bytes(-end % _BLOCK_BYTES))
+        if num_bytes >= LENT_BYTES and self._takes_lent:
+            end = self._position + num_before + to_sector(address)
+            self.write(bytes(-end % BLOCK_BYTES))
 
     def write(self, data: Any, /) -> int:
         source = np.frombuffer(data, dtype=np.uint8)
         start = 0
-        ahead = _to_sector(source.ctypes.data)
-        is_placed = (self._position + ahead) % _BLOCK_BYTES == 0
-        if self._takes_lent and is_placed and len(source) - ahead >= _LENT_BYTES:
+        ahead = to_sector(source.ctypes.data)
+        is_placed = (self._position + ahead) % BLOCK_BYTES == 0
+        if self._takes_lent and is_placed and len(source) - ahead >= LENT_BYTES:
             self._gather(source[:ahead])
             self._write_out()
             start = ahead + self._write_lent(source[ahead:])
@@ -83,7 +84,7 @@ class DirectFile(io.RawIOBase):
 
     def _write_lent(self, source: np.ndarray) -> int:
         """Write whole blocks from where they lie; how many bytes that were."""
-        num_bytes = len(source) // _BLOCK_BYTES * _BLOCK_BYTES
+        num_bytes = len(source) // BLOCK_BYTES * BLOCK_BYTES
         start = 0
         while start < num_bytes:
             try:
@@ -102,9 +103,8 @@ class DirectFile(io.RawIOBase):
         try:
             if self._is_broken:  # a second error would hide the first
                 return
-            if self._num_buffered % _BLOCK_BYTES:
-                flags = fcntl.fcntl(self._descriptor, fcntl.F_GETFL)
-                fcntl.fcntl(self._descriptor, fcntl.F_SETFL, flags & ~_O_DIRECT)
+            if self._num_buffered % BLOCK_BYTES:
+                _go_through_cache(self._descriptor)
             self._write_out()
             os.fsync(self._descriptor)
         finally:
@@ -124,11 +124,36 @@ class DirectFile(io.RawIOBase):
         return num_bytes
 
 
-def _to_sector(address: int) -> int:
+def pages(num_bytes: int) -> npt.NDArray[np.uint8]:
+    """Memory that begins where a page does: O_DIRECT wants multiples of the block size."""
+    memory = np.frombuffer(mmap.mmap(-1, max(1, num_bytes)), dtype=np.uint8)
+    return memory[:num_bytes]
+
+
+def to_sector(address: int) -> int:
+    """Bytes from `address` to the next one that the disk can take data from."""
     return -address % _SECTOR_BYTES
 
 
-def _open(path: Path) -> int:
+def write_parts(descriptor: int, parts: Sequence[npt.NDArray[np.uint8]]) -> int:
+    """How many bytes of `parts`, whole blocks all of them, were written. Raises OSError."""
+    try:
+        return os.writev(descriptor, parts)
+    except OSError as error:
+        if error.errno != errno.EINVAL or not _go_through_cache(descriptor):
+            raise
+    return os.writev(descriptor, parts)
+
+
+def _go_through_cache(descriptor: int) -> bool:
+    """Make the writes of `descriptor` ordinary ones; False if they were."""
+    flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+    fcntl.fcntl(descriptor, fcntl.F_SETFL, flags & ~_O_DIRECT)
+    return bool(flags & _O_DIRECT)
+
+
+def open_direct(path: Path) -> int:
+    """A descriptor of a new file that is written past the page cache, if possible."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
     try:
         return os.open(path, flags | _O_DIRECT, 0o666)

@@ -20,7 +20,7 @@ from torch.serialization import get_crc32_options, set_crc32_options
 _LARGE_BYTES = 256 << 20
 
 
-class _Frame(NamedTuple):
+class Frame(NamedTuple):
     """What stands before a tensor's data, and what after it."""
 
     before: bytes
@@ -33,13 +33,13 @@ def write_tensor(tensor: torch.Tensor, stream: IO[Any] | io.IOBase) -> None:
     `torch.load` does not look at those.
     """
     tensor = tensor.detach().cpu().contiguous()  # nothing is copied that is so already
-    if tensor.nbytes > _LARGE_BYTES:
+    frame = frame_of(tensor)
+    if frame is None:
         if tensor.untyped_storage().nbytes() != tensor.nbytes:
             tensor = tensor.clone()  # torch.save writes the whole storage
         with _no_checksums():
             torch.save(tensor, cast(IO[bytes], stream))
         return
-    frame = _frame(tuple(tensor.shape), tensor.dtype)
     out = cast(IO[bytes], stream)
     out.write(frame.before)
     if tensor.numel():
@@ -47,15 +47,21 @@ def write_tensor(tensor: torch.Tensor, stream: IO[Any] | io.IOBase) -> None:
     out.write(frame.after)
 
 
+def frame_of(tensor: torch.Tensor) -> Frame | None:
+    """What `write_tensor` writes around the data; None where it leaves that to `torch.save`."""
+    if tensor.nbytes > _LARGE_BYTES:
+        return None
+    return _frame(tuple(tensor.shape), tensor.dtype)
+
+
 def num_bytes_before(tensor: torch.Tensor) -> int:
     """What `write_tensor` writes before the data; 0 for a tensor that it leaves to `torch.save`."""
-    if tensor.nbytes > _LARGE_BYTES:
-        return 0
-    return len(_frame(tuple(tensor.shape), tensor.dtype).before)
+    frame = frame_of(tensor)
+    return 0 if frame is None else len(frame.before)
 
 
 @lru_cache(maxsize=1024)
-def _frame(shape: tuple[int, ...], dtype: torch.dtype) -> _Frame:
+def _frame(shape: tuple[int, ...], dtype: torch.dtype) -> Frame:
     like = torch.empty(shape, dtype=dtype)
     buffer = io.BytesIO()
     with _no_checksums():
@@ -64,7 +70,7 @@ def _frame(shape: tuple[int, ...], dtype: torch.dtype) -> _Frame:
     reader: Any = torch._C.PyTorchFileReader(buffer)
     start = reader.get_record_offset("data/0")
     saved = buffer.getvalue()
-    return _Frame(saved[:start], saved[start + like.nbytes :])
+    return Frame(saved[:start], saved[start + like.nbytes :])
 
 
 @contextmanager

@@ -105,13 +105,13 @@ def test_the_second_checkpoint_has_what_changed_since_the_first(group, tmp_path:
 
 
 def test_an_update_does_not_wait_for_what_can_be_copied(group, tmp_path: Path, monkeypatch) -> None:
-    may_open, real = threading.Event(), direct_files._open
+    may_open, real = threading.Event(), direct_files.open_direct
 
     def late(path: Path) -> int:
         assert may_open.wait(30)
         return real(path)
 
-    monkeypatch.setattr(direct_files, "_open", late)
+    monkeypatch.setattr(direct_files, "open_direct", late)
     checkpointer = Checkpointer(LocalStore(tmp_path), 2)
     model, optimizer = trained(0)
     for number in (1, 2):  # the second writes over the first's copies
@@ -187,7 +187,7 @@ def test_an_update_does_not_wait_for_a_checkpoint_that_failed(
     def full(path: Path) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(direct_files, "_open", full)
+    monkeypatch.setattr(direct_files, "open_direct", full)
     checkpointer = Checkpointer(LocalStore(tmp_path), 2)
     model, optimizer = trained(0)
     checkpointer.save(model, optimizer, 1)
@@ -275,13 +275,13 @@ def test_training_waits_for_the_copy_before_each_update(
         return torch.load(tmp_path / f"{name}.pt", weights_only=True)["model"]
 
     expected = first_checkpoint("prompt")
-    real = direct_files._open
+    real = direct_files.open_direct
 
     def late(path: Path) -> int:
         time.sleep(1.0)
         return real(path)
 
-    monkeypatch.setattr(direct_files, "_open", late)
+    monkeypatch.setattr(direct_files, "open_direct", late)
     found = first_checkpoint("late")
     assert all(found[name].equal(expected[name]) for name in expected)
 
