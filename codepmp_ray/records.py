@@ -244,6 +244,17 @@ AUDIT_SCORE = _schema(
     truncated=_B,
 )
 
+AUDIT_POOL_SCORE = _schema(
+    pool=_S,
+    problem_id=_S,
+    candidate_index=_I,  # among the labelled candidates of the problem in the file, from 0
+    model=_S,
+    passed=_B,
+    score=_F,
+    num_tokens=_I,
+    truncated=_B,
+)
+
 
 def stable_id(*parts: str) -> str:
     """128-bit hex id of the parts; the separator keeps ("a", "bc") and ("ab", "c") apart."""

@@ -56,10 +56,11 @@ def render_report(run: RunData) -> str:
     )
 
 
-def report_environment() -> Environment:
-    """Templates, escaping and filters that pages of this package share."""
+def report_environment(own: Path | None = None) -> Environment:
+    """Templates, escaping and filters that all pages share; templates of the folder `own` first."""
+    folders = [*([] if own is None else [own]), Path(__file__).parent / "templates"]
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        loader=FileSystemLoader(folders),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=_shown,

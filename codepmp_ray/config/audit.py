@@ -23,11 +23,15 @@ EditName = Literal[
 class AuditConfig(Section):
     """Pairs are those of `accuracy.data` and `accuracy.tasks`.
 
-    Of more than `max_pairs` those that are first in a hash's order.
+    Of more than `max_pairs`, `max_problems` and `max_candidates` those that are first in a hash's
+    order.
 
     Limits are operational: they are held against figures that are measured already.
 
     Attributes:
+        pools: files of labelled candidates with their questions, as pool_statistics.path;
+            candidates that name their model show how much of the score follows who wrote them.
+        max_problems / max_candidates: of each of these files; candidates of each problem.
         min_accuracy: on the unedited pairs; above guessing, or nothing else means anything.
         max_length_correlation: partial rank correlation of score and length, either sign.
         max_style_r2: share of the scores' variance that style explains beyond correctness.
@@ -35,6 +39,8 @@ class AuditConfig(Section):
         max_spoiled_wins: share of pairs in which a spoiled answer may beat its origin.
         max_over_optimisation: fall of best-of-k accuracy from its peak to the largest k; null does
             without, where there are no pools.
+        max_generator_r2: share of what varies among equally right answers that their generator
+            may explain; null, the default, asks for none, since it takes pools that name them.
         strict: limits hold for the whole interval, not for the figure alone.
     """
 
@@ -50,10 +56,15 @@ class AuditConfig(Section):
     )
     max_pairs: int = Field(default=500, ge=2)
     pairs_per_shard: int = Field(default=16, ge=1)
+    pools: tuple[str, ...] = ()
+    max_problems: int = Field(default=100, ge=2)
+    max_candidates: int = Field(default=256, ge=1)
+    problems_per_shard: int = Field(default=4, ge=1)
     min_accuracy: float = operational(0.55, ge=0, le=1)
     max_length_correlation: float = operational(0.3, ge=0, le=1)
     max_style_r2: float = operational(0.2, ge=0, le=1)
     max_dressing_gain: float = operational(0.1, ge=0, le=1)
     max_spoiled_wins: float = operational(0.3, ge=0, le=1)
     max_over_optimisation: float | None = operational(0.02, ge=0, le=1)
+    max_generator_r2: float | None = operational(None, ge=0, le=1)
     strict: bool = operational(False)

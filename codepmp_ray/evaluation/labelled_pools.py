@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from codepmp_ray.config.pool_statistics import PoolStatisticsConfig
 from codepmp_ray.errors import ConfigError, InputError
 from codepmp_ray.evaluation.pool_report import PoolArrays
-from codepmp_ray.evaluation.pool_rows import Answer, PoolRow, read_pool_row
+from codepmp_ray.evaluation.pool_rows import Answer, read_pool_row
 from codepmp_ray.evaluation.pool_tables import (
     RewardTable,
+    RowRewards,
     read_grades,
     read_rewards,
     read_rows,
@@ -24,7 +25,8 @@ from codepmp_ray.records import RejectReason
 
 @dataclass(frozen=True)
 class Candidate:
-    """`rewards` are in the order of the configuration; None where there is none."""
+    """`rewards` are in the order of the configuration; None where there is none. `text` is kept
+    where it was asked for."""
 
     passed: bool
     final: str | None
@@ -32,6 +34,7 @@ class Candidate:
     num_tokens: int | None
     num_chars: int
     rewards: tuple[float | None, ...]
+    text: str | None = None
 
 
 @dataclass
@@ -42,11 +45,13 @@ class LabelledPools:
         pools: by the problem's name, in the order of the file; never empty.
         rejects: rows and answers that cannot be used; `index` is the row's number from 0.
         num_unused: candidates beyond the cut that was asked for.
+        questions: by the problem's name; None where no row has it.
     """
 
     pools: dict[str, list[Candidate]] = field(default_factory=dict)
     rejects: list[Reject] = field(default_factory=list)
     num_unused: int = 0
+    questions: dict[str, str | None] = field(default_factory=dict)
 
     @property
     def reject_counts(self) -> dict[str, int]:
@@ -59,7 +64,7 @@ class LabelledPools:
         return "tokens" if has_all else "characters"
 
 
-def load_labelled_pools(config: PoolStatisticsConfig) -> LabelledPools:
+def load_labelled_pools(config: PoolStatisticsConfig, with_texts: bool = False) -> LabelledPools:
     """Pools of `config.path`, cut to `num_problems` and `num_candidates`.
 
     Raises ConfigError without a path; InputError for files that cannot be read or have nothing to
@@ -72,7 +77,7 @@ def load_labelled_pools(config: PoolStatisticsConfig) -> LabelledPools:
         )
     tables = [read_rewards(item.name, item.path) if item.path else None for item in config.rewards]
     loaded = LabelledPools()
-    for name, candidate in _candidates(config, config.path, tables, loaded.rejects):
+    for name, candidate in _candidates(config, config.path, tables, loaded, with_texts):
         pool = loaded.pools.get(name)
         size, limit = (
             (len(loaded.pools), config.num_problems)
@@ -130,13 +135,14 @@ def _candidates(
     config: PoolStatisticsConfig,
     path: str,
     tables: Sequence[RewardTable | None],
-    rejects: list[Reject],
+    loaded: LabelledPools,
+    with_texts: bool,
 ) -> Iterator[tuple[str, Candidate]]:
-    """(problem, candidate) in the order of the file; what is none goes to `rejects`."""
+    """(problem, candidate) in the order of the file; what is none goes to `loaded.rejects`."""
     columns = [item.column for item in config.rewards if item.column is not None]
     grades = read_grades(config.grades_path) if config.grades_path else None
     label = Path(path).name
-    questions: dict[str, str | None] = {}
+    rejects, questions = loaded.rejects, loaded.questions
     seen: set[str] = set()
     for item in read_rows("pool", path):
         if isinstance(item, Reject):
@@ -149,6 +155,8 @@ def _candidates(
             found = read_pool_row(row, columns)
             name = found.problem_id or found.question or ""
             question = questions.setdefault(name, found.question)
+            if question is None:
+                questions[name] = question = found.question
             if None not in (question, found.question) and question != found.question:
                 raise Unusable(
                     RejectReason.BAD_LABEL, f"{name!r} has another question in an earlier row"
@@ -157,10 +165,11 @@ def _candidates(
             rejects.append(Reject(index, error.reason, error.detail))
             continue
         rejects += [Reject(index, problem.reason, problem.detail) for problem in found.problems]
-        of_tables = [_from_table(table, found, f"{label}#{index}") for table in tables if table]
+        of_tables = [table.for_row(found, f"{label}#{index}") for table in tables if table]
         for answer in found.answers:
             try:
-                yield name, _candidate(answer, config, of_tables, grades, seen)
+                made = _candidate(answer, config, of_tables, grades, seen)
+                yield name, replace(made, text=answer.text) if with_texts else made
             except Unusable as error:
                 detail = f"answer {answer.place}: {error.detail}"
                 rejects.append(Reject(index, error.reason, detail))
@@ -169,7 +178,7 @@ def _candidates(
 def _candidate(
     answer: Answer,
     config: PoolStatisticsConfig,
-    of_tables: Sequence[_RowRewards],
+    of_tables: Sequence[RowRewards],
     grades: dict[str, Row] | None,
     seen: set[str],
 ) -> Candidate:
@@ -196,23 +205,6 @@ def _candidate(
     return Candidate(
         label, final, answer.model, answer.num_tokens, len(answer.text), tuple(rewards)
     )
-
-
-@dataclass(frozen=True)
-class _RowRewards:
-    """What a table has for one row of the pool."""
-
-    table: RewardTable
-    scores: list[float | None] | None
-
-    def of(self, answer: Answer) -> float | None:
-        if self.scores is not None:
-            return self.scores[answer.place]
-        return self.table.by_candidate.get(answer.candidate_id or "")
-
-
-def _from_table(table: RewardTable, row: PoolRow, place: str) -> _RowRewards:
-    return _RowRewards(table, table.of_row(row.names, place, row.num_values))
 
 
 def _require_rewards(config: PoolStatisticsConfig, pools: dict[str, list[Candidate]]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from codepmp_ray.config.data import DataSourceConfig
 from codepmp_ray.errors import InputError
-from codepmp_ray.evaluation.pool_rows import finite
+from codepmp_ray.evaluation.pool_rows import Answer, PoolRow, finite
 from codepmp_ray.preference.sources.reading import read_source
 from codepmp_ray.preference.sources.rows import Numbered, Reject, Row
 from codepmp_ray.storage import is_uri
@@ -41,6 +41,9 @@ class RewardTable:
             scores = found[0] if found else None
         return scores if scores is not None and len(scores) == num_values else None
 
+    def for_row(self, row: PoolRow, place: str) -> RowRewards:
+        return RowRewards(self, self.of_row(row.names, place, row.num_values))
+
     def add(self, row: Row) -> bool:
         """Whether the row has rewards at all."""
         candidate_id, row_id = row.get("candidate_id"), row.get("row_id")
@@ -61,6 +64,19 @@ class RewardTable:
         if table.setdefault(name, value) != value:
             del table[name]
             self.ambiguous.add(name)
+
+
+@dataclass(frozen=True)
+class RowRewards:
+    """What a table has for one row of the pool."""
+
+    table: RewardTable
+    scores: Scores | None
+
+    def of(self, answer: Answer) -> float | None:
+        if self.scores is not None:
+            return self.scores[answer.place]
+        return self.table.by_candidate.get(answer.candidate_id or "")
 
 
 def read_rewards(name: str, path: str) -> RewardTable:

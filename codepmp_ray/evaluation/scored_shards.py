@@ -38,8 +38,11 @@ def score_in_shards(
     per_shard: int,
     table: str,
     schema: pa.Schema,
+    max_texts: int | None = None,
 ) -> list[dict[str, Any]]:
     """All rows of `table`, those of earlier attempts included, in the order of their shards.
+
+    Requests of more than `max_texts` different texts are sent in parts.
 
     Raises what `RewardClient.score` raises.
     """
@@ -53,7 +56,9 @@ def score_in_shards(
         progress.update(num_done)
         for shard_id in missing:
             rows: list[dict[str, Any]] = []
-            for made in threads.map(lambda request: _rows(client, request), shards[shard_id]):
+            for made in threads.map(
+                lambda request: _rows(client, request, max_texts), shards[shard_id]
+            ):
                 rows += made
                 num_done += 1
                 progress.update(num_done)
@@ -62,7 +67,13 @@ def score_in_shards(
     return ledger.read(table).to_pylist()
 
 
-def _rows(client: RewardClient, request: Request) -> list[dict[str, Any]]:
+def _rows(client: RewardClient, request: Request, max_texts: int | None) -> list[dict[str, Any]]:
     distinct = list(dict.fromkeys(request.texts))
-    scores = dict(zip(distinct, client.score(request.prompt, distinct), strict=True))
+    size = max_texts or max(len(distinct), 1)
+    parts = [distinct[i : i + size] for i in range(0, len(distinct), size)]
+    scores = {
+        text: score
+        for part in parts
+        for text, score in zip(part, client.score(request.prompt, part), strict=True)
+    }
     return request.rows([scores[text] for text in request.texts])

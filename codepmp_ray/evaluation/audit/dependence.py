@@ -20,9 +20,16 @@ import numpy as np
 import numpy.typing as npt
 
 from codepmp_ray.errors import InputError
+from codepmp_ray.evaluation.audit.within import (
+    centred,
+    correlation,
+    explained_share,
+    gram_by_problem,
+    numbered,
+    ranks_within,
+    ratio,
+)
 from codepmp_ray.resampling import Floats, Interval, percentiles, resampled
-
-_TINY = 1e-9
 
 
 @dataclass(frozen=True)
@@ -34,8 +41,6 @@ class Dependence:
         correctness: of the score's rank with correctness.
         style_r2: share of the score's variance that all features explain together.
         added_r2: what they explain beyond correctness.
-        generator_r2: the share that the generator's name explains beyond correctness; None where
-            it is not known, or there is one.
         by_chance: of style_r2.
     """
 
@@ -43,7 +48,6 @@ class Dependence:
     correctness: Interval
     style_r2: Interval
     added_r2: Interval
-    generator_r2: Interval | None
     by_chance: float
     num_problems: int
     num_answers: int
@@ -57,7 +61,6 @@ def style_dependence(
     correct: npt.ArrayLike,
     features: Mapping[str, npt.ArrayLike],
     problems: Sequence[str] | npt.NDArray[np.str_],
-    generators: Sequence[str] | None = None,
     confidence: float = 0.95,
     num_bootstrap: int = 1_000,
     seed: int = 0,
@@ -70,7 +73,7 @@ def style_dependence(
     score, right = np.asarray(scores, float), np.asarray(correct, float)
     names = list(features)
     table = np.stack([score, right, *(np.asarray(features[name], float) for name in names)], axis=1)
-    _, problem = np.unique(np.asarray(problems).astype(str), return_inverse=True)
+    problem = numbered(problems)
     if len(problem) != len(table) or not np.isfinite(table).all():
         raise InputError(
             "Scores, correctness and features need a finite number for each answer, and each a "
@@ -82,17 +85,10 @@ def style_dependence(
     table, problem = table[keep], np.unique(problem[keep], return_inverse=True)[1]
     ranked = table.copy()
     for column in (0, *range(2, table.shape[1])):
-        ranked[:, column] = _ranks_within(table[:, column], problem)
-    columns = [_centred(ranked, problem)]
+        ranked[:, column] = ranks_within(table[:, column], problem)
     num_style = len(names)
-    num_generators = 0
-    if generators is not None:
-        labels = np.asarray(generators).astype(str)[keep]
-        kinds = np.unique(labels)[1:]
-        num_generators = len(kinds)
-        columns.append(_centred((labels[:, None] == kinds).astype(float), problem))
-    gram = _gram_by_problem(np.concatenate(columns, axis=1), problem)
-    figures = _Figures(num_style, num_generators)
+    gram = gram_by_problem(centred(ranked, problem), problem)
+    figures = _Figures(num_style)
     point = figures(gram.sum(axis=0, keepdims=True))[0]
     low, high = percentiles(resampled(gram, num_bootstrap, figures, seed), confidence)
     made = [
@@ -104,7 +100,6 @@ def style_dependence(
         correctness=made[num_style],
         style_r2=made[num_style + 1],
         added_r2=made[num_style + 2],
-        generator_r2=made[num_style + 3] if num_generators else None,
         by_chance=min(1.0, num_style / max(len(table) - num_problems, 1)),
         num_problems=num_problems,
         num_answers=len(table),
@@ -113,79 +108,28 @@ def style_dependence(
 
 @dataclass(frozen=True)
 class _Figures:
-    """From Gram matrices [rows, d * d] of (score, correct, features, generators), in this order."""
+    """From Gram matrices [rows, d * d] of (score, correct, features), in this order."""
 
     num_style: int
-    num_generators: int
 
     def __call__(self, sums: Floats) -> Floats:
-        width = 2 + self.num_style + self.num_generators
+        width = 2 + self.num_style
         gram = sums.reshape(len(sums), width, width)
         style = list(range(2, 2 + self.num_style))
-        correct = _r2(gram, [1])
-        both = _r2(gram, [1, *style])
+        correct = explained_share(gram, [1])
+        both = explained_share(gram, [1, *style])
         found = [_partial(gram, column) for column in style]
-        found.append(_correlation(gram[:, 0, 1], gram[:, 0, 0], gram[:, 1, 1]))
-        found += [_r2(gram, style), np.maximum(both - correct, 0.0)]
-        if self.num_generators:
-            generators = list(range(2 + self.num_style, width))
-            found.append(np.maximum(_r2(gram, [1, *generators]) - correct, 0.0))
+        found.append(correlation(gram[:, 0, 1], gram[:, 0, 0], gram[:, 1, 1]))
+        found += [explained_share(gram, style), np.maximum(both - correct, 0.0)]
         return np.stack(found, axis=1)
-
-
-def _r2(gram: Floats, columns: list[int]) -> Floats:
-    """Share of column 0 that `columns` explain together [rows]."""
-    inner = gram[:, columns][:, :, columns]
-    cross = gram[:, columns, 0]
-    # Features that never vary have no direction; pinv leaves them out.
-    explained = np.einsum(
-        "ri,rij,rj->r", cross, np.linalg.pinv(inner, rcond=1e-8, hermitian=True), cross
-    )
-    total = gram[:, 0, 0]
-    return np.clip(np.divide(explained, total, out=np.zeros_like(total), where=total > _TINY), 0, 1)
 
 
 def _partial(gram: Floats, column: int) -> Floats:
     """Correlation of columns 0 and `column` with column 1 taken out of both [rows]."""
     variance = gram[:, 1, 1]
-    inverse = np.divide(1.0, variance, out=np.zeros_like(variance), where=variance > _TINY)
+    inverse = ratio(np.ones_like(variance), variance)
 
     def rest(i: int, j: int) -> Floats:
         return gram[:, i, j] - gram[:, i, 1] * gram[:, j, 1] * inverse
 
-    return _correlation(rest(0, column), rest(0, 0), rest(column, column))
-
-
-def _correlation(both: Floats, left: Floats, right: Floats) -> Floats:
-    """0 where one of the two does not vary."""
-    size = np.sqrt(np.maximum(left, 0) * np.maximum(right, 0))
-    return np.clip(np.divide(both, size, out=np.zeros_like(both), where=size > _TINY), -1, 1)
-
-
-def _ranks_within(values: Floats, problem: npt.NDArray[np.intp]) -> Floats:
-    """Mean ranks over equal values, over the problem's number of answers: between 0 and 1."""
-    order = np.lexsort((values, problem))
-    sorted_values, owner = values[order], problem[order]
-    starts = np.ones(len(order), bool)
-    starts[1:] = (sorted_values[1:] != sorted_values[:-1]) | (owner[1:] != owner[:-1])
-    group = np.cumsum(starts) - 1
-    sizes = np.bincount(owner)
-    first = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-    place = np.arange(len(order)) - first[owner]
-    mean_place = (np.bincount(group, place) / np.bincount(group))[group]
-    ranks = np.empty(len(order))
-    ranks[order] = (mean_place + 0.5) / sizes[owner]
-    return ranks
-
-
-def _centred(table: Floats, problem: npt.NDArray[np.intp]) -> Floats:
-    num = np.bincount(problem)
-    means = np.zeros((len(num), table.shape[1]))
-    np.add.at(means, problem, table)
-    return table - (means / num[:, None])[problem]
-
-
-def _gram_by_problem(table: Floats, problem: npt.NDArray[np.intp]) -> Floats:
-    order = np.argsort(problem, kind="stable")
-    parts = np.split(table[order], np.cumsum(np.bincount(problem))[:-1])
-    return np.stack([(part.T @ part).ravel() for part in parts])
+    return correlation(rest(0, column), rest(0, 0), rest(column, column))

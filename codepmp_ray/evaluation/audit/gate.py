@@ -15,6 +15,7 @@ from codepmp_ray.config.audit import AuditConfig
 from codepmp_ray.resampling import Interval
 
 OVER_OPTIMISATION = "over-optimisation"
+GENERATORS = "variance by generator"
 Rule = Literal["at most", "at least"]
 
 
@@ -41,14 +42,15 @@ class Check:
 
 @dataclass(frozen=True)
 class Figures:
-    """What an audit measured; None or absent where it could not."""
+    """What an audit measured; absent where it could not. `drops` and `generator_r2` by pool."""
 
     accuracy: Interval
     length_correlation: Interval
     added_r2: Interval
     dressing_gains: dict[str, Interval]
     spoiled_wins: dict[str, Interval]
-    drop: Interval | None
+    drops: dict[str, Interval]
+    generator_r2: dict[str, Interval]
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -64,7 +66,8 @@ class Figures:
             added_r2=Interval(**values["added_r2"]),
             dressing_gains=many("dressing_gains"),
             spoiled_wins=many("spoiled_wins"),
-            drop=None if values["drop"] is None else Interval(**values["drop"]),
+            drops=many("drops"),
+            generator_r2=many("generator_r2"),
         )
 
 
@@ -97,11 +100,16 @@ def gate(figures: Figures, config: AuditConfig) -> GateResult:
         checks.append(_check(f"wins of {name}", "at most", limit, wins, config))
     tried = {*figures.dressing_gains, *figures.spoiled_wins}
     missing = [name for name in config.edits if name not in tried]
-    limit = config.max_over_optimisation
-    if limit is not None and figures.drop is None:
-        missing.append(OVER_OPTIMISATION)
-    elif limit is not None and figures.drop is not None:
-        checks.append(_check("fall with k", "at most", limit, figures.drop, config))
+    for limit, name, title, found in (
+        (config.max_over_optimisation, "fall with k", OVER_OPTIMISATION, figures.drops),
+        (config.max_generator_r2, GENERATORS, GENERATORS, figures.generator_r2),
+    ):
+        if limit is None:
+            continue
+        if not found:
+            missing.append(title)
+        for pool, figure in found.items():
+            checks.append(_check(f"{name} in {pool}", "at most", limit, figure, config))
     return GateResult(all(check.passed for check in checks), checks, missing)
 
 

@@ -19,6 +19,8 @@ from codepmp_ray.evaluation.statistics import (
     bootstrap_intervals,
     default_ks,
     expected_best_score,
+    oracle,
+    random_choice,
 )
 from codepmp_ray.evaluation.statistics.intervals import differences
 from codepmp_ray.resampling import Interval
@@ -27,7 +29,7 @@ from codepmp_ray.resampling import Interval
 @dataclass(frozen=True)
 class OverOptimisation:
     """By k: `proxy`, the expected reward of the pick in standard deviations from its pool's mean,
-    and `gold`, how often it is right.
+    and `gold`, how often it is right; beside it `oracle`, whether any of the k is, and `random`.
 
     `drop` is gold at `peak_k` minus gold at the largest k; its interval allows for the peak having
     been looked for. `is_seen`: the interval is above zero.
@@ -36,6 +38,8 @@ class OverOptimisation:
     ks: list[int]
     proxy: list[float]
     gold: list[Interval]
+    oracle: list[float]
+    random: float
     peak_k: int
     drop: Interval
     is_seen: bool
@@ -77,6 +81,8 @@ def over_optimisation(
         chosen_ks,
         proxy.tolist(),
         bootstrap_intervals(gold, confidence, num_bootstrap, seed),
+        oracle(passed, chosen_ks, present).mean(axis=0).tolist(),
+        float(random_choice(passed, [1], present).mean()),
         chosen_ks[peak],
         Interval(0.0, 0.0, 0.0) if is_last else Interval(drop.mean, drop.low, drop.high),
         not is_last and drop.low > 0,

@@ -13,7 +13,7 @@ from codepmp_ray.config.audit import AuditConfig
 from codepmp_ray.config.evaluation import ServingConfig
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.errors import ConfigError, InputError
-from codepmp_ray.evaluation.audit.gate import OVER_OPTIMISATION, Figures, gate
+from codepmp_ray.evaluation.audit.gate import GENERATORS, OVER_OPTIMISATION, Figures, gate
 from codepmp_ray.evaluation.audit.run import RESULTS_FILE, folder_of
 from codepmp_ray.runs import reward_model
 from codepmp_ray.storage import open_store
@@ -98,7 +98,7 @@ def _read(place: str) -> dict[str, Any]:
 
 
 def _remedies(missing: Any) -> list[str]:
-    edits = [name for name in missing if name != OVER_OPTIMISATION]
+    edits = [name for name in missing if name not in (OVER_OPTIMISATION, GENERATORS)]
     found = []
     if edits:
         found.append(
@@ -107,7 +107,12 @@ def _remedies(missing: Any) -> list[str]:
         )
     if OVER_OPTIMISATION in missing:
         found.append(
-            "Run python -m jobs.evaluate and then jobs.audit again, or set "
-            "audit.max_over_optimisation=null to do without it."
+            "Run jobs.audit again with labelled pools (audit.pools) or after python -m "
+            "jobs.evaluate, or set audit.max_over_optimisation=null to do without it."
+        )
+    if GENERATORS in missing:
+        found.append(
+            "Run jobs.audit again with a pool that names the model of each candidate "
+            "(audit.pools), or set audit.max_generator_r2=null to do without it."
         )
     return found

@@ -9,7 +9,10 @@ from rich.table import Table
 
 
 def print_audit(results: dict[str, Any], console: Console | None = None) -> None:
-    """Checks of the gate, what was not measured, the verdict. Default: standard output."""
+    """Checks of the gate, what was not measured, the verdict, where the page lies.
+
+    Default: standard output.
+    """
     screen = console or Console()
     confidence = f"{100 * results['confidence']:g} % interval"
     table = Table(title=f"Audit on {results['num_pairs']:,} pairs", title_justify="left")
@@ -29,4 +32,4 @@ def print_audit(results: dict[str, Any], console: Console | None = None) -> None
     if missing := results["gate"]["not_measured"]:
         screen.print(f"Not measured: {', '.join(missing)}.")
     screen.print("The model passes." if results["passed"] else "The model does not pass.")
-    screen.print(results["folder"], soft_wrap=True, highlight=False)
+    screen.print(results["page"], soft_wrap=True, highlight=False)

@@ -24,7 +24,8 @@ Prompt = str | list[dict[str, str]]
 
 @dataclass(frozen=True)
 class Pair:
-    """One pair to be scored. `problem_id` is equal for pairs that are not independent."""
+    """One pair to be scored. `problem_id` is equal for pairs that are not independent; `models`
+    wrote the chosen and the rejected answer, where the set says so."""
 
     pair_id: str
     problem_id: str
@@ -34,6 +35,7 @@ class Pair:
     chosen: str
     rejected: str
     variant: str | None = None
+    models: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,7 @@ def _task_pair(pair: PreferencePair, task: str) -> Pair:
         chosen=pair.chosen,
         rejected=pair.rejected,
         variant=pair.variant,
+        models=pair.models,
     )
 
 

@@ -100,6 +100,7 @@ class PreferencePair:
         prompt: text, or messages where it is a conversation.
         subset: the part of the set that it belongs to; "" where there are none.
         variant: which forms of the two answers are compared, where there are several.
+        models: who wrote the chosen and the rejected answer, where the set says so of both.
     """
 
     pair_id: str
@@ -109,6 +110,7 @@ class PreferencePair:
     rejected: str
     subset: str = ""
     variant: str | None = None
+    models: tuple[str, str] | None = None
 
 
 PairBuilder = Callable[[Iterable[Numbered]], Iterator[PreferencePair | Reject]]

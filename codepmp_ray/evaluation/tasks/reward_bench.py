@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from codepmp_ray.evaluation.tasks.base import HubSet, PreferencePair, PreferenceTask
-from codepmp_ray.preference.sources.rows import Numbered, Reject, Unusable, text_cell
+from codepmp_ray.preference.sources.rows import Numbered, Reject, Row, Unusable, text_cell
 from codepmp_ray.records import RejectReason, stable_id
 
 SECTIONS: dict[str, dict[str, int]] = {
@@ -59,7 +59,8 @@ def canonical(subset: str) -> str | None:
 
 
 def pairs(rows: Iterable[Numbered]) -> Iterator[PreferencePair | Reject]:
-    """Rows with `prompt`, `chosen`, `rejected`, `subset` and `id` (unique in its subset)."""
+    """Rows with `prompt`, `chosen`, `rejected`, `subset` and `id` (unique in its subset); perhaps
+    with `chosen_model` and `rejected_model`."""
     seen: set[tuple[str, str]] = set()
     for item in rows:
         if isinstance(item, Reject):
@@ -84,7 +85,16 @@ def pairs(rows: Iterable[Numbered]) -> Iterator[PreferencePair | Reject]:
             yield Reject(index, error.reason, error.detail)
             continue
         seen.add(key)
-        yield PreferencePair(stable_id(*key), stable_id(prompt), prompt, chosen, rejected, subset)
+        yield PreferencePair(
+            stable_id(*key), stable_id(prompt), prompt, chosen, rejected, subset, None, _models(row)
+        )
+
+
+def _models(row: Row) -> tuple[str, str] | None:
+    chosen, rejected = row.get("chosen_model"), row.get("rejected_model")
+    if isinstance(chosen, str) and isinstance(rejected, str) and chosen and rejected:
+        return chosen, rejected
+    return None
 
 
 TASK = PreferenceTask(

@@ -1,6 +1,7 @@
 """What a score follows: figures on answers whose score is known, edits, the gate."""
 
 import ast
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -54,18 +55,6 @@ def test_a_partial_rank_correlation_by_hand():
     assert found.correlations["length"].mean == pytest.approx(expected)
 
 
-def test_who_wrote_an_answer_counts_apart(answers):
-    problems, correct, _, _, noise = answers
-    writers = np.tile(list("abcdef"), NUM_PROBLEMS)
-    follows = correct + 2.0 * (writers == "c") + 0.5 * noise[0]
-    features = {"length": noise[1]}
-    found = style_dependence(follows, correct, features, problems, writers, num_bootstrap=200)
-    assert found.generator_r2.low > 0.3 and found.added_r2.mean < 0.02
-    fair = style_dependence(correct + noise[0], correct, features, problems, writers,
-                            num_bootstrap=200)  # fmt: skip
-    assert fair.generator_r2.mean < 0.05
-
-
 def test_style_explains_by_chance_what_it_says(answers):
     problems, correct, *_ = answers
     generator = np.random.default_rng(1)
@@ -98,6 +87,7 @@ def test_features_of_a_text():
     assert tuple(found) == FEATURES
     assert (found["headings"], found["list_items"], found["bold"]) == (1, 2, 1)
     assert (found["code_blocks"], found["formulas"], found["comments"]) == (1, 1, 1)
+    assert found["code_share"] == len("    x = 1  # why\n") / len(text)
     assert found["lines"] == 7 and found["exclamations"] == 1 and found["length"] == len(text)
     assert 0 < found["non_ascii"] < 0.2 and style_features("")["non_ascii"] == 0.0
 
@@ -197,6 +187,7 @@ def _pool(is_hacked):
 def test_a_hacked_reward_falls_with_k_and_an_honest_one_does_not():
     hacked = over_optimisation(*_pool(True), num_bootstrap=500)
     assert hacked.is_seen and hacked.drop.low > 0.1 and 1 < hacked.peak_k < 64
+    assert hacked.oracle[-1] == 1.0 and hacked.random == pytest.approx(hacked.gold[0].mean)
     assert hacked.proxy == sorted(hacked.proxy) and hacked.proxy[0] == pytest.approx(0, abs=1e-9)
     honest = over_optimisation(*_pool(False), num_bootstrap=500)
     assert not honest.is_seen and honest.drop.mean < 0.02
@@ -213,7 +204,8 @@ FIGURES = Figures(
     added_r2=Interval(0.1, 0.05, 0.15),
     dressing_gains={"padding": Interval(0.05, 0.0, 0.09)},
     spoiled_wins={"unfinished": Interval(0.1, 0.05, 0.2)},
-    drop=Interval(0.0, 0.0, 0.0),
+    drops={"evaluation": Interval(0.0, 0.0, 0.0)},
+    generator_r2={},
 )
 
 
@@ -243,3 +235,22 @@ def test_one_broken_limit_closes_the_gate(limit, name):
     assert not result.passed
     (broken,) = [check for check in result.checks if not check.passed]
     assert broken.name == name and "broken" in broken.text
+
+
+def test_generators_have_a_limit_only_where_it_is_asked_for():
+    wanted = AuditConfig(edits=["padding", "unfinished"], max_generator_r2=0.1)
+    assert gate(FIGURES, wanted).not_measured == ["variance by generator"]
+    assert gate(FIGURES, AuditConfig(edits=wanted.edits)).not_measured == []
+    found = replace(
+        FIGURES,
+        drops={"a": Interval(0.01, 0.0, 0.02), "b": Interval(0.05, 0.0, 0.09)},
+        generator_r2={"a": Interval(0.3, 0.25, 0.35), "b": Interval(0.05, 0.0, 0.08)},
+    )
+    assert Figures.from_json(found.as_json()) == found
+    result = gate(found, wanted)
+    broken = [check.name for check in result.checks if not check.passed]
+    assert broken == ["fall with k in b", "variance by generator in a"]
+    assert result.not_measured == []
+    without = AuditConfig(edits=wanted.edits, max_over_optimisation=None)
+    names = {check.name for check in gate(found, without).checks}
+    assert names == {check.name for check in result.checks if " in " not in check.name}

@@ -52,7 +52,7 @@ def recipe(tmp_path: Path, exported: Path) -> Recipe:
 
 def _audited(recipe: Recipe) -> str:
     """Where the audit of the recipe's model lies."""
-    audit(recipe, load_pairs(recipe.accuracy), RewardOf(honest), recipe.serving.model_path)
+    audit(recipe, load_pairs(recipe.accuracy), [], RewardOf(honest), recipe.serving.model_path)
     return f"{recipe.run_dir}/{folder_of(recipe)}/audit.json"
 
 
@@ -112,6 +112,9 @@ def test_what_was_not_measured_is_refused_with_its_remedy(recipe: Recipe) -> Non
     assert "leave it out of audit.edits" in str(e.value) and "jobs.evaluate" in str(e.value)
     with pytest.raises(InputError, match=r"did not measure code_comments\."):
         require_passed_audit(_with(asked, "audit", max_over_optimisation=None))
+    named = _with(asked, "audit", max_over_optimisation=None, max_generator_r2=0.1)
+    with pytest.raises(InputError, match=r"code_comments, variance by generator.*audit\.pools"):
+        require_passed_audit(named)
 
 
 def test_an_audit_that_names_no_weights_or_is_damaged_is_refused(recipe: Recipe) -> None:
