@@ -71,6 +71,7 @@ class PoolConfig(Section):
         stands_for: the paper's benchmark in whose place this pool is measured (GSM8K, MATH,
             HumanEval); by default the one that the pool is named after, if it is.
         num_candidates: answers to each question, where it has fewer than studies ask for.
+        generators: models whose answers count, by the names that the pool gives them; empty: all.
     """
 
     path: str
@@ -78,6 +79,7 @@ class PoolConfig(Section):
     test_of: str | None = None
     stands_for: str | None = None
     num_candidates: int | None = Field(default=None, ge=2)
+    generators: tuple[str, ...] = ()
 
 
 class ModelConfig(Section):
