@@ -89,7 +89,7 @@ def measure(
         outcome.tables.append(Table(title, labels, rows, source))
     if not outcome.tables:
         context.sets()  # it says what is missing
-    outcome.summary = given.conclude(outcome.comparisons, of_given)
+    outcome.summary = given.conclude(context, outcome.comparisons, of_given)
     outcome.comparisons += of_given
     return outcome
 

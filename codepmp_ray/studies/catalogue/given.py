@@ -61,9 +61,11 @@ def table(context: Context, rows: list[tuple[str, Given]]) -> Table:
     return Table(TITLE, labels, made)
 
 
-def conclude(own: list[Comparison], of_given: list[Comparison]) -> str:
+def conclude(context: Context, own: list[Comparison], of_given: list[Comparison]) -> str:
     """A sentence about the study's own question, and one about models at hand."""
     found = common.conclude(of_given)
+    if not own and not found and context.options.rewards:
+        return f"{TITLE} were measured, and compared with none."
     return f"{common.conclude(own)} {f'{TITLE}: {found}' if found else ''}".strip()
 
 

@@ -69,7 +69,7 @@ def measure(context: Context, models: Models, book: ScoreBook) -> Outcome:
     )
     of_arms = [common.model_difference(context), common.pmp_difference(context)] if models else []
     return Outcome(
-        summary=given.conclude(comparisons, of_given),
+        summary=given.conclude(context, comparisons, of_given),
         tables=[table],
         comparisons=comparisons + of_given,
         differs=[*of_arms, *given.differences(context, bool(models))],

@@ -72,7 +72,7 @@ def measure(
         _sizes(context),
     ] if models else []  # fmt: skip
     return Outcome(
-        summary=given.conclude(comparisons, of_given),
+        summary=given.conclude(context, comparisons, of_given),
         tables=tables,
         comparisons=comparisons + of_given,
         differs=[

@@ -208,6 +208,9 @@ def test_models_at_hand_alone_need_no_training(bench_of: MakeBench, name: str) -
         gap = np.subtract(_column(table, "mine"), _column(table, "the other"))
         assert found.difference.mean == pytest.approx(gap[0]) and found.num_seeds == 1
         assert "one training each" in found.verdict
+    alone = _ask(bench, name, rewards=["mine"], train_arms=False, sets=["sums"],
+                 pools=["gsm8k"], num_candidates=4)  # fmt: skip
+    assert alone.summary and len(alone.comparisons) == (name == "table12")
     if name == "table3":
         assert _column(table, "with PMP") == [] and table.rows[-1].paper[:2] == [0.8249, 0.84]
 
