@@ -39,10 +39,14 @@ from serve.scoring import Backend, ScoringPath
 class ServiceSettings(Section):
     """Limits and keys of one service. Keys are sha256 digests.
 
-    Requests at once and tokens, in flight and waiting, are of each replica.
+    Requests at once and tokens, in flight and waiting, are of each replica. `weights_digest`,
+    `max_model_len` and `dtype` are what /v1/models tells of the model.
     """
 
     model_name: str
+    weights_digest: str | None = None
+    max_model_len: int | None = None
+    dtype: str | None = None
     api_key_sha256: tuple[str, ...]
     api_keys_file: str | None = None
     metrics_token_sha256: tuple[str, ...] = ()
@@ -113,11 +117,16 @@ def create_app(
 
     add_dialects(app, scoring, failures)
 
-    card = ModelCard(id=settings.model_name)
+    card = ModelCard(
+        id=settings.model_name,
+        weights_digest=settings.weights_digest,
+        max_model_len=settings.max_model_len,
+        dtype=settings.dtype,
+    )
 
     @app.get("/v1/models", response_model=ModelList, responses={401: failures[401]})
     async def models() -> ModelList:
-        """The served model."""
+        """The served model, and which weights it has."""
         return ModelList(data=[card])
 
     @app.get("/", include_in_schema=False)

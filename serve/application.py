@@ -21,6 +21,7 @@ from codepmp_ray.evaluation.audit.served import require_audited
 from codepmp_ray.runs import MODEL_FOLDER
 from codepmp_ray.scoring.exported_model import require_model
 from codepmp_ray.storage import absolute
+from codepmp_ray.weights_digest import weights_digest
 from serve.app import ServiceSettings
 from serve.auth import KeyRing, digest_of, key_from_environment
 from serve.deployments import Ingress, ScorerReplica
@@ -63,6 +64,9 @@ def build_application(
     most_replicas = max(config.num_replicas, config.max_replicas or 0)
     settings = ServiceSettings(
         model_name=served_name(config, model),
+        weights_digest=weights_digest(model),
+        max_model_len=config.max_model_len,
+        dtype=config.dtype,
         api_key_sha256=tuple(api_key_sha256),
         api_keys_file=keys_file,
         metrics_token_sha256=tuple(config.metrics_token_sha256),

@@ -168,6 +168,11 @@ class ModelCard(BaseModel):
     object: Literal["model"] = "model"
     created: int = Field(default_factory=lambda: int(time.time()))
     owned_by: str = "codepmp-ray"
+    weights_digest: str | None = Field(
+        None, description="64 hex digits that other weights, or another tokenizer, change."
+    )
+    max_model_len: int | None = Field(None, description="Tokens of prompt and candidate together.")
+    dtype: str | None = None
 
 
 class ModelList(BaseModel):

@@ -12,6 +12,7 @@ import uvicorn
 
 from codepmp_ray.config.evaluation import ServingConfig
 from codepmp_ray.scoring.best_of_n import BestOfN, ScoringRequest
+from codepmp_ray.weights_digest import weights_digest
 from serve.app import ServiceSettings, create_app
 from serve.auth import digest_of
 from serve.deployments import ScorerReplica
@@ -43,6 +44,9 @@ def serving(model: Path, max_model_len: int = 256) -> Iterator[str]:
         model_name="tiny",
         api_key_sha256=(digest_of(KEY),),
         metrics_token_sha256=(digest_of(SCRAPE_TOKEN),),
+        weights_digest=weights_digest(str(model)),
+        max_model_len=max_model_len,
+        dtype="float32",
     )
     app = create_app(settings, InProcess(model, max_model_len))
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error"))

@@ -21,6 +21,21 @@ class CandidateScore:
 
 
 @dataclass(frozen=True)
+class ServedModel:
+    """What a service says of its model.
+
+    Attributes:
+        weights_digest: 64 hex digits that other weights change; None where it does not say.
+        max_model_len: tokens of prompt and candidate together, beyond which candidates are cut.
+    """
+
+    name: str
+    weights_digest: str | None
+    max_model_len: int | None
+    dtype: str | None
+
+
+@dataclass(frozen=True)
 class Choice:
     """The best of one prompt's candidates, and all their scores in the order of the request."""
 
@@ -61,6 +76,16 @@ def read_scores(
         num_scored = sum(item.score is not None for item in found.values())
         raise EngineError(f"{address} scored {num_scored} of {num_candidates} candidates.")
     return [found[index] for index in range(num_candidates)]
+
+
+def read_served_model(body: dict[str, Any], address: str) -> ServedModel:
+    """Raises InputError for what is no list of one model."""
+    try:
+        (card,) = body["data"]
+        digest, length, dtype = (card.get(k) for k in ("weights_digest", "max_model_len", "dtype"))
+        return ServedModel(str(card["id"]), digest, length, dtype)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{address} does not name one model; is it our service?") from error
 
 
 def best_of(scores: list[CandidateScore], address: str) -> Choice:

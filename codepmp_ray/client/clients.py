@@ -12,11 +12,20 @@ from typing import Any, Self
 
 import httpx
 
-from codepmp_ray.client.answers import CandidateScore, Choice, Hints, best_of
+from codepmp_ray.client.answers import (
+    CandidateScore,
+    Choice,
+    Hints,
+    ServedModel,
+    best_of,
+    read_body,
+    read_served_model,
+)
 from codepmp_ray.client.attempts import Attempts, Call, Prompt
-from codepmp_ray.errors import DeadlineError, InputError
+from codepmp_ray.errors import DeadlineError, EngineError, InputError
 
 _DEFAULT_HINTS = Hints()
+_CARD_TIMEOUT_S = 30.0
 
 
 class _Common:
@@ -25,6 +34,7 @@ class _Common:
     def __init__(self, url: str, api_key: str | None, hints: Hints, ca_file: str | None) -> None:
         self.url, self._hints = url.rstrip("/"), hints
         self._address = f"{self.url}/v1/bon"
+        self._card: dict[str, Any] = {"url": f"{self.url}/v1/models", "timeout": _CARD_TIMEOUT_S}
         key = os.environ.get(hints.key, "") if api_key is None else api_key
         self._options: dict[str, Any] = {
             "headers": {"Authorization": f"Bearer {key}"} if key else {},
@@ -35,6 +45,16 @@ class _Common:
 
     def _call(self, prompt: Prompt, candidates: list[str], deadline_ms: int | None) -> Call:
         return Call(self.url, self._hints, prompt, candidates, deadline_ms)
+
+    def _served_model(self, answer: httpx.Response) -> ServedModel:
+        address = self._card["url"]
+        return read_served_model(read_body(answer, address, self._hints), address)
+
+    def _unreachable(self, error: Exception) -> EngineError:
+        return EngineError(
+            f"The service at {self.url} cannot be reached ({error or type(error).__name__}).",
+            f"Check {self._hints.address}, and that the service runs (GET /health).",
+        )
 
 
 class RewardClient(_Common):
@@ -116,6 +136,17 @@ class RewardClient(_Common):
         choice = self.choose(prompt, texts, deadline_ms)
         return texts[choice.best_index], choice
 
+    def served_model(self) -> ServedModel:
+        """What the service says of its model, asked once.
+
+        Raises InputError for a wrong address or key, EngineError when it cannot be reached.
+        """
+        try:
+            answer = self._http.get(**self._card)
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            raise self._unreachable(error) from error
+        return self._served_model(answer)
+
     def _send(self, part: Attempts) -> list[CandidateScore]:
         while True:
             try:
@@ -186,6 +217,14 @@ class AsyncRewardClient(_Common):
         texts = _answers(await generate(prompt, n))
         choice = await self.choose(prompt, texts, deadline_ms)
         return texts[choice.best_index], choice
+
+    async def served_model(self) -> ServedModel:
+        """See RewardClient.served_model."""
+        try:
+            answer = await self._http.get(**self._card)
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            raise self._unreachable(error) from error
+        return self._served_model(answer)
 
     async def _send(self, part: Attempts) -> list[CandidateScore]:
         while True:

@@ -12,7 +12,7 @@ from typing import Any
 
 from codepmp_ray.analysis.text import duration
 from codepmp_ray.cluster.laboratory import Laboratory
-from codepmp_ray.studies.announce import announce
+from codepmp_ray.studies.announce import announce, at_hand_cost
 from codepmp_ray.studies.bench import Bench
 from codepmp_ray.studies.cost import Rates, training_keys
 from codepmp_ray.studies.outcome import Outcome, not_measured, of_error
@@ -98,8 +98,10 @@ def run_study(
     name = f"results/{study.name}.json"
     key, estimated_s = None, None
     try:
-        arms = study.arms(context)
-        key = bench.study_key(study.name, arms)
+        arms = study.trainings(context)
+        study.rewards(context)  # what is missing is said before anything is trained
+        rewards = context.options.rewards if study.reward_tokens is not None else ()
+        key = bench.study_key(study.name, arms, rewards)
         if (known := _measured_before(bench, name, key)) is not None:
             print(f"{study.place}: measured before", file=sys.stderr)
             return known
@@ -218,4 +220,5 @@ def _fits(
     rates = Rates(bench)
     needed_s = sum(rates.training_s(t)[0] for t in left)
     needed_s += rates.scoring_s(study.num_tokens(context) * (seed + 1), context.model)[0]
+    needed_s += at_hand_cost(study, context, rates)[0]
     return allowance.fits(needed_s)

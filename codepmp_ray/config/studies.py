@@ -14,6 +14,7 @@ from codepmp_ray.config.base import Section, operational
 from codepmp_ray.config.branches import BranchesConfig
 from codepmp_ray.config.data import HUB_IDS, Kind
 from codepmp_ray.config.recipe import load_sections
+from codepmp_ray.config.reward_models import RewardConfig, require_own_labels
 from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.storage import is_uri
 
@@ -71,6 +72,7 @@ class PoolConfig(Section):
         stands_for: the paper's benchmark in whose place this pool is measured (GSM8K, MATH,
             HumanEval); by default the one that the pool is named after, if it is.
         num_candidates: answers to each question, where it has fewer than studies ask for.
+        generators: models whose answers count, by the names that the pool gives them; empty: all.
     """
 
     path: str
@@ -78,6 +80,7 @@ class PoolConfig(Section):
     test_of: str | None = None
     stands_for: str | None = None
     num_candidates: int | None = Field(default=None, ge=2)
+    generators: tuple[str, ...] = ()
 
 
 class ModelConfig(Section):
@@ -134,10 +137,15 @@ class StudyOptions(Section):
             that scores their answers, if the hub answers. `num_steps` are those of GRPO.
         generator_pairs: (strong, weak) generators of the pool that Figure 13 compares, by a label
             of the pair.
+        rewards: reward models at hand that are measured beside the study's own; studies of
+            accuracy on pairs and of best-of-N take them.
+        train_arms: false measures `rewards` alone, and trains nothing.
     """
 
     model: str | None = None
     models: tuple[str, ...] = ()
+    rewards: tuple[str, ...] = ()
+    train_arms: bool = True
     budget_min: float | None = Field(default=None, gt=0, json_schema_extra={"operational": True})
     seeds: int | None = Field(default=None, ge=1)
     sets: tuple[str, ...] | None = None
@@ -185,6 +193,7 @@ class StudiesConfig(Section):
             cut at `max_model_len` tokens, prompt included.
         pairs_per_s: assumed until a training of that kind has been timed.
         budget_min: minutes for all studies of `jobs.reproduce` together; null is no limit.
+        rewards: reward models at hand, by the names that studies call them by.
         studies: what `jobs.reproduce` runs, in this order.
     """
 
@@ -196,6 +205,7 @@ class StudiesConfig(Section):
     models: dict[str, ModelConfig] = {"trend": ModelConfig()}
     sets: dict[str, SetConfig] = {}
     pools: dict[str, PoolConfig] = {}
+    rewards: dict[str, RewardConfig] = {}
     code_pairs: tuple[str, ...] = ("stdlib",)
     pmp_pairs: int = Field(default=1024, ge=8)
     branches: BranchesConfig = BranchesConfig(factor=2.0, num_branches=4)
@@ -222,6 +232,7 @@ class StudiesConfig(Section):
 
     @model_validator(mode="after")
     def _names_are_known(self) -> StudiesConfig:
+        require_own_labels(self.rewards)
         for name in self.code_pairs:
             if name not in self.sets:
                 raise ValueError(f"code_pairs names the set {name!r}, which is not among sets")
@@ -229,18 +240,17 @@ class StudiesConfig(Section):
             if pool.test_of is not None and pool.test_of not in self.sets:
                 raise ValueError(f"pools.{name}.test_of={pool.test_of!r} is not among sets")
         for study, options in [("defaults", self.defaults), *self.studies.items()]:
-            for name in (options.model, *options.models):
-                if name is not None and name not in self.models:
-                    raise ValueError(f"{study}: the model {name!r} is not among models")
-            for name in (
-                *(options.sets or ()),
-                *([options.train_set] if options.train_set else []),
+            one_model = [options.model] if options.model else []
+            one_set = [options.train_set] if options.train_set else []
+            for kind, names, known, section in (
+                ("model", [*one_model, *options.models], self.models, "models"),
+                ("set", [*(options.sets or ()), *one_set], self.sets, "sets"),
+                ("pool", options.pools or (), self.pools, "pools"),
+                ("reward model", options.rewards, self.rewards, "rewards"),
             ):
-                if name not in self.sets:
-                    raise ValueError(f"{study}: the set {name!r} is not among sets")
-            for name in options.pools or ():
-                if name not in self.pools:
-                    raise ValueError(f"{study}: the pool {name!r} is not among pools")
+                for name in names:
+                    if name not in known:
+                        raise ValueError(f"{study}: the {kind} {name!r} is not among {section}")
         return self
 
     def options(self, study: str) -> StudyOptions:

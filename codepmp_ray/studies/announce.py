@@ -14,16 +14,29 @@ from codepmp_ray.studies.trainings import Arm
 
 def announce(study: Study, context: Context, arms: list[Arm], budget_s: float | None) -> float:
     """Print one study's cost; the seconds that it will take."""
+    rates = Rates(context.bench)
     num_tokens = study.num_tokens(context) * len(context.seeds)
-    cost = Rates(context.bench).cost(arms, num_tokens, context.model)
+    cost = rates.cost(arms, num_tokens, context.model)
+    at_hand_s, is_guess = at_hand_cost(study, context, rates)
     allowed = "" if budget_s is None else f", at most {duration(budget_s)}"
-    guess = " (rates assumed)" if cost.is_assumed else ""
+    guess = " (rates assumed)" if cost.is_assumed or is_guess else ""
+    num = len(study.rewards(context))
+    models = f"{num} reward models at hand; " if num else ""
     print(
         f"{study.place}, {study.title}: {cost.num_trainings} trainings, {cost.num_done} of them "
-        f"done before; about {duration(cost.total_s)}{guess}{allowed}",
+        f"done before; {models}about {duration(cost.total_s + at_hand_s)}{guess}{allowed}",
         file=sys.stderr,
     )
-    return cost.total_s
+    return cost.total_s + at_hand_s
+
+
+def at_hand_cost(study: Study, context: Context, rates: Rates) -> tuple[float, bool]:
+    """(seconds of scoring with the reward models at hand, whether some of it is a guess)."""
+    if study.reward_tokens is None or not (models := study.rewards(context)):
+        return 0.0, False
+    num_tokens = study.reward_tokens(context)
+    found = [rates.scoring_s(num_tokens, item.model.base) for item in models]
+    return sum(seconds for seconds, _ in found), any(is_guess for _, is_guess in found)
 
 
 def announce_all(studies: list[Study], bench: Bench) -> None:
@@ -38,7 +51,8 @@ def announce_all(studies: list[Study], bench: Bench) -> None:
         context = Context(study.name, bench, bench.config.options(study.name))
         allowed_min += context.options.budget_min or math.inf
         try:
-            arms = study.arms(context)
+            arms = study.trainings(context)
+            seconds += at_hand_cost(study, context, rates)[0]
             num_tokens = study.num_tokens(context) * len(context.seeds)
             wanted = {bench.key(t): t for arm in arms for last in arm.by_seed for t in last.chain()}
         except Exception as error:  # noqa: BLE001 - its own turn tells, and keeps the traceback

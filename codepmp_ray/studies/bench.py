@@ -7,6 +7,7 @@ so a set is read once.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,7 @@ from codepmp_ray.config.studies import MADE_HERE, StudiesConfig, StudyOptions
 from codepmp_ray.content_digests import content_digests
 from codepmp_ray.preference.sources.rows import Row
 from codepmp_ray.storage import LocalStore
+from codepmp_ray.studies.at_hand import AtHand, find_reward_model
 from codepmp_ray.studies.pair_rows import PairRows
 from codepmp_ray.studies.plans import Plans
 from codepmp_ray.studies.pools import Generators, LabelledPool, load_pool
@@ -35,6 +37,7 @@ class Bench:
     _sets: dict[str, PairSet] = field(default_factory=dict)
     _pools: dict[Any, LabelledPool] = field(default_factory=dict)
     _files: dict[Any, tuple[Path, int, str]] = field(default_factory=dict)
+    _rewards: dict[str, AtHand] = field(default_factory=dict)
 
     @cached_property
     def run_dir(self) -> Path:
@@ -71,6 +74,13 @@ class Bench:
             data_dir = self.config.data_dir
             self._pools[asked] = load_pool(name, config, data_dir, of, *asked[1:])
         return self._pools[asked]
+
+    def reward_model(self, name: str) -> AtHand:
+        """A reward model at hand. Raises what `find_reward_model` raises."""
+        if name not in self._rewards:
+            config = self.config.rewards[name]
+            self._rewards[name] = find_reward_model(name, config, self.config.scoring)
+        return self._rewards[name]
 
     @cached_property
     def pairs(self) -> PairRows:
@@ -132,13 +142,15 @@ class Bench:
             extra = [self.key(rejection.judge), *limits]
         return fingerprint(_VERSION, begin, config, digest, *extra)
 
-    def study_key(self, name: str, arms: list[Arm]) -> str:
-        """Changes when a study would find something else."""
+    def study_key(self, name: str, arms: list[Arm], rewards: Sequence[str] = ()) -> str:
+        """Changes when a study would find something else; `rewards` are those that it measures."""
         trainings = [[self.key(training) for training in arm.by_seed] for arm in arms]
-        options = self.config.options(name)
+        options = self.config.options(name).model_copy(update={"rewards": tuple(rewards)})
+        at_hand = {n: (self.config.rewards[n], self.reward_model(n).model.key) for n in rewards}
         sets = {n: self.config.sets[n] for n in options.sets or ()}
         pools = {n: self.config.pools[n] for n in options.pools or ()}
         parts = [{n: s.result_fields() for n, s in group.items()} for group in (sets, pools)]
+        parts += [{n: [s.result_fields(), key] for n, (s, key) in at_hand.items()}]
         # The rows themselves, too: they may be given, or change, between two runs.
         here = self.sets_here(options.sets or ())[0]
         rows = {n: rows_digest([*self.set(n).train, *self.set(n).test]) for n in here}

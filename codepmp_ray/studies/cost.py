@@ -61,7 +61,8 @@ class Rates:
         total = sum(row["num_tokens"] for row in known)
         if not total:
             config = self._bench.config
-            return num_tokens / (config.scoring.tokens_per_s * config.models[model].speed), True
+            speed = config.models[model].speed if model in config.models else 1.0
+            return num_tokens / (config.scoring.tokens_per_s * speed), True
         return num_tokens * sum(row["s"] for row in known) / total, False
 
     def cost(self, arms: list[Arm], num_tokens: int, model: str) -> Cost:

@@ -1,6 +1,7 @@
 """docs/reproduction.md: each study's outcome beside the paper's, made from the report's JSON alone.
 
-Paths of the machine do not get into it: the folder of the data is called DATA_DIR.
+Paths of the machine do not get into it: the folder of the data is called DATA_DIR, that of a reward
+model at hand MODEL.
 """
 
 from __future__ import annotations
@@ -109,7 +110,11 @@ def _cell(text: str) -> str:
 
 
 def _without_paths(text: str, values: dict[str, Any]) -> str:
-    for name in ("data_dir", "run_dir"):
-        if path := values["config"].get(name):
-            text = text.replace(path, name.upper()) if path.startswith("/") else text
+    config = values["config"]
+    paths = [(config.get(name), name.upper()) for name in ("data_dir", "run_dir")]
+    rewards = config.get("rewards", {}).values()
+    paths = [(reward["model_name_or_path"], "MODEL") for reward in rewards] + paths
+    for path, name in paths:
+        if path and path.startswith("/"):
+            text = text.replace(path, name)
     return text

@@ -7,7 +7,7 @@ that came out right. An interval speaks of other problems and of other trainings
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Any
 
@@ -21,6 +21,8 @@ from codepmp_ray.studies.outcome import Comparison, Value
 
 _POWER = 0.8
 _NUM_MAJORITY_DRAWS = 200
+_ONE_EACH = "; one training each, so other trainings may differ more"
+_NOT_ALIKE = "; of the first there is one training, and the two were not trained alike"
 
 
 def pair_shares(
@@ -163,7 +165,7 @@ def compare(
         detectable=detectable,
         num_seeds=gaps.shape[0],
         num_problems=gaps.shape[1],
-        verdict=_verdict(found.value, detectable, gaps.shape[0]),
+        verdict=_verdict(found.value, detectable) + (_ONE_EACH if gaps.shape[0] == 1 else ""),
         paper_difference=paper_difference,
         power_for_paper=None
         if paper_difference is None
@@ -171,12 +173,25 @@ def compare(
     )
 
 
-def _verdict(difference: Value, detectable: float, num_seeds: int) -> str:
+def compare_given(
+    question: str, one: Floats, others: Floats, confidence: float, told: str = _NOT_ALIKE
+) -> Comparison:
+    """`one` [1, problems], of a model that was not trained here, minus `others` [seeds, problems].
+
+    They are paired by problem. Every seed of the others is held against the same model, so the
+    interval speaks of other problems and other trainings of the others (of two seeds or more), and
+    never of other trainings of the one: `num_seeds` is 1, and `told`, after the verdict, says it.
+    """
+    found = compare(question, np.broadcast_to(one, np.shape(others)), others, confidence)
+    verdict = _verdict(found.difference, found.detectable) + told
+    return replace(found, num_seeds=1, verdict=verdict)
+
+
+def _verdict(difference: Value, detectable: float) -> str:
     low, high = _limits(difference)
-    tail = "" if num_seeds > 1 else "; one training each, so other trainings may differ more"
     if low <= 0 <= high:
-        return f"too small to tell (below {100 * detectable:.1f} points it would be missed){tail}"
-    return f"{'higher' if difference.mean > 0 else 'lower'}{tail}"
+        return f"too small to tell (below {100 * detectable:.1f} points it would be missed)"
+    return "higher" if difference.mean > 0 else "lower"
 
 
 def _power(shift: float, quantile: float) -> float:

@@ -7,7 +7,7 @@ same question are one question: counted apart, its answers would pass for those 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -102,8 +102,36 @@ def read_pool(name: str, config: PoolConfig, data_dir: str | None) -> PoolConten
 
 
 def read_questions(name: str, config: PoolConfig, data_dir: str | None) -> list[Question]:
-    """The questions of `read_pool`."""
-    return list(read_pool(name, config, data_dir).questions)
+    """The questions of `read_pool`, with the answers of the pool's `generators` alone.
+
+    Raises InputError for a generator that the pool has no answer of, also what `read_pool` raises.
+    """
+    questions = list(read_pool(name, config, data_dir).questions)
+    if not config.generators:
+        return questions
+    every = {answer.model for question in questions for answer in question.answers}
+    known = sorted(model for model in every if model is not None)
+    unknown = [generator for generator in config.generators if generator not in every]
+    setting = f"pools.{name}.generators"
+    if not known:
+        raise InputError(
+            f"{setting} asks for answers of {', '.join(config.generators)}, and {config.path} does "
+            "not say which model gave an answer.",
+            f"Leave {setting} out, or give each answer its model.",
+        )
+    if unknown:
+        raise InputError(
+            f"{setting} names {', '.join(map(repr, unknown))}, of which {config.path} has no "
+            "answer.",
+            f"It has answers of {', '.join(known)}.",
+        )
+    wanted = set(config.generators)
+    found = []
+    for question in questions:
+        answers = [answer for answer in question.answers if answer.model in wanted]
+        if answers:
+            found.append(replace(question, answers=answers))
+    return found
 
 
 @lru_cache(maxsize=8)

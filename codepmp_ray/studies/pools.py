@@ -30,6 +30,7 @@ class LabelledPool:
         correct: [problems, candidates], 0 or 1.
         answers: [problems, candidates], equal numbers for equal final answers; None if not known.
         origin: file and which answers, for the report; `config_name` is the pool's in the recipe.
+        num_generators: how many models the answers name; 0 where they name none.
     """
 
     name: str
@@ -39,6 +40,7 @@ class LabelledPool:
     answers: npt.NDArray[np.int64] | None
     origin: str
     config_name: str
+    num_generators: int
 
     @property
     def size(self) -> tuple[int, int]:
@@ -77,13 +79,16 @@ def load_pool(
             kept.append((question.text, answers[:num_candidates]))
     kept.sort(key=lambda item: hashlib.sha256(item[0].encode()).digest())
     kept = kept[:num_problems]
+    of = f" of {', '.join(config.generators)}" if config.generators else ""
     if len(kept) < 2:
         raise InputError(
             f"The pool {name!r} ({config.path}) has {len(kept)} questions with {num_candidates} "
-            f"answers of {generators} generators.",
-            f"Lower num_candidates, which is {num_candidates}.",
+            f"answers of {generators} generators{of}.",
+            f"Lower num_candidates, which is {num_candidates}"
+            + (f", or name more models in pools.{name}.generators." if of else "."),
         )
     words = "" if generators == "all" else f", answers of the {generators} half of its models"
+    words += f", answers{of} alone" if of else ""
     return LabelledPool(
         f"{name}-{generators}",
         [question for question, _ in kept],
@@ -92,6 +97,7 @@ def load_pool(
         _groups([[a.final for a in answers] for _, answers in kept]),
         f"{config.path}{words}",
         name,
+        len({a.model for _, answers in kept for a in answers if a.model is not None}),
     )
 
 
@@ -123,9 +129,14 @@ def _models(questions: list[Question], generators: Generators) -> set[str | None
         for answer in question.answers:
             if answer.model is not None:
                 rates[answer.model].append(float(answer.label or 0))
+    if len(rates) < 2:
+        raise InputError(
+            f"The {generators} half of {len(rates)} generators is asked for.",
+            "It takes a pool with answers of two models or more, whose answers name their model.",
+        )
     order = sorted(rates, key=lambda name: (np.mean(rates[name]), name))
     half = len(order) // 2
-    return set(order[:half] if generators == "weaker" else order[-half:] if half else [])
+    return set(order[:half] if generators == "weaker" else order[-half:])
 
 
 def _groups(answers: list[list[str | None]]) -> npt.NDArray[np.int64] | None:

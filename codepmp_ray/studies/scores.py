@@ -1,4 +1,4 @@
-"""Rewards of trained models, computed once and kept in the run directory."""
+"""Rewards of models, trained here or at hand, computed once and kept in the run directory."""
 
 from __future__ import annotations
 
@@ -21,20 +21,24 @@ from codepmp_ray.storage import LocalStore
 from codepmp_ray.studies.measures import Floats
 from codepmp_ray.studies.pair_rows import TestPairs
 from codepmp_ray.studies.pools import LabelledPool
+from codepmp_ray.studies.served import Prompt, Service
 
 LoadScorer = Callable[[Path], Scorer]
-Prompt = str | Sequence[dict[str, str]]
 RATES_FILE = "scoring_rates.jsonl"
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished training: its key, its label, and the folder of its exported model."""
+    """A finished training: its key, its label, and the folder of its exported model.
+
+    A reward model at hand is one, too; with `service` it has no folder, and is asked over HTTP.
+    """
 
     key: str
     label: str
     folder: Path
     base: str
+    service: Service | None = None
 
 
 class ScoreBook:
@@ -68,12 +72,8 @@ class ScoreBook:
         name = f"scores/{model.key}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.npy"
         if self._store.exists(name):
             return np.load(io.BytesIO(self._store.read_bytes(name)), allow_pickle=False)
-        scorer, encoder = self._open(model)
-        rows = self._ids(encoder, scorer.max_model_len, prompts, texts)
-        start_s = time.perf_counter()
-        scores = asyncio.run(scorer.score_ids([], rows))
-        self._note_rate(model, sum(map(len, rows)), time.perf_counter() - start_s)
-        found = np.array([np.nan if r is None else r for r in scores.rewards], dtype=float)
+        score = self._compute if model.service is None else self._ask
+        found = score(model, prompts, texts)
         if not np.isfinite(found).all():
             raise EngineError(
                 f"{(~np.isfinite(found)).sum()} of {len(found)} rewards of {model.label} are not "
@@ -83,6 +83,24 @@ class ScoreBook:
         buffer = io.BytesIO()
         np.save(buffer, found, allow_pickle=False)
         self._store.put(name, buffer.getvalue())
+        return found
+
+    def _compute(self, model: Trained, prompts: Sequence[Prompt], texts: Sequence[str]) -> Floats:
+        scorer, encoder = self._open(model)
+        rows = self._ids(encoder, scorer.max_model_len, prompts, texts)
+        start_s = time.perf_counter()
+        scores = asyncio.run(scorer.score_ids([], rows))
+        self._note_rate(model, sum(map(len, rows)), time.perf_counter() - start_s)
+        return np.array([np.nan if r is None else r for r in scores.rewards], dtype=float)
+
+    def _ask(self, model: Trained, prompts: Sequence[Prompt], texts: Sequence[str]) -> Floats:
+        assert model.service is not None, "only a service is asked"
+        start_s = time.perf_counter()
+        found, num_cut = model.service.rewards(prompts, texts)
+        self.num_truncated += num_cut
+        # About as many tokens as an estimate counts: four characters each.
+        num_chars = sum(len(str(prompt)) for prompt in prompts) + sum(map(len, texts))
+        self._note_rate(model, num_chars // 4, time.perf_counter() - start_s)
         return found
 
     def encoder(self, model: Trained) -> Encoder:

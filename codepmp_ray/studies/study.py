@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from codepmp_ray.config.studies import StudyOptions
+from codepmp_ray.errors import InputError
 from codepmp_ray.studies import paper
+from codepmp_ray.studies.at_hand import AtHand
 from codepmp_ray.studies.bench import Bench
 from codepmp_ray.studies.outcome import Outcome
 from codepmp_ray.studies.pair_rows import TestPairs
@@ -59,6 +61,10 @@ class Context:
         available = self.bench.pairs.num_available(sets, self.model, max(self.options.sizes))
         found = sorted(size for size in self.options.sizes if size <= available)
         return found or [available]
+
+    def rewards(self) -> list[AtHand]:
+        """The reward models at hand that it names. Raises InputError for one that is not there."""
+        return [self.bench.reward_model(name) for name in dict.fromkeys(self.options.rewards)]
 
     def sets(self) -> list[str]:
         """The study's sets that are here. Raises MissingSet when none is."""
@@ -118,6 +124,7 @@ class Study:
         arms: trainings to compare; raises MissingSet when the data for it is not here.
         measure: the outcome, of the seeds that were trained.
         num_tokens: about how many tokens one seed's scoring takes, for the estimate.
+        reward_tokens: likewise of one reward model at hand; None where the study takes none.
     """
 
     name: str
@@ -127,3 +134,32 @@ class Study:
     arms: Callable[[Context], list[Arm]]
     measure: Callable[[Context, Models, ScoreBook], Outcome]
     num_tokens: Callable[[Context], int] = lambda context: 0
+    reward_tokens: Callable[[Context], int] | None = None
+
+    def rewards(self, context: Context) -> list[AtHand]:
+        """The reward models at hand that it measures; none for a study that takes none."""
+        return [] if self.reward_tokens is None else context.rewards()
+
+    def trainings(self, context: Context) -> list[Arm]:
+        """Its arms, or none where it measures reward models at hand alone.
+
+        Raises InputError where that leaves nothing to measure, or for models that it does not take.
+        """
+        options, own = context.options, context.bench.config.studies.get(self.name)
+        if self.reward_tokens is None:
+            if (own is not None and own.rewards) or not options.train_arms:
+                raise InputError(
+                    f"{self.name} measures what it trains itself, and no reward models at hand.",
+                    f"Leave rewards and train_arms out of studies.{self.name} and defaults, or run "
+                    "a study of accuracy on pairs or of best-of-N (table1, table3).",
+                )
+            return self.arms(context)
+        if options.train_arms:
+            return self.arms(context)
+        if not options.rewards:
+            raise InputError(
+                f"{self.name} has nothing to measure: train_arms=false, and it names no rewards.",
+                f"Set studies.{self.name}.rewards=[NAME] and rewards.NAME.model_name_or_path or "
+                "rewards.NAME.endpoint, or leave train_arms out.",
+            )
+        return []

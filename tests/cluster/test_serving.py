@@ -28,6 +28,7 @@ from codepmp_ray.errors import ConfigError, InputError, ModelError, ResourceErro
 from codepmp_ray.preference.tokenization import Encoder
 from codepmp_ray.scoring.best_of_n import best_of_n
 from codepmp_ray.scoring.torch_scorer import TorchScorer
+from codepmp_ray.weights_digest import weights_digest
 from jobs import parity
 from serve.application import build_app
 from serve.auth import digest_of
@@ -95,6 +96,9 @@ def test_service_answers_and_leaves_nothing_behind(
             big = client.post("/v1/bon", content=b"x" * 9_000_000, headers=headers)
             assert big.status_code == 413
             assert client.get("/anything", headers=headers).json()["error"]["code"] == "not_found"
+            (card,) = client.get("/v1/models", headers=headers).json()["data"]
+            assert card["weights_digest"] == weights_digest(str(model))
+            assert (card["max_model_len"], card["dtype"]) == (256, "float32")
             # Serve's own routes need no key; they name the mount point and nothing else.
             assert list(client.get("/-/routes").json()) == ["/"]
     expected = asyncio.run(

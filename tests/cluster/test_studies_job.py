@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from codepmp_ray.cluster.laboratory import Laboratory
 from codepmp_ray.cluster.study_run import run_study
 from codepmp_ray.config.studies import StudiesConfig
+from codepmp_ray.errors import EngineError
 from codepmp_ray.studies.bench import Bench
 from codepmp_ray.studies.catalogue import STUDIES
 from codepmp_ray.studies.outcome import Outcome
 from codepmp_ray.studies.report import summary_of, write_reports
 from codepmp_ray.studies.study import Context
+from codepmp_ray.weights_digest import weights_digest
+from jobs import study
+from tests.real_service import KEY, serving
+from tests.tiny_models import save_tiny_reward_model
 
 # It would train with Ray Train there, which tests/cluster/test_training_job.py covers.
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="trains in process without a GPU")
@@ -160,6 +168,104 @@ def test_studies_share_trainings_and_a_finished_one_is_found(
     again = run_study(STUDIES["table1"], bench)
     assert again == records["table1"] and "measured before" in capsys.readouterr().err
     assert sorted(bench.store.list("trainings")) == made
+
+
+def _with_rewards(bench: Bench, rewards: dict[str, Any], **studies: Any) -> Bench:
+    """The bench's recipe with reward models at hand, in the same run directory."""
+    fields = bench.config.model_dump(exclude_unset=True, mode="json")
+    fields["scoring"] = {"max_model_len": 256}
+    fields["rewards"] = rewards
+    fields["studies"] = {**fields["studies"], **studies}
+    return Bench(StudiesConfig.model_validate(fields))
+
+
+def _scores(bench: Bench, name: str) -> list[np.ndarray]:
+    key = bench.reward_model(name).model.key
+    files = sorted(f for f in bench.store.list("scores") if f.startswith(key))
+    return [np.load(bench.run_dir / "scores" / file) for file in files]
+
+
+def test_models_at_hand_stand_beside_the_arms_in_process_and_served(
+    bench: Bench,
+    records: dict[str, dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MY_KEY", KEY)
+    folder = save_tiny_reward_model(tmp_path / "rm" / "model")
+    options = {"pools": ["sums"], "rewards": ["mine", "far"]}
+    trained = sorted(bench.store.list("trainings"))
+    with serving(folder) as url:
+        rewards = {
+            "mine": {"model_name_or_path": str(folder)},
+            "far": {"endpoint": url, "api_key_env": "MY_KEY", "title": "served"},
+        }
+        asked = _with_rewards(bench, rewards, table3=options)
+        record = run_study(STUDIES["table3"], asked)
+        in_process, over_http = _scores(asked, "mine"), _scores(asked, "far")
+        service = asked.reward_model("far").model.service
+        assert service is not None
+        again = run_study(STUDIES["table3"], asked)
+    outcome = Outcome.from_json(record["outcome"])
+    assert outcome.status == "measured" and again == record
+    assert sorted(bench.store.list("trainings")) == trained
+    assert len(in_process) == len(over_http) == 1 and np.ptp(in_process[0]) > 0.1
+    assert over_http[0] == pytest.approx(in_process[0], abs=1e-4)
+    (table,) = outcome.tables
+    before = Outcome.from_json(records["table3"]["outcome"]).tables[0]
+    assert table.columns[:4] == ["without PMP", "with PMP", "mine", "served"]
+    assert [row.ours[:2] for row in table.rows] == [row.ours[:2] for row in before.rows]
+    for row in table.rows:
+        mine, served = row.ours[2:4]
+        assert mine is not None and served is not None
+        assert served.mean == pytest.approx(mine.mean)
+    questions = [c.question for c in outcome.comparisons]
+    assert questions[1:] == [
+        f"sums-all, best of 4: {label}, at hand, against with PMP" for label in ("mine", "served")
+    ]
+    digest = weights_digest(str(folder))[:12]
+    told = [text for text in outcome.differs if text.startswith("Reward model at hand")]
+    assert len(told) == 2 and all(digest in text for text in told)
+    assert "scored in process" in told[0] and f"served as tiny at {url}" in told[1]
+    command = f"jobs.study rewards.mine.model_name_or_path={folder}"
+    page = Path(write_reports(asked, [record], "at hand", command)).with_suffix(".md").read_text()
+    assert "model_name_or_path=MODEL" in page and str(folder) not in page
+
+    # Another model behind the address: not the scores of the first one, and never half of each.
+    other = save_tiny_reward_model(tmp_path / "other", pad_is_eos=True)
+    with serving(other) as url:
+        elsewhere = {"far": {**rewards["far"], "endpoint": url}}
+        changed = _with_rewards(bench, elsewhere, table3=options | {"rewards": ["far"]})
+        found = changed.reward_model("far").model
+        assert found.service is not None and found.key != asked.reward_model("far").model.key
+        with pytest.raises(EngineError, match="serves another model than when the study began"):
+            replace(service, url=url).rewards(["p"], ["a"])
+        monkeypatch.setenv("MY_KEY", "wrong")
+        refused = run_study(STUDIES["table3"], Bench(changed.config))
+        assert refused["outcome"]["because"] == "data" and "MY_KEY" in refused["outcome"]["remedy"]
+
+
+def test_the_job_measures_a_served_model_alone(
+    bench: Bench,
+    records: dict[str, dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("CODEPMP_API_KEY", KEY)
+    options = {"sets": ["sums"], "rewards": ["far"], "train_arms": False}
+    with serving(save_tiny_reward_model(tmp_path / "rm")) as url:
+        alone = _with_rewards(bench, {"far": {"endpoint": url}}, table1=options)
+        config = alone.config.model_copy(update={"run_dir": str(tmp_path / "run")})
+        study.body(config, argparse.Namespace(name="table1", budget_min=None))
+    shown = capsys.readouterr()
+    assert "0 trainings" in shown.err and "1 reward models at hand" in shown.err
+    assert "Nothing was trained here" in shown.out and "Reward models at hand" in shown.out
+    assert not (tmp_path / "run" / "trainings").exists()
+    page = (tmp_path / "run" / "reports" / "table1.html").read_text()
+    record = json.loads((tmp_path / "run" / "results" / "table1.json").read_text())
+    value = Outcome.from_json(record["outcome"]).tables[-1].rows[0].ours[0]
+    assert value is not None and f"{100 * value.mean:.1f}" in page
 
 
 def test_a_branch_is_the_shorter_run_and_leaves_no_checkpoint(

@@ -13,6 +13,7 @@ from codepmp_ray.studies.catalogue import (
     grpo,
     judging,
     losses,
+    majority,
     policies,
     rm_accuracy,
     scaling,
@@ -25,6 +26,7 @@ STUDIES: dict[str, Study] = {
     for study in (
         *rm_accuracy.STUDIES,
         *best_of_n.STUDIES,
+        majority.TABLE_12,
         losses.TABLE_2,
         *efficiency.STUDIES,
         *scaling.STUDIES,

@@ -1,22 +1,26 @@
-"""Figure 3 and Tables 3, 4, 5, 12 and 14: best-of-N with and without PMP, by generator."""
+"""Figure 3 and Tables 3, 4, 5 and 14: best-of-N with and without PMP, by generator.
+
+Reward models at hand pick from the same pools: a further curve and column each.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from codepmp_ray.studies import measures, paper
-from codepmp_ray.studies.catalogue import common, curves
-from codepmp_ray.studies.outcome import Outcome, Row, Table
+from codepmp_ray.studies.catalogue import common, curves, given
+from codepmp_ray.studies.outcome import Comparison, Outcome, Row, Table
 from codepmp_ray.studies.pools import Generators, LabelledPool
 from codepmp_ray.studies.scores import ScoreBook
 from codepmp_ray.studies.study import Context, Models, Study
 from codepmp_ray.studies.trainings import Arm
 
 PaperCurve = dict[int, tuple[float, float]]
+_ARMS = (common.WITHOUT, common.WITH)
 
 
-def _pool_set(context: Context) -> str | None:
+def pool_set(context: Context) -> str | None:
     """The set whose training part finetunes the models that pick from pools."""
     names = [context.bench.config.pools[name].test_of for name in context.options.pools or ()]
     return next((name for name in names if name is not None), None)
@@ -25,7 +29,7 @@ def _pool_set(context: Context) -> str | None:
 def arms(context: Context) -> list[Arm]:
     """Models for the pools, and one per multiple-choice set."""
     found: list[Arm] = []
-    own = _pool_set(context)
+    own = pool_set(context)
     if own is not None:
         context.pools()  # what is missing is said before anything is trained
         found += common.both_arms(context, (own,), context.num_train(own), own)
@@ -50,47 +54,74 @@ def measure(
     generator: str,
 ) -> Outcome:
     """`generator` is the paper's, where the pool's answers are those of half of its models."""
-    outcome = Outcome(differs=common.differences(context, _choice_sets(context)))
-    own = _pool_set(context)
-    if own is not None:
+    choices = _choice_sets(context)
+    of_arms = common.differences(context, choices) if models else []
+    outcome = Outcome(differs=of_arms or common.set_differences(context, choices))
+    outcome.differs += given.differences(context, bool(models))
+    of_given: list[Comparison] = []
+    own = pool_set(context)
+    if own is not None or context.options.rewards:
         for pool in context.pools(generators):
             known = values.get(context.benchmark(pool) or "", {})
-            _pool(context, models, book, outcome, pool, own, known, source)
+            of_given += _pool(context, models, book, outcome, pool, own, known, source)
             outcome.differs += common.pool_differences(context, pool, known)
             if generators != "all":
                 outcome.differs.append(_in_place_of(generator, pool, generators))
     rows = []
-    for name in _choice_sets(context):
+    for name in choices:
         test = context.test_pairs(name)
         rule = measures.all_pairs_right
-        pair = [
-            common.shares_of(book, models[f"{name}, {arm}"], test, rule)
-            for arm in (common.WITHOUT, common.WITH)
-        ]
+        found: given.Given = {
+            arm: common.shares_of(book, models[f"{name}, {arm}"], test, rule)
+            for arm in (_ARMS if models else ())
+        }
+        at_hand = given.shares(context, book, test, rule)
         stands_for = context.bench.config.sets[name].stands_for or name
         known = values.get(stands_for.removesuffix("-pair"), {}).get(4)
         title = context.bench.set(name).title
-        rows.append(
-            Row(
-                title,
-                [measures.interval(found, context.confidence) for found in pair],
-                list(known) if known else [None, None],
-            )
-        )
-        outcome.comparisons.append(
-            measures.compare(
-                f"{title}, best of its options",
-                pair[1],
-                pair[0],
-                context.confidence,
-                known[1] - known[0] if known else None,
-            )
-        )
+        rows.append(_row(context, title, found | at_hand, list(known or ()), list(at_hand)))
+        what = f"{title}, best of its options"
+        of_given += given.compare(context, what, at_hand, found.get(common.WITH))
+        outcome.comparisons += _of_pmp(context, what, found, known)
     if rows:
         title = "Multiple choice: the right option has the highest reward"
-        outcome.tables.append(Table(title, [common.WITHOUT, common.WITH], rows, source))
-    outcome.summary = common.conclude(outcome.comparisons)
+        labels = [*_ARMS, *(item.label for item in context.rewards())]
+        outcome.tables.append(Table(title, labels, rows, source))
+    if not outcome.tables:
+        context.sets()  # it says what is missing
+    outcome.summary = given.conclude(context, outcome.comparisons, of_given)
+    outcome.comparisons += of_given
     return outcome
+
+
+def _row(
+    context: Context,
+    label: str,
+    values: given.Given,
+    known: list[float],
+    others: Iterable[str] = (),
+) -> Row:
+    """The arms, if they were trained, then `others`; `known` are the paper's values of the arms."""
+    columns = (*_ARMS, *others)
+    cells = [
+        measures.interval(values[name], context.confidence) if name in values else None
+        for name in columns
+    ]
+    return Row(label, cells, [*known, *[None] * (len(columns) - len(known))])
+
+
+def _of_pmp(
+    context: Context,
+    question: str,
+    found: given.Given,
+    known: tuple[float, float] | None,
+) -> list[Comparison]:
+    """With PMP against without, beside the paper's difference; none where neither was trained."""
+    if not found:
+        return []
+    difference = known[1] - known[0] if known else None
+    with_pmp, without = found[common.WITH], found[common.WITHOUT]
+    return [measures.compare(question, with_pmp, without, context.confidence, difference)]
 
 
 def _in_place_of(generator: str, pool: LabelledPool, generators: Generators) -> str:
@@ -108,89 +139,52 @@ def _pool(
     book: ScoreBook,
     outcome: Outcome,
     pool: LabelledPool,
-    own: str,
+    own: str | None,
     values: PaperCurve,
     source: str,
-) -> None:
-    """Plot, table and comparison of one pool, added to `outcome`."""
+) -> list[Comparison]:
+    """Plot, table and comparison of one pool, added to `outcome`; comparisons of models at hand."""
     points = curves.ks_of(pool)
     found = {
         arm: curves.curve(book, models[f"{own}, {arm}"], pool)
-        for arm in (common.WITHOUT, common.WITH)
+        for arm in (_ARMS if models and own is not None else ())
     }
+    at_hand = {r.label: curves.curve(book, [r.model], pool) for r in context.rewards()}
     base = curves.baseline_curves(pool)
-    outcome.plots.append(curves.plot(context, f"Best-of-N: {pool.origin}", found, base, points))
-    every = {**found, **base}
+    of_models = found | at_hand
+    outcome.plots.append(curves.plot(context, f"Best-of-N: {pool.origin}", of_models, base, points))
+    others = [*at_hand, *base]
     rows = []
     for k in sorted({*points, *values}):
-        cells = [
-            measures.interval(v[:, :, points.index(k)], context.confidence) if k in points else None
-            for v in every.values()
-        ]
-        known = list(values.get(k, (None, None)))
-        rows.append(Row(f"N={k}", cells, [*known, *[None] * len(base)]))
-    outcome.tables.append(Table(f"Best-of-N: {pool.origin}", list(every), rows, source))
-    outcome.differs.append(
-        f"Answers: {pool.origin}; {pool.size[0]} questions with {pool.size[1]} answers each, "
-        "whose generators differ: style may tell them apart."
-    )
-    if context.bench.config.pools[pool.config_name].test_of != own:
+        at_k = {}
+        if k in points:
+            at_k = {n: v[:, :, points.index(k)] for n, v in (of_models | base).items()}
+        rows.append(_row(context, f"N={k}", at_k, list(values.get(k, ())), others))
+    outcome.tables.append(Table(f"Best-of-N: {pool.origin}", [*_ARMS, *others], rows, source))
+    config = context.bench.config.pools[pool.config_name]
+    told = f"Answers: {pool.origin}; {pool.size[0]} questions with {pool.size[1]} answers each"
+    if pool.num_generators > 1:
+        told += ", whose generators differ: style may tell them apart"
+    outcome.differs.append(f"{told}.")
+    if found and config.test_of != own:
         outcome.differs.append(f"{pool.origin} is scored by models finetuned on {own}.")
-    last = points[-1]
-    known = values.get(last)
-    outcome.comparisons.append(
-        measures.compare(
-            f"{pool.name}, best of {last}",
-            found[common.WITH][:, :, -1],
-            found[common.WITHOUT][:, :, -1],
-            context.confidence,
-            known[1] - known[0] if known else None,
-        )
-    )
+    last, what = points[-1], f"{pool.name}, best of {points[-1]}"
+    of_last = {label: values_at[:, :, -1] for label, values_at in of_models.items()}
+    of_arms = {label: of_last[label] for label in found}
+    outcome.comparisons += _of_pmp(context, what, of_arms, values.get(last))
+    of_given = {label: of_last[label] for label in at_hand}
+    return given.compare(context, what, of_given, of_arms.get(common.WITH))
 
 
-def measure_majority(context: Context, models: Models, book: ScoreBook) -> Outcome:
-    """Table 12: the reward model with PMP against majority voting, both at the largest N."""
-    own = _pool_set(context)
-    rows, comparisons = [], []
-    assert own is not None, "the recipe names a pool"
-    for pool in context.pools():
-        picked = curves.curve(book, models[f"{own}, {common.WITH}"], pool)[:, :, -1]
-        base = curves.baseline_curves(pool)
-        if "majority" not in base:
-            continue
-        votes = base["majority"][:, :, -1]
-        known = paper.TABLE_12.get(context.benchmark(pool) or "")
-        cells = [measures.interval(found, context.confidence) for found in (picked, votes)]
-        rows.append(
-            Row(f"{pool.origin}, N={pool.size[1]}", list(cells), list(known or (None, None)))
-        )
-        comparisons.append(
-            measures.compare(
-                f"{pool.name}: reward model with PMP against majority",
-                picked,
-                votes.repeat(len(picked), axis=0),
-                context.confidence,
-                known[0] - known[1] if known else None,
-            )
-        )
-    table = Table(
-        "Reward model against majority voting",
-        ["reward model with PMP", "majority"],
-        rows,
-        f"{paper.SOURCE}, Table 12",
-    )
-    return Outcome(
-        summary=common.conclude(comparisons),
-        tables=[table],
-        comparisons=comparisons,
-        differs=[common.model_difference(context), common.pmp_difference(context)],
-    )
-
-
-def _num_tokens(context: Context, generators: Generators) -> int:
+def reward_tokens(context: Context, generators: Generators) -> int:
+    """About how many tokens scoring everything once takes."""
     pools = sum(curves.pool_tokens(context, pool) for pool in context.pools(generators))
-    return 2 * (pools + common.pair_tokens(context, _choice_sets(context)))
+    return pools + common.pair_tokens(context, _choice_sets(context))
+
+
+def num_tokens(context: Context, generators: Generators) -> int:
+    """Likewise of both arms of one seed."""
+    return 2 * reward_tokens(context, generators) if context.options.train_arms else 0
 
 
 def _study(
@@ -211,7 +205,14 @@ def _study(
         generator=generator,
     )
     return Study(
-        name, place, title, question, arms, found, partial(_num_tokens, generators=generators)
+        name,
+        place,
+        title,
+        question,
+        arms,
+        found,
+        partial(num_tokens, generators=generators),
+        partial(reward_tokens, generators=generators),
     )
 
 
@@ -249,14 +250,5 @@ STUDIES = (
         "all",
         {"HumanEval": paper.HUMANEVAL_BON},
         "Table 14, reward model Qwen2-7B, generator deepseek-coder-6.7b-instruct",
-    ),
-    Study(
-        "table12",
-        "Table 12",
-        "reward model against majority voting",
-        "Does the reward model pick better than a vote?",
-        arms,
-        measure_majority,
-        partial(_num_tokens, generators="all"),
     ),
 )

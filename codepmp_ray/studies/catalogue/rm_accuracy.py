@@ -1,4 +1,7 @@
-"""Tables 1, 6, 13 and Figure 7: accuracy of reward models on pairs, with and without PMP."""
+"""Tables 1, 6, 13 and Figure 7: accuracy of reward models on pairs, with and without PMP.
+
+Reward models at hand are measured on the same pairs, in a table of their own.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from codepmp_ray.studies import measures, paper
-from codepmp_ray.studies.catalogue import common
+from codepmp_ray.studies.catalogue import common, given
 from codepmp_ray.studies.outcome import Comparison, Outcome, Row, Table, Value
 from codepmp_ray.studies.scores import ScoreBook, lengths_in_tokens
 from codepmp_ray.studies.study import Context, Models, Study
@@ -15,6 +18,7 @@ from codepmp_ray.studies.trainings import Arm
 PaperValues = Mapping[str, tuple[float, float]]
 PaperModels = Mapping[str, PaperValues]  # by the paper's model
 _SMALL, _LARGE = "Qwen2-1.5B", "Qwen2-7B"
+_ARMS = (common.WITHOUT, common.WITH)
 
 
 def _models(context: Context) -> tuple[str, ...]:
@@ -47,29 +51,56 @@ def measure(
     context: Context, models: Models, book: ScoreBook, *, values: PaperModels, source: str
 ) -> Outcome:
     rows, comparisons = [], []
-    arms = (common.WITHOUT, common.WITH)
     for model in _models(context):
         for name in context.sets():
-            row, comparison = _one(context, models, book, model, name, values)
+            row, found = _one(context, models, book, model, name, values)
             rows.append(row)
-            comparisons.append(comparison)
+            comparisons += found
     table = Table(
         "Accuracy of the reward model on pairs",
-        [*arms, "length alone", *(f"{arm} (7B)" for arm in arms)],
+        [*_ARMS, "length alone", *(f"{arm} (7B)" for arm in _ARMS)],
         rows,
         f"{paper.SOURCE}, {source}",
     )
+    tables, of_given = [table], []
+    if context.options.rewards:
+        at_hand, of_given = _at_hand(context, models, book)
+        tables.append(at_hand)
+    of_arms = [
+        common.model_difference(context, *_models(context)),
+        common.pmp_difference(context),
+        _sizes(context),
+    ] if models else []  # fmt: skip
     return Outcome(
-        summary=common.conclude(comparisons),
-        tables=[table],
-        comparisons=comparisons,
+        summary=given.conclude(context, comparisons, of_given),
+        tables=tables,
+        comparisons=comparisons + of_given,
         differs=[
-            common.model_difference(context, *_models(context)),
-            common.pmp_difference(context),
-            _sizes(context),
+            *of_arms,
+            *given.differences(context, bool(models)),
             *common.set_differences(context, context.sets()),
         ],
     )
+
+
+def _at_hand(context: Context, models: Models, book: ScoreBook) -> tuple[Table, list[Comparison]]:
+    """Reward models at hand on the pairs of the study's first model, against its arm with PMP."""
+    model = _models(context)[0]
+    rows, comparisons = [], []
+    for name in context.sets():
+        test, title = context.test_pairs(name, model), context.bench.set(name).title
+        found = given.shares(context, book, test)
+        trained = models.get(_tag(context, model, name) + common.WITH)
+        arm = common.shares_of(book, trained, test) if trained else None
+        rows.append((title, found))
+        what = title if len(_models(context)) == 1 else f"{title}, {model}"
+        comparisons += given.compare(context, what, found, arm)
+    return given.table(context, rows), comparisons
+
+
+def _tag(context: Context, model: str, name: str) -> str:
+    """What labels of the arms that are measured on the set begin with."""
+    return f"{model}, {context.options.train_set or name}, "
 
 
 def _sizes(context: Context) -> str:
@@ -87,13 +118,14 @@ def _one(
     model: str,
     name: str,
     values: PaperModels,
-) -> tuple[Row, Comparison]:
-    """Powers and differences are those of the paper's smaller model, which is nearer to ours."""
+) -> tuple[Row, list[Comparison]]:
+    """Powers and differences are those of the paper's smaller model, which is nearer to ours.
+
+    Without arms there remain the rule by length and the paper's values.
+    """
     test = context.test_pairs(name, model)
-    tag = f"{model}, {context.options.train_set or name}, "
-    without, with_pmp = (
-        common.shares_of(book, models[tag + arm], test) for arm in (common.WITHOUT, common.WITH)
-    )
+    trained = [models.get(_tag(context, model, name) + arm) for arm in _ARMS]
+    pair = [common.shares_of(book, found, test) for found in trained if found]
     stands_for = context.bench.config.sets[name].stands_for or ""
     known, larger = (values.get(size, {}).get(stands_for) for size in (_SMALL, _LARGE))
     title = context.bench.set(name).title
@@ -107,26 +139,33 @@ def _one(
     row = Row(
         label,
         [
-            measures.interval(without, context.confidence),
-            measures.interval(with_pmp, context.confidence),
+            *([measures.interval(v, context.confidence) for v in pair] or [None, None]),
             Value(rule["accuracy"], rule["low"], rule["high"]),
             None,
             None,
         ],
         [*(known or (None, None)), None, *(larger or (None, None))],
     )
+    if not pair:
+        return row, []
     comparison = measures.compare(
         f"{label}: PMP against none",
-        with_pmp,
-        without,
+        pair[1],
+        pair[0],
         context.confidence,
         known[1] - known[0] if known else None,
     )
-    return row, comparison
+    return row, [comparison]
 
 
 def _num_tokens(context: Context) -> int:
+    if not context.options.train_arms:
+        return 0
     return sum(2 * common.pair_tokens(context, context.sets(), model) for model in _models(context))
+
+
+def _reward_tokens(context: Context) -> int:
+    return common.pair_tokens(context, context.sets(), _models(context)[0])
 
 
 def _study(
@@ -140,6 +179,7 @@ def _study(
         arms,
         partial(measure, values=values, source=source),
         _num_tokens,
+        _reward_tokens,
     )
 
 

@@ -8,7 +8,7 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse
 
-from codepmp_ray.client import AsyncRewardClient, RewardClient
+from codepmp_ray.client import AsyncRewardClient, RewardClient, ServedModel
 from codepmp_ray.client.answers import Hints
 from codepmp_ray.client.attempts import retry_after_s
 from codepmp_ray.client.rewards import trl_reward_function
@@ -29,6 +29,11 @@ class FakeService:
         self.script = []
         self.requests = []
         self.app.post("/v1/bon")(self.bon)
+        self.app.get("/v1/models")(self.models)
+        self.cards = []
+
+    async def models(self):
+        return {"object": "list", "data": self.cards}
 
     async def bon(self, request: Request):
         body = await request.json()
@@ -76,6 +81,28 @@ def test_scores_come_back_in_the_order_of_the_candidates(client, service):
     scores = client.score("p", ["aaa", "", "a"])
     assert [item.score for item in scores] == [3.0, 0.0, 1.0]
     assert service.requests == [({"prompt": "p", "candidates": ["aaa", "", "a"]}, "Bearer sk-test")]
+
+
+def test_a_service_is_asked_which_model_it_serves(client, service):
+    card = {"id": "tiny", "weights_digest": "ab" * 32, "max_model_len": 256, "dtype": "float32"}
+    service.cards = [card]
+    assert client.served_model() == ServedModel("tiny", "ab" * 32, 256, "float32")
+    service.cards = [{"id": "of an older service"}]
+    assert client.served_model() == ServedModel("of an older service", None, None, None)
+
+    async def ask():
+        async with AsyncRewardClient(service.url, "sk-test", HINTS) as made:
+            return await made.served_model()
+
+    assert asyncio.run(ask()).name == "of an older service"
+    for cards in ([], [card, card], ["tiny"], None):
+        service.cards = cards
+        with pytest.raises(InputError, match="does not name one model"):
+            client.served_model()
+    with RewardClient("http://127.0.0.1:9", "", HINTS) as nobody:
+        with pytest.raises(EngineError, match="cannot be reached") as caught:
+            nobody.served_model()
+        assert "evaluation.endpoint" in caught.value.remedy
 
 
 def test_busy_answers_are_retried_as_long_as_they_ask(client, service):

@@ -81,6 +81,14 @@ def test_models_health_ready(client: TestClient, backend: FakeBackend) -> None:
     assert response.headers["retry-after"]
 
 
+def test_a_model_card_says_which_weights_answer(backend: FakeBackend) -> None:
+    told = {"weights_digest": "ab" * 32, "max_model_len": 512, "dtype": "bfloat16"}
+    settings = SETTINGS.model_copy(update=told)
+    client = TestClient(create_app(settings, backend), headers={"x-api-key": KEY})
+    (card,) = client.get("/v1/models").json()["data"]
+    assert {name: card[name] for name in told} == told
+
+
 @pytest.mark.parametrize(
     "headers",
     [

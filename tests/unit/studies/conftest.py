@@ -43,7 +43,7 @@ def measured(bench: Bench, name: str) -> Outcome:
         arm.label: [
             Trained(f"{arm.label} {seed}", arm.label, Path(), "trend") for seed in context.seeds
         ]
-        for arm in study.arms(context)
+        for arm in study.trainings(context)
     }
     return study.measure(context, models, cast(ScoreBook, HashBook()))
 

@@ -84,6 +84,29 @@ def test_a_verdict_claims_no_more_than_the_interval() -> None:
     assert same.p_value > 0.05 and same.detectable > 0.05
 
 
+def test_a_model_at_hand_is_held_against_every_training_of_an_arm() -> None:
+    """Its interval covers the difference to the arm's mean over trainings, as often as it says."""
+    generator = np.random.default_rng(3)
+
+    def draw() -> tuple[np.ndarray, np.ndarray]:
+        problems = generator.normal(0.5, 0.2, (1, 100))
+        seeds = generator.normal(0, 0.05, (4, 1))
+        one = problems + 0.1 + generator.normal(0, 0.1, (1, 100))
+        return one, problems + seeds + generator.normal(0, 0.1, (4, 100))
+
+    covered = 0
+    for _ in range(600):
+        found = measures.compare_given("", *draw(), 0.95)
+        assert found.difference.low is not None and found.difference.high is not None
+        covered += found.difference.low <= 0.1 <= found.difference.high
+    assert 0.92 <= covered / 600 <= 0.985
+    one, arm = draw()
+    found = measures.compare_given("", one, arm, 0.95)
+    assert (found.num_seeds, found.num_problems) == (1, 100)
+    assert found.difference.mean == pytest.approx(one.mean() - arm.mean())
+    assert "not trained alike" in found.verdict and "one training each" not in found.verdict
+
+
 def test_no_difference_on_average_is_a_p_value_of_one_and_no_more() -> None:
     for num in range(5, 60):
         gaps = np.where(np.arange(2 * num) % 2, 0.1, -0.1)

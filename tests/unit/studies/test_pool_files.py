@@ -13,7 +13,7 @@ from codepmp_ray.errors import InputError
 from codepmp_ray.studies.catalogue import STUDIES
 from codepmp_ray.studies.pool_files import read_pool
 from codepmp_ray.studies.pools import load_pool
-from tests.unit.studies.conftest import MakeBench
+from tests.unit.studies.conftest import MakeBench, measured
 
 
 def _row(question: str | None, *answers: object, **others: object) -> str:
@@ -62,6 +62,61 @@ def test_rows_with_one_question_are_one_problem(pool: PoolConfig, tmp_path: Path
     assert [a.text for a in first.answers] == ["1", "2", "4"]
     assert [a.text for a in second.answers] == ["3", "8"]
     assert load_pool("p", pool, str(tmp_path), None, 10, 2).size == (2, 2)
+
+
+def test_only_answers_of_the_generators_that_are_named_count(make_bench: MakeBench) -> None:
+    pools = {"gsm8k": {"path": "gsm8k.jsonl", "test_of": "sums", "generators": ["b", "d"]}}
+    bench = make_bench("gsm8k", pools=pools)
+    made = bench.pool("gsm8k", StudyOptions(num_candidates=2), "all")
+    assert {text.split(" by ")[1] for texts in made.texts for text in texts} == {"b", "d"}
+    with pytest.raises(InputError, match="4 answers of all generators of b, d") as few:
+        bench.pool("gsm8k", StudyOptions(num_candidates=4), "all")
+    assert "pools.gsm8k.generators" in few.value.remedy
+    for name in ("table3", "table14"):
+        bench.config.studies[name] = StudyOptions(pools=("gsm8k",), num_candidates=2)
+        told = measured(bench, name).differs
+        assert any("answers of b, d alone" in text for text in told), told
+        assert any("generators differ: style" in text for text in told), told
+
+
+def test_generators_that_a_pool_does_not_have_are_named_with_those_that_it_has(
+    pool: PoolConfig, tmp_path: Path
+) -> None:
+    asked = pool.model_copy(update={"generators": ("a", "z")})
+    with pytest.raises(InputError, match=r"pools\.p\.generators names 'z'") as caught:
+        load_pool("p", asked, str(tmp_path), None, 10, 2)
+    assert "It has answers of a." in caught.value.remedy
+    nameless = [
+        {"question": f"q{i}", "candidates": [{"text": "1", "correct": True}]} for i in range(3)
+    ]
+    (tmp_path / "pool.jsonl").write_text("\n".join(map(json.dumps, nameless)))
+    with pytest.raises(InputError, match="does not say which model gave an answer"):
+        load_pool("p", asked, str(tmp_path), None, 10, 2)
+    with pytest.raises(InputError, match="weaker half of 0 generators"):
+        load_pool("p", pool, str(tmp_path), None, 10, 2, "weaker")
+
+
+def test_256_of_many_samples_are_chosen_from(make_bench: MakeBench, tmp_path: Path) -> None:
+    """Rows of samples as OVM's generators wrote them, and the paper's largest N."""
+    rows = [
+        {"idx": i, "question": f"{i}?\n", "gold": str(i), "outputs": [
+            {"response": f"sample {j} of {i}", "answer": str(j % 7), "label": j % 7 == i % 7}
+            for j in range(300)
+        ]}
+        for i in range(10)
+    ]  # fmt: skip
+    bench = make_bench(pools={"gsm8k": {"path": "ovm.jsonl", "test_of": "sums"}})
+    (tmp_path / "ovm.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    bench.config.studies["table3"] = StudyOptions(pools=("gsm8k",), num_candidates=256)
+    outcome = measured(bench, "table3")
+    table = outcome.tables[0]
+    last = table.rows[-1]
+    assert last.label == "N=256" and None not in last.ours
+    assert last.paper[:2] == [0.8249, 0.84]
+    by_label = {series.label: series for series in outcome.plots[0].series}
+    assert by_label["with PMP"].x[-1] == 256 and by_label["oracle"].y[-1] == 1.0
+    assert "majority" in by_label
+    assert not any("generators differ" in text for text in outcome.differs)  # none is named
 
 
 def test_a_file_that_changes_is_read_again(pool: PoolConfig, tmp_path: Path) -> None:
