@@ -137,12 +137,13 @@ def to_sector(address: int) -> int:
 
 def write_parts(descriptor: int, parts: Sequence[npt.NDArray[np.uint8]]) -> int:
     """How many bytes of `parts`, whole blocks all of them, were written. Raises OSError."""
+    buffers = [part.data for part in parts]
     try:
-        return os.writev(descriptor, parts)
+        return os.writev(descriptor, buffers)
     except OSError as error:
         if error.errno != errno.EINVAL or not _go_through_cache(descriptor):
             raise
-    return os.writev(descriptor, parts)
+    return os.writev(descriptor, buffers)
 
 
 def _go_through_cache(descriptor: int) -> bool:

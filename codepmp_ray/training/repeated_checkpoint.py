@@ -8,11 +8,9 @@ from the same memory again, and rank 0 the same metadata.
 from __future__ import annotations
 
 import io
-import operator
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +50,7 @@ class RepeatedCheckpoint:
         The next `write` is one of these values.
         """
         for known in self._values:
-            value = reduce(operator.getitem, known.path, state)
+            value = _value_at(known.path, state)
             if value == known.value and type(value) is type(known.value):
                 continue
             saved = _saved(value)
@@ -99,7 +97,7 @@ def repeated(
         name, start = result.storage_data.relative_path, result.storage_data.offset
         if item.type == WriteItemType.BYTE_IO:
             path = paths[item.index.fqn]
-            value = reduce(operator.getitem, path, state)
+            value = _value_at(path, state)
             saved = _saved(value)
             values.append(_Value(path, value, saved))
             parts = [saved]
@@ -117,6 +115,12 @@ def repeated(
             start += len(part)
     metadata = (folder / _METADATA).read_bytes() if dist.get_rank() == 0 else b""
     return RepeatedCheckpoint(RepeatedFile(pieces), name, values, metadata)
+
+
+def _value_at(path: _KeyPath, state: Any) -> Any:
+    for key in path:
+        state = state[key]
+    return state
 
 
 def _saved(value: Any) -> torch.Tensor:

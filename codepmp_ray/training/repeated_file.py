@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -125,7 +126,8 @@ class RepeatedFile:
 
     def _gather(self) -> None:
         if not self._is_gathered and self._sources:
-            torch._foreach_copy_(self._targets, self._sources)  # one call, without the interpreter
+            # One call that needs no interpreter.
+            cast(Any, torch)._foreach_copy_(self._targets, self._sources)
         self._is_gathered = True
 
 
@@ -146,11 +148,11 @@ def _chunks(memory: _Bytes, lent: list[tuple[int, torch.Tensor]]) -> Iterator[_C
     """The file in parts; each lent one comes after the `offset` first bytes of `memory`."""
     chunk: _Chunk = []
     done = 0
-    for offset, data in [*lent, (len(memory), None)]:
+    for offset, data in [*lent, (len(memory), torch.empty(0, dtype=torch.uint8))]:
         if offset > done:
             chunk.append((memory[done:offset], False))
             done = offset
-        if data is not None:
+        if len(data):
             chunk.append((data.numpy(), True))
         if sum(len(part) for part, _ in chunk) >= _CHUNK_BYTES or len(chunk) >= _MAX_PARTS:
             yield chunk
