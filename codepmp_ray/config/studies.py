@@ -36,6 +36,7 @@ class SetConfig(Section):
         title: in tables; by default the set's name.
         stands_for: the paper's set in whose place this one is measured.
         test_fraction: 1 makes all of it test: it is measured on, and never trained on.
+        made_by: the command that makes it, which is said where it is not here.
     """
 
     kind: SetKind = "preference"
@@ -51,6 +52,7 @@ class SetConfig(Section):
     max_pairs_per_problem: int = Field(default=4, ge=1)
     prompt_format: str | None = None
     test_fraction: float = Field(default=0.2, ge=0, le=1)
+    made_by: str = operational("")
 
     @property
     def hub_set(self) -> str | None:
@@ -134,6 +136,8 @@ class StudyOptions(Section):
             that scores their answers, if the hub answers. `num_steps` are those of GRPO.
         generator_pairs: (strong, weak) generators of the pool that Figure 13 compares, by a label
             of the pair.
+        constructions: sets of pairs that were made otherwise, which Figure 6 pretrains on beside
+            the constructions that it makes of `train_set`, by their label.
     """
 
     model: str | None = None
@@ -153,6 +157,7 @@ class StudyOptions(Section):
     scorer: str | None = None
     num_steps: int | None = Field(default=None, ge=1)
     generator_pairs: dict[str, tuple[str, str]] = {}
+    constructions: dict[str, str] = {}
 
     def over(self, defaults: StudyOptions) -> StudyOptions:
         """These options, with those of `defaults` where they say nothing."""
@@ -235,6 +240,7 @@ class StudiesConfig(Section):
             for name in (
                 *(options.sets or ()),
                 *([options.train_set] if options.train_set else []),
+                *options.constructions.values(),
             ):
                 if name not in self.sets:
                     raise ValueError(f"{study}: the set {name!r} is not among sets")

@@ -120,9 +120,10 @@ def _places(
     wanted = " and ".join((*config.paths, *config.test_paths)) or "no file"
     below = "data_dir, which is not set" if data_dir is None else data_dir
     hub = f", and {config.hub_set} of the hub is out of reach" if config.hub_set else ""
+    made = f"`{config.made_by}` makes it. " if config.made_by else ""
     raise MissingSet(
         f"The set {name!r} is not here: it is looked for as {wanted} below {below}{hub}.",
-        f"Set data_dir=FOLDER, or sets.{name}.paths. {_LAYOUT}",
+        f"{made}Set data_dir=FOLDER, or sets.{name}.paths. {_LAYOUT}",
     )
 
 
