@@ -15,6 +15,7 @@ from torch import nn
 
 from codepmp_ray.modeling.attention import NAME as PACKED_ATTENTION
 from codepmp_ray.modeling.attention import require_supported
+from codepmp_ray.modeling.backbones import output_size, without_dropout
 from codepmp_ray.modeling.lm_loss import lm_loss_sum, token_log_likelihoods
 from codepmp_ray.modeling.losses import (
     at_least_fp32,
@@ -53,9 +54,10 @@ class PreferenceModel(nn.Module):
         super().__init__()
         require_supported(backbone.config)
         backbone.set_attn_implementation(PACKED_ATTENTION)
+        without_dropout(backbone)
         self.backbone = backbone
         self.objective = objective
-        self.score = RewardHead(backbone.config.hidden_size) if objective.has_rewards else None
+        self.score = RewardHead(output_size(backbone.config)) if objective.has_rewards else None
         self.lm_head = lm_head if objective.has_lm else None
         self._soft_cap = getattr(backbone.config, "final_logit_softcapping", None)
 
