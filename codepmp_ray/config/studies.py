@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -17,6 +17,7 @@ from codepmp_ray.config.recipe import load_sections
 from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.storage import is_uri
 
+Objective = Literal["pmp", "rm", "lm", "sft", "dpo"]
 SetKind = Kind | Literal["python_functions", "stdlib_functions", "humaneval_corrupted"]
 MADE_HERE = ("stdlib_functions", "humaneval_corrupted")
 
@@ -37,6 +38,10 @@ class SetConfig(Section):
         stands_for: the paper's set in whose place this one is measured.
         test_fraction: 1 makes all of it test: it is measured on, and never trained on.
         made_by: the command that makes it, which is said where it is not here.
+        as_transcript: conversations become one text of "\\n\\nHuman: ...\\n\\nAssistant:" turns, as
+            HH-RLHF has them: for models without a chat template, which take no messages.
+        learning_rate / warmup_ratio: of reward models that are finetuned on it, in place of `rm`'s
+            and the model's own (Table 9, logic), if all sets of a training say the same.
     """
 
     kind: SetKind = "preference"
@@ -53,6 +58,9 @@ class SetConfig(Section):
     prompt_format: str | None = None
     test_fraction: float = Field(default=0.2, ge=0, le=1)
     made_by: str = operational("")
+    as_transcript: bool = False
+    learning_rate: float | None = Field(default=None, gt=0)
+    warmup_ratio: float | None = Field(default=None, ge=0, le=1)
 
     @property
     def hub_set(self) -> str | None:
@@ -92,6 +100,7 @@ class ModelConfig(Section):
             here first learns to write, as a language model.
         pmp_pairs: of this model's PMP, where the recipe's are too many for it.
         learning_rate_factor: of all its trainings: trained weights want smaller steps.
+        learning_rates: by objective, in place of the stage's rate times the factor (Tables 7, 8).
         bf16: of all its trainings, in place of the stages' own, and of its sampled answers.
         speed: of its trainings and its scoring, in shares of the recipe's `pairs_per_s` and
             `scoring.tokens_per_s`; assumed until they were timed.
@@ -108,6 +117,8 @@ class ModelConfig(Section):
     warmup_pairs: int = Field(default=512, ge=0)
     pmp_pairs: int | None = Field(default=None, ge=8)
     learning_rate_factor: float = Field(default=1.0, gt=0)
+    # Part of the trainings' own settings: as part of the model, too, it would make others stale.
+    learning_rates: dict[Objective, Annotated[float, Field(gt=0)]] = operational({})
     bf16: bool | None = None
     speed: float = operational(1.0, gt=0)
     seed: int = 0
@@ -118,6 +129,18 @@ class ModelConfig(Section):
         trained_by = ("warmup_pairs", "pmp_pairs", "learning_rate_factor", "bf16", "speed")
         defaults = {name: type(self).model_fields[name].default for name in trained_by}
         return self.model_copy(update=defaults | {"warmup_pairs": 0})
+
+
+class PromptFilter(Section):
+    """Which test prompts a policy is asked; a choice of ours, off unless a recipe sets it.
+
+    Attributes:
+        max_turns: of the human, in the conversation so far; 1 is single-turn prompts only.
+        max_tokens: of the whole prompt, by the studied model's tokenizer.
+    """
+
+    max_turns: int | None = Field(default=None, ge=1)
+    max_tokens: int | None = Field(default=None, ge=1)
 
 
 class StudyOptions(Section):
@@ -132,8 +155,11 @@ class StudyOptions(Section):
         num_train: pairs that a reward model is finetuned on; `sizes` are the points of a curve.
         num_test: test pairs scored per set.
         num_problems / num_candidates: questions of a pool, and answers to each.
-        num_prompts / max_new_tokens: of policies; greedy. `scorer` is a reward model of the hub
-            that scores their answers, if the hub answers. `num_steps` are those of GRPO.
+        num_prompts / max_new_tokens: of policies; greedy. `num_steps` are those of GRPO.
+        scorer: a reward model of others that scores their answers: a folder, or a model of the hub,
+            if the hub answers; any one-label AutoModelForSequenceClassification in safetensors.
+        prompt_filter: which of a set's test prompts are asked, by the set's name.
+        num_rft_prompts: that RFT samples answers to, where `num_train` are too many for it.
         generator_pairs: (strong, weak) generators of the pool that Figure 13 compares, by a label
             of the pair.
         constructions: sets of pairs that were made otherwise, which Figure 6 pretrains on beside
@@ -155,6 +181,8 @@ class StudyOptions(Section):
     num_prompts: int | None = Field(default=None, ge=1)
     max_new_tokens: int | None = Field(default=None, ge=1)
     scorer: str | None = None
+    prompt_filter: dict[str, PromptFilter] = {}
+    num_rft_prompts: int | None = Field(default=None, ge=1)
     num_steps: int | None = Field(default=None, ge=1)
     generator_pairs: dict[str, tuple[str, str]] = {}
     constructions: dict[str, str] = {}
@@ -189,6 +217,8 @@ class StudiesConfig(Section):
         scoring: `torch` scores in this process, `vllm` with the engine that serves; answers are
             cut at `max_model_len` tokens, prompt included.
         pairs_per_s: assumed until a training of that kind has been timed.
+        tokens_per_pair: assumed by `--plan`, which reads no pairs: the paper's 19 billion tokens
+            over 28 million files, or pairs, unless a recipe knows better.
         budget_min: minutes for all studies of `jobs.reproduce` together; null is no limit.
         studies: what `jobs.reproduce` runs, in this order.
     """
@@ -211,6 +241,7 @@ class StudiesConfig(Section):
     scoring: ScoringConfig = ScoringConfig()
     pairs_per_s: float = operational(4.0, gt=0)
     overhead_s: float = operational(15.0, ge=0)
+    tokens_per_pair: float = operational(680.0, gt=0)
     defaults: StudyOptions = StudyOptions()
     budget_min: float | None = operational(None, gt=0)
     studies: dict[str, StudyOptions] = {}
@@ -241,6 +272,7 @@ class StudiesConfig(Section):
                 *(options.sets or ()),
                 *([options.train_set] if options.train_set else []),
                 *options.constructions.values(),
+                *options.prompt_filter,
             ):
                 if name not in self.sets:
                     raise ValueError(f"{study}: the set {name!r} is not among sets")

@@ -35,6 +35,7 @@ class Bench:
     _sets: dict[str, PairSet] = field(default_factory=dict)
     _pools: dict[Any, LabelledPool] = field(default_factory=dict)
     _files: dict[Any, tuple[Path, int, str]] = field(default_factory=dict)
+    _scorers: list[str] = field(default_factory=list)
 
     @cached_property
     def run_dir(self) -> Path:
@@ -71,6 +72,14 @@ class Bench:
             data_dir = self.config.data_dir
             self._pools[asked] = load_pool(name, config, data_dir, of, *asked[1:])
         return self._pools[asked]
+
+    def require_scorer(self, name: str) -> None:
+        """Raises ModelError for a folder that is no classifier of one label; looked at once."""
+        from codepmp_ray.studies.external_scorer import require_scorer
+
+        if name not in self._scorers:
+            require_scorer(name)
+            self._scorers.append(name)
 
     @cached_property
     def pairs(self) -> PairRows:
@@ -143,6 +152,8 @@ class Bench:
         here = self.sets_here(options.sets or ())[0]
         rows = {n: rows_digest([*self.set(n).train, *self.set(n).test]) for n in here}
         files = [str(Path(self.config.data_dir or "") / pool.path) for pool in pools.values()]
+        if options.scorer and Path(options.scorer).expanduser().is_dir():
+            files.append(options.scorer)
         digests = [rows, content_digests(files)]
         return fingerprint(_VERSION, name, trainings, options, self.config.scoring, parts, digests)
 

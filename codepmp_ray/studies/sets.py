@@ -29,6 +29,7 @@ from codepmp_ray.preference.sources.rows import Built, Reject, Row
 from codepmp_ray.studies.code_pairs import function_pairs, humaneval_pairs, stdlib_functions
 
 _HUB_TIMEOUT_S = 3.0
+_SPEAKERS = {"user": "Human", "assistant": "Assistant", "system": "System"}
 _LAYOUT = "docs/reproducing.md lists the files that are looked for below data_dir."
 
 
@@ -74,6 +75,11 @@ def load_set(name: str, config: SetConfig, data_dir: str | None) -> PairSet:
     return PairSet(
         name, config.title or name, train, test, origin, dict(rejected), tests is not None
     )
+
+
+def require_set(name: str, config: SetConfig, data_dir: str | None) -> None:
+    """Raises MissingSet when `load_set` would find no place to read from; reads nothing."""
+    _places(name, config, data_dir)
 
 
 def is_test(row: Row, fraction: float) -> bool:
@@ -154,7 +160,7 @@ def _rows(config: SetConfig, source: Place, rejected: Counter[str]) -> Iterator[
             if isinstance(built, Reject):
                 rejected[str(built.reason)] += 1
                 continue
-            yield built
+            yield as_transcript(built) if config.as_transcript else built
             num_pairs += 1
             if num_pairs == source.max_rows:
                 return
@@ -170,6 +176,13 @@ def _built(source: DataSourceConfig) -> Iterator[Built]:
         for built in build([item], source):
             code = None if isinstance(item, Reject) else item[1].get("source_code")
             yield built if isinstance(built, Reject) or not code else {**built, "source_code": code}
+
+
+def as_transcript(row: Row) -> Row:
+    """The pair with its conversation as one text, which ends where the assistant's turn begins."""
+    messages = row["messages"] or [{"role": "user", "content": row["prompt"]}]
+    turns = [f"\n\n{_SPEAKERS[turn['role']]}: {turn['content']}" for turn in messages]
+    return row | {"messages": None, "prompt": "".join(turns) + "\n\nAssistant:"}
 
 
 def _functions(file: Path) -> Iterator[Row]:

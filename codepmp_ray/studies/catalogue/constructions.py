@@ -50,9 +50,7 @@ def arms(context: Context) -> list[Arm]:
 
     def start(made: Construction):
         def of_seed(seed: int) -> Training:
-            return context.bench.plans.pmp_on(
-                seed, context.model, (made.set_name,), num, made.kind
-            )
+            return context.bench.plans.pmp_on(seed, context.model, (made.set_name,), num, made.kind)
 
         return of_seed
 
