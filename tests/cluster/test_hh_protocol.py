@@ -27,11 +27,15 @@ def _save_opt(folder: Path) -> Path:
     """OPT-350M's build: norms after blocks, embeddings narrower than blocks; no chat template."""
     tokenizer = tiny_tokenizer()
     tokenizer.chat_template = None
+    special: dict[str, Any] = {
+        "bos_token_id": tokenizer.eos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
     config = OPTConfig(
         vocab_size=len(tokenizer), hidden_size=32, ffn_dim=48, num_hidden_layers=2,
         num_attention_heads=2, word_embed_proj_dim=16, do_layer_norm_before=False,
-        max_position_embeddings=512, bos_token_id=tokenizer.eos_token_id,
-        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+        max_position_embeddings=512, **special,
     )  # fmt: skip
     torch.manual_seed(0)
     OPTForCausalLM(config).save_pretrained(folder)

@@ -18,6 +18,8 @@ PaperCurve = dict[int, tuple[float, float]]
 
 def _pool_set(context: Context) -> str | None:
     """The set whose training part finetunes the models that pick from pools."""
+    if context.options.train_set is not None:
+        return context.options.train_set
     names = [context.bench.config.pools[name].test_of for name in context.options.pools or ()]
     return next((name for name in names if name is not None), None)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -47,7 +48,8 @@ def test_training_has_no_dropout_and_the_configuration_keeps_its_own() -> None:
     assert not torch.equal(*(backbone(input_ids=ids).last_hidden_state for _ in range(2)))
     without_dropout(backbone)
     assert torch.equal(*(backbone(input_ids=ids).last_hidden_state for _ in range(2)))
-    assert backbone.config.dropout == 0.1
+    config: Any = backbone.config
+    assert config.dropout == 0.1
     layer = torch.nn.Sequential(torch.nn.Dropout(0.5))
     without_dropout(layer)
     assert torch.equal(layer(torch.ones(99)), torch.ones(99))
