@@ -149,7 +149,8 @@ def print_plans(
         Text(
             f"{len(plans)} studies: {sum(p.num_new for p in plans)} different trainings, "
             f"{sum(p.num_tokens for p in plans):,.0f} tokens, about {duration(total_s)}. Assumed: "
-            "sets are as large as the recipe asks, scores that studies share are counted in each, "
+            "all sets are here and as large as the recipe asks, scores that studies share count in "
+            "each, "
             f"{config.tokens_per_pair:g} tokens a pair, {config.pairs_per_s:g} pairs/s in training "
             f"and {config.scoring.tokens_per_s:,.0f} tokens/s in scoring (times a model's speed), "
             "unless trainings were timed in run_dir."

@@ -85,9 +85,15 @@ def _made(context: Context, label: str, set_name: str, kind: str) -> Constructio
     rows = bench.set(set_name).train
     if not any(constructions.construct(kind, row) for row in rows):
         return None
-    most = min(len(rows), bench.config.models[context.model].pmp_pairs or bench.config.pmp_pairs)
+    most = min(len(rows), _most_pairs(context))
     num = bench.pairs.num_available((set_name,), context.model, most, kind)
     return Construction(label, set_name, kind, num)
+
+
+def _most_pairs(context: Context) -> int:
+    """A whole PMP run's, which no construction exceeds."""
+    config = context.bench.config
+    return config.models[context.model].pmp_pairs or config.pmp_pairs
 
 
 def _num_pairs(found: list[Construction]) -> int:
@@ -155,9 +161,10 @@ def _differences(context: Context, found: list[Construction]) -> list[str]:
     bench, num = context.bench, _num_pairs(found)
     smallest = min(found, key=lambda made: made.num_pairs)
     base = bench.set(_pairs_set(context))
+    decided = f"as many as {smallest.label} has" if num < _most_pairs(context) else "a whole run's"
     texts = [
-        f"PMP on {num:,} pairs of every construction, as many as {smallest.label} has; what rows "
-        f"have is made of {base.title}."
+        f"PMP on {num:,} pairs of every construction, {decided}; what rows have is made of "
+        f"{base.title}."
     ]
     lacking = [kind for kind in _KINDS if kind not in {made.label for made in found}]
     if lacking:

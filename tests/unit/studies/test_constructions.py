@@ -73,6 +73,14 @@ def test_every_construction_trains_on_as_many_pairs_as_the_smallest_has(
     assert any(f"5 pairs of every construction, as many as {WEB}" in t for t in outcome.differs)
 
 
+def test_no_construction_exceeds_a_whole_run_of_pmp(bench: Bench, tmp_path: Path) -> None:
+    for name in ("real", "clip", "web"):
+        write_rows(tmp_path / f"{name}.jsonl", _rows(30, name, has_code=True))
+    assert set(_with_pmp(bench).values()) == {16}
+    differs = measured(bench, "figure6").differs
+    assert any("16 pairs of every construction, a whole run's;" in text for text in differs)
+
+
 def test_a_set_that_is_not_here_is_named_with_its_command_and_the_others_go_on(
     bench: Bench, tmp_path: Path
 ) -> None:
