@@ -28,7 +28,7 @@ from benchmarks._namespaces import run_in_own_namespaces
 from benchmarks._ray_nodes import HEAD_ADDRESS, RayNode, start_head, start_worker, started, stop_all
 from benchmarks._results import conclude
 from codepmp_ray.config.recipe import load_recipe
-from codepmp_ray.config.studies import ModelConfig
+from codepmp_ray.config.study_materials import ModelConfig
 from codepmp_ray.records import PAIR, table_from_rows
 from codepmp_ray.runs import Stage, open_stage
 from codepmp_ray.studies.trend_model import random_model

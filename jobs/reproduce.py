@@ -4,6 +4,7 @@ Studies share trainings and scores, each has its own budget of minutes, and the 
 where it was stopped. What needs data that is not here is reported as not measured, what failed as
 failed, each with its reason, and the others go on.
 `--docs FILE` also writes the report as Markdown to FILE.
+`--plan` only prints what would be trained, about how long it takes and what is missing.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from pathlib import Path
 from codepmp_ray.config.studies import StudiesConfig, load_studies
 from jobs import grpo
 from jobs._cli import run_job
-from jobs.study import DEFAULT_STUDIES
+from jobs.study import DEFAULT_STUDIES, PLAN_HELP, print_plan
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--only", nargs="+", default=[], help="names of studies; default: all")
+    parser.add_argument("--plan", action="store_true", help=PLAN_HELP)
     parser.add_argument("--docs", help="also write Markdown to this file")
 
 
@@ -32,6 +34,9 @@ def body(config: StudiesConfig, arguments: argparse.Namespace) -> None:
     from codepmp_ray.studies.report import print_overview, write_numbers, write_reports
 
     studies = find_studies(arguments.only or config.studies)
+    if arguments.plan:
+        print_plan(studies, config)
+        return
     start_s = time.monotonic()
     bench = Bench(config)
     announce_all(studies, bench)

@@ -10,6 +10,7 @@ from transformers import (
     Gemma3TextConfig,
     LlamaConfig,
     MistralConfig,
+    OPTConfig,
     Qwen2Config,
     Qwen3Config,
 )
@@ -32,6 +33,15 @@ SHAPE = {
 }
 WINDOW = 6  # shorter than prompt + response of most pairs
 SLIDING = {"use_sliding_window": True, "sliding_window": WINDOW, "max_window_layers": 1}
+OPT_SHAPE = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 48,
+    "ffn_dim": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "max_position_embeddings": 40,
+    "pad_token_id": 1,
+}
 CONFIGS = {
     "llama-tied": LlamaConfig(**SHAPE, tie_word_embeddings=True),
     "llama3.2-tied": LlamaConfig(
@@ -63,6 +73,10 @@ CONFIGS = {
     "gemma3-tied": Gemma3TextConfig(
         **SHAPE, head_dim=8, sliding_window=WINDOW, tie_word_embeddings=True
     ),
+    # Learned positions, dropout of 0.1. OPT-350M alone normalises after its blocks, and projects
+    # from and to narrower embeddings.
+    "opt": OPTConfig(**OPT_SHAPE),
+    "opt-350m": OPTConfig(**OPT_SHAPE, word_embed_proj_dim=20, do_layer_norm_before=False),
 }
 
 
@@ -123,6 +137,7 @@ def make_models(name: str, objective: Objective) -> tuple[torch.nn.Module, Prefe
         torch.nn.init.normal_(parameter, std=0.2)  # far from the symmetric start
     ours = copy.deepcopy(causal_lm)
     causal_lm.set_attn_implementation("plain_fp64")
+    causal_lm.eval()  # without dropout; ours has none in training either
     head = None if causal_lm.config.tie_word_embeddings else ours.lm_head
     model = PreferenceModel(ours.base_model, head, objective).double()
     if model.score is not None:

@@ -12,113 +12,23 @@ from pydantic import Field, field_validator, model_validator
 
 from codepmp_ray.config.base import Section, operational
 from codepmp_ray.config.branches import BranchesConfig
-from codepmp_ray.config.data import HUB_IDS, Kind
 from codepmp_ray.config.recipe import load_sections
 from codepmp_ray.config.reward_models import RewardConfig, require_own_labels
+from codepmp_ray.config.study_materials import ModelConfig, PoolConfig, SetConfig
 from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.storage import is_uri
 
-SetKind = Kind | Literal["python_functions", "stdlib_functions", "humaneval_corrupted"]
-MADE_HERE = ("stdlib_functions", "humaneval_corrupted")
 
-
-class SetConfig(Section):
-    """One set of preference pairs, split into a training and a test part by question.
+class PromptFilter(Section):
+    """Which test prompts a policy is asked; a choice of ours, off unless a recipe sets it.
 
     Attributes:
-        kind: how rows become pairs: the kinds of training sources, and three that are made here:
-            `python_functions` (rows of docstring and code) and `stdlib_functions` (those of the
-            standard library) pair code with a corrupted copy, `humaneval_corrupted` does so with
-            HumanEval's canonical solutions.
-        paths: files, relative to `data_dir`; all of them are read.
-        test_paths: files of the test part; without them `test_fraction` of the questions, chosen
-            by a hash, are the test part.
-        hub_id / subset / split / test_split: the set on the hub, where no file is there.
-        title: in tables; by default the set's name.
-        stands_for: the paper's set in whose place this one is measured.
-        test_fraction: 1 makes all of it test: it is measured on, and never trained on.
+        max_turns: of the human, in the conversation so far; 1 is single-turn prompts only.
+        max_tokens: of the whole prompt, by the studied model's tokenizer.
     """
 
-    kind: SetKind = "preference"
-    paths: tuple[str, ...] = ()
-    test_paths: tuple[str, ...] = ()
-    hub_id: str | None = None
-    subset: str | None = None
-    split: str = "train"
-    test_split: str | None = None
-    title: str = ""
-    stands_for: str | None = None
-    max_rows: int | None = Field(default=None, ge=1)
-    max_pairs_per_problem: int = Field(default=4, ge=1)
-    prompt_format: str | None = None
-    test_fraction: float = Field(default=0.2, ge=0, le=1)
-
-    @property
-    def hub_set(self) -> str | None:
-        return self.hub_id or HUB_IDS.get(self.kind)
-
-    @model_validator(mode="after")
-    def _somewhere(self) -> SetConfig:
-        if self.kind not in MADE_HERE and not self.paths and not self.hub_set:
-            raise ValueError(f"kind={self.kind} needs paths (below data_dir) or hub_id")
-        return self
-
-
-class PoolConfig(Section):
-    """Many labelled answers to each question; docs/data-format.md shows a row.
-
-    Attributes:
-        test_of: a set whose test questions alone are scored, because its others train.
-        stands_for: the paper's benchmark in whose place this pool is measured (GSM8K, MATH,
-            HumanEval); by default the one that the pool is named after, if it is.
-        num_candidates: answers to each question, where it has fewer than studies ask for.
-        generators: models whose answers count, by the names that the pool gives them; empty: all.
-    """
-
-    path: str
-    title: str = ""
-    test_of: str | None = None
-    stands_for: str | None = None
-    num_candidates: int | None = Field(default=None, ge=2)
-    generators: tuple[str, ...] = ()
-
-
-class ModelConfig(Section):
-    """A backbone: weights by name, or one of its own making, of random weights and this shape.
-
-    Attributes:
-        model_name_or_path: weights; for a model made here null, and only its tokenizer is taken
-            from `tokenizer`.
-        warmup_pairs: answers of code pairs, none of which is trained on later, that a model made
-            here first learns to write, as a language model.
-        pmp_pairs: of this model's PMP, where the recipe's are too many for it.
-        learning_rate_factor: of all its trainings: trained weights want smaller steps.
-        bf16: of all its trainings, in place of the stages' own, and of its sampled answers.
-        speed: of its trainings and its scoring, in shares of the recipe's `pairs_per_s` and
-            `scoring.tokens_per_s`; assumed until they were timed.
-    """
-
-    model_name_or_path: str | None = None
-    architecture: Literal["llama", "qwen2", "gemma2"] = "llama"
-    tokenizer: str = "builtin:smollm2-135m-instruct"
-    hidden_size: int = Field(default=192, ge=16)
-    intermediate_size: int = Field(default=512, ge=16)
-    num_hidden_layers: int = Field(default=6, ge=1)
-    num_attention_heads: int = Field(default=6, ge=1)
-    num_key_value_heads: int = Field(default=2, ge=1)
-    warmup_pairs: int = Field(default=512, ge=0)
-    pmp_pairs: int | None = Field(default=None, ge=8)
-    learning_rate_factor: float = Field(default=1.0, gt=0)
-    bf16: bool | None = None
-    speed: float = operational(1.0, gt=0)
-    seed: int = 0
-
-    @property
-    def before_training(self) -> ModelConfig:
-        """The model alone, without how it is trained: that is said by its trainings."""
-        trained_by = ("warmup_pairs", "pmp_pairs", "learning_rate_factor", "bf16", "speed")
-        defaults = {name: type(self).model_fields[name].default for name in trained_by}
-        return self.model_copy(update=defaults | {"warmup_pairs": 0})
+    max_turns: int | None = Field(default=None, ge=1)
+    max_tokens: int | None = Field(default=None, ge=1)
 
 
 class StudyOptions(Section):
@@ -133,13 +43,18 @@ class StudyOptions(Section):
         num_train: pairs that a reward model is finetuned on; `sizes` are the points of a curve.
         num_test: test pairs scored per set.
         num_problems / num_candidates: questions of a pool, and answers to each.
-        num_prompts / max_new_tokens: of policies; greedy. `scorer` is a reward model of the hub
-            that scores their answers, if the hub answers. `num_steps` are those of GRPO.
+        num_prompts / max_new_tokens: of policies; greedy. `num_steps` are those of GRPO.
+        scorer: a reward model of others that scores their answers: a folder, or a model of the hub,
+            if the hub answers; any one-label AutoModelForSequenceClassification in safetensors.
+        prompt_filter: which of a set's test prompts are asked, by the set's name.
+        num_rft_prompts: that RFT samples answers to, where `num_train` are too many for it.
         generator_pairs: (strong, weak) generators of the pool that Figure 13 compares, by a label
             of the pair.
         rewards: reward models at hand that are measured beside the study's own; studies of
             accuracy on pairs and of best-of-N take them.
         train_arms: false measures `rewards` alone, and trains nothing.
+        constructions: sets of pairs that were made otherwise, which Figure 6 pretrains on beside
+            the constructions that it makes of `train_set`, by their label.
     """
 
     model: str | None = None
@@ -159,8 +74,11 @@ class StudyOptions(Section):
     num_prompts: int | None = Field(default=None, ge=1)
     max_new_tokens: int | None = Field(default=None, ge=1)
     scorer: str | None = None
+    prompt_filter: dict[str, PromptFilter] = {}
+    num_rft_prompts: int | None = Field(default=None, ge=1)
     num_steps: int | None = Field(default=None, ge=1)
     generator_pairs: dict[str, tuple[str, str]] = {}
+    constructions: dict[str, str] = {}
 
     def over(self, defaults: StudyOptions) -> StudyOptions:
         """These options, with those of `defaults` where they say nothing."""
@@ -192,6 +110,8 @@ class StudiesConfig(Section):
         scoring: `torch` scores in this process, `vllm` with the engine that serves; answers are
             cut at `max_model_len` tokens, prompt included.
         pairs_per_s: assumed until a training of that kind has been timed.
+        tokens_per_pair: assumed by `--plan`, which reads no pairs: the paper's 19 billion tokens
+            over 28 million files, or pairs, unless a recipe knows better.
         budget_min: minutes for all studies of `jobs.reproduce` together; null is no limit.
         rewards: reward models at hand, by the names that studies call them by.
         studies: what `jobs.reproduce` runs, in this order.
@@ -216,6 +136,7 @@ class StudiesConfig(Section):
     scoring: ScoringConfig = ScoringConfig()
     pairs_per_s: float = operational(4.0, gt=0)
     overhead_s: float = operational(15.0, ge=0)
+    tokens_per_pair: float = operational(680.0, gt=0)
     defaults: StudyOptions = StudyOptions()
     budget_min: float | None = operational(None, gt=0)
     studies: dict[str, StudyOptions] = {}
@@ -242,9 +163,10 @@ class StudiesConfig(Section):
         for study, options in [("defaults", self.defaults), *self.studies.items()]:
             one_model = [options.model] if options.model else []
             one_set = [options.train_set] if options.train_set else []
+            further = [*options.constructions.values(), *options.prompt_filter]
             for kind, names, known, section in (
                 ("model", [*one_model, *options.models], self.models, "models"),
-                ("set", [*(options.sets or ()), *one_set], self.sets, "sets"),
+                ("set", [*(options.sets or ()), *one_set, *further], self.sets, "sets"),
                 ("pool", options.pools or (), self.pools, "pools"),
                 ("reward model", options.rewards, self.rewards, "rewards"),
             ):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -11,14 +11,19 @@ from codepmp_ray.config.base import LabelSelector, Section, operational
 from codepmp_ray.config.data import DataSourceConfig, check_names
 
 BestMetric = Literal[
-    "eval_loss", "eval_loss_rm", "eval_loss_lm", "eval_loss_dpo", "eval_accuracy", "eval_margin"
-]
+    "eval_loss", "eval_loss_rm", "eval_loss_lm", "eval_loss_dpo", "eval_accuracy", "eval_margin",
+    "eval_rewards/chosen", "eval_rewards/rejected", "eval_rewards/accuracies",
+    "eval_rewards/margins", "eval_logps/chosen", "eval_logps/rejected", "eval_logits/chosen",
+    "eval_logits/rejected",
+]  # fmt: skip
+# What TRL's DPOTrainer has beside, under its names.
+_OF_DPO: set[str] = {name for name in get_args(BestMetric) if "/" in name}
 _METRICS_OF: dict[str, set[str]] = {
     "pmp": {"eval_loss_rm", "eval_loss_lm", "eval_accuracy", "eval_margin"},
     "rm": {"eval_loss_rm", "eval_accuracy", "eval_margin"},
     "lm": {"eval_loss_rm", "eval_loss_lm", "eval_accuracy", "eval_margin"},
     "sft": {"eval_loss_lm"},
-    "dpo": {"eval_loss_dpo", "eval_accuracy", "eval_margin"},
+    "dpo": {"eval_loss_dpo", "eval_accuracy", "eval_margin", *_OF_DPO},
 }
 
 

@@ -55,11 +55,12 @@ def token_log_likelihoods(
     *,
     soft_cap: float | None = None,
     chunk_size: int = CHUNK_TOKENS,
-) -> torch.Tensor:
-    """Log-likelihood of every target token, in nats; [C], at least fp32.
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(log-likelihood of every target token in nats, mean of its logits over the vocabulary).
 
-    For losses that are no plain sum of them, such as DPO's: logits are computed again in the
-    backward pass. Arguments are those of `lm_loss_sum`.
+    For losses that are no plain sum of likelihoods, such as DPO's: logits are computed again in the
+    backward pass. Both are [C], at least fp32; the second has no gradient. Arguments are those of
+    `lm_loss_sum`.
     """
     pieces = [
         checkpoint(
@@ -72,13 +73,15 @@ def token_log_likelihoods(
         )
         for start in range(0, hidden.shape[0], chunk_size)
     ]
-    return torch.cat(pieces)
+    likelihoods, mean_logits = zip(*pieces, strict=True)
+    return torch.cat(likelihoods), torch.cat(mean_logits)
 
 
 def _log_likelihoods(
     hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, soft_cap: float | None
-) -> torch.Tensor:
-    return -F.cross_entropy(_logits(hidden, weight, soft_cap), targets, reduction="none")
+) -> tuple[torch.Tensor, torch.Tensor]:
+    logits = _logits(hidden, weight, soft_cap)
+    return -F.cross_entropy(logits, targets, reduction="none"), logits.detach().mean(dim=1)
 
 
 def _logits(hidden: torch.Tensor, weight: torch.Tensor, soft_cap: float | None) -> torch.Tensor:

@@ -15,6 +15,7 @@ from torch import nn
 
 from codepmp_ray.modeling.attention import NAME as PACKED_ATTENTION
 from codepmp_ray.modeling.attention import require_supported
+from codepmp_ray.modeling.backbones import output_size, without_dropout
 from codepmp_ray.modeling.lm_loss import lm_loss_sum, token_log_likelihoods
 from codepmp_ray.modeling.losses import (
     at_least_fp32,
@@ -53,9 +54,10 @@ class PreferenceModel(nn.Module):
         super().__init__()
         require_supported(backbone.config)
         backbone.set_attn_implementation(PACKED_ATTENTION)
+        without_dropout(backbone)
         self.backbone = backbone
         self.objective = objective
-        self.score = RewardHead(backbone.config.hidden_size) if objective.has_rewards else None
+        self.score = RewardHead(output_size(backbone.config)) if objective.has_rewards else None
         self.lm_head = lm_head if objective.has_lm else None
         self._soft_cap = getattr(backbone.config, "final_logit_softcapping", None)
 
@@ -64,7 +66,8 @@ class PreferenceModel(nn.Module):
 
         `rm`, `center`, `dpo` are sums over pairs, `lm` over chosen tokens; `rewards` is [P, 2],
         chosen first: those of the head or, for DPO, the implicit ones. DPO adds `log_likelihoods`
-        [P, 2] of the responses, in nats.
+        [P, 2] of the responses, in nats, and `logits` [P, 2]: means over the vocabulary, summed
+        over a response's tokens.
         """
         hidden = self.backbone(
             input_ids=batch.input_ids,
@@ -94,11 +97,10 @@ class PreferenceModel(nn.Module):
         if self.objective.sides != "both":
             sums["lm"] = lm_loss_sum(*inputs, soft_cap=self._soft_cap)
             return
-        tokens = token_log_likelihoods(*inputs, soft_cap=self._soft_cap)
-        num_responses = 2 * len(batch.spans)
-        flat = tokens.new_zeros(num_responses).index_add(0, batch.lm_owner, tokens)
-        likelihoods = flat.view(-1, 2).clone()  # no view, as above
+        tokens, mean_logits = token_log_likelihoods(*inputs, soft_cap=self._soft_cap)
+        likelihoods = _by_response(tokens, batch)
         sums["log_likelihoods"] = likelihoods
+        sums["logits"] = _by_response(mean_logits, batch)
         sums["dpo"] = dpo_loss_sum(likelihoods, batch.references, self.objective.beta)
         sums["rewards"] = self.objective.beta * (likelihoods - batch.references)
 
@@ -106,3 +108,9 @@ class PreferenceModel(nn.Module):
         if self.lm_head is not None:
             return self.lm_head.weight
         return self.backbone.get_input_embeddings().weight
+
+
+def _by_response(values: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
+    """[C] values of target tokens -> [P, 2], summed over each response."""
+    flat = values.new_zeros(2 * len(batch.spans)).index_add(0, batch.lm_owner, values)
+    return flat.view(-1, 2).clone()  # no view, as above

@@ -15,7 +15,8 @@ from typing import Any
 
 from codepmp_ray.config.base import fingerprint
 from codepmp_ray.config.data import DataSourceConfig
-from codepmp_ray.config.studies import MADE_HERE, StudiesConfig, StudyOptions
+from codepmp_ray.config.studies import StudiesConfig, StudyOptions
+from codepmp_ray.config.study_materials import MADE_HERE
 from codepmp_ray.content_digests import content_digests
 from codepmp_ray.preference.sources.rows import Row
 from codepmp_ray.storage import LocalStore
@@ -38,6 +39,7 @@ class Bench:
     _pools: dict[Any, LabelledPool] = field(default_factory=dict)
     _files: dict[Any, tuple[Path, int, str]] = field(default_factory=dict)
     _rewards: dict[str, AtHand] = field(default_factory=dict)
+    _scorers: list[str] = field(default_factory=list)
 
     @cached_property
     def run_dir(self) -> Path:
@@ -81,6 +83,14 @@ class Bench:
             config = self.config.rewards[name]
             self._rewards[name] = find_reward_model(name, config, self.config.scoring)
         return self._rewards[name]
+
+    def require_scorer(self, name: str) -> None:
+        """Raises ModelError for a folder that is no classifier of one label; looked at once."""
+        from codepmp_ray.studies.external_scorer import require_scorer
+
+        if name not in self._scorers:
+            require_scorer(name)
+            self._scorers.append(name)
 
     @cached_property
     def pairs(self) -> PairRows:
@@ -155,6 +165,8 @@ class Bench:
         here = self.sets_here(options.sets or ())[0]
         rows = {n: rows_digest([*self.set(n).train, *self.set(n).test]) for n in here}
         files = [str(Path(self.config.data_dir or "") / pool.path) for pool in pools.values()]
+        if options.scorer and Path(options.scorer).expanduser().is_dir():
+            files.append(options.scorer)
         digests = [rows, content_digests(files)]
         return fingerprint(_VERSION, name, trainings, options, self.config.scoring, parts, digests)
 

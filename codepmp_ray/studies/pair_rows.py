@@ -50,7 +50,7 @@ class PairRows:
     find_set: Callable[[str], PairSet]
     _rows: dict[tuple[Pairs, str], list[Row]] = field(default_factory=dict)
     _tests: dict[tuple[str, int, str], TestPairs] = field(default_factory=dict)
-    _lengths: dict[str, dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
+    _lengths: dict[str, dict[Any, int]] = field(default_factory=lambda: defaultdict(dict))
     _encoders: dict[str, Any] = field(default_factory=dict)
 
     def rows(self, pairs: Pairs, model: str) -> list[Row]:
@@ -86,9 +86,11 @@ class PairRows:
             raise InputError(f"No pair of {', '.join(pairs.sets)} fits max_length={limit}.")
         return usable
 
-    def num_available(self, sets: tuple[str, ...], model: str, wanted: int) -> int:
+    def num_available(
+        self, sets: tuple[str, ...], model: str, wanted: int, construction: str = ""
+    ) -> int:
         """Training pairs of `sets` that fit, up to `wanted`: a large set is not read to its end."""
-        return len(self.rows(Pairs(sets, wanted), model))
+        return len(self.rows(Pairs(sets, wanted, construction=construction), model))
 
     def test_pairs(self, name: str, num: int, model: str) -> TestPairs:
         """Up to about `num` test pairs, whole questions, those of a hash's order."""
@@ -118,19 +120,19 @@ class PairRows:
     def num_tokens(self, row: Row, model: str) -> int:
         """Of the prompt and the longer side; beyond every limit for what cannot be encoded."""
         known = self._lengths[self.tokenizer_of(model)]
-        if row["pair_id"] not in known:
+        if _texts(row) not in known:
             self._measure([row], model)
-        return known[row["pair_id"]]
+        return known[_texts(row)]
 
     def _measure(self, rows: list[Row], model: str) -> None:
         """`num_tokens` of many rows; they are tokenised in one call."""
         from codepmp_ray.preference.encoding import encode_pairs
 
         known = self._lengths[self.tokenizer_of(model)]
-        new = [row for row in rows if row["pair_id"] not in known]
+        new = [row for row in rows if _texts(row) not in known]
         found = encode_pairs(new, self.encoder(model), _NO_LIMIT, "reject")
         for row, pair in zip(new, found, strict=True):
-            known[row["pair_id"]] = (
+            known[_texts(row)] = (
                 len(pair.prompt) + max(len(pair.chosen), len(pair.rejected))
                 if isinstance(pair, EncodedPair)
                 else _NO_LIMIT
@@ -156,6 +158,11 @@ class PairRows:
             template = PromptTemplate.from_tokenizer(tokenizer, config.template, config.append_eos)
             self._encoders[name] = Encoder(tokenizer, template)
         return self._encoders[name]
+
+
+def _texts(row: Row) -> tuple[str | None, ...]:
+    """What the length follows from; sets of two constructions may share the ids of their pairs."""
+    return row["pair_id"], row["prompt"], row["chosen"], row["rejected"]
 
 
 def _by_hash(rows: list[Row], part: str) -> list[Row]:

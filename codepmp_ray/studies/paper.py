@@ -7,7 +7,7 @@ these are shown beside a study's own.
 from __future__ import annotations
 
 from codepmp_ray.analysis.paper import HUMANEVAL_BON, RM_ACCURACY, SOURCE
-from codepmp_ray.config.studies import PoolConfig
+from codepmp_ray.config.study_materials import PoolConfig
 
 __all__ = ["HUMANEVAL_BON", "SOURCE"]
 

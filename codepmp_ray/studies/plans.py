@@ -65,6 +65,7 @@ class Plans:
         """Finetuning of a reward model; `start` is a PMP run, or a model's name for none."""
         model = start if isinstance(start, str) else start.base
         config = self._for_model(self.config.rm, model, seed)
+        config = config.model_copy(update=self._of_sets(sets))
         pairs = Pairs(sets, num, "shuffled", seed)
         begin = self._start(start) if isinstance(start, str) else start
         label = f"RM on {num} of {'+'.join(sets)}, seed {seed}"
@@ -97,8 +98,18 @@ class Plans:
         """`config` with this seed and what suits `model`."""
         own = self.config.models[model]
         rate = config.learning_rate * own.learning_rate_factor
+        rate = own.learning_rates.get(config.objective, rate)
         bf16 = config.bf16 if own.bf16 is None else own.bf16
         return config.model_copy(update={"seed": seed, "learning_rate": rate, "bf16": bf16})
+
+    def _of_sets(self, names: tuple[str, ...]) -> dict[str, float]:
+        """What finetuning on these sets has of its own: where all of them say the same."""
+        found = {}
+        for key in ("learning_rate", "warmup_ratio"):
+            (value, *others) = {getattr(self.config.sets[name], key) for name in names}
+            if value is not None and not others:
+                found[key] = value
+        return found
 
     def _start(self, model: str) -> str | Training:
         """Weights by name, or the warm-up of a model made here."""

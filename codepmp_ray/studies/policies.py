@@ -121,7 +121,7 @@ def pair_log_likelihoods(
     objective = make_objective("dpo")
     lengths = [pair.packed_length(objective.sides) for pair in pairs]
     plan = plan_step(lengths, 1, max([_TOKENS_AT_ONCE, *lengths]))
-    device = _device()
+    device = device_of_models()
     policy = load_preference_model(str(model), objective, seed=0).to(device).eval()
     found = np.zeros((len(pairs), 2))
     with torch.inference_mode():
@@ -155,43 +155,18 @@ def next_token_logits(
     return found
 
 
-def external_rewards(name: str, questions: Sequence[str], texts: Sequence[str]) -> Floats:
-    """Rewards by a model of others that classifies (question, answer), such as
-    OpenAssistant/reward-model-deberta-v3-large-v2. Raises ModelError when it cannot be loaded."""
-    import torch
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(resolve_model(name))
-        model: Any = AutoModelForSequenceClassification.from_pretrained(resolve_model(name))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"The scorer {name} cannot be loaded: {error}.") from error
-    model.eval()
-    found = []
-    with torch.inference_mode():
-        for start in range(0, len(texts), _ROWS_AT_ONCE):
-            end = start + _ROWS_AT_ONCE
-            batch = tokenizer(
-                list(questions[start:end]),
-                list(texts[start:end]),
-                return_tensors="pt",
-                padding=True,
-                truncation=True,
-            )
-            found += model(**batch).logits[:, 0].float().tolist()
-    return np.array(found)
-
-
 @contextmanager
 def _loaded(model: str | Path, bf16: bool = False) -> Iterator[tuple[Any, Any]]:
     """(causal language model, its device); freed afterwards."""
     import torch
     from transformers import AutoModelForCausalLM
 
-    device = _device()
+    device = device_of_models()
     try:
         policy: Any = AutoModelForCausalLM.from_pretrained(
-            resolve_model(str(model)), dtype=torch.bfloat16 if bf16 else torch.float32
+            resolve_model(str(model)),
+            dtype=torch.bfloat16 if bf16 else torch.float32,
+            use_safetensors=True,
         )
     except (OSError, ValueError) as error:
         raise ModelError(f"The policy {model} cannot be loaded: {error}.") from error
@@ -200,7 +175,8 @@ def _loaded(model: str | Path, bf16: bool = False) -> Iterator[tuple[Any, Any]]:
     give_back_memory()
 
 
-def _device() -> Any:
+def device_of_models() -> Any:
+    """The GPU where there is one."""
     import torch
 
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from codepmp_ray.config.data import DataSourceConfig
-from codepmp_ray.config.studies import PoolConfig
+from codepmp_ray.config.study_materials import PoolConfig
 from codepmp_ray.errors import InputError
 from codepmp_ray.evaluation.pool_rows import Answer, read_pool_row
 from codepmp_ray.preference.sources.reading import read_source

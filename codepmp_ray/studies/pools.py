@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from codepmp_ray.config.studies import PoolConfig
+from codepmp_ray.config.study_materials import PoolConfig
 from codepmp_ray.errors import InputError
 from codepmp_ray.evaluation.pool_rows import Answer
 from codepmp_ray.records import stable_id

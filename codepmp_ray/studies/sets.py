@@ -20,7 +20,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 from codepmp_ray.config.data import DataSourceConfig
-from codepmp_ray.config.studies import SetConfig
+from codepmp_ray.config.study_materials import SetConfig
 from codepmp_ray.errors import InputError
 from codepmp_ray.preference.encoding import row_id
 from codepmp_ray.preference.sources import SOURCES
@@ -29,6 +29,7 @@ from codepmp_ray.preference.sources.rows import Built, Reject, Row
 from codepmp_ray.studies.code_pairs import function_pairs, humaneval_pairs, stdlib_functions
 
 _HUB_TIMEOUT_S = 3.0
+_SPEAKERS = {"user": "Human", "assistant": "Assistant", "system": "System"}
 _LAYOUT = "docs/reproducing.md lists the files that are looked for below data_dir."
 
 
@@ -76,6 +77,11 @@ def load_set(name: str, config: SetConfig, data_dir: str | None) -> PairSet:
     )
 
 
+def require_set(name: str, config: SetConfig, data_dir: str | None) -> None:
+    """Raises MissingSet when `load_set` would find no place to read from; reads nothing."""
+    _places(name, config, data_dir)
+
+
 def is_test(row: Row, fraction: float) -> bool:
     """Whether the row's question (its file, for code) belongs to the test part."""
     origin = row.get("problem_id") or row.get("source_id") or row_id(row)
@@ -120,9 +126,10 @@ def _places(
     wanted = " and ".join((*config.paths, *config.test_paths)) or "no file"
     below = "data_dir, which is not set" if data_dir is None else data_dir
     hub = f", and {config.hub_set} of the hub is out of reach" if config.hub_set else ""
+    made = f"`{config.made_by}` makes it. " if config.made_by else ""
     raise MissingSet(
         f"The set {name!r} is not here: it is looked for as {wanted} below {below}{hub}.",
-        f"Set data_dir=FOLDER, or sets.{name}.paths. {_LAYOUT}",
+        f"{made}Set data_dir=FOLDER, or sets.{name}.paths. {_LAYOUT}",
     )
 
 
@@ -153,7 +160,7 @@ def _rows(config: SetConfig, source: Place, rejected: Counter[str]) -> Iterator[
             if isinstance(built, Reject):
                 rejected[str(built.reason)] += 1
                 continue
-            yield built
+            yield as_transcript(built) if config.as_transcript else built
             num_pairs += 1
             if num_pairs == source.max_rows:
                 return
@@ -169,6 +176,13 @@ def _built(source: DataSourceConfig) -> Iterator[Built]:
         for built in build([item], source):
             code = None if isinstance(item, Reject) else item[1].get("source_code")
             yield built if isinstance(built, Reject) or not code else {**built, "source_code": code}
+
+
+def as_transcript(row: Row) -> Row:
+    """The pair with its conversation as one text, which ends where the assistant's turn begins."""
+    messages = row["messages"] or [{"role": "user", "content": row["prompt"]}]
+    turns = [f"\n\n{_SPEAKERS[turn['role']]}: {turn['content']}" for turn in messages]
+    return row | {"messages": None, "prompt": "".join(turns) + "\n\nAssistant:"}
 
 
 def _functions(file: Path) -> Iterator[Row]:

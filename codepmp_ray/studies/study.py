@@ -93,6 +93,8 @@ class Context:
     def missing(self) -> list[str]:
         """What is said about sets and pools of the study that are not here."""
         sets = self.bench.sets_here(self.options.sets or ())[1]
+        for label, name in self.options.constructions.items():
+            sets += [f"{label}: {text}" for text in self.bench.sets_here((name,))[1]]
         return sets + [text for text in map(self._missing_pool, self.options.pools or ()) if text]
 
     def pool_notes(self) -> list[str]:

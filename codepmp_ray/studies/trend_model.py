@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from codepmp_ray.config.base import fingerprint
-from codepmp_ray.config.studies import ModelConfig
+from codepmp_ray.config.study_materials import ModelConfig
 from codepmp_ray.errors import StorageError
 
 _MAX_POSITIONS = 2048

@@ -10,12 +10,12 @@ a pack.
 from __future__ import annotations
 
 import os
-from typing import Any
 
 import torch
 
 from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.errors import ConfigError
+from codepmp_ray.modeling.backbones import blocks_of
 from codepmp_ray.modeling.preference_model import PreferenceModel
 
 
@@ -34,10 +34,9 @@ def compile_blocks(
             "Set torch_compile to null or false, or move the checkout.",
         )
     if wanted:
-        backbone: Any = model.backbone
         options = {"deterministic": config.full_determinism}
-        for layer in backbone.layers:
-            for part in layer.children():
+        for block in blocks_of(model.backbone):
+            for part in block.children():
                 part.forward = torch.compile(part.forward, dynamic=True, options={**options})
     return model
 

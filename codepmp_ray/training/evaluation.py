@@ -8,7 +8,7 @@ from typing import Any
 
 from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.preference.packing import EncodedPair
-from codepmp_ray.training.step import StepResult, StepRunner
+from codepmp_ray.training.step import StepResult, StepRunner, counts_of
 
 # Planning a step takes longer than its pairs; every rank plans the same chunks.
 _PAIRS_AT_ONCE = 1024
@@ -35,11 +35,9 @@ def evaluate(runner: StepRunner, pairs: Sequence[EncodedPair]) -> dict[str, Any]
 def _merged(
     runner: StepRunner, parts: list[tuple[Sequence[EncodedPair], StepResult]]
 ) -> dict[str, Any]:
-    """As if all chunks had been one: terms are means over pairs, or over chosen tokens."""
-    counts = {
-        "pair": [float(len(chunk)) for chunk, _ in parts],
-        "token": [float(sum(len(pair.chosen) for pair in chunk)) for chunk, _ in parts],
-    }
+    """As if all chunks had been one: each value is a mean over pairs, or over a side's tokens."""
+    by_chunk = [counts_of(chunk) for chunk, _ in parts]
+    counts = {per: [float(found[per]) for found in by_chunk] for per in by_chunk[0]}
     results = [result for _, result in parts]
     terms = runner.objective.terms
     losses = {
@@ -53,12 +51,18 @@ def _merged(
     if rewards:
         rewards["min_reward"] = min(result.rewards["min_reward"] for result in results)
         rewards["max_reward"] = max(result.rewards["max_reward"] for result in results)
+    policy = {
+        name: _mean([result.policy[name] for result in results], counts[per])
+        for name, per in StepResult.POLICY.items()
+        if name in results[0].policy
+    }
     return StepResult(
         loss=sum(term.weight * losses[term.name] for term in terms),
         losses=losses,
         rewards=rewards,
         num_pairs=sum(result.num_pairs for result in results),
         num_tokens=sum(result.num_tokens for result in results),
+        policy=policy,
     ).row()
 
 

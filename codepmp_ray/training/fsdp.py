@@ -14,7 +14,8 @@ from torch.distributed.fsdp import (
 )
 
 from codepmp_ray.config.training import TrainingConfig
-from codepmp_ray.errors import ConfigError, ModelError
+from codepmp_ray.errors import ConfigError
+from codepmp_ray.modeling.backbones import blocks_of
 from codepmp_ray.modeling.preference_model import PreferenceModel
 
 
@@ -51,16 +52,11 @@ def shard(model: PreferenceModel, config: TrainingConfig, mesh: DeviceMesh) -> P
     offload = OffloadPolicy()
     if config.cpu_offload and mesh.device_type != "cpu":
         offload = CPUOffloadPolicy()
-    layers = getattr(model.backbone, "layers", None)
-    if layers is None:
-        raise ModelError(
-            f"{type(model.backbone).__name__} has no `layers` to shard by.",
-            "Choose a Llama or Qwen backbone.",
-        )
+    blocks = blocks_of(model.backbone)
     if config.gradient_checkpointing:
         model.backbone.gradient_checkpointing_enable({"use_reentrant": False})
-    for layer in layers:
-        fully_shard(layer, mesh=mesh, mp_policy=policy, offload_policy=offload)
+    for block in blocks:
+        fully_shard(block, mesh=mesh, mp_policy=policy, offload_policy=offload)
     if model.score is not None:
         precise = MixedPrecisionPolicy(param_dtype=torch.float32, reduce_dtype=torch.float32)
         fully_shard(model.score, mesh=mesh, mp_policy=precise, offload_policy=offload)

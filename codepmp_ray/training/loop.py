@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 
 from codepmp_ray.errors import ModelError
+from codepmp_ray.modeling.backbones import require_positions
 from codepmp_ray.modeling.collectives import agree
 from codepmp_ray.modeling.export import distinct_pad_id, export_model
 from codepmp_ray.modeling.loading import (
@@ -65,8 +66,9 @@ def train(
     vocab_size = load_config(weights).get_text_config().vocab_size
     encoder = Encoder(tokenizer, _template(task, weights, tokenizer), vocab_size)
     distinct_pad_id(tokenizer, encoder.template)  # the export needs it: not after days of steps
-    data = load_training_data(task, encoder)
     model = empty_model(weights, objective_of(config))
+    require_positions(model.backbone, config.max_length)
+    data = load_training_data(task, encoder)
     compile_blocks(model, config, device)
     shard(model, config, make_mesh(config, device))
     materialise(model, parameter_device(config, device))

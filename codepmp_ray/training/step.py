@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -32,6 +32,8 @@ class StepResult:
     Attributes:
         losses: the objective's terms, each divided by its own count, before weights.
         rewards: those of REWARDS; empty for sft.
+        policy: of dpo those of POLICY, as TRL's DPOTrainer names them; else empty. Its `rewards/`
+            are the same as in `rewards`, which have the names of every other objective.
     """
 
     REWARDS: ClassVar[tuple[str, ...]] = (
@@ -42,17 +44,35 @@ class StepResult:
         "max_reward",
     )
 
+    # What each is a mean over: pairs, or the tokens of chosen and of rejected.
+    POLICY: ClassVar[dict[str, str]] = {
+        **{f"rewards/{of}": "pair" for of in ("chosen", "rejected", "accuracies", "margins")},
+        **{f"logps/{side}": "pair" for side in ("chosen", "rejected")},
+        "logits/chosen": "token",
+        "logits/rejected": "rejected_token",
+    }
+
     loss: float
     losses: dict[str, float]
     rewards: dict[str, float]
     num_pairs: int
     num_tokens: int
+    policy: dict[str, float] = field(default_factory=dict)
 
     def row(self) -> dict[str, float]:
         """Flat, as `metrics.jsonl` has it: `loss`, `loss_rm`, `loss_lm`, `accuracy`, ..."""
         losses = {f"loss_{name}": value for name, value in self.losses.items()}
         counts = {"num_pairs": self.num_pairs, "num_tokens": self.num_tokens}
-        return {"loss": self.loss, **losses, **self.rewards, **counts}
+        return {"loss": self.loss, **losses, **self.rewards, **self.policy, **counts}
+
+
+def counts_of(pairs: Sequence[EncodedPair]) -> dict[str, int]:
+    """What means of a step are over: its pairs, and the tokens of either side."""
+    return {
+        "pair": len(pairs),
+        "token": sum(len(pair.chosen) for pair in pairs),
+        "rejected_token": sum(len(pair.rejected) for pair in pairs),
+    }
 
 
 class StepRunner:
@@ -86,7 +106,7 @@ class StepRunner:
         return [(chosen, rejected) for chosen, rejected in on_device.tolist()]
 
     def _run(self, pairs: Sequence[EncodedPair], backward: bool) -> StepResult:
-        counts = {"pair": len(pairs), "token": sum(len(pair.chosen) for pair in pairs)}
+        counts = counts_of(pairs)
         tally = _Tally(self.device)
         for indices, batch in self._micro_batches(pairs):
             sums = self.model(batch)
@@ -124,9 +144,11 @@ class _Tally:
     """
 
     NAMES = ("rm", "center", "lm", "dpo", "correct", "margin", "reward")
+    SIDES = ("rewards", "log_likelihoods", "logits")  # [P, 2], added up by side
 
     def __init__(self, device: torch.device) -> None:
-        self._sums = torch.zeros(len(self.NAMES), dtype=torch.float64, device=device)
+        size = len(self.NAMES) + 2 * len(self.SIDES)
+        self._sums = torch.zeros(size, dtype=torch.float64, device=device)
         # The lowest reward and the lowest negated one: one reduction finds both extremes.
         self._low = torch.full((2,), float("inf"), dtype=torch.float64, device=device)
 
@@ -139,22 +161,34 @@ class _Tally:
             found["reward"] = rewards.mean(dim=1).sum()
             self._low = torch.minimum(self._low, torch.stack([rewards.min(), -rewards.max()]))
         zero = self._sums.new_zeros(())
-        self._sums += torch.stack([found.get(name, zero) for name in self.NAMES])
+        by_side = [
+            sums[name].detach().double().sum(dim=0) if name in sums else zero.expand(2)
+            for name in self.SIDES
+        ]
+        named = torch.stack([found.get(name, zero) for name in self.NAMES])
+        self._sums += torch.cat([named, *by_side])
 
     def all_reduce(self) -> None:
         dist.all_reduce(self._sums)
         dist.all_reduce(self._low, op=dist.ReduceOp.MIN)
 
     def result(self, objective: Objective, counts: dict[str, int], num_tokens: int) -> StepResult:
-        sums: dict[str, float] = dict(zip(self.NAMES, self._sums.tolist(), strict=True))
+        found = self._sums.tolist()
+        sums: dict[str, float] = dict(zip(self.NAMES, found, strict=False))
+        by_side = found[len(self.NAMES) :]
         losses = {term.name: sums[term.name] / counts[term.per] for term in objective.terms}
         num_pairs, low = counts["pair"], self._low.tolist()
-        means = (sums[name] / num_pairs for name in ("correct", "margin", "reward"))
+        means = [sums[name] / num_pairs for name in ("correct", "margin", "reward")]
         rewards = dict(zip(StepResult.REWARDS, [*means, low[0], -low[1]], strict=True))
+        # In the order of POLICY.
+        policy = [*by_side[:2], sums["correct"], sums["margin"], *by_side[2:]]
+        per = StepResult.POLICY.items()
+        named = {name: v / counts[of] for (name, of), v in zip(per, policy, strict=True)}
         return StepResult(
             loss=sum(term.weight * losses[term.name] for term in objective.terms),
             losses=losses,
             rewards={} if objective.name == "sft" else rewards,
             num_pairs=num_pairs,
             num_tokens=num_tokens,
+            policy=named if objective.name == "dpo" else {},
         )

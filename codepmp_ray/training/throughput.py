@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from codepmp_ray.modeling.backbones import output_size
 from codepmp_ray.modeling.preference_model import PreferenceModel
 from codepmp_ray.preference.packing import EncodedPair, Sides
 
@@ -77,11 +78,13 @@ class FlopCounter:
         config = backbone.config
         heads = config.num_attention_heads
         head_size = getattr(config, "head_dim", None) or config.hidden_size // heads
-        embeddings = backbone.get_input_embeddings().weight.numel()
+        # Of tokens, and of positions where they are learned.
+        looked_up = [m.weight for m in backbone.modules() if isinstance(m, torch.nn.Embedding)]
+        embeddings = sum(weight.numel() for weight in looked_up)
         return cls(
             num_weights=sum(p.numel() for p in backbone.parameters() if p.ndim > 1) - embeddings,
             attention_per_token_pair=12 * config.num_hidden_layers * heads * head_size,
-            num_head_weights=config.vocab_size * config.hidden_size * model.objective.has_lm,
+            num_head_weights=config.vocab_size * output_size(config) * model.objective.has_lm,
             sides=model.objective.sides,
         )
 

@@ -167,6 +167,17 @@ def test_seed_004_compares_policies_and_rewards(records: dict[str, dict[str, Any
     assert any("no independent judge" in text for text in records["seed004"]["outcome"]["differs"])
 
 
+def test_figure_6_goes_on_without_the_sets_that_recipes_make(
+    records: dict[str, dict[str, Any]],
+) -> None:
+    outcome = records["figure6"]["outcome"]
+    assert len(outcome["tables"][0]["rows"]) == 5  # without PMP, and what one set's rows make
+    for label, recipe in (("description clip", "description-clip"), ("web pages", "webpage")):
+        command = f"`python -m jobs.synthesize --config jobs/recipes/pairs-{recipe}.yaml` makes it."
+        (note,) = [n for n in outcome["notes"] if n.startswith(f"Left out: {label}: The set")]
+        assert command in note
+
+
 def test_the_papers_values_stand_beside_ours(
     bench: Bench, records: dict[str, dict[str, Any]]
 ) -> None:

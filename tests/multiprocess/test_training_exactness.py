@@ -285,6 +285,19 @@ def test_policies_begin_as_their_reference_and_are_exported_as_language_models(
     # The reference is what training begins with, so that no pair is preferred at first.
     assert first["loss"] == pytest.approx(math.log(2), abs=1e-5)
     assert abs(first["margin"]) < 1e-4
+    # Under TRL's names, too; likelihoods are those of whole responses, under model and reference.
+    for row in (row for row in dpo if "loss" in row):
+        assert row["rewards/accuracies"] == row["accuracy"]
+        assert row["rewards/margins"] == row["margin"]
+        assert row["rewards/chosen"] - row["rewards/rejected"] == pytest.approx(row["margin"])
+        assert row["rewards/chosen"] + row["rewards/rejected"] == pytest.approx(
+            2 * row["mean_reward"], abs=1e-9
+        )
+        assert row["logps/chosen"] < 0 and row["logps/rejected"] < 0
+    held_out = [row for row in dpo if "eval_loss" in row]
+    moved = held_out[-1]["eval_logps/chosen"] - held_out[0]["eval_logps/chosen"]
+    assert held_out[-1]["eval_rewards/chosen"] == pytest.approx(0.1 * moved, abs=1e-4)
+    assert held_out[-1]["eval_logits/chosen"] != held_out[0]["eval_logits/chosen"]
     assert dpo[-1]["eval_loss"] < dpo[0]["eval_loss"] == pytest.approx(math.log(2), abs=1e-5)
     store = LocalStore(tmp_path / "dpo")
     (name,) = [name for name in store.list("") if name.startswith("references-")]
@@ -292,6 +305,7 @@ def test_policies_begin_as_their_reference_and_are_exported_as_language_models(
 
     sft = run(tmp_path / "sft", tiny_model_dir, preference_rows, 1, objective="sft", **settings)
     assert all("accuracy" not in row and "eval_accuracy" not in row for row in sft)
+    assert not any("/" in name for row in sft for name in row)
     assert sft[-1]["eval_loss_lm"] < sft[0]["eval_loss_lm"]
     assert sft[-1]["num_tokens"] < dpo[-1]["num_tokens"]
 

@@ -22,6 +22,8 @@ _ARMS = (common.WITHOUT, common.WITH)
 
 def pool_set(context: Context) -> str | None:
     """The set whose training part finetunes the models that pick from pools."""
+    if context.options.train_set is not None:
+        return context.options.train_set
     names = [context.bench.config.pools[name].test_of for name in context.options.pools or ()]
     return next((name for name in names if name is not None), None)
 

@@ -18,6 +18,7 @@ from codepmp_ray.studies.study import Context
 from codepmp_ray.studies.trainings import Arm, Training
 
 WITHOUT, WITH = "without PMP", "with PMP"
+PAPERS_MODELS = ("Qwen/Qwen2-1.5B", "Qwen/Qwen2-7B")
 Shares = Callable[..., tuple[list[str], Floats]]
 
 
@@ -78,6 +79,10 @@ def pair_tokens(context: Context, sets: list[str], model: str | None = None) -> 
 
 def model_difference(context: Context, *names: str) -> str:
     """One sentence about our models, where the paper has Qwen2-1.5B and 7B."""
+    shapes = [context.bench.config.models[name] for name in names or (context.model,)]
+    if all(shape.model_name_or_path in PAPERS_MODELS for shape in shapes):
+        same = ", ".join(str(shape.model_name_or_path) for shape in shapes)
+        return f"Models of the paper's: {same}."
     texts = []
     for name in names or (context.model,):
         shape = context.bench.config.models[name]

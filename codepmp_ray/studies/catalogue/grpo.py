@@ -12,9 +12,10 @@ import numpy as np
 from codepmp_ray.config.base import fingerprint
 from codepmp_ray.studies import measures, policies
 from codepmp_ray.studies.catalogue import common
-from codepmp_ray.studies.catalogue.policies import base_weights, test_prompts
+from codepmp_ray.studies.catalogue.policies import base_weights
 from codepmp_ray.studies.grpo import LOG_FILE, GrpoSettings
 from codepmp_ray.studies.outcome import Outcome, Plot, Row, Series, Table, Value, not_measured
+from codepmp_ray.studies.policy_prompts import test_prompts
 from codepmp_ray.studies.scores import ScoreBook
 from codepmp_ray.studies.study import Context, Models, Study
 from codepmp_ray.studies.trainings import Arm

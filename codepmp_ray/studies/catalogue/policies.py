@@ -18,22 +18,28 @@ from codepmp_ray.modeling.sources import resolve_model
 from codepmp_ray.preference.sources.rows import Row as PairRow
 from codepmp_ray.studies import measures, policies
 from codepmp_ray.studies.catalogue import common
+from codepmp_ray.studies.external_scorer import (
+    available_scorer,
+    external_rewards,
+    scorer_name,
+)
 from codepmp_ray.studies.measures import Floats
 from codepmp_ray.studies.outcome import Outcome, Row, Table, Value
+from codepmp_ray.studies.policy_prompts import how_filtered, test_prompts
 from codepmp_ray.studies.scores import ScoreBook, Trained
-from codepmp_ray.studies.sets import is_hub_reachable
 from codepmp_ray.studies.study import Context, Models, Study
 from codepmp_ray.studies.trainings import Arm, Training
 
 BASE, SFT, DPO, BOTH, RFT = "base", "SFT", "DPO", "SFT + DPO", "RFT"
 _DEFAULT_PROMPTS, _DEFAULT_TOKENS = 50, 50  # the protocol's
-_PAIRS_A_PROMPT = 4  # few prompts have more
 _SAMPLED = 5  # a token that is sampled takes the time of so many that are read
 
 
 def arms(context: Context) -> list[Arm]:
-    """The policies and the two reward models, all on the same pairs of all sets."""
-    sets = tuple(context.sets())
+    """The policies and the two reward models, all on the same pairs, of all sets or `train_set`."""
+    if context.options.scorer:
+        context.bench.require_scorer(context.options.scorer)  # not after hours of training
+    sets = _trained_on(context)
     num = context.num_train(*sets)
     bench, model = context.bench, context.model
 
@@ -49,7 +55,8 @@ def arms(context: Context) -> list[Arm]:
     def rft(seed: int) -> Training:
         judge = bench.plans.rm(bench.plans.pmp(seed, model), sets, num, seed)
         limit = context.options.max_new_tokens or _DEFAULT_TOKENS
-        return bench.plans.rejection_sampled(model, judge, sets, num, seed, limit)
+        asked = min(num, context.options.num_rft_prompts or num)
+        return bench.plans.rejection_sampled(model, judge, sets, asked, seed, limit)
 
     return [
         *common.both_arms(context, sets, num, "RM"),
@@ -60,10 +67,17 @@ def arms(context: Context) -> list[Arm]:
     ]
 
 
+def _trained_on(context: Context) -> tuple[str, ...]:
+    tested = tuple(context.sets())  # raises what is missing
+    train_set = context.options.train_set
+    return (train_set,) if train_set else tested
+
+
 def measure(context: Context, models: Models, book: ScoreBook) -> Outcome:
     outcome = Outcome(
         differs=[
-            f"Policies and reward models from {context.model}, OPT-350M being the protocol's.",
+            *_model_difference(context),
+            _training_difference(context),
             *common.differences(context, context.sets()),
         ]
     )
@@ -71,6 +85,22 @@ def measure(context: Context, models: Models, book: ScoreBook) -> Outcome:
     _answers(context, models, book, outcome)
     outcome.summary = common.conclude(outcome.comparisons)
     return outcome
+
+
+def _model_difference(context: Context) -> list[str]:
+    weights = context.bench.config.models[context.model].model_name_or_path or ""
+    if weights.rstrip("/").lower().endswith("opt-350m"):
+        return []
+    return [f"Policies and reward models from {context.model}, OPT-350M being the protocol's."]
+
+
+def _training_difference(context: Context) -> str:
+    names = _trained_on(context)
+    titles = " and ".join(context.bench.set(name).title for name in names)
+    num = context.num_train(*names)
+    sampled = context.options.num_rft_prompts
+    rft = f", RFT on {sampled:,} of their prompts" if sampled and sampled < num else ""
+    return f"Trained on {num:,} pairs ({titles}){rft}; the protocol's set has about 160,000."
 
 
 def _pairs(context: Context, models: Models, book: ScoreBook, outcome: Outcome) -> None:
@@ -149,7 +179,7 @@ def _answers(context: Context, models: Models, book: ScoreBook, outcome: Outcome
         for label, folders in _folders(context, models).items()
     }
     judges = models[f"RM, {common.WITH}"]
-    external = options.scorer if options.scorer and is_hub_reachable() else None
+    external = available_scorer(options.scorer)
     rewards = {
         label: np.array(
             [_score(context, book, judge, external, prompts, made) for judge, made in
@@ -167,7 +197,7 @@ def _answers(context: Context, models: Models, book: ScoreBook, outcome: Outcome
         for label, v in rewards.items()
     ]
     titles = [context.bench.set(name).title for name in groups]
-    judge = external or f"our reward model {common.WITH}"
+    judge = scorer_name(external) if external else f"our reward model {common.WITH}"
     outcome.tables.append(
         Table(f"Mean reward of greedy answers, by {judge}", titles, rows, unit="number")
     )
@@ -177,6 +207,7 @@ def _answers(context: Context, models: Models, book: ScoreBook, outcome: Outcome
         wins = (gaps > 0) + (gaps == 0) / 2
         question = f"{label}: share of prompts won against base, over one half"
         outcome.comparisons.append(measures.compare(question, wins, half, context.confidence))
+    outcome.differs += [how_filtered(context, name, num) for name in groups]
     outcome.differs.append(
         f"{len(prompts)} prompts of the test parts, greedy, at most {limit} new tokens; "
         f"scored by {judge}"
@@ -196,16 +227,7 @@ def _score(
     if external is None:
         return book.rewards(judge, prompts, texts)
     shown = [p if isinstance(p, str) else "\n".join(m["content"] for m in p) for p in prompts]
-    return policies.external_rewards(external, shown, texts)
-
-
-def test_prompts(context: Context, name: str, num: int) -> list[policies.Prompt]:
-    """`num` prompts of the test part, each once, whatever number of its pairs is measured."""
-    found: dict[str, policies.Prompt] = {}
-    for row in context.bench.pairs.test_pairs(name, _PAIRS_A_PROMPT * num, context.model).rows:
-        prompt = row["messages"] or row["prompt"]
-        found.setdefault(str(prompt), prompt)
-    return list(found.values())[:num]
+    return external_rewards(external, shown, texts)
 
 
 def _folders(context: Context, models: Models) -> dict[str, list[str | Path]]:

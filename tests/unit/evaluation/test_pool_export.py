@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from codepmp_ray.config.studies import PoolConfig
+from codepmp_ray.config.study_materials import PoolConfig
 from codepmp_ray.errors import ConfigError, InputError
 from codepmp_ray.evaluation.pool_export import graded_pool
 from codepmp_ray.studies.pool_files import read_questions

@@ -29,11 +29,15 @@ def test_chunked_lm_loss_equals_the_whole(method, soft_cap) -> None:
     if method == "sum":
         chunked = lm_loss_sum(*arguments, soft_cap=soft_cap, chunk_size=5)
     else:
-        chunked = -token_log_likelihoods(*arguments, soft_cap=soft_cap, chunk_size=5).sum()
+        tokens, mean_logits = token_log_likelihoods(*arguments, soft_cap=soft_cap, chunk_size=5)
+        chunked = -tokens.sum()
     logits = hidden @ weight.T
     logits = logits if soft_cap is None else soft_cap * torch.tanh(logits / soft_cap)
     whole = torch.nn.functional.cross_entropy(logits, targets, reduction="sum")
     assert torch.allclose(chunked, whole, rtol=1e-12)
+    if method == "tokens":
+        assert torch.allclose(mean_logits, logits.mean(dim=1), rtol=1e-12)
+        assert not mean_logits.requires_grad
     ours = torch.autograd.grad(chunked / 7, [hidden, weight])
     theirs = torch.autograd.grad(whole / 7, [hidden, weight])
     assert all(torch.allclose(a, b, rtol=1e-10) for a, b in zip(ours, theirs, strict=True))

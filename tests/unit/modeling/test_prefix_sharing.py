@@ -28,9 +28,13 @@ def assert_same_gradients(causal_lm: torch.nn.Module, model: PreferenceModel) ->
 
 
 def plain_log_likelihood(causal_lm, prompt: list[int], response: list[int]) -> torch.Tensor:
-    logits = causal_lm(torch.tensor([prompt + response]), use_cache=False).logits
-    scores = logits[0, len(prompt) - 1 : -1].log_softmax(dim=-1)
+    scores = plain_logits(causal_lm, prompt, response).log_softmax(dim=-1)
     return scores.gather(1, torch.tensor(response)[:, None]).sum()
+
+
+def plain_logits(causal_lm, prompt: list[int], response: list[int]) -> torch.Tensor:
+    logits = causal_lm(torch.tensor([prompt + response]), use_cache=False).logits
+    return logits[0, len(prompt) - 1 : -1]
 
 
 def plain_terms(
@@ -113,7 +117,7 @@ def test_gradients_in_fp32_are_those_of_the_plain_computation(name: str) -> None
     assert distance(ours, theirs) < 1e-5
 
 
-@pytest.mark.parametrize("name", ["llama-tied", "qwen2-untied", "gemma2-tied"])
+@pytest.mark.parametrize("name", ["llama-tied", "qwen2-untied", "gemma2-tied", "opt-350m"])
 def test_dpo_equals_the_plain_computation_in_fp64(name: str) -> None:
     causal_lm, model = make_models(name, DPO)
     pairs = [replace(pair, reference=(-20.0 - i, -31.5)) for i, pair in enumerate(make_pairs())]
@@ -127,6 +131,9 @@ def test_dpo_equals_the_plain_computation_in_fp64(name: str) -> None:
             for side in (pair.chosen, pair.rejected)
         ]
         assert torch.allclose(out["log_likelihoods"][i], torch.stack(likelihoods))
+        for side, found in zip((pair.chosen, pair.rejected), out["logits"][i], strict=True):
+            expected = plain_logits(causal_lm, pair.prompt, side).mean(dim=1).sum()
+            assert abs(found.item() - expected.item()) < 1e-10
         ratios = [found - known for found, known in zip(likelihoods, pair.reference, strict=True)]
         total = total - torch.nn.functional.logsigmoid(0.1 * (ratios[0] - ratios[1]))
     total.backward()
@@ -135,8 +142,9 @@ def test_dpo_equals_the_plain_computation_in_fp64(name: str) -> None:
     assert_same_gradients(causal_lm, model)
 
 
-def test_sft_computes_chosen_alone() -> None:
-    causal_lm, model = make_models("qwen2-untied", SFT)
+@pytest.mark.parametrize("name", ["qwen2-untied", "opt-350m"])
+def test_sft_computes_chosen_alone(name: str) -> None:
+    causal_lm, model = make_models(name, SFT)
     pairs = make_pairs()
     batch = pack(pairs, sides="chosen_alone")
     assert batch.input_ids.shape[1] == sum(len(p.prompt) + len(p.chosen) for p in pairs)

@@ -16,6 +16,7 @@ from codepmp_ray.studies.trainings import Arm, Pairs
 
 ROOT = Path(__file__).resolve().parents[3]
 RECIPES = sorted((ROOT / "jobs" / "recipes" / "studies").glob("*.yaml"))
+LAPTOP = ROOT / "jobs" / "recipes" / "studies" / "laptop.yaml"
 
 
 @pytest.fixture
@@ -131,11 +132,45 @@ def test_a_recipe_of_studies_parses_and_names_studies_that_there_are(path: Path)
 
     config = load_studies(path)
     assert config.name == path.stem
+    assert set(config.studies) <= set(STUDIES)
+
+
+def test_the_laptops_recipe_has_all_studies_within_two_hours() -> None:
+    from codepmp_ray.studies.catalogue import STUDIES
+
+    config = load_studies(LAPTOP)
     assert set(config.studies) == set(STUDIES)
     budgets = [config.options(name).budget_min for name in config.studies]
     assert None not in budgets
     assert config.budget_min is not None and config.budget_min <= 115  # two hours, start included
     assert sum(filter(None, budgets)) <= 1.1 * config.budget_min  # the last ones get theirs, too
+
+
+def test_the_gpu_recipe_has_all_studies_and_the_papers_settings(tmp_path: Path) -> None:
+    from codepmp_ray.studies.assumed import AssumedBench
+    from codepmp_ray.studies.catalogue import STUDIES
+
+    config = load_studies(LAPTOP.with_name("gpu.yaml"), [f"run_dir={tmp_path}"])
+    assert set(config.studies) == set(STUDIES) - {"table1_smollm2"}  # all its weights are trained
+    assert config.budget_min is None
+    assert all(config.options(name).budget_min is None for name in config.studies)
+    plans = AssumedBench(config).plans
+    # (PMP rate, RM rate and warmup for mathematics, for logic); Tables 7, 8 and 9.
+    for model, pmp_rate, math, logic in (
+        ("qwen2-1.5b", 3e-6, (1e-6, 0.03), (1e-5, 0.25)),
+        ("qwen2-7b", 1e-6, (3e-7, 0.03), (1e-5, 0.25)),
+    ):
+        pmp = plans.pmp(0, model).config
+        assert pmp.learning_rate == pmp_rate
+        assert (pmp.batch_size, pmp.schedule, pmp.warmup_ratio) == (1024, "wsd", 0.03)
+        assert (pmp.decay_ratio, pmp.weight_decay, pmp.max_length) == (0.1, 0.1, 1024)
+        for name, expected in (("math_shepherd", math), ("reclor", logic), ("logiqa2", logic)):
+            rm = plans.rm(model, (name,), 64, 0).config
+            assert (rm.learning_rate, rm.warmup_ratio) == expected
+            assert (rm.batch_size, rm.schedule, rm.weight_decay) == (64, "cosine", 0.0)
+            assert (rm.num_train_epochs, rm.max_length) == (1, 1024)
+        mixed = plans.rm(model, ("math_shepherd", "reclor"), 64, 0).config
+        assert (mixed.learning_rate, mixed.warmup_ratio) == math
 
 
 @pytest.mark.parametrize(
@@ -151,7 +186,7 @@ def test_a_recipe_of_studies_parses_and_names_studies_that_there_are(path: Path)
 )
 def test_bad_values_name_the_value_and_the_remedy(override: str, words: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
-        load_studies(RECIPES[0], [override])
+        load_studies(LAPTOP, [override])
     assert all(word in str(caught.value) for word in words), caught.value
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from codepmp_ray.config.studies import PoolConfig
+from codepmp_ray.config.study_materials import PoolConfig
 from codepmp_ray.errors import InputError
 from codepmp_ray.modeling.loading import load_tokenizer
 from codepmp_ray.preference.tokenization import Encoder, PromptTemplate

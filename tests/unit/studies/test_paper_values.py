@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from codepmp_ray.config.studies import PoolConfig, StudyOptions
+from codepmp_ray.config.studies import StudyOptions
+from codepmp_ray.config.study_materials import PoolConfig
 from codepmp_ray.studies import paper, words
 from codepmp_ray.studies.catalogue import STUDIES
 from codepmp_ray.studies.outcome import Table

@@ -1,4 +1,4 @@
-"""Prompts of the test part, the best and worst of sampled answers, and a scorer of others."""
+"""Prompts of the test part and their filter, and the best and worst of sampled answers."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from codepmp_ray.errors import InputError, ModelError
-from codepmp_ray.studies.catalogue import policies as catalogue
-from codepmp_ray.studies.policies import best_and_worst, external_rewards
+from codepmp_ray.errors import InputError
+from codepmp_ray.studies.policies import best_and_worst
+from codepmp_ray.studies.policy_prompts import how_filtered, num_turns
+from codepmp_ray.studies.policy_prompts import test_prompts as prompts_of  # pytest would run it
 from codepmp_ray.studies.scores import ScoreBook, Trained
+from codepmp_ray.studies.sets import as_transcript
 from codepmp_ray.studies.study import Context
-from tests.tiny_models import save_tiny_reward_model
 from tests.unit.studies.conftest import MakeBench, write_rows
 
 JUDGE = Trained("key", "judge", Path(), "trend")
@@ -56,23 +55,61 @@ def test_prompts_are_of_the_test_part_and_each_comes_once(
     write_rows(tmp_path / "sums.jsonl", rows)
     context = Context("seed004", bench, bench.config.options("seed004"))
     tested = {row["prompt"] for row in bench.set("sums").test}
-    found = catalogue.test_prompts(context, "sums", 5)
+    found = prompts_of(context, "sums", 5)
     assert len(found) == len(set(map(str, found))) == 5 and set(map(str, found)) <= tested
-    every = catalogue.test_prompts(context, "sums", 1000)
+    every = prompts_of(context, "sums", 1000)
     assert set(map(str, every)) == tested and every[:5] == found
 
 
-def test_rewards_of_a_scorer_do_not_depend_on_what_stands_beside(tmp_path: Path) -> None:
-    folder = save_tiny_reward_model(tmp_path / "scorer")
-    questions = [f"question {i}" for i in range(19)]  # more than are scored at once
-    texts = ["word " * (1 + 7 * i % 11) for i in range(19)]
-    found = external_rewards(str(folder), questions, texts)
-    assert found.shape == (19,) and len(set(found.round(6))) > 10
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
-    for i in (0, 4, 15, 16, 18):
-        with torch.no_grad():
-            alone = model(**tokenizer(questions[i], texts[i], return_tensors="pt")).logits[0, 0]
-        assert found[i] == pytest.approx(float(alone), abs=1e-4)
-    with pytest.raises(ModelError, match="nothing"):
-        external_rewards(str(tmp_path / "nothing"), ["q"], ["t"])
+TALK = [
+    {"prompt": [{"role": "user", "content": f"ask {i}"}] + [
+        {"role": role, "content": f"{role} {n}"}
+        for n in range(i % 3) for role in ("assistant", "user")
+    ], "chosen": f"yes {i}", "rejected": f"no {i}"}
+    for i in range(60)
+]  # fmt: skip
+
+
+def test_a_filter_of_prompts_is_counted_and_leaves_the_order(
+    make_bench: MakeBench, tmp_path: Path
+) -> None:
+    def context(prompt_filter: dict[str, Any] | None = None) -> Context:
+        found = {"prompt_filter": {"sums": prompt_filter}} if prompt_filter else {}
+        bench = make_bench(studies={"seed004": found})
+        write_rows(tmp_path / "sums.jsonl", TALK)
+        return Context("seed004", bench, bench.config.options("seed004"))
+
+    plain = context()
+    every = prompts_of(plain, "sums", 1000)
+    assert {num_turns(prompt) for prompt in every} == {1, 2, 3}
+    assert how_filtered(plain, "sums", 5) == "sums: 5 prompts, unfiltered."
+
+    first = context({"max_turns": 1})
+    single = [prompt for prompt in every if num_turns(prompt) == 1]
+    assert prompts_of(first, "sums", 5) == single[:5] and len(single) > 5
+    assert how_filtered(first, "sums", 5) == (
+        f"sums: 5 of the {len(single)} prompts with at most 1 turns, of {len(every)} in the test "
+        "part: a filter of ours, the protocol's not being known."
+    )
+
+    encoder = plain.bench.pairs.encoder("trend")
+    limit = len(encoder.prompt_ids("ask 7"))
+    found = prompts_of(context({"max_tokens": limit}), "sums", 1000)
+    assert found and all(len(encoder.prompt_ids(prompt)) <= limit for prompt in found)
+    with pytest.raises(InputError, match=r"none of the \d+ test prompts of 'sums'.*max_tokens=1\."):
+        prompts_of(context({"max_tokens": 1}), "sums", 5)
+    with pytest.raises(ValueError, match="the set 'nowhere' is not among sets"):
+        make_bench(studies={"seed004": {"prompt_filter": {"nowhere": {"max_turns": 1}}}})
+
+
+def test_turns_of_a_transcript_are_counted_in_its_text() -> None:
+    row = {"messages": TALK[2]["prompt"], "prompt": None, "chosen": "a", "rejected": "b"}
+    text = as_transcript(row)["prompt"]
+    assert text == (
+        "\n\nHuman: ask 2\n\nAssistant: assistant 0\n\nHuman: user 0\n\nAssistant: assistant 1"
+        "\n\nHuman: user 1\n\nAssistant:"
+    )
+    assert num_turns(text) == 3 and num_turns("a question") == 1
+    assert as_transcript({"messages": None, "prompt": "why?"})["prompt"] == (
+        "\n\nHuman: why?\n\nAssistant:"
+    )

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from codepmp_ray.cluster.study_run import run_study
-from codepmp_ray.config.studies import PoolConfig, StudyOptions
+from codepmp_ray.config.studies import StudyOptions
+from codepmp_ray.config.study_materials import PoolConfig
 from codepmp_ray.errors import InputError
 from codepmp_ray.studies.catalogue import STUDIES
 from codepmp_ray.studies.pool_files import read_pool

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from codepmp_ray.config.studies import PoolConfig, SetConfig
+from codepmp_ray.config.study_materials import PoolConfig, SetConfig
 from codepmp_ray.errors import InputError
 from codepmp_ray.records import stable_id
 from codepmp_ray.studies import sets
