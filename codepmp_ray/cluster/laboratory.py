@@ -56,7 +56,7 @@ class Laboratory:
 
         logging.disable_progress_bar()  # one for each of many small models
         self.bench = bench
-        self.book = ScoreBook(bench.store, self._load_scorer)
+        self.book = ScoreBook(bench.store, self._load_scorer, bench.config.scoring)
 
     def model_folder(self, name: str) -> str:
         """Weights of one of the recipe's models, as trainings take them."""

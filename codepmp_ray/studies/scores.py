@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from codepmp_ray.config.studies import ScoringConfig
 from codepmp_ray.errors import EngineError
 from codepmp_ray.preference.tokenization import Encoder
 from codepmp_ray.scoring.protocol import Scorer
@@ -46,10 +47,14 @@ class ScoreBook:
 
     Args:
         load: makes a scorer of a model's folder; if it has a `shutdown`, that is called after it.
+        scoring: how it scores; what was scored otherwise is not read back.
     """
 
-    def __init__(self, store: LocalStore, load: LoadScorer) -> None:
+    def __init__(self, store: LocalStore, load: LoadScorer, scoring: ScoringConfig) -> None:
         self._store, self._load = store, load
+        settings = scoring.result_fields()
+        # Empty for the defaults, with which older run directories were scored.
+        self._way = "" if settings == ScoringConfig().result_fields() else json.dumps(settings)
         self._current: tuple[str, Scorer, Encoder] | None = None
         self.num_truncated = 0
 
@@ -69,7 +74,8 @@ class ScoreBook:
     def rewards(self, model: Trained, prompts: Sequence[Prompt], texts: Sequence[str]) -> Floats:
         """One raw reward per (prompt, text). Raises EngineError unless all are finite."""
         text = json.dumps([list(prompts), list(texts)], ensure_ascii=False)
-        name = f"scores/{model.key}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.npy"
+        digest = hashlib.sha256((text + self._way).encode()).hexdigest()[:16]
+        name = f"scores/{model.key}-{digest}.npy"
         if self._store.exists(name):
             return np.load(io.BytesIO(self._store.read_bytes(name)), allow_pickle=False)
         score = self._compute if model.service is None else self._ask

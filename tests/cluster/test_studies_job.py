@@ -257,7 +257,7 @@ def test_the_job_measures_a_served_model_alone(
     with serving(save_tiny_reward_model(tmp_path / "rm")) as url:
         alone = _with_rewards(bench, {"far": {"endpoint": url}}, table1=options)
         config = alone.config.model_copy(update={"run_dir": str(tmp_path / "run")})
-        study.body(config, argparse.Namespace(name="table1", budget_min=None))
+        study.body(config, argparse.Namespace(name="table1", budget_min=None, plan=False))
     shown = capsys.readouterr()
     assert "0 trainings" in shown.err and "1 reward models at hand" in shown.err
     assert "Nothing was trained here" in shown.out and "Reward models at hand" in shown.out
@@ -278,6 +278,25 @@ def test_a_branch_is_the_shorter_run_and_leaves_no_checkpoint(
     assert record["num_own_pairs"] == 8 and record["num_steps"] == 2
     trunk = bench.run_dir / "trunks" / bench.key(whole)
     assert trunk.is_dir() and list(trunk.rglob("*.distcp")) == []
+
+
+def test_scores_of_other_settings_are_not_taken_for_these(
+    bench: Bench, records: dict[str, dict[str, Any]]
+) -> None:
+    (arm, *_) = STUDIES["table1"].trainings(
+        Context("table1", bench, bench.config.options("table1"))
+    )
+    text = "a long answer " * 40
+    found = []
+    for limit in (1024, 32, 1024):
+        scoring = bench.config.scoring.model_copy(update={"max_model_len": limit})
+        lab = Laboratory(Bench(bench.config.model_copy(update={"scoring": scoring})))
+        trained = lab.train(arm.by_seed[0])
+        found.append(float(lab.book.rewards(trained, ["A question?"], [text])[0]))
+        assert lab.book.num_truncated == (limit == 32)
+        lab.book.close()
+    whole, cut, again = found
+    assert whole == again != cut
 
 
 def test_time_that_is_up_leaves_seeds_out_and_says_so(
