@@ -72,8 +72,10 @@ def load_pool(
     num_candidates = min(num_candidates, config.num_candidates or num_candidates)
     allowed = _models(questions, generators)
     kept: list[tuple[str, list[Answer]]] = []
+    num_answers = []
     for question in questions:
         answers = [a for a in question.answers if allowed is None or a.model in allowed]
+        num_answers.append(len(answers))
         if len(answers) >= num_candidates:
             answers.sort(key=lambda a: stable_id(question.text, a.model or "", a.text))
             kept.append((question.text, answers[:num_candidates]))
@@ -84,7 +86,8 @@ def load_pool(
         raise InputError(
             f"The pool {name!r} ({config.path}) has {len(kept)} questions with {num_candidates} "
             f"answers of {generators} generators{of}.",
-            f"Lower num_candidates, which is {num_candidates}"
+            f"Set pools.{name}.num_candidates to what two questions have: at most "
+            f"{sorted(num_answers)[-2] if len(num_answers) > 1 else 0} here"
             + (f", or name more models in pools.{name}.generators." if of else "."),
         )
     words = "" if generators == "all" else f", answers of the {generators} half of its models"
