@@ -97,12 +97,16 @@ def model_difference(context: Context, *names: str) -> str:
     return f"Models ({'; '.join(texts)}) instead of Qwen2-1.5B and Qwen2-7B."
 
 
-def pmp_difference(context: Context) -> str:
-    """One sentence about the pairs that PMP saw."""
+def pmp_difference(context: Context, *names: str) -> str:
+    """One sentence about the pairs that PMP saw, of the models `names`, else of the study's."""
     bench = context.bench
     titles = " and ".join(bench.set(name).title for name in bench.code_sets)
-    num = bench.config.models[context.model].pmp_pairs or bench.config.pmp_pairs
-    return f"PMP on {num:,} pairs ({titles}) instead of 28 million of the paper's."
+    models = {name: bench.config.models[name] for name in names or (context.model,)}
+    nums = {name: model.pmp_pairs or bench.config.pmp_pairs for name, model in models.items()}
+    text = " and ".join(dict.fromkeys(f"{num:,}" for num in nums.values()))
+    if len(set(nums.values())) > 1:
+        text = ", ".join(f"{num:,} ({name})" for name, num in nums.items())
+    return f"PMP on {text} pairs ({titles}) instead of 28 million of the paper's."
 
 
 def set_differences(context: Context, names: list[str]) -> list[str]:

@@ -68,7 +68,7 @@ def measure(
         tables.append(at_hand)
     of_arms = [
         common.model_difference(context, *_models(context)),
-        common.pmp_difference(context),
+        common.pmp_difference(context, *_models(context)),
         _sizes(context),
     ] if models else []  # fmt: skip
     return Outcome(

@@ -7,8 +7,9 @@ import pytest
 from codepmp_ray.config.studies import StudyOptions
 from codepmp_ray.config.study_materials import PoolConfig
 from codepmp_ray.studies import paper, words
-from codepmp_ray.studies.catalogue import STUDIES
+from codepmp_ray.studies.catalogue import STUDIES, common
 from codepmp_ray.studies.outcome import Table
+from codepmp_ray.studies.study import Context
 from tests.unit.studies.conftest import MakeBench, measured
 
 
@@ -87,3 +88,12 @@ def test_tables_4_and_5_say_whose_answers_stand_for_whose(
     assert f"answers of {generator}, which is stronger than Table 3's" in note
     assert f"the {half} half" in note and "% of them are right" in note
     assert not any("no stand-in" in text for text in measured(bench, "table3").differs)
+
+
+def test_what_differs_is_of_the_models_that_were_measured(make_bench: MakeBench) -> None:
+    small = {"tokenizer": "", "warmup_pairs": 4}
+    bench = make_bench(models={"trend": small, "other": small | {"pmp_pairs": 8}})
+    context = Context("figure7", bench, StudyOptions())
+    assert common.pmp_difference(context).startswith("PMP on 16 pairs")
+    assert common.pmp_difference(context, "other").startswith("PMP on 8 pairs")
+    assert "16 (trend), 8 (other) pairs" in common.pmp_difference(context, "trend", "other")
