@@ -9,7 +9,6 @@ what is not on its way to the disk yet is copied then (a checkpoint costs no mem
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from torch.distributed.checkpoint.storage import WriteResult
 
 from codepmp_ray.storage import is_uri
 from codepmp_ray.training.checkpoint_files import CheckpointWriter
+from codepmp_ray.training.handover import Handover
 from codepmp_ray.training.repeated_checkpoint import RepeatedCheckpoint, repeated
 
 _TURN_S = 1e-4
@@ -176,60 +176,31 @@ class LiveSavePlanner(DefaultSavePlanner):
     ) -> None:
         super().__init__(enable_plan_caching=True)
         self._buffers, self._places = buffers, places
-        self._changed = threading.Condition()
-        self._waiting: dict[MetadataIndex, WriteItem] | None = None  # None: no plan yet
-        self._copied: set[MetadataIndex] = set()
-        self._being_written: MetadataIndex | None = None
-        self._items: list[WriteItem] = []
+        self._items: dict[MetadataIndex, WriteItem] = {}  # in the order of the file
+        self._handover = Handover(self._copy)
+        self.release, self.close = self._handover.release, self._handover.close
 
     def finish_plan(self, new_plan: SavePlan) -> SavePlan:
         plan = super().finish_plan(new_plan)
-        self._items = plan.items
-        items = [item for item in plan.items if item.type != WriteItemType.BYTE_IO]
-        with self._changed:
-            self._waiting = {item.index: item for item in items}
-            self._changed.notify_all()
+        self._items = {item.index: item for item in plan.items}
+        tensors = [item.index for item in plan.items if item.type != WriteItemType.BYTE_IO]
+        self._handover.begin(tensors)
         return plan
 
     def resolve_data(self, write_item: WriteItem) -> Any:
         """The writer's next tensor; it asks when it is through with the one before."""
-        with self._changed:
-            assert self._waiting is not None
-            self._waiting.pop(write_item.index, None)
-            self._being_written = write_item.index
-            self._changed.notify_all()
-            if write_item.index in self._copied:
-                return self._buffers[write_item.index]
-            if write_item.type == WriteItemType.BYTE_IO:
-                return super().resolve_data(write_item)
-            return self._place(write_item)
+        if self._handover.take(write_item.index):
+            return self._buffers[write_item.index]
+        if write_item.type == WriteItemType.BYTE_IO:
+            return super().resolve_data(write_item)
+        return self._place(write_item)
 
-    def release(self) -> None:
-        """Copy what the writer has not come to, and wait until it is through with the one it has.
-
-        From the last to the first, so that both meet.
-        """
-        with self._changed:
-            self._changed.wait_for(lambda: self._waiting is not None)
-        while self._copy_one():
-            pass
-        with self._changed:
-            self._changed.wait_for(
-                lambda: self._being_written is None or self._being_written in self._copied
-            )
-
-    def _copy_one(self) -> bool:
-        with self._changed:  # held while copying: the writer may ask for this one
-            if not self._waiting:
-                return False
-            index, item = self._waiting.popitem()
-            tensor = self._place(item)
-            buffer = self._buffers.get(index)
-            if buffer is None or buffer.shape != tensor.shape or buffer.dtype != tensor.dtype:
-                buffer = self._buffers[index] = torch.empty_like(tensor)
-            buffer.copy_(tensor)
-            self._copied.add(index)
-            return True
+    def _copy(self, index: MetadataIndex) -> None:
+        tensor = self._place(self._items[index])
+        buffer = self._buffers.get(index)
+        if buffer is None or buffer.shape != tensor.shape or buffer.dtype != tensor.dtype:
+            buffer = self._buffers[index] = torch.empty_like(tensor)
+        buffer.copy_(tensor)
 
     def _place(self, item: WriteItem) -> torch.Tensor:
         found = self._places.get(item.index)
@@ -242,11 +213,5 @@ class LiveSavePlanner(DefaultSavePlanner):
         self, folder: Path, state: dict[str, Any], results: list[WriteResult]
     ) -> RepeatedCheckpoint | None:
         """This checkpoint, just written to `folder`, to be written again, if that can be done."""
-        written = list(zip(self._items, results, strict=True))
+        written = list(zip(self._items.values(), results, strict=True))
         return repeated(folder, state, written, self.mappings, self._place)
-
-    def close(self) -> None:
-        """The writer is through with the state, or has failed."""
-        with self._changed:
-            self._waiting, self._being_written = {}, None
-            self._changed.notify_all()

@@ -8,7 +8,6 @@ are a few calls of `writev`, which need no interpreter while they write.
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -19,6 +18,7 @@ import torch
 
 from codepmp_ray.training import direct_files
 from codepmp_ray.training.direct_files import BLOCK_BYTES, LENT_BYTES, to_sector
+from codepmp_ray.training.handover import Handover
 
 _CHUNK_BYTES = 64 << 20
 _MAX_PARTS = 512  # of one writev; Linux takes 1,024
@@ -29,7 +29,8 @@ class RepeatedFile:
     """`pieces` at their offsets, and zeros between them.
 
     The disk takes large pieces from where they lie; the others are put together in memory of the
-    file's own. One writing at a time: `start`, then `write` in one thread and `release` in another.
+    file's own. One writing at a time: `start`, then `write` in one thread and `release`, as
+    Handover's, in another.
 
     Args:
         pieces: (offset, bytes as a flat uint8 tensor on CPU), in order of their offsets. They are
@@ -57,24 +58,25 @@ class RepeatedFile:
         self._targets = [target[start : start + len(data)] for start, data in own]
         self._chunks = list(_chunks(memory, lent))
         self._copies: dict[int, _Bytes] = {}  # kept: new pages cost the steps more than all else
-        self._changed = threading.Condition()
+        self._handover = Handover(self._copy)
+        self.release, self.close = self._handover.release, self._handover.close
         self.start()
 
     def start(self) -> None:
         """A new writing begins; the content must not change until `release` has returned."""
-        with self._changed:
-            self._is_gathered = False
-            self._waiting = list(range(len(self._chunks)))
-            self._copied: set[int] = set()
-            self._being_written: int | None = None
+        self._handover.begin([_OWN, *range(len(self._chunks))])
 
     def write(self, path: Path) -> None:
         """Write the content to a new file, which is on the disk then. Raises OSError."""
         try:
             descriptor = direct_files.open_direct(path)
             try:
-                for number in range(len(self._chunks)):
-                    _write_all(descriptor, self._next(number))
+                if not self._handover.take(_OWN):
+                    self._copy(_OWN)
+                for number, chunk in enumerate(self._chunks):
+                    is_copied = self._handover.take(number)
+                    copy = self._copies[number] if is_copied else None
+                    _write_all(descriptor, _parts(chunk, copy))
                 self.close()
                 os.ftruncate(descriptor, self.num_bytes)
                 os.fsync(descriptor)
@@ -83,54 +85,18 @@ class RepeatedFile:
         finally:
             self.close()
 
-    def release(self) -> None:
-        """Copy what the writing has not come to, and wait until it is through with what it has.
-
-        From the last to the first, so that both meet.
-        """
-        while self._copy_one():
-            pass
-        with self._changed:
-            self._changed.wait_for(
-                lambda: self._being_written is None or self._being_written in self._copied
-            )
-
-    def close(self) -> None:
-        """The writing is through with the content, or has failed."""
-        with self._changed:
-            self._waiting, self._being_written = [], None
-            self._changed.notify_all()
-
-    def _next(self, number: int) -> list[_Bytes]:
-        with self._changed:
-            self._gather()
-            self._being_written = number
-            self._changed.notify_all()
-            if number in self._copied:
-                return _with_copy(self._chunks[number], self._copies[number])
-            self._waiting.remove(number)
-            return [part for part, _ in self._chunks[number]]
-
-    def _copy_one(self) -> bool:
-        with self._changed:  # held while copying: the writing may come to this chunk
-            if not self._waiting:
-                return False
-            self._gather()
-            number = self._waiting.pop()
-            lent = [part for part, is_lent in self._chunks[number] if is_lent]
-            if number not in self._copies:
-                self._copies[number] = direct_files.pages(sum(map(len, lent)))
-            np.concatenate(lent or [_NOTHING], out=self._copies[number])
-            self._copied.add(number)
-            return True
-
-    def _gather(self) -> None:
-        if not self._is_gathered and self._sources:
-            # One call that needs no interpreter.
-            cast(Any, torch)._foreach_copy_(self._targets, self._sources)
-        self._is_gathered = True
+    def _copy(self, number: int) -> None:
+        if number == _OWN:
+            if self._sources:  # in one call, which needs no interpreter
+                cast(Any, torch)._foreach_copy_(self._targets, self._sources)
+            return
+        lent = [part for part, is_lent in self._chunks[number] if is_lent]
+        if number not in self._copies:
+            self._copies[number] = direct_files.pages(sum(map(len, lent)))
+        np.concatenate(lent or [_NOTHING], out=self._copies[number])
 
 
+_OWN = -1  # the memory of the file's own, in which small pieces are put together
 _NOTHING = np.empty(0, dtype=np.uint8)
 _Chunk = list[tuple[_Bytes, bool]]  # in the file's order; whether the part is lent
 
@@ -161,7 +127,10 @@ def _chunks(memory: _Bytes, lent: list[tuple[int, torch.Tensor]]) -> Iterator[_C
         yield chunk
 
 
-def _with_copy(chunk: _Chunk, copy: _Bytes) -> list[_Bytes]:
+def _parts(chunk: _Chunk, copy: _Bytes | None) -> list[_Bytes]:
+    """What is written of `chunk`, with `copy` in place of what it has lent."""
+    if copy is None:
+        return [part for part, _ in chunk]
     found, start = [], 0
     for part, is_lent in chunk:
         found.append(copy[start : start + len(part)] if is_lent else part)
