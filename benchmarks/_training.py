@@ -22,6 +22,7 @@ import torch
 
 from benchmarks._results import free_port, series_result, write_results
 from codepmp_ray.config.training import TrainingConfig
+from codepmp_ray.modeling.collectives import leave_process_group
 from codepmp_ray.preference.packing import EncodedPair
 
 MODEL = "builtin:smollm2-135m-instruct"
@@ -142,7 +143,7 @@ def single_process_group() -> Iterator[None]:
     try:
         yield
     finally:
-        torch.distributed.destroy_process_group()
+        leave_process_group()
 
 
 def device() -> torch.device:

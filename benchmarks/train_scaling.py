@@ -28,6 +28,7 @@ import torch.distributed as dist
 
 from benchmarks._results import free_port, series_result, write_results
 from benchmarks._training import OurStep, make_pairs, ratio_result
+from codepmp_ray.modeling.collectives import leave_process_group
 
 STEPS = 3  # timed in one round, after one that is not
 
@@ -47,7 +48,7 @@ def child(rank: int, world_size: int, port: int, pairs_per_process: int) -> None
         step(pairs)
         times.append(time.perf_counter() - start_s)
     print(statistics.median(times[1:]))
-    dist.destroy_process_group()
+    leave_process_group()
 
 
 def step_s(num_processes: int, world_size: int, pairs_per_process: int) -> float:

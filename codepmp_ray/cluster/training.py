@@ -135,6 +135,7 @@ def _fit_here(task: TrainingTask) -> None:
     import torch
     import torch.distributed as dist
 
+    from codepmp_ray.modeling.collectives import leave_process_group
     from codepmp_ray.training.loop import train
     from codepmp_ray.training.settled_heap import give_back_memory
 
@@ -145,7 +146,7 @@ def _fit_here(task: TrainingTask) -> None:
         try:
             train(task, lambda row: None)
         finally:
-            dist.destroy_process_group()
+            leave_process_group()
             give_back_memory()
 
 
@@ -186,6 +187,7 @@ def worker_main(loop_config: dict[str, Any]) -> None:
     import torch
 
     # Here, because Ray Train's controller loads this module too and never trains.
+    from codepmp_ray.modeling.collectives import let_gloo_rest
     from codepmp_ray.training.loop import train
 
     task: TrainingTask = loop_config["task"]
@@ -195,7 +197,10 @@ def worker_main(loop_config: dict[str, Any]) -> None:
     # the controller's next look, up to two seconds a step (its queue holds one).
     is_first = ray.train.get_context().get_world_rank() == 0
     show = TrainingMetrics(task.stage).show if is_first else lambda row: None
-    train(task, show, _is_preempted, _PREEMPTION_INTERVAL_S)
+    try:
+        train(task, show, _is_preempted, _PREEMPTION_INTERVAL_S)
+    finally:
+        let_gloo_rest()
 
 
 def _is_preempted() -> bool:

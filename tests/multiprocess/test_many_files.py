@@ -23,6 +23,7 @@ def _steps(rank: int, world_size: int, port: int, source: str, folder: str, last
     import torch.distributed as dist
 
     from codepmp_ray.config.training import TrainingConfig
+    from codepmp_ray.modeling.collectives import leave_process_group
     from codepmp_ray.modeling.export import export_model
     from codepmp_ray.modeling.loading import empty_model, load_tokenizer, materialise, read_weights
     from codepmp_ray.preference.tokenization import PromptTemplate
@@ -55,7 +56,7 @@ def _steps(rank: int, world_size: int, port: int, source: str, folder: str, last
     template = PromptTemplate.from_tokenizer(tokenizer, "chat", True)
     target = LocalStore(Path(folder) / f"model-{last}")
     export_model(model, tokenizer, template, target, torch.float32, MAX_FILE_BYTES)
-    dist.destroy_process_group()
+    leave_process_group()
 
 
 def run(world_size: int, source: Path, folder: Path, last: int) -> None:

@@ -53,6 +53,7 @@ def _rank_main(
     import torch
     import torch.distributed as dist
 
+    from codepmp_ray.modeling.collectives import leave_process_group
     from codepmp_ray.training.loop import train
     from codepmp_ray.training.stop_file import request_stop
 
@@ -75,7 +76,7 @@ def _rank_main(
         train(task, report, lambda: notice_at is not None and next(asked) >= notice_at)
     except CodePMPError as error:
         sys.exit(error.exit_code)
-    dist.destroy_process_group()
+    leave_process_group()
 
 
 def run(
