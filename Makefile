@@ -1,11 +1,14 @@
 # Everything a newcomer needs: `make demo`, `make test`. Each target installs what it needs first.
 # All paths are relative, so the checkout may lie in a folder with a space in its name.
 PYTHON_BIN := .venv/bin/python
+# Files end on both workers at about the same time: the longest come first (tests/conftest.py). What
+# the tests start anew, dozens of processes, does not compile our sources each time.
+PYTEST := env -u PYTHONDONTWRITEBYTECODE $(PYTHON_BIN) -m pytest -q
 CONFIG ?= jobs/recipes/laptop.yaml
 STUDIES ?= jobs/recipes/studies/laptop.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo reproduce submit check test test-cluster fuzz soak lint typecheck format gpu-report clean
+.PHONY: help setup demo reproduce submit check test test-fast test-cluster fuzz soak lint typecheck format gpu-report clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -26,7 +29,10 @@ check: setup ## can the recipe run here? CONFIG=recipe ARGS="section.key=value .
 	@$(PYTHON_BIN) -m jobs.check --config "$(CONFIG)" $(ARGS)
 
 test: setup ## all tests but those of test-cluster; ARGS="-k name" selects
-	@$(PYTHON_BIN) -m pytest -q -n 2 --dist loadfile -m "not rehearsal" tests $(ARGS)
+	@$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder -m "not rehearsal" tests $(ARGS)
+
+test-fast: setup ## the quick tests: no Ray, no vLLM
+	@$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" tests/unit tests/architecture $(ARGS)
 
 test-cluster: setup ## hosts that come, die and are cut off during real jobs: at most 30 minutes; Linux
 	@failed=; for name in autoscaling chaos training serving; do \

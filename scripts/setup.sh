@@ -104,8 +104,10 @@ configure_uv() {
     export UV_HTTP_TIMEOUT="${UV_HTTP_TIMEOUT:-300}"
 }
 
+# Compiled here: every process would do it again where PYTHONDONTWRITEBYTECODE is set, 2 s for torch.
 uv_install() {
-    "$VENV/bin/uv" pip install --python "$VENV/bin/python" --constraints constraints.txt "$@"
+    "$VENV/bin/uv" pip install --python "$VENV/bin/python" --constraints constraints.txt \
+        --compile-bytecode "$@"
 }
 
 install_torch() {
@@ -140,7 +142,7 @@ build() {
     install_torch "$accelerator" ||
         fail "torch $TORCH_VERSION for $accelerator is neither in pip's sources nor at $TORCH_CPU_INDEX, or there is no network ($LOG has the details)."
     echo "setup: 2/2 ray, vllm, transformers and the rest" >&2
-    uv_install "${overrides[@]}" --compile-bytecode -e ".[$accelerator,dev]" ||
+    uv_install "${overrides[@]}" -e ".[$accelerator,dev]" ||
         fail "the packages above could not be installed: no network, disk full, or a package without a build for this machine."
 }
 

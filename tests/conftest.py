@@ -15,7 +15,12 @@ from tests.tiny_models import save_tiny_base_model
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first, so that two workers end at about the same time."""
-    items.sort(key=lambda item: "e2e" not in item.path.parts)
+    items.sort(key=lambda item: min(map(_place, item.path.parts)))
+
+
+def _place(part: str) -> int:
+    folders = ("e2e", "cluster", "multiprocess")
+    return folders.index(part) if part in folders else len(folders)
 
 
 @pytest.fixture(scope="session")

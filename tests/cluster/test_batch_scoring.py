@@ -82,7 +82,7 @@ def recipe_for(run_dir: Path, model: Path, rows: Path, **serving: Any) -> Recipe
                 "num_cpus": 0.5,
                 **serving,
             },
-            "batch_scoring": {"path": str(rows), "rows_per_shard": 2, "max_actors": 2},
+            "batch_scoring": {"path": str(rows), "rows_per_shard": 2},
         },
         "test",
     )

@@ -7,7 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -60,8 +63,11 @@ def write_corpus(recipe: Recipe) -> list[str]:
 def ray_cluster():
     from codepmp_ray.cluster.connect import connect
 
-    with connect():
-        yield
+    with pytest.MonkeyPatch.context() as environment:
+        # Each process reports its metrics so often that none ends before it has.
+        environment.setenv("RAY_metrics_report_interval_ms", "200")
+        with connect():
+            yield
 
 
 def snippet_ids(recipe: Recipe) -> list[str]:
@@ -71,36 +77,54 @@ def snippet_ids(recipe: Recipe) -> list[str]:
     return ids + (rejected.column("row_id").to_pylist() if rejected.num_columns else [])
 
 
-def scraped(label: str, num_rows: int, within_s: float = 40.0) -> dict[str, float]:
-    """Sums of our metrics as Prometheus would read them, once all processes have reported."""
+def scraped(label: str) -> dict[str, float]:
+    """Sums of our metrics as Prometheus reads them now."""
     import ray
 
     url = "http://{NodeManagerAddress}:{MetricsExportPort}/metrics".format(**ray.nodes()[0])
-    deadline_s = time.monotonic() + within_s
     sums: dict[str, float] = {}
-    while sums.get("codepmp_rows_total") != num_rows and time.monotonic() < deadline_s:
-        time.sleep(1)
-        sums.clear()
-        for line in httpx.get(url, timeout=10).text.splitlines():
-            if line.startswith("ray_codepmp_") and label in line:
-                name = line.split("{")[0].removeprefix("ray_")
-                sums[name] = sums.get(name, 0.0) + float(line.rsplit(" ", 1)[1])
+    for line in httpx.get(url, timeout=60).text.splitlines():
+        if line.startswith("ray_codepmp_") and label in line:
+            name = line.split("{")[0].removeprefix("ray_")
+            sums[name] = sums.get(name, 0.0) + float(line.rsplit(" ", 1)[1])
     return sums
+
+
+@contextmanager
+def scraping(label: str) -> Iterator[dict[str, float]]:
+    """The last value of each of our metrics while the block runs, scraped beside it."""
+    last: dict[str, float] = {}
+    ended = threading.Event()
+
+    def look() -> None:
+        while not ended.wait(0.5):
+            last.update(scraped(label))
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield last
+    finally:
+        ended.set()
+        thread.join()
 
 
 def test_every_snippet_becomes_one_row_with_two_pools(ray_cluster, tmp_path: Path) -> None:
     from codepmp_ray.cluster.synthesis import synthesize
 
-    recipe = recipe_for(tmp_path / "with space")
+    recipe = recipe_for(tmp_path / "with space", latency_s=0.5)
     names = write_corpus(recipe)
-    summary = synthesize(recipe)
+    with scraping('stage="synthesis"') as samples:
+        summary = synthesize(recipe)
+        give_up_s = time.monotonic() + 200
+        while samples.get("codepmp_rows_total") != len(names) and time.monotonic() < give_up_s:
+            time.sleep(0.2)
     assert summary["num_pairs"] == len(names) == summary["num_snippets"]
     assert sorted(snippet_ids(recipe)) == sorted(names)
     stage = open_stage(recipe, "synthesis")
     assert stage.ledger.committed_ids() == set(range(len(SIZES)))
     assert "fake-strong" in (Path(stage.uri) / "README.md").read_text()
     assert synthesize(recipe) == summary  # a second run finds the work done
-    samples = scraped('stage="synthesis"', len(names))
     assert samples["codepmp_rows_total"] == len(names)
     assert samples["codepmp_shards_total"] == len(SIZES) - 1  # the empty one has no rows to commit
     assert "codepmp_rows_with_engine" in samples

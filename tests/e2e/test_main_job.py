@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from codepmp_ray.config.recipe import Recipe, load_recipe
+from codepmp_ray.modeling.sources import resolve_model
 from codepmp_ray.runs import STAGE_JOBS, open_stage
+from tests.tiny_models import tiny_llama_config
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "jobs" / "recipes" / "laptop.yaml"
@@ -21,6 +23,11 @@ SCORE_TOLERANCE = 1e-4
 # that beside other tests on a busy machine: only a hang is to be caught here.
 LIMIT_S = 900
 SMALL = [
+    *(
+        f"engines.{role}.engine_args="
+        "{max_num_seqs: 4, max_num_batched_tokens: 1024, enforce_eager: true}"
+        for role in ("strong", "weak")
+    ),
     "corpus.max_files=20",
     "corpus.max_snippets=12",
     "corpus.rows_per_shard=6",
@@ -50,10 +57,28 @@ SMALL = [
 ]
 
 
-def run(run_dir: Path) -> subprocess.CompletedProcess[str]:
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What is trained: two layers with SmolLM2's vocabulary, which take seconds, not minutes."""
+    from transformers import AutoTokenizer, LlamaForCausalLM
+
+    smollm2 = resolve_model("builtin:smollm2-135m-instruct")
+    folder = tmp_path_factory.mktemp("models") / "a backbone"
+    tokenizer = AutoTokenizer.from_pretrained(smollm2)
+    config = tiny_llama_config(tokenizer, max_position_embeddings=1024, tie_word_embeddings=True)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def settings(run_dir: Path, backbone: Path) -> list[str]:
+    return [f"run_dir={run_dir}", f"pretraining.model_name_or_path={backbone}", *SMALL]
+
+
+def run(run_dir: Path, backbone: Path) -> subprocess.CompletedProcess[str]:
     environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
     return subprocess.run(
-        [sys.executable, "-m", "jobs.pipeline", f"run_dir={run_dir}", *SMALL],
+        [sys.executable, "-m", "jobs.pipeline", *settings(run_dir, backbone)],
         cwd=ROOT,
         env=environment,
         capture_output=True,
@@ -63,11 +88,11 @@ def run(run_dir: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, str]:
+def finished(tmp_path_factory: pytest.TempPathFactory, backbone: Path) -> tuple[Recipe, str]:
     run_dir = tmp_path_factory.mktemp("main job") / "run dir"
-    done = run(run_dir)
+    done = run(run_dir, backbone)
     assert done.returncode == 0, done.stderr[-4000:]
-    return load_recipe(RECIPE, [f"run_dir={run_dir}", *SMALL]), done.stdout
+    return load_recipe(RECIPE, settings(run_dir, backbone)), done.stdout
 
 
 @pytest.mark.timeout(LIMIT_S + 50)
@@ -112,8 +137,8 @@ def test_the_exported_model_gives_the_servers_scores_in_plain_transformers(finis
         assert score == pytest.approx(row["score"], abs=SCORE_TOLERANCE)
 
 
-def test_a_second_run_finds_everything_done(finished) -> None:
+def test_a_second_run_finds_everything_done(finished, backbone: Path) -> None:
     recipe, _ = finished
-    again = run(Path(recipe.run_dir))
+    again = run(Path(recipe.run_dir), backbone)
     assert again.returncode == 0, again.stderr[-4000:]
     assert "0 of 7 stages to run" in again.stderr and ": running" not in again.stderr

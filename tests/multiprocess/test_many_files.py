@@ -14,6 +14,7 @@ import pytest
 from codepmp_ray.preference.packing import EncodedPair
 
 MAX_FILE_BYTES = 40_000
+PRELOADED = ["torch", "transformers", "codepmp_ray.training.loop"]
 PAIRS = [EncodedPair(str(i), [5, 6, 7 + i], [8, 9] * (i + 1), [10] * (5 - i)) for i in range(4)]
 
 
@@ -63,7 +64,9 @@ def run(world_size: int, source: Path, folder: Path, last: int) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    context = multiprocessing.get_context("spawn")
+    # The fork server has loaded the libraries, so that not every rank does: seconds each.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
     ranks = [
         context.Process(
             target=_steps,
@@ -76,7 +79,7 @@ def run(world_size: int, source: Path, folder: Path, last: int) -> None:
         for rank in ranks:
             rank.start()
         for rank in ranks:
-            rank.join(120)
+            rank.join()
             assert rank.exitcode == 0
     finally:
         for rank in ranks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -53,3 +54,39 @@ def test_branches_must_end_with_weights_of_their_own(tmp_path: Path) -> None:
     recipe = recipe_with(tmp_path, finetuning={"model_name_or_path": "another"})
     with pytest.raises(ConfigError, match=r"finetuning\.model_name_or_path"):
         require_branchable(recipe)
+
+
+def test_every_branch_is_finetuned_and_evaluated_from_its_own_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With trainings that only say where they would begin."""
+    from codepmp_ray.cluster import branches, training
+    from jobs import branch, evaluate
+
+    pmp: list[str] = []
+    followed: list[tuple[str, str]] = []
+
+    def fake_pretrain(recipe: Recipe, trunk: object = None) -> dict[str, int]:
+        stage = open_stage(recipe, "pretraining")
+        pmp.append(stage.uri)
+        num_steps = recipe.pretraining.max_steps or 10
+        counts = {"num_pairs_seen": 5 * num_steps, "num_tokens": 500 * num_steps}
+        stage.complete({"num_steps": num_steps, **counts})
+        return stage.summary()
+
+    def fake_finetune(recipe: Recipe) -> None:
+        followed.append(("finetune", open_stage(recipe, "pretraining").require().uri))
+
+    def fake_evaluate(recipe: Recipe) -> None:
+        followed.append(("evaluate", open_stage(recipe, "pretraining").uri))
+
+    monkeypatch.setattr(branches, "pretrain", fake_pretrain)
+    monkeypatch.setattr(training, "finetune", fake_finetune)
+    monkeypatch.setattr(evaluate, "body", fake_evaluate)
+    monkeypatch.setattr("codepmp_ray.cluster.connect.connect", nullcontext)
+    sections = {"pretraining": {"data": SET}, "branches": {"factor": 1.5, "num_branches": 2}}
+    recipe = recipe_with(tmp_path, **sections)
+    finish(recipe, "candidates", "grades")
+    branch.body(recipe)
+    assert len(set(pmp)) == 3
+    assert followed == [(job, uri) for uri in pmp for job in ("finetune", "evaluate")]

@@ -106,7 +106,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("rank", [0, 700, 1023])
+@pytest.mark.parametrize("rank", [0, 1023])
 def test_a_rank_loads_its_share_and_nothing_more(weights: Path, rank: int) -> None:
     config = TrainingConfig(num_workers=1024, objective="rm")
     with pretended_rank(rank, 1024):
@@ -190,14 +190,14 @@ def test_every_rank_calls_the_same_collectives_whatever_its_load(settings: dict)
         assert collectives_of_a_step(rank, 8, 2, **settings) == first
 
 
-def test_a_whole_step_of_80_blocks_gathers_and_reduces_every_block() -> None:
-    calls = collectives_of_a_step(0, 64, 80)
+def test_a_whole_step_gathers_and_reduces_every_block() -> None:
+    calls = collectives_of_a_step(0, 64, 10)
     (gather, num_gathers), *_ = Counter(c for c in calls if "allgather" in c[0]).most_common()
     (reduce, num_reductions), *_ = Counter(
         c for c in calls if "reduce_scatter" in c[0]
     ).most_common()
     # Each block is gathered for its forward and again for its backward pass, and reduced once.
-    assert (num_gathers, num_reductions) == (160, 80)
+    assert (num_gathers, num_reductions) == (20, 10)
     per_block = 2 * 8192 * 8192 + 2 * 8192 * 1024 + 3 * 8192 * 29568
     assert gather[1] == pytest.approx(per_block * (1 + 1 / 64), rel=0.001)  # whole, and one's share
     assert reduce[1] == gather[1]
