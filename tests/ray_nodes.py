@@ -14,8 +14,9 @@ from pathlib import Path
 
 from benchmarks._ray_nodes import BIN, RAY, RayNode, start_node, stop_all
 from benchmarks._results import free_port
+from tests.processes import PATIENCE_S
 
-_START_TIMEOUT_S = 90
+_START_TIMEOUT_S = PATIENCE_S
 
 
 class RayNodes:
@@ -89,7 +90,7 @@ class RayNodes:
 
 
 def run_job(
-    nodes: RayNodes, *arguments: str, cwd: Path, timeout_s: float = 120
+    nodes: RayNodes, *arguments: str, cwd: Path, timeout_s: float = PATIENCE_S
 ) -> subprocess.CompletedProcess[str]:
     """`python -m arguments` as a client of the cluster's jobs API."""
     environment = {k: v for k, v in nodes.environment.items() if k != "RAY_ADDRESS"}
@@ -111,5 +112,5 @@ def job_details(nodes: RayNodes) -> list[dict[str, object]]:
         f"{nodes.dashboard}/api/jobs/",
         headers={"Authorization": f"Bearer {nodes.environment['RAY_AUTH_TOKEN']}"},
     )
-    with urllib.request.urlopen(request, timeout=30) as answer:
+    with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
         return json.load(answer)

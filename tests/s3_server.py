@@ -17,6 +17,8 @@ from typing import Any
 
 import httpx
 
+from tests.processes import PATIENCE_S
+
 ROOT = Path(__file__).resolve().parents[1]
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "test",
@@ -65,7 +67,7 @@ class S3Server:
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.close()
         self._process.stdout.close()
-        self._process.wait(10)
+        self._process.wait(PATIENCE_S)
 
 
 _ERRORS = {

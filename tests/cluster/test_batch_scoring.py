@@ -5,11 +5,6 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +23,7 @@ from codepmp_ray.preference.tokenization import Encoder
 from codepmp_ray.runs import open_stage
 from codepmp_ray.scoring.best_of_n import best_of_n
 from codepmp_ray.scoring.torch_scorer import TorchScorer
+from tests.processes import running, wait_until
 from tests.tiny_models import save_tiny_reward_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,24 +103,10 @@ def test_a_killed_job_resumes_to_the_same_files_as_one_that_ran_through(
     killed = recipe_for(tmp_path / "killed", model, rows)
     recipe_file = tmp_path / "killed.json"  # JSON is YAML
     recipe_file.write_text(killed.model_dump_json())
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    environment.pop("RAY_ADDRESS", None)
-    ledger = open_stage(killed, "scoring").ledger
-    with open(tmp_path / "job.log", "wb") as log:
-        job = subprocess.Popen(
-            [sys.executable, "-m", "jobs.score", "--config", str(recipe_file)],
-            env=environment,
-            stdout=log,
-            stderr=log,
-            cwd=ROOT,
-        )
-        deadline_s = time.monotonic() + 120
-        while not ledger.committed_ids() and job.poll() is None:
-            assert time.monotonic() < deadline_s, (tmp_path / "job.log").read_text()
-            time.sleep(0.02)
-        job.send_signal(signal.SIGKILL)
-        job.wait()
-    assert 0 < len(ledger.committed_ids()) < NUM_SHARDS, (tmp_path / "job.log").read_text()
+    ledger, log = open_stage(killed, "scoring").ledger, tmp_path / "job.log"
+    with running("-m", "jobs.score", "--config", str(recipe_file), log=log) as job:
+        wait_until(lambda: ledger.committed_ids() or job.poll() is not None, log.read_text, 0.01)
+    assert 0 < len(ledger.committed_ids()) < NUM_SHARDS, log.read_text()
     summary = score_rows(killed)
     score_rows(whole)
     assert len(files_of(whole)) == 2 * NUM_SHARDS

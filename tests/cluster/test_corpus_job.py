@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from codepmp_ray.errors import ConfigError, InputError, StorageError
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.runs import Stage, open_stage
 from codepmp_ray.storage import LocalStore
+from tests.processes import PATIENCE_S, running, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 NUM_FILES = 60
@@ -305,19 +304,14 @@ def kill_once_committed(recipe: Recipe, ledger: ShardLedger, num: int, folder: P
     """Run the job as a user does and SIGKILL it when `ledger` has `num` markers."""
     config = folder / "recipe with space.yaml"
     config.write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
-    command = [sys.executable, "-m", "jobs.corpus", "--config", str(config)]
-    environment = {**os.environ, "RAY_ADDRESS": "local"}
-    with open(folder / "driver.log", "ab") as log:
-        driver = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=ROOT)
-        try:
-            deadline_s = time.monotonic() + 120
-            while len(ledger.committed_ids()) < num and driver.poll() is None:
-                assert time.monotonic() < deadline_s, (folder / "driver.log").read_text()
-                time.sleep(0.002)
-        finally:
-            driver.send_signal(signal.SIGKILL)
-            driver.wait()
-    assert driver.returncode == -signal.SIGKILL, (folder / "driver.log").read_text()
+    command, log = ["-m", "jobs.corpus", "--config", str(config)], folder / "driver.log"
+
+    def is_time() -> bool:
+        return len(ledger.committed_ids()) >= num or driver.poll() is not None
+
+    with running(*command, log=log) as driver:
+        wait_until(is_time, log.read_text, 0.002)
+    assert driver.returncode == -signal.SIGKILL, log.read_text()
 
 
 def test_sigkill_in_both_rounds_changes_nothing(
@@ -362,7 +356,7 @@ def test_the_command_line(code_folder: Path, tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         cwd=ROOT,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == InputError.exit_code
     assert done.stderr.startswith("Error: corpus.source.path='/no' does not exist")

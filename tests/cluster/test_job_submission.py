@@ -16,6 +16,7 @@ import pytest
 from benchmarks._fake_synthesis import write_fake_corpus
 from codepmp_ray.config.recipe import load_recipe
 from codepmp_ray.errors import ConfigError, ResourceError
+from tests.processes import PATIENCE_S
 from tests.ray_nodes import BIN, RAY, RayNodes, job_details, run_job
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,7 +53,7 @@ def corpus_arguments(tmp_path: Path) -> list[str]:
 
 
 def submit(client: dict[str, str], *command: str) -> subprocess.CompletedProcess[str]:
-    deadline_s = time.monotonic() + 30
+    deadline_s = time.monotonic() + PATIENCE_S
     while True:
         done = subprocess.run(
             [*RAY, "job", "submit", "--working-dir", ".", "--", "python", "-m", *command],
@@ -60,7 +61,7 @@ def submit(client: dict[str, str], *command: str) -> subprocess.CompletedProcess
             env=client,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=PATIENCE_S,
         )
         # The head answers before its job agent has registered.
         if "No available agent" not in done.stderr or time.monotonic() > deadline_s:
@@ -138,9 +139,9 @@ def test_ctrl_c_leaves_the_job_running_and_with_stop_it_ends_in_order(
         lines = iter(client.stdout.readline, "")
         assert any("synthesis: 1 shards" in line for line in lines)
         client.send_signal(signal.SIGINT)
-        _, errors = client.communicate(timeout=60)
+        _, errors = client.communicate(timeout=PATIENCE_S)
         assert client.returncode == 130 and said in errors
-    deadline_s = time.monotonic() + 30
+    deadline_s = time.monotonic() + PATIENCE_S
     while (job := _latest(nodes, "synthesize-"))["status"] == "RUNNING":
         assert time.monotonic() < deadline_s
         time.sleep(0.5)

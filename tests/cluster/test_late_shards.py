@@ -27,8 +27,9 @@ NUM_SHARDS, NUM_ROWS, SLOW_S = 24, 3, 2400.0
 pytestmark = pytest.mark.timeout(SLOW_S / 3)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def ray_cluster():
+    """Of one test, so that a job which a failed one leaves behind ends with it."""
     from codepmp_ray.cluster.connect import connect
 
     with connect():

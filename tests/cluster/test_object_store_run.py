@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +15,7 @@ from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.errors import ModelError, StorageError
 from codepmp_ray.preference.tokenization import Encoder
 from codepmp_ray.runs import open_stage, reward_model
+from tests.processes import PATIENCE_S, running, wait_until
 from tests.s3_server import S3Server
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -194,15 +190,16 @@ def missing(recipe: Recipe, model: str) -> TrainingConfig:
 def test_a_driver_killed_in_the_middle_resumes(
     ray_cluster, s3_bucket: str, code_folder: Path, tmp_path: Path
 ) -> None:
+    from codepmp_ray.cluster.corpus import build_corpus
     from codepmp_ray.cluster.synthesis import synthesize
 
     data = recipe_data(f"{s3_bucket}/run", code_folder, latency_s=0.4)
     recipe = parse_recipe(data, "test")
-    driver = start_job("synthesize", data, tmp_path, after="corpus")
-    ledger = open_stage(recipe, "synthesis").ledger
-    wait_for(lambda: bool(ledger.committed_ids()), driver, tmp_path)
-    driver.send_signal(signal.SIGKILL)
-    driver.wait()
+    ledger, log = open_stage(recipe, "synthesis").ledger, tmp_path / "driver.log"
+    build_corpus(recipe)
+    with running(*job("synthesize", data, tmp_path), log=log) as driver:
+        wait_until(lambda: ledger.committed_ids() or driver.poll() is not None, log.read_text)
+        assert driver.poll() is None, log.read_text()
     before = {commit.shard_id: commit.attempt for commit in ledger.commits()}
     assert 0 < len(before) < NUM_FILES // 3
     summary = synthesize(recipe)
@@ -216,14 +213,17 @@ def test_a_driver_killed_in_the_middle_resumes(
 def test_a_fault_of_the_store_is_one_message_and_the_job_resumes(
     ray_cluster, s3_server: S3Server, s3_bucket: str, code_folder: Path, tmp_path: Path
 ) -> None:
+    from codepmp_ray.cluster.corpus import build_corpus
     from codepmp_ray.cluster.synthesis import synthesize
 
     data = recipe_data(f"{s3_bucket}/run", code_folder, latency_s=0.1)
     recipe = parse_recipe(data, "test")
+    build_corpus(recipe)
     s3_server.fail("full", times=10_000, part="pairs/")
     try:
-        driver = start_job("synthesize", data, tmp_path, after="corpus")
-        assert driver.wait(120) == StorageError.exit_code
+        log = tmp_path / "driver.log"
+        with running(*job("synthesize", data, tmp_path), log=log) as driver:
+            assert driver.wait(PATIENCE_S) == StorageError.exit_code
     finally:
         s3_server.fail(None)
     said = (tmp_path / "driver.log").read_text().splitlines()
@@ -233,22 +233,7 @@ def test_a_fault_of_the_store_is_one_message_and_the_job_resumes(
     assert synthesize(recipe)["num_pairs"] == NUM_FILES
 
 
-def start_job(name: str, data: dict[str, Any], folder: Path, after: str) -> subprocess.Popen:
-    """A job in a process and a cluster of its own, once the job `after` has run."""
+def job(name: str, data: dict[str, Any], folder: Path) -> list[str]:
     recipe = folder / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(data))
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
-    environment.pop("RAY_ADDRESS", None)
-    command = [sys.executable, "-m", "jobs.{}", "--config", str(recipe)]
-    with open(folder / "driver.log", "wb") as log:
-        first, second = ([part.format(job) for part in command] for job in (after, name))
-        subprocess.run(first, env=environment, stdout=log, stderr=log, cwd=ROOT, check=True)
-        return subprocess.Popen(second, env=environment, stdout=log, stderr=log, cwd=ROOT)
-
-
-def wait_for(condition: Any, driver: subprocess.Popen, folder: Path) -> None:
-    deadline_s = time.monotonic() + 90
-    while not condition() and driver.poll() is None:
-        assert time.monotonic() < deadline_s, (folder / "driver.log").read_text()
-        time.sleep(0.05)
-    assert driver.poll() is None, (folder / "driver.log").read_text()
+    return ["-m", f"jobs.{name}", "--config", str(recipe)]

@@ -33,6 +33,7 @@ from jobs import parity
 from serve.application import build_app
 from serve.auth import digest_of
 from serve.launch import free_port, running_service
+from tests.processes import PATIENCE_S
 from tests.tiny_models import save_tiny_reward_model
 
 PROMPT = "Add one to x."
@@ -86,7 +87,7 @@ def test_service_answers_and_leaves_nothing_behind(
         assert service.key_was_made and service.model_name == "rm-tiny"
         assert service.url.startswith("http://127.0.0.1:")
         assert service.api_key not in repr(service)
-        with httpx.Client(base_url=service.url, timeout=30) as client:
+        with httpx.Client(base_url=service.url, timeout=PATIENCE_S) as client:
             assert client.post("/v1/bon", json=body).status_code == 401
             assert client.get("/health").json() == {"status": "ok"}
             answer = client.post("/v1/bon", json=body, headers=headers).json()
@@ -136,7 +137,7 @@ def test_two_replicas_serve_every_dialect_with_a_warm_prompt_each(
     ]
     with (
         running_service(recipe_with(**serving), model) as service,
-        httpx.Client(base_url=service.url, timeout=30) as client,
+        httpx.Client(base_url=service.url, timeout=PATIENCE_S) as client,
     ):
         client.headers["authorization"] = "Bearer sk-cluster"
         for prompt, scores in zip(prompts, expected, strict=True):
@@ -300,7 +301,7 @@ def test_job_serves_until_sigterm_answers_who_is_inside_and_leaves_no_process(
 
         def ask() -> None:
             key = {"x-api-key": f"key-{mark}"}
-            answer = httpx.post(f"{url}/v1/bon", json=body, headers=key, timeout=120)
+            answer = httpx.post(f"{url}/v1/bon", json=body, headers=key, timeout=PATIENCE_S)
             answers.append(answer.status_code)
 
         inside = [threading.Thread(target=ask) for _ in range(6)]
@@ -312,11 +313,11 @@ def test_job_serves_until_sigterm_answers_who_is_inside_and_leaves_no_process(
         for thread in inside:
             thread.join()
         assert answers == [200] * 6
-        _, errors = job.communicate(timeout=60)
+        _, errors = job.communicate(timeout=PATIENCE_S)
         assert job.returncode == 0, errors
         assert errors.strip().endswith("Stopped.")
         assert refuses_connections(url)
-        give_up_s = time.monotonic() + 20  # Ray's helpers notice within seconds
+        give_up_s = time.monotonic() + PATIENCE_S  # Ray's helpers notice within seconds
         while processes_with(mark) and time.monotonic() < give_up_s:
             time.sleep(0.2)
         assert processes_with(mark) == []

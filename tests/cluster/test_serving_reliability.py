@@ -9,7 +9,7 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from serve.application import SCORER_NAME, build_application
 from serve.auth import digest_of
 from serve.front import use_front
 from serve.launch import ServiceHandle, running_service
+from tests.processes import PATIENCE_S, wait_until
 
 DEADLINE_S = 30.0
 SCRAPE = {"authorization": "Bearer scrape"}
@@ -82,7 +83,7 @@ def counts() -> dict[str, int]:
     """Of all replicas together."""
     handle = serve.get_deployment_handle(SCORER_NAME, application())
     total: dict[str, int] = {}
-    for found in handle.broadcast("counts").results(timeout_s=10):
+    for found in handle.broadcast("counts").results(timeout_s=PATIENCE_S):
         for name, number in found.items():
             total[name] = total.get(name, 0) + number
     return total
@@ -92,13 +93,6 @@ def figure(service: ServiceHandle, name: str) -> float:
     text = httpx.get(f"{service.url}/metrics", headers=SCRAPE).text
     (line,) = [line for line in text.splitlines() if line.startswith(f"{name} ")]
     return float(line.split()[1])
-
-
-def wait_until(is_so: Callable[[], bool], seconds: float = 30.0) -> None:
-    give_up_s = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < give_up_s
-        time.sleep(0.05)
 
 
 def leave(service: ServiceHandle, num_candidates: int, seconds: float) -> None:
@@ -145,7 +139,7 @@ def test_serves_own_business_is_not_the_callers(service: ServiceHandle) -> None:
         assert answer.status_code == 200, line
     assert httpx.get(f"{service.url}/-/healthz").status_code == 200  # we are on its machine
     port = int(service.url.rsplit(":", 1)[1])
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as connection:
         try:
             for _ in range(100):
                 connection.sendall(b"GET / HTTP/1.1\r\nx: " + b"a" * 100_000)
@@ -203,7 +197,9 @@ def test_a_stop_answers_who_is_inside(service: ServiceHandle, folder: Path) -> N
     headers = {"x-api-key": service.api_key}
 
     def ask() -> None:
-        answers.append(httpx.post(f"{service.url}/v1/bon", json=body, headers=headers, timeout=60))
+        answers.append(
+            httpx.post(f"{service.url}/v1/bon", json=body, headers=headers, timeout=PATIENCE_S)
+        )
 
     inside = threading.Thread(target=ask)
     inside.start()
@@ -216,7 +212,7 @@ def test_a_stop_answers_who_is_inside(service: ServiceHandle, folder: Path) -> N
     assert late.status_code == 503 and late.headers["retry-after"]
     assert httpx.get(f"{service.url}/health").status_code == 200
     inside.join()
-    stop.join(30)
+    stop.join(PATIENCE_S)
     assert not stop.is_alive()
     assert [answer.status_code for answer in answers] == [200]
     serve.shutdown()

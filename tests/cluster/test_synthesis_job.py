@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -21,6 +17,7 @@ from codepmp_ray.config.recipe import Recipe, parse_recipe
 from codepmp_ray.errors import ConfigError, EngineError, ModelError, ResourceError, StorageError
 from codepmp_ray.records import PAIR, REJECTED, SNIPPET, table_from_rows
 from codepmp_ray.runs import open_stage
+from tests.processes import PATIENCE_S, running, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = [5, 0, 7, 1, 6]  # rows per shard; one shard is empty
@@ -83,7 +80,7 @@ def scraped(label: str) -> dict[str, float]:
 
     url = "http://{NodeManagerAddress}:{MetricsExportPort}/metrics".format(**ray.nodes()[0])
     sums: dict[str, float] = {}
-    for line in httpx.get(url, timeout=60).text.splitlines():
+    for line in httpx.get(url, timeout=PATIENCE_S).text.splitlines():
         if line.startswith("ray_codepmp_") and label in line:
             name = line.split("{")[0].removeprefix("ray_")
             sums[name] = sums.get(name, 0.0) + float(line.rsplit(" ", 1)[1])
@@ -116,7 +113,7 @@ def test_every_snippet_becomes_one_row_with_two_pools(ray_cluster, tmp_path: Pat
     names = write_corpus(recipe)
     with scraping('stage="synthesis"') as samples:
         summary = synthesize(recipe)
-        give_up_s = time.monotonic() + 200
+        give_up_s = time.monotonic() + PATIENCE_S
         while samples.get("codepmp_rows_total") != len(names) and time.monotonic() < give_up_s:
             time.sleep(0.2)
     assert summary["num_pairs"] == len(names) == summary["num_snippets"]
@@ -303,19 +300,10 @@ def test_killed_driver_resumes_with_every_snippet_once(ray_cluster, tmp_path: Pa
         f"recipe = Recipe.model_validate_json({recipe.model_dump_json()!r})\n"
         "with connect():\n    synthesize(recipe)\n"
     )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    environment.pop("RAY_ADDRESS", None)
-    ledger = open_stage(recipe, "synthesis").ledger
-    with open(tmp_path / "driver.log", "wb") as log:
-        driver = subprocess.Popen(
-            [sys.executable, "-c", code], env=environment, stdout=log, stderr=log, cwd=ROOT
-        )
-        deadline_s = time.monotonic() + 90
-        while not ledger.committed_ids() and driver.poll() is None:
-            assert time.monotonic() < deadline_s, (tmp_path / "driver.log").read_text()
-            time.sleep(0.05)
-        driver.send_signal(signal.SIGKILL)
-        driver.wait()
+    ledger, log = open_stage(recipe, "synthesis").ledger, tmp_path / "driver.log"
+    with running("-c", code, log=log) as driver:
+        wait_until(lambda: ledger.committed_ids() or driver.poll() is not None, log.read_text)
+        assert driver.poll() is None, log.read_text()
     summary = synthesize(recipe)
     assert sorted(snippet_ids(recipe)) == sorted(names)
     assert summary["num_snippets"] == len(names)

@@ -17,6 +17,7 @@ from codepmp_ray.config.recipe import Recipe, branch_recipe, load_recipe
 from codepmp_ray.records import PAIR, table_from_rows
 from codepmp_ray.runs import open_stage
 from codepmp_ray.training.metrics import read_metrics
+from tests.processes import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -76,13 +77,13 @@ def test_sigterm_leaves_a_checkpoint_of_the_last_step(recipe_file: Path) -> None
     stage = open_stage(recipe, "pretraining")
     job = start("pretrain", recipe_file, *quiet)
     try:
-        deadline_s = time.monotonic() + 250
+        deadline_s = time.monotonic() + PATIENCE_S
         while not any(row["step"] >= 3 for row in read_metrics(stage.store)):
             assert job.poll() is None and time.monotonic() < deadline_s
             time.sleep(0.2)
         assert checkpoints(recipe) == []
         job.send_signal(signal.SIGTERM)
-        output, _ = job.communicate(timeout=200)
+        output, _ = job.communicate(timeout=PATIENCE_S)
     finally:
         job.kill()
     assert job.returncode == 130, output
@@ -98,7 +99,7 @@ def test_a_killed_branch_job_finishes_what_is_missing(recipe_file: Path) -> None
     whole = open_stage(recipe, "pretraining")
     job = start("branch", recipe_file)
     try:
-        deadline_s = time.monotonic() + 250
+        deadline_s = time.monotonic() + PATIENCE_S
         while not whole.is_complete:  # the kill comes before or in the branch's own training
             assert job.poll() is None and time.monotonic() < deadline_s
             time.sleep(0.1)
@@ -110,7 +111,10 @@ def test_a_killed_branch_job_finishes_what_is_missing(recipe_file: Path) -> None
     assert folder.is_dir()
 
     job = start("branch", recipe_file)
-    output, _ = job.communicate(timeout=500)
+    try:
+        output, _ = job.communicate(timeout=PATIENCE_S)
+    finally:
+        job.kill()
     assert job.returncode == 0, output
     assert whole.store.read_bytes("complete.json") == finished  # not done again
     assert not folder.exists()

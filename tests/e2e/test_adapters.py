@@ -25,6 +25,7 @@ from codepmp_ray.modeling.loading import load_preference_model
 from codepmp_ray.modeling.objectives import make_objective
 from codepmp_ray.preference.tokenization import Encoder, PromptTemplate
 from codepmp_ray.storage import LocalStore
+from tests.processes import PATIENCE_S
 from tests.real_service import KEY, SCRAPE_TOKEN, serving
 from tests.tiny_models import tiny_tokenizer
 
@@ -138,7 +139,7 @@ def test_openrlhf_reads_its_rewards(model: Path, url: str, client: RewardClient)
         info = asyncio.run(agent(text))
         assert info["scores"] == info["rewards"] == pytest.approx([reward], abs=TOLERANCE)
         assert info["extra_logs"] == {}
-    response = requests.post(remote_url, json={"query": texts}, timeout=30)
+    response = requests.post(remote_url, json={"query": texts}, timeout=PATIENCE_S)
     assert torch.tensor(response.json()["rewards"]).tolist() == pytest.approx(
         expected, abs=TOLERANCE
     )
@@ -202,7 +203,7 @@ def test_the_documented_curl_commands_work(url: str) -> None:
             env=environment,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE_S,
             check=False,
         )
         assert done.returncode == 0, (command, done.stdout, done.stderr)

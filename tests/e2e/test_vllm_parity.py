@@ -20,6 +20,7 @@ from codepmp_ray.scoring.prefix_sharing import cached_prompt_tokens
 from serve.auth import digest_of
 from serve.launch import ServiceHandle, running_service
 from serve.parity import ask_service
+from tests.processes import PATIENCE_S
 from tests.tiny_models import save_tiny_reward_model
 
 pytestmark = pytest.mark.e2e
@@ -63,7 +64,7 @@ def service(model: Path) -> Iterator[ServiceHandle]:
 @pytest.fixture(scope="module")
 def client(service: ServiceHandle) -> Iterator[httpx.Client]:
     headers = {"x-api-key": service.api_key}
-    with httpx.Client(base_url=service.url, headers=headers, timeout=60) as opened:
+    with httpx.Client(base_url=service.url, headers=headers, timeout=PATIENCE_S) as opened:
         yield opened
 
 

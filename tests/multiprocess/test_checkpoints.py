@@ -22,6 +22,7 @@ from codepmp_ray.training import checkpoint, checkpoint_files, direct_files
 from codepmp_ray.training.background_save import BackgroundSaver
 from codepmp_ray.training.checkpoint import Checkpointer
 from codepmp_ray.training.checkpoint_folders import whole_steps
+from tests.processes import PATIENCE_S
 
 
 def trained(seed: int, out: int = 64) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
@@ -108,7 +109,7 @@ def test_an_update_does_not_wait_for_what_can_be_copied(group, tmp_path: Path, m
     may_open, real = threading.Event(), direct_files.open_direct
 
     def late(path: Path) -> int:
-        assert may_open.wait(30)
+        assert may_open.wait(PATIENCE_S)
         return real(path)
 
     monkeypatch.setattr(direct_files, "open_direct", late)
@@ -136,7 +137,7 @@ def test_an_update_waits_for_the_tensor_that_is_being_written(
     may_write, real = threading.Event(), direct_files.DirectFile.write
 
     def late(self, data) -> int:
-        assert may_write.wait(30)
+        assert may_write.wait(PATIENCE_S)
         return real(self, data)
 
     monkeypatch.setattr(direct_files.DirectFile, "write", late)
@@ -161,7 +162,7 @@ def test_copies_that_are_taken_first_are_of_their_step(group, tmp_path: Path, mo
     may_copy, real = threading.Event(), StateDictStager.stage
 
     def late(*args, **kwargs):
-        assert may_copy.wait(30)
+        assert may_copy.wait(PATIENCE_S)
         return real(*args, **kwargs)
 
     monkeypatch.setattr(StateDictStager, "stage", late)
@@ -203,13 +204,13 @@ def test_an_update_does_not_wait_for_the_disk_to_have_everything(
 
     def slow(self) -> None:
         is_read.set()
-        assert may_close.wait(20)
+        assert may_close.wait(PATIENCE_S)
         real(self)
 
     monkeypatch.setattr(direct_files.DirectFile, "close", slow)
     checkpointer = Checkpointer(LocalStore(tmp_path), 1)
     checkpointer.save(*trained(0), 1)
-    assert is_read.wait(20)
+    assert is_read.wait(PATIENCE_S)
     checkpointer.wait_until_copied()
     may_close.set()
     checkpointer.finish()
@@ -221,7 +222,7 @@ def test_an_update_does_not_wait_for_old_checkpoints_to_go(
     may_go, was_gone = threading.Event(), []
 
     def wait(store) -> None:
-        was_gone.append(may_go.wait(20))
+        was_gone.append(may_go.wait(PATIENCE_S))
 
     monkeypatch.setattr(checkpoint, "delete_unmarked", wait)
     checkpointer = Checkpointer(LocalStore(tmp_path), 1)
@@ -301,7 +302,7 @@ def test_a_checkpoint_that_is_still_written_does_not_exist(
     may_finish, real = threading.Event(), direct_files.DirectFile.close
 
     def slow(self) -> None:
-        assert may_finish.wait(30)
+        assert may_finish.wait(PATIENCE_S)
         real(self)
 
     monkeypatch.setattr(direct_files.DirectFile, "close", slow)

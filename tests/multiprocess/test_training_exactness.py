@@ -21,6 +21,7 @@ from codepmp_ray.errors import CodePMPError
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.storage import LocalStore, open_store
 from codepmp_ray.training.metrics import read_metrics
+from tests.processes import PATIENCE_S
 
 TRAINING = {
     "objective": "pmp",
@@ -129,7 +130,7 @@ def run(
     for worker in workers:
         worker.start()
     for worker in [workers[die_rank], *workers]:
-        worker.join((60 if die_at is None else 30) + 120 * on_gpu)  # kernels are compiled there
+        worker.join(PATIENCE_S)
         if die_at is not None:
             assert worker.exitcode == -signal.SIGKILL
             break

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks._ray_nodes import RayNode, started
-from tests.processes import is_alive
+from tests.processes import PATIENCE_S, is_alive
 
 
 def node_of(folder: Path, script: str) -> RayNode:
@@ -21,7 +21,7 @@ def node_of(folder: Path, script: str) -> RayNode:
 
 def test_a_kill_reaches_what_a_start_that_failed_has_left(tmp_path: Path) -> None:
     node = node_of(tmp_path, "sleep 100 & echo $!; exit 1")
-    assert node.process.wait(10) == 1
+    assert node.process.wait(PATIENCE_S) == 1
     left = int(node.log.read_text())
     assert [process.pid for process in node.processes()] == [left] and is_alive(left)
     node.kill()

@@ -17,6 +17,7 @@ import pytest
 
 from codepmp_ray.errors import StorageError
 from codepmp_ray.ledger import ShardLedger
+from tests.processes import PATIENCE_S
 
 NUM_HISTORIES = 3_000
 NUM_SHARDS, ROWS_PER_SHARD = 3, 4
@@ -55,7 +56,7 @@ class Scheduler:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(30)
+            thread.join(PATIENCE_S)
             assert not thread.is_alive(), "the simulation hangs"
 
     def pause(self, name: str) -> None:

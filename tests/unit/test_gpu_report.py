@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import gpu_report
 from benchmarks.gpu_report import FIGURES, Figure
-from tests.processes import is_alive
+from tests.processes import PATIENCE_S, is_alive
 
 
 @pytest.fixture
@@ -77,11 +77,13 @@ def test_half_of_a_figure_is_not_measured(monkeypatch, tmp_path: Path) -> None:
 
 def test_a_figure_out_of_time_is_ended_with_its_children(monkeypatch, tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
-    child = f"import os, time; open({str(pid_file)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    child = (
+        f"import os, time; open({str(pid_file)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+    )
     code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
     monkeypatch.setattr(Figure, "command", [sys.executable, "-c", code])
     assert gpu_report.run(Figure("slow", (), 2)) == "stopped after 2 s"
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_S
     while is_alive(int(pid_file.read_text())) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not is_alive(int(pid_file.read_text()))

@@ -16,6 +16,7 @@ import pytest
 from codepmp_ray.config.recipe import load_recipe
 from codepmp_ray.errors import ConfigError, InputError, StorageError
 from jobs._cli import find_known_error
+from tests.processes import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[2]
 JOBS = sorted(path.stem for path in (ROOT / "jobs").glob("[a-z]*.py"))
@@ -27,7 +28,7 @@ def run(job: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
 
 
@@ -81,7 +82,7 @@ def test_sigterm_unwinds_a_job_and_ends_it_with_the_code_of_an_interruption() ->
     script = (
         "import time\nfrom jobs._cli import run_command\n"
         "def body():\n"
-        "    try:\n        print('up', flush=True); time.sleep(60)\n"
+        "    try:\n        print('up', flush=True); time.sleep(600)\n"
         "    finally:\n        print('cleaned up')\n"
         "run_command(body)"
     )
@@ -90,7 +91,7 @@ def test_sigterm_unwinds_a_job_and_ends_it_with_the_code_of_an_interruption() ->
     )
     assert job.stdout and job.stdout.readline() == b"up\n"
     job.send_signal(signal.SIGTERM)
-    output, errors = job.communicate(timeout=30)
+    output, errors = job.communicate(timeout=PATIENCE_S)
     assert (job.returncode, output) == (130, b"cleaned up\n")
     assert errors.startswith(b"Interrupted. Run the same command again to resume.")
 

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from codepmp_ray.errors import StorageError
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.storage import LocalStore
+from tests.processes import PATIENCE_S
 
 TABLES = ("pairs", "rejected")
 
@@ -169,7 +170,7 @@ def test_racing_processes_commit_once(tmp_path: Path) -> None:
     for writer in writers:
         assert writer.stdout is not None
         assert writer.stdout.readline() == "ready\n"
-    won = [writer.communicate("go\n", timeout=60)[0].split() for writer in writers]
+    won = [writer.communicate("go\n", timeout=PATIENCE_S)[0].split() for writer in writers]
     assert [writer.returncode for writer in writers] == [0, 0, 0]
     assert sorted(int(shard) for shards in won for shard in shards) == list(range(15))
     ledger = ShardLedger(LocalStore(tmp_path / "stage"))

@@ -9,6 +9,7 @@ import pytest
 
 from codepmp_ray import progress as module
 from codepmp_ray.progress import Progress
+from tests.processes import PATIENCE_S
 
 
 class _Clock:
@@ -130,7 +131,7 @@ def test_the_rate_is_measured_anew_when_work_was_lost(
 
 def test_a_line_comes_also_while_nothing_is_done(capsys: pytest.CaptureFixture[str]) -> None:
     with Progress("synthesis", 10, "shards", silence_s=0.05):
-        deadline_s = time.monotonic() + 10
+        deadline_s = time.monotonic() + PATIENCE_S
         lines = _lines(capsys)
         while len(lines) < 3 and time.monotonic() < deadline_s:
             time.sleep(0.02)

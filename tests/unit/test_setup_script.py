@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import PATIENCE_S
+
 ROOT = Path(__file__).resolve().parents[2]
 _TOOLS = ("bash", "dirname", "awk", "sed", "head", "flock", "rm", "mv", "grep", "env", "xargs")
 # Not the interpreter of this environment: setup looks through environments.
@@ -46,7 +48,7 @@ class Machine:
             env={"PATH": str(self.bin), "HOME": str(self.bin), **environment},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE_S,
             check=False,
         )
 

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from tests.processes import is_alive
+from tests.processes import PATIENCE_S, is_alive
 
 ACTOR = """
 import subprocess, sys, time
@@ -19,12 +19,12 @@ if sys.argv[1] == "future":
     guard_future_processes()
 # A child in a session of its own, as Ray's processes are.
 engine = subprocess.Popen(
-    [sys.executable, "-c", "import time; time.sleep(300)"], start_new_session=True
+    [sys.executable, "-c", "import time; time.sleep(900)"], start_new_session=True
 )
 if sys.argv[1] == "children":
     guard_children()
 print(engine.pid, flush=True)
-time.sleep(300)
+time.sleep(900)
 """
 
 
@@ -43,7 +43,7 @@ def kill_actor_of(mode: str) -> int:
 @pytest.mark.parametrize("mode", ["children", "future"])
 def test_guarded_processes_end_when_their_maker_is_killed(mode: str) -> None:
     engine_pid = kill_actor_of(mode)
-    deadline_s = time.monotonic() + 10
+    deadline_s = time.monotonic() + PATIENCE_S
     while is_alive(engine_pid) and time.monotonic() < deadline_s:
         time.sleep(0.05)
     assert not is_alive(engine_pid)

@@ -63,7 +63,7 @@ def test_format_3_and_magics() -> None:
 def test_blank_lines_cost_linear_time() -> None:
     start_s = time.monotonic()
     (cell,) = code_cells(notebook("a" + "\n" * 200_000 + "!ls"))
-    assert cell.endswith("\n# !ls") and time.monotonic() - start_s < 2
+    assert cell.endswith("\n# !ls") and time.monotonic() - start_s < 60
 
 
 @pytest.mark.parametrize(

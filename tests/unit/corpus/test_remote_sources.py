@@ -31,6 +31,7 @@ from codepmp_ray.runs import stage_fingerprints
 from codepmp_ray.storage import LocalStore
 from codepmp_ray.storage.inputs import list_remote
 from tests.hub_server import COMMIT, hub_server
+from tests.processes import PATIENCE_S
 from tests.s3_server import S3Server
 
 CODE = [f"def f_{i}(x):\n    return x + {i}\n" for i in range(10)]
@@ -328,7 +329,7 @@ def test_a_data_set_is_read_in_place_from_a_server_with_the_hub_s_routes(tmp_pat
             env=environment,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=PATIENCE_S,
         )
     assert done.returncode == 0, done.stderr
     recorded, again, found = json.loads(done.stdout.splitlines()[-1])

@@ -207,4 +207,4 @@ def test_endless_nesting_ends(language: str, opening: str) -> None:
     found = extract_definitions(opening * 50_000 + "}\n" * 50_000, language, CorpusConfig())
     assert [definition.reason for definition in found] == ["too_long"] * 21
     assert found[-1].name.split(".") == ["A"] * 21
-    assert time.monotonic() - start_s < 10
+    assert time.monotonic() - start_s < 60

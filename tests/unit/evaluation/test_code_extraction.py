@@ -85,7 +85,7 @@ def test_hostile_text_does_not_parse_and_does_not_raise(text):
 def test_endless_answers_stay_fast(text):
     start = time.monotonic()
     assert extract_function(text, "f") is None
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 60
 
 
 def test_form_feeds_do_not_move_the_lines():

@@ -12,7 +12,7 @@ import pytest
 from codepmp_ray.config.evaluation import GraderConfig
 from codepmp_ray.evaluation.graders import Reference
 from codepmp_ray.evaluation.graders.pool import GradingPool
-from tests.processes import is_alive
+from tests.processes import PATIENCE_S, is_alive
 from tests.unit.evaluation import hostile_references as hostile
 from tests.unit.evaluation.sandbox_support import wait_until
 
@@ -81,7 +81,7 @@ def test_a_process_that_died_idle_is_nobodys_fault(pool):
 def test_sleeping_is_bounded_by_the_clock():
     process = multiprocessing.get_context("spawn").Process(target=hostile.sleep_under_limits)
     process.start()
-    process.join(30)
+    process.join(PATIENCE_S)
     assert process.exitcode == -signal.SIGALRM
 
 

@@ -11,6 +11,7 @@ from fastapi.testclient import TestClient
 
 from serve.app import create_app
 from serve.gate import Gate
+from tests.processes import PATIENCE_S
 from tests.unit.serve.http_fakes import (
     MAX_BODY_BYTES,
     SETTINGS,
@@ -108,7 +109,7 @@ def test_more_than_the_concurrent_limit_is_429_and_room_comes_back(
     threads = [threading.Thread(target=call) for _ in range(SETTINGS.max_concurrent_requests)]
     for thread in threads:
         thread.start()
-    deadline_s = time.monotonic() + 10
+    deadline_s = time.monotonic() + PATIENCE_S
     while backend.scorer.num_waiting < len(threads) and time.monotonic() < deadline_s:
         time.sleep(0.01)
     refused = bon(client)

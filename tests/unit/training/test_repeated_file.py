@@ -12,6 +12,7 @@ import torch
 
 from codepmp_ray.training import direct_files, repeated_file
 from codepmp_ray.training.repeated_file import RepeatedFile
+from tests.processes import PATIENCE_S
 
 KIB = 1 << 10
 
@@ -96,7 +97,7 @@ def test_what_is_released_may_change(num_written_before: int, tmp_path: Path, mo
         def write(descriptor, parts, calls=calls, may=may_write, there=is_there, real=real):
             if len(calls) == num_written_before:
                 there.set()
-                assert may.wait(30)
+                assert may.wait(PATIENCE_S)
             calls.append(len(parts))
             return real(descriptor, parts)
 
@@ -106,16 +107,16 @@ def test_what_is_released_may_change(num_written_before: int, tmp_path: Path, mo
             file.start()
             writing = threading.Thread(target=file.write, args=(tmp_path / "a file",))
             writing.start()
-            assert is_there.wait(30)
+            assert is_there.wait(PATIENCE_S)
             releasing = threading.Thread(target=file.release)
             releasing.start()
             releasing.join(0.2)
             assert releasing.is_alive()  # for what the disk is taking just now
             may_write.set()
-            releasing.join(30)
+            releasing.join(PATIENCE_S)
             for _, data in pieces:
                 data.add_(1)
-            writing.join(30)
+            writing.join(PATIENCE_S)
             assert (tmp_path / "a file").read_bytes() == before
 
 

@@ -12,6 +12,7 @@ import pytest
 from codepmp_ray.errors import ConfigError
 from codepmp_ray.storage import LocalStore
 from codepmp_ray.training.trackers import open_trackers, require_trackers
+from tests.processes import PATIENCE_S
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "wandb"])
@@ -57,7 +58,7 @@ def test_offline_runs_of_wandb_hold_the_rows(tmp_path: Path, monkeypatch) -> Non
     tracker.close()
     (run,) = store.path("wandb").glob("offline-run-*/run-*.wandb")
     words = (b"codepmp-ray", b"a run/pretraining", b"train/loss", b"3.25", b"eval/loss", b"0.125")
-    deadline_s = time.monotonic() + 60  # another process of wandb's writes it
+    deadline_s = time.monotonic() + PATIENCE_S  # another process of wandb's writes it
     while not all(word in run.read_bytes() for word in words):
         assert time.monotonic() < deadline_s, run.read_bytes()
         time.sleep(0.1)
