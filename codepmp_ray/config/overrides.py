@@ -72,5 +72,6 @@ def _below(annotation: Any, name: str) -> tuple[Any, Any]:
     field = section.model_fields.get(name) if section else None
     if field is None:
         return None, {}
-    # A map begins with its default's entries: `models.trend.seed=1` leaves the others there.
-    return field.annotation, field.default if isinstance(field.default, dict | Section) else {}
+    # A map begins with its default's entries: `models.small.seed=1` adds a model to them. What is
+    # left out of a section follows when it is validated.
+    return field.annotation, field.default if isinstance(field.default, dict) else {}

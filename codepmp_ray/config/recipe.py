@@ -56,8 +56,8 @@ class Recipe(Section):
         strong, weak = self.engines.strong, self.engines.weak
         if self.synthesis.construction == "strong_weak" and strong.same_model_as(weak):
             raise ValueError(
-                "synthesis.construction=strong_weak pairs answers of two models, but engines.strong "
-                f"and engines.weak are one, {strong.model_name_or_path!r}: name another one in "
+                "synthesis.construction=strong_weak pairs answers of two models, but both "
+                f"engines have {strong.model_name_or_path!r}: name another one in "
                 "engines.weak.model_name_or_path, or let one model play both parts with "
                 "synthesis.construction=description_clip"
             )
