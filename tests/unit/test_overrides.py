@@ -114,7 +114,7 @@ def _candidates(annotation: Any, value: Any, names: list[str]) -> Iterator[Any]:
     elif isinstance(annotation, type) and issubclass(annotation, Section):
         yield from SECTIONS
     else:
-        yield from ("x", "http://x", "{blob_id} {prompt}", *names)
+        yield from (*names, "x", "http://x", "{blob_id}")
 
 
 def _changed(before: Any, after: Any, path: Keys = ()) -> Iterator[Keys]:
@@ -167,6 +167,8 @@ class Base:
                 data = with_override(self.kind, data, section + needed)
             base = Base(self.kind, data)
         for candidate in _candidates(annotation, value, base.names):
+            if candidate == (list(value) if isinstance(value, tuple) else value):
+                continue
             override = f"{key}={json.dumps(candidate)}"
             try:
                 after = base.with_override(override)
