@@ -71,16 +71,20 @@ def fingerprint(*parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+class _Whole(dict[str, Any]):
+    """A section over the default of a field further out, which beats those further in."""
+
+
 def _over(default: Any, given: Any) -> Any:
     """`given` with what it leaves out of the section `default`; anything else is as given.
 
     Only what `default` says itself: all the rest follows from its class, which may derive it from
     what is given (names of columns from a preset).
     """
-    if not isinstance(default, Section) or not isinstance(given, dict):
+    if not isinstance(default, Section) or not isinstance(given, dict) or isinstance(given, _Whole):
         return given
     base = explicit_fields(default)
-    return base | {name: _over(base.get(name), value) for name, value in given.items()}
+    return _Whole(base | {name: _over(base.get(name), value) for name, value in given.items()})
 
 
 def _plain(value: Any) -> Any:

@@ -49,9 +49,10 @@ def _changed(
         if isinstance(child, Section):
             child = explicit_fields(child)
         if not isinstance(child, dict):
+            whole = override.partition("=")[0].removesuffix(f".{rest}")
             raise ConfigError(
                 f"{override!r}: {name} holds a value, not a section.",
-                f"Replace all of it: ...{name}=value.",
+                f"Replace it as a whole: {whole}=value.",
             )
         value = _changed(child, inner, rest, value, override)
     return {**node, name: value}

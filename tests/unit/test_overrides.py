@@ -233,6 +233,39 @@ def test_one_key_of_a_section_leaves_the_others_of_its_default(
     assert recipe.engines.weak == default.engines.weak.model_copy(update={"max_model_len": 2048})
 
 
+class Inner(Section):
+    a: int = 1
+    b: int = 1
+    c: int = 1
+
+
+class Middle(Section):
+    inner: Inner = Inner(a=2)
+    other: Inner = Inner(b=2)
+
+
+class Outer(Section):
+    middle: Middle = Middle(inner=Inner(b=3))
+
+
+@pytest.mark.parametrize(
+    ("given", "inner", "other"),
+    [
+        ({}, (1, 3, 1), (1, 2, 1)),
+        ({"inner": {"c": 5}}, (1, 3, 5), (1, 2, 1)),
+        ({"inner": {"b": 5}}, (1, 5, 1), (1, 2, 1)),
+        ({"other": {"c": 5}}, (1, 3, 1), (1, 2, 5)),
+        ({"inner": Inner(c=5)}, (1, 1, 5), (1, 2, 1)),
+    ],
+)
+def test_the_outermost_default_of_a_section_holds(
+    given: dict[str, Any], inner: tuple[int, ...], other: tuple[int, ...]
+) -> None:
+    middle = Outer.model_validate({"middle": given}).middle
+    found = [(section.a, section.b, section.c) for section in (middle.inner, middle.other)]
+    assert found == [inner, other]
+
+
 def test_an_override_behind_an_alias_changes_one_place() -> None:
     two = [f"engines.{role}.model_name_or_path={role}" for role in ("strong", "weak")]
     for overrides in (two, two[::-1]):
