@@ -6,14 +6,17 @@ import hashlib
 import json
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 # Labels that a node must have, in Ray's language: x, !x, in(x, y) or !in(x, y). Empty: any node.
 LabelSelector = dict[str, str]
 
 
 class Section(BaseModel):
-    """A frozen section of a recipe. Fields marked `operational` do not change what is computed."""
+    """A frozen section of a recipe. Fields marked `operational` do not change what is computed.
+
+    A section given in part is its field's default with those keys changed, at every depth.
+    """
 
     model_config = ConfigDict(
         frozen=True,
@@ -22,6 +25,19 @@ class Section(BaseModel):
         allow_inf_nan=False,
         protected_namespaces=(),
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _over_the_defaults(cls, data: Any) -> Any:
+        # By itself pydantic fills in the defaults of the section's class, not those of the field:
+        # `finetuning: {num_workers: 1}` would be a pretraining with one worker.
+        if not isinstance(data, dict):
+            return data
+        fields = cls.model_fields
+        return {
+            name: _over(fields[name].default, value) if name in fields else value
+            for name, value in data.items()
+        }
 
     def result_fields(self) -> dict[str, Any]:
         """The fields that decide the result, nested sections included, as JSON values."""
@@ -33,6 +49,11 @@ class Section(BaseModel):
             value = getattr(self, name)
             kept[name] = value.result_fields() if isinstance(value, Section) else _plain(value)
         return kept
+
+
+def explicit_fields(section: Section) -> dict[str, Any]:
+    """What `section` was made of, without what its class filled in."""
+    return {name: getattr(section, name) for name in section.model_fields_set}
 
 
 def operational(default: Any, **constraints: Any) -> Any:
@@ -48,6 +69,22 @@ def fingerprint(*parts: Any) -> str:
     plain = [part.result_fields() if isinstance(part, Section) else part for part in parts]
     text = json.dumps(plain, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+class _Whole(dict[str, Any]):
+    """A section over the default of a field further out, which beats those further in."""
+
+
+def _over(default: Any, given: Any) -> Any:
+    """`given` with what it leaves out of the section `default`; anything else is as given.
+
+    Only what `default` says itself: all the rest follows from its class, which may derive it from
+    what is given (names of columns from a preset).
+    """
+    if not isinstance(default, Section) or not isinstance(given, dict) or isinstance(given, _Whole):
+        return given
+    base = explicit_fields(default)
+    return _Whole(base | {name: _over(base.get(name), value) for name, value in given.items()})
 
 
 def _plain(value: Any) -> Any:

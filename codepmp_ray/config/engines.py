@@ -10,6 +10,9 @@ from codepmp_ray.config.base import LabelSelector, Section, operational
 
 Role = Literal["strong", "weak"]
 
+# Of `engine_args`: what makes another model of the same name.
+_OF_THE_MODEL = ("revision", "quantization", "hf_overrides")
+
 
 class SamplingConfig(Section):
     """How one hop samples. Names and ranges are vLLM's."""
@@ -67,6 +70,15 @@ class EngineConfig(Section):
         if self.min_actors > self.max_actors:
             raise ValueError(f"min_actors={self.min_actors} exceeds max_actors={self.max_actors}")
         return self
+
+    def same_model_as(self, other: EngineConfig) -> bool:
+        """Whether both answer with the same weights, however they are run."""
+
+        def model(engine: EngineConfig) -> list[Any]:
+            chosen = [engine.engine_args.get(name) for name in _OF_THE_MODEL]
+            return [engine.kind, engine.model_name_or_path, *chosen]
+
+        return model(self) == model(other)
 
 
 class EnginesConfig(Section):

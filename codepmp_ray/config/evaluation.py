@@ -25,7 +25,7 @@ class CandidatesConfig(Section):
         pool_path: a file of answers that were sampled elsewhere; then no generator runs, and
             the samples are at most `num_*_samples` of the file's answers per problem, in its order.
         role: whose engine answers, where `engine` is null.
-        engine: a generator of its own, beside the two that write pairs.
+        engine: a generator of its own, beside the two that write pairs; it names its model.
     """
 
     task: Task = "humaneval"
@@ -40,6 +40,17 @@ class CandidatesConfig(Section):
     sampling: SamplingConfig = SamplingConfig(temperature=0.7, top_p=1.0, max_tokens=512)
     split_seed: int = 0
     problems_per_shard: int = Field(default=32, ge=1)
+
+    @model_validator(mode="after")
+    def _engine_names_its_model(self) -> CandidatesConfig:
+        # One key of an engine, such as num_gpus, must not bring a model that nobody named.
+        if self.engine and "model_name_or_path" not in self.engine.model_fields_set:
+            raise ValueError(
+                f"candidates.engine is a generator of its own: set "
+                f"candidates.engine.model_name_or_path, or set engines.{self.role}, which answers "
+                "where candidates.engine is null"
+            )
+        return self
 
 
 class SandboxConfig(Section):

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Any, TypeVar, get_origin
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, model_validator
 
 from codepmp_ray.config.accuracy import AccuracyConfig
 from codepmp_ray.config.audit import AuditConfig
@@ -20,6 +20,7 @@ from codepmp_ray.config.branches import Branch, BranchesConfig, branch_config
 from codepmp_ray.config.corpus import CorpusConfig
 from codepmp_ray.config.engines import EngineConfig, EnginesConfig
 from codepmp_ray.config.evaluation import CandidatesConfig, EvaluationConfig, ServingConfig
+from codepmp_ray.config.overrides import section_type, with_override
 from codepmp_ray.config.planning import PlanningConfig
 from codepmp_ray.config.pool_statistics import PoolStatisticsConfig
 from codepmp_ray.config.scoring import BatchScoringConfig
@@ -49,6 +50,18 @@ class Recipe(Section):
     accuracy: AccuracyConfig = AccuracyConfig()
     audit: AuditConfig = AuditConfig()
     pool_statistics: PoolStatisticsConfig = PoolStatisticsConfig()
+
+    @model_validator(mode="after")
+    def _two_models_where_two_are_compared(self) -> Recipe:
+        strong, weak = self.engines.strong, self.engines.weak
+        if self.synthesis.construction == "strong_weak" and strong.same_model_as(weak):
+            raise ValueError(
+                "synthesis.construction=strong_weak pairs answers of two models, but both "
+                f"engines have {strong.model_name_or_path!r}: name another one in "
+                "engines.weak.model_name_or_path, or let one model play both parts with "
+                "synthesis.construction=description_clip"
+            )
+        return self
 
     @property
     def generator(self) -> EngineConfig:
@@ -95,7 +108,7 @@ def load_sections(kind: type[S], path: str | Path, overrides: list[str] | None =
     if not isinstance(data, dict):
         raise ConfigError(f"The recipe {file} holds a {type(data).__name__}, not sections.")
     for override in overrides or []:
-        _apply_override(data, override)
+        data = with_override(kind, data, override)
     return parse_sections(kind, data, str(file))
 
 
@@ -111,27 +124,6 @@ def parse_sections(kind: type[S], data: dict[str, Any], origin: str) -> S:
     except ValidationError as error:
         problems = "; ".join(_explain(item, kind) for item in error.errors())
         raise ConfigError(f"{origin}: {problems}.") from error
-
-
-def _apply_override(data: dict[str, Any], override: str) -> None:
-    key, separator, text = override.partition("=")
-    if not separator or not key:
-        raise ConfigError(
-            f"{override!r} is not an override.", "Write section.key=value, for example seed=1."
-        )
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{override!r}: the value is not valid YAML.") from error
-    *sections, leaf = key.split(".")
-    node = data
-    for section in sections:
-        child = node.setdefault(section, {})
-        if not isinstance(child, dict):
-            raise ConfigError(f"{override!r}: {section} holds a value, not a section.")
-        node = child
-    # YAML reads 1e-5 as a string; pydantic turns it into a number where one is expected.
-    node[leaf] = value
 
 
 def _explain(item: Any, kind: type[BaseModel]) -> str:
@@ -155,13 +147,10 @@ def _known_keys(location: list[str], kind: type[BaseModel]) -> list[str]:
         if part.isdigit():  # an entry of a list of sections
             continue
         field = model.model_fields.get(part)
-        annotation = field.annotation if field else None
-        if get_origin(annotation) is tuple:
-            annotation = get_args(annotation)[0]
-        elif get_origin(annotation) is dict:
-            annotation = get_args(annotation)[1]
+        if field is not None and get_origin(field.annotation) is dict:
             next(names, None)  # the entry's own name
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        inner = section_type(field.annotation) if field else None
+        if inner is None:
             return []
-        model = annotation
+        model = inner
     return sorted(model.model_fields)

@@ -20,7 +20,14 @@ def recipe_in(run_dir: Path, weak: str = "small") -> Recipe:
                "weak": {"kind": "fake", "model_name_or_path": weak}}  # fmt: skip
     candidates = {"num_train_problems": 1, "num_eval_problems": 2, "num_eval_samples": 1}
     return parse_recipe(
-        {"run_dir": str(run_dir), "engines": engines, "candidates": candidates}, "test"
+        {
+            "run_dir": str(run_dir),
+            "engines": engines,
+            # Which takes one model in both roles, too.
+            "synthesis": {"construction": "description_clip"},
+            "candidates": candidates,
+        },
+        "test",
     )
 
 

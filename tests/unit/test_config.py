@@ -108,7 +108,8 @@ def test_every_float_survives_the_command_line(value: float) -> None:
         ("corpus.min_lines", ["'corpus.min_lines' is not an override", "section.key=value"]),
         ("=3", ["'=3' is not an override"]),
         ("corpus.languages=[python", ["corpus.languages=[python", "not valid YAML"]),
-        ("name.sub=3", ["name.sub=3", "name holds a value"]),
+        ("name.sub=3", ["name.sub=3", "name holds a value", "as a whole: name=value"]),
+        ("candidates.engine.zzz=1", ["candidates.engine.zzz", "known keys: ", "max_model_len"]),
     ],
 )
 def test_a_refusal_names_the_key_the_value_and_the_way_out(
