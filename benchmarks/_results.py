@@ -9,6 +9,7 @@ import socket
 import statistics
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import psutil
 from codepmp_ray.runs import git_commit
 
 RESULTS = Path(__file__).parent / "results"
+CGROUPS = Path("/sys/fs/cgroup")
 # Read when the run begins: the tree may have moved on when it ends.
 COMMIT = git_commit()
 REQUIRED = ("metric", "value", "unit", "goal", "spread", "runs")
@@ -77,6 +79,66 @@ def conclude(name: str, results: list[dict[str, Any]]) -> None:
 def results_path(name: str) -> Path:
     """Results of a GPU lie beside those of the CPU, not over them."""
     return RESULTS / "gpu" / f"{name}.json" if gpu() else RESULTS / f"{name}.json"
+
+
+def require_memory(needed: float, smaller: Iterable[tuple[str, float]] = ()) -> None:
+    """End the process, before anything is loaded, where `needed` bytes are not available.
+
+    A run that asks for more is killed without a word, sometimes with others on the machine. Where
+    there is a GPU nothing is asked: its allocator refuses by itself, and says the sizes.
+
+    Args:
+        smaller: (options as they are typed, bytes they need), the largest first; read no further
+            than the first one that fits, which the message names.
+    """
+    if gpu() or needed <= (available := available_bytes()):
+        return
+    fitting = next((options for options, need in smaller if need <= available), None)
+    remedy = f"the most that fits is {fitting}" if fitting else "nothing smaller fits either"
+    raise SystemExit(
+        f"This run needs about {needed / 2**30:.1f} GiB of memory and {available / 2**30:.1f} GiB "
+        f"are available: {remedy}."
+    )
+
+
+def available_bytes() -> int:
+    """Memory that this process can still take: of the machine, or of its cgroup where that is less.
+
+    What a cgroup has in its page cache and does not use counts as free, as the kernel counts it.
+    """
+    return min([psutil.virtual_memory().available, *_cgroup_rooms(CGROUPS, Path("/proc/self"))])
+
+
+def _cgroup_rooms(root: Path, process: Path) -> list[int]:
+    """Bytes left in the limited cgroups that hold `process`, version 1 or 2, with their parents."""
+    try:
+        lines = (process / "cgroup").read_text().splitlines()
+    except OSError:
+        return []  # not Linux
+    rooms = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            mount, limit, used = root, "memory.max", "memory.current"
+        elif "memory" in controllers.split(","):
+            mount = root / "memory"
+            limit, used = "memory.limit_in_bytes", "memory.usage_in_bytes"
+        else:
+            continue
+        own = mount / path.lstrip("/")
+        # A container sees its own group as the root, whatever the path is called outside.
+        for group in (own, *own.parents):
+            if not group.is_relative_to(mount):
+                break
+            try:
+                left = int((group / limit).read_text()) - int((group / used).read_text())
+                rows = (group / "memory.stat").read_text().splitlines()
+            except (OSError, ValueError):  # no such group, or "max"
+                continue
+            stat = dict(row.split() for row in rows)
+            cache = int(stat.get("total_inactive_file", stat.get("inactive_file", 0)))
+            rooms.append(max(0, left + cache))
+    return rooms
 
 
 def gpu() -> str:

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from benchmarks._results import free_port, series_result, write_results
+from benchmarks._results import free_port, require_memory, series_result, write_results
 from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.modeling.collectives import leave_process_group
 from codepmp_ray.preference.packing import EncodedPair
@@ -33,6 +33,9 @@ MAX_TOKENS = 6_000
 GPU_PAIRS_PER_STEP, GPU_MAX_TOKENS = 64, 16_384
 VOCABULARY = 49_000
 LENGTHS_FILE = Path(__file__).parent / "data" / "pair_lengths.json"
+# Libraries, the kernels' scratch space and what the allocator keeps: bytes of a training process.
+PROCESS_BYTES = 5 * 2**29
+Lengths = list[list[int]]  # of each pair: tokens of prompt, chosen and rejected
 
 
 QWEN2_1_5B = {
@@ -112,12 +115,76 @@ def labelled(shape: Any) -> Any:
 
 def make_pairs(num_pairs: int, seed: int = 0) -> list[EncodedPair]:
     """Pairs with the lengths of real ones, drawn by `seed`, and random ids."""
-    lengths = json.loads(LENGTHS_FILE.read_text())["lengths"]
     rng = random.Random(seed)
+
+    def ids(num: int) -> list[int]:
+        return [rng.randrange(3, VOCABULARY) for _ in range(num)]
+
     return [
-        EncodedPair(str(i), *[[rng.randrange(3, VOCABULARY) for _ in range(n)] for n in parts])
-        for i, parts in enumerate(rng.sample(lengths, num_pairs))
+        EncodedPair(str(i), ids(prompt), ids(chosen), ids(rejected))
+        for i, (prompt, chosen, rejected) in enumerate(draw_lengths(num_pairs, rng))
     ]
+
+
+def draw_lengths(num_pairs: int, rng: random.Random) -> Lengths:
+    return rng.sample(json.loads(LENGTHS_FILE.read_text())["lengths"], num_pairs)
+
+
+def require_memory_for_pairs(num_pairs: int, needed: Callable[[Lengths], float]) -> None:
+    """End the process where the lengths of `make_pairs(num_pairs)` need more than there is."""
+
+    def bytes_of(number: int) -> float:
+        return needed(draw_lengths(number, random.Random(0)))
+
+    smaller = ((f"--pairs {n}", bytes_of(n)) for n in range(num_pairs - 1, 0, -1))
+    require_memory(bytes_of(num_pairs), smaller)
+
+
+def training_bytes(
+    shape: dict[str, Any],
+    num_tokens: int,
+    *,
+    num_models: int = 1,
+    num_moments: int = 2,
+    num_logit_rows: int = 0,
+    bf16: bool = False,
+) -> float:
+    """Resident bytes of a process at the peak of a step on a CPU, without recomputation.
+
+    - State: weights and AdamW's two moments of each of `num_models` models, 4 bytes a value, and
+      the gradients of the one whose step runs; the others have let theirs go.
+    - Activations: every layer keeps for a token 15 values of the hidden size (two norms with their
+      fp32 copies; queries, keys and values before and after the rotation; repeated heads, the
+      attention's output, two residuals) and 4 of the intermediate size (gate, its activation, up,
+      product). Autocast makes about 2.5 bytes of 4. Padding counts like a token.
+    - Logits: `num_logit_rows` x vocabulary in fp32, their log-probabilities and their gradient, for
+      a peer that has them at once. Ours take a few hundred tokens at a time: part of PROCESS_BYTES.
+
+    Held against results/train_memory_vs_trl.json and train_memory_plan.json (fp32, SmolLM2-135M):
+    13.6 GiB for the activations of TRL's 8 pairs (8,256 padded tokens), where 12.9 are measured
+    above the state; 10.8 GiB for all that our step of 3,840 tokens holds, where 10.6 are measured.
+    """
+    hidden, intermediate = shape["hidden_size"], shape["intermediate_size"]
+    layers, vocabulary = shape["num_hidden_layers"], shape["vocab_size"]
+    key_values = hidden * shape["num_key_value_heads"] // shape["num_attention_heads"]
+    block = 2 * hidden * hidden + 2 * hidden * key_values + 3 * hidden * intermediate
+    num_parameters = vocabulary * hidden + layers * block
+    state = 4 * num_parameters * (num_models * (1 + num_moments) + 1)
+    value_bytes = 2.5 if bf16 else 4
+    activations = num_tokens * layers * value_bytes * (15 * hidden + 4 * intermediate)
+    logits = 3 * 4 * num_logit_rows * vocabulary
+    return PROCESS_BYTES + state + activations + logits
+
+
+def padded_tokens(lengths: Lengths, micro_batch: int) -> int:
+    """Of the widest micro-batch of a peer, in whatever order: two rows a pair, padded."""
+    widest = max(prompt + max(chosen, rejected) for prompt, chosen, rejected in lengths)
+    return 2 * min(len(lengths), micro_batch) * widest
+
+
+def packed_tokens(lengths: Lengths) -> int:
+    """At most, of a micro-batch of ours on a CPU."""
+    return min(MAX_TOKENS, sum(map(sum, lengths)))
 
 
 def pairs_per_step() -> int:

@@ -29,20 +29,24 @@ from typing import Any
 
 import torch
 
-from benchmarks._results import series_result, write_results
+from benchmarks._results import require_memory, series_result, write_results
 from benchmarks._training import (
+    QWEN2_1_5B,
+    SMOLLM2_135M,
     OurStep,
     device,
     make_pairs,
     now_s,
     shape_of,
     single_process_group,
+    training_bytes,
 )
 from codepmp_ray.preference.packing import EncodedPair
 from codepmp_ray.storage import LocalStore
 from codepmp_ray.training.checkpoint import Checkpointer
 from codepmp_ray.training.settled_heap import settled_heap
 
+MODELS = ("smollm2-135m", "qwen2-1.5b")
 # One large block of bytes, again and again, past the page cache as checkpoints go.
 _WRITES = """
 import mmap, os, sys
@@ -176,13 +180,21 @@ def measure_steps(
     ]
 
 
+def memory_needed(model: str) -> float:
+    """A step of one pair, and a copy of the state that is not written yet."""
+    shape = QWEN2_1_5B if model == "qwen2-1.5b" else SMOLLM2_135M
+    return training_bytes(shape, 1024, num_models=2, bf16=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--steps", type=int, default=None, help="in a window; 1 and 6 otherwise")
-    parser.add_argument("--model", choices=("smollm2-135m", "qwen2-1.5b"), default="smollm2-135m")
+    parser.add_argument("--model", choices=MODELS, default="smollm2-135m")
     parser.add_argument("--dir", default=None, help="where to write; a temporary folder otherwise")
     arguments = parser.parse_args()
+    smaller = ((f"--model {name}", memory_needed(name)) for name in MODELS[::-1])
+    require_memory(memory_needed(arguments.model), smaller)
     num_cores = len(os.sched_getaffinity(0))
     results: list[dict[str, Any]] = []
     for threads in sorted({max(1, num_cores - 1), num_cores}):

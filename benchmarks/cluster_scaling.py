@@ -40,7 +40,7 @@ from benchmarks._ray_nodes import (
     stop_all,
     wait_for_nodes,
 )
-from benchmarks._results import conclude
+from benchmarks._results import conclude, require_memory
 from codepmp_ray.config.engines import EngineConfig
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.storage import LocalStore
@@ -54,6 +54,9 @@ WARM_UP, TAIL = 3, 4
 SETTLE_S, IDLE_S = 5.0, 10.0
 GOAL = 0.9
 FAR = 500  # nodes
+# What a head with its driver takes, and a node (raylet, two agents, two workers, 100 MiB of store):
+# assumed, not measured.
+HEAD_BYTES, NODE_BYTES = 3 * 2**30, 0.6 * 2**30
 
 
 class Sleep:
@@ -199,6 +202,10 @@ def measure(nodes: list[int], waves: int) -> list[dict[str, Any]]:
     return results_of(runs)
 
 
+def memory_needed(num_nodes: int) -> float:
+    return HEAD_BYTES + num_nodes * NODE_BYTES
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--nodes", type=int, nargs="+", default=[1, 2, 4, 8])
@@ -213,6 +220,9 @@ def main() -> None:
         parser.error(
             f"--waves={arguments.waves} leaves nothing to measure; take more than {WARM_UP + TAIL}"
         )
+    sizes = range(max(arguments.nodes) - 1, 0, -1)
+    smaller = ((f"--nodes {size}", memory_needed(size)) for size in sizes)
+    require_memory(memory_needed(max(arguments.nodes)), smaller)
     run_in_own_namespaces("benchmarks.cluster_scaling")
     conclude("cluster_scaling", measure(arguments.nodes, arguments.waves))
 

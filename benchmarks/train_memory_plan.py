@@ -17,8 +17,16 @@ import subprocess
 import sys
 from typing import Any
 
-from benchmarks._results import series_result, write_results
-from benchmarks._training import MODEL, OurStep, shape_of, single_process_group, use_all_cores
+from benchmarks._results import require_memory, series_result, write_results
+from benchmarks._training import (
+    MODEL,
+    SMOLLM2_135M,
+    OurStep,
+    shape_of,
+    single_process_group,
+    training_bytes,
+    use_all_cores,
+)
 from benchmarks.train_memory_vs_trl import peak_mb, reset_peak
 from codepmp_ray.config.training import TrainingConfig
 
@@ -77,6 +85,8 @@ def main() -> None:
     if arguments.child is not None:
         child(arguments.child)
         return
+    most = max(settings["max_tokens_per_micro_batch"] for settings in SETTINGS.values())
+    require_memory(training_bytes(SMOLLM2_135M, most))
     results = []
     for name, settings in SETTINGS.items():
         planned = planned_mb(config_of(settings))

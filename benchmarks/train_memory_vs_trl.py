@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import gc
+import random
 import re
 import statistics
 import subprocess
@@ -21,14 +22,18 @@ from pathlib import Path
 
 import torch
 
-from benchmarks._results import series_result, write_results
+from benchmarks._results import require_memory, series_result, write_results
 from benchmarks._training import (
     PAIRS_PER_MICRO_BATCH,
+    SMOLLM2_135M,
     OurStep,
     TrlStep,
+    draw_lengths,
     make_pairs,
+    padded_tokens,
     shape_of,
     single_process_group,
+    training_bytes,
     use_all_cores,
 )
 
@@ -90,6 +95,8 @@ def main() -> None:
     if arguments.child:
         child(arguments.child)
         return
+    lengths = draw_lengths(PAIRS_PER_MICRO_BATCH, random.Random(0))
+    require_memory(training_bytes(SMOLLM2_135M, padded_tokens(lengths, PAIRS_PER_MICRO_BATCH)))
     found = {kind: [measure(kind) for _ in range(arguments.runs)] for kind in ("trl", "pmp", "rm")}
     trl = statistics.median(found["trl"])
     common = {"precision": "fp32", "pairs": PAIRS_PER_MICRO_BATCH}

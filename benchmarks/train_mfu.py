@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from transformers import Qwen2Config
 
-from benchmarks._results import gpu, series_result, write_results
+from benchmarks._results import gpu, require_memory, series_result, write_results
 from benchmarks._training import (
     QWEN2_1_5B,
     OurStep,
@@ -26,6 +26,7 @@ from benchmarks._training import (
     make_pairs,
     now_s,
     single_process_group,
+    training_bytes,
 )
 from codepmp_ray.preference.packing import EncodedPair
 from codepmp_ray.preference.plan import plan_step
@@ -85,6 +86,12 @@ def main() -> None:
     arguments = parser.parse_args()
     if not gpu() and not arguments.tiny:
         raise SystemExit("This shape needs a GPU; --tiny runs a small one here.")
+    # Where a GPU does not ask for itself, the shape is the small one.
+    sizes = (1024 * n for n in range((arguments.max_tokens - 1) // 1024, 0, -1))
+    require_memory(
+        training_bytes(TINY, arguments.max_tokens, bf16=True),
+        ((f"--max-tokens {size}", training_bytes(TINY, size, bf16=True)) for size in sizes),
+    )
     pairs = full_micro_batches(arguments.micro_batches, arguments.max_tokens)
     shape = TINY if arguments.tiny else QWEN2_1_5B
     results: list[dict[str, Any]] = []

@@ -17,13 +17,15 @@ from typing import Any
 
 import torch
 
-from benchmarks._results import series_result, write_results
+from benchmarks._results import require_memory, series_result, write_results
 from benchmarks._training import (
     MODEL,
+    SMOLLM2_135M,
     VOCABULARY,
     alternate,
     device,
     ratio_result,
+    training_bytes,
     use_all_cores,
 )
 from codepmp_ray.modeling.losses import reward_loss_sum
@@ -34,9 +36,13 @@ SHARES = (0.25, 0.5, 0.75)
 RESPONSE_TOKENS = 160
 
 
+def prompt_tokens(share: float) -> int:
+    return round(RESPONSE_TOKENS * share / (1 - share))
+
+
 def pairs_of_share(share: float, num_pairs: int) -> list[EncodedPair]:
     rng = random.Random(0)
-    num_prompt = round(RESPONSE_TOKENS * share / (1 - share))
+    num_prompt = prompt_tokens(share)
 
     def ids(num: int) -> list[int]:
         return [rng.randrange(3, VOCABULARY) for _ in range(num)]
@@ -64,11 +70,19 @@ def unshared_step(model: Any, pairs: list[EncodedPair]) -> None:
     model.zero_grad()
 
 
+def memory_needed(num_pairs: int) -> float:
+    """The unshared step of the longest prompts, all pairs in one pack; no optimizer."""
+    num_tokens = 2 * num_pairs * (prompt_tokens(max(SHARES)) + RESPONSE_TOKENS + 1)
+    return training_bytes(SMOLLM2_135M, num_tokens, num_moments=0)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--pairs", type=int, default=8)
     arguments = parser.parse_args()
+    smaller = ((f"--pairs {n}", memory_needed(n)) for n in range(arguments.pairs - 1, 0, -1))
+    require_memory(memory_needed(arguments.pairs), smaller)
     from codepmp_ray.modeling.loading import load_preference_model
     from codepmp_ray.modeling.objectives import make_objective
 

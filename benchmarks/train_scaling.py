@@ -27,7 +27,16 @@ import torch
 import torch.distributed as dist
 
 from benchmarks._results import free_port, series_result, write_results
-from benchmarks._training import OurStep, make_pairs, ratio_result
+from benchmarks._training import (
+    SMOLLM2_135M,
+    Lengths,
+    OurStep,
+    make_pairs,
+    packed_tokens,
+    ratio_result,
+    require_memory_for_pairs,
+    training_bytes,
+)
 from codepmp_ray.modeling.collectives import leave_process_group
 
 STEPS = 3  # timed in one round, after one that is not
@@ -66,6 +75,11 @@ def step_s(num_processes: int, world_size: int, pairs_per_process: int) -> float
     return max(float(output.strip().splitlines()[-1]) for output in outputs)
 
 
+def memory_needed(lengths: Lengths) -> float:
+    """Two processes that share nothing."""
+    return 2 * training_bytes(SMOLLM2_135M, packed_tokens(lengths), bf16=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
@@ -75,6 +89,7 @@ def main() -> None:
     if arguments.child:
         child(*arguments.child)
         return
+    require_memory_for_pairs(arguments.pairs, memory_needed)
     kinds = {"alone": (1, 1), "beside": (2, 1), "together": (2, 2)}
     times: dict[str, list[float]] = {kind: [] for kind in kinds}
     for number in range(arguments.rounds):

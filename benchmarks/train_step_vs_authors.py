@@ -18,16 +18,22 @@ import torch.nn.functional as F
 
 from benchmarks._training import (
     MODEL,
+    SMOLLM2_135M,
+    Lengths,
     OurStep,
     alternate,
     device,
     make_pairs,
     measure_models,
     optimizer_steps,
+    packed_tokens,
+    padded_tokens,
     parts_of,
     rate_result,
     ratio_result,
+    require_memory_for_pairs,
     shape_of,
+    training_bytes,
 )
 from codepmp_ray.preference.packing import EncodedPair
 
@@ -101,11 +107,19 @@ def measure(model: str, bf16: bool, rounds: int, num_pairs: int) -> list[dict[st
     ]
 
 
+def memory_needed(lengths: Lengths) -> float:
+    """Two models in one process, while the hungrier one does its step in fp32."""
+    num_tokens = padded_tokens(lengths, AUTHORS_MICRO_BATCH)
+    theirs = training_bytes(SMOLLM2_135M, num_tokens, num_models=2, num_logit_rows=num_tokens // 2)
+    return max(theirs, training_bytes(SMOLLM2_135M, packed_tokens(lengths), num_models=2))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--pairs", type=int, default=16)
     arguments = parser.parse_args()
+    require_memory_for_pairs(arguments.pairs, memory_needed)
     measure_models("train_step_vs_authors", measure, arguments.rounds, arguments.pairs)
 
 

@@ -17,6 +17,8 @@ from typing import Any
 
 from benchmarks._training import (
     PAIRS_PER_MICRO_BATCH,
+    SMOLLM2_135M,
+    Lengths,
     OurStep,
     TrlStep,
     alternate,
@@ -24,10 +26,13 @@ from benchmarks._training import (
     make_pairs,
     measure_models,
     optimizer_steps,
+    padded_tokens,
     pairs_per_step,
     rate_result,
     ratio_result,
+    require_memory_for_pairs,
     shape_of,
+    training_bytes,
 )
 
 
@@ -75,11 +80,18 @@ def measure(
     ]
 
 
+def memory_needed(lengths: Lengths) -> float:
+    """Three models in one process, while TRL's, which pads, does its step in fp32."""
+    num_tokens = padded_tokens(lengths, PAIRS_PER_MICRO_BATCH)
+    return training_bytes(SMOLLM2_135M, num_tokens, num_models=3)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--pairs", type=int, default=16)
     arguments = parser.parse_args()
+    require_memory_for_pairs(arguments.pairs, memory_needed)
     with tempfile.TemporaryDirectory() as scratch:
         measure_models("train_step_vs_trl", measure, arguments.rounds, arguments.pairs, scratch)
 
