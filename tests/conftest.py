@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+
+# Two workers of pytest share the cores: with a thread for each core in both, threads wait for each
+# other. Before anything imports torch.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from tests.s3_server import S3Server
 from tests.tiny_models import save_tiny_base_model

@@ -58,8 +58,11 @@ def pretrain(
     return _run(stage, config, model, make_inputs, trunk, in_process=in_process)
 
 
-def finetune(recipe: Recipe) -> dict[str, Any]:
-    """RM finetuning on graded answers of the training problems, or on `finetuning.data`."""
+def finetune(recipe: Recipe, *, in_process: bool = False) -> dict[str, Any]:
+    """RM finetuning on graded answers of the training problems, or on `finetuning.data`.
+
+    `in_process` is that of `pretrain`.
+    """
     stage = open_stage(recipe, "finetuning")
     if stage.is_complete:
         return stage.summary()
@@ -71,7 +74,7 @@ def finetune(recipe: Recipe) -> dict[str, Any]:
         make_inputs = partial(prepare_sources, stage.store, config)
     else:
         make_inputs = partial(_own_finetuning_pairs, recipe, stage)
-    return _run(stage, config, model, make_inputs)
+    return _run(stage, config, model, make_inputs, in_process=in_process)
 
 
 def _own_finetuning_pairs(recipe: Recipe, stage: Stage) -> tuple[InputShard, ...]:

@@ -160,7 +160,7 @@ def test_models_are_trained_scored_and_served_there(
         "batch_scoring": {"path": str(questions)},
     }
     there = parse_recipe({**data, "run_dir": f"{s3_bucket}/a run"}, "test")
-    assert pretrain(there)["num_steps"] == finetune(there)["num_steps"] == 2
+    assert pretrain(there, in_process=True)["num_steps"] == finetune(there)["num_steps"] == 2
     assert score_rows(there)["num_candidates"] == 2
     # The trained bits are compared with those on a disk in tests/multiprocess.
     folder = resolve_model(reward_model(there))

@@ -1,4 +1,4 @@
-"""A training stage under Ray Train on preference sets: built, mixed, trained, accounted for."""
+"""A training stage on preference sets: built, mixed, trained, accounted for. Without Ray."""
 
 from __future__ import annotations
 
@@ -13,16 +13,8 @@ from codepmp_ray.runs import open_stage
 from jobs._training import outcome
 
 
-@pytest.fixture(scope="module")
-def ray_cluster():
-    from codepmp_ray.cluster.connect import connect
-
-    with connect():
-        yield
-
-
 def test_finetuning_on_two_sets_needs_no_stage_before_it(
-    ray_cluster, tmp_path: Path, tiny_model_dir: Path, preference_rows: list[dict]
+    tmp_path: Path, tiny_model_dir: Path, preference_rows: list[dict]
 ) -> None:
     from codepmp_ray.cluster.training import finetune
 
@@ -51,7 +43,7 @@ def test_finetuning_on_two_sets_needs_no_stage_before_it(
         ],
     }
     recipe = parse_recipe({"run_dir": str(tmp_path / "run"), "finetuning": settings}, "test")
-    summary = finetune(recipe)
+    summary = finetune(recipe, in_process=True)
     sources = summary["sources"]
     assert sources["preference"]["num_pairs"] == 24 and sources["preference"]["num_rejected"] == 2
     assert sources["preference"]["num_over_max_length"] == 1
@@ -68,12 +60,12 @@ def test_finetuning_on_two_sets_needs_no_stage_before_it(
 
 
 def test_a_missing_set_is_refused_before_workers_start(
-    ray_cluster, tmp_path: Path, tiny_model_dir: Path
+    tmp_path: Path, tiny_model_dir: Path
 ) -> None:
     from codepmp_ray.cluster.training import pretrain
 
     settings = {"model_name_or_path": str(tiny_model_dir), "data": [{"path": "no/such/file"}]}
     recipe = parse_recipe({"run_dir": str(tmp_path), "pretraining": settings}, "test")
     with pytest.raises(InputError, match=r"path=no/such/file, which does not exist"):
-        pretrain(recipe)
+        pretrain(recipe, in_process=True)
     assert not Path(open_stage(recipe, "pretraining").uri).exists()
