@@ -27,8 +27,8 @@ from tests.processes import running, wait_until
 from tests.tiny_models import save_tiny_reward_model
 
 ROOT = Path(__file__).resolve().parents[2]
-NUM_GOOD = 120
-NUM_SHARDS = 40 + 22
+NUM_GOOD = 60
+NUM_SHARDS = 20 + 12
 
 
 @pytest.fixture(scope="module")
@@ -48,14 +48,14 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
         }
         for i in range(NUM_GOOD)
     ]
-    pq.write_table(pa.Table.from_pylist(good[:80]), folder / "a.parquet")
+    pq.write_table(pa.Table.from_pylist(good[:40]), folder / "a.parquet")
     pq.write_table(pa.Table.from_pylist(good).slice(0, 0), folder / "empty.parquet")
     bad = [
         {"id": "none", "prompt": "p", "candidates": []},
         {"id": "long", "prompt": "p" * 300, "candidates": ["a"]},
         {"id": "both", "prompt": "p", "messages": [], "candidates": ["a"]},
     ]
-    lines = [json.dumps(row) for row in good[80:] + bad] + ["{"]
+    lines = [json.dumps(row) for row in good[40:] + bad] + ["{"]
     (folder / "b.jsonl").write_text("\n".join(lines))
     return folder
 
@@ -121,8 +121,8 @@ def test_a_killed_job_resumes_to_the_same_files_as_one_that_ran_through(
             "bad_conversation": 1,
             "unreadable": 1,
         },
-        "num_candidates": 300,
-        "num_truncated": 30,
+        "num_candidates": 150,
+        "num_truncated": 15,
     }
     assert {name: summary[name] for name in expected} == expected
     assert score_rows(killed) == summary  # finished work is found again
@@ -149,8 +149,8 @@ def test_scores_are_those_of_the_service(
     screen = io.StringIO()
     print_status(config, Console(file=screen, width=160))
     print_summary(config, Console(file=screen, width=160))
-    assert "scoring" in screen.getvalue() and "40/40" in screen.getvalue()
-    assert "candidates of 80 of 80 rows scored" in screen.getvalue()
+    assert "scoring" in screen.getvalue() and "20/20" in screen.getvalue()
+    assert "candidates of 40 of 40 rows scored" in screen.getvalue()
 
 
 def test_what_cannot_be_scored_is_refused_before_anything_starts(

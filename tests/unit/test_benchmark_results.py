@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import _results
+from benchmarks import _results, test_suite
 from benchmarks._driver import count_rows
 from benchmarks._fake_synthesis import fake_recipe
 from codepmp_ray.errors import StorageError
@@ -62,3 +62,21 @@ def test_rows_are_counted_that_are_lost_or_doubled_or_nobody_s(tmp_path: Path) -
     assert (broken["value"], broken["met"], broken["num_rows"]) == (2, False, 4)
     with pytest.raises(StorageError, match="'2-0'"):
         count_rows(committed(tmp_path / "strange", ["0-0", "0-1"], ["1-0", "2-0"]), 2, 2)
+
+
+def test_a_test_suite_is_judged_by_its_quiet_runs_and_by_every_failure(tmp_path: Path) -> None:
+    report = tmp_path / "report.xml"
+    report.write_text(
+        '<testsuites><testsuite tests="3" failures="1" errors="0" skipped="1">'
+        '<testcase classname="a" name="good"/><testcase classname="a" name="out"><skipped/>'
+        '</testcase><testcase classname="a" name="bad"><failure/></testcase>'
+        "</testsuite></testsuites>"
+    )
+    bad = test_suite._counts(report)
+    assert bad == {"tests": 3, "failures": 1, "errors": 0, "skipped": 1, "failed": ["a::bad"]}
+    assert test_suite._counts(tmp_path / "none")["errors"] == 1
+    good = bad | {"failures": 0, "failed": []}
+    quiet = [{"minutes": n, "is_busy": False, **good} for n in (9.0, 11.0, 30.0)]
+    minutes, failures = test_suite.results_of([*quiet, {"minutes": 40.0, "is_busy": True, **bad}])
+    assert (minutes["value"], minutes["met"]) == (11.0, True)
+    assert (failures["value"], failures["met"]) == (1, False)
