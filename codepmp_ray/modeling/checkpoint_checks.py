@@ -31,9 +31,8 @@ _HEADS = re.compile(
     r"(?:score|value_head|v_head\.summary|v_head|rm_head|reward_head|regression_head)"
     r"(?:\.weight|(?P<bias>\.bias))?"
 )
-# What transformers computes and once saved, and drops in silence too.
+# What transformers computes, once saved, and drops in silence too.
 _COMPUTED = (r"(^|\.)inv_freq$", r"(^|\.)position_ids$")
-LM_HEADS = ("lm_head.weight", "embed_out.weight")
 _SHOWN = 3
 
 
@@ -164,8 +163,10 @@ def described(found: CheckpointFiles, keys: list[str]) -> str:
 def name_unlisted(found: CheckpointFiles) -> None:
     """One line for the safetensors files that are not read."""
     if found.unlisted:
-        by = "the index lists" if len(found.files) > 1 else f"is {found.files[0]}"
-        say_once(f"{found.name}: not read, because not what {by}: {', '.join(found.unlisted)}.")
+        say_once(
+            f"{found.name}: not read: {', '.join(found.unlisted)}; the weights are those of "
+            f"{found.source}."
+        )
 
 
 def is_head(key: str) -> bool:

@@ -21,6 +21,7 @@ from codepmp_ray.weights_digest import safetensors_header
 
 INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"
+LM_HEADS = ("lm_head.weight", "embed_out.weight")
 _ADAPTER_FILE = "adapter_config.json"
 _PARTS = "DCP_SHARDING_INFO"  # torch's own mark of files that hold parts of tensors
 _AGAIN = "The folder's files do not belong together; download or export it again."
@@ -31,7 +32,7 @@ _PLACE_BYTES = 4096
 class StoredTensor:
     """`dtype` as safetensors writes it, such as BF16 or F8_E4M3; bytes `start` to `end` of `file`.
 
-    For a tensor in parts (torch.distributed.checkpoint): one of them.
+    `is_part` of a larger tensor, as torch.distributed.checkpoint writes them.
     """
 
     file: str
@@ -39,14 +40,19 @@ class StoredTensor:
     shape: tuple[int, ...]
     start: int
     end: int
+    is_part: bool
 
 
 @dataclass(frozen=True)
 class CheckpointFiles:
-    """The files that are read, their tensors, and the safetensors files beside them."""
+    """The files that are read, their tensors, and the safetensors files beside them.
+
+    `source` is the file that says, or is, what is read; empty where all are.
+    """
 
     name: str
     store: Store
+    source: str
     files: tuple[str, ...]
     tensors: dict[str, StoredTensor]
     unlisted: tuple[str, ...]
@@ -92,27 +98,26 @@ def read_headers(store: Store, name: str) -> CheckpointFiles:
             f"{name} has an adapter ({_ADAPTER_FILE}) that is not merged into its weights.",
             "Merge it (peft: merge_and_unload, then save_pretrained) and give that folder.",
         )
-    places = _index(store, name) if INDEX_FILE in sizes else {}
-    files = sorted(set(places.values()))
-    if not files:
-        # Shards whose index was lost are whole if every tensor is found.
-        files = [SINGLE_FILE] if SINGLE_FILE in present else present
+    source = next((file for file in (INDEX_FILE, SINGLE_FILE) if file in sizes), "")
+    places = _index(store, name) if source == INDEX_FILE else {}
+    files = sorted(set(places.values())) or [SINGLE_FILE]
+    if not source:
+        files = present  # shards whose index was lost are whole if every tensor is found
     for file in files:
         if file not in sizes:
             raise ModelError(f"{name} has no {file}, which its {INDEX_FILE} lists.", _AGAIN)
     tensors: dict[str, StoredTensor] = {}
     for file in files:
-        for key, tensor, is_part in _tensors(store, name, file, sizes[file]):
-            if key in tensors and not is_part:
+        for key, tensor in _tensors(store, name, file, sizes[file]):
+            if key in tensors and not tensor.is_part:
                 raise ModelError(f"{name}: {key} is in {tensors[key].file} and in {file}.", _AGAIN)
             tensors[key] = tensor
-    for key, file in places.items():
-        if key not in tensors or tensors[key].file != file:
-            raise ModelError(
-                f"{name}: {INDEX_FILE} says that {key} is in {file}; it is not.", _AGAIN
-            )
+    for key in sorted(set(places) - set(tensors) - set(LM_HEADS)):  # a tied one is often left out
+        raise ModelError(
+            f"{name}: {places[key]} has no {key}, which {INDEX_FILE} says it has.", _AGAIN
+        )
     unlisted = tuple(file for file in present if file not in files)
-    return CheckpointFiles(name, store, tuple(files), tensors, unlisted)
+    return CheckpointFiles(name, store, source, tuple(files), tensors, unlisted)
 
 
 @cache
@@ -131,10 +136,7 @@ def _index(store: Store, name: str) -> dict[str, str]:
     return places
 
 
-def _tensors(
-    store: Store, name: str, file: str, size: int
-) -> Iterator[tuple[str, StoredTensor, bool]]:
-    """(tensor's name, facts, whether it is a part of one) of a file."""
+def _tensors(store: Store, name: str, file: str, size: int) -> Iterator[tuple[str, StoredTensor]]:
     root, filesystem = store.arrow()
     try:
         with filesystem.open_input_file(f"{root}/{file}") as handle:
@@ -144,11 +146,8 @@ def _tensors(
             start, end = (first + offset for offset in facts["data_offsets"])
             if end > size:
                 raise ValueError(f"it ends before {key} does")
-            yield (
-                key,
-                StoredTensor(file, facts["dtype"], tuple(facts["shape"]), start, end),
-                (_PARTS in marks),
-            )
+            shape = tuple(facts["shape"])
+            yield key, StoredTensor(file, facts["dtype"], shape, start, end, _PARTS in marks)
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         raise _unreadable(name, file, error) from error
 
@@ -156,6 +155,6 @@ def _tensors(
 def _unreadable(name: str, file: str, error: Exception) -> ModelError:
     problem = (str(error).strip() or repr(error)).splitlines()[0]
     return ModelError(
-        f"Cannot load the model {name!r}: {file}: {problem}.",
+        f"The model {name!r} cannot be loaded: {file}: {problem}.",
         "Check the folder's files; download or export it again.",
     )

@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 from accelerate import init_empty_weights
+from safetensors import SafetensorError
 from torch.distributed.checkpoint.filesystem import FileSystem
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import (
@@ -116,37 +116,24 @@ def read_weights(model: PreferenceModel, model_name_or_path: str, *, seed: int) 
     Raises ModelError when files are missing, damaged, of another shape or lack a parameter.
     """
     found = _headers(model_name_or_path)
-    folder = str(found.store.uri)
-    try:
-        reader = HuggingFaceStorageReader(folder)
-        reader.fs = _ListedFiles(found.files)
-        metadata = reader.read_metadata().state_dict_metadata
-    except Exception as error:  # safetensors raises an Exception of its own kind
-        raise _unusable(model_name_or_path, error) from error
-    stored = {
-        name: tuple(item.size)
-        for name, item in metadata.items()
-        if isinstance(item, TensorStorageMetadata)
-    }
     keys = stored_keys(model, found)
     wanted: dict[str, torch.Tensor] = {}
     for name, parameter in model.named_parameters():
-        key, expected = keys[name], tuple(parameter.shape)
+        key = keys[name]
         if key is None:
             _draw(parameter, getattr(model.backbone.config, "initializer_range", 0.02), seed)
             continue
-        if stored[key] != expected:
-            raise ModelError(
-                f"{model_name_or_path}: {key} has the shape {stored[key]}, its config.json "
-                f"says {expected}.",
-                "The folder's files do not belong together; download or export it again.",
-            )
         if not isinstance(parameter, DTensor) or parameter.to_local().numel():
             wanted[key] = parameter.detach()  # a rank may hold nothing of a short tensor
+    reader = HuggingFaceStorageReader(found.store.uri)
+    reader.fs = _ListedFiles(found.files)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
         # What a rank reads follows from its own shards: there is nothing to agree on.
-        load(wanted, storage_reader=reader, no_dist=True)
+        try:
+            load(wanted, storage_reader=reader, no_dist=True)
+        except SafetensorError as error:  # damage that the headers' sizes do not show
+            raise _unusable(model_name_or_path, error) from error
 
 
 class _ListedFiles(FileSystem):

@@ -8,7 +8,6 @@ from typing import Any
 from codepmp_ray.errors import ModelError
 from codepmp_ray.modeling.checkpoint_checks import (
     HEAD,
-    LM_HEADS,
     described,
     find_head,
     is_head,
@@ -17,7 +16,7 @@ from codepmp_ray.modeling.checkpoint_checks import (
     require_all_read,
     require_floats,
 )
-from codepmp_ray.modeling.checkpoint_files import CheckpointFiles
+from codepmp_ray.modeling.checkpoint_files import LM_HEADS, CheckpointFiles
 from codepmp_ray.modeling.preference_model import PreferenceModel
 
 
@@ -29,7 +28,7 @@ def require_whole(model: PreferenceModel, made: Any, found: CheckpointFiles) -> 
     name_unlisted(found)
     keys = stored_keys(model, found)
     read = {key for key in keys.values() if key}
-    harmless = list(getattr(made, "_keys_to_ignore_on_load_unexpected", None) or ())
+    harmless: list[str] = list(getattr(made, "_keys_to_ignore_on_load_unexpected", None) or ())
     if model.score is None:
         read |= {key for key in found.tensors if is_head(key)}
     elif head := find_head(found, is_needed=False):
@@ -65,30 +64,48 @@ def stored_keys(model: PreferenceModel, found: CheckpointFiles) -> dict[str, str
     Raises ModelError when a parameter has no tensor, or one that is no plain number.
     """
     keys: dict[str, str | None] = {}
-    if model.score is not None:
-        is_needed = is_reward_model(model.backbone.config.architectures)
-        head = find_head(found, is_needed=is_needed)
-        keys[HEAD] = head and head.weight
     missing = []
-    for name, _ in model.named_parameters():
+    for name, parameter in model.named_parameters():
         if name == HEAD:
-            continue
-        keys[name] = next((key for key in _stored_names(model, name) if key in found.tensors), None)
-        if keys[name] is None:
-            missing.append(name.removeprefix("backbone."))
+            is_needed = is_reward_model(model.backbone.config.architectures)
+            head = find_head(found, is_needed=is_needed)
+            key = head and head.weight
+        else:
+            names = _stored_names(model, name)
+            key = next((name for name in names if name in found.tensors), None)
+            if key is None:
+                missing.append(name.removeprefix("backbone."))
+        if key is not None:
+            _require_number(found, key, tuple(parameter.shape))
+        keys[name] = key
     if missing:
-        known = {*keys.values(), *LM_HEADS}
-        others = sorted(k for k in found.tensors if k not in known and not is_head(k))
-        raise ModelError(
-            f"{found.name} has no weights for {missing[0]}"
-            + (f"; its files have {described(found, others)}." if others else "."),
-            "They are laid out for another program, or hold an adapter that was not merged; "
-            "convert or merge them."
-            if others
-            else "The folder's files are incomplete; download or export it again.",
-        )
-    require_floats(found, [key for key in keys.values() if key])
+        raise _lacking(found, missing[0], {key for key in keys.values() if key})
     return keys
+
+
+def _require_number(found: CheckpointFiles, key: str, shape: tuple[int, ...]) -> None:
+    """Raise ModelError when a tensor is quantised, or of another shape (a part is not asked)."""
+    require_floats(found, [key])
+    tensor = found.tensors[key]
+    if tensor.shape != shape and not tensor.is_part:
+        raise ModelError(
+            f"{found.name}: {key} has the shape {tensor.shape}, its config.json says {shape}.",
+            "The folder's files do not belong together; download or export it again.",
+        )
+
+
+def _lacking(found: CheckpointFiles, name: str, read: set[str]) -> ModelError:
+    problem = f"{found.name} has no weights for {name}"
+    others = sorted({key for key in found.tensors if not is_head(key)} - read - {*LM_HEADS})
+    if not others:
+        return ModelError(
+            f"{problem}.", "The folder's files are incomplete; download or export it again."
+        )
+    return ModelError(
+        f"{problem}; its files have {described(found, others)}.",
+        "They are laid out for another program, or hold an adapter that was not merged; convert "
+        "or merge them.",
+    )
 
 
 def _stored_names(model: PreferenceModel, name: str) -> list[str]:
