@@ -173,12 +173,12 @@ def local_folder(model_name_or_path: str) -> Path:
         # Only what will be read: Mistral's consolidated.safetensors are the same weights again.
         wanted = [SINGLE_FILE]
         if (folder / INDEX_FILE).is_file():
-            wanted = sorted(
-                set(json.loads((folder / INDEX_FILE).read_text())["weight_map"].values())
-            )
-        folder = Path(snapshot_download(resolved, allow_patterns=["*.json", *wanted]))
+            places = json.loads((folder / INDEX_FILE).read_text())["weight_map"]
+            wanted = sorted(set(places.values()))
+        # Of the commit that the index is from: the hub's newest may be another by now.
+        snapshot_download(resolved, revision=folder.name, allow_patterns=wanted)
         if not any(folder.glob("*.safetensors")):
-            snapshot_download(resolved, allow_patterns=["*.json", "*.safetensors"])
+            snapshot_download(resolved, revision=folder.name, allow_patterns="*.safetensors")
     except Exception as error:  # the hub's client raises many kinds, not all of them its own
         raise _unusable(model_name_or_path, error) from error
     return folder

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from codepmp_ray.errors import ModelError
+from codepmp_ray.modeling.backbones import output_size
 from codepmp_ray.modeling.checkpoint_checks import (
     HEAD,
     Head,
@@ -52,6 +53,7 @@ def load_classifier(folder: str | Path, dtype: torch.dtype) -> Any:
     head = find_head(found, is_needed=True)
     assert head is not None  # is_needed
     require_floats(found, _numbers(found))
+    _require_width(found, head, output_size(config.get_text_config()))
     try:
         made: Any = AutoModelForSequenceClassification.from_pretrained(
             str(folder), dtype=dtype, use_safetensors=True, output_loading_info=True
@@ -74,6 +76,16 @@ def _require_one_choice(found: CheckpointFiles) -> None:
         )
 
 
+def _require_width(found: CheckpointFiles, head: Head, width: int) -> None:
+    stored = found.tensors[head.weight]
+    if stored.shape != (1, width):
+        raise ModelError(
+            f"{found.name}: {head.weight} in {stored.file} has the shape {stored.shape}; a head on "
+            f"this model has {(1, width)}.",
+            "The folder's files do not belong together; download or export it again.",
+        )
+
+
 def _numbers(found: CheckpointFiles) -> list[str]:
     """Tensors that may be weights: old decoders stored their causal masks as bytes beside them."""
     return [key for key in found.tensors if not key.endswith((".attn.bias", ".attention.bias"))]
@@ -87,14 +99,7 @@ def _take_head(model: Any, found: CheckpointFiles, head: Head) -> None:
     file = found.tensors[head.weight].file
     with safe_open(Path(found.store.uri) / file, framework="pt") as handle:
         stored = handle.get_tensor(head.weight)
-    weight = model.score.weight
-    if stored.shape != weight.shape:
-        raise ModelError(
-            f"{found.name}: {head.weight} of {file} has the shape {tuple(stored.shape)}; the model "
-            f"of its config.json has a head of {tuple(weight.shape)}.",
-            "The folder's files do not belong together; download or export it again.",
-        )
-    weight.copy_(stored)
+    model.score.weight.copy_(stored)
 
 
 def _require_whole(
