@@ -59,7 +59,7 @@ def require_unquantised(name: str, facts: Mapping[str, Any]) -> None:
             raise ModelError(
                 f"{name} is quantised: its {CONFIG_FILE} has {key} {method}".rstrip() + ". Its "
                 "weights are no numbers without their scales, which are not read.",
-                _DEQUANTISE,
+                f"{_DEQUANTISE} If it was, delete {key} from {CONFIG_FILE}.",
             )
         if isinstance(value, dict):
             require_unquantised(name, value)

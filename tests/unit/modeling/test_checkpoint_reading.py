@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from codepmp_ray.config.evaluation import ServingConfig
 from codepmp_ray.errors import ModelError
-from codepmp_ray.modeling.checkpoint_checks import require_trainable
+from codepmp_ray.modeling.checkpoint_checks import require_trainable, require_unquantised
 from codepmp_ray.modeling.export import export_model
 from codepmp_ray.modeling.loading import empty_model, load_preference_model, local_folder
 from codepmp_ray.modeling.objectives import make_objective
@@ -145,6 +145,11 @@ def test_quantised_configurations_are_refused_before_weights_are_read(
 def test_an_empty_note_on_quantisation_is_none(reward: Path) -> None:
     configure(reward, quantization_config=None, quantization={})
     require_trainable(str(reward), has_rewards=True)
+
+
+def test_a_part_of_a_model_may_not_be_quantised_either() -> None:
+    with pytest.raises(ModelError, match="has quantization_config fp8"):
+        require_unquantised("m", {"text_config": {"quantization_config": {"quant_method": "fp8"}}})
 
 
 @both
