@@ -10,11 +10,15 @@ import json
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from codepmp_ray.errors import ModelError
-from codepmp_ray.modeling.checkpoint_files import CheckpointFiles, read_headers, say_once
+from codepmp_ray.modeling.checkpoint_files import (
+    HEAD_FILES,
+    CheckpointFiles,
+    read_headers,
+    say_once,
+)
 from codepmp_ray.modeling.sources import CONFIG_FILE, is_hub_id, require_weights, resolve_model
 from codepmp_ray.storage import is_uri, open_store
 
@@ -109,8 +113,7 @@ def find_head(found: CheckpointFiles, *, is_needed: bool) -> Head | None:
 
 def _refuse_head_in(found: CheckpointFiles, *, is_needed: bool) -> None:
     for file in found.unlisted:
-        # LLaMA-Factory keeps it so.
-        if Path(file).stem in ("value_head", "v_head", "reward_head", "rm_head"):
+        if file in HEAD_FILES:
             raise ModelError(
                 f"{found.name}: the reward head seems to be in {file}, which is not one of the "
                 f"files that are read ({', '.join(found.files[:_SHOWN])}).",

@@ -30,6 +30,7 @@ from transformers import (
 from codepmp_ray.errors import ModelError
 from codepmp_ray.modeling.checkpoint_checks import is_reward_model, require_unquantised
 from codepmp_ray.modeling.checkpoint_files import (
+    HEAD_FILES,
     INDEX_FILE,
     SINGLE_FILE,
     CheckpointFiles,
@@ -176,8 +177,8 @@ def local_folder(model_name_or_path: str) -> Path:
             places = json.loads((folder / INDEX_FILE).read_text())["weight_map"]
             wanted = sorted(set(places.values()))
         # Of the commit that the index is from: the hub's newest may be another by now.
-        snapshot_download(resolved, revision=folder.name, allow_patterns=wanted)
-        if not any(folder.glob("*.safetensors")):
+        snapshot_download(resolved, revision=folder.name, allow_patterns=[*wanted, *HEAD_FILES])
+        if not {path.name for path in folder.glob("*.safetensors")} - {*HEAD_FILES}:
             snapshot_download(resolved, revision=folder.name, allow_patterns="*.safetensors")
     except Exception as error:  # the hub's client raises many kinds, not all of them its own
         raise _unusable(model_name_or_path, error) from error

@@ -22,7 +22,7 @@ from codepmp_ray.modeling.objectives import make_objective
 from codepmp_ray.preference.tokenization import TEMPLATE_FILE, PromptTemplate
 from codepmp_ray.scoring.exported_model import require_model
 from codepmp_ray.scoring.torch_scorer import TorchScorer
-from codepmp_ray.storage import LocalStore
+from codepmp_ray.storage import LocalStore, open_store
 from tests.tiny_models import tiny_tokenizer
 
 PMP, RM, SFT = (make_objective(name) for name in ("pmp", "rm", "sft"))
@@ -416,7 +416,7 @@ def test_a_head_in_a_file_of_its_own_is_not_lost(causal: Path) -> None:
     ("names", "unwanted"),
     [
         ([INDEX, "model-1.safetensors"], ["consolidated.safetensors", FILE]),
-        ([FILE], ["consolidated.safetensors"]),
+        ([FILE, "value_head.safetensors"], ["consolidated.safetensors"]),
         (["other.safetensors"], []),
     ],
 )
@@ -447,6 +447,25 @@ def test_the_demonstrations_weights_are_whole() -> None:
     require_trainable(name, has_rewards=True)
     for objective in (PMP, RM, SFT):
         empty_model(name, objective)
+
+
+def test_a_store_is_asked_for_headers_and_nothing_is_fetched(
+    reward: Path, s3_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CODEPMP_CACHE", str(tmp_path / "cache"))
+    uri = f"{s3_bucket}/a run/foreign"
+    change(reward, **{"score.weight": None, "rm_head.weight": torch.ones(1, 16)})
+    whole = cut(reward)
+    for path in reward.iterdir():
+        open_store(uri).put(path.name, path.read_bytes())
+    require_trainable(uri, has_rewards=True)
+    assert not (tmp_path / "cache").exists()
+    model = load_preference_model(uri, RM, seed=0)
+    assert model.score is not None and model.score.weight.eq(1).all()
+    assert model.backbone.layers[0].mlp.up_proj.weight.equal(whole[UP])
+    open_store(uri).delete("model-00001-of-00002.safetensors")
+    with pytest.raises(ModelError, match="has no model-00001-of-00002"):
+        require_trainable(uri, has_rewards=True)
 
 
 def test_exports_in_several_files_are_whole(causal: Path, tmp_path: Path) -> None:
