@@ -19,14 +19,6 @@ SIZES = [2, 0, 3]  # problems per shard; one shard is empty
 WRONG = "```python\ndef {}(*a):\n    return object()\n```"
 
 
-@pytest.fixture(scope="module")
-def ray_cluster():
-    from codepmp_ray.cluster.connect import connect
-
-    with connect():
-        yield
-
-
 def recipe_with_candidates(run_dir: Path) -> Recipe:
     # Of the clock: on a busy machine an interpreter takes seconds to start.
     limits = {"sandbox": {"time_limit_s": PATIENCE_S}}
