@@ -44,6 +44,8 @@ class TrainingConfig(Section):
         max_length: tokens of prompt + one response; `overflow` says what happens above it.
         max_tokens_per_micro_batch: packed tokens of one forward of one worker.
         template: `chat` renders the prompt with the tokenizer's template, `plain` uses it as is.
+        chat_template_kwargs: what the chat template is rendered with, such as `enable_thinking:
+            false`; saved with the model.
         append_eos: end every response with EOS; off reproduces the authors' scripts.
         data_parallel_replicate_degree: copies of the model (HSDP), each sharded over as many
             workers; with one per node, weights are gathered over fast links only.
@@ -86,6 +88,7 @@ class TrainingConfig(Section):
     max_length: int = Field(default=1024, ge=8)
     overflow: Literal["reject", "truncate"] = "reject"
     template: Literal["chat", "plain"] = "chat"
+    chat_template_kwargs: dict[str, Any] = {}
     append_eos: bool = True
     eval_fraction: float = Field(default=0.05, ge=0, lt=1)
     eval_steps: int | None = Field(default=None, ge=1)

@@ -78,12 +78,12 @@ def _write_rest(
             plain.generation_config.save_pretrained(folder)
         tokenizer.pad_token_id = pad_id
         tokenizer.padding_side = "right"
-        if template.chat_template:
-            tokenizer.chat_template = template.chat_template
-            if model.score is not None:
-                tokenizer.chat_template = scored_conversation(
-                    template.chat_template, template.append_eos
-                )
+        # None for plain prompts: the base's own template renders what was never trained.
+        tokenizer.chat_template = template.chat_template
+        if template.chat_template and model.score is not None:
+            tokenizer.chat_template = scored_conversation(
+                template.chat_template, template.append_eos
+            )
         tokenizer.save_pretrained(folder)
         template.save(folder)
         names = {path.name for path in folder.iterdir()}

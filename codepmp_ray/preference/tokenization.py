@@ -9,12 +9,14 @@ library would move every score.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from codepmp_ray.errors import InputError, ModelError
+from codepmp_ray.preference.frozen_template import frozen, require_no_open_thought
 
 TEMPLATE_FILE = "codepmp_template.json"
 _SENTINEL = "\u2063codepmp-prompt\u2063"
@@ -30,44 +32,70 @@ class PromptTemplate:
     suffix: str
     append_eos: bool
     chat_template: str | None
+    chat_template_kwargs: dict[str, Any] = field(
+        default_factory=dict
+    )  # as `chat_template` has them
 
     @classmethod
-    def from_tokenizer(cls, tokenizer: Any, kind: str, append_eos: bool) -> PromptTemplate:
-        """Freeze what the tokenizer's chat template puts around a user's message.
+    def from_tokenizer(
+        cls,
+        tokenizer: Any,
+        kind: str,
+        append_eos: bool,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+    ) -> PromptTemplate:
+        """Freeze what the tokenizer's chat template puts around a user's message, as of now.
 
-        Raises ModelError for kind="chat" and a tokenizer without a usable chat template.
+        Raises ModelError for kind="chat" and a tokenizer without a usable chat template, and for
+        kind="plain" with arguments for one.
         """
         if kind == "plain":
+            if chat_template_kwargs:
+                raise ModelError(
+                    f"chat_template_kwargs has {', '.join(chat_template_kwargs)}, and template="
+                    "plain has no chat template.",
+                    "Remove them, or set template=chat in the training section.",
+                )
             return cls("plain", "", "\n", append_eos, None)
         if not tokenizer.chat_template:
             raise ModelError(
                 f"The tokenizer of {tokenizer.name_or_path} has no chat template.",
                 "Set template=plain in the training section.",
             )
-        text = _render(tokenizer, [{"role": "user", "content": _SENTINEL}], tokenizer.chat_template)
+        chat_template = frozen(tokenizer.chat_template, chat_template_kwargs or {}, datetime.now())
+        text = _render(tokenizer, [{"role": "user", "content": _SENTINEL}], chat_template)
         prefix, found, suffix = text.partition(_SENTINEL)
         if not found or _SENTINEL in suffix:
             raise ModelError(
                 "The chat template does not show the user's message exactly once.",
                 "Set template=plain in the training section.",
             )
-        return cls("chat", prefix, suffix, append_eos, tokenizer.chat_template)
+        require_no_open_thought(suffix)
+        kwargs = dict(chat_template_kwargs or {})
+        return cls("chat", prefix, suffix, append_eos, chat_template, kwargs)
 
     @classmethod
     def load(cls, folder: str | Path) -> PromptTemplate:
         """Read the template saved beside a model's weights. Raises ModelError if there is none."""
         file = Path(folder) / TEMPLATE_FILE
         try:
-            return cls(**json.loads(file.read_text(encoding="utf-8")))
+            return cls.from_json(file.read_text(encoding="utf-8"))
         except (OSError, ValueError, TypeError) as error:
             raise ModelError(
                 f"{file} is missing or damaged ({error}).",
                 "Score with a model exported by this project, whose prompt format is recorded.",
             ) from error
 
+    @classmethod
+    def from_json(cls, text: str) -> PromptTemplate:
+        """What `to_json` wrote. Raises ValueError or TypeError for anything else."""
+        return cls(**json.loads(text))
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=2, ensure_ascii=False)
+
     def save(self, folder: str | Path) -> None:
-        text = json.dumps(asdict(self), indent=2, ensure_ascii=False)
-        (Path(folder) / TEMPLATE_FILE).write_text(text, encoding="utf-8")
+        (Path(folder) / TEMPLATE_FILE).write_text(self.to_json(), encoding="utf-8")
 
 
 @dataclass(frozen=True)

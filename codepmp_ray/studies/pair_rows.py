@@ -155,7 +155,9 @@ class PairRows:
 
             config = self.config.rm
             tokenizer = load_tokenizer(name)
-            template = PromptTemplate.from_tokenizer(tokenizer, config.template, config.append_eos)
+            template = PromptTemplate.from_tokenizer(
+                tokenizer, config.template, config.append_eos, config.chat_template_kwargs
+            )
             self._encoders[name] = Encoder(tokenizer, template)
         return self._encoders[name]
 

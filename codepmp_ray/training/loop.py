@@ -23,7 +23,7 @@ from codepmp_ray.modeling.loading import (
 from codepmp_ray.modeling.sources import CONFIG_FILE, resolve_model
 from codepmp_ray.preference.tokenization import TEMPLATE_FILE, Encoder, PromptTemplate
 from codepmp_ray.runs import MODEL_FOLDER
-from codepmp_ray.storage import open_store
+from codepmp_ray.storage import Store, open_store
 from codepmp_ray.training.checkpoint import Checkpointer
 from codepmp_ray.training.compiling import compile_blocks, use_deterministic_kernels
 from codepmp_ray.training.data import load_training_data
@@ -64,7 +64,8 @@ def train(
     weights = resolve_model(task.model_name_or_path)
     tokenizer = load_tokenizer(weights)
     vocab_size = load_config(weights).get_text_config().vocab_size
-    encoder = Encoder(tokenizer, _template(task, weights, tokenizer), vocab_size)
+    template = _of_the_first_attempt(store, _template(task, weights, tokenizer))
+    encoder = Encoder(tokenizer, template, vocab_size)
     distinct_pad_id(tokenizer, encoder.template)  # the export needs it: not after days of steps
     model = empty_model(weights, objective_of(config))
     require_positions(model.backbone, config.max_length)
@@ -95,15 +96,28 @@ def _template(task: TrainingTask, weights: str, tokenizer: Any) -> PromptTemplat
     """The template of the initial weights if they were exported by this project, else a new one."""
     if os.path.isfile(os.path.join(weights, TEMPLATE_FILE)):
         template = PromptTemplate.load(weights)
-        if template.kind != task.config.template or template.append_eos != task.config.append_eos:
-            raise ModelError(
-                f"{task.model_name_or_path} was trained with template={template.kind}, "
-                f"append_eos={template.append_eos}; the {task.stage} section says "
-                f"{task.config.template}, {task.config.append_eos}.",
-                "Use the same template in both training sections.",
-            )
+        names = ("template", "append_eos", "chat_template_kwargs")
+        trained = (template.kind, template.append_eos, template.chat_template_kwargs)
+        for name, value in zip(names, trained, strict=True):
+            if value != getattr(task.config, name):
+                raise ModelError(
+                    f"{task.model_name_or_path} was trained with {name}={value}; the {task.stage} "
+                    f"section says {getattr(task.config, name)}.",
+                    f"Set {task.stage}.{name} as the model was trained.",
+                )
         return template
-    return PromptTemplate.from_tokenizer(tokenizer, task.config.template, task.config.append_eos)
+    config = task.config
+    return PromptTemplate.from_tokenizer(
+        tokenizer, config.template, config.append_eos, config.chat_template_kwargs
+    )
+
+
+def _of_the_first_attempt(store: Store, template: PromptTemplate) -> PromptTemplate:
+    """What the stage began with: a resume on another day has another date. Collective."""
+    if dist.get_rank() == 0:
+        store.put_exclusive(TEMPLATE_FILE, template.to_json().encode())
+        template = PromptTemplate.from_json(store.read_bytes(TEMPLATE_FILE).decode())
+    return agree(template)
 
 
 def _export(task: TrainingTask, model: Any, encoder: Encoder, checkpointer: Checkpointer) -> None:

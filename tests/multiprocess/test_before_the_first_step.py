@@ -9,6 +9,9 @@ import pytest
 
 from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.errors import ModelError
+from codepmp_ray.preference.tokenization import PromptTemplate
+from codepmp_ray.storage import LocalStore
+from codepmp_ray.training import loop
 from codepmp_ray.training.loop import train
 from codepmp_ray.training.task import InputShard, TrainingTask
 
@@ -30,6 +33,15 @@ def save_model_without_a_spare_token(folder: Path) -> Path:
     LlamaForCausalLM(tiny_llama_config(fast)).save_pretrained(folder)
     fast.save_pretrained(folder)
     return folder
+
+
+def test_a_stage_keeps_the_template_that_it_began_with(group, tmp_path: Path) -> None:
+    """On another day the tokenizer's own may have another date."""
+    store = LocalStore(tmp_path)
+    first = PromptTemplate("chat", "Today: 1 Dec ", "", True, "a template")
+    later = PromptTemplate("chat", "Today: 2 Dec ", "", True, "another")
+    assert loop._of_the_first_attempt(store, first) == first
+    assert loop._of_the_first_attempt(store, later) == first
 
 
 def test_a_tokenizer_without_a_token_to_pad_with_is_refused(

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
+    AutoTokenizer,
     Gemma2Config,
     LlamaConfig,
     Qwen2Config,
@@ -21,7 +22,7 @@ from codepmp_ray.modeling.export import export_model, file_of_tensor
 from codepmp_ray.modeling.loading import empty_model, load_preference_model
 from codepmp_ray.modeling.objectives import make_objective
 from codepmp_ray.preference.packing import EncodedPair, pack
-from codepmp_ray.preference.tokenization import PromptTemplate
+from codepmp_ray.preference.tokenization import Encoder, PromptTemplate
 from codepmp_ray.storage import LocalStore
 from tests.tiny_models import tiny_tokenizer
 
@@ -97,6 +98,19 @@ def test_exports_load_in_transformers_and_here(tmp_path: Path, name: str) -> Non
     exported = AutoModelForCausalLM.from_pretrained(tmp_path / "policy")
     base = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
     assert torch.equal(exported(ids).logits, base(ids).logits)
+
+
+def test_a_model_of_plain_prompts_has_no_chat_template(tmp_path: Path) -> None:
+    """The base's own would render what was never trained."""
+    save_base(tmp_path / "base", "llama-tied")
+    model = load_preference_model(str(tmp_path / "base"), PMP, seed=0)
+    tokenizer = tiny_tokenizer()
+    assert tokenizer.chat_template
+    template = PromptTemplate.from_tokenizer(tokenizer, "plain", append_eos=True)
+    export_model(model, tokenizer, template, LocalStore(tmp_path / "rm"), torch.float32)
+    exported = AutoTokenizer.from_pretrained(tmp_path / "rm")
+    assert exported.chat_template is None
+    assert Encoder.load(tmp_path / "rm").render_prompt("p") == "p\n"
 
 
 def test_the_reward_head_is_drawn_from_the_seed(tmp_path: Path) -> None:
