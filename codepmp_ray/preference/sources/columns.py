@@ -23,8 +23,8 @@ user utterance
 _METADATA_WORDS = """
 annotator author category chosen class count created dataset date digest domain evol file
 generator hash id ids idx index judge kind label labels lang language length level license margin
-meta metadata model models name num origin path rank rating rationale reason rejected repo score
-scores sha source split subset tag tags time timestamp tokens type url version weight
+meta metadata model models name num origin path rank rating rationale reason rejected repo
+score scores sha source split subset tag tags time timestamp tokens type url version weight
 """
 _PROMPT = frozenset(_PROMPT_WORDS.split())
 _METADATA = frozenset(_METADATA_WORDS.split())
@@ -157,9 +157,11 @@ class ColumnUse:
             return {**row, "prompt": None}
         chosen, rejected = row.get("chosen"), row.get("rejected")
         is_text = isinstance(chosen, str) and isinstance(rejected, str)
-        is_talk = isinstance(chosen, list) and isinstance(rejected, list)
         # Messages that both sides begin with are a prompt that nobody has to guess.
-        if not is_text and not (is_talk and chosen[:1] != rejected[:1]):
+        has_no_head = (
+            isinstance(chosen, list) and isinstance(rejected, list) and chosen[:1] != rejected[:1]
+        )
+        if not is_text and not has_no_head:
             return row
         if "prompt" not in self.source.columns and (found := _suspects(row, self._read)):
             raise InputError(

@@ -287,9 +287,9 @@ def test_training_refuses_a_guess_before_it_begins_and_prints_what_is_not_used(
     file.write_text(json.dumps({"question": "2 + 2?", "source": "web", **TEXTS}) + "\n")
     store = LocalStore(tmp_path / "out")
 
-    def prepare(**source: Any) -> None:
-        data = [{"path": str(file), **source}]
-        prepare_sources(store, TrainingConfig.model_validate({"data": data}))
+    def prepare(template: str = "chat", **source: Any) -> None:
+        config = {"data": [{"path": str(file), **source}], "template": template}
+        prepare_sources(store, TrainingConfig.model_validate(config))
 
     with pytest.raises(InputError, match=r"columns: {prompt: question}"):
         prepare()
@@ -302,3 +302,8 @@ def test_training_refuses_a_guess_before_it_begins_and_prints_what_is_not_used(
     file.write_text(json.dumps({"prompt": None, "messages": ASK, **TEXTS, "chosen": 7}) + "\n")
     with pytest.raises(InputError, match=r"gives no pair.*columns not used: messages"):
         prepare(name="other")
+    file.write_text(json.dumps(TEXTS) + "\n")
+    with pytest.raises(InputError, match=r"has plain text: under template=chat"):
+        prepare(name="text")
+    prepare("plain", name="text")
+    assert "text: 1 prompts are what both texts begin with" in capsys.readouterr().err
