@@ -164,11 +164,17 @@ class ColumnUse:
         if not is_text and not has_no_head:
             return row
         if "prompt" not in self.source.columns and (found := _suspects(row, self._read)):
+            remedy = f"Set data[].columns: {{prompt: {found[0]}}} if that is the prompt"
+            if is_text and self.template != "chat":
+                remedy += ", or {prompt: null} if no column is and both sides begin with it"
+            if rest := [name for name in found[1:] if name not in self._read]:
+                remedy += (
+                    f"; {listed(rest)} would not be in it, so join them where they belong to it"
+                )
             raise InputError(
                 f"The training source {self.source.label!r} has no column prompt, and row {index} "
                 f"has {listed(found)} beside chosen and rejected: its prompt would be a guess.",
-                f"Set data[].columns: {{prompt: {found[0]}}} if that is the prompt, or "
-                "{prompt: null} if no column is and both sides begin with it.",
+                f"{remedy}.",
             )
         if is_text and self.template == "chat":
             raise InputError(

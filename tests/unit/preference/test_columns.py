@@ -79,6 +79,10 @@ def test_text_beside_the_sides_is_no_reason_to_guess(
         read({**beside, **TEXTS, "id": "7"}, template=template)
     assert f"columns: {{prompt: {prompt}}}" in str(error.value)
     assert all(name in str(error.value) for name, value in beside.items() if value)
+    # Where `null` would be refused too, nobody is sent there.
+    assert ("{prompt: null}" in str(error.value)) == (template != "chat")
+    rest = [name for name, value in beside.items() if value and name not in (prompt, "system")]
+    assert (f"; {', '.join(rest)} would not be in it" in str(error.value)) == bool(rest)
 
 
 @pytest.mark.parametrize(("beside", "prompt"), PROMPTS)
