@@ -16,6 +16,7 @@ import platform
 import subprocess
 import sys
 import time
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.content_digests import content_digests
 from codepmp_ray.errors import InputError
 from codepmp_ray.ledger import ShardLedger
-from codepmp_ray.storage import open_store
+from codepmp_ray.storage import is_uri, open_store
 from codepmp_ray.weights_digest import weights_digest
 
 # Which job makes which stage; also the order of the main job.
@@ -147,24 +148,55 @@ def stage_fingerprints(recipe: Recipe) -> dict[str, str]:
     corpus = recipe.corpus_in_use
     named = [corpus.filters.opt_out_path, *(item.path for item in corpus.decontamination.sets)]
     add("corpus", corpus, interpreter, *content_digests(named))
-    add("synthesis", recipe.synthesis, recipe.engines, after=("corpus",))
-    strong_model = recipe.engines.strong.model_name_or_path
+    engines = recipe.engines
+    models = [engines.strong.model_name_or_path, engines.weak.model_name_or_path]
+    add("synthesis", recipe.synthesis, engines, *map(_weights, models), after=("corpus",))
     pmp, rm = recipe.pretraining, recipe.finetuning
-    # A stage with data sets of its own reads no pairs of the stages before it.
+    # A stage with data sets or a model of its own depends on no stage that makes them.
     after = () if pmp.data else ("synthesis",)
-    add("pretraining", pmp, strong_model, *_data_digests(pmp), after=after)
+    base = pmp.model_name_or_path or engines.strong.model_name_or_path
+    add("pretraining", pmp, base, _weights(base), *_data_digests(pmp), after=after)
     named = [recipe.candidates.task_path, recipe.candidates.pool_path]
     task_file = content_digests([path for path in named if path])
-    add("candidates", recipe.candidates, recipe.generator, *task_file)
+    generator = recipe.generator
+    weights = _weights(generator.model_name_or_path)
+    add("candidates", recipe.candidates, generator, weights, *task_file)
     add("grades", recipe.evaluation.sandbox, recipe.evaluation.grader, after=("candidates",))
-    after = ("pretraining",) if rm.data else ("pretraining", "grades")
-    add("finetuning", rm, *_data_digests(rm), after=after)
+    after = () if rm.model_name_or_path else ("pretraining",)
+    after += () if rm.data else ("grades",)
+    add("finetuning", rm, _weights(rm.model_name_or_path), *_data_digests(rm), after=after)
     add("evaluation", recipe.evaluation, recipe.serving, after=("finetuning", "grades"))
     serving = recipe.serving
     scorer = [serving.engine, serving.model_path, serving.dtype, serving.max_model_len]
     after = () if serving.model_path else ("finetuning",)
     add("scoring", recipe.batch_scoring, scorer, after=after)
     return prints
+
+
+def _weights(model_name_or_path: str | None) -> str:
+    """Digest of a model's folder: other weights under the old name are another model.
+
+    Empty for a model of a hub and for one that this machine does not see. What cannot be read is
+    refused by the job that loads it.
+    """
+    name = model_name_or_path or ""
+    if is_uri(name):
+        return _remote_weights(name)
+    folder = Path(name).expanduser()
+    if not name or not folder.is_dir():
+        return ""
+    try:
+        return weights_digest(str(folder))
+    except InputError as error:
+        return str(error)
+
+
+@lru_cache(maxsize=64)  # fingerprints are asked for often
+def _remote_weights(uri: str) -> str:
+    try:
+        return weights_digest(uri)
+    except InputError as error:
+        return str(error)
 
 
 def _data_digests(config: TrainingConfig) -> list[str]:

@@ -64,14 +64,23 @@ def _places(file: Any, name: str, size: int) -> Iterator[tuple[int, int]]:
     if not name.endswith(".safetensors"):
         yield from _spread(0, size)
         return
+    first, header = safetensors_header(file, size)
+    yield 0, first
+    for tensor, facts in header.items():
+        if tensor != "__metadata__":
+            start, end = facts["data_offsets"]
+            yield from _spread(first + start, end - start)
+
+
+def safetensors_header(file: Any, size: int) -> tuple[int, dict[str, Any]]:
+    """(bytes before the first tensor, header) of an open safetensors file of `size` bytes.
+
+    Raises ValueError when it has none.
+    """
     num_header = int.from_bytes(file.read_at(8, 0), "little")
     if num_header > min(size - 8, _MAX_HEADER_BYTES):
         raise ValueError(f"its header says it has {num_header} bytes")
-    yield 0, 8 + num_header
-    for tensor, facts in json.loads(file.read_at(num_header, 8)).items():
-        if tensor != "__metadata__":
-            start, end = facts["data_offsets"]
-            yield from _spread(8 + num_header + start, end - start)
+    return 8 + num_header, json.loads(file.read_at(num_header, 8))
 
 
 def _spread(start: int, size: int) -> Iterator[tuple[int, int]]:

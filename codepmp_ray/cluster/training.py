@@ -21,7 +21,9 @@ from codepmp_ray.cluster.placement import Need
 from codepmp_ray.cluster.preflight import num_gpus_in_cluster, require_needs
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.config.training import TrainingConfig
-from codepmp_ray.modeling.sources import CONFIG_FILE, require_weights
+from codepmp_ray.modeling.checkpoint_checks import require_trainable
+from codepmp_ray.modeling.objectives import make_objective
+from codepmp_ray.modeling.sources import CONFIG_FILE
 from codepmp_ray.progress import Progress
 from codepmp_ray.runs import MODEL_FOLDER, Stage, open_stage
 from codepmp_ray.storage import Store, open_store
@@ -95,7 +97,7 @@ def _run(
 ) -> dict[str, Any]:
     """Fit with Ray Train, or here; either resumes from this stage's own checkpoints."""
     # What is quick to refuse comes before sets are read, which may take minutes.
-    require_weights(model)
+    require_trainable(model, has_rewards=make_objective(config.objective).has_rewards)
     require_trackers(config.report_to)
     start_s = time.monotonic()
     # Where the whole export stands, an earlier run was killed on its last line.

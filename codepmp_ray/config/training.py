@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -93,8 +93,6 @@ class TrainingConfig(Section):
     greater_is_better: bool | None = None
     bf16: bool = True
     export_dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    gradient_checkpointing: bool = False
-    max_tokens_per_micro_batch: int = Field(default=2048, ge=8)
     seed: int = 0
 
     num_workers: int = operational(2, ge=1)
@@ -103,6 +101,8 @@ class TrainingConfig(Section):
     cpus_per_worker: float = operational(1.0, gt=0)
     label_selector: LabelSelector = operational({})  # nodes that workers may run on
     data_parallel_replicate_degree: int = operational(1, ge=1)
+    gradient_checkpointing: bool = operational(False)
+    max_tokens_per_micro_batch: int = operational(2048, ge=8)
     cpu_offload: bool = operational(False)
     torch_compile: bool | None = operational(None)  # null: on GPUs
     full_determinism: bool = operational(False)
@@ -114,6 +114,13 @@ class TrainingConfig(Section):
     report_to: list[Literal["tensorboard", "wandb"]] = operational([])
     stop_timeout_s: float = operational(60.0, gt=0)
     max_failures: int = operational(3, ge=0)
+
+    def result_fields(self) -> dict[str, Any]:
+        """When pairs are evaluated matters only where an evaluation chooses the step."""
+        kept = super().result_fields()
+        if self.best_metric is None:
+            del kept["eval_steps"]
+        return kept
 
     def num_warmup_steps(self, total_steps: int) -> int:
         """Optimizer steps of warmup in a run of `total_steps`; a branch has those of its trunk."""

@@ -7,14 +7,17 @@ the safetensors files. So no rank ever holds the whole model.
 
 from __future__ import annotations
 
+import json
+import os
 import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import init_empty_weights
+from safetensors import SafetensorError
+from torch.distributed.checkpoint.filesystem import FileSystem
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import (
@@ -25,36 +28,47 @@ from transformers import (
 )
 
 from codepmp_ray.errors import ModelError
+from codepmp_ray.modeling.checkpoint_checks import is_reward_model, require_unquantised
+from codepmp_ray.modeling.checkpoint_files import (
+    HEAD_FILES,
+    INDEX_FILE,
+    SINGLE_FILE,
+    CheckpointFiles,
+    read_headers,
+)
 from codepmp_ray.modeling.objectives import Objective
 from codepmp_ray.modeling.preference_model import PreferenceModel
 from codepmp_ray.modeling.sources import resolve_model
-
-_SCORE = "score.weight"
+from codepmp_ray.modeling.stored_parameters import require_whole, stored_keys
+from codepmp_ray.storage import open_store
 
 
 def empty_model(model_name_or_path: str, objective: Objective) -> PreferenceModel:
     """The model with parameters on the meta device, in fp32; buffers are real.
 
-    Raises ModelError when there is no usable configuration, or when `objective` needs an LM head
-    that the weights do not have.
+    Raises ModelError when there is no usable configuration, when `objective` needs an LM head that
+    the weights do not have, and when the files' headers show that they are not, or not only, the
+    weights of this model (checkpoint_checks.py).
     """
     config = load_config(model_name_or_path)
-    is_reward_model = _is_reward_model(config)
-    kind = AutoModelForSequenceClassification if is_reward_model else AutoModelForCausalLM
+    has_head = is_reward_model(config.architectures)
+    kind = AutoModelForSequenceClassification if has_head else AutoModelForCausalLM
     config.dtype = torch.float32
     try:
         with init_empty_weights(include_buffers=False):
             made: Any = kind.from_config(config, dtype=torch.float32)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise _unusable(model_name_or_path, error) from error
-    if objective.has_lm and is_reward_model and not _is_tied(config):
+    if objective.has_lm and has_head and not _is_tied(config):
         raise ModelError(
             f"{model_name_or_path} is a reward model without an LM head, which the objective "
             f"{objective.name} needs.",
             "Start from the causal LM, or set objective=rm.",
         )
     with init_empty_weights(include_buffers=False):
-        return _with_heads(made, objective)
+        model = _with_heads(made, objective)
+    require_whole(model, made, _headers(model_name_or_path))
+    return model
 
 
 def model_from_config(config: Any, objective: Objective) -> PreferenceModel:
@@ -77,11 +91,16 @@ def _is_tied(config: Any) -> bool:
 
 
 def load_config(model_name_or_path: str) -> Any:
-    """The transformers configuration. Raises ModelError when there is none that can be used."""
+    """The transformers configuration.
+
+    Raises ModelError when there is none that can be used, and for a quantised model.
+    """
     try:
-        return AutoConfig.from_pretrained(resolve_model(model_name_or_path))
+        config = AutoConfig.from_pretrained(resolve_model(model_name_or_path))
     except (OSError, ValueError, KeyError) as error:
         raise _unusable(model_name_or_path, error) from error
+    require_unquantised(model_name_or_path, config.to_dict())
+    return config
 
 
 def materialise(model: PreferenceModel, device: torch.device) -> None:
@@ -97,41 +116,39 @@ def read_weights(model: PreferenceModel, model_name_or_path: str, *, seed: int) 
 
     Raises ModelError when files are missing, damaged, of another shape or lack a parameter.
     """
-    folder = local_folder(model_name_or_path)
-    try:
-        reader = HuggingFaceStorageReader(str(folder))
-        metadata = reader.read_metadata().state_dict_metadata
-    except Exception as error:  # safetensors raises an Exception of its own kind
-        raise _unusable(model_name_or_path, error) from error
-    stored = {
-        name: tuple(item.size)
-        for name, item in metadata.items()
-        if isinstance(item, TensorStorageMetadata)
-    }
+    found = _headers(model_name_or_path)
+    keys = stored_keys(model, found)
     wanted: dict[str, torch.Tensor] = {}
     for name, parameter in model.named_parameters():
-        key = next((key for key in _stored_names(model, name) if key in stored), None)
-        if key is not None:
-            expected = tuple(parameter.shape)
-            if stored[key] != expected:
-                raise ModelError(
-                    f"{model_name_or_path}: {key} has the shape {stored[key]}, its config.json "
-                    f"says {expected}.",
-                    "The folder's files do not belong together; download or export it again.",
-                )
-            if not isinstance(parameter, DTensor) or parameter.to_local().numel():
-                wanted[key] = parameter.detach()  # a rank may hold nothing of a short tensor
-        elif name == _SCORE:
+        key = keys[name]
+        if key is None:
             _draw(parameter, getattr(model.backbone.config, "initializer_range", 0.02), seed)
-        else:
-            raise ModelError(
-                f"{model_name_or_path} has no weights for {name.removeprefix('backbone.')}.",
-                "The folder's files are incomplete; download or export it again.",
-            )
+            continue
+        if not isinstance(parameter, DTensor) or parameter.to_local().numel():
+            wanted[key] = parameter.detach()  # a rank may hold nothing of a short tensor
+    reader = HuggingFaceStorageReader(found.store.uri)
+    reader.fs = _ListedFiles(found.files)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
         # What a rank reads follows from its own shards: there is nothing to agree on.
-        load(wanted, storage_reader=reader, no_dist=True)
+        try:
+            load(wanted, storage_reader=reader, no_dist=True)
+        except SafetensorError as error:  # damage that the headers' sizes do not show
+            raise _unusable(model_name_or_path, error) from error
+
+
+class _ListedFiles(FileSystem):
+    """For a reader that would read every safetensors file of a folder."""
+
+    def __init__(self, files: tuple[str, ...]) -> None:
+        self._files = files
+
+    def ls(self, path: str | os.PathLike[str]) -> list[str]:
+        return [os.path.join(path, file) for file in self._files]
+
+
+def _headers(model_name_or_path: str) -> CheckpointFiles:
+    return read_headers(open_store(local_folder(model_name_or_path)), model_name_or_path)
 
 
 def load_preference_model(
@@ -145,24 +162,26 @@ def load_preference_model(
 
 
 def local_folder(model_name_or_path: str) -> Path:
-    """The folder with the model's safetensors, downloaded once per machine for a hub id.
-
-    Raises ModelError when there are none: weights in pickle form are not loaded.
-    """
+    """The folder with the model's safetensors, downloaded once per machine for a hub id."""
     resolved = resolve_model(model_name_or_path)
     folder = Path(resolved)
-    if not folder.is_dir():
-        from huggingface_hub import snapshot_download
+    if folder.is_dir():
+        return folder
+    from huggingface_hub import snapshot_download
 
-        try:
-            folder = Path(snapshot_download(resolved, allow_patterns=["*.json", "*.safetensors"]))
-        except Exception as error:  # the hub's client raises many kinds, not all of them its own
-            raise _unusable(model_name_or_path, error) from error
-    if not any(folder.glob("*.safetensors")):
-        raise ModelError(
-            f"{model_name_or_path} has no *.safetensors files.",
-            "Convert the weights with save_pretrained; pickled weights are not loaded.",
-        )
+    try:
+        folder = Path(snapshot_download(resolved, allow_patterns=["*.json"]))
+        # Only what will be read: Mistral's consolidated.safetensors are the same weights again.
+        wanted = [SINGLE_FILE]
+        if (folder / INDEX_FILE).is_file():
+            places = json.loads((folder / INDEX_FILE).read_text())["weight_map"]
+            wanted = sorted(set(places.values()))
+        # Of the commit that the index is from: the hub's newest may be another by now.
+        snapshot_download(resolved, revision=folder.name, allow_patterns=[*wanted, *HEAD_FILES])
+        if not {path.name for path in folder.glob("*.safetensors")} - {*HEAD_FILES}:
+            snapshot_download(resolved, revision=folder.name, allow_patterns="*.safetensors")
+    except Exception as error:  # the hub's client raises many kinds, not all of them its own
+        raise _unusable(model_name_or_path, error) from error
     return folder
 
 
@@ -177,14 +196,6 @@ def load_tokenizer(model_name_or_path: str) -> Any:
         ) from error
 
 
-def _stored_names(model: PreferenceModel, name: str) -> list[str]:
-    """Names under which transformers may have saved a parameter; headless saves have no prefix."""
-    if not name.startswith("backbone."):
-        return [name]
-    bare = name.removeprefix("backbone.")
-    return [f"{model.backbone.base_model_prefix}.{bare}", bare]
-
-
 def _draw(parameter: torch.Tensor, std: float, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     values = torch.randn(parameter.shape, generator=generator) * std
@@ -194,11 +205,6 @@ def _draw(parameter: torch.Tensor, std: float, seed: int) -> None:
         parameter.to_local().copy_(mine.to_local())
     else:
         parameter.copy_(values)
-
-
-def _is_reward_model(config: Any) -> bool:
-    names = config.architectures or []
-    return any(name.endswith("ForSequenceClassification") for name in names)
 
 
 def _unusable(model_name_or_path: str, error: Exception) -> ModelError:

@@ -6,6 +6,7 @@ import json
 
 from codepmp_ray.config.evaluation import ServingConfig
 from codepmp_ray.errors import ConfigError, InputError
+from codepmp_ray.modeling.checkpoint_checks import require_unquantised
 from codepmp_ray.modeling.sources import CONFIG_FILE
 from codepmp_ray.preference.tokenization import TEMPLATE_FILE
 from codepmp_ray.storage import open_store
@@ -14,7 +15,8 @@ from codepmp_ray.storage import open_store
 def require_model(config: ServingConfig, model_path: str) -> None:
     """Refuse what is no export, and a context longer than the model was made for.
 
-    `model_path` is a folder or its URI; weights are not read.
+    For the torch engine also a quantised model, which only vLLM can read. `model_path` is a folder
+    or its URI; weights are not read.
     """
     store = open_store(model_path)
     for name in (CONFIG_FILE, TEMPLATE_FILE):
@@ -27,6 +29,8 @@ def require_model(config: ServingConfig, model_path: str) -> None:
         facts = json.loads(store.read_bytes(CONFIG_FILE).decode())
     except ValueError as error:
         raise InputError(f"{store.locate(CONFIG_FILE)} cannot be read: {error}.") from error
+    if config.engine == "torch":
+        require_unquantised(model_path, facts)
     longest = facts.get("max_position_embeddings")
     if isinstance(longest, int) and config.max_model_len > longest:
         raise ConfigError(

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from codepmp_ray.errors import EngineError, ModelError
+from codepmp_ray.errors import EngineError
 from codepmp_ray.scoring.protocol import Scores, check_vocabulary
 
 
@@ -36,25 +36,19 @@ class TorchScorer:
     def load(
         cls, folder: str | Path, max_model_len: int, dtype: str = "float32", device: str = "cpu"
     ) -> TorchScorer:
-        """Load an export. Raises ModelError when it is missing, damaged or not a reward model."""
+        """Load an export.
+
+        Raises ModelError when it is missing, damaged, quantised or not a reward model, and when
+        its files have tensors that the model does not.
+        """
         import torch
-        from safetensors import SafetensorError
-        from transformers import AutoModelForSequenceClassification
+
+        from codepmp_ray.scoring.classifier import load_classifier
 
         if device == "cpu":
             # Ray sets OMP_NUM_THREADS from num_cpus; the forward may use every core it is given.
             torch.set_num_threads(len(os.sched_getaffinity(0)))
-        try:
-            model: Any = AutoModelForSequenceClassification.from_pretrained(
-                str(folder), dtype=getattr(torch, dtype)
-            )
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            raise ModelError(f"The model in {folder} cannot be loaded: {error}.") from error
-        if model.config.num_labels != 1:
-            raise ModelError(
-                f"The model in {folder} has num_labels={model.config.num_labels}, not 1.",
-                "Score with a reward model exported by this project.",
-            )
+        model = load_classifier(folder, getattr(torch, dtype))
         return cls(model.to(device), max_model_len)
 
     async def score_ids(

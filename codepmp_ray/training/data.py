@@ -23,6 +23,7 @@ from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.errors import InputError, StorageError
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.modeling.collectives import Gather, failing_together, gather_objects
+from codepmp_ray.modeling.objectives import make_objective
 from codepmp_ray.preference.encoding import Encoded, encode_pairs, row_id
 from codepmp_ray.preference.mixing import Mixture
 from codepmp_ray.preference.packing import EncodedPair, Sides
@@ -128,6 +129,7 @@ def load_pairs(
             f"rejected, {int(held_out.sum())} held out.",
             "Make more pairs, raise max_length or lower eval_fraction.",
         )
+    _require_room(files, config)
     sizes = _train_sizes(task.inputs, files, held_out)
     weights = [task.weight_of(source) for source in sizes]
     return TrainingData(
@@ -135,6 +137,22 @@ def load_pairs(
         PairView(files, np.flatnonzero(held_out)),
         Mixture(list(sizes.values()), weights, config.seed),
     )
+
+
+def _require_room(files: TokenFiles, config: TrainingConfig) -> None:
+    """Raise InputError when a pair is longer than a micro-batch: before the first step, not then.
+
+    Prompt, chosen and rejected lie in one sequence, and each answer with its prompt may have
+    `max_length` tokens.
+    """
+    longest = int(files.packed_lengths(make_objective(config.objective).sides).max())
+    if longest > config.max_tokens_per_micro_batch:
+        raise InputError(
+            f"The longest packed pair has {longest} tokens; "
+            f"max_tokens_per_micro_batch={config.max_tokens_per_micro_batch}.",
+            f"Set max_tokens_per_micro_batch={longest} or more (the result stays the same, and a "
+            "training that has begun goes on), or lower max_length.",
+        )
 
 
 def encoding_key(encoder: Encoder, config: TrainingConfig) -> str:

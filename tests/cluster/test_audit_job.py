@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from codepmp_ray.cluster.connect import connect
 from codepmp_ray.config.recipe import Recipe, parse_recipe
 from codepmp_ray.evaluation.audit.run import folder_of
 from codepmp_ray.evaluation.audit.served import require_passed_audit
@@ -51,10 +50,9 @@ def recipe(tmp_path: Path) -> Recipe:
 
 
 def test_the_job_scores_pairs_and_pools_and_opens_the_gate(
-    recipe: Recipe, capsys: pytest.CaptureFixture[str]
+    own_ray: None, recipe: Recipe, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with connect():
-        job.body(recipe)
+    job.body(recipe)
     store = open_store(recipe.run_dir).sub(folder_of(recipe))
     shown = capsys.readouterr().out
     assert "The model passes." in shown and store.locate("audit.html") in shown

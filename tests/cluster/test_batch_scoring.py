@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from rich.console import Console
 
 from codepmp_ray.analysis.status import print_status
 from codepmp_ray.analysis.summary import print_summary
-from codepmp_ray.cluster.connect import connect
 from codepmp_ray.config.recipe import Recipe, parse_recipe
 from codepmp_ray.errors import ConfigError, InputError, ResourceError
 from codepmp_ray.preference.tokenization import Encoder
@@ -60,12 +58,6 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    with connect():
-        yield
-
-
 def recipe_for(run_dir: Path, model: Path, rows: Path, **serving: Any) -> Recipe:
     return parse_recipe(
         {
@@ -95,7 +87,7 @@ def files_of(recipe: Recipe) -> dict[str, bytes]:
 
 
 def test_a_killed_job_resumes_to_the_same_files_as_one_that_ran_through(
-    cluster: None, model: Path, rows: Path, tmp_path: Path
+    ray_cluster: None, model: Path, rows: Path, tmp_path: Path
 ) -> None:
     from codepmp_ray.cluster.batch_scoring import score_rows
 
@@ -129,7 +121,7 @@ def test_a_killed_job_resumes_to_the_same_files_as_one_that_ran_through(
 
 
 def test_scores_are_those_of_the_service(
-    cluster: None, model: Path, rows: Path, tmp_path: Path
+    ray_cluster: None, model: Path, rows: Path, tmp_path: Path
 ) -> None:
     from codepmp_ray.cluster.batch_scoring import score_rows
 
@@ -154,7 +146,7 @@ def test_scores_are_those_of_the_service(
 
 
 def test_what_cannot_be_scored_is_refused_before_anything_starts(
-    cluster: None, model: Path, rows: Path, tmp_path: Path
+    ray_cluster: None, model: Path, rows: Path, tmp_path: Path
 ) -> None:
     from codepmp_ray.cluster.batch_scoring import score_rows
 

@@ -57,14 +57,6 @@ def code_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture(scope="module")
-def ray_cluster():
-    from codepmp_ray.cluster.connect import connect
-
-    with connect():
-        yield
-
-
 def build(recipe: Recipe) -> dict:
     """`build_corpus`, with the error that a job would show."""
     from codepmp_ray.cluster.corpus import build_corpus

@@ -12,22 +12,17 @@ from codepmp_ray.errors import InputError
 from codepmp_ray.evaluation.problems import load_problems
 from codepmp_ray.records import CANDIDATE, GRADE, table_from_rows
 from codepmp_ray.runs import open_stage
+from tests.processes import PATIENCE_S
 from tests.sandbox_machine import require_sandbox
 
 SIZES = [2, 0, 3]  # problems per shard; one shard is empty
 WRONG = "```python\ndef {}(*a):\n    return object()\n```"
 
 
-@pytest.fixture(scope="module")
-def ray_cluster():
-    from codepmp_ray.cluster.connect import connect
-
-    with connect():
-        yield
-
-
 def recipe_with_candidates(run_dir: Path) -> Recipe:
-    recipe = parse_recipe({"run_dir": str(run_dir)}, "test")
+    # Of the clock: on a busy machine an interpreter takes seconds to start.
+    limits = {"sandbox": {"time_limit_s": PATIENCE_S}}
+    recipe = parse_recipe({"run_dir": str(run_dir), "evaluation": limits}, "test")
     require_sandbox()
     stage = open_stage(recipe, "candidates")
     problems = iter(load_problems("humaneval").values())

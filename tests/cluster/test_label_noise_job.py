@@ -49,8 +49,9 @@ def write_answers(recipe: Recipe, right: list[bool]) -> None:
     stage.complete({})
 
 
-def test_noise_is_the_share_of_orders_that_the_weak_model_wins(tmp_path: Path) -> None:
-    from codepmp_ray.cluster.connect import connect
+def test_noise_is_the_share_of_orders_that_the_weak_model_wins(
+    ray_cluster: None, tmp_path: Path
+) -> None:
     from codepmp_ray.cluster.label_noise import measure_label_noise, recipe_of_role
 
     recipe = recipe_in(tmp_path / "a run")
@@ -60,8 +61,7 @@ def test_noise_is_the_share_of_orders_that_the_weak_model_wins(tmp_path: Path) -
     assert strong.candidates.sampling == recipe.synthesis.chosen
     write_answers(strong, [True, True, False])
     write_answers(weak, [False, True, True])
-    with connect():
-        result, where = measure_label_noise(recipe)
+    result, where = measure_label_noise(recipe)
     assert result.num_problems == 3
     shares = (result.right, result.wrong, result.both_pass, result.both_fail)
     assert [round(share.mean, 3) for share in shares] == [0.333, 0.333, 0.333, 0.0]

@@ -27,15 +27,6 @@ NUM_SHARDS, NUM_ROWS, SLOW_S = 24, 3, 2400.0
 pytestmark = pytest.mark.timeout(SLOW_S / 3)
 
 
-@pytest.fixture
-def ray_cluster():
-    """Of one test, so that a job which a failed one leaves behind ends with it."""
-    from codepmp_ray.cluster.connect import connect
-
-    with connect():
-        yield
-
-
 class Engine:
     """The first one that takes a row is slow."""
 
@@ -101,7 +92,7 @@ def require_every_row_once(folder: Path, slow: int) -> None:
 
 
 def test_shards_of_a_slow_engine_are_begun_again(
-    ray_cluster: None, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    fresh_ray: None, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     slow_file, start_s = tmp_path / "slow", time.monotonic()
     run_shards(job(tmp_path / "a run", slow_file), NUM_SHARDS)
@@ -110,7 +101,7 @@ def test_shards_of_a_slow_engine_are_begun_again(
     assert capfd.readouterr().err.count("What is left is begun again.") == 1
 
 
-def test_a_frozen_engine_does_not_hold_the_job(ray_cluster: None, tmp_path: Path) -> None:
+def test_a_frozen_engine_does_not_hold_the_job(fresh_ray: None, tmp_path: Path) -> None:
     """Ray sees its process alive: neither dead nor making progress."""
     slow_file, start_s = tmp_path / "slow", time.monotonic()
     body = partial(run_shards, job(tmp_path / "run", slow_file), NUM_SHARDS)

@@ -23,15 +23,6 @@ NUM_FILES = 15
 
 
 @pytest.fixture(scope="module")
-def ray_cluster(s3_server: S3Server):
-    """Started with the server's address in the environment, which its workers inherit."""
-    from codepmp_ray.cluster.connect import connect
-
-    with connect():
-        yield
-
-
-@pytest.fixture(scope="module")
 def code_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("code")
     for i in range(NUM_FILES):

@@ -14,7 +14,6 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ import httpx
 import pytest
 from ray import serve
 
-from codepmp_ray.cluster.connect import connect
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.errors import ConfigError, InputError, ModelError, ResourceError
 from codepmp_ray.preference.tokenization import Encoder
@@ -48,9 +46,8 @@ def recipe_with(**serving: Any) -> Recipe:
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    with connect():
-        yield
+def cluster(own_ray: None) -> None:
+    """Of this file alone."""
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,6 @@ from benchmarks._serve_load import (
     num_running,
 )
 from codepmp_ray.client import RewardClient
-from codepmp_ray.cluster.connect import connect
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.errors import ConfigError
 from serve.application import SCORER_NAME, build_application
@@ -45,12 +44,16 @@ SLOW = 1_000
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
+def environment() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as environment:
         environment.delenv("RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", raising=False)
         use_front()
-        with connect():
-            yield
+        yield
+
+
+@pytest.fixture(scope="module")
+def cluster(environment: None, own_ray: None) -> None:
+    """Of this file alone, with the front."""
 
 
 @pytest.fixture(scope="module")

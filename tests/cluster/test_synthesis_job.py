@@ -56,17 +56,6 @@ def write_corpus(recipe: Recipe) -> list[str]:
     return names
 
 
-@pytest.fixture(scope="module")
-def ray_cluster():
-    from codepmp_ray.cluster.connect import connect
-
-    with pytest.MonkeyPatch.context() as environment:
-        # Each process reports its metrics so often that none ends before it has.
-        environment.setenv("RAY_metrics_report_interval_ms", "200")
-        with connect():
-            yield
-
-
 def snippet_ids(recipe: Recipe) -> list[str]:
     ledger = open_stage(recipe, "synthesis").ledger
     pairs, rejected = ledger.read("pairs"), ledger.read("rejected")

@@ -207,6 +207,7 @@ def problems(store: SimulatedStore, ledger: ShardLedger) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_thousands_of_histories_end_with_every_row_once() -> None:
     for seed in range(NUM_HISTORIES):
         store, ledger = simulate(seed)

@@ -39,7 +39,9 @@ def _leaves(
 def _other_values(section: Section, name: str) -> list[Any]:
     """Values that differ from the present one; at least one of them is a legal one."""
     value, annotation = getattr(section, name), type(section).model_fields[name].annotation
-    choices = [a for a in typing.get_args(annotation) if isinstance(a, str)]
+    nested = [typing.get_args(arg) for arg in typing.get_args(annotation)]
+    choices = [a for args in (typing.get_args(annotation), *nested) for a in args]
+    choices = [a for a in choices if isinstance(a, str)]
     match value:
         case bool():
             return [not value]
@@ -53,8 +55,6 @@ def _other_values(section: Section, name: str) -> list[Any]:
         case dict():
             return [{**value, "seed": 1}, {**value, "label": "x"}]
         case _:
-            nested = [typing.get_args(arg) for arg in typing.get_args(annotation)]
-            choices = [a for args in nested for a in args if isinstance(a, str)]
             engine = {"model_name_or_path": "x"}
             return [*choices, True, 2, "x", "http://x", "s3://x/{blob_id}", {}, engine]
 
@@ -80,6 +80,7 @@ def _variant(recipe: Recipe, path: Keys) -> Recipe:
     raise AssertionError(f"no legal other value found for {'.'.join(path)}")
 
 
+_BEST = {"eval_steps": 1, "best_metric": "eval_loss"}
 # A base in which every field may be changed by itself.
 _BASE = Recipe.model_validate(
     {
@@ -89,8 +90,8 @@ _BASE = Recipe.model_validate(
             "decontamination": {"sets": [{"name": "other", "path": "x", "columns": ["text"]}]},
         },
         "engines": {"strong": {"max_actors": 9}, "weak": {"max_actors": 9}},
-        "pretraining": {"max_steps": 1, "eval_steps": 1},
-        "finetuning": {"max_steps": 1, "eval_steps": 1, "schedule": "wsd"},
+        "pretraining": {"max_steps": 1, **_BEST},
+        "finetuning": {"max_steps": 1, "schedule": "wsd", **_BEST},
     }
 )
 
@@ -172,6 +173,64 @@ def test_a_stage_with_data_of_its_own_depends_on_their_content_and_not_on_the_ru
     moved = stage_fingerprints(recipe)
     (folder / "c.jsonl").rename(folder / "c.txt")  # which is not read as part of a folder
     assert stale(recipe, moved) == "pretraining finetuning evaluation scoring"
+
+
+def _stale(before: Recipe, after: Recipe) -> list[str]:
+    prints = stage_fingerprints(after)
+    return [name for name, old in stage_fingerprints(before).items() if prints[name] != old]
+
+
+def test_how_often_is_evaluated_matters_only_where_it_chooses_the_step() -> None:
+    plain = Recipe()
+    assert _stale(plain, _changed(plain, ("finetuning", "eval_steps"), 5)) == []
+    chosen = _changed(_BASE, ("finetuning", "eval_steps"), 5)
+    assert _stale(_BASE, chosen) == ["finetuning", "evaluation", "scoring"]
+
+
+def test_a_model_trained_on_its_owners_model_and_data_depends_on_nothing_before_it(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "a.jsonl").touch()
+    own = {"model_name_or_path": "me/base", "data": [{"path": str(tmp_path / "a.jsonl")}]}
+    recipe = Recipe.model_validate({"pretraining": own, "finetuning": own})
+    for path, value in (
+        ("corpus.max_files", 10),
+        ("engines.strong.model_name_or_path", "another"),
+        ("engines.weak.dtype", "float32"),
+        ("synthesis.clip_fraction", 0.3),
+        ("candidates.split_seed", 1),
+        ("pretraining.batch_size", 512),
+    ):
+        stale = _stale(recipe, _changed(recipe, tuple(path.split(".")), value))
+        assert "finetuning" not in stale, path
+        assert ("pretraining" in stale) == path.startswith("pretraining"), path
+
+
+def test_other_weights_under_the_old_path_are_another_model(tmp_path: Path) -> None:
+    folder = tmp_path / "base"
+    folder.mkdir()
+    weights = folder / "model.bin"
+    weights.write_bytes(b"1")
+    for section, stages in (
+        ("engines.strong", {"synthesis", "pretraining", "candidates"}),
+        ("engines.weak", {"synthesis"}),
+        ("candidates.engine", {"candidates"}),
+        ("pretraining", {"pretraining"}),
+        ("finetuning", {"finetuning"}),
+    ):
+        recipe = load_recipe_of(section, str(folder))
+        before = stage_fingerprints(recipe)
+        weights.write_bytes(weights.read_bytes() + b"2")
+        after = stage_fingerprints(recipe)
+        assert {name for name in before if before[name] != after[name]} >= stages, section
+
+
+def load_recipe_of(section: str, model: str) -> Recipe:
+    """A recipe that names `model` in one section."""
+    data: dict[str, Any] = {"model_name_or_path": model}
+    for part in reversed(section.split(".")):
+        data = {part: data}
+    return Recipe.model_validate(data)
 
 
 def test_the_standard_library_of_another_interpreter_is_another_corpus(

@@ -11,6 +11,8 @@ import pytest
 
 from tests.processes import PATIENCE_S
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 _TOOLS = ("bash", "dirname", "awk", "sed", "head", "flock", "rm", "mv", "grep", "env", "xargs")
 # Not the interpreter of this environment: setup looks through environments.

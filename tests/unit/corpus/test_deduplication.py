@@ -183,6 +183,7 @@ def cluster_settings(rows_per_chunk: int, rows_per_partition: int) -> Deduplicat
 UNITS = st.lists(st.text(LETTERS + "-", max_size=8), min_size=1, max_size=5)
 
 
+@pytest.mark.slow
 @settings(
     derandomize=True,
     deadline=None,
@@ -221,6 +222,7 @@ def test_both_ways_and_brute_force_agree(
     assert not lost
 
 
+@pytest.mark.slow
 def test_a_search_that_is_killed_anywhere_goes_on(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     extract(store.sub("extracted"), ["abca", "-bdee", "fgh", "kka"])

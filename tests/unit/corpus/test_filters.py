@@ -169,6 +169,7 @@ def test_each_document_says_which_filter_it_left_by() -> None:
         assert reason in [row.get("reason") for row in rows], (reason, path, rows)
 
 
+@pytest.mark.slow
 @settings(derandomize=True, deadline=None, max_examples=200)
 @given(st.text(min_size=1, max_size=200), st.text(max_size=20))
 def test_filters_never_raise(text: str, path: str) -> None:

@@ -21,6 +21,8 @@ from codepmp_ray.records import CANDIDATE, GRADE, SCORE, table_from_rows
 from codepmp_ray.runs import open_stage
 from codepmp_ray.storage import open_store
 
+pytestmark = pytest.mark.slow
+
 EDITS = ("padding", "repetition", "flattery", "certainty", "markdown", "wrong_final_answer",
          "unfinished")  # fmt: skip
 

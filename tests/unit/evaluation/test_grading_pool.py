@@ -16,6 +16,8 @@ from tests.processes import PATIENCE_S, is_alive
 from tests.unit.evaluation import hostile_references as hostile
 from tests.unit.evaluation.sandbox_support import wait_until
 
+pytestmark = pytest.mark.slow
+
 CONFIG = GraderConfig(time_limit_s=0.5, memory_mb=512, num_parallel=2)
 # Choices need no library that takes seconds to import, in every process anew.
 RIGHT = ("choice", Reference("a", ("a", "b")), "a")

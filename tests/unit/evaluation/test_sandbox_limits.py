@@ -7,6 +7,8 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from codepmp_ray.evaluation.sandbox import runner
 from tests.unit.evaluation.sandbox_support import (
     CHECK,
@@ -16,6 +18,8 @@ from tests.unit.evaluation.sandbox_support import (
     value_in,
     wait_until,
 )
+
+pytestmark = pytest.mark.slow
 
 
 def test_endless_loops_and_sleeps_time_out(sandbox):

@@ -64,6 +64,7 @@ def test_chunks_cost_bf16_little_of_its_precision() -> None:
     assert whole[1] < chunked[1] < 2 * whole[1] < 0.005
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(" " in torch.__file__, reason="torch does not quote its own folder to g++")
 def test_what_gpus_compile_of_the_lm_loss_equals_what_runs_here() -> None:
     torch.manual_seed(0)
@@ -76,6 +77,7 @@ def test_what_gpus_compile_of_the_lm_loss_equals_what_runs_here() -> None:
     assert compiled[1].dtype == torch.bfloat16
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(" " in torch.__file__, reason="torch does not quote its own folder to g++")
 def test_compiled_blocks_equal_plain_ones_at_every_length() -> None:
     results = []

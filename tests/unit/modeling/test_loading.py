@@ -138,7 +138,7 @@ def damage(folder: Path, how: str) -> None:
     [
         ("missing tensor", "no weights for layers.1.mlp.up_proj.weight"),
         ("other shape", r"shape \(48, 32\), its config.json says \(40, 32\)"),
-        ("cut file", "Cannot load the model"),
+        ("cut file", "cannot be loaded: model.safetensors"),
         ("pickle only", r"no \*\.safetensors files.*pickled weights are not loaded"),
         ("config", "Cannot load the model"),
     ],

@@ -9,10 +9,12 @@ from typing import Any, get_args
 import pytest
 from pydantic import ValidationError
 
+from codepmp_ray.config.accuracy import AccuracyConfig
 from codepmp_ray.config.base import fingerprint
 from codepmp_ray.config.data import KIND_COLUMNS, DataSourceConfig, Kind
 from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.errors import InputError
+from codepmp_ray.evaluation.pairwise.pairs import load_pairs
 from codepmp_ray.preference.sources import SOURCES
 from codepmp_ray.preference.sources.columns import ColumnUse
 from codepmp_ray.preference.sources.pairs import column_use
@@ -311,3 +313,22 @@ def test_training_refuses_a_guess_before_it_begins_and_prints_what_is_not_used(
         prepare(name="text")
     prepare("plain", name="text")
     assert "text: 1 prompts are what both texts begin with" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("section", [None, "part"])
+def test_accuracy_reads_sets_by_the_same_rules(tmp_path: Path, section: str | None) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text(json.dumps({"question": "2 + 2?", "part": "web", "id": 1, **TEXTS}) + "\n")
+
+    def load(**source: Any) -> Any:
+        data = [{"path": str(file), **source}]
+        return load_pairs(AccuracyConfig.model_validate({"data": data, "section_column": section}))
+
+    with pytest.raises(InputError, match=r"columns: {prompt: question}"):
+        load()
+    loaded = load(columns={"prompt": "question"})
+    assert [pair.prompt for pair in loaded.pairs] == ["2 + 2?"]
+    unused = "id" if section else "part, id"
+    assert loaded.columns == (f"preference: columns not used: {unused}",)
+    with pytest.raises(InputError, match=r"no column 'gap'"):
+        load(columns={"prompt": "question", "margin": "gap"}, max_rows=1)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
 from benchmarks._fake_service import KEY, fake_service
 from benchmarks.serve_fuzz import PUBLIC, Fuzzer
 
 NUM_EACH = 16
 
 
+@pytest.mark.slow
 def test_every_route_answers_as_its_schema_says() -> None:
     with fake_service() as service:
         fuzzer = Fuzzer(service.url, KEY, random_seed=1)

@@ -18,6 +18,8 @@ from codepmp_ray.shard_rewrite import sole_writer
 from codepmp_ray.synthesis.purge import PurgeRequest, purge
 from tests.unit.synthesis.kills import killed_at
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[3]
 REQUEST = PurgeRequest(repos=frozenset({"bad/repo"}), source_ids=frozenset({"file-2-1"}))
 NUM_SHARDS, NUM_PAIRS = 4, 6

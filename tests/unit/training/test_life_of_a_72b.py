@@ -47,6 +47,8 @@ from codepmp_ray.training.fsdp import make_mesh, shard
 from codepmp_ray.training.optimizer import make_optimizer
 from codepmp_ray.training.step import StepRunner, objective_of
 
+pytestmark = pytest.mark.slow
+
 QWEN2_72B = {
     "vocab_size": 152064,
     "hidden_size": 8192,

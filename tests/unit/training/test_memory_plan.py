@@ -12,6 +12,8 @@ from codepmp_ray.errors import ResourceError
 from codepmp_ray.training import memory_plan
 from codepmp_ray.training.memory_plan import plan_memory, remedies
 
+pytestmark = pytest.mark.slow
+
 SMALL = LlamaConfig(
     vocab_size=1000,
     hidden_size=64,

@@ -331,3 +331,20 @@ def test_weights_repeat_the_pairs_of_their_source(tmp_path: Path) -> None:
     epoch = sorted(data.mixture.step_indices(100, 0).tolist())
     assert epoch == [0, 0, 1, 1, 2, 2, 3, 3, 4, 5, 6, 7]
     assert {row["source"] for row in table(task, "used")} == {"a", "b"}
+
+
+def test_a_pair_longer_than_a_micro_batch_is_refused_before_the_first_step(tmp_path: Path) -> None:
+    """Each answer fits max_length with its prompt, but both do not fit the micro-batch."""
+    rows = [
+        {"prompt": "p", "chosen": "c" * n, "rejected": "r" * n, "source_id": str(n)}
+        for n in (10, 100)
+    ]
+    limits = {"max_length": 128, "eval_fraction": 0.0}
+    task = make_task(tmp_path, rows, max_tokens_per_micro_batch=160, **limits)
+    with pytest.raises(InputError, match=r"has (\d+) tokens.*micro_batch=160.*=\1 or more"):
+        load(task)
+    longest = int(load(make_task(tmp_path, rows, **limits)).train.packed_lengths("chosen").max())
+    enough = make_task(tmp_path, rows, max_tokens_per_micro_batch=longest, **limits)
+    assert len(load(enough).train) == 2
+    sft = make_task(tmp_path, rows, objective="sft", max_tokens_per_micro_batch=160, **limits)
+    assert len(load(sft).train) == 2  # of which rejected is no part
