@@ -81,6 +81,7 @@ class RejectReason(StrEnum):
     OVER_MAX_LENGTH = "over_max_length"
     NOT_TEXT = "not_text"
     BAD_CONVERSATION = "bad_conversation"
+    FIELD_NOT_SHOWN = "field_not_shown"
     PROMPT_NOT_RENDERED = "prompt_not_rendered"
     BAD_MARGIN = "bad_margin"
     UNKNOWN_TOKEN = "unknown_token"

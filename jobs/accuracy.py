@@ -7,6 +7,8 @@ while the job runs. Rows that are scored already are not scored again.
 
 from __future__ import annotations
 
+import sys
+
 from codepmp_ray.config.recipe import Recipe
 from jobs._cli import run_job
 
@@ -18,6 +20,8 @@ def body(recipe: Recipe) -> None:
     from jobs._endpoint import model_of, reward_client
 
     loaded = load_pairs(recipe.accuracy)  # what cannot be read is known before a model is loaded
+    for line in loaded.columns:
+        print(line, file=sys.stderr)
     model = model_of(recipe)
     with reward_client(recipe, model) as client:
         results = measure_accuracy(recipe, loaded, client, model)

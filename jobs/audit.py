@@ -9,6 +9,8 @@ Prints the verdict and where the report (audit.html) lies.
 
 from __future__ import annotations
 
+import sys
+
 from codepmp_ray.config.recipe import Recipe
 from jobs._cli import run_job
 
@@ -22,6 +24,8 @@ def body(recipe: Recipe) -> None:
 
     # What cannot be read is known before a model is loaded.
     loaded, pools = load_pairs(recipe.accuracy), load_audit_pools(recipe.audit)
+    for line in loaded.columns:
+        print(line, file=sys.stderr)
     model = model_of(recipe)
     with reward_client(recipe, model) as client:
         results = audit(recipe, loaded, pools, client, model)

@@ -34,6 +34,20 @@ HUB_PLACES: dict[str, dict[str, str]] = {
         "revision": "9494864c996d52531e6e43d047e4cbec4b6546d3",
     },
 }
+# Columns that rows of each kind are read for. `columns` of a set may map these names, no others.
+_SCORES = ("score_chosen", "score_rejected", "chosen_score", "rejected_score")
+_SCORES += ("chosen-rating", "rejected-rating")
+_PAIR = ("prompt", "chosen", "rejected", "system", "tools", "chat_template_kwargs", "margin")
+_PAIR += ("pair_id", "problem_id", "source_id")
+KIND_COLUMNS: dict[Kind, tuple[str, ...]] = {
+    "preference": (*_PAIR, *_SCORES),
+    "math_shepherd": ("input", "label"),
+    "reclor": ("context", "question", "answers", "label"),
+    "logiqa2": ("text", "question", "options", "answer"),
+    "code_ultrafeedback": ("instruction", "chosen", "rejected", "margin", *_SCORES),
+    "hh_rlhf": (*_PAIR, *_SCORES),
+    "gsm8k_solutions": ("question", "outputs", "candidates", "solutions"),
+}
 
 
 class DataSourceConfig(Section):
@@ -54,6 +68,9 @@ class DataSourceConfig(Section):
         scores_as_margin: the margin is score_chosen - score_rejected, where a row has no `margin`.
         prompt_format: text around every prompt, for example "Question: {prompt} Answer:".
         show_options: of reclor and logiqa2: the prompt lists the options too.
+        columns: what the set calls the columns that its kind reads, by the kind's names, for
+            example {prompt: question}. `prompt: null` says that none holds the prompt: both sides
+            begin with it.
     """
 
     kind: Kind = "preference"
@@ -69,6 +86,7 @@ class DataSourceConfig(Section):
     scores_as_margin: bool = False
     prompt_format: str | None = None
     show_options: bool = False
+    columns: dict[str, str | None] = {}
 
     @property
     def label(self) -> str:
@@ -78,6 +96,17 @@ class DataSourceConfig(Section):
     def hub_set(self) -> str | None:
         """The hub's id of the set that is read, or null when it is a local one."""
         return None if self.path else self.hub_id or HUB_IDS.get(self.kind)
+
+    @property
+    def columns_read(self) -> tuple[str, ...]:
+        """Names, after `columns` is applied, of what rows are read for; the rest is not used."""
+        names = KIND_COLUMNS[self.kind]
+        return names if self.scores_as_margin else tuple(n for n in names if n not in _SCORES)
+
+    def result_fields(self) -> dict[str, Any]:
+        # Recipes that map no column keep the stages that they had before there was the key.
+        fields = super().result_fields()
+        return fields if self.columns else {k: v for k, v in fields.items() if k != "columns"}
 
     @model_validator(mode="before")
     @classmethod
@@ -103,7 +132,24 @@ class DataSourceConfig(Section):
             raise ValueError(f"prompt_format={self.prompt_format!r} has no {{prompt}}")
         if self.name in (".", ".."):
             raise ValueError(f"name={self.name!r} is no name")
+        self._check_columns()
         return self
+
+    def _check_columns(self) -> None:
+        known = KIND_COLUMNS[self.kind]
+        for name, column in self.columns.items():
+            if name not in known:
+                raise ValueError(
+                    f"columns has the key {name!r}; rows of kind={self.kind} are read for "
+                    f"{', '.join(known)}"
+                )
+            if column is None and (self.kind, name) != ("preference", "prompt"):
+                raise ValueError(
+                    f"columns has {name}=null; only prompt of kind=preference may have no column"
+                )
+        given = [column for column in self.columns.values() if column is not None]
+        if twice := next((column for column in given if given.count(column) > 1), None):
+            raise ValueError(f"columns reads {twice!r} as two columns; name it once")
 
 
 def check_names(sources: tuple[DataSourceConfig, ...]) -> None:

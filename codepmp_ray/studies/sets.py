@@ -24,6 +24,7 @@ from codepmp_ray.config.study_materials import SetConfig
 from codepmp_ray.errors import InputError
 from codepmp_ray.preference.encoding import row_id
 from codepmp_ray.preference.sources import SOURCES
+from codepmp_ray.preference.sources.pairs import column_use, pairs_of
 from codepmp_ray.preference.sources.reading import read_source
 from codepmp_ray.preference.sources.rows import Built, Reject, Row
 from codepmp_ray.studies.code_pairs import function_pairs, humaneval_pairs, stdlib_functions
@@ -168,11 +169,11 @@ def _rows(config: SetConfig, source: Place, rejected: Counter[str]) -> Iterator[
 
 def _built(source: DataSourceConfig) -> Iterator[Built]:
     """What the kind's builder makes; a pair keeps `source_code`, of which others can be made."""
-    build = SOURCES[source.kind].build
     if source.kind != "preference":
-        yield from build(read_source(source), source)
+        yield from pairs_of(source)
         return
-    for item in read_source(source):
+    build = SOURCES[source.kind].build
+    for item in column_use(source).rows(read_source(source)):
         for built in build([item], source):
             code = None if isinstance(item, Reject) else item[1].get("source_code")
             yield built if isinstance(built, Reject) or not code else {**built, "source_code": code}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
@@ -19,7 +20,8 @@ from codepmp_ray.config.data import DataSourceConfig
 from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.errors import InputError
 from codepmp_ray.ledger import ShardLedger
-from codepmp_ray.preference.sources.pairs import pairs_of
+from codepmp_ray.preference.sources.columns import ColumnUse, listed
+from codepmp_ray.preference.sources.pairs import column_use, pairs_of
 from codepmp_ray.preference.sources.rows import Reject
 from codepmp_ray.records import table_from_rows
 from codepmp_ray.storage import Store, open_store
@@ -83,8 +85,9 @@ def file_inputs(stage_dir: str, name: str) -> tuple[InputShard, ...]:
 def prepare_sources(store: Store, config: TrainingConfig) -> tuple[InputShard, ...]:
     """Pairs of every set in `config.data`, made once per stage folder.
 
-    Raises InputError for a set that cannot be read, lacks columns or gives no pair, and for
-    conversations under a plain template.
+    Raises InputError for a set that cannot be read, lacks columns, gives no pair or whose prompts
+    would be guessed, and for conversations under a plain template. What of its columns is not used
+    is printed once, when it is read, and stays in its record.
     """
     return tuple(
         shard for source in config.data for shard in _prepare(store, source, config.template)
@@ -94,14 +97,18 @@ def prepare_sources(store: Store, config: TrainingConfig) -> tuple[InputShard, .
 def _prepare(store: Store, source: DataSourceConfig, template: str) -> Iterator[InputShard]:
     marker = f"{_FOLDER}/{source.label}.json"
     if not store.exists(marker):
-        record = _write_parts(store, source)
+        use = column_use(source, template)
+        record = _write_parts(store, source, use)
+        if line := use.line():
+            print(line, file=sys.stderr)
         store.put(marker, json.dumps(record, indent=2).encode())
     record = json.loads(store.read_bytes(marker))
     if not record["num_pairs"]:
         raise InputError(
             f"The training source {source.label!r} gives no pair: {record['num_rejected']} rows "
             f"were rejected ({record['rejected']}; first: {record['first_reject']}).",
-            f"Look at its rows: docs/data-format.md shows what kind={source.kind} expects.",
+            f"Look at its rows: docs/data-format.md shows what kind={source.kind} expects; "
+            f"columns not used: {listed(record.get('unused_columns', ())) or 'none'}.",
         )
     if record["num_conversations"] and template == "plain":
         raise InputError(
@@ -114,7 +121,7 @@ def _prepare(store: Store, source: DataSourceConfig, template: str) -> Iterator[
         yield InputShard(source.label, part["digest"], read)
 
 
-def _write_parts(store: Store, source: DataSourceConfig) -> dict[str, Any]:
+def _write_parts(store: Store, source: DataSourceConfig, use: ColumnUse) -> dict[str, Any]:
     rejects: Counter[str] = Counter()
     record: dict[str, Any] = {"num_pairs": 0, "num_conversations": 0, "first_reject": None}
     parts: list[dict[str, str]] = []
@@ -128,7 +135,7 @@ def _write_parts(store: Store, source: DataSourceConfig) -> dict[str, Any]:
         parts.append({"file": name, "digest": digest})
         rows.clear()
 
-    for built in pairs_of(source):
+    for built in pairs_of(source, use):
         if isinstance(built, Reject):
             rejects[built.reason] += 1
             record["first_reject"] = record["first_reject"] or f"row {built.index}: {built.detail}"
@@ -151,6 +158,8 @@ def _write_parts(store: Store, source: DataSourceConfig) -> dict[str, Any]:
         **record,
         "num_rejected": rejects.total(),
         "rejected": dict(rejects.most_common()),
+        "unused_columns": list(use.unused),
+        "num_shared_beginnings": use.num_shared,
         "parts": parts,
     }
 

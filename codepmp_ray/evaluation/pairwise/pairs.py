@@ -15,7 +15,8 @@ from codepmp_ray.evaluation.tasks.base import PreferencePair
 from codepmp_ray.evaluation.tasks.loading import load_preferences
 from codepmp_ray.evaluation.tasks.registry import preference_task
 from codepmp_ray.preference.sources import SOURCES
-from codepmp_ray.preference.sources.pairs import pairs_of, with_columns
+from codepmp_ray.preference.sources.columns import ColumnUse
+from codepmp_ray.preference.sources.pairs import column_use, pairs_of
 from codepmp_ray.preference.sources.reading import read_source
 from codepmp_ray.preference.sources.rows import Built, Reject
 
@@ -42,12 +43,14 @@ class Pair:
 class LoadedPairs:
     """Pairs in the order of their sets; rejected rows are counted by source and reason.
 
-    `num_copies` rows repeated an earlier pair of their section and are scored once.
+    `num_copies` rows repeated an earlier pair of their section and are scored once. `columns` has a
+    line for each set of which columns were not used.
     """
 
     pairs: list[Pair]
     rejected: dict[str, dict[str, int]]
     num_copies: int
+    columns: tuple[str, ...] = ()
 
 
 def load_pairs(config: AccuracyConfig) -> LoadedPairs:
@@ -66,6 +69,7 @@ def load_pairs(config: AccuracyConfig) -> LoadedPairs:
     known: dict[tuple[str, str, str], Pair] = {}
     rejected: dict[str, dict[str, int]] = {}
     num_copies = 0
+    lines: list[str] = []
     for item in config.tasks:
         found = load_preferences(preference_task(item.name), item.path, item.max_rows)
         tasks += [_task_pair(pair, item.name) for pair in found.pairs]
@@ -74,7 +78,8 @@ def load_pairs(config: AccuracyConfig) -> LoadedPairs:
     for source in config.data:
         reasons: Counter[str] = Counter()
         num_before = len(known)
-        for section, built in _sections(source, config.section_column):
+        use = column_use(source)
+        for section, built in _sections(source, config.section_column, use):
             if isinstance(built, Reject):
                 reasons[str(built.reason)] += 1
                 continue
@@ -88,6 +93,8 @@ def load_pairs(config: AccuracyConfig) -> LoadedPairs:
                         "Give every pair an id of its own, or none.",
                     )
                 num_copies += 1
+        use.unused.pop(config.section_column or "", None)
+        lines += [line] if (line := use.line()) else []
         if reasons:
             rejected[source.label] = dict(reasons.most_common())
         if len(known) == num_before:
@@ -95,7 +102,7 @@ def load_pairs(config: AccuracyConfig) -> LoadedPairs:
                 f"The set {source.label!r} gives no pair; rejected rows: {dict(reasons)}.",
                 f"docs/data-format.md shows what kind={source.kind} expects.",
             )
-    return LoadedPairs([*tasks, *known.values()], rejected, num_copies)
+    return LoadedPairs([*tasks, *known.values()], rejected, num_copies, tuple(lines))
 
 
 def by_prompt(pairs: Iterable[Pair]) -> list[list[Pair]]:
@@ -106,14 +113,16 @@ def by_prompt(pairs: Iterable[Pair]) -> list[list[Pair]]:
     return list(groups.values())
 
 
-def _sections(source: DataSourceConfig, column: str | None) -> Iterator[tuple[str, Built]]:
+def _sections(
+    source: DataSourceConfig, column: str | None, use: ColumnUse
+) -> Iterator[tuple[str, Built]]:
     if column is None:
-        for built in pairs_of(source):
+        for built in pairs_of(source, use):
             yield source.label, built
         return
     build = SOURCES[source.kind].build
     num_pairs = 0
-    for item in with_columns(read_source(source), source):
+    for item in use.rows(read_source(source)):
         if isinstance(item, Reject):
             yield source.label, item
             continue
@@ -128,6 +137,7 @@ def _sections(source: DataSourceConfig, column: str | None) -> Iterator[tuple[st
             yield section, built
             num_pairs += not isinstance(built, Reject)
             if num_pairs == source.max_rows:
+                use.finish()
                 return
 
 

@@ -12,6 +12,11 @@ from codepmp_ray.records import RejectReason, stable_id
 
 Row = dict[str, Any]
 Message = dict[str, str]
+# Fields of a message, beside role and content, that chat templates show to the model. Others say
+# something about the message (an id, a time), and a row is used without them.
+SHOWN_FIELDS = {"tool_calls", "tool_call_id", "tools", "function_call", "name", "refusal"}
+SHOWN_FIELDS |= {"reasoning_content", "reasoning", "thinking"}
+SHOWN_FIELDS |= {"images", "image", "audio", "video", "videos", "documents"}
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 from codepmp_ray.config.data import DataSourceConfig
 from codepmp_ray.preference.sources.rows import (
+    SHOWN_FIELDS,
     Message,
     Row,
     Unusable,
@@ -31,6 +32,11 @@ _SCORES = (
 
 def build_row(row: Row, config: DataSourceConfig) -> list[Row]:
     """The pair of one row."""
+    for name in ("tools", "chat_template_kwargs"):
+        if row.get(name):
+            raise Unusable(
+                RejectReason.FIELD_NOT_SHOWN, f"{name} would be in no prompt: it is not rendered"
+            )
     if any(isinstance(row.get(name), list) for name in ("chosen", "rejected")):
         prompt, chosen, rejected = _conversation(row)
     else:
@@ -73,16 +79,45 @@ def margin_of(row: Row, config: DataSourceConfig) -> float | None:
 
 
 def as_messages(value: list[Any], name: str) -> list[Message]:
-    """Checked {role, content} messages. Raises Unusable."""
+    """Checked {role, content} messages. Raises Unusable.
+
+    So does whatever else a chat template would have shown: training, scoring and serving know a
+    message as a role and a text, and without the rest it is another one. Nulls hold nothing.
+    """
     messages = []
     for message in value:
+        if isinstance(message, dict) and "role" in message:
+            _require_plain(message, name)
         if not isinstance(message, dict) or "role" not in message or "content" not in message:
             raise Unusable(
                 RejectReason.BAD_CONVERSATION, f"{name} has an entry without role and content"
             )
-        role, content = (checked_text(message[key], f"{name}.{key}") for key in ("role", "content"))
+        role = checked_text(message["role"], f"{name}.role")
+        content = _joined(message["content"], f"{name}.content")
         messages.append({"role": role, "content": content})
     return messages
+
+
+def _require_plain(message: dict[str, Any], name: str) -> None:
+    for field in sorted(SHOWN_FIELDS & message.keys()):
+        if message[field]:
+            raise Unusable(
+                RejectReason.FIELD_NOT_SHOWN,
+                f"{name} has a message with {field}, which would not be shown",
+            )
+
+
+def _joined(content: Any, name: str) -> str:
+    """The text of a message, which may be a list of one text part, as in OpenAI's format."""
+    if not isinstance(content, list):
+        return checked_text(content, name)
+    kinds = [part.get("type") if isinstance(part, dict) else None for part in content]
+    # Templates differ in what they put between parts, so that only one has a text of its own.
+    if kinds != ["text"]:
+        raise Unusable(
+            RejectReason.FIELD_NOT_SHOWN, f"{name} has parts of type {kinds}, not one of text"
+        )
+    return checked_text(content[0].get("text"), f"{name}[0].text")
 
 
 def simplest(messages: list[Message]) -> str | list[Message]:
