@@ -25,6 +25,7 @@ from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.content_digests import content_digests
 from codepmp_ray.errors import InputError
+from codepmp_ray.json_records import read_record, record_bytes
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.storage import open_store
 from codepmp_ray.weights_digest import weights_digest
@@ -87,7 +88,7 @@ class Stage:
         """
         self.store.require_ready()
         record = run_manifest(self.recipe) | {"num_shards": num_shards}
-        self.store.put("manifest.json", json.dumps(record, indent=2).encode())
+        self.store.put("manifest.json", record_bytes(record, indent=2))
 
     def num_shards(self) -> int | None:
         """What `start` was told; None before it, and for stages that are not cut into shards."""
@@ -99,7 +100,7 @@ class Stage:
         """Mark the stage as done. `summary` holds its counts and timings."""
         identity = {"stage": self.name, "fingerprint": self.fingerprint, "finished": _now()}
         record = identity | summary
-        self.store.put_exclusive("complete.json", json.dumps(record, indent=2).encode())
+        self.store.put_exclusive("complete.json", record_bytes(record, indent=2))
 
     def remove(self) -> None:
         """Delete the stage. Killed at any point, what is left is taken for unfinished work."""
@@ -110,7 +111,7 @@ class Stage:
     def summary(self) -> dict[str, Any]:
         """What `complete` recorded. Raises InputError when the stage is not done."""
         self.require()
-        return json.loads(self.store.read_bytes("complete.json"))
+        return read_record(self.store.read_bytes("complete.json"))
 
     def require(self) -> Stage:
         """This stage, if done. Raises InputError that names the job to run otherwise."""
