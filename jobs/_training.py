@@ -10,7 +10,7 @@ from codepmp_ray.runs import MODEL_FOLDER, open_stage
 
 
 def outcome(recipe: Recipe, stage: str, summary: dict[str, Any]) -> str:
-    """One line from the summary of a training stage: what was trained, how well, and where it is."""
+    """One line from the summary of a training stage: what was trained, how well, where it is."""
     objective = getattr(recipe, stage).objective
     model = open_stage(recipe, stage).store.locate(MODEL_FOLDER)
     return f"{objective}: {_result(summary)}; model in {model}"
