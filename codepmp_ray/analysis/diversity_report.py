@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +14,7 @@ from codepmp_ray.analysis.diversity import NUM_BUCKETS, ORDERS, TEXTS, measure_d
 from codepmp_ray.analysis.report import report_environment
 from codepmp_ray.analysis.text import visible
 from codepmp_ray.config.recipe import Recipe
+from codepmp_ray.json_records import record_bytes
 from codepmp_ray.runs import Stage, open_stage
 
 PAGE, NUMBERS = "diversity.html", "diversity.json"
@@ -34,7 +34,7 @@ def write_diversity(recipe: Recipe) -> str:
     """
     stage = open_stage(recipe, "synthesis").require()
     values = measure_diversity(stage)
-    stage.store.put(NUMBERS, json.dumps(values, indent=1, ensure_ascii=False).encode())
+    stage.store.put(NUMBERS, record_bytes(values, indent=1, ensure_ascii=False))
     stage.store.put(PAGE, render_diversity(values, recipe.name).encode())
     return stage.store.locate(PAGE)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from codepmp_ray.analysis.tables import Counts, read_columns, value_counts
+from codepmp_ray.json_records import read_record
 from codepmp_ray.records import CANDIDATE, GRADE, SCORE
 from codepmp_ray.runs import Stage
 
@@ -101,7 +101,7 @@ def load_evaluation(
 ) -> EvaluationData:
     results: dict[str, Any] = {}
     if evaluation.store.exists(RESULTS_FILE):
-        results = json.loads(evaluation.store.read_bytes(RESULTS_FILE))
+        results = read_record(evaluation.store.read_bytes(RESULTS_FILE))
     return EvaluationData(results, _picks(evaluation, candidates, grades) if candidates else [])
 
 

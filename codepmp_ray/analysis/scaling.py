@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
 from codepmp_ray.analysis.outcomes import RESULTS_FILE
 from codepmp_ray.analysis.trainlog import HeldOut, load_training
 from codepmp_ray.config.branches import Branch, plan_branches
 from codepmp_ray.config.recipe import Recipe, branch_recipe
+from codepmp_ray.json_records import read_record
 from codepmp_ray.runs import open_stage
 
 
@@ -81,7 +81,7 @@ def _best_of_n(recipe: Recipe) -> BestOfN | None:
     stage = open_stage(recipe, "evaluation")
     if not stage.is_complete:
         return None
-    bon = json.loads(stage.store.read_bytes(RESULTS_FILE))["bon"]
+    bon = read_record(stage.store.read_bytes(RESULTS_FILE))["bon"]
     model = bon["reward_model"]
     return BestOfN(
         k=int(bon["k"][-1]),

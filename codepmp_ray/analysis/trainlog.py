@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ import numpy.typing as npt
 
 from codepmp_ray.analysis.lengths import wilson_interval
 from codepmp_ray.analysis.tables import Counts, reject_reasons
+from codepmp_ray.json_records import read_record
 from codepmp_ray.runs import Stage
 
 METRICS_FILE = "metrics.jsonl"
@@ -104,7 +104,7 @@ def _rows(stage: Stage) -> list[Metrics | None]:
 
 def _parsed(line: str) -> Metrics | None:
     try:
-        row = json.loads(line)
+        row = read_record(line)
     except ValueError:
         return None
     return row if isinstance(row, dict) and isinstance(row.get("step"), int) else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Any
 
@@ -15,6 +14,7 @@ from codepmp_ray.errors import ConfigError
 from codepmp_ray.evaluation.label_noise import LabelNoise, label_noise, pass_rates
 from codepmp_ray.evaluation.sandbox import Sandbox
 from codepmp_ray.evaluation.tasks.registry import problem_task
+from codepmp_ray.json_records import record_bytes
 from codepmp_ray.runs import open_stage, run_manifest
 from codepmp_ray.storage import open_store
 
@@ -62,7 +62,7 @@ def measure_label_noise(recipe: Recipe) -> tuple[LabelNoise, str]:
     }
     store = open_store(recipe.run_dir)
     name = f"label-noise-{recipe.candidates.task}-{fingerprint(*prints)}.json"
-    store.put(name, json.dumps(record, indent=2).encode())
+    store.put(name, record_bytes(record, indent=2))
     return result, store.locate(name)
 
 

@@ -14,6 +14,7 @@ from codepmp_ray.config.branches import plan_branches
 from codepmp_ray.config.data import DataSourceConfig
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.config.training import TrainingConfig
+from codepmp_ray.json_records import record_bytes
 from codepmp_ray.runs import MODEL_FOLDER, open_stage
 from codepmp_ray.scoring.protocol import Scorer
 from codepmp_ray.storage import open_store
@@ -100,7 +101,7 @@ class Laboratory:
             "final_loss": summary["final_loss"],
             "config": config.model_dump(mode="json", exclude={"data", "model_name_or_path"}),
         }
-        (folder / RECORD).write_text(json.dumps(record, indent=1))
+        (folder / RECORD).write_bytes(record_bytes(record, indent=1))
         self._leave_trunk(training)
         return done
 

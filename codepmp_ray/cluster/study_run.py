@@ -12,6 +12,7 @@ from typing import Any
 
 from codepmp_ray.analysis.text import duration
 from codepmp_ray.cluster.laboratory import Laboratory
+from codepmp_ray.json_records import read_record, record_bytes
 from codepmp_ray.studies.announce import announce, at_hand_cost
 from codepmp_ray.studies.bench import Bench
 from codepmp_ray.studies.cost import Rates, training_keys
@@ -130,7 +131,7 @@ def run_study(
         "spent_s": round(spent_s + _spent_before_s(bench, name, key), 1),
         "outcome": outcome.to_json(),
     }
-    bench.store.put(name, json.dumps(record, indent=1, ensure_ascii=False).encode())
+    bench.store.put(name, record_bytes(record, indent=1, ensure_ascii=False))
     because = f" ({outcome.because}: {outcome.summary})" if outcome.because else ""
     print(f"{study.place}: {outcome.status}{because}, {duration(spent_s)}", file=sys.stderr)
     return record
@@ -148,14 +149,14 @@ def _spent_before_s(bench: Bench, name: str, key: str | None) -> float:
     """On earlier tries at the same study: trainings and scores of theirs are found again."""
     if key is None or not bench.store.exists(name):
         return 0.0
-    known = json.loads(bench.store.read_bytes(name))
+    known = read_record(bench.store.read_bytes(name))
     return known["spent_s"] if known["key"] == key else 0.0
 
 
 def _measured_before(bench: Bench, name: str, key: str) -> Record | None:
     if not bench.store.exists(name):
         return None
-    known = json.loads(bench.store.read_bytes(name))
+    known = read_record(bench.store.read_bytes(name))
     is_same = known["key"] == key and known.get("format") == _FORMAT
     return known if is_same and known["outcome"]["status"] == "measured" else None
 

@@ -16,6 +16,7 @@ from typing import Any
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
+from codepmp_ray.cluster.final_errors import EndAtFinalErrors, fit_raising_final_errors
 from codepmp_ray.cluster.metrics import TrainingMetrics
 from codepmp_ray.cluster.placement import Need
 from codepmp_ray.cluster.preflight import num_gpus_in_cluster, require_needs
@@ -109,7 +110,9 @@ def _run(
         # Later commands are greater, if the clocks of their hosts agree that far.
         command = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}"
         task = TrainingTask(stage.name, config, model, inputs, stage.uri, trunk, command)
-        fit = partial(_fit_here, task) if scaling is None else _trainer(task, scaling, use_gpu).fit
+        fit = partial(_fit_here, task)
+        if scaling is not None:
+            fit = partial(fit_raising_final_errors, _trainer(task, scaling, use_gpu).fit)
         with _watch(stage):
             run_stoppable(fit, stage.store, config.stop_timeout_s)
     for leftover in ("ray", "checkpoints"):
@@ -131,6 +134,7 @@ def _trainer(task: TrainingTask, scaling: ScalingConfig, use_gpu: bool) -> Torch
             storage_path=path,
             storage_filesystem=filesystem,
             failure_config=FailureConfig(max_failures=task.config.max_failures),
+            callbacks=[EndAtFinalErrors()],
         ),
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from codepmp_ray.config.base import fingerprint
@@ -10,6 +9,7 @@ from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.content_digests import content_digests
 from codepmp_ray.evaluation.labelled_pools import arrays_of, load_labelled_pools
 from codepmp_ray.evaluation.pool_report import Settings, measure_pools
+from codepmp_ray.json_records import record_bytes
 from codepmp_ray.runs import run_manifest
 from codepmp_ray.storage import open_store
 
@@ -58,5 +58,5 @@ def measure_pool_file(recipe: Recipe) -> dict[str, Any]:
         "folder": store.uri,
         "manifest": run_manifest(recipe),
     }
-    store.put(RESULTS_FILE, json.dumps(results, indent=2, allow_nan=False).encode())
+    store.put(RESULTS_FILE, record_bytes(results, indent=2))
     return results

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from codepmp_ray.client import RewardClient
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.evaluation.best_of_n import Pool, evaluation_pools, summarise
+from codepmp_ray.json_records import read_record, record_bytes
 from codepmp_ray.progress import Progress
 from codepmp_ray.records import SCORE, table_from_rows
 from codepmp_ray.runs import Stage, open_stage
@@ -45,7 +45,7 @@ def evaluate(recipe: Recipe, client: RewardClient, model: str) -> dict[str, Any]
         "generator": str(pools[0].candidates[0]["model"]),
         "sandbox": grades.summary().get("sandbox", "unknown"),
     }
-    stage.store.put(RESULTS_FILE, json.dumps(results, indent=2).encode())
+    stage.store.put(RESULTS_FILE, record_bytes(results, indent=2))
     stage.complete(
         {
             "num_problems": len(pools),
@@ -60,7 +60,7 @@ def evaluate(recipe: Recipe, client: RewardClient, model: str) -> dict[str, Any]
 def read_results(recipe: Recipe) -> dict[str, Any]:
     """results.json of a finished stage. Raises InputError when it is not finished."""
     stage = open_stage(recipe, "evaluation").require()
-    return json.loads(stage.store.read_bytes(RESULTS_FILE))
+    return read_record(stage.store.read_bytes(RESULTS_FILE))
 
 
 def _score_pools(stage: Stage, client: RewardClient, pools: list[Pool]) -> None:

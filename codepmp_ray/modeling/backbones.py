@@ -31,20 +31,6 @@ def output_size(config: Any) -> int:
     return getattr(config, "word_embed_proj_dim", None) or config.hidden_size
 
 
-def without_dropout(backbone: nn.Module) -> None:
-    """Set dropout between blocks, and of whole blocks, to 0 in place; the config keeps its own.
-
-    As TRL does for rewards and DPO: the reference of a policy, and a step that runs again after a
-    kill, have to be the same function. Dropout of attention weights is not touched.
-    """
-    for module in backbone.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-        for name in ("dropout", "layerdrop"):
-            if isinstance(getattr(module, name, None), float):
-                setattr(module, name, 0.0)
-
-
 def num_learned_positions(backbone: Any) -> int | None:
     """Positions for which the model has an embedding; None where they are computed (rotary)."""
     is_learned = any(

@@ -197,7 +197,7 @@ def distinct_pad_id(tokenizer: Any, template: PromptTemplate) -> int:
 
 def _empty_export(model: PreferenceModel, pad_id: int, dtype: torch.dtype) -> Any:
     """The transformers model to export, without memory; its config says all that matters."""
-    config = type(model.backbone.config).from_dict(model.backbone.config.to_dict())
+    config = type(model.config).from_dict(model.config.to_dict())
     kind = AutoModelForCausalLM
     if model.score is not None:
         kind = AutoModelForSequenceClassification

@@ -15,7 +15,8 @@ from torch import nn
 
 from codepmp_ray.modeling.attention import NAME as PACKED_ATTENTION
 from codepmp_ray.modeling.attention import require_supported
-from codepmp_ray.modeling.backbones import output_size, without_dropout
+from codepmp_ray.modeling.backbones import output_size
+from codepmp_ray.modeling.dropout import without_dropout
 from codepmp_ray.modeling.lm_loss import lm_loss_sum, token_log_likelihoods
 from codepmp_ray.modeling.losses import (
     at_least_fp32,
@@ -54,6 +55,7 @@ class PreferenceModel(nn.Module):
         super().__init__()
         require_supported(backbone.config)
         backbone.set_attn_implementation(PACKED_ATTENTION)
+        self.config = backbone.config  # with its dropout, which the export keeps
         without_dropout(backbone)
         self.backbone = backbone
         self.objective = objective

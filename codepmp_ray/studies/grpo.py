@@ -5,7 +5,6 @@ TRL is an optional dependency (the extra `rl`); everything else of the studies d
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from codepmp_ray.errors import ResourceError
+from codepmp_ray.json_records import record_bytes
 from codepmp_ray.modeling.sources import resolve_model
 
 LOG_FILE = "grpo_log.json"  # beside the weights: reward and divergence by step
@@ -102,7 +102,7 @@ def train_grpo(
         model.save_pretrained(scratch / "model")
         tokenizer.save_pretrained(scratch / "model")
         log = [row for row in trainer.state.log_history if "reward" in row]
-        (scratch / "model" / LOG_FILE).write_text(json.dumps(log, indent=1))
+        (scratch / "model" / LOG_FILE).write_bytes(record_bytes(log, indent=1))
         os.rename(scratch / "model", folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

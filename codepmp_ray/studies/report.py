@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import sys
 import time
@@ -19,6 +18,7 @@ from codepmp_ray import __version__
 from codepmp_ray.analysis.report import report_environment
 from codepmp_ray.analysis.text import duration
 from codepmp_ray.evaluation.statistics import holm
+from codepmp_ray.json_records import record_bytes
 from codepmp_ray.runs import git_commit, installed_versions
 from codepmp_ray.studies import paper, words
 from codepmp_ray.studies.bench import Bench
@@ -86,8 +86,8 @@ def write_reports(bench: Bench, records: list[Values], name: str, command: str =
 def write_numbers(bench: Bench, records: list[Values], name: str, command: str = "") -> Values:
     """Write NAME.json alone, which takes no drawing; what it says."""
     values = summary_of(bench, records, command or _command())
-    text = json.dumps(values, indent=1, ensure_ascii=False)
-    bench.store.put(f"reports/{name}.json", text.encode())
+    text = record_bytes(values, indent=1, ensure_ascii=False)
+    bench.store.put(f"reports/{name}.json", text)
     return values
 
 

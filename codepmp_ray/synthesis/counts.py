@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from codepmp_ray.config.recipe import Recipe
+from codepmp_ray.json_records import record_bytes
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.runs import Stage
 from codepmp_ray.shard_stats import contamination_hits, rejects_by_reason
@@ -34,5 +34,5 @@ def recount(stage: Stage) -> dict[str, Any]:
     """Bring the counts in `complete.json` up to date after shards were changed; returns it."""
     stage.ledger.roll_up()
     summary = stage.summary() | row_counts(stage.ledger, sets_in_use(stage.recipe))
-    stage.store.put("complete.json", json.dumps(summary, indent=2).encode())
+    stage.store.put("complete.json", record_bytes(summary, indent=2))
     return summary

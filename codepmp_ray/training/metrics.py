@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import math
 import time
 from contextlib import suppress
 from typing import Any
 
 from codepmp_ray.errors import StorageError
+from codepmp_ray.json_records import read_record, record_bytes
 from codepmp_ray.storage import Store
 from codepmp_ray.training.growing_files import GrowingFile, Turns
 
@@ -24,13 +25,14 @@ class MetricsLog:
 
     def __init__(self, store: Store, resume_step: int, inherited: list[Row] | None = None) -> None:
         known = inherited if inherited is not None else read_metrics(store)
-        kept = [row for row in known if row["step"] <= resume_step]
+        kept = [row for row in known if row["step"] <= resume_step and not _ended_the_run(row)]
         self._file = GrowingFile(store, METRICS_FILE, _lines(kept))
         self.evaluations = [row for row in kept if is_evaluation(row)]
-        self.num_skipped = sum(bool(row.get("skipped")) for row in kept)
+        self.skipped = [row["step"] for row in kept if row.get("skipped")]
 
     def append(self, row: Row) -> None:
-        self.num_skipped += bool(row.get("skipped"))
+        if row.get("skipped"):
+            self.skipped.append(row["step"])
         self._file.append(_lines([row]))
         if is_evaluation(row):
             self.evaluations.append(row)
@@ -46,6 +48,11 @@ def is_evaluation(row: Row) -> bool:
     return "eval_loss" in row
 
 
+def _ended_the_run(row: Row) -> bool:
+    """A first evaluation that was not finite; the next run may be of mended weights."""
+    return is_evaluation(row) and row["step"] == 0 and not math.isfinite(row["eval_loss"])
+
+
 def read_metrics(store: Store, name: str = METRICS_FILE) -> list[Row]:
     """All whole lines; a line that is still being written is left out."""
     if not store.exists(name):
@@ -53,7 +60,7 @@ def read_metrics(store: Store, name: str = METRICS_FILE) -> list[Row]:
     rows = []
     for line in store.read_bytes(name).decode("utf-8", "replace").splitlines():
         try:
-            rows.append(json.loads(line))
+            rows.append(read_record(line))
         except ValueError:
             continue
     return rows
@@ -82,4 +89,4 @@ def write_metrics(store: Store, name: str, rows: list[Row]) -> None:
 
 
 def _lines(rows: list[Row]) -> bytes:
-    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+    return b"".join(record_bytes(row) + b"\n" for row in rows)

@@ -55,7 +55,14 @@ class RunLog:
 
     def num_skipped(self) -> int:
         """Steps not taken so far, because a gradient was not finite. Collective."""
-        return agree(self._file.num_skipped if self._file is not None else 0)
+        return agree(len(self._file.skipped) if self._file is not None else 0)
+
+    def num_skipped_in_a_row(self, up_to: int) -> int:
+        """Of these the last ones, without a step between them and `up_to`. Collective."""
+        skipped, last = set(self._file.skipped if self._file is not None else ()), up_to
+        while last in skipped:
+            last -= 1
+        return agree(up_to - last)
 
     def best_step(self, up_to: int | None = None) -> int | None:
         """Best evaluated step (of the first `up_to`) by `best_metric`; on rank 0, else None."""

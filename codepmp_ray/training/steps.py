@@ -17,6 +17,12 @@ from codepmp_ray.storage import open_store
 from codepmp_ray.training.checkpoint import Checkpointer
 from codepmp_ray.training.data import TrainingData
 from codepmp_ray.training.evaluation import evaluate, is_due
+from codepmp_ray.training.failed_runs import (
+    MOST_SKIPPED_IN_A_ROW,
+    first_evaluation_failed,
+    nothing_learned,
+    too_many_skipped,
+)
 from codepmp_ray.training.preemption import PreemptionNotice
 from codepmp_ray.training.run_log import Counts, RunLog, step_row
 from codepmp_ray.training.schedule import learning_rate
@@ -75,6 +81,8 @@ class Run:
             done = step + 1
             if done % config.logging_steps == 0 or done == self.total or row["skipped"]:
                 self.log.record(row)
+            if row["skipped"]:
+                self._require_progress(row)
             is_best = self._evaluate(done)
             stop, ask = agree(
                 (self.stop_requests.is_there(), self.preemption.is_due())
@@ -96,6 +104,9 @@ class Run:
                 self.log.close()
                 return False
         self.log.close()
+        # Of fewer steps than are too many in a row; also when the last attempt ended here.
+        if 0 < self.total <= self.log.num_skipped():
+            raise nothing_learned(self.total, self.store.uri)
         return True
 
     def choose_best(self) -> None:
@@ -137,6 +148,17 @@ class Run:
         }
         return step_row(result, step + 1, self.total, self.counts.row(step + 1), measured)
 
+    def _require_progress(self, row: dict[str, Any]) -> None:
+        """Raise TrainingError when this skipped step is one too many in a row. Collective."""
+        if self.log.num_skipped_in_a_row(row["step"]) >= MOST_SKIPPED_IN_A_ROW:
+            self._end_log()
+            raise too_many_skipped(row, self.store.uri)
+
+    def _end_log(self) -> None:
+        """Close the log on every rank before one fails: then Ray ends them all."""
+        self.log.close()
+        dist.barrier()
+
     def _evaluate(self, step: int) -> bool:
         """Evaluate after `step` steps if that is due and not done; whether it was the best yet."""
         if not self.data.held_out or not is_due(self.config, step, self.total):
@@ -144,5 +166,9 @@ class Run:
         if not self.log.has_evaluation(step):
             row = {"step": step, "total_steps": self.total, **self.counts.row(step)}
             row["num_skipped_steps"] = self.log.num_skipped()
-            self.log.record({**row, **evaluate(self.runner, self.data.held_out)})
+            row |= evaluate(self.runner, self.data.held_out)
+            self.log.record(row)
+            if step == 0 and not math.isfinite(row["eval_loss"]):
+                self._end_log()
+                raise first_evaluation_failed(row, self.store.uri)
         return agree(self.log.best_step() == step)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
@@ -32,6 +31,7 @@ from codepmp_ray.evaluation.audit.robustness import edit_effects
 from codepmp_ray.evaluation.pairwise.accuracy import Bootstrap, Outcomes, pair_accuracy
 from codepmp_ray.evaluation.pairwise.pairs import LoadedPairs, Pair
 from codepmp_ray.evaluation.scored_shards import Request, score_in_shards
+from codepmp_ray.json_records import record_bytes
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.records import AUDIT_POOL_SCORE, AUDIT_SCORE, stable_id
 from codepmp_ray.resampling import Floats, Interval
@@ -84,7 +84,7 @@ def audit(
         "page": store.locate(PAGE),
         "manifest": run_manifest(recipe),
     }
-    store.put(RESULTS_FILE, json.dumps(results, indent=2, allow_nan=False).encode())
+    store.put(RESULTS_FILE, record_bytes(results, indent=2))
     store.put(PAGE, render_audit(results).encode())
     return results
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
@@ -26,6 +25,7 @@ from codepmp_ray.evaluation.pairwise.rm_bench import TIE as RM_BENCH_TIE
 from codepmp_ray.evaluation.pairwise.rm_bench import by_prompt as scores_by_style
 from codepmp_ray.evaluation.pairwise.rm_bench import rm_bench
 from codepmp_ray.evaluation.scored_shards import Request, score_in_shards
+from codepmp_ray.json_records import record_bytes
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.records import PAIR_SCORE
 from codepmp_ray.runs import model_identity, run_manifest
@@ -70,7 +70,7 @@ def measure_accuracy(
         "folder": store.uri,
         "manifest": run_manifest(recipe),
     }
-    store.put(RESULTS_FILE, json.dumps(results, indent=2).encode())
+    store.put(RESULTS_FILE, record_bytes(results, indent=2))
     return results
 
 

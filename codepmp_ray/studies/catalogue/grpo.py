@@ -5,11 +5,10 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 
 from codepmp_ray.config.base import fingerprint
+from codepmp_ray.json_records import read_record
 from codepmp_ray.studies import measures, policies
 from codepmp_ray.studies.catalogue import common
 from codepmp_ray.studies.catalogue.policies import base_weights
@@ -78,7 +77,7 @@ def measure(context: Context, models: Models, book: ScoreBook) -> Outcome:
         np.full_like(wins, 0.5),
         context.confidence,
     )
-    log = json.loads(store.read_bytes(f"{name}/{LOG_FILE}"))
+    log = read_record(store.read_bytes(f"{name}/{LOG_FILE}"))
     steps = [float(i + 1) for i in range(len(log))]
     curve = Series("mean reward of the step's answers", steps, [row["reward"] for row in log])
     return Outcome(

@@ -1,10 +1,9 @@
-"""Where decoders differ: blocks, width, dropout, learned positions; OPT beside the usual ones."""
+"""Where decoders differ: blocks, width, learned positions; OPT beside the usual ones."""
 
 from __future__ import annotations
 
 import copy
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -16,7 +15,6 @@ from codepmp_ray.modeling.backbones import (
     num_learned_positions,
     output_size,
     require_positions,
-    without_dropout,
 )
 from codepmp_ray.modeling.objectives import make_objective
 from codepmp_ray.preference.packing import pack
@@ -40,19 +38,6 @@ def test_blocks_and_the_width_of_what_heads_read(name: str, width: int) -> None:
 def test_a_model_without_blocks_is_refused() -> None:
     with pytest.raises(ModelError, match="SimpleNamespace has no `layers`"):
         blocks_of(SimpleNamespace())
-
-
-def test_training_has_no_dropout_and_the_configuration_keeps_its_own() -> None:
-    backbone = backbone_of("opt").train()
-    ids = torch.tensor([[5, 6, 7, 8]])
-    assert not torch.equal(*(backbone(input_ids=ids).last_hidden_state for _ in range(2)))
-    without_dropout(backbone)
-    assert torch.equal(*(backbone(input_ids=ids).last_hidden_state for _ in range(2)))
-    config: Any = backbone.config
-    assert config.dropout == 0.1
-    layer = torch.nn.Sequential(torch.nn.Dropout(0.5))
-    without_dropout(layer)
-    assert torch.equal(layer(torch.ones(99)), torch.ones(99))
 
 
 def test_positions_that_were_never_learned_are_refused() -> None:

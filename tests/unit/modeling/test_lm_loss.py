@@ -43,25 +43,29 @@ def test_chunked_lm_loss_equals_the_whole(method, soft_cap) -> None:
     assert all(torch.allclose(a, b, rtol=1e-10) for a, b in zip(ours, theirs, strict=True))
 
 
-def test_chunks_cost_bf16_little_of_its_precision() -> None:
-    """The head's gradient is added up in bf16 over chunks, four of them here."""
+@pytest.mark.parametrize("method", ["sum", "tokens"])
+def test_chunks_cost_bf16_little_of_its_precision(method: str) -> None:
+    """The head's gradient is added up in fp32 over chunks, 128 of them here."""
     torch.manual_seed(0)
-    hidden, weight = torch.randn(2048, 64).bfloat16(), (torch.randn(997, 64) / 10).bfloat16()
-    targets = torch.randint(997, (2048,))
+    hidden, weight = torch.randn(4096, 64).bfloat16(), (torch.randn(499, 64) / 10).bfloat16()
+    targets = torch.randint(499, (4096,))
 
     def gradients(dtype: torch.dtype, chunk_size: int) -> list[torch.Tensor]:
         inputs = [tensor.to(dtype).requires_grad_() for tensor in (hidden, weight)]
-        return list(
-            torch.autograd.grad(lm_loss_sum(*inputs, targets, chunk_size=chunk_size), inputs)
-        )
+        if method == "sum":
+            loss = lm_loss_sum(*inputs, targets, chunk_size=chunk_size)
+        else:
+            loss = -token_log_likelihoods(*inputs, targets, chunk_size=chunk_size)[0].sum()
+        return list(torch.autograd.grad(loss, inputs))
 
-    truth = gradients(torch.float64, 2048)
+    truth = gradients(torch.float64, 4096)
     whole, chunked = (
         [distance(*both) for both in zip(gradients(torch.bfloat16, size), truth, strict=True)]
-        for size in (2048, 512)
+        for size in (4096, 32)
     )
-    assert chunked[0] == whole[0]
-    assert whole[1] < chunked[1] < 2 * whole[1] < 0.005
+    assert chunked[0] == pytest.approx(whole[0], rel=0.02)
+    # One rounding of each product more than in one chunk, however many there are: 0.0137 in bf16.
+    assert chunked[1] < 1.5 * whole[1] < 0.0035
 
 
 @pytest.mark.slow
