@@ -10,12 +10,18 @@ from pathlib import Path
 import httpx
 import pytest
 
-# Two workers of pytest share the cores: with a thread for each core in both, threads wait for each
-# other. Before anything imports torch.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
 from tests.s3_server import S3Server
 from tests.tiny_models import save_tiny_base_model
+
+# Before anything imports torch or ray, and for all processes of the tests.
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers of pytest share the cores
+for _name, _seconds in {
+    # Ray gives up on a machine that is busy starting several clusters.
+    "RAY_raylet_start_wait_time_s": "240",
+    "RAY_gcs_rpc_server_connect_timeout_s": "60",
+    "RAY_gcs_server_request_timeout_seconds": "240",
+}.items():
+    os.environ.setdefault(_name, _seconds)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from benchmarks._ray_nodes import BIN, RAY, RayNode, start_node, stop_all
+from benchmarks._ray_nodes import BIN, RAY, RayNode, start_node, started, stop_all
 from benchmarks._results import free_port
 from tests.processes import PATIENCE_S
 
@@ -46,20 +46,18 @@ class RayNodes:
     def start_head(self, num_cpus: int = 2, labels: Mapping[str, str] | None = None) -> None:
         # The job agent's own port is fixed unless said otherwise, and another test's Ray may have
         # it.
-        self._start(
-            "head",
-            num_cpus,
-            labels,
+        options = (
             *("--head", "--disable-usage-stats", f"--port={self.address.rsplit(':', 1)[1]}"),
             f"--dashboard-port={self.dashboard.rsplit(':', 1)[1]}",
             f"--dashboard-agent-listen-port={free_port()}",
         )
+        head = started(lambda: self._start("head", num_cpus, labels, *options))
         self.environment["RAY_API_SERVER_ADDRESS"] = self.dashboard
         deadline_s = time.monotonic() + _START_TIMEOUT_S
         while subprocess.run(
             [*RAY, "job", "list"], env=self.environment, capture_output=True
         ).returncode:
-            assert self._nodes[0].is_alive, "the head ended"
+            assert head.is_alive, "the head ended"
             assert time.monotonic() < deadline_s, "the head did not start"
             time.sleep(0.5)
 
