@@ -52,7 +52,7 @@ def test_finetuning_on_two_sets_needs_no_stage_before_it(
     per_epoch = 2 * (24 - held_out["preference"]) + (6 - held_out["hh_rlhf"])
     assert summary["num_steps"] == -(-per_epoch // 8)
     assert summary["num_pairs"] + summary["num_rejected"] == 32
-    assert "(over max_length: preference 1 rejected)" in outcome(summary)
+    assert "(over max_length: preference 1 rejected)" in outcome(recipe, "finetuning", summary)
     stage = open_stage(recipe, "finetuning")
     assert (Path(stage.uri) / "model" / "model.safetensors").exists()
     reasons = sorted(row["reason"] for row in stage.ledger.read("rejected").to_pylist())
