@@ -6,6 +6,8 @@ import pytest
 
 from codepmp_ray.analysis.report import write_report
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = "</code></pre><script>alert(1)</script>\n```\n\x00\u202eevil $x_1$ & 'q' \""
 _VOID = {"meta", "br", "link", "img", "input", "hr"}
 

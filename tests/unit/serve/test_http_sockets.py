@@ -17,6 +17,8 @@ import pytest
 from benchmarks._fake_service import KEY, FakeService, fake_service
 from tests.processes import PATIENCE_S
 
+pytestmark = pytest.mark.slow
+
 BODY_TIMEOUT_S = 1.0
 HEADERS_TIMEOUT_S = 1.5
 MAX_BODY_BYTES = 2_000_000
