@@ -34,11 +34,11 @@ test: setup ## all tests but those of test-cluster; ARGS="-k name" selects
 test-fast: setup ## the quick tests: no Ray, no vLLM
 	@$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" tests/unit tests/architecture $(ARGS)
 
-test-cluster: setup ## hosts that come, die and are cut off during real jobs: at most 30 minutes; Linux
+test-cluster: setup ## hosts that come, die and are cut off during real jobs: at most 40 minutes; Linux
 	@failed=; for name in autoscaling chaos training serving; do \
 		$(PYTHON_BIN) -m benchmarks.cluster_$$name || failed="$$failed $$name"; \
 	done; \
-	$(PYTHON_BIN) -m pytest -q -m rehearsal tests/cluster || failed="$$failed rehearsals"; [ -z "$$failed" ] || { echo "test-cluster: not met:$$failed" >&2; exit 1; }
+	$(PYTEST) -n 2 --dist loadfile -m rehearsal tests || failed="$$failed rehearsals"; [ -z "$$failed" ] || { echo "test-cluster: not met:$$failed" >&2; exit 1; }
 
 fuzz: setup ## 10,000 requests made from the service's OpenAPI schema
 	@$(PYTHON_BIN) -m benchmarks.serve_fuzz $(ARGS)

@@ -146,17 +146,16 @@ def _fit_here(task: TrainingTask) -> None:
 
     from codepmp_ray.modeling.collectives import leave_process_group
     from codepmp_ray.training.loop import train
-    from codepmp_ray.training.settled_heap import give_back_memory
+    from codepmp_ray.training.settled_heap import returned_heap
 
     torch.set_num_threads(max(1, int(task.config.cpus_per_worker)))
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, returned_heap():
         store = f"file://{folder}/store"
         dist.init_process_group("gloo", init_method=store, rank=0, world_size=1)
         try:
             train(task, lambda row: None)
         finally:
             leave_process_group()
-            give_back_memory()
 
 
 def run_stoppable(fit: Callable[[], Any], store: Store, timeout_s: float) -> None:

@@ -18,7 +18,7 @@ from codepmp_ray.modeling.sources import is_hub_id, resolve_model
 from codepmp_ray.studies.measures import Floats
 from codepmp_ray.studies.policies import device_of_models
 from codepmp_ray.studies.sets import is_hub_reachable
-from codepmp_ray.training.settled_heap import give_back_memory
+from codepmp_ray.training.settled_heap import returned_heap
 
 _ROWS_AT_ONCE = 16
 _CONVERT = (
@@ -43,6 +43,7 @@ def scorer_name(name: str) -> str:
     return name if is_hub_id(name) else Path(name).name
 
 
+@returned_heap()
 def external_rewards(name: str, questions: Sequence[str], texts: Sequence[str]) -> Floats:
     """[texts] rewards of `texts` as answers to `questions`, by the classifier `name`.
 
@@ -70,8 +71,6 @@ def external_rewards(name: str, questions: Sequence[str], texts: Sequence[str]) 
                 max_length=_max_length(model, tokenizer),
             ).to(device)
             found += model(**batch).logits[:, 0].float().tolist()
-    del model
-    give_back_memory()
     return np.array(found)
 
 

@@ -21,7 +21,7 @@ from codepmp_ray.preference.plan import plan_step
 from codepmp_ray.preference.tokenization import Encoder
 from codepmp_ray.studies.measures import Floats
 from codepmp_ray.studies.scores import Prompt, ScoreBook, Trained
-from codepmp_ray.training.settled_heap import give_back_memory
+from codepmp_ray.training.settled_heap import returned_heap
 
 _ROWS_AT_ONCE, _LONG_ROWS_AT_ONCE, _TOKENS_AT_ONCE = 16, 4, 4096
 
@@ -97,6 +97,7 @@ def best_and_worst(
     ]
 
 
+@returned_heap()
 def pair_log_likelihoods(
     model: str | Path,
     encoder: Encoder,
@@ -128,8 +129,6 @@ def pair_log_likelihoods(
         for indices in plan.micro_batches[0]:
             batch = pack([pairs[i] for i in indices], sides=objective.sides).to(device)
             found[indices] = policy(batch)["log_likelihoods"].double().cpu().numpy()
-    del policy
-    give_back_memory()
     return found
 
 
@@ -162,17 +161,17 @@ def _loaded(model: str | Path, bf16: bool = False) -> Iterator[tuple[Any, Any]]:
     from transformers import AutoModelForCausalLM
 
     device = device_of_models()
-    try:
-        policy: Any = AutoModelForCausalLM.from_pretrained(
-            resolve_model(str(model)),
-            dtype=torch.bfloat16 if bf16 else torch.float32,
-            use_safetensors=True,
-        )
-    except (OSError, ValueError) as error:
-        raise ModelError(f"The policy {model} cannot be loaded: {error}.") from error
-    yield policy.to(device).eval(), device
-    del policy
-    give_back_memory()
+    with returned_heap():
+        try:
+            policy: Any = AutoModelForCausalLM.from_pretrained(
+                resolve_model(str(model)),
+                dtype=torch.bfloat16 if bf16 else torch.float32,
+                use_safetensors=True,
+            )
+        except (OSError, ValueError) as error:
+            raise ModelError(f"The policy {model} cannot be loaded: {error}.") from error
+        yield policy.to(device).eval(), device
+        del policy
 
 
 def device_of_models() -> Any:

@@ -27,6 +27,19 @@ from tests.tiny_models import save_tiny_reward_model
 ROOT = Path(__file__).resolve().parents[2]
 NUM_GOOD = 60
 NUM_SHARDS = 20 + 12
+COUNTS = {
+    "num_rows": NUM_GOOD + 4,
+    "num_scored": NUM_GOOD,
+    "num_rejected": 4,
+    "rejected_by_reason": {
+        "no_candidates": 1,
+        "over_max_length": 1,
+        "bad_conversation": 1,
+        "unreadable": 1,
+    },
+    "num_candidates": 150,
+    "num_truncated": 15,
+}
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +99,7 @@ def files_of(recipe: Recipe) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.rehearsal
 def test_a_killed_job_resumes_to_the_same_files_as_one_that_ran_through(
     ray_cluster: None, model: Path, rows: Path, tmp_path: Path
 ) -> None:
@@ -103,20 +117,7 @@ def test_a_killed_job_resumes_to_the_same_files_as_one_that_ran_through(
     score_rows(whole)
     assert len(files_of(whole)) == 2 * NUM_SHARDS
     assert files_of(killed) == files_of(whole)
-    expected = {
-        "num_rows": NUM_GOOD + 4,
-        "num_scored": NUM_GOOD,
-        "num_rejected": 4,
-        "rejected_by_reason": {
-            "no_candidates": 1,
-            "over_max_length": 1,
-            "bad_conversation": 1,
-            "unreadable": 1,
-        },
-        "num_candidates": 150,
-        "num_truncated": 15,
-    }
-    assert {name: summary[name] for name in expected} == expected
+    assert {name: summary[name] for name in COUNTS} == COUNTS
     assert score_rows(killed) == summary  # finished work is found again
 
 
@@ -125,13 +126,15 @@ def test_scores_are_those_of_the_service(
 ) -> None:
     from codepmp_ray.cluster.batch_scoring import score_rows
 
-    config = recipe_for(tmp_path, model, rows / "a.parquet")
-    score_rows(config)
+    config = recipe_for(tmp_path, model, rows)
+    summary = score_rows(config)
+    assert {name: summary[name] for name in COUNTS} == COUNTS
     stage = open_stage(config, "scoring")
     asked = pq.read_table(rows / "a.parquet").to_pylist()
     found = pq.read_table(Path(stage.uri) / "scores").sort_by("place").to_pylist()
     found.sort(key=lambda row: int(row["row_id"][1:]))
-    assert [row["row_id"] for row in found] == [row["id"] for row in asked]
+    assert [row["row_id"] for row in found[:40]] == [row["id"] for row in asked]
+    assert len(found) == NUM_GOOD
     encoder, scorer = Encoder.load(model), TorchScorer.load(model, 256)
     for row, given in zip(found[:8], asked, strict=False):
         direct = asyncio.run(best_of_n(encoder, scorer, given["prompt"], given["candidates"]))
@@ -141,8 +144,8 @@ def test_scores_are_those_of_the_service(
     screen = io.StringIO()
     print_status(config, Console(file=screen, width=160))
     print_summary(config, Console(file=screen, width=160))
-    assert "scoring" in screen.getvalue() and "20/20" in screen.getvalue()
-    assert "candidates of 40 of 40 rows scored" in screen.getvalue()
+    assert "scoring" in screen.getvalue() and "32/32" in screen.getvalue()
+    assert "candidates of 60 of 64 rows scored" in screen.getvalue()
 
 
 def test_what_cannot_be_scored_is_refused_before_anything_starts(

@@ -306,6 +306,7 @@ def kill_once_committed(recipe: Recipe, ledger: ShardLedger, num: int, folder: P
     assert driver.returncode == -signal.SIGKILL, log.read_text()
 
 
+@pytest.mark.rehearsal
 def test_sigkill_in_both_rounds_changes_nothing(
     ray_cluster, code_folder: Path, tmp_path: Path
 ) -> None:

@@ -69,6 +69,7 @@ def submit(client: dict[str, str], *command: str) -> subprocess.CompletedProcess
         time.sleep(1)
 
 
+@pytest.mark.rehearsal
 def test_a_submitted_job_joins_the_cluster_and_does_its_work(
     head: dict[str, str], corpus_arguments: list[str], tmp_path: Path
 ) -> None:
@@ -117,6 +118,7 @@ def interruptible() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.rehearsal
 def test_ctrl_c_leaves_the_job_running_and_with_stop_it_ends_in_order(
     interruptible: None, nodes: RayNodes, tmp_path: Path
 ) -> None:

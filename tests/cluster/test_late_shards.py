@@ -101,6 +101,7 @@ def test_shards_of_a_slow_engine_are_begun_again(
     assert capfd.readouterr().err.count("What is left is begun again.") == 1
 
 
+@pytest.mark.rehearsal
 def test_a_frozen_engine_does_not_hold_the_job(fresh_ray: None, tmp_path: Path) -> None:
     """Ray sees its process alive: neither dead nor making progress."""
     slow_file, start_s = tmp_path / "slow", time.monotonic()

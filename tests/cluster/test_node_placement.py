@@ -14,6 +14,7 @@ from tests.placement_driver import LABEL
 from tests.ray_nodes import BIN, RayNodes
 
 ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.rehearsal
 ROLES = ("strong-synthesis", "weak-synthesis")
 
 

@@ -110,6 +110,7 @@ def test_the_same_rows_as_on_a_disk_and_what_stands_on_them(
     assert write_report(recipe) == f"{s3_bucket}/runs/a run/report.html"
 
 
+@pytest.mark.rehearsal
 def test_models_are_trained_scored_and_served_there(
     ray_cluster,
     s3_bucket: str,
@@ -178,6 +179,7 @@ def missing(recipe: Recipe, model: str) -> TrainingConfig:
     return recipe.finetuning.model_copy(update={"model_name_or_path": model})
 
 
+@pytest.mark.rehearsal
 def test_a_driver_killed_in_the_middle_resumes(
     ray_cluster, s3_bucket: str, code_folder: Path, tmp_path: Path
 ) -> None:
@@ -201,6 +203,7 @@ def test_a_driver_killed_in_the_middle_resumes(
     assert len(ids) == len(set(ids)) == NUM_FILES
 
 
+@pytest.mark.rehearsal
 def test_a_fault_of_the_store_is_one_message_and_the_job_resumes(
     ray_cluster, s3_server: S3Server, s3_bucket: str, code_folder: Path, tmp_path: Path
 ) -> None:

@@ -155,6 +155,7 @@ def test_two_replicas_serve_every_dialect_with_a_warm_prompt_each(
         assert 'codepmp_requests_total{route="/v1/rerank",status="200"} 6.0' in figures
 
 
+@pytest.mark.rehearsal
 def test_parity_job_compares_four_ways(
     cluster: None, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

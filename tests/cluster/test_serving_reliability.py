@@ -151,6 +151,7 @@ def test_serves_own_business_is_not_the_callers(service: ServiceHandle) -> None:
             pass  # cut, as it should
 
 
+@pytest.mark.rehearsal
 def test_killed_processes_fail_no_call(service: ServiceHandle) -> None:
     """SIGKILL of scorers, of the only ingress and of the only proxy, under load."""
     choice = random.Random(0)
@@ -166,6 +167,7 @@ def test_killed_processes_fail_no_call(service: ServiceHandle) -> None:
     wait_until(lambda: num_running() == 2)
 
 
+@pytest.mark.rehearsal
 def test_a_new_model_version_fails_no_call(service: ServiceHandle, folder: Path) -> None:
     """Deployed over the running one under load, as `serve deploy` does with a changed config."""
     seen: list[float] = []

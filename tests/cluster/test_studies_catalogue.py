@@ -86,6 +86,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> Ben
         "models.smollm2.model_name_or_path": str(tiny_model_dir),
         "models.smollm2.pmp_pairs": 8,
         "pmp_pairs": 24,
+        "sets.stdlib.max_rows": 300,
         "branches.num_branches": 1,
         "num_bootstrap": 100,
         **{f"{name}.batch_size": 8 for name in ("warmup", "pmp", "rm", "dpo")},

@@ -71,6 +71,7 @@ def checkpoints(recipe: Recipe) -> list[int]:
     return sorted(int(name[5:13]) for name in names if name.endswith(".json"))
 
 
+@pytest.mark.rehearsal
 def test_sigterm_leaves_a_checkpoint_of_the_last_step(recipe_file: Path) -> None:
     endless = ["pretraining.max_steps=100000", "pretraining.num_train_epochs=100000"]
     quiet = ["pretraining.save_steps=100000", *endless]

@@ -29,11 +29,11 @@ SMALL = [
         for role in ("strong", "weak")
     ),
     "corpus.max_files=20",
-    "corpus.max_snippets=12",
-    "corpus.rows_per_shard=6",
-    "synthesis.describe.max_tokens=96",
-    "synthesis.chosen.max_tokens=128",
-    "synthesis.rejected.max_tokens=128",
+    "corpus.max_snippets=8",
+    "corpus.rows_per_shard=4",
+    "synthesis.describe.max_tokens=64",
+    "synthesis.chosen.max_tokens=64",
+    "synthesis.rejected.max_tokens=64",
     # A tiny model seldom ends within a few tokens: the first sentence describes, the code up to the
     # first indentation answers. And of a dozen such answers, gates might leave none.
     'synthesis.describe.stop=["."]',
@@ -41,13 +41,14 @@ SMALL = [
     'synthesis.rejected.stop=["    "]',
     "synthesis.gates.code=none",
     "synthesis.gates.max_length_ratio=null",
-    "candidates.num_train_problems=3",
+    "candidates.num_train_problems=2",
     "candidates.num_eval_problems=2",
     "candidates.num_eval_samples=2",
-    "candidates.sampling.max_tokens=96",
+    "candidates.sampling.max_tokens=64",
     "pretraining.batch_size=2",
     "pretraining.max_steps=1",
     "pretraining.eval_fraction=0.0",
+    "finetuning.num_workers=1",
     "finetuning.batch_size=2",
     "finetuning.max_steps=1",
     "finetuning.eval_fraction=0.0",
@@ -106,7 +107,7 @@ def test_every_stage_completes_and_every_snippet_is_accounted_for(finished) -> N
         rows = synthesis.read(table)
         ids += rows.column(column).to_pylist() if rows.num_columns else []
     assert sorted(ids) == sorted(snippets.column("snippet_id").to_pylist())
-    assert len(ids) == 12
+    assert len(ids) == 8
     report = re.search(r"Report: (.*report\.html)", output)
     assert report and Path(report.group(1)).stat().st_size > 10_000
 

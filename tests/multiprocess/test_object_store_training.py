@@ -45,6 +45,7 @@ def require_same_weights(run_uri: str, on_disk: Path) -> Path:
     return folder
 
 
+@pytest.mark.rehearsal
 def test_killed_resumed_and_begun_from_gives_the_bits_of_a_disk(
     environment: dict[str, str],
     s3_bucket: str,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import cache
 
 import pytest
 from transformers import LlamaConfig, Qwen2Config
@@ -10,7 +11,7 @@ from transformers import LlamaConfig, Qwen2Config
 from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.errors import ResourceError
 from codepmp_ray.training import memory_plan
-from codepmp_ray.training.memory_plan import plan_memory, remedies
+from codepmp_ray.training.memory_plan import MemoryPlan, plan_memory, remedies
 
 pytestmark = pytest.mark.slow
 
@@ -18,7 +19,7 @@ SMALL = LlamaConfig(
     vocab_size=1000,
     hidden_size=64,
     intermediate_size=128,
-    num_hidden_layers=16,
+    num_hidden_layers=12,
     num_attention_heads=4,
     num_key_value_heads=2,
     tie_word_embeddings=True,
@@ -41,10 +42,15 @@ def config(**changes) -> TrainingConfig:
     )
 
 
+@cache
+def plan_small(**changes) -> MemoryPlan:
+    return plan_memory(config(**changes), SMALL)
+
+
 def test_resident_state_is_four_bytes_and_eight_of_adam_per_parameter_and_rank() -> None:
-    plan = plan_memory(config(objective="rm"), SMALL)
+    plan = plan_small(objective="rm")
     block = 2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 128 + 2 * 64
-    assert plan.num_parameters == 1000 * 64 + 64 + 64 + 16 * block
+    assert plan.num_parameters == 1000 * 64 + 64 + 64 + 12 * block
     share = 4 * plan.num_parameters / 4
     # Shards are padded to equal sizes, and Adam keeps its step counters.
     assert plan.by_kind["parameters"] == pytest.approx(share, rel=0.01)
@@ -55,28 +61,28 @@ def test_resident_state_is_four_bytes_and_eight_of_adam_per_parameter_and_rank()
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_what_further_blocks_cost_is_extrapolated_exactly(checkpointing: bool) -> None:
     settings = config(gradient_checkpointing=checkpointing)
-    whole = memory_plan._measure(settings, SMALL, 16)
-    plan = plan_memory(settings, SMALL)
+    whole = memory_plan._measure(settings, SMALL, 12)
+    plan = plan_small(gradient_checkpointing=checkpointing)
     assert plan.num_parameters == whole.parameters
     for kind, num_bytes in whole.bytes.items():
         assert plan.by_kind[kind] == pytest.approx(num_bytes, rel=0.01, abs=2048), kind
 
 
 def test_checkpointing_and_workers_take_what_they_should() -> None:
-    base = plan_memory(config(), SMALL)
-    checkpointed = plan_memory(config(gradient_checkpointing=True), SMALL)
+    base = plan_small()
+    checkpointed = plan_small(gradient_checkpointing=True)
     assert checkpointed.by_kind["activations"] < base.by_kind["activations"] / 3
-    wider = plan_memory(config(num_workers=8), SMALL)
+    wider = plan_small(num_workers=8)
     assert wider.by_kind["optimizer"] == pytest.approx(base.by_kind["optimizer"] / 2, rel=0.02)
     assert wider.by_kind["activations"] == base.by_kind["activations"]
     # Two copies of the model on four ranks each hold what two ranks would.
-    copies = plan_memory(config(data_parallel_replicate_degree=2), SMALL)
+    copies = plan_small(data_parallel_replicate_degree=2)
     assert copies.by_kind["optimizer"] == pytest.approx(2 * base.by_kind["optimizer"], rel=0.02)
 
 
 def test_offloading_moves_what_lies_still_to_the_host() -> None:
-    base = plan_memory(config(), SMALL)
-    offloaded = plan_memory(config(cpu_offload=True), SMALL)
+    base = plan_small()
+    offloaded = plan_small(cpu_offload=True)
     assert offloaded.on_host == pytest.approx(16 * base.num_parameters / 4, rel=0.02)
     assert sum(base.by_kind.values()) - sum(offloaded.by_kind.values()) == offloaded.on_host
     assert offloaded.by_kind["activations"] == base.by_kind["activations"]
@@ -84,14 +90,17 @@ def test_offloading_moves_what_lies_still_to_the_host() -> None:
 
 
 def test_logits_are_those_of_a_chunk() -> None:
+    def logits(**changes) -> int:
+        return memory_plan._logits_of_a_chunk(config(**changes), SMALL)
+
     # Three parts of 64 tokens fill a micro-batch of 192; the LM loss is over one of them.
-    assert plan_memory(config(max_length=128), SMALL).logits == 64 * 1000 * (2 + 4)
-    assert plan_memory(config(bf16=False), SMALL).logits == 2 * 32 * 1000 * (4 + 4)
-    assert plan_memory(config(objective="rm"), SMALL).logits == 0
-    wide = {"max_length": 2048, "max_tokens_per_micro_batch": 8192}
-    assert plan_memory(config(**wide), SMALL).logits == 512 * 1000 * (2 + 4)
+    assert logits(max_length=128) == plan_small(max_length=128).logits == 64 * 1000 * (2 + 4)
+    assert logits(bf16=False) == 2 * 32 * 1000 * (4 + 4)
+    assert logits(objective="rm") == 0
+    assert logits(max_length=2048, max_tokens_per_micro_batch=8192) == 512 * 1000 * (2 + 4)
 
 
+@pytest.mark.rehearsal
 def test_a_72b_is_planned_in_seconds_and_told_what_would_fit() -> None:
     started_s = time.monotonic()
     settings = config(num_workers=16, max_length=1024, max_tokens_per_micro_batch=8192)

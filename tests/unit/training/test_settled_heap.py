@@ -10,7 +10,7 @@ import psutil
 import pytest
 import torch
 
-from codepmp_ray.training.settled_heap import give_back_memory
+from codepmp_ray.training.settled_heap import returned_heap
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators decide themselves")
@@ -23,13 +23,14 @@ def test_what_lies_in_cycles_of_an_ended_thread_goes_back_to_the_system() -> Non
 
     gc.disable()  # as if no pass came along
     try:
-        give_back_memory()
+        with returned_heap():
+            pass
         before = own.memory_info().rss
-        thread = threading.Thread(target=train)
-        thread.start()
-        thread.join()
-        left = own.memory_info().rss - before
-        give_back_memory()
+        with returned_heap():
+            thread = threading.Thread(target=train)
+            thread.start()
+            thread.join()
+            left = own.memory_info().rss - before
         kept = own.memory_info().rss - before
     finally:
         gc.enable()
