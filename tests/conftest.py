@@ -15,13 +15,15 @@ from tests.tiny_models import save_tiny_base_model
 
 # Before anything imports torch or ray, and for all processes of the tests.
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers of pytest share the cores
-for _name, _seconds in {
+for _name, _value in {
     # Ray gives up on a machine that is busy starting several clusters.
     "RAY_raylet_start_wait_time_s": "240",
     "RAY_gcs_rpc_server_connect_timeout_s": "60",
     "RAY_gcs_server_request_timeout_seconds": "240",
+    # A model that cannot be loaded is refused once, not three times.
+    "RAY_SERVE_MAX_PER_REPLICA_RETRY_COUNT": "1",
 }.items():
-    os.environ.setdefault(_name, _seconds)
+    os.environ.setdefault(_name, _value)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -50,7 +50,7 @@ def recipe(tmp_path: Path) -> Recipe:
 
 
 def test_the_job_scores_pairs_and_pools_and_opens_the_gate(
-    own_ray: None, recipe: Recipe, capsys: pytest.CaptureFixture[str]
+    ray_cluster: None, recipe: Recipe, capsys: pytest.CaptureFixture[str]
 ) -> None:
     job.body(recipe)
     store = open_store(recipe.run_dir).sub(folder_of(recipe))

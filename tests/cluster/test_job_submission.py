@@ -79,6 +79,7 @@ def test_a_submitted_job_joins_the_cluster_and_does_its_work(
     assert list((tmp_path / "run").glob("corpus-*/complete.json"))
 
 
+@pytest.mark.rehearsal
 def test_a_client_without_the_token_is_turned_away(head: dict[str, str]) -> None:
     stranger = {**head, "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     done = submit(stranger, "jobs.corpus")
@@ -86,6 +87,7 @@ def test_a_client_without_the_token_is_turned_away(head: dict[str, str]) -> None
     assert "authentication" in done.stderr.lower()
 
 
+@pytest.mark.rehearsal
 def test_our_client_submits_once_follows_and_starts_a_failed_job_again(
     nodes: RayNodes, corpus_arguments: list[str], tmp_path: Path
 ) -> None:
@@ -159,6 +161,7 @@ def _latest(nodes: RayNodes, prefix: str) -> dict[str, object]:
     return jobs[0]
 
 
+@pytest.mark.rehearsal
 def test_the_token_s_absence_is_one_line(nodes: RayNodes, tmp_path: Path) -> None:
     environment = {**nodes.environment, "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     done = subprocess.run(

@@ -92,7 +92,7 @@ def require_every_row_once(folder: Path, slow: int) -> None:
 
 
 def test_shards_of_a_slow_engine_are_begun_again(
-    fresh_ray: None, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ray_cluster: None, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     slow_file, start_s = tmp_path / "slow", time.monotonic()
     run_shards(job(tmp_path / "a run", slow_file), NUM_SHARDS)

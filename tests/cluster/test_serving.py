@@ -261,6 +261,7 @@ def processes_with(mark: str) -> list[str]:
     return [line for line in found if line]
 
 
+@pytest.mark.rehearsal
 def test_job_serves_until_sigterm_answers_who_is_inside_and_leaves_no_process(
     model: Path, tmp_path: Path
 ) -> None:

@@ -95,6 +95,7 @@ def test_sigterm_leaves_a_checkpoint_of_the_last_step(recipe_file: Path) -> None
     assert not stage.is_complete
 
 
+@pytest.mark.rehearsal
 def test_a_branch_job_finishes_what_an_earlier_one_left(recipe_file: Path) -> None:
     """The earlier one ended after the whole run, before its branch."""
     recipe = load_recipe(recipe_file)

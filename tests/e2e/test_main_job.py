@@ -1,4 +1,7 @@
-"""The whole road with real parts at the smallest size: vLLM, Ray Train, sandbox, HTTP, report."""
+"""The whole road with real parts at the smallest size: vLLM, Ray Train, sandbox, HTTP, report.
+
+Only the candidates are written by a fake engine.
+"""
 
 from __future__ import annotations
 
@@ -41,10 +44,11 @@ SMALL = [
     'synthesis.rejected.stop=["    "]',
     "synthesis.gates.code=none",
     "synthesis.gates.max_length_ratio=null",
+    # vLLM has started twice by then; grading, scores and the report need answers of any kind.
+    "candidates.engine={kind: fake, model_name_or_path: fake, num_cpus: 0.5}",
     "candidates.num_train_problems=2",
     "candidates.num_eval_problems=2",
     "candidates.num_eval_samples=2",
-    "candidates.sampling.max_tokens=64",
     "pretraining.batch_size=2",
     "pretraining.max_steps=1",
     "pretraining.eval_fraction=0.0",

@@ -19,7 +19,7 @@ from codepmp_ray.errors import StorageError
 from codepmp_ray.ledger import ShardLedger
 from tests.processes import PATIENCE_S
 
-NUM_HISTORIES = 3_000
+NUM_HISTORIES = 2_000
 NUM_SHARDS, ROWS_PER_SHARD = 3, 4
 TABLES = ("pairs", "rejected")
 
