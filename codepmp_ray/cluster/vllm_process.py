@@ -7,10 +7,14 @@ import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from codepmp_ray.cluster.process_guard import guard_children
+from codepmp_ray.cluster.vllm_env import is_cpu_build
 from codepmp_ray.errors import ModelError
 
 if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
+
+
+_CORES_OF_ONE_NODE = 8
 
 
 def start_engine(model: str, arguments: dict[str, Any], remedy: str) -> AsyncLLM:
@@ -25,12 +29,30 @@ def start_engine(model: str, arguments: dict[str, Any], remedy: str) -> AsyncLLM
     from vllm.v1.engine.async_llm import AsyncLLM
 
     quiet = {"enable_log_requests": False, "disable_log_stats": True}
+    if is_cpu_build():
+        arguments = _without_worker_process(arguments)
     try:
         engine = AsyncLLM.from_engine_args(AsyncEngineArgs(model=model, **{**quiet, **arguments}))
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         raise ModelError(f"vLLM cannot start {model}: {first_line(error)}.", remedy) from error
     guard_children()
     return engine
+
+
+def _without_worker_process(arguments: dict[str, Any]) -> dict[str, Any]:
+    """On a small machine the engine's process computes, and no worker process beside it.
+
+    vLLM's CPU worker is a process of its own, so that it can bind threads to cores of one NUMA
+    node; the engine spins while it waits for it. On two cores that spinning takes a core away from
+    the computation, and the start takes half as long again. vLLM puts the worker back unless
+    VLLM_ENABLE_V1_MULTIPROCESSING is 0, which AsyncLLM itself does not look at.
+    """
+    is_small = len(os.sched_getaffinity(0)) <= _CORES_OF_ONE_NODE
+    is_alone = arguments.get("tensor_parallel_size", 1) == 1
+    if not is_small or not is_alone or "distributed_executor_backend" in arguments:
+        return arguments
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    return {**arguments, "distributed_executor_backend": "uni"}
 
 
 def leave_with_engine(error: Exception) -> NoReturn:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from codepmp_ray.cluster import space_free, vllm_env
+from codepmp_ray.cluster import space_free, vllm_env, vllm_process
 from codepmp_ray.errors import ResourceError
 
 
@@ -132,3 +132,20 @@ def test_an_interpreter_below_a_space_is_started_through_a_link(tmp_path: Path) 
         check=True,
     ).stdout
     assert prefix == f"{Path(executable).parents[1]} True\n"
+
+
+def test_a_small_machine_has_no_worker_process_and_a_large_one_keeps_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("VLLM_ENABLE_V1_MULTIPROCESSING", raising=False)
+    name, asked = "distributed_executor_backend", {"dtype": "float32"}
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(9))
+    assert vllm_process._without_worker_process(asked) == asked
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(8))
+    for own in ({name: "mp"}, {"tensor_parallel_size": 2}):
+        assert vllm_process._without_worker_process(own) == own
+    assert "VLLM_ENABLE_V1_MULTIPROCESSING" not in os.environ
+    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "1")
+    assert vllm_process._without_worker_process(asked) == {**asked, name: "uni"}
+    assert os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
+    assert asked == {"dtype": "float32"}
