@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from codepmp_ray.errors import InputError
-from codepmp_ray.preference.tokenization import EncodedResponse, Message
+from codepmp_ray.preference.tokenization import Encoded, EncodedResponse, Message
 from codepmp_ray.scoring.best_of_n import BestOfN, ScoringRequest, plan_request, rank
 from codepmp_ray.scoring.protocol import Scores
 
@@ -33,20 +33,15 @@ def _bytes(text: str) -> list[int]:
 class ByteEncoder:
     """Stands in for preference.tokenization.Encoder; no library, no file."""
 
-    def prompt_ids(self, prompt: str | Sequence[Message]) -> list[int]:
+    def encode(self, prompt: str | Sequence[Message], responses: Sequence[str]) -> Encoded:
         if not isinstance(prompt, str):
             if prompt[0]["role"] == "tool":
                 raise InputError("The chat template cannot render the messages: tool comes first.")
             prompt = "\n".join(message["content"] for message in prompt)
-        return _bytes(prompt)
-
-    def response(self, text: str, max_tokens: int | None = None) -> EncodedResponse:
-        ids = _bytes(text)
-        is_cut = max_tokens is not None and len(ids) > max_tokens
-        return EncodedResponse(ids[:max_tokens], truncated=is_cut)
+        return Encoded(_bytes(prompt), [_bytes(prompt) + _bytes(text) for text in responses])
 
     def whole_text(self, text: str) -> EncodedResponse:
-        return self.response(text)
+        return EncodedResponse(_bytes(text), truncated=False)
 
 
 class FakeScorer:

@@ -86,10 +86,11 @@ class QuestionMaker:
         num_words = num_prompt_tokens - around
         messages = _messages(self._text(num_words // 2), self._text(num_words - num_words // 2))
         candidates = [self._text(length - 1) for length in response_lengths]
+        prompt_ids, responses = self._encoder.encode(messages, candidates).split()
         question = Question(
             {"messages": messages, "candidates": candidates},
-            self._encoder.prompt_ids(messages),
-            [self._encoder.response(text).ids for text in candidates],
+            prompt_ids,
+            [response.ids for response in responses],
         )
         assert len(question.prompt_ids) == num_prompt_tokens
         assert [len(ids) for ids in question.response_ids] == response_lengths

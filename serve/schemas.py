@@ -9,10 +9,12 @@ from __future__ import annotations
 import math
 import time
 import uuid
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from codepmp_ray.preference.messages import Message, checked_messages
 from codepmp_ray.scoring.best_of_n import BestOfN
 
 MAX_CANDIDATES = 256
@@ -43,9 +45,32 @@ class _Request(BaseModel):
         return body
 
 
+class TextPart(_Request):
+    type: Literal["text", "input_text", "output_text"]
+    text: Text
+
+
 class ChatMessage(_Request):
-    role: Literal["system", "user", "assistant", "tool"]
-    content: Text
+    """As in OpenAI's API. What the model's chat template does not show is refused by name."""
+
+    role: Annotated[Text, Field(min_length=1, max_length=64)]
+    content: Text | list[TextPart] | None = None
+    name: Text | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    tool_call_id: Text | None = None
+    reasoning_content: Text | None = None
+    refusal: Text | None = None
+
+    @model_validator(mode="after")
+    def _has_content(self) -> ChatMessage:
+        if self.content is None and not self.tool_calls:
+            raise ValueError("content is missing")
+        return self
+
+
+def plain_messages(messages: Sequence[ChatMessage]) -> list[Message]:
+    """In the schema of rows of data. Raises InputError."""
+    return checked_messages([message.model_dump() for message in messages], "messages")
 
 
 class BonRequest(_Request):
@@ -78,10 +103,8 @@ class BonRequest(_Request):
             raise ValueError("send exactly one of prompt and messages")
         return self
 
-    def prompt_or_messages(self) -> str | list[dict[str, str]]:
-        if self.prompt is not None:
-            return self.prompt
-        return [message.model_dump() for message in self.messages or []]
+    def prompt_or_messages(self) -> str | list[Message]:
+        return self.prompt if self.prompt is not None else plain_messages(self.messages or [])
 
 
 class Calibration(BaseModel):

@@ -12,6 +12,7 @@ from codepmp_ray.cluster.vllm_process import first_line, start_engine
 from codepmp_ray.config.engines import EngineConfig, SamplingConfig
 from codepmp_ray.errors import EngineError
 from codepmp_ray.modeling.sources import resolve_model
+from codepmp_ray.preference.control_tokens import ControlTokens
 from codepmp_ray.synthesis.engine import Completion, ContextOverflow, EngineDied, TextEngine
 
 
@@ -40,6 +41,7 @@ class VLLMEngine:
             "Check the model name, dtype, max_model_len and engine_args of the engine.",
         )
         self._tokenizer: Any = self._engine.get_tokenizer()
+        self._control = ControlTokens(self._tokenizer)
         self._max_model_len = config.max_model_len
 
     async def generate(self, user_message: str, sampling: SamplingConfig) -> Completion:
@@ -78,11 +80,12 @@ class VLLMEngine:
         raise EngineError("vLLM ended the request without an answer.")
 
     def _chat_ids(self, user_message: str) -> list[int]:
-        messages = [{"role": "user", "content": user_message}]
+        # Code that is about control tokens does not end the user's turn.
+        messages = [{"role": "user", "content": self._control.mark(user_message)}]
         text = self._tokenizer.apply_chat_template(
             messages, add_generation_prompt=True, tokenize=False
         )
-        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+        return self._control.ids([text])[0]
 
 
 class FakeEngine:

@@ -13,17 +13,23 @@ _LAST = "codepmp_answer"
 def scored_conversation(chat_template: str, append_eos: bool) -> str:
     """`chat_template` for prompts, and for what the assistant has answered: prompt, answer, EOS.
 
-    Those are the ids that `preference.tokenization.Encoder` makes of prompt and response. Without
-    an answer at its end a conversation is rendered as before.
+    Its tokens are those that `preference.tokenization.Encoder` makes of prompt and response: an
+    answer that brings its EOS gets no second one. (Control tokens elsewhere in a text are text for
+    the encoder, and tokens for programs that tokenise what a template rendered.) Without an answer
+    at its end a conversation is rendered as before.
     """
     if _LAST in chat_template:  # of a model that began as an export
         return chat_template
-    end = " + eos_token" if append_eos else ""
+    answer = f"{_LAST}['content']"
+    if append_eos:
+        bare = f"{answer}.rstrip('\\n')"
+        is_ended = f"{bare}.endswith(eos_token)"
+        answer = f"({bare} if {is_ended} else {answer} + eos_token)"
     return (
         f"{{% set {_LAST} = messages[-1] if messages and messages[-1]['role'] == 'assistant'"
         " and not add_generation_prompt else none %}"
         f"{{% if {_LAST} is not none %}}"
         "{% set messages = messages[:-1] %}{% set add_generation_prompt = true %}{% endif %}"
         f"{chat_template}"
-        f"{{% if {_LAST} is not none %}}{{{{ {_LAST}['content']{end} }}}}{{% endif %}}"
+        f"{{% if {_LAST} is not none %}}{{{{ {answer} }}}}{{% endif %}}"
     )

@@ -1,101 +1,26 @@
 """The one place where text becomes token ids. Training, scoring, serving and evaluation call it.
 
-The prompt is tokenised by itself, so that all responses to it share the same ids; then the response
-by itself, then EOS. The prompt's surroundings (chat markers, system message) are frozen in a
-`PromptTemplate` that is saved beside the weights: a template that changes with the date or the
-library would move every score.
+Prompt and answer are tokenised as one text, as every other program does it, then EOS is added: the
+ids of an answer depend on nothing but its prompt. What all answers to a prompt begin with is kept
+once (`Encoded.split`).
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from codepmp_ray.errors import InputError, ModelError
-from codepmp_ray.preference.frozen_template import frozen, require_no_open_thought
+from codepmp_ray.preference.control_tokens import ControlTokens
+from codepmp_ray.preference.messages import Message, require_shown
+from codepmp_ray.preference.prompt_template import TEMPLATE_FILE, PromptTemplate, render
 
-TEMPLATE_FILE = "codepmp_template.json"
-_SENTINEL = "\u2063codepmp-prompt\u2063"
-Message = dict[str, str]
+__all__ = ["TEMPLATE_FILE", "Encoded", "EncodedResponse", "Encoder", "Message", "PromptTemplate"]
 
-
-@dataclass(frozen=True)
-class PromptTemplate:
-    """Text around a prompt. A list of messages goes through `chat_template` instead."""
-
-    kind: Literal["chat", "plain"]
-    prefix: str
-    suffix: str
-    append_eos: bool
-    chat_template: str | None
-    chat_template_kwargs: dict[str, Any] = field(
-        default_factory=dict
-    )  # as `chat_template` has them
-
-    @classmethod
-    def from_tokenizer(
-        cls,
-        tokenizer: Any,
-        kind: str,
-        append_eos: bool,
-        chat_template_kwargs: Mapping[str, Any] | None = None,
-    ) -> PromptTemplate:
-        """Freeze what the tokenizer's chat template puts around a user's message, as of now.
-
-        Raises ModelError for kind="chat" and a tokenizer without a usable chat template, and for
-        kind="plain" with arguments for one.
-        """
-        if kind == "plain":
-            if chat_template_kwargs:
-                raise ModelError(
-                    f"chat_template_kwargs has {', '.join(chat_template_kwargs)}, and template="
-                    "plain has no chat template.",
-                    "Remove them, or set template=chat in the training section.",
-                )
-            return cls("plain", "", "\n", append_eos, None)
-        if not tokenizer.chat_template:
-            raise ModelError(
-                f"The tokenizer of {tokenizer.name_or_path} has no chat template.",
-                "Set template=plain in the training section.",
-            )
-        chat_template = frozen(tokenizer.chat_template, chat_template_kwargs or {}, datetime.now())
-        text = _render(tokenizer, [{"role": "user", "content": _SENTINEL}], chat_template)
-        prefix, found, suffix = text.partition(_SENTINEL)
-        if not found or _SENTINEL in suffix:
-            raise ModelError(
-                "The chat template does not show the user's message exactly once.",
-                "Set template=plain in the training section.",
-            )
-        require_no_open_thought(suffix)
-        kwargs = dict(chat_template_kwargs or {})
-        return cls("chat", prefix, suffix, append_eos, chat_template, kwargs)
-
-    @classmethod
-    def load(cls, folder: str | Path) -> PromptTemplate:
-        """Read the template saved beside a model's weights. Raises ModelError if there is none."""
-        file = Path(folder) / TEMPLATE_FILE
-        try:
-            return cls.from_json(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError, TypeError) as error:
-            raise ModelError(
-                f"{file} is missing or damaged ({error}).",
-                "Score with a model exported by this project, whose prompt format is recorded.",
-            ) from error
-
-    @classmethod
-    def from_json(cls, text: str) -> PromptTemplate:
-        """What `to_json` wrote. Raises ValueError or TypeError for anything else."""
-        return cls(**json.loads(text))
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=2, ensure_ascii=False)
-
-    def save(self, folder: str | Path) -> None:
-        (Path(folder) / TEMPLATE_FILE).write_text(self.to_json(), encoding="utf-8")
+Prompt = str | Sequence[Message]
 
 
 @dataclass(frozen=True)
@@ -104,6 +29,43 @@ class EncodedResponse:
 
     ids: list[int]
     truncated: bool
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A prompt and answers to it.
+
+    Attributes:
+        prompt: ids of the prompt alone.
+        sequences: ids of prompt and answer, for each answer, EOS included.
+    """
+
+    prompt: list[int]
+    sequences: list[list[int]]
+
+    def split(self, max_length: int | None = None) -> tuple[list[int], list[EncodedResponse]]:
+        """(ids that prompt and all sequences begin with, the rest of each sequence).
+
+        The first part is the prompt, or lacks its last tokens where an answer's white space forms
+        a token with the prompt's. A sequence beyond `max_length` tokens is cut right and loses its
+        EOS, visibly.
+        """
+        cut = [ids[:max_length] for ids in self.sequences]
+        num = common_length([self.prompt, *cut])
+        responses = [
+            EncodedResponse(short[num:], truncated=len(short) < len(ids))
+            for short, ids in zip(cut, self.sequences, strict=True)
+        ]
+        return self.prompt[:num], responses
+
+
+def common_length(sequences: Sequence[list[int]]) -> int:
+    """Ids that all sequences begin with."""
+    first, num = sequences[0], min(map(len, sequences))
+    for ids in sequences[1:]:
+        if ids[:num] != first[:num]:
+            num = next(i for i in range(num) if ids[i] != first[i])
+    return num
 
 
 class Encoder:
@@ -132,29 +94,61 @@ class Encoder:
 
         return cls(AutoTokenizer.from_pretrained(folder), PromptTemplate.load(folder))
 
-    def prompt_ids(self, prompt: str | Sequence[Message]) -> list[int]:
-        """Ids of a prompt string (wrapped as one user message) or of a list of messages.
+    @cached_property
+    def _control(self) -> ControlTokens:
+        return ControlTokens(self.tokenizer)
 
+    def encode(self, prompt: Prompt, responses: Sequence[str]) -> Encoded:
+        """A prompt (a string is one user message) and answers to it.
+
+        An answer that ends with EOS gets no second one. Control tokens inside a text are text.
         Raises InputError for messages with a plain template or messages that it cannot render.
         """
-        return self._ids(self.render_prompt(prompt))
+        return self.encode_rendered([(self.render(prompt), responses)])[0]
 
-    def render_prompt(self, prompt: str | Sequence[Message]) -> str:
-        if isinstance(prompt, str):
-            return f"{self.template.prefix}{prompt}{self.template.suffix}"
-        if self.template.chat_template is None:
-            raise InputError(
-                "This model was trained with plain prompts and takes no messages.",
-                "Send prompt instead of messages.",
-            )
+    def encode_rendered(self, requests: Sequence[tuple[str, Sequence[str]]]) -> list[Encoded]:
+        """`encode` of prompts that were rendered; all texts are tokenised in one call."""
+        eos = [self.tokenizer.eos_token_id] if self.template.append_eos else []
+        parts = []
+        for prompt, responses in requests:
+            head, tail = self._split_head(prompt)
+            marked = [self._control.mark(self._without_eos(text)) for text in responses]
+            parts.append((head, [tail, *(tail + text for text in marked)]))
+        texts = list(dict.fromkeys(text for head, tails in parts for text in (head, *tails)))
+        ids = dict(zip(texts, self._control.ids(texts), strict=True))
+        return [
+            Encoded(ids[head] + ids[tails[0]], [ids[head] + ids[tail] + eos for tail in tails[1:]])
+            for head, tails in parts
+        ]
+
+    def prompt_ids(self, prompt: Prompt) -> list[int]:
+        """Ids of a prompt alone; of an answer to it use `encode`."""
+        return self.encode(prompt, []).prompt
+
+    def render(self, prompt: Prompt) -> str:
+        """The prompt's text for `encode_rendered`: control tokens of its author are marked in it.
+
+        Raises InputError.
+        """
+        template = self.template
+        if template.chat_template is None:
+            if not isinstance(prompt, str):
+                raise InputError(
+                    "This model was trained with plain prompts and takes no messages.",
+                    "Send prompt instead of messages.",
+                )
+            return f"{template.prefix}{self._control.mark(prompt)}{template.suffix}"
+        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+        require_shown(messages, template.chat_template)
+        marked = self._control.mark_all(list(messages))
         try:
-            return _render(self.tokenizer, list(prompt), self.template.chat_template)
+            return render(self.tokenizer, marked, template.chat_template)
         except Exception as error:
             raise InputError(f"The chat template cannot render the messages: {error}.") from error
 
-    def response(self, text: str, max_tokens: int | None = None) -> EncodedResponse:
-        """Ids of a response. Beyond `max_tokens` it is cut right and loses its EOS, visibly."""
-        return self.end_response(self._ids(text), max_tokens)
+    def render_prompt(self, prompt: Prompt) -> str:
+        """`render` for people."""
+        return self._control.unmark(self.render(prompt))
 
     def whole_text(self, text: str) -> EncodedResponse:
         """Ids of a text that holds prompt, response and all markers; EOS is added where it lacks.
@@ -162,21 +156,15 @@ class Encoder:
         Line breaks after an EOS in the text stay out: templates end so, and the reward is read at
         the EOS.
         """
-        eos = self.tokenizer.eos_token
-        if self.template.append_eos and (bare := text.rstrip("\n")).endswith(eos):
-            return EncodedResponse(self._ids(bare), truncated=False)
-        return self.response(text)
-
-    def end_response(self, ids: list[int], max_tokens: int | None = None) -> EncodedResponse:
-        """`response` of a text whose ids are known, without EOS."""
-        if self.template.append_eos:
-            ids = [*ids, self.tokenizer.eos_token_id]
-        if max_tokens is not None and len(ids) > max_tokens:
-            return EncodedResponse(ids[: max(max_tokens, 0)], truncated=True)
-        return EncodedResponse(ids, truncated=False)
+        if self.template.chat_template is None and not text.startswith(self.template.prefix):
+            text = self.template.prefix + text
+        head, tail = self._split_head(self._without_eos(text))
+        ids = [i for part in self.ids_of([head, tail]) for i in part]
+        eos = [self.tokenizer.eos_token_id] if self.template.append_eos else []
+        return EncodedResponse(ids + eos, truncated=False)
 
     def ids_of(self, texts: list[str]) -> list[list[int]]:
-        """Ids of rendered prompts or responses, each for itself; on all cores if it can."""
+        """Ids of texts as they are, each for itself; control tokens in them are tokens."""
         return self.tokenizer(texts, add_special_tokens=False)["input_ids"]
 
     def unknown_token(self, *parts: Sequence[int]) -> str | None:
@@ -190,11 +178,15 @@ class Encoder:
                 return f"{token!r} has id {number}, the model {self.vocab_size} embeddings"
         return None
 
-    def _ids(self, text: str) -> list[int]:
-        return self.ids_of([text])[0]
+    def _split_head(self, prompt: str) -> tuple[str, str]:
+        """(what is tokenised for itself, the rest): all answers share the first part."""
+        if self.template.chat_template is None:  # as the tokenizer itself puts its prefix there
+            prefix = self.template.prefix
+            return prefix, prompt[len(prefix) :]
+        return self._control.split_head(prompt)
 
-
-def _render(tokenizer: Any, messages: list[Message], chat_template: str) -> str:
-    return tokenizer.apply_chat_template(
-        messages, chat_template=chat_template, add_generation_prompt=True, tokenize=False
-    )
+    def _without_eos(self, text: str) -> str:
+        eos = self.tokenizer.eos_token
+        if self.template.append_eos and (bare := text.rstrip("\n")).endswith(eos):
+            return bare.removesuffix(eos)
+        return text

@@ -12,9 +12,9 @@ from codepmp_ray.config.scoring import BatchScoringConfig
 from codepmp_ray.corpus.row_files import UnreadableRow
 from codepmp_ray.corpus.row_shards import Piece, RowSource, read_piece
 from codepmp_ray.errors import InputError
-from codepmp_ray.preference.sources.rows import Unusable, checked_text
-from codepmp_ray.preference.sources.trl import as_messages
-from codepmp_ray.preference.tokenization import Encoder, Message
+from codepmp_ray.preference.messages import Message
+from codepmp_ray.preference.sources.rows import Unusable, checked_conversation, checked_text
+from codepmp_ray.preference.tokenization import Encoder
 from codepmp_ray.records import REJECTED, SCORED_ROW, RejectReason, table_from_rows
 from codepmp_ray.scoring.best_of_n import BestOfN, RequestPlan, ScoringRequest, plan_request
 from codepmp_ray.synthesis.gates import clean
@@ -84,7 +84,7 @@ def plan_row(row: Row, encoder: Encoder, max_model_len: int) -> RequestPlan | Ro
     """What the scorer has to compute for the row, or the row with the reason why it cannot."""
     prompt: str | list[Message] = json.loads(row["prompt"]) if row["is_messages"] else row["prompt"]
     try:
-        encoder.render_prompt(prompt)
+        encoder.render(prompt)
     except InputError as error:
         return refuse(row, RejectReason.PROMPT_NOT_RENDERED, clean(str(error)))
     try:
@@ -151,7 +151,7 @@ def _prompt(raw: Row, config: BatchScoringConfig) -> str | list[Message]:
 
 
 def _conversation(value: list[Any], name: str) -> list[Message]:
-    messages = as_messages(value, name)
+    messages = checked_conversation(value, name)
     if not messages:
         raise Unusable(RejectReason.PROMPT_EMPTY, f"{name} has no message")
     if messages[-1]["role"] == "assistant":

@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from codepmp_ray.errors import DeadlineError, EngineError, InputError
-from codepmp_ray.preference.tokenization import EncodedResponse, Encoder, Message
+from codepmp_ray.preference import messages
+from codepmp_ray.preference.messages import Message
+from codepmp_ray.preference.tokenization import Encoded, EncodedResponse, Encoder
 from codepmp_ray.scoring.protocol import Scorer, Scores
 
 
@@ -37,9 +39,8 @@ class ScoringRequest:
 def num_chars(request: ScoringRequest) -> int:
     """Of the prompt once and of the distinct candidates: its size before it is tokenised."""
     prompt = request.prompt or ""
-    if not isinstance(prompt, str):
-        prompt = "".join(message["content"] for message in prompt)
-    return len(prompt) + sum(map(len, set(request.candidates)))
+    num = len(prompt) if isinstance(prompt, str) else messages.num_chars(prompt)
+    return num + sum(map(len, set(request.candidates)))
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class RequestPlan:
     """What one request asks the scorer to compute.
 
     Attributes:
+        prompt_ids: what all sequences begin with: the prompt (`Encoded.split`).
         responses: distinct candidates in the order of their first appearance.
         response_of: for each candidate, its position in `responses`.
     """
@@ -122,31 +124,27 @@ def plan_request(encoder: Encoder, max_model_len: int, request: ScoringRequest) 
     """
     if not request.candidates:
         raise InputError("There are no candidates.", "Send at least one.")
-    is_whole = request.prompt is None
-    prompt_ids = [] if request.prompt is None else encoder.prompt_ids(request.prompt)
-    room = max_model_len - len(prompt_ids)
-    if room < 1:
+    position = {text: n for n, text in enumerate(dict.fromkeys(request.candidates))}
+    response_of = [position[text] for text in request.candidates]
+    if request.prompt is None:
+        encoded = Encoded([], [encoder.whole_text(text).ids for text in position])
+    else:
+        encoded = encoder.encode(request.prompt, list(position))
+    if len(encoded.prompt) >= max_model_len:
         raise InputError(
-            f"The prompt has {len(prompt_ids)} tokens and leaves no room for a response within "
+            f"The prompt has {len(encoded.prompt)} tokens and leaves no room for a response within "
             f"max_model_len={max_model_len}.",
             "Shorten the prompt or raise serving.max_model_len.",
         )
-    limit = room if request.truncate and not is_whole else None
-    responses: list[EncodedResponse] = []
-    position: dict[str, int] = {}
-    response_of: list[int] = []
-    for index, text in enumerate(request.candidates):
-        if text not in position:
-            position[text] = len(responses)
-            made = encoder.whole_text(text) if is_whole else encoder.response(text, limit)
-            if len(made.ids) > room:
-                raise InputError(
-                    f"Text {index} has {len(prompt_ids) + len(made.ids)} tokens, over "
-                    f"max_model_len={max_model_len}.",
-                    "Shorten it or raise serving.max_model_len.",
-                )
-            responses.append(made)
-        response_of.append(position[text])
+    longest = max(range(len(position)), key=lambda n: len(encoded.sequences[n]))
+    num_tokens = len(encoded.sequences[longest])
+    if num_tokens > max_model_len and (request.prompt is None or not request.truncate):
+        raise InputError(
+            f"Text {response_of.index(longest)} has {num_tokens} tokens, over "
+            f"max_model_len={max_model_len}.",
+            "Shorten it or raise serving.max_model_len.",
+        )
+    prompt_ids, responses = encoded.split(max_model_len)
     if not prompt_ids and any(not response.ids for response in responses):
         raise InputError("The prompt and a candidate are both empty: there is no token to score.")
     return RequestPlan(prompt_ids, responses, response_of)

@@ -113,12 +113,11 @@ def pair_log_likelihoods(
 
     from codepmp_ray.modeling.loading import load_preference_model
 
-    pairs = [
-        EncodedPair(
-            str(i), encoder.prompt_ids(prompt), encoder.response(c).ids, encoder.response(r).ids
-        )
-        for i, (prompt, c, r) in enumerate(zip(prompts, chosen, rejected, strict=True))
-    ]
+    asked = zip(map(encoder.render, prompts), zip(chosen, rejected, strict=True), strict=True)
+    pairs = []
+    for encoded in encoder.encode_rendered(list(asked)):
+        prompt, (better, worse) = encoded.split()
+        pairs.append(EncodedPair(str(len(pairs)), prompt, better.ids, worse.ids))
     objective = make_objective("dpo")
     lengths = [pair.packed_length(objective.sides) for pair in pairs]
     plan = plan_step(lengths, 1, max([_TOKENS_AT_ONCE, *lengths]))

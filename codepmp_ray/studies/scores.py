@@ -127,16 +127,12 @@ class ScoreBook:
         self, encoder: Encoder, limit: int, prompts: Sequence[Prompt], texts: Sequence[str]
     ) -> list[list[int]]:
         """Prompt and response in one; what does not fit is cut right, and counted."""
-        rendered = [encoder.render_prompt(prompt) for prompt in prompts]
-        distinct = list(dict.fromkeys(rendered))
-        ids_of = dict(zip(distinct, encoder.ids_of(distinct), strict=True))
-        rows = []
-        for prompt, ids in zip(rendered, encoder.ids_of(list(texts)), strict=True):
-            head = ids_of[prompt][: limit - 1]
-            response = encoder.end_response(ids, limit - len(head))
-            self.num_truncated += response.truncated
-            rows.append(head + response.ids)
-        return rows
+        asked = [
+            (encoder.render(prompt), [text]) for prompt, text in zip(prompts, texts, strict=True)
+        ]
+        rows = [ids for encoded in encoder.encode_rendered(asked) for ids in encoded.sequences]
+        self.num_truncated += sum(len(ids) > limit for ids in rows)
+        return [ids[:limit] for ids in rows]
 
     def _note_rate(self, model: Trained, num_tokens: int, elapsed_s: float) -> None:
         line = json.dumps({"model": model.base, "num_tokens": num_tokens, "s": elapsed_s})

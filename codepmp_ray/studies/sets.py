@@ -26,7 +26,7 @@ from codepmp_ray.preference.encoding import row_id
 from codepmp_ray.preference.sources import SOURCES
 from codepmp_ray.preference.sources.pairs import column_use, pairs_of
 from codepmp_ray.preference.sources.reading import read_source
-from codepmp_ray.preference.sources.rows import Built, Reject, Row
+from codepmp_ray.preference.sources.rows import Built, Reject, Row, of_one_answer
 from codepmp_ray.studies.code_pairs import function_pairs, humaneval_pairs, stdlib_functions
 
 _HUB_TIMEOUT_S = 3.0
@@ -170,11 +170,11 @@ def _rows(config: SetConfig, source: Place, rejected: Counter[str]) -> Iterator[
 def _built(source: DataSourceConfig) -> Iterator[Built]:
     """What the kind's builder makes; a pair keeps `source_code`, of which others can be made."""
     if source.kind != "preference":
-        yield from pairs_of(source)
+        yield from map(of_one_answer, pairs_of(source))
         return
     build = SOURCES[source.kind].build
     for item in column_use(source).rows(read_source(source)):
-        for built in build([item], source):
+        for built in map(of_one_answer, build([item], source)):
             code = None if isinstance(item, Reject) else item[1].get("source_code")
             yield built if isinstance(built, Reject) or not code else {**built, "source_code": code}
 

@@ -49,7 +49,7 @@ USED = pa.schema(
     ]
 )
 _ROWS_AT_ONCE = 256  # of one call of the tokenizer
-_FORMAT = 1  # goes up when token files hold something else
+_FORMAT = 2  # goes up when token files hold something else
 
 
 class PairView(Sequence[EncodedPair]):

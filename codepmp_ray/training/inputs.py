@@ -32,7 +32,8 @@ _MAX_SHARDS = 512  # each is an open file of every rank
 _FOLDER = "sources"
 _COLUMNS = ("pair_id", "problem_id", "source_id", "repo", "path", "prompt")
 _COLUMNS += ("chosen", "rejected", "margin")
-_MESSAGE = pa.struct([("role", pa.string()), ("content", pa.string())])
+# Lists of messages, as JSON: their fields differ from set to set.
+_CONVERSATIONS = ("messages", "chosen_context", "rejected_context")
 # A prepared row: a pair, or a reject with its reason.
 PREPARED = pa.schema(
     [
@@ -40,7 +41,7 @@ PREPARED = pa.schema(
         ("problem_id", pa.string()),
         ("source_id", pa.string()),
         ("prompt", pa.string()),
-        ("messages", pa.list_(_MESSAGE)),
+        *((name, pa.string()) for name in _CONVERSATIONS),
         ("chosen", pa.string()),
         ("rejected", pa.string()),
         ("margin", pa.float64()),
@@ -149,7 +150,8 @@ def _write_parts(store: Store, source: DataSourceConfig, use: ColumnUse) -> dict
         else:
             record["num_pairs"] += 1
             record["num_conversations"] += built["messages"] is not None
-            rows.append(built)
+            texts = {name: built[name] and json.dumps(built[name]) for name in _CONVERSATIONS}
+            rows.append(built | texts)
         if len(rows) == ROWS_PER_SHARD:
             flush()
     if rows:
@@ -166,10 +168,12 @@ def _write_parts(store: Store, source: DataSourceConfig, use: ColumnUse) -> dict
 
 def _read_files(stage_dir: str, names: list[str]) -> Iterator[dict[str, Any]]:
     store = open_store(stage_dir)
-    wanted = [*_COLUMNS, "messages", "reason", "detail"]
+    wanted = [*_COLUMNS, *_CONVERSATIONS, "reason", "detail"]
     for name in names:
         for batch in store.read_table(name, wanted).to_batches(max_chunksize=1000):
-            yield from batch.to_pylist()
+            for row in batch.to_pylist():
+                given = {name: json.loads(row[name]) for name in _CONVERSATIONS if row.get(name)}
+                yield row | given
 
 
 def _digest(text: str) -> str:

@@ -134,9 +134,7 @@ def test_the_exported_model_gives_the_servers_scores_in_plain_transformers(finis
     assert len(served) == 4
     for row in served:
         candidate = candidates[row["candidate_id"]]
-        ids = (
-            encoder.prompt_ids(candidate["prompt"]) + encoder.response(candidate["completion"]).ids
-        )
+        (ids,) = encoder.encode(candidate["prompt"], [candidate["completion"]]).sequences
         with torch.no_grad():
             score = model(torch.tensor([ids])).logits.item()
         assert score == pytest.approx(row["score"], abs=SCORE_TOLERANCE)

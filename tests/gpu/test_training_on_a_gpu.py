@@ -74,8 +74,8 @@ def test_the_export_gives_the_trainers_rewards_in_plain_transformers(
 
     run(tmp_path, tiny_model_dir, preference_rows, 1, on_gpu=True)
     encoder = Encoder.load(tmp_path / "model")
-    prompt = encoder.prompt_ids("Add 3 to the input.")
-    sides = [encoder.response("return x + 3").ids, encoder.response("pass").ids]
+    prompt, responses = encoder.encode("Add 3 to the input.", ["return x + 3", "pass"]).split()
+    sides = [response.ids for response in responses]
     gpu = torch.device("cuda")
     ours = load_preference_model(str(tmp_path / "model"), make_objective("rm"), seed=0).to(gpu)
     packed = ours(pack([EncodedPair("a", prompt, *sides)]).to(gpu))["rewards"][0]

@@ -341,8 +341,8 @@ def test_export_gives_the_trainers_rewards_in_plain_transformers(uninterrupted) 
 
     folder = uninterrupted[0] / "model"
     encoder = Encoder.load(folder)
-    prompt = encoder.prompt_ids("Add 3 to the input.")
-    sides = [encoder.response("return x + 3").ids, encoder.response("pass").ids]
+    prompt, responses = encoder.encode("Add 3 to the input.", ["return x + 3", "pass"]).split()
+    sides = [response.ids for response in responses]
     ours = load_preference_model(str(folder), make_objective("rm"), seed=0)
     packed = ours(pack([EncodedPair("a", prompt, *sides)]))["rewards"][0]
     plain = AutoModelForSequenceClassification.from_pretrained(folder)

@@ -42,7 +42,7 @@ from codepmp_ray.weights_digest import weights_digest
 RESULTS_FILE, PAGE = "audit.json", "audit.html"
 _POOLS = "pools"  # the folder of their scores: shards of pairs and of pools are counted apart
 # Goes up when the code computes something else from equal settings.
-_VERSION = 2
+_VERSION = 3
 Row = dict[str, Any]
 
 

@@ -18,7 +18,7 @@ from codepmp_ray.preference.sources import SOURCES
 from codepmp_ray.preference.sources.columns import ColumnUse
 from codepmp_ray.preference.sources.pairs import column_use, pairs_of
 from codepmp_ray.preference.sources.reading import read_source
-from codepmp_ray.preference.sources.rows import Built, Reject
+from codepmp_ray.preference.sources.rows import Built, Reject, of_one_answer
 
 Prompt = str | list[dict[str, str]]
 
@@ -117,7 +117,7 @@ def _sections(
     source: DataSourceConfig, column: str | None, use: ColumnUse
 ) -> Iterator[tuple[str, Built]]:
     if column is None:
-        for built in pairs_of(source, use):
+        for built in map(of_one_answer, pairs_of(source, use)):
             yield source.label, built
         return
     build = SOURCES[source.kind].build
@@ -133,7 +133,7 @@ def _sections(
                 "no section.",
                 f"Set accuracy.section_column to one of {', '.join(sorted(item[1]))}, or to null.",
             )
-        for built in build([item], source):
+        for built in map(of_one_answer, build([item], source)):
             yield section, built
             num_pairs += not isinstance(built, Reject)
             if num_pairs == source.max_rows:

@@ -34,7 +34,7 @@ from codepmp_ray.storage import open_store
 _OFFICIAL_TIES = {"reward_bench": REWARD_BENCH_TIE, "rm_bench": RM_BENCH_TIE}
 RESULTS_FILE = "accuracy.json"
 # Goes up when the code computes something else from equal settings.
-_VERSION = 2
+_VERSION = 3
 
 
 def folder_of(recipe: Recipe) -> str:

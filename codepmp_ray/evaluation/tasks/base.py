@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from codepmp_ray.evaluation.graders import GraderName, Reference
-from codepmp_ray.preference.sources.rows import Message, Numbered, Reject
+from codepmp_ray.preference.messages import Message
+from codepmp_ray.preference.sources.rows import Numbered, Reject
 
 Row = dict[str, Any]
 Kind = Literal["generative", "choice", "preference"]

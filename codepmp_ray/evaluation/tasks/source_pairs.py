@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from codepmp_ray.config.data import DataSourceConfig, Kind
 from codepmp_ray.evaluation.tasks.base import HubSet, PreferencePair, PreferenceTask
 from codepmp_ray.preference.sources import SOURCES
-from codepmp_ray.preference.sources.rows import Numbered, Reject
+from codepmp_ray.preference.sources.rows import Numbered, Reject, of_one_answer
 
 
 def pair_task(name: str, title: str, license: str, kind: Kind, hub: HubSet) -> PreferenceTask:
@@ -17,7 +17,7 @@ def pair_task(name: str, title: str, license: str, kind: Kind, hub: HubSet) -> P
     source = SOURCES[kind]
 
     def pairs(rows: Iterable[Numbered]) -> Iterator[PreferencePair | Reject]:
-        for item in source.build(rows, settings):
+        for item in map(of_one_answer, source.build(rows, settings)):
             if isinstance(item, Reject):
                 yield item
                 continue

@@ -12,7 +12,8 @@ from typing import Any
 
 from codepmp_ray.config.data import DataSourceConfig
 from codepmp_ray.errors import InputError
-from codepmp_ray.preference.sources.rows import SHOWN_FIELDS, Numbered, Reject, Row
+from codepmp_ray.preference.messages import MEDIA_FIELDS, SHOWN_FIELDS
+from codepmp_ray.preference.sources.rows import Numbered, Reject, Row
 
 # Parts of a name that say what a column is. A column that is neither is looked at.
 _PROMPT_WORDS = """
@@ -144,7 +145,7 @@ class ColumnUse:
             elif isinstance(value, list) and name in ("prompt", "chosen", "rejected"):
                 for message in value:
                     if isinstance(message, dict):
-                        extra = message.keys() - {"role", "content"} - SHOWN_FIELDS
+                        extra = message.keys() - {"role", "content"} - SHOWN_FIELDS - MEDIA_FIELDS
                         for field in sorted(map(str, extra)):
                             self.unused[f"{name}[].{field}"] = None
 

@@ -32,9 +32,9 @@ def build_row(row: Row, config: DataSourceConfig) -> list[Row]:
         split_last_turn(text_cell(row, name), name) for name in ("chosen", "rejected")
     )
     if before != before_rejected:
-        raise Unusable(
-            RejectReason.BAD_CONVERSATION, "the two sides differ before their last assistant turn"
-        )
+        answers = ((before, chosen), (before_rejected, rejected))
+        sides = [[*turns(b), {"role": "assistant", "content": text}] for b, text in answers]
+        return trl.build_row({"chosen": sides[0], "rejected": sides[1]}, config)
     return [make_pair(trl.simplest(turns(before)), chosen, rejected, config)]
 
 

@@ -8,15 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from codepmp_ray.config.data import DataSourceConfig
+from codepmp_ray.preference.messages import BadMessage, Message, checked_messages, text_of
 from codepmp_ray.records import RejectReason, stable_id
 
 Row = dict[str, Any]
-Message = dict[str, str]
-# Fields of a message, beside role and content, that chat templates show to the model. Others say
-# something about the message (an id, a time), and a row is used without them.
-SHOWN_FIELDS = {"tool_calls", "tool_call_id", "tools", "function_call", "name", "refusal"}
-SHOWN_FIELDS |= {"reasoning_content", "reasoning", "thinking"}
-SHOWN_FIELDS |= {"images", "image", "audio", "video", "videos", "documents"}
 
 
 @dataclass(frozen=True)
@@ -72,15 +67,18 @@ def text_cell(row: Row, name: str) -> str:
 
 def checked_text(value: Any, name: str) -> str:
     """`value`, if it is text. Raises Unusable."""
-    if not isinstance(value, str):
-        raise Unusable(RejectReason.NOT_TEXT, f"{name} is {type(value).__name__}, not text")
     try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise Unusable(
-            RejectReason.NOT_TEXT, f"{name} has half of a surrogate pair at {error.start}"
-        ) from error
-    return value
+        return text_of(value, name)
+    except BadMessage as error:
+        raise Unusable(error.reason, error.problem) from error
+
+
+def checked_conversation(value: list[Any], name: str) -> list[Message]:
+    """`checked_messages`. Raises Unusable."""
+    try:
+        return checked_messages(value, name)
+    except BadMessage as error:
+        raise Unusable(error.reason, error.problem) from error
 
 
 def make_pair(
@@ -93,13 +91,18 @@ def make_pair(
     source_id: str | None = None,
     pair_id: str | None = None,
     margin: float | None = None,
+    contexts: tuple[list[Message], list[Message]] | None = None,
 ) -> Row:
     """A pair in the form that training reads: `messages` where the prompt is a conversation.
+
+    `contexts` are the messages of either side between the prompt and its last answer.
 
     Without an origin the prompt is the origin, so that held-out pairs share no prompt with others.
     """
     messages = None if isinstance(prompt, str) else prompt
     identity = prompt if isinstance(prompt, str) else json.dumps(prompt, sort_keys=True)
+    before_chosen, before_rejected = contexts or ([], [])
+    of_contexts = [json.dumps(contexts, sort_keys=True)] if before_chosen or before_rejected else []
     if config.prompt_format is not None:
         if messages is not None:
             raise Unusable(
@@ -107,15 +110,25 @@ def make_pair(
             )
         prompt = config.prompt_format.replace("{prompt}", identity)
     return {
-        "pair_id": pair_id or stable_id(identity, chosen, rejected),
+        "pair_id": pair_id or stable_id(identity, *of_contexts, chosen, rejected),
         "problem_id": problem_id or (None if source_id else stable_id(identity)),
         "source_id": source_id,
         "prompt": None if messages is not None else prompt,
         "messages": messages,
         "chosen": chosen,
         "rejected": rejected,
+        "chosen_context": before_chosen or None,
+        "rejected_context": before_rejected or None,
         "margin": margin,
     }
+
+
+def of_one_answer(built: Built) -> Built:
+    """`built`, for who compares two answers to one prompt; training alone reads longer sides."""
+    if isinstance(built, Reject) or not (built["chosen_context"] or built["rejected_context"]):
+        return built
+    detail = f"pair {built['pair_id']}: a side has several messages, which only training reads"
+    return Reject(-1, RejectReason.BAD_CONVERSATION, detail)
 
 
 def pair_up(right: list[str], wrong: list[str], limit: int) -> list[tuple[str, str]]:

@@ -1,8 +1,9 @@
 """TRL's preference format: `chosen` and `rejected` with a prompt, or with the prompt inside both.
 
-Each may be text or a list of messages ({role, content}); a `system` column becomes the first
-message. In the implicit form the prompt is what both sides begin with: whole messages of
-conversations, of plain text everything up to the last white space before they differ.
+Each may be text or a list of messages; a `system` column becomes the first message. In the
+implicit form the prompt is what both sides begin with: whole messages of conversations, of plain
+text everything up to the last white space before they differ. A side of a conversation may have
+several messages after the prompt; its last one, the assistant's, is the answer.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ from __future__ import annotations
 from typing import Any
 
 from codepmp_ray.config.data import DataSourceConfig
+from codepmp_ray.preference.messages import Message
 from codepmp_ray.preference.sources.rows import (
-    SHOWN_FIELDS,
-    Message,
     Row,
     Unusable,
+    checked_conversation,
     checked_text,
     make_pair,
     row_by_row,
@@ -37,8 +38,13 @@ def build_row(row: Row, config: DataSourceConfig) -> list[Row]:
             raise Unusable(
                 RejectReason.FIELD_NOT_SHOWN, f"{name} would be in no prompt: it is not rendered"
             )
+    contexts = None
+    prompt: str | list[Message]
     if any(isinstance(row.get(name), list) for name in ("chosen", "rejected")):
-        prompt, chosen, rejected = _conversation(row)
+        messages, (on_chosen, on_rejected) = _conversation(row)
+        chosen, rejected = on_chosen[-1]["content"], on_rejected[-1]["content"]
+        contexts = (on_chosen[:-1], on_rejected[:-1])
+        prompt = messages if any(contexts) else simplest(messages)
     else:
         chosen, rejected = text_cell(row, "chosen"), text_cell(row, "rejected")
         if row.get("prompt") is None and "prompt" not in row:
@@ -57,6 +63,7 @@ def build_row(row: Row, config: DataSourceConfig) -> list[Row]:
         source_id=_id(row, "source_id"),
         pair_id=_id(row, "pair_id"),
         margin=margin_of(row, config),
+        contexts=contexts,
     )
     return [pair]
 
@@ -76,48 +83,6 @@ def margin_of(row: Row, config: DataSourceConfig) -> float | None:
             if row.get(better) is not None and row.get(worse) is not None:
                 return _number(row[better], better) - _number(row[worse], worse)
     return None
-
-
-def as_messages(value: list[Any], name: str) -> list[Message]:
-    """Checked {role, content} messages. Raises Unusable.
-
-    So does whatever else a chat template would have shown: training, scoring and serving know a
-    message as a role and a text, and without the rest it is another one. Nulls hold nothing.
-    """
-    messages = []
-    for message in value:
-        if isinstance(message, dict) and "role" in message:
-            _require_plain(message, name)
-        if not isinstance(message, dict) or "role" not in message or "content" not in message:
-            raise Unusable(
-                RejectReason.BAD_CONVERSATION, f"{name} has an entry without role and content"
-            )
-        role = checked_text(message["role"], f"{name}.role")
-        content = _joined(message["content"], f"{name}.content")
-        messages.append({"role": role, "content": content})
-    return messages
-
-
-def _require_plain(message: dict[str, Any], name: str) -> None:
-    for field in sorted(SHOWN_FIELDS & message.keys()):
-        if message[field]:
-            raise Unusable(
-                RejectReason.FIELD_NOT_SHOWN,
-                f"{name} has a message with {field}, which would not be shown",
-            )
-
-
-def _joined(content: Any, name: str) -> str:
-    """The text of a message, which may be a list of one text part, as in OpenAI's format."""
-    if not isinstance(content, list):
-        return checked_text(content, name)
-    kinds = [part.get("type") if isinstance(part, dict) else None for part in content]
-    # Templates differ in what they put between parts, so that only one has a text of its own.
-    if kinds != ["text"]:
-        raise Unusable(
-            RejectReason.FIELD_NOT_SHOWN, f"{name} has parts of type {kinds}, not one of text"
-        )
-    return checked_text(content[0].get("text"), f"{name}[0].text")
 
 
 def simplest(messages: list[Message]) -> str | list[Message]:
@@ -142,38 +107,51 @@ def shared_prefix(chosen: str, rejected: str) -> tuple[str, str, str]:
     return prompt, chosen[len(prompt) :], rejected[len(prompt) :]
 
 
-def _conversation(row: Row) -> tuple[str | list[Message], str, str]:
+def _conversation(row: Row) -> tuple[list[Message], list[list[Message]]]:
+    """(what both sides begin with, what follows on either). Raises Unusable."""
     sides = []
     for name in ("chosen", "rejected"):
         if not isinstance(row.get(name), list):
             raise Unusable(RejectReason.BAD_CONVERSATION, "only one side is a list of messages")
-        sides.append(as_messages(row[name], name))
-    chosen, rejected = sides
+        sides.append(checked_conversation(row[name], name))
     if row.get("prompt") is not None:
         given = row["prompt"]
-        explicit = (
-            as_messages(given, "prompt")
+        prompt = (
+            checked_conversation(given, "prompt")
             if isinstance(given, list)
             else [{"role": "user", "content": checked_text(given, "prompt")}]
         )
         # Some sets (UltraFeedback's) repeat the prompt at the head of both sides.
-        if all(side[: len(explicit)] == explicit for side in sides):
-            chosen, rejected = (side[len(explicit) :] for side in sides)
-        prompt = explicit
+        if all(side[: len(prompt)] == prompt for side in sides):
+            sides = [side[len(prompt) :] for side in sides]
     else:
-        prompt = chosen[:-1]
-        if rejected[:-1] != prompt or not prompt:
-            raise Unusable(
-                RejectReason.BAD_CONVERSATION, "the two sides differ before their last message"
-            )
-        chosen, rejected = chosen[-1:], rejected[-1:]
-    for name, side in (("chosen", chosen), ("rejected", rejected)):
-        if len(side) != 1 or side[0]["role"] != "assistant":
-            raise Unusable(
-                RejectReason.BAD_CONVERSATION,
-                f"{name} is {len(side)} messages after the prompt, not one of the assistant",
-            )
-    return _prompt(prompt), chosen[0]["content"], rejected[0]["content"]
+        # The last message of a side is its answer, whatever both have in common.
+        most = min(map(len, sides)) - 1
+        num = next((i for i in range(most) if sides[0][i] != sides[1][i]), most)
+        if num < 1:
+            raise Unusable(RejectReason.BAD_CONVERSATION, "the two sides share no prompt")
+        prompt, sides = sides[0][:num], [side[num:] for side in sides]
+    for name, side in zip(("chosen", "rejected"), sides, strict=True):
+        _require_answered(name, prompt, side)
+    return prompt, sides
+
+
+def _require_answered(name: str, prompt: list[Message], side: list[Message]) -> None:
+    if not side or side[-1]["role"] != "assistant":
+        raise Unusable(
+            RejectReason.BAD_CONVERSATION,
+            f"{name} has {len(side)} messages after the prompt and does not end with the "
+            "assistant's",
+        )
+    if extra := sorted(side[-1].keys() - {"role", "content"}):
+        raise Unusable(
+            RejectReason.FIELD_NOT_SHOWN,
+            f"{name} ends with a message that has {extra[0]}: a reward is read after its text",
+        )
+    if [*prompt, *side][-2]["role"] == "assistant":
+        raise Unusable(
+            RejectReason.BAD_CONVERSATION, f"{name} has two turns of the assistant at its end"
+        )
 
 
 def _prompt(value: Any) -> str | list[Message]:
@@ -181,7 +159,7 @@ def _prompt(value: Any) -> str | list[Message]:
         return ""
     if not isinstance(value, list):
         return checked_text(value, "prompt")
-    messages = as_messages(value, "prompt")
+    messages = checked_conversation(value, "prompt")
     if messages and messages[-1]["role"] == "assistant":
         raise Unusable(RejectReason.BAD_CONVERSATION, "the prompt ends with the assistant's turn")
     return simplest(messages)

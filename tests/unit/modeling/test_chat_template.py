@@ -25,21 +25,26 @@ SYSTEM = (
 )
 PROMPT = [{"role": "user", "content": " Add one.\n"}]
 TALK = [*PROMPT, {"role": "assistant", "content": "Sure."}, {"role": "user", "content": "So?"}]
-ANSWER = " x + 1\n"
+ANSWERS = (" x + 1\n", "x + 1<|im_end|>", "x + 1<|im_end|>\n")
 
 
 @pytest.mark.parametrize("chat_template", [CHAT_TEMPLATE, TURNS, SYSTEM])
 @pytest.mark.parametrize("append_eos", [True, False])
 @pytest.mark.parametrize("prompt", [PROMPT, TALK])
-def test_whole_conversations_end_where_the_reward_is_read(chat_template, append_eos, prompt):
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_whole_conversations_end_where_the_reward_is_read(
+    chat_template, append_eos, prompt, answer
+):
+    if not append_eos and answer != ANSWERS[0]:
+        pytest.skip("what ends without EOS has no EOS of its own: it is text, and no end")
     tokenizer = tiny_tokenizer()
     encoder = Encoder(tokenizer, PromptTemplate("chat", "", "", append_eos, chat_template))
-    expected = encoder.prompt_ids(prompt) + encoder.response(ANSWER).ids
+    (expected,) = encoder.encode(prompt, [answer]).sequences
     before = tokenizer.apply_chat_template(
         prompt, chat_template=chat_template, add_generation_prompt=True, tokenize=False
     )
     tokenizer.chat_template = scored_conversation(chat_template, append_eos)
-    whole = [*prompt, {"role": "assistant", "content": ANSWER}]
+    whole = [*prompt, {"role": "assistant", "content": answer}]
     text = tokenizer.apply_chat_template(whole, tokenize=False)
     assert tokenizer(text, add_special_tokens=False)["input_ids"] == expected
     again = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False)

@@ -27,8 +27,9 @@ def test_prompt_is_rendered_like_the_chat_template(encoder: Encoder) -> None:
 
 
 def test_responses_end_in_eos_and_only_whole_ones_do(encoder: Encoder) -> None:
-    whole = encoder.response("hello")
-    cut = encoder.response("hello", max_tokens=3)
+    encoded = encoder.encode("abc", ["hello"])
+    prompt, (whole,) = encoded.split()
+    _, (cut,) = encoded.split(len(prompt) + 3)
     assert whole.ids[-1] == encoder.tokenizer.eos_token_id and not whole.truncated
     assert cut.ids == whole.ids[:3] and cut.truncated
 
@@ -63,9 +64,47 @@ def test_template_round_trip_and_damage(encoder: Encoder, tmp_path) -> None:
 def test_plain_template_takes_no_messages_and_chat_needs_a_template() -> None:
     tokenizer = tiny_tokenizer()
     plain = Encoder(tokenizer, PromptTemplate.from_tokenizer(tokenizer, "plain", False))
-    assert plain.response("a").ids[-1] != tokenizer.eos_token_id
+    assert plain.encode("p", ["a"]).sequences[0][-1] != tokenizer.eos_token_id
     with pytest.raises(InputError, match="no messages"):
         plain.prompt_ids([{"role": "user", "content": "a"}])
     tokenizer.chat_template = None
     with pytest.raises(ModelError, match="template=plain"):
         PromptTemplate.from_tokenizer(tokenizer, "chat", True)
+
+
+def side(*texts: str) -> list[dict[str, str]]:
+    roles = ("user", "assistant")
+    return [{"role": roles[i % 2], "content": text} for i, text in enumerate(texts)]
+
+
+def test_sides_of_several_messages_are_conversations_of_their_own(encoder: Encoder) -> None:
+    talk = side("p", "q")
+    row = {"pair_id": "x", "messages": talk, "prompt": None, "chosen": "good", "rejected": "bad"}
+    row |= {"chosen_context": side("a"), "rejected_context": side("b")}
+    pair = encode_pair(row, encoder, 200, "reject")
+    assert isinstance(pair, EncodedPair)
+    for context, answer, ids in (("a", "good", pair.chosen), ("b", "bad", pair.rejected)):
+        (expected,) = encoder.encode([*talk, *side(context)], [answer]).sequences
+        assert pair.prompt + ids == expected
+    assert encoder.tokenizer.decode(pair.prompt).endswith("q<|im_end|>\n<|im_start|>")
+    only_one = encode_pair({**row, "rejected_context": None}, encoder, 200, "reject")
+    assert isinstance(only_one, EncodedPair) and only_one.chosen == pair.chosen
+    long = {**row, "chosen_context": side("a" * 300)}
+    for overflow in ("reject", "truncate"):
+        refused = encode_pair(long, encoder, 200, overflow)
+        assert not isinstance(refused, EncodedPair)
+        assert refused[0] is RejectReason.OVER_MAX_LENGTH
+
+
+def test_a_template_that_rewrites_earlier_turns_rejects_sides_of_several_messages() -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if loop.index > messages|length - 2 %}{{ m.role }}:{% endif %}"
+        "{{ m.content }}<|im_end|>{% endfor %}"
+    )
+    encoder = Encoder(tokenizer, PromptTemplate.from_tokenizer(tokenizer, "chat", True))
+    row = {"messages": side("a long enough prompt"), "chosen": "good", "rejected": "bad"}
+    row |= {"chosen_context": side("x", "y", "z")[1:], "rejected_context": None}
+    refused = encode_pair(row, encoder, 300, "reject")
+    assert not isinstance(refused, EncodedPair)
+    assert refused[0] is RejectReason.PROMPT_NOT_RENDERED and "earlier turns" in refused[1]

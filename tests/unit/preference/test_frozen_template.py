@@ -10,7 +10,7 @@ import transformers.utils.chat_template_utils as rendering
 
 from codepmp_ray.errors import ModelError
 from codepmp_ray.modeling.chat_template import scored_conversation
-from codepmp_ray.preference import tokenization
+from codepmp_ray.preference import prompt_template
 from codepmp_ray.preference.tokenization import Encoder, PromptTemplate
 from tests.tiny_models import tiny_tokenizer
 
@@ -52,7 +52,7 @@ class _Day(datetime):
 def day(monkeypatch: pytest.MonkeyPatch) -> type[_Day]:
     monkeypatch.setattr(_Day, "today", datetime(2026, 12, 1))
     monkeypatch.setattr(rendering, "datetime", _Day)
-    monkeypatch.setattr(tokenization, "datetime", _Day)
+    monkeypatch.setattr(prompt_template, "datetime", _Day)
     return _Day
 
 

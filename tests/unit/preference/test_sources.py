@@ -66,6 +66,16 @@ TALK = [user("hi"), assistant("hello"), user("how?")]
             {"chosen": "The sky is blue.", "rejected": "The sky is black."},
             ("The sky is", " blue.", " black."),
         ),
+        (  # parts of text, and a part of a conversation that templates may show
+            {
+                "prompt": [
+                    {"role": "user", "content": [{"type": "text", "text": t} for t in "pq"]}
+                ],
+                "chosen": [assistant("a")],
+                "rejected": [assistant("b")],
+            },
+            ("p\nq", "a", "b"),
+        ),
         (
             {"prompt": "p", "system": "be kind", "chosen": "a", "rejected": "b"},
             ([{"role": "system", "content": "be kind"}, user("p")], "a", "b"),
@@ -96,6 +106,13 @@ def test_every_form_of_trl_is_read(row: Row, expected: tuple[Any, str, str]) -> 
             {"prompt": [user("p")], "chosen": [user("x")], "rejected": [assistant("b")]},
             "bad_conversation",
         ),
+        (
+            {
+                "chosen": [user("p"), assistant("a"), assistant("c")],
+                "rejected": [user("p"), assistant("b")],
+            },
+            "bad_conversation",
+        ),
         ({"chosen": "one", "rejected": "other"}, "bad_conversation"),
         ({"prompt": "p", "chosen": "a", "rejected": "b", "margin": "big"}, "bad_margin"),
         ({"prompt": "p", "chosen": "a", "rejected": "b", "margin": True}, "bad_margin"),
@@ -105,6 +122,30 @@ def test_what_is_no_pair_says_why(row: Row, reason: str) -> None:
     good = {"prompt": "p", "chosen": "a", "rejected": "b"}
     pairs, rejects = build("preference", good, row)
     assert len(pairs) == 1 and rejects == [(1, reason)]
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_sides_that_part_before_their_last_turn_keep_what_leads_to_it(named: bool) -> None:
+    """Arena's kind (the user goes on otherwise) and agents' (several messages answer)."""
+    call = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "add"}}]}
+    tool = {"role": "tool", "content": "2", "tool_call_id": None}
+    long, short = [call, tool, assistant("It is 2.")], [assistant("No idea.")]
+    prompt = {"prompt": [user("1 + 1?")]} if named else {}
+    head = [] if named else [user("1 + 1?")]
+    (pair,), rejects = build(
+        "preference", {**prompt, "chosen": [*head, *long], "rejected": [*head, *short]}
+    )
+    assert rejects == []
+    assert pair["messages"] == [user("1 + 1?")] and pair["prompt"] is None
+    assert (pair["chosen"], pair["rejected"]) == ("It is 2.", "No idea.")
+    kept = [{**call, "content": ""}, {"role": "tool", "content": "2"}]
+    assert (pair["chosen_context"], pair["rejected_context"]) == (kept, None)
+    if not named:
+        sides = [[*TALK[:2], user(word), assistant(word)] for word in ("a", "b")]
+        (parted,), _ = build("preference", {"chosen": sides[0], "rejected": sides[1]})
+        assert parted["messages"] == TALK[:2]
+        assert (parted["chosen_context"], parted["chosen"]) == ([user("a")], "a")
+        assert parted["pair_id"] != pair["pair_id"]
 
 
 def test_scores_become_margins_only_when_asked_and_never_over_a_margin() -> None:

@@ -81,6 +81,9 @@ def test_a_row_keeps_its_name_and_gets_one_value_per_candidate() -> None:
     }
 
 
+PROMPT = "prompt_not_rendered"
+
+
 @pytest.mark.parametrize(
     ("raw", "reason"),
     [
@@ -100,7 +103,9 @@ def test_a_row_keeps_its_name_and_gets_one_value_per_candidate() -> None:
         ({**GOOD, "messages": TALK}, "bad_conversation"),
         ({**GOOD, "prompt": ["a"]}, "bad_conversation"),
         ({**GOOD, "prompt": [{"role": "assistant", "content": "a"}]}, "bad_conversation"),
-        ({**GOOD, "prompt": [{"role": "user", "content": None}]}, "not_text"),
+        ({**GOOD, "prompt": [{"role": "user", "content": None}]}, "bad_conversation"),
+        ({**GOOD, "prompt": [{"role": "user", "content": 7}]}, "not_text"),
+        ({**GOOD, "prompt": [{"role": "user", "content": "a", "name": "Ann"}]}, PROMPT),
         ({**GOOD, "prompt": "p" * 200}, "over_max_length"),
     ],
 )

@@ -38,9 +38,9 @@ BAD_FIELDS: list[tuple[dict[str, Any], str]] = [
     ({"messages": [{"role": "user", "content": "p"}]}, ""),  # and a prompt
     ({"prompt": None}, ""),
     ({"prompt": None, "messages": []}, "messages"),
-    ({"prompt": None, "messages": [{"role": "root", "content": "p"}]}, "messages.0.role"),
-    ({"prompt": None, "messages": [{"role": "user"}]}, "messages.0.content"),
-    ({"prompt": None, "messages": [{"role": "user", "content": None}]}, "messages.0.content"),
+    ({"prompt": None, "messages": [{"role": "", "content": "p"}]}, "messages.0.role"),
+    ({"prompt": None, "messages": [{"role": "user"}]}, "messages.0"),
+    ({"prompt": None, "messages": [{"role": "user", "content": None}]}, "messages.0"),
     ({"prompt": None, "messages": [{"role": "user", "content": "p", "x": 1}]}, "messages.0.x"),
 ]
 

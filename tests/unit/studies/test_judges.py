@@ -57,7 +57,8 @@ def test_likelihoods_of_pairs_are_those_of_each_text_alone(
     model = AutoModelForCausalLM.from_pretrained(tiny_model_dir, dtype=torch.float32).eval()
     for i, prompt in enumerate(prompts):
         for side, text in enumerate((chosen[i], rejected[i])):
-            head, body = encoder.prompt_ids(prompt), encoder.response(text).ids
+            head, (response,) = encoder.encode(prompt, [text]).split()
+            body = response.ids
             with torch.no_grad():
                 logs = model(torch.tensor([head + body])).logits[0].log_softmax(-1)
             alone = sum(logs[len(head) - 1 + j, token].item() for j, token in enumerate(body))

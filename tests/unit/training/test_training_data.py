@@ -215,7 +215,9 @@ def test_conversations_go_through_the_chat_template(tmp_path: Path) -> None:
 
 def test_messages_that_a_template_cannot_show_are_rejected(tmp_path: Path) -> None:
     encoder = make_encoder()
-    template = "{% for m in messages %}{{ m['role'].missing.field }}{% endfor %}"
+    template = (
+        "{% for m in messages %}{% if m.role == 'tool' %}{{ m.no.field }}{% endif %}{% endfor %}"
+    )
     broken = PromptTemplate("chat", "", "", True, template)
     talk = [{"role": "tool", "content": "a"}, {"role": "user", "content": "c"}]
     rows = [GOOD, {**GOOD, "messages": talk, "pair_id": "x"}]
