@@ -76,7 +76,7 @@ def _rendered(row: dict[str, Any], encoder: Encoder) -> list[Request] | tuple[Re
         prompt = encoder.render(messages or row["prompt"])
         contexts = [row.get(f"{side}_context") or [] for side in _SIDES]
         if any(contexts):
-            begun = [encoder.render([*messages, *context]) for context in contexts]
+            begun = [encoder.render([*(messages or []), *context]) for context in contexts]
             sides = [(text, [row[side]]) for text, side in zip(begun, _SIDES, strict=True)]
             return [(prompt, []), *sides]
     except InputError as error:
