@@ -16,15 +16,10 @@ from typing import Any
 import pyarrow as pa
 
 from codepmp_ray.errors import ModelError, StorageError
+from codepmp_ray.hub_models import INDEX_FILE, SINGLE_FILE
 from codepmp_ray.storage import Store
 from codepmp_ray.weights_digest import safetensors_header
 
-INDEX_FILE = "model.safetensors.index.json"
-SINGLE_FILE = "model.safetensors"
-# LLaMA-Factory and TRL write the head apart, where no index lists it.
-HEAD_FILES = tuple(
-    f"{name}.safetensors" for name in ("value_head", "v_head", "reward_head", "rm_head")
-)
 LM_HEADS = ("lm_head.weight", "embed_out.weight")
 _ADAPTER_FILE = "adapter_config.json"
 _PARTS = "DCP_SHARDING_INFO"  # torch's own mark of files that hold parts of tensors

@@ -318,7 +318,7 @@ def test_one_model_cannot_be_both_strong_and_weak(tmp_path: Path, more: list[str
 @pytest.mark.parametrize(
     "more",
     [
-        "engines.weak.engine_args.revision=step1000",
+        "engines.weak.revision=step1000",
         "synthesis.construction=description_clip",
         "synthesis.construction=source_model",
         "synthesis.construction=execution_feedback",
