@@ -21,14 +21,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from codepmp_ray.config.base import written_name
-from codepmp_ray.config.engines import EngineConfig
 from codepmp_ray.errors import ModelError
 from codepmp_ray.json_records import read_record, record_bytes
 from codepmp_ray.storage import is_uri, open_store
-from codepmp_ray.storage.uris import strip_file_scheme
+from codepmp_ray.storage.uris import strip_file_scheme, written_name
+
+if TYPE_CHECKING:
+    from codepmp_ray.config.engines import EngineConfig
 
 PINS_FOLDER = "hub_models"
 INDEX_FILE = "model.safetensors.index.json"

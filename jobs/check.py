@@ -9,10 +9,10 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from codepmp_ray.config.base import written_name
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.errors import CodePMPError, ResourceError
 from codepmp_ray.runs import STAGE_JOBS, base_model, open_stage
+from codepmp_ray.storage.uris import written_name
 from jobs._cli import run_job
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import argparse
 
-from codepmp_ray.config.base import written_name
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.errors import ResourceError
 from codepmp_ray.runs import base_model
+from codepmp_ray.storage.uris import written_name
 from jobs._cli import run_job
 
 STAGES = ("pretraining", "finetuning")

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from codepmp_ray import __version__
 from codepmp_ray.errors import CodePMPError, ModelError
 from codepmp_ray.hub_models import hub_model
-from codepmp_ray.runs import installed_versions
 from codepmp_ray.storage import LocalStore, open_store
+from codepmp_ray.versions import installed_versions
 
 SHARED, FIRST = "shared", "first"
 

@@ -70,7 +70,7 @@ def synthesize(recipe: Recipe) -> dict[str, Any]:
 
 
 def pinned_pools(recipe: Recipe) -> list[PoolPlan]:
-    """The pools of the recipe's construction, their hub models at the commits that the run keeps."""
+    """The pools of the recipe's construction, hub models at the commits that the run keeps."""
     return [
         replace(pool, engine=pin_engine(recipe.run_dir, pool.engine))
         for pool in plan_pools(recipe.synthesis, recipe.engines)

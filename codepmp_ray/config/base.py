@@ -74,11 +74,6 @@ def later(default: Any) -> Any:
     return Field(default=default, json_schema_extra={"later": True})
 
 
-def written_name(name: str, revision: str | None) -> str:
-    """A hub model and its revision as one name; `name` itself where there is no revision."""
-    return name if revision is None else f"hf://{name.removeprefix('hf://')}@{revision}"
-
-
 def fingerprint(*parts: Any) -> str:
     """12 hex digits that change when any part changes. Parts are JSON values or sections."""
     plain = [part.result_fields() if isinstance(part, Section) else part for part in parts]

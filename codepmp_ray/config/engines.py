@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from codepmp_ray.config.base import LabelSelector, Section, later, operational, written_name
+from codepmp_ray.config.base import LabelSelector, Section, later, operational
+from codepmp_ray.storage.uris import written_name
 
 Role = Literal["strong", "weak"]
 

@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from codepmp_ray.config.base import Section, later, operational, written_name
+from codepmp_ray.config.base import Section, later, operational
 from codepmp_ray.config.data import HUB_IDS, Kind
+from codepmp_ray.storage.uris import written_name
 
 Objective = Literal["pmp", "rm", "lm", "sft", "dpo"]
 SetKind = Kind | Literal["python_functions", "stdlib_functions", "humaneval_corrupted"]

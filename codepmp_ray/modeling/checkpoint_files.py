@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-import pyarrow as pa
-
 from codepmp_ray.errors import ModelError, StorageError
 from codepmp_ray.hub_models import INDEX_FILE, SINGLE_FILE
 from codepmp_ray.storage import Store
@@ -71,6 +69,8 @@ class CheckpointFiles:
         return all(self._read(a, i, _PLACE_BYTES) == self._read(b, i, _PLACE_BYTES) for i in places)
 
     def _read(self, tensor: StoredTensor, offset: int, num_bytes: int) -> bytes:
+        import pyarrow as pa
+
         root, filesystem = self.store.arrow()
         start = tensor.start + offset
         try:
@@ -136,6 +136,8 @@ def _index(store: Store, name: str) -> dict[str, str]:
 
 
 def _tensors(store: Store, name: str, file: str, size: int) -> Iterator[tuple[str, StoredTensor]]:
+    import pyarrow as pa
+
     root, filesystem = store.arrow()
     try:
         with filesystem.open_input_file(f"{root}/{file}") as handle:

@@ -20,12 +20,12 @@ from codepmp_ray.analysis.text import duration
 from codepmp_ray.evaluation.statistics import holm
 from codepmp_ray.hub_models import pin
 from codepmp_ray.json_records import record_bytes
-from codepmp_ray.runs import git_commit, installed_versions
 from codepmp_ray.studies import paper, words
 from codepmp_ray.studies.bench import Bench
 from codepmp_ray.studies.markdown import to_markdown
 from codepmp_ray.studies.outcome import Outcome, Plot
 from codepmp_ray.studies.plots import draw
+from codepmp_ray.versions import git_commit, installed_versions
 
 Values = dict[str, Any]
 _CAPTIONS = {
