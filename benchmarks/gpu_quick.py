@@ -157,10 +157,9 @@ def _distances(config: Any, pairs: list[EncodedPair]) -> tuple[float, float]:
     compile_blocks(ours, settings, device())
     loss = objective.loss(ours(pack(pairs).to(device())), counts)
     loss.backward()
-    found = {
-        n: p.grad.double().cpu() for n, p in ours.backbone.named_parameters() if p.grad is not None
-    }
-    off = sum(float((wanted[name] - found[name]).square().sum()) for name in wanted) ** 0.5
+    found = {name: parameter.grad for name, parameter in ours.backbone.named_parameters()}
+    gaps = (wanted[name] - found[name].double().cpu() for name in wanted)
+    off = sum(float(gap.square().sum()) for gap in gaps) ** 0.5
     size = sum(float(gradient.square().sum()) for gradient in wanted.values()) ** 0.5
     return abs(float(loss) - float(truth)) / abs(float(truth)), off / size
 
@@ -210,7 +209,7 @@ class TrlSemantics:
             )
         self.model = model.train()
         self.optimizer = torch.optim.AdamW(
-            model.parameters(), lr=1e-6, weight_decay=0.1, fused=device().type == "cuda"
+            model.parameters(), lr=1e-6, weight_decay=0.1, fused=True
         )
         self.bf16 = bf16
 
@@ -275,6 +274,7 @@ def mfu(part: Part) -> None:
 
     most = 2_048 if part.tiny else 16_384
     pairs = full_micro_batches(1 if part.tiny else 4, most)
+    half_s = part.until_s(0.5)
     for recompute in (False, True):
         settings = {
             "torch_compile": None,
@@ -284,7 +284,7 @@ def mfu(part: Part) -> None:
         shape = TINY if part.tiny else QWEN2_1_5B
         part.note(*measure(shape, pairs, 1 if part.tiny else 5, settings))
         _free()
-        if now_s() > part.until_s(0.5):
+        if now_s() > half_s:
             return
 
 
@@ -304,13 +304,12 @@ def prefix(part: Part) -> None:
 
 
 def checkpoints(part: Part) -> None:
-    """One synchronous write, windows of steps with and without a write beside them, and a restore."""
+    """Synchronous writes, a restore, and windows of steps with and without a write beside them."""
     from benchmarks.checkpoint_overhead import Trainer
 
     pairs = make_pairs(2 if part.tiny else 32)
     num_steps = 1 if part.tiny else 12
-    folder = Path(__file__).parent / "results"  # a disk, where /tmp may be memory
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".quick-") as scratch:
+    with tempfile.TemporaryDirectory() as scratch:
         trainer = Trainer(Path(scratch), part.smaller_shape())
         context = {"model": "tiny" if part.tiny else "smollm2-135m", "steps": num_steps}
         trainer.window(pairs, num_steps, checkpoint=True)  # kernels, and the first layout
@@ -318,12 +317,11 @@ def checkpoints(part: Part) -> None:
         part.note(series_result("synchronous_write", writes, "s", **context))
         part.note(_restored(trainer, pairs, context))
         losses: list[float] = []
-        while not losses or (len(losses) < 4 and now_s() < part.until_s(0.7)):
+        until_s = part.until_s(0.7)
+        while not losses or (len(losses) < 4 and now_s() < until_s):
             plain = trainer.window(pairs, num_steps, checkpoint=False)
             losses.append(trainer.window(pairs, num_steps, checkpoint=True) - plain)
-            shares = [loss / min(writes) for loss in losses]
-            if part.tiny:
-                break
+        shares = [loss / min(writes) for loss in losses]
         goal = "at most 0.1"
         part.note(
             series_result("lost_over_synchronous", shares, "ratio", goal, **context),
