@@ -136,9 +136,7 @@ def main() -> None:
     arguments = parser.parse_args()
     start_s = time.monotonic()
     if missing := [name for name in _NEEDED if find_spec(name) is None]:
-        raise SystemExit(
-            f"Not installed: {', '.join(missing)}. Install them into {sys.executable}."
-        )
+        raise SystemExit(f"{sys.executable} has no {', '.join(missing)}: install what is missing.")
     if not gpu():
         raise SystemExit("No GPU that torch can use. These figures stay blank until one is there.")
     figures = QUICK_FIGURES if arguments.quick else FIGURES
