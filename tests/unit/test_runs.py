@@ -103,7 +103,16 @@ _LEAVES = {".".join(path): (path, operational) for path, operational in _leaves(
 def test_result_settings_change_a_fingerprint_and_operational_ones_none(
     path: Keys, operational: bool
 ) -> None:
-    assert (_names(_BASE) == _names(_variant(_BASE, path))) == operational
+    base = _with_a_model(path[0]) if path[-1] == "revision" else _BASE
+    assert (_names(base) == _names(_variant(base, path))) == operational
+
+
+def _with_a_model(section: str) -> Recipe:
+    """A revision is of a model that its section names."""
+    key = {"serving": "model_path"}.get(section, "model_name_or_path")
+    if section not in ("pretraining", "finetuning", "serving"):
+        return _BASE
+    return _changed(_BASE, (section, key), "me/base")
 
 
 def _names(recipe: Recipe) -> dict[str, str]:
