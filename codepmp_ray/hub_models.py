@@ -128,7 +128,8 @@ def pin(run_dir: str, name: str, revision: str | None = None) -> str:
         commit = found.at_commit().revision
         facts = {"model": found.repo, "revision": found.revision, "commit": commit}
         written = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        store.put_exclusive(file, record_bytes(facts | {"written": written}, indent=2))
+        if store.put_exclusive(file, record_bytes(facts | {"written": written}, indent=2)):
+            return HubModel(found.repo, commit).uri
     record = read_record(store.read_bytes(file))
     kept = HubModel(found.repo, record["commit"])
     _say_if_moved(found, kept, str(record["written"]), store.locate(file))

@@ -206,7 +206,7 @@ def bare_site_packages(folder: Path, *wanted: str) -> Path:
 _BARE = """
 import sys
 sys.path[:0] = sys.argv[1:3]
-for name in ("pydantic", "pyarrow", "ray", "vllm", "trl", "datasets", "fastapi", "psutil", "rich"):
+for name in ("pydantic", "pyarrow", "ray", "vllm", "trl", "datasets", "fastapi"):
     try:
         __import__(name)
     except ModuleNotFoundError:

@@ -21,6 +21,7 @@ from codepmp_ray.preference.sources.reading import read_source
 from codepmp_ray.preference.sources.rows import Reject
 from codepmp_ray.runs import stage_fingerprints
 from codepmp_ray.storage import open_store
+from codepmp_ray.storage.remote_files import CheckedFile
 
 ROWS = [{"prompt": f"p{i} é", "chosen": f"c{i}" * 40, "rejected": f"r{i}"} for i in range(3000)]
 
@@ -90,9 +91,17 @@ def test_what_is_missing_is_refused_with_the_place(place: str) -> None:
         read(place)
 
 
-def test_a_store_that_fails_is_no_damaged_set(s3_bucket: str) -> None:
-    with pytest.raises(StorageError, match="no-such-bucket"):
-        read("s3://no-such-bucket-of-ours/a.jsonl")
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.parquet"])
+def test_a_store_that_fails_is_no_damaged_set(
+    s3_bucket: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: CheckedFile, size: int = -1, /) -> bytes:
+        raise StorageError(f"Cannot read {self.name}: it does not answer.")
+
+    open_store(s3_bucket).put(name, FILES[name])
+    monkeypatch.setattr(CheckedFile, "read", fail)
+    with pytest.raises(StorageError, match="does not answer"):
+        read(f"{s3_bucket}/{name}")
 
 
 def test_the_fingerprint_asks_for_what_is_read(place: str) -> None:

@@ -66,7 +66,7 @@ def test_offline_runs_of_wandb_hold_the_rows(tmp_path: Path, monkeypatch) -> Non
     (run,) = store.path("wandb").glob("offline-run-*/run-*.wandb")
     words = (
         b"learning_rate",
-        b"3e-06",
+        b"3e-6",
         b"codepmp-ray",
         b"a run/pretraining",
         b"train/loss",
