@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from codepmp_ray.errors import ModelError
-from codepmp_ray.hub_models import is_hub_id
+from codepmp_ray.hub_models import HEAD_FILES, is_hub_id
 from codepmp_ray.modeling.checkpoint_files import (
-    HEAD_FILES,
     CheckpointFiles,
     read_headers,
     say_once,

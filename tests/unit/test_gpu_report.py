@@ -180,10 +180,13 @@ def test_a_step_without_pydantic_has_the_trainers_own_settings() -> None:
 
 
 def bare_site_packages(folder: Path, *wanted: str) -> Path:
-    """A folder with links to the packages and to what they need, as pip would install them."""
+    """A folder with links to the packages and to what they need, as pip would install them.
+
+    But for pydantic, which only some versions of the command lines among them bring along.
+    """
     from packaging.requirements import Requirement
 
-    waiting, seen = list(wanted), set()
+    waiting, seen = list(wanted), {"pydantic"}
     while waiting:
         name = waiting.pop().lower().replace("_", "-")
         if name in seen:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from codepmp_ray.runs import open_stage
 from codepmp_ray.training.checkpoint_folders import marker_name
 from codepmp_ray.training.metrics import METRICS_FILE
 from codepmp_ray.training.task import Trunk
+from tests.processes import PATIENCE_S
 
 
 @pytest.mark.parametrize("data", [[], [{"path": "pairs.jsonl"}]])
@@ -48,7 +50,9 @@ def test_steps_done_before_are_those_of_the_checkpoint(
     for step in checkpoints:
         stage.store.put(marker_name(step), b"{}")
     trunk = Trunk(str(tmp_path), recipe.pretraining, recipe.branches) if is_branch else None
+    told, deadline_s = "", time.monotonic() + PATIENCE_S
     with training._watch(stage, trunk):
-        pass
-    first = capsys.readouterr().err.splitlines(keepends=True)[0]
-    assert said in first
+        while "\n" not in told and time.monotonic() < deadline_s:
+            told += capsys.readouterr().err
+            time.sleep(0.02)
+    assert said in told.splitlines(keepends=True)[0]
