@@ -199,7 +199,7 @@ def _not_there(model: HubModel, error: Exception) -> ModelError:
     text = (str(error).strip() or repr(error)).splitlines()[0]
     return ModelError(
         f"Cannot load the model {model.repo!r} at revision {model.revision}: "
-        f"{type(error).__name__}: {text[:200]}",
+        f"{type(error).__name__}: {text[:300].rstrip('.')}.",
         "Check name, revision, network and, for a gated model, HF_TOKEN; or give the folder of a "
         "copy. Without a network revision has to be in the cache (HF_HOME).",
     )

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from codepmp_ray.errors import ModelError
-from codepmp_ray.hub_models import hub_model, is_hub_id, snapshot
-from codepmp_ray.storage import Store, is_uri, open_store
+from codepmp_ray.hub_models import hub_model, snapshot
+from codepmp_ray.storage import Store, absolute, is_uri, open_store
 from codepmp_ray.storage.node_copies import cache_dir, local_folder
 
 CONFIG_FILE = "config.json"  # the last of what is exported or fetched: with it, a model is whole
@@ -55,10 +55,16 @@ def resolve_model(model_name_or_path: str, *, weights: bool = True) -> str:
 
 
 def model_store(model_name_or_path: str) -> Store:
-    """The files of a model, to look at some of them: an object store is read where it is."""
-    if is_uri(model_name_or_path) and not is_hub_id(model_name_or_path):
-        return open_store(model_name_or_path)
-    return open_store(resolve_model(model_name_or_path))
+    """The files of a model, to look at some of them: of a hub model without its weights.
+
+    Nothing else is fetched: an object store is read where it is. There may be no model.
+    """
+    hub = hub_model(model_name_or_path)
+    if hub is not None:
+        return open_store(snapshot(hub, weights=False))
+    if model_name_or_path.startswith("builtin:"):
+        return open_store(resolve_model(model_name_or_path))
+    return open_store(absolute(model_name_or_path))
 
 
 def require_weights(model_name_or_path: str) -> None:

@@ -84,7 +84,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> FakeHub:
         ("/models/x", None, None),
         ("./models/x", None, None),
         ("~/x", None, None),
-        ("file:///models/x", None, None),
+        ("file://models/x", None, None),
         ("a/b/c", None, None),
     ],
 )
