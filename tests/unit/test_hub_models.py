@@ -302,3 +302,27 @@ def test_trainings_from_the_hub_stay_with_their_commit_also_without_the_hub(
         assert len(weights) == len(set(weights)), weights  # once for each commit
     (offline,) = train("offline", HF_HUB_OFFLINE="1", HF_ENDPOINT="http://127.0.0.1:9")
     assert offline == other
+
+
+@pytest.mark.parametrize("revision", [None, "v1", B])
+def test_vllm_loads_weights_and_tokenizer_of_one_commit(
+    hub: FakeHub, revision: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from codepmp_ray.cluster import engines
+
+    started: list[tuple[str, dict[str, Any]]] = []
+
+    def start_engine(name: str, arguments: dict[str, Any], remedy: str) -> Any:
+        started.append((name, arguments))
+        return SimpleNamespace(get_tokenizer=lambda: None)
+
+    monkeypatch.setattr(engines, "start_engine", start_engine)
+    monkeypatch.setattr(engines, "apply", lambda environment: None)
+    engines.make_engine(EngineConfig(model_name_or_path="org/name", revision=revision))
+    (tmp_path / "config.json").write_text("{}")
+    engines.make_engine(EngineConfig(model_name_or_path=str(tmp_path)))
+    (name, arguments), (folder, others) = started
+    commit = hub.commits.get(revision or "main", B)
+    assert name == "org/name"
+    assert arguments["revision"] == arguments["tokenizer_revision"] == commit
+    assert folder == str(tmp_path) and "revision" not in others
