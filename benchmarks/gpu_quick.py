@@ -25,11 +25,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
+from benchmarks._plain_transformers import TrlSemantics, plain_copy, plain_loss
 from benchmarks._results import gpu, series_result, write_results
 from benchmarks._training import (
-    PAIRS_PER_MICRO_BATCH,
     QWEN2_1_5B,
     SMOLLM2_135M,
     TINY,
@@ -37,10 +36,8 @@ from benchmarks._training import (
     TrlStep,
     alternate,
     device,
-    labelled,
     make_pairs,
     now_s,
-    parts_of,
     rate_result,
     ratio_result,
     single_process_group,
@@ -48,7 +45,6 @@ from benchmarks._training import (
 )
 from codepmp_ray.preference.packing import EncodedPair, pack
 
-_PAD = 0
 Results = list[dict[str, Any]]
 
 
@@ -149,8 +145,8 @@ def _distances(config: Any, pairs: list[EncodedPair]) -> tuple[float, float]:
     settings = step_config(objective="pmp")
     objective, counts = objective_of(settings), counts_of(pairs)
     ours = model_from_config(copy.deepcopy(config), objective)
-    plain = _plain_copy(config, ours)
-    truth = _plain_loss(plain, ours.score, pairs, counts)
+    plain = plain_copy(config, ours)
+    truth = plain_loss(plain, ours.score, pairs, counts)
     truth.backward()
     wanted = {name: parameter.grad for name, parameter in plain.base_model.named_parameters()}
     ours.to(device())
@@ -162,74 +158,6 @@ def _distances(config: Any, pairs: list[EncodedPair]) -> tuple[float, float]:
     off = sum(float(gap.square().sum()) for gap in gaps) ** 0.5
     size = sum(float(gradient.square().sum()) for gradient in wanted.values()) ** 0.5
     return abs(float(loss) - float(truth)) / abs(float(truth)), off / size
-
-
-def _plain_copy(config: Any, ours: Any) -> Any:
-    """transformers' own model with the weights of `ours`, in fp64 on the CPU."""
-    from transformers import AutoModelForCausalLM
-
-    plain: Any = AutoModelForCausalLM.from_config(
-        copy.deepcopy(config), dtype=torch.float32, attn_implementation="eager"
-    )
-    plain.base_model.load_state_dict(ours.backbone.state_dict())
-    if ours.lm_head is not None:
-        plain.lm_head.load_state_dict(ours.lm_head.state_dict())
-    return plain.double().train()
-
-
-def _plain_loss(
-    plain: Any, head: Any, pairs: list[EncodedPair], counts: dict[str, int]
-) -> torch.Tensor:
-    """L_RM + L_LM, each answer with its prompt as a sequence of its own."""
-    weight = head.weight.detach().double()
-    rm = lm = torch.zeros((), dtype=torch.float64)
-    for pair in pairs:
-        rewards = []
-        for side in (pair.chosen, pair.rejected):
-            ids = torch.tensor([pair.prompt + side])
-            output = plain(ids, output_hidden_states=True, use_cache=False)
-            hidden = plain.base_model(ids, use_cache=False).last_hidden_state[0]
-            rewards.append((hidden[-1] @ weight.T).squeeze())
-            if side is pair.chosen:
-                logits = output.logits[0, len(pair.prompt) - 1 : -1]
-                lm = lm + F.cross_entropy(logits, torch.tensor(side), reduction="sum")
-        rm = rm - F.logsigmoid(rewards[0] - rewards[1])
-    return rm / counts["pair"] + lm / counts["token"]
-
-
-class TrlSemantics:
-    """The step of TRL's RewardTrainer in plain transformers, for machines without TRL."""
-
-    def __init__(self, *, bf16: bool, shape: Any) -> None:
-        from transformers import AutoModelForSequenceClassification
-
-        with device():
-            model: Any = AutoModelForSequenceClassification.from_config(
-                labelled(shape), dtype=torch.float32
-            )
-        self.model = model.train()
-        self.optimizer = torch.optim.AdamW(
-            model.parameters(), lr=1e-6, weight_decay=0.1, fused=True
-        )
-        self.bf16 = bf16
-
-    def __call__(self, pairs: list[EncodedPair]) -> None:
-        parts = list(parts_of(pairs, PAIRS_PER_MICRO_BATCH))
-        for part in parts:
-            sides = [p.prompt + p.chosen for p in part] + [p.prompt + p.rejected for p in part]
-            width = max(map(len, sides))
-            ids = torch.tensor([row + [_PAD] * (width - len(row)) for row in sides])
-            mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in sides])
-            with torch.autocast(device().type, torch.bfloat16, enabled=self.bf16):
-                output = self.model(
-                    ids.to(device()), attention_mask=mask.to(device()), use_cache=False
-                )
-                chosen, rejected = output.logits.squeeze(-1).float().chunk(2)
-                loss = -F.logsigmoid(chosen - rejected).mean() / len(parts)
-            loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
 
 
 def steps(part: Part) -> None:
