@@ -59,9 +59,8 @@ format: setup ## rewrite the files as lint wants them
 	@$(PYTHON_BIN) -m ruff check --fix-only --quiet .
 	@$(PYTHON_BIN) -m ruff format --quiet .
 
-gpu-report: ## every figure that needs a GPU, at most 40 minutes; can be stopped and repeated
-	@./scripts/setup.sh bench
-	@$(PYTHON_BIN) -m benchmarks.gpu_report $(ARGS)
+gpu-report: ## every figure that needs a GPU, at most 40 minutes; QUICK=1: 8 minutes, torch and transformers alone
+	@$(if $(QUICK),python3 -m benchmarks.gpu_report --quick,./scripts/setup.sh bench && $(PYTHON_BIN) -m benchmarks.gpu_report) $(ARGS)
 
 clean: ## remove .venv and caches; runs/ is kept
 	rm -rf .venv build .pytest_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info

@@ -13,9 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import psutil
-
-from codepmp_ray.runs import git_commit
+from codepmp_ray.versions import git_commit
 
 RESULTS = Path(__file__).parent / "results"
 CGROUPS = Path("/sys/fs/cgroup")
@@ -106,6 +104,8 @@ def available_bytes() -> int:
 
     What a cgroup has in its page cache and does not use counts as free, as the kernel counts it.
     """
+    import psutil
+
     return min([psutil.virtual_memory().available, *_cgroup_rooms(CGROUPS, Path("/proc/self"))])
 
 
@@ -167,7 +167,8 @@ def hardware() -> str:
     except OSError:
         pass
     cores = len(os.sched_getaffinity(0))
-    parts = [gpu(), model, f"{cores} cores", f"{psutil.virtual_memory().total / 2**30:.0f} GiB"]
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    parts = [gpu(), model, f"{cores} cores", f"{total / 2**30:.0f} GiB"]
     return ", ".join(filter(None, parts))
 
 

@@ -16,12 +16,12 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 
 from benchmarks._results import free_port, require_memory, series_result, write_results
-from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.modeling.collectives import leave_process_group
 from codepmp_ray.preference.packing import EncodedPair
 
@@ -49,6 +49,16 @@ QWEN2_1_5B = {
 }
 
 
+# To see anywhere that a benchmark works.
+TINY = {
+    **QWEN2_1_5B,
+    "hidden_size": 96,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "vocab_size": 49152,
+}
+
+
 SMOLLM2_135M = {
     "hidden_size": 576,
     "intermediate_size": 1536,
@@ -70,6 +80,8 @@ def shape_of(name: str) -> Any:
     from codepmp_ray.errors import ModelError
     from codepmp_ray.modeling.sources import resolve_model
 
+    if name == "tiny":
+        return Qwen2Config(**TINY)
     if name == "qwen2-1.5b":
         return Qwen2Config(**QWEN2_1_5B)
     try:
@@ -249,6 +261,38 @@ def use_all_cores() -> int:
     return num_threads
 
 
+# What the trainer's step reads of a TrainingConfig, with its defaults.
+STEP_SETTINGS: dict[str, Any] = {
+    "objective": "pmp",
+    "lm_loss_weight": 1.0,
+    "center_rewards_coefficient": 0.0,
+    "dpo_beta": 0.1,
+    "bf16": True,
+    "max_tokens_per_micro_batch": 2048,
+    "learning_rate": 3e-6,
+    "weight_decay": 0.1,
+    "adam_beta1": 0.9,
+    "adam_beta2": 0.95,
+    "adam_epsilon": 1e-8,
+    "gradient_checkpointing": False,
+    "cpu_offload": False,
+    "torch_compile": None,
+    "full_determinism": False,
+    "data_parallel_replicate_degree": 1,
+}
+
+
+def step_config(**settings: Any) -> Any:
+    """The trainer's configuration; without pydantic, which checks it, what the step reads of it."""
+    try:
+        from codepmp_ray.config.training import TrainingConfig
+    except ModuleNotFoundError as error:
+        if error.name != "pydantic":
+            raise
+        return SimpleNamespace(**STEP_SETTINGS | settings)
+    return TrainingConfig.model_validate(settings)
+
+
 class OurStep:
     """One optimizer step of the product's trainer: FSDP2, packing, losses, clipping, AdamW."""
 
@@ -263,17 +307,9 @@ class OurStep:
         from codepmp_ray.training.optimizer import make_optimizer
         from codepmp_ray.training.step import StepRunner, objective_of
 
-        config = TrainingConfig.model_validate(
-            {
-                "objective": objective,
-                "bf16": bf16,
-                "max_tokens_per_micro_batch": (
-                    GPU_MAX_TOKENS if torch.cuda.is_available() else MAX_TOKENS
-                ),
-                "learning_rate": 1e-6,
-                **settings,
-            }
-        )
+        most = GPU_MAX_TOKENS if torch.cuda.is_available() else MAX_TOKENS
+        ours = {"objective": objective, "bf16": bf16, "learning_rate": 1e-6}
+        config = step_config(**ours | {"max_tokens_per_micro_batch": most} | settings)
         if shape is None:
             model = load_preference_model(MODEL, objective_of(config), seed=0)
         else:
@@ -361,10 +397,17 @@ def by_length(pairs: list[EncodedPair]) -> list[EncodedPair]:
     return sorted(pairs, key=lambda p: len(p.prompt) + max(len(p.chosen), len(p.rejected)))
 
 
-def alternate(steps: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each step in each round; all of them in turn, after a round that is not timed."""
+def alternate(
+    steps: dict[str, Callable[[], None]], rounds: int, until_s: float | None = None
+) -> dict[str, list[float]]:
+    """Seconds of each step in each round; all of them in turn, after a round that is not timed.
+
+    No round begins after `until_s` of `now_s`, but for the first that is timed.
+    """
     times: dict[str, list[float]] = {name: [] for name in steps}
     for number in range(rounds + 1):
+        if until_s is not None and number > 1 and now_s() > until_s:
+            break
         for name, step in steps.items():
             start_s = now_s()
             step()

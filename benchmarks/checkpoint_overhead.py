@@ -68,9 +68,9 @@ os.unlink(sys.argv[1])
 class Trainer:
     """Our step and both ways to write a checkpoint of its state."""
 
-    def __init__(self, scratch: Path, model: str) -> None:
+    def __init__(self, scratch: Path, shape: Any) -> None:
         self.scratch = scratch
-        self.step = OurStep("pmp", bf16=True, shape=shape_of(model))
+        self.step = OurStep("pmp", bf16=True, shape=shape)
         self.beside = Checkpointer(LocalStore(scratch / "beside"), 1)
         self.blocking = Checkpointer(LocalStore(scratch / "blocking"), 1, asynchronous=False)
         self.number = 0
@@ -117,7 +117,7 @@ def measure(
 ) -> list[dict[str, Any]]:
     torch.set_num_threads(threads)
     pairs = sorted(make_pairs(64), key=lambda pair: pair.num_tokens)
-    trainer = Trainer(folder, model)
+    trainer = Trainer(folder, shape_of(model))
     spare = len(os.sched_getaffinity(0)) - threads
     where = "spare_core" if spare else "all_cores"
     goal = "at most 0.1" if spare else None

@@ -5,7 +5,11 @@ together they take at most 40 minutes. One that this commit has already measured
 not run again, so the command can be stopped and repeated. Results lie in results/gpu/, and stay
 when one of them fails.
 
-    python -m benchmarks.gpu_report [--again]
+`--quick` (`make gpu-report QUICK=1`) is for a bare machine: the parts of gpu_quick.py, the most
+important first, within 8 minutes and with what torch, transformers and accelerate bring along. What
+a part leaves of its time goes to those after it.
+
+    python -m benchmarks.gpu_report [--quick] [--again]
 """
 
 from __future__ import annotations
@@ -17,7 +21,9 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 
 from benchmarks._results import COMMIT, gpu, results_path
 
@@ -51,6 +57,17 @@ FIGURES = (
 )
 
 
+QUICK_S = 8 * 60
+# Seconds of each part; what is left over is for starting them and for ending the last one.
+_QUICK_PARTS = {"exactness": 75, "steps": 140, "mfu": 90, "prefix": 55, "checkpoints": 90}
+QUICK_FIGURES = tuple(
+    Figure(f"quick_{part}", (part,), limit_s, "benchmarks.gpu_quick")
+    for part, limit_s in _QUICK_PARTS.items()
+)
+_NEEDED = ("torch", "transformers", "accelerate")
+# Of a quick part's limit; the rest is for imports and for what is under way.
+_MEASURING_SHARE = 0.6
+
 # What went through, and where: benchmarks write what they have as they go, so a file of results
 # may be half of them.
 _FINISHED = "gpu_report"
@@ -71,6 +88,26 @@ def note_finished(figure: Figure) -> None:
     path = results_path(_FINISHED).with_suffix(".finished")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(finished() | {figure.name: [COMMIT, gpu()]}, indent=2))
+
+
+def with_time(figures: Sequence[Figure], number: int, left_s: float) -> Figure:
+    """Figure `number` of the quick ones with all the time that those after it do not need."""
+    figure, later = figures[number], figures[number + 1 :]
+    limit_s = int(left_s - sum(other.limit_s for other in later))
+    seconds = ("--seconds", str(int(limit_s * _MEASURING_SHARE)))
+    return replace(figure, arguments=(*figure.arguments, *seconds), limit_s=limit_s)
+
+
+def not_in_quick() -> list[str]:
+    """What the quick report leaves out, by name, and why."""
+    lines = []
+    if find_spec("trl") is None:
+        lines.append("TRL itself: not installed, its semantics on plain transformers stand in")
+    lines.append("tests/gpu: they need the project's own environment")
+    lines.append("train_memory_vs_trl, train_memory_plan: they take longer")
+    vllm = "not installed" if find_spec("vllm") is None else "it takes longer"
+    lines.append(f"synthesis_engine_efficiency (vLLM): {vllm}")
+    return lines
 
 
 def run(figure: Figure) -> str:
@@ -95,17 +132,31 @@ def run(figure: Figure) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--again", action="store_true", help="measure what is measured, too")
+    parser.add_argument("--quick", action="store_true", help="8 minutes, on a bare machine")
     arguments = parser.parse_args()
+    start_s = time.monotonic()
+    if missing := [name for name in _NEEDED if find_spec(name) is None]:
+        raise SystemExit(f"{sys.executable} has no {', '.join(missing)}: install what is missing.")
     if not gpu():
         raise SystemExit("No GPU that torch can use. These figures stay blank until one is there.")
-    minutes = sum(figure.limit_s for figure in FIGURES) / 60
-    print(f"{len(FIGURES)} benchmarks on {gpu()}, at most {minutes:.0f} minutes", flush=True)
+    figures = QUICK_FIGURES if arguments.quick else FIGURES
+    minutes = (QUICK_S if arguments.quick else sum(figure.limit_s for figure in FIGURES)) / 60
+    print(
+        f"{len(figures)} benchmarks on {gpu()}, at most {minutes:.0f} minutes; "
+        f"needs {', '.join(_NEEDED)}",
+        flush=True,
+    )
+    if arguments.quick:
+        print(*(f"not run here: {line}" for line in not_in_quick()), sep="\n", flush=True)
     endings: dict[str, str] = {}
-    for figure in FIGURES:
+    for number, figure in enumerate(figures):
         if is_measured(figure) and not arguments.again:
             endings[figure.name] = "measured before"
             continue
         print(f"== {figure.name}", flush=True)
+        if arguments.quick:
+            left_s = QUICK_S - (time.monotonic() - start_s)
+            figure = with_time(figures, number, left_s)
         endings[figure.name] = run(figure)
     for name, ending in endings.items():
         print(f"{name:32} {ending}")

@@ -21,6 +21,7 @@ from transformers import Qwen2Config
 from benchmarks._results import gpu, require_memory, series_result, write_results
 from benchmarks._training import (
     QWEN2_1_5B,
+    TINY,
     OurStep,
     device,
     make_pairs,
@@ -31,14 +32,6 @@ from benchmarks._training import (
 from codepmp_ray.preference.packing import EncodedPair
 from codepmp_ray.preference.plan import plan_step
 from codepmp_ray.training.throughput import Utilisation
-
-TINY = {
-    **QWEN2_1_5B,
-    "hidden_size": 96,
-    "intermediate_size": 128,
-    "num_hidden_layers": 2,
-    "vocab_size": 49152,
-}
 
 
 def full_micro_batches(number: int, max_tokens: int) -> list[EncodedPair]:

@@ -76,6 +76,33 @@ def memory_needed(num_pairs: int) -> float:
     return training_bytes(SMOLLM2_135M, num_tokens, num_moments=0)
 
 
+def measure_share(
+    model: Any, share: float, num_pairs: int, rounds: int, until_s: float | None = None
+) -> list[dict[str, Any]]:
+    """What is gained where the prompt is that share of prompt and answer."""
+    pairs = pairs_of_share(share, num_pairs)
+    steps: dict[str, Callable[[], None]] = {
+        "unshared": partial(unshared_step, model, pairs),
+        "shared": partial(shared_step, model, pairs),
+    }
+    times = alternate(steps, rounds, until_s)
+    num_prompt = len(pairs[0].prompt)
+    ceiling = 2 * (num_prompt + RESPONSE_TOKENS) / (num_prompt + 2 * RESPONSE_TOKENS)
+    context = {"prompt_share": share, "precision": "fp32"}
+    reached = [a / b / ceiling for a, b in zip(times["unshared"], times["shared"], strict=True)]
+    return [
+        series_result(
+            "share_of_token_ratio",
+            reached,
+            "ratio",
+            "at least 0.95",
+            token_ratio=round(ceiling, 3),
+            **context,
+        ),
+        ratio_result("shared_over_unshared", times["unshared"], times["shared"], None, **context),
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
@@ -90,28 +117,8 @@ def main() -> None:
     model = load_preference_model(MODEL, make_objective("rm"), seed=0).train().to(device())
     results = []
     for share in SHARES:
-        pairs = pairs_of_share(share, arguments.pairs)
-        steps: dict[str, Callable[[], None]] = {
-            "unshared": partial(unshared_step, model, pairs),
-            "shared": partial(shared_step, model, pairs),
-        }
-        times = alternate(steps, arguments.rounds)
-        num_prompt = len(pairs[0].prompt)
-        ceiling = 2 * (num_prompt + RESPONSE_TOKENS) / (num_prompt + 2 * RESPONSE_TOKENS)
-        context = {"prompt_share": share, "threads": threads, "precision": "fp32"}
-        gain = ratio_result("shared_over_unshared", times["unshared"], times["shared"], None)
-        reached = [a / b / ceiling for a, b in zip(times["unshared"], times["shared"], strict=True)]
-        results += [
-            series_result(
-                "share_of_token_ratio",
-                reached,
-                "ratio",
-                "at least 0.95",
-                token_ratio=round(ceiling, 3),
-                **context,
-            ),
-            {**gain, **context},
-        ]
+        found = measure_share(model, share, arguments.pairs, arguments.rounds)
+        results += [{**result, "threads": threads} for result in found]
     write_results("train_prefix_sharing", results)
 
 

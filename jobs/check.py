@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.errors import CodePMPError, ResourceError
-from codepmp_ray.runs import STAGE_JOBS, open_stage
+from codepmp_ray.runs import STAGE_JOBS, base_model, open_stage
+from codepmp_ray.storage.uris import written_name
 from jobs._cli import run_job
 
 if TYPE_CHECKING:
@@ -61,13 +62,13 @@ def _models(recipe: Recipe, waiting: list[str]) -> list[str]:
     if "synthesis" in waiting:
         engines += [pool.engine for pool in plan_pools(recipe.synthesis, recipe.engines)]
     if "candidates" in waiting:
-        engines.append(getattr(recipe.engines, recipe.candidates.role))
-    names = [engine.model_name_or_path for engine in engines if engine.kind == "vllm"]
+        engines.append(recipe.generator)
+    names = [engine.written_name for engine in engines if engine.kind == "vllm"]
     if "pretraining" in waiting:
-        strong = recipe.engines.strong.model_name_or_path
-        names.append(recipe.pretraining.model_name_or_path or strong)
-    if "finetuning" in waiting and recipe.finetuning.model_name_or_path:
-        names.append(recipe.finetuning.model_name_or_path)
+        names.append(base_model(recipe))
+    own = recipe.finetuning
+    if "finetuning" in waiting and own.model_name_or_path:
+        names.append(written_name(own.model_name_or_path, own.revision))
     return names
 
 

@@ -10,6 +10,8 @@ import argparse
 
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.errors import ResourceError
+from codepmp_ray.runs import base_model
+from codepmp_ray.storage.uris import written_name
 from jobs._cli import run_job
 
 STAGES = ("pretraining", "finetuning")
@@ -28,11 +30,8 @@ def body(recipe: Recipe, arguments: argparse.Namespace) -> None:
     from codepmp_ray.training.memory_plan import plan_memory, readable, remedies
 
     config = getattr(recipe, arguments.stage)
-    model = (
-        config.model_name_or_path
-        or recipe.pretraining.model_name_or_path
-        or recipe.engines.strong.model_name_or_path
-    )
+    own = config.model_name_or_path and written_name(config.model_name_or_path, config.revision)
+    model = own or base_model(recipe)
     shape = load_config(model)
     plan = plan_memory(config, shape, arguments.gpu)
     title = (

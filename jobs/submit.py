@@ -55,7 +55,7 @@ def body(options: argparse.Namespace) -> None:
         rayjob_manifest,
     )
     from codepmp_ray.cluster.submit import submit as submit_job
-    from codepmp_ray.runs import git_commit
+    from codepmp_ray.versions import git_commit
 
     env_vars = passed_on(options.env)
     uploads = not (options.no_upload or options.rayjob)

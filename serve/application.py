@@ -18,6 +18,7 @@ from codepmp_ray.config.audit import AuditConfig
 from codepmp_ray.config.evaluation import ServingConfig
 from codepmp_ray.errors import ConfigError
 from codepmp_ray.evaluation.audit.served import require_audited
+from codepmp_ray.hub_models import at_commit
 from codepmp_ray.runs import MODEL_FOLDER
 from codepmp_ray.scoring.exported_model import require_model
 from codepmp_ray.storage import absolute
@@ -129,7 +130,7 @@ def build_app(args: dict[str, Any]) -> serve.Application:
             "serve args: tls_cert_file and tls_key_file have no effect here.",
             "Set http_options.ssl_certfile and ssl_keyfile of the Serve config.",
         )
-    return build_application(config, config.model_path, digests)
+    return build_application(config, at_commit(config.model_path, config.revision), digests)
 
 
 def tls_options(config: ServingConfig) -> dict[str, str]:

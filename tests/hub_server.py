@@ -1,51 +1,93 @@
-"""The few routes of the Hugging Face hub that reading a data set takes, over files in memory."""
+"""The few routes of the Hugging Face hub that reading a data set or a model takes."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 import urllib.parse
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 REPO, COMMIT = "me/code", "c" * 40
+Files = dict[str, bytes]
+
+
+@dataclass
+class Repo:
+    """Files by commit, and what branches and tags point to; both may change meanwhile."""
+
+    commits: dict[str, Files]
+    refs: dict[str, str] = field(default_factory=dict)
+
+    def commit(self, revision: str) -> str | None:
+        found = self.refs.get(revision, revision)
+        return found if found in self.commits else None
 
 
 @contextmanager
-def hub_server(files: dict[str, bytes]) -> Iterator[tuple[str, list[str]]]:
-    """Address of a hub with the data set REPO, and the requests that it got so far."""
+def hub_server(
+    files: Files, models: dict[str, Repo] | None = None
+) -> Iterator[tuple[str, list[str]]]:
+    """Address of a hub with the data set REPO and with `models`, and the requests so far."""
     requests: list[str] = []
+    repos = {("datasets", REPO): Repo({COMMIT: files}, {"main": COMMIT})}
+    repos |= {("models", name): repo for name, repo in (models or {}).items()}
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            parts = urllib.parse.urlsplit(self.path)
-            path = urllib.parse.unquote(parts.path)
+            path = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path)
             requests.append(f"{self.command} {path} {self.headers.get('Range', '')}".strip())
-            api, resolve = f"/api/datasets/{REPO}", f"/datasets/{REPO}/resolve/{COMMIT}/"
-            if path.startswith(f"{api}/tree/"):
-                folder = path.removeprefix(f"{api}/tree/").partition("/")[2]
-                self._json(_entries(files, folder))
-            elif path == api or path.startswith(f"{api}/revision/"):
-                self._json({"_id": "1", "id": REPO, "sha": COMMIT, "private": False, "tags": []})
-            elif path.startswith(resolve) and path.removeprefix(resolve) in files:
-                self._file(files[path.removeprefix(resolve)])
-            else:
-                self._send(404, b"{}", {"X-Error-Code": "EntryNotFound"})
+            for (kind, name), repo in repos.items():
+                api = f"/api/{kind}/{name}"
+                resolve = f"/{name}/resolve/" if kind == "models" else f"/{kind}/{name}/resolve/"
+                if path.startswith(f"{api}/tree/"):
+                    revision, _, folder = path.removeprefix(f"{api}/tree/").partition("/")
+                    found = repo.commits.get(repo.commit(revision) or "", {})
+                    whole = "recursive=true" in self.path.lower()
+                    self._json(_entries(found, folder, whole))
+                elif path == api or path.startswith(f"{api}/revision/"):
+                    self._info(name, repo, path.removeprefix(f"{api}/revision/"))
+                elif path.startswith(resolve):
+                    self._resolve(repo, path.removeprefix(resolve))
+                else:
+                    continue
+                return
+            self._send(404, b"{}", {"X-Error-Code": "RepoNotFound"})
 
         do_HEAD = do_GET
 
         def log_message(self, format: str, *args: Any) -> None:
             """Requests are kept, not printed."""
 
+        def _info(self, name: str, repo: Repo, revision: str) -> None:
+            commit = repo.commit("main" if revision.startswith("/") else revision)
+            if commit is None:
+                self._send(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
+            else:
+                about = {"_id": "1", "id": name, "sha": commit, "private": False, "tags": []}
+                self._json(about)
+
+        def _resolve(self, repo: Repo, place: str) -> None:
+            revision, _, file = place.partition("/")
+            commit = repo.commit(revision)
+            data = repo.commits[commit].get(file) if commit else None
+            if commit is None or data is None:
+                self._send(404, b"{}", {"X-Error-Code": "EntryNotFound"})
+            else:
+                self._file(data, commit)
+
         def _json(self, value: Any) -> None:
             self._send(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
 
-        def _file(self, data: bytes) -> None:
-            headers = {"ETag": '"1"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
+        def _file(self, data: bytes, commit: str) -> None:
+            etag = hashlib.sha1(data).hexdigest()
+            headers = {"ETag": f'"{etag}"', "X-Repo-Commit": commit, "Accept-Ranges": "bytes"}
             wanted = self.headers.get("Range")
             if not wanted:
                 self._send(200, data, headers)
@@ -72,14 +114,17 @@ def hub_server(files: dict[str, bytes]) -> Iterator[tuple[str, list[str]]]:
         server.server_close()
 
 
-def _entries(files: dict[str, bytes], folder: str) -> list[dict[str, Any]]:
-    """What lies directly in `folder`."""
+def _entries(files: Files, folder: str, whole: bool) -> list[dict[str, Any]]:
+    """What lies directly in `folder`, or all below it."""
     prefix = f"{folder}/" if folder else ""
     found: dict[str, dict[str, Any]] = {}
     for name, data in files.items():
         if not name.startswith(prefix):
             continue
         head, is_folder, _ = name.removeprefix(prefix).partition("/")
+        if whole:
+            head, is_folder = name.removeprefix(prefix), ""
         kind, size = ("directory", 0) if is_folder else ("file", len(data))
-        found[head] = {"type": kind, "oid": "1" * 40, "size": size, "path": prefix + head}
+        oid = hashlib.sha1(data).hexdigest()
+        found[head] = {"type": kind, "oid": oid, "size": size, "path": prefix + head}
     return list(found.values())

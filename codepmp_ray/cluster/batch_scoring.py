@@ -67,7 +67,7 @@ def score_rows(recipe: Recipe) -> dict[str, Any]:
     require_engines([(_POOL, pool)], "serving.num_cpus, serving.num_gpus or batch_scoring's")
     stage.store.require_ready()
     pieces = stored_plan(stage.store, row_source(config))
-    stage.start(len(pieces))
+    stage.start(len(pieces), {"scorer": model})
     start_s = time.monotonic()
     make_engine = partial(_scorer, model, serving, engine_gpus(pool))
     job = ShardJob(

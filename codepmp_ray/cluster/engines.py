@@ -11,6 +11,7 @@ from codepmp_ray.cluster.vllm_env import apply, cpu_engine_environment
 from codepmp_ray.cluster.vllm_process import first_line, start_engine
 from codepmp_ray.config.engines import EngineConfig, SamplingConfig
 from codepmp_ray.errors import EngineError
+from codepmp_ray.hub_models import hub_model
 from codepmp_ray.modeling.sources import resolve_model
 from codepmp_ray.preference.control_tokens import ControlTokens
 from codepmp_ray.synthesis.engine import Completion, ContextOverflow, EngineDied, TextEngine
@@ -35,8 +36,15 @@ class VLLMEngine:
             "tensor_parallel_size": config.tensor_parallel_size,
             **config.engine_args,
         }
+        name = config.model_name_or_path
+        hub = hub_model(name, config.revision)
+        if hub is not None:
+            # vLLM fetches it by itself: it knows more formats than the trainers do.
+            pinned = hub.at_commit()
+            name = pinned.repo
+            arguments |= {"revision": pinned.revision, "tokenizer_revision": pinned.revision}
         self._engine = start_engine(
-            resolve_model(config.model_name_or_path),
+            name if hub else resolve_model(name),
             arguments,
             "Check the model name, dtype, max_model_len and engine_args of the engine.",
         )

@@ -14,6 +14,7 @@ from codepmp_ray.config.branches import plan_branches
 from codepmp_ray.config.data import DataSourceConfig
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.config.training import TrainingConfig
+from codepmp_ray.hub_models import pin
 from codepmp_ray.json_records import record_bytes
 from codepmp_ray.runs import MODEL_FOLDER, open_stage
 from codepmp_ray.scoring.protocol import Scorer
@@ -62,8 +63,8 @@ class Laboratory:
     def model_folder(self, name: str) -> str:
         """Weights of one of the recipe's models, as trainings take them."""
         shape = self.bench.config.models[name]
-        if shape.model_name_or_path is not None:
-            return shape.model_name_or_path
+        if shape.weights is not None:
+            return pin(self.bench.config.run_dir, shape.weights)
         return str(random_model(shape, self.bench.run_dir / "models"))
 
     def train(self, training: Training) -> Trained:

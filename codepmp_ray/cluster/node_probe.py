@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 
 from codepmp_ray import __version__
 from codepmp_ray.errors import CodePMPError, ModelError
-from codepmp_ray.runs import installed_versions
+from codepmp_ray.hub_models import hub_model
 from codepmp_ray.storage import LocalStore, open_store
+from codepmp_ray.versions import installed_versions
 
 SHARED, FIRST = "shared", "first"
 
@@ -63,18 +64,19 @@ def own_versions() -> dict[str, str]:
 
 def require_model(name: str) -> None:
     """Raise ModelError unless the model's configuration can be read here. No weights are loaded."""
-    from codepmp_ray.modeling.sources import is_hub_id, require_builtin, require_weights
+    from codepmp_ray.modeling.sources import require_builtin, require_weights
 
     if name.startswith("builtin:"):
         require_builtin(name)  # converting its weights is left to whoever needs them
         return
-    if not is_hub_id(name):
+    hub = hub_model(name)
+    if hub is None:
         require_weights(name)
         return
     from huggingface_hub import hf_hub_download
 
     try:
-        hf_hub_download(name, "config.json", etag_timeout=5)
+        hf_hub_download(hub.repo, "config.json", revision=hub.revision, etag_timeout=5)
     except Exception as error:  # the hub's errors are many, and all mean the same here
         first = (str(error).strip().splitlines() or [""])[0]
         raise ModelError(

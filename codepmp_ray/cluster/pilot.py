@@ -17,7 +17,7 @@ import pyarrow as pa
 from codepmp_ray.cluster.engine_actor import Row
 from codepmp_ray.cluster.preflight import engine_gpus, num_gpus_in_cluster, require_engines
 from codepmp_ray.cluster.shard_graph import PoolStage, ShardJob, run_shards
-from codepmp_ray.cluster.synthesis import read_shard_of_stage
+from codepmp_ray.cluster.synthesis import pinned_pools, read_shard_of_stage
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.modeling.sources import require_weights
@@ -27,7 +27,7 @@ from codepmp_ray.storage import Store, open_store
 from codepmp_ray.synthesis.capacity import PoolRate
 from codepmp_ray.synthesis.engine import TextEngine
 from codepmp_ray.synthesis.hops import IN_FLIGHT, RowProcessor
-from codepmp_ray.synthesis.plan import PoolPlan, plan_pools
+from codepmp_ray.synthesis.plan import PoolPlan
 
 _TIMED = pa.schema(
     [*IN_FLIGHT, pa.field("started_s", pa.float64()), pa.field("ended_s", pa.float64())]
@@ -64,10 +64,10 @@ def run_pilot(recipe: Recipe) -> Pilot:
     Raises InputError when the corpus stage is missing, ModelError and ResourceError as synthesis.
     """
     corpus = open_stage(recipe, "corpus").require()
-    pools = plan_pools(recipe.synthesis, recipe.engines)
+    pools = pinned_pools(recipe)
     for pool in pools:
         if pool.engine.kind == "vllm":
-            require_weights(pool.engine.model_name_or_path)
+            require_weights(pool.engine.written_name)
         require_engines([(pool.name, pool.engine)])
     scratch = open_store(recipe.run_dir).sub(f".pilot-{uuid.uuid4().hex[:8]}")
     table, rates = "snippets", []

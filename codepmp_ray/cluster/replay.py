@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from codepmp_ray.cluster.shard_graph import run_shards
-from codepmp_ray.cluster.synthesis import check_engines, snippet_job
+from codepmp_ray.cluster.synthesis import check_engines, pinned_pools, snippet_job
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.errors import ConfigError
 from codepmp_ray.ledger import ShardLedger
@@ -18,7 +18,6 @@ from codepmp_ray.shard_rewrite import sole_writer
 from codepmp_ray.shard_stats import rejects_by_reason
 from codepmp_ray.storage import open_store
 from codepmp_ray.synthesis.counts import recount
-from codepmp_ray.synthesis.plan import plan_pools
 from codepmp_ray.synthesis.replay import (
     check_reasons,
     finish_round,
@@ -42,7 +41,7 @@ def replay(recipe: Recipe, reasons: tuple[str, ...]) -> dict[str, Any]:
         )
     stage = open_stage(recipe, "synthesis").require()
     corpus = open_stage(recipe, "corpus").require()
-    pools = plan_pools(recipe.synthesis, recipe.engines)
+    pools = pinned_pools(recipe)
     check_engines(pools)
     with sole_writer(stage.ledger):
         round_store = open_round(stage, reasons)

@@ -23,6 +23,7 @@ from codepmp_ray.evaluation.given_candidates import are_given, write_given_candi
 from codepmp_ray.evaluation.problems import split_problems
 from codepmp_ray.evaluation.tasks.base import Problem
 from codepmp_ray.evaluation.tasks.registry import problem_task
+from codepmp_ray.hub_models import pin_engine
 from codepmp_ray.modeling.sources import require_weights
 from codepmp_ray.records import CANDIDATE, stable_id, table_from_rows
 from codepmp_ray.runs import Stage, open_stage
@@ -46,13 +47,13 @@ def sample_candidates(recipe: Recipe) -> dict[str, Any]:
         given = write_given_candidates(stage.ledger, config)
         require_all_shards(stage.ledger, given["num_shards"])
         return _complete(stage, start_s, given)
-    engine = recipe.generator
+    engine = pin_engine(recipe.run_dir, recipe.generator)
     shards = plan_shards(config)
     if engine.kind == "vllm":
-        require_weights(engine.model_name_or_path)
+        require_weights(engine.written_name)
     name = "generator" if config.engine else config.role
     require_engines([(name, engine)])
-    stage.start(len(shards))
+    stage.start(len(shards), {name: engine.written_name})
     instruction = problem_task(config.task).instruction
     make_sampler = partial(CandidateSampler, config.sampling, instruction)
     job = ShardJob(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,7 @@ from codepmp_ray.cluster.shard_graph import PoolStage, ShardJob, run_shards
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.corpus.decontamination import load_evaluation_index
 from codepmp_ray.evaluation.sandbox import Sandbox
+from codepmp_ray.hub_models import pin_engine
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.modeling.sources import require_weights
 from codepmp_ray.runs import Stage, open_stage
@@ -40,7 +42,7 @@ def synthesize(recipe: Recipe) -> dict[str, Any]:
     if stage.is_complete:
         return stage.summary()
     load_evaluation_index(recipe.corpus_in_use.decontamination)  # refused before any engine starts
-    pools = plan_pools(recipe.synthesis, recipe.engines)
+    pools = pinned_pools(recipe)
     if recipe.synthesis.construction == "web_pairs":
         job, num_shards = _web_job(recipe, stage)
     else:
@@ -52,7 +54,7 @@ def synthesize(recipe: Recipe) -> dict[str, Any]:
         job = snippet_job(
             recipe, pools, "synthesis", read, stage.uri, num_rows / max(1, num_shards)
         )
-    stage.start(num_shards)
+    stage.start(num_shards, {pool.name: pool.engine.written_name for pool in pools})
     start_s = time.monotonic()
     run_shards(job, num_shards)
     require_all_shards(stage.ledger, num_shards)
@@ -67,11 +69,19 @@ def synthesize(recipe: Recipe) -> dict[str, Any]:
     return stage.summary()
 
 
+def pinned_pools(recipe: Recipe) -> list[PoolPlan]:
+    """The pools of the recipe's construction, hub models at the commits that the run keeps."""
+    return [
+        replace(pool, engine=pin_engine(recipe.run_dir, pool.engine))
+        for pool in plan_pools(recipe.synthesis, recipe.engines)
+    ]
+
+
 def check_engines(pools: list[PoolPlan]) -> None:
     """Raise ModelError or ResourceError for what cannot run, before anything starts."""
     for pool in pools:
         if pool.engine.kind == "vllm":
-            require_weights(pool.engine.model_name_or_path)
+            require_weights(pool.engine.written_name)
     require_engines([(pool.name, pool.engine) for pool in pools])
 
 

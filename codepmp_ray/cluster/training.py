@@ -22,13 +22,15 @@ from codepmp_ray.cluster.placement import Need
 from codepmp_ray.cluster.preflight import num_gpus_in_cluster, require_needs
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.config.training import TrainingConfig
+from codepmp_ray.hub_models import pin
 from codepmp_ray.modeling.checkpoint_checks import require_trainable
 from codepmp_ray.modeling.objectives import make_objective
 from codepmp_ray.modeling.sources import CONFIG_FILE
 from codepmp_ray.progress import Progress
-from codepmp_ray.runs import MODEL_FOLDER, Stage, open_stage
+from codepmp_ray.runs import MODEL_FOLDER, Stage, base_model, open_stage
 from codepmp_ray.storage import Store, open_store
 from codepmp_ray.training.best import best_step
+from codepmp_ray.training.checkpoint_folders import whole_steps
 from codepmp_ray.training.inputs import file_inputs, ledger_inputs, prepare_sources
 from codepmp_ray.training.metrics import Looks, is_evaluation, read_metrics
 from codepmp_ray.training.stop_file import forget_stop, request_stop
@@ -57,7 +59,7 @@ def pretrain(
     else:
         synthesis = open_stage(recipe, "synthesis").require()
         make_inputs = partial(ledger_inputs, synthesis.uri, "pairs")
-    model = config.model_name_or_path or recipe.engines.strong.model_name_or_path
+    model = pin(recipe.run_dir, base_model(recipe))
     return _run(stage, config, model, make_inputs, trunk, in_process=in_process)
 
 
@@ -70,9 +72,13 @@ def finetune(recipe: Recipe, *, in_process: bool = False) -> dict[str, Any]:
     if stage.is_complete:
         return stage.summary()
     config = recipe.finetuning
-    model = config.model_name_or_path
-    if model is None:
-        model = open_stage(recipe, "pretraining").require().store.locate(MODEL_FOLDER)
+    if config.model_name_or_path is not None:
+        model = pin(recipe.run_dir, config.model_name_or_path, config.revision)
+    else:
+        pretrained = open_stage(recipe, "pretraining").require(
+            "or set finetuning.model_name_or_path to the model that finetuning starts from"
+        )
+        model = pretrained.store.locate(MODEL_FOLDER)
     if config.data:
         make_inputs = partial(prepare_sources, stage.store, config)
     else:
@@ -105,7 +111,7 @@ def _run(
     if not stage.store.exists(f"{MODEL_FOLDER}/{CONFIG_FILE}"):
         scaling, use_gpu = (None, False) if in_process else _scaling(stage.name, config)
         inputs = make_inputs()
-        stage.start()
+        stage.start(models={"base": model})
         forget_stop(stage.store)
         # Later commands are greater, if the clocks of their hosts agree that far.
         command = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}"
@@ -113,7 +119,7 @@ def _run(
         fit = partial(_fit_here, task)
         if scaling is not None:
             fit = partial(fit_raising_final_errors, _trainer(task, scaling, use_gpu).fit)
-        with _watch(stage):
+        with _watch(stage, trunk):
             run_stoppable(fit, stage.store, config.stop_timeout_s)
     for leftover in ("ray", "checkpoints"):
         stage.store.delete_tree(leftover)
@@ -259,10 +265,13 @@ def training_need(stage: str, config: TrainingConfig) -> tuple[Need, int]:
 
 
 @contextmanager
-def _watch(stage: Stage) -> Iterator[None]:
+def _watch(stage: Stage, trunk: Trunk | None) -> Iterator[None]:
     """Show the workers' progress from the metrics in storage; the driver itself only waits."""
     stop = threading.Event()
-    thread = threading.Thread(target=_show_progress, args=(stage, stop), daemon=True)
+    # Asked before the workers start. A branch has none of its own: it goes on from its trunk's.
+    resumed = max(whole_steps(stage.store), default=0 if trunk is None else None)
+    arguments = (stage, stop, resumed)
+    thread = threading.Thread(target=_show_progress, args=arguments, daemon=True)
     thread.start()
     try:
         yield
@@ -271,13 +280,15 @@ def _watch(stage: Stage) -> Iterator[None]:
         thread.join()
 
 
-def _show_progress(stage: Stage, stop: threading.Event) -> None:
+def _show_progress(stage: Stage, stop: threading.Event, resumed: int | None) -> None:
+    """`resumed` is the step of the checkpoint that training goes on from, where that is known."""
     looks = Looks(stage.store)
     while not (rows := looks.rows()):
         if stop.wait(1.0):
             return
-    # After a kill these may be rows of steps that run again; Progress copes with going back.
-    done = rows[-1]["step"] if is_evaluation(rows[-1]) else rows[-1]["step"] - 1
+    # Rows may be of steps after the checkpoint, which run again.
+    last_row = rows[-1]["step"] - (not is_evaluation(rows[-1]))
+    done = last_row if resumed is None else resumed
     with Progress(stage.name, rows[-1]["total_steps"], "steps", done=done) as progress:
         while True:
             finished = stop.wait(1.0)

@@ -47,6 +47,8 @@ class Section(BaseModel):
             if isinstance(extra, dict) and extra.get("operational"):
                 continue
             value = getattr(self, name)
+            if isinstance(extra, dict) and extra.get("later") and value == info.default:
+                continue
             kept[name] = value.result_fields() if isinstance(value, Section) else _plain(value)
         return kept
 
@@ -62,6 +64,14 @@ def operational(default: Any, **constraints: Any) -> Any:
     It is left out of fingerprints, so changing it never makes finished work stale.
     """
     return Field(default=default, json_schema_extra={"operational": True}, **constraints)
+
+
+def later(default: Any) -> Any:
+    """A field that came after the first runs: at its default it is in no fingerprint.
+
+    So recipes that do not set it keep the stages that they had before there was the key.
+    """
+    return Field(default=default, json_schema_extra={"later": True})
 
 
 def fingerprint(*parts: Any) -> str:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from codepmp_ray.config.base import Section
+from codepmp_ray.config.base import Section, later
 
 Kind = Literal[
     "preference",
@@ -56,7 +56,8 @@ class DataSourceConfig(Section):
     Attributes:
         kind: how rows become pairs; see `codepmp_ray.preference.sources`.
         path: a file (.jsonl, .json, .txt of JSON lines, .parquet; also .gz and .zst) or a folder of
-            such files. Its content is part of the stage's fingerprint.
+            such files; a path or a URI (s3://, gs://, https:// and others of fsspec). Its content
+            is part of the stage's fingerprint, at a URI what the store says of it.
         hub_id: a set on the Hugging Face hub, where `path` is null; kinds with a well-known home
             have it as default. `revision` pins its content, which nothing else does.
         split / subset: of the hub set; of hh_rlhf the subset is a folder, e.g. `harmless-base`.
@@ -86,7 +87,7 @@ class DataSourceConfig(Section):
     scores_as_margin: bool = False
     prompt_format: str | None = None
     show_options: bool = False
-    columns: dict[str, str | None] = {}
+    columns: dict[str, str | None] = later({})
 
     @property
     def label(self) -> str:
@@ -102,11 +103,6 @@ class DataSourceConfig(Section):
         """Names, after `columns` is applied, of what rows are read for; the rest is not used."""
         names = KIND_COLUMNS[self.kind]
         return names if self.scores_as_margin else tuple(n for n in names if n not in _SCORES)
-
-    def result_fields(self) -> dict[str, Any]:
-        # Recipes that map no column keep the stages that they had before there was the key.
-        fields = super().result_fields()
-        return fields if self.columns else {k: v for k, v in fields.items() if k != "columns"}
 
     @model_validator(mode="before")
     @classmethod

@@ -6,12 +6,15 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from codepmp_ray.config.base import LabelSelector, Section, operational
+from codepmp_ray.config.base import LabelSelector, Section, later, operational
+from codepmp_ray.storage.uris import written_name
 
 Role = Literal["strong", "weak"]
 
 # Of `engine_args`: what makes another model of the same name.
-_OF_THE_MODEL = ("revision", "quantization", "hf_overrides")
+_OF_THE_MODEL = ("quantization", "hf_overrides")
+# What `revision` says, once for weights and tokenizer.
+_REVISIONS = ("revision", "tokenizer_revision", "code_revision")
 
 
 class SamplingConfig(Section):
@@ -37,6 +40,8 @@ class EngineConfig(Section):
 
     Attributes:
         model_name_or_path: hub id, local folder, or `builtin:smollm2-135m-instruct`.
+        revision: branch, tag or commit of a hub model; null is its main branch. The run keeps the
+            commit that it means when its first job asks for it.
         max_model_len: context in tokens, prompt and answer together.
         engine_args: passed to vLLM's AsyncEngineArgs unchanged.
         num_cpus / num_gpus: Ray resources of one engine actor; `num_gpus=None` means
@@ -50,6 +55,7 @@ class EngineConfig(Section):
 
     kind: Literal["vllm", "fake"] = "vllm"
     model_name_or_path: str = "Qwen/Qwen2.5-Coder-1.5B-Instruct"
+    revision: str | None = later(None)
     dtype: Literal["bfloat16", "float16", "float32", "auto"] = "bfloat16"
     max_model_len: int = Field(default=4096, ge=16)
     tensor_parallel_size: int = Field(default=1, ge=1)
@@ -71,12 +77,27 @@ class EngineConfig(Section):
             raise ValueError(f"min_actors={self.min_actors} exceeds max_actors={self.max_actors}")
         return self
 
+    @model_validator(mode="after")
+    def _one_revision(self) -> EngineConfig:
+        for name in _REVISIONS:
+            if name in self.engine_args:
+                raise ValueError(
+                    f"engine_args has {name}={self.engine_args[name]!r}: set revision beside "
+                    "model_name_or_path, which is pinned for every node and recorded"
+                )
+        return self
+
+    @property
+    def written_name(self) -> str:
+        """The model with its revision as one name."""
+        return written_name(self.model_name_or_path, self.revision)
+
     def same_model_as(self, other: EngineConfig) -> bool:
         """Whether both answer with the same weights, however they are run."""
 
         def model(engine: EngineConfig) -> list[Any]:
             chosen = [engine.engine_args.get(name) for name in _OF_THE_MODEL]
-            return [engine.kind, engine.model_name_or_path, *chosen]
+            return [engine.kind, engine.model_name_or_path, engine.revision, *chosen]
 
         return model(self) == model(other)
 

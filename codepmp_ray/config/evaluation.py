@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from codepmp_ray.config.base import LabelSelector, Section, operational
+from codepmp_ray.config.base import LabelSelector, Section, later, operational
 from codepmp_ray.config.engines import EngineConfig, Role, SamplingConfig
 
 Task = Literal["humaneval", "mbpp", "gsm8k", "math", "math500", "reclor", "logiqa2"]
@@ -77,6 +77,7 @@ class ServingConfig(Section):
 
     engine: Literal["vllm", "torch"] = "vllm"
     model_path: str | None = None  # null: the finetuned model of this run
+    revision: str | None = later(None)  # of a hub model in model_path; null: its main branch
     served_model_name: str | None = None
     host: str = operational("127.0.0.1")
     port: int = operational(9000, ge=0, le=65535)
@@ -106,6 +107,15 @@ class ServingConfig(Section):
     label_selector: LabelSelector = operational({})  # nodes that replicas may run on
     kv_cache_gb: float = operational(1.0, gt=0)
     block_size: int = operational(16, ge=1)
+
+    @model_validator(mode="after")
+    def _revision_of_a_model(self) -> ServingConfig:
+        if self.revision is not None and self.model_path is None:
+            raise ValueError(
+                f"revision={self.revision} is of model_path, which is not set: the finetuned model "
+                "of this run has none"
+            )
+        return self
 
 
 class EvaluationConfig(Section):

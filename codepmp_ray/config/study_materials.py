@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from codepmp_ray.config.base import Section, operational
+from codepmp_ray.config.base import Section, later, operational
 from codepmp_ray.config.data import HUB_IDS, Kind
+from codepmp_ray.storage.uris import written_name
 
 Objective = Literal["pmp", "rm", "lm", "sft", "dpo"]
 SetKind = Kind | Literal["python_functions", "stdlib_functions", "humaneval_corrupted"]
@@ -88,6 +89,7 @@ class ModelConfig(Section):
     """A backbone: weights by name, or one of its own making, of random weights and this shape.
 
     Attributes:
+        revision: branch, tag or commit of a hub model; null is its main branch.
         model_name_or_path: weights; for a model made here null, and only its tokenizer is taken
             from `tokenizer`.
         warmup_pairs: answers of code pairs, none of which is trained on later, that a model made
@@ -101,6 +103,7 @@ class ModelConfig(Section):
     """
 
     model_name_or_path: str | None = None
+    revision: str | None = later(None)
     architecture: Literal["llama", "qwen2", "gemma2"] = "llama"
     tokenizer: str = "builtin:smollm2-135m-instruct"
     hidden_size: int = Field(default=192, ge=16)
@@ -116,6 +119,19 @@ class ModelConfig(Section):
     bf16: bool | None = None
     speed: float = operational(1.0, gt=0)
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _revision_of_weights(self) -> ModelConfig:
+        if self.revision is not None and self.model_name_or_path is None:
+            raise ValueError(f"revision={self.revision} is of model_name_or_path, which is not set")
+        return self
+
+    @property
+    def weights(self) -> str | None:
+        """`model_name_or_path` with its revision; None for a model made here."""
+        if self.model_name_or_path is None:
+            return None
+        return written_name(self.model_name_or_path, self.revision)
 
     @property
     def before_training(self) -> ModelConfig:

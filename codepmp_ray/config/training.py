@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from codepmp_ray.config.base import LabelSelector, Section, operational
+from codepmp_ray.config.base import LabelSelector, Section, later, operational
 from codepmp_ray.config.data import DataSourceConfig, check_names
 
 BestMetric = Literal[
@@ -37,6 +37,10 @@ class TrainingConfig(Section):
         dpo_beta: of `dpo`; its reference is the model that training begins with.
         data: preference sets to train on; empty means the pairs that this run makes.
         model_name_or_path: initial weights; null in finetuning means this run's pretrained model.
+        revision: branch, tag or commit of a hub model; null is its main branch. The run keeps the
+            commit that it means when the stage begins.
+        max_steps: as in transformers it wins over `num_train_epochs`: beyond the pairs' end further
+            epochs follow, each in an order of its own, and the schedule spans these steps.
         schedule: `wsd` is warmup-stable-decay, `cosine` is warmup-cosine-decay; `linear` and
             `constant` follow their warmup with a line to the floor and with nothing.
         trunk_steps: of a branch (see config/branches.py): steps of the run that it leaves. Warmup
@@ -68,6 +72,7 @@ class TrainingConfig(Section):
     objective: Literal["pmp", "rm", "lm", "sft", "dpo"] = "pmp"
     data: tuple[DataSourceConfig, ...] = ()
     model_name_or_path: str | None = None
+    revision: str | None = later(None)
     num_train_epochs: int = Field(default=1, ge=1)
     max_steps: int | None = Field(default=None, ge=1)
     batch_size: int = Field(default=1024, ge=1)
@@ -81,7 +86,7 @@ class TrainingConfig(Section):
     adam_beta1: float = Field(default=0.9, ge=0, lt=1)
     adam_beta2: float = Field(default=0.95, ge=0, lt=1)
     adam_epsilon: float = Field(default=1e-8, gt=0)
-    max_grad_norm: float = Field(default=1.0, gt=0)
+    max_grad_norm: float = Field(default=1.0, ge=0)  # 0: gradients are not clipped
     lm_loss_weight: float = Field(default=1.0, ge=0)
     center_rewards_coefficient: float = Field(default=0.0, ge=0)
     dpo_beta: float = Field(default=0.1, gt=0)
@@ -136,6 +141,11 @@ class TrainingConfig(Section):
     @model_validator(mode="after")
     def _consistent(self) -> TrainingConfig:
         check_names(self.data)
+        if self.revision is not None and self.model_name_or_path is None:
+            raise ValueError(
+                f"revision={self.revision} is of model_name_or_path, which is not set; the model "
+                "of an engine has its own revision there"
+            )
         if self.max_tokens_per_micro_batch < self.max_length:
             raise ValueError(
                 f"max_tokens_per_micro_batch={self.max_tokens_per_micro_batch} is below "

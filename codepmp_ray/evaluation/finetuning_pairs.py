@@ -37,8 +37,9 @@ def build_finetuning_pairs(recipe: Recipe) -> pa.Table:
     The table's metadata counts problems by what became of them. Raises InputError when a stage is
     missing or no problem gives a pair.
     """
-    candidates = open_stage(recipe, "candidates").require().ledger
-    grades = open_stage(recipe, "grades").require().ledger
+    otherwise = "or name preference sets in finetuning.data"
+    candidates = open_stage(recipe, "candidates").require(otherwise).ledger
+    grades = open_stage(recipe, "grades").require(otherwise).ledger
     grade_of = {row["candidate_id"]: row for row in grades.read("grades").to_pylist()}
     answers = [
         {**row, **grade_of[row["candidate_id"]]}

@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from codepmp_ray.errors import ModelError
+from codepmp_ray.hub_models import HEAD_FILES, is_hub_id
 from codepmp_ray.modeling.checkpoint_files import (
-    HEAD_FILES,
     CheckpointFiles,
     read_headers,
     say_once,
 )
-from codepmp_ray.modeling.sources import CONFIG_FILE, is_hub_id, require_weights, resolve_model
-from codepmp_ray.storage import is_uri, open_store
+from codepmp_ray.modeling.sources import CONFIG_FILE, model_store, require_weights
 
 HEAD = "score.weight"
 _QUANTISATION = ("quantization_config", "compression_config", "quantization")
@@ -190,8 +189,7 @@ def require_trainable(model_name_or_path: str, *, has_rewards: bool) -> None:
     require_weights(model_name_or_path)
     if is_hub_id(model_name_or_path):
         return
-    remote = is_uri(model_name_or_path)
-    store = open_store(model_name_or_path if remote else resolve_model(model_name_or_path))
+    store = model_store(model_name_or_path)
     try:
         facts = json.loads(store.read_bytes(CONFIG_FILE).decode())
     except ValueError as error:

@@ -13,18 +13,11 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-import pyarrow as pa
-
 from codepmp_ray.errors import ModelError, StorageError
+from codepmp_ray.hub_models import INDEX_FILE, SINGLE_FILE
 from codepmp_ray.storage import Store
 from codepmp_ray.weights_digest import safetensors_header
 
-INDEX_FILE = "model.safetensors.index.json"
-SINGLE_FILE = "model.safetensors"
-# LLaMA-Factory and TRL write the head apart, where no index lists it.
-HEAD_FILES = tuple(
-    f"{name}.safetensors" for name in ("value_head", "v_head", "reward_head", "rm_head")
-)
 LM_HEADS = ("lm_head.weight", "embed_out.weight")
 _ADAPTER_FILE = "adapter_config.json"
 _PARTS = "DCP_SHARDING_INFO"  # torch's own mark of files that hold parts of tensors
@@ -76,6 +69,8 @@ class CheckpointFiles:
         return all(self._read(a, i, _PLACE_BYTES) == self._read(b, i, _PLACE_BYTES) for i in places)
 
     def _read(self, tensor: StoredTensor, offset: int, num_bytes: int) -> bytes:
+        import pyarrow as pa
+
         root, filesystem = self.store.arrow()
         start = tensor.start + offset
         try:
@@ -141,6 +136,8 @@ def _index(store: Store, name: str) -> dict[str, str]:
 
 
 def _tensors(store: Store, name: str, file: str, size: int) -> Iterator[tuple[str, StoredTensor]]:
+    import pyarrow as pa
+
     root, filesystem = store.arrow()
     try:
         with filesystem.open_input_file(f"{root}/{file}") as handle:

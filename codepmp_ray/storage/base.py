@@ -12,11 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-from pyarrow.fs import FileSystem
+if TYPE_CHECKING:  # imported where tables are: checkpoints need none
+    import pyarrow as pa
+    from pyarrow.fs import FileSystem
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -122,6 +122,9 @@ class Store(ABC):
 
     def put_table(self, name: str, table: pa.Table) -> None:
         """Write `table` as Parquet at `name`, atomically."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd")
         self.put(name, sink.getvalue().to_pybytes())

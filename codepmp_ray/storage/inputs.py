@@ -20,11 +20,12 @@ import pyarrow.parquet as pq
 
 from codepmp_ray.storage.remote_errors import explained, is_missing
 from codepmp_ray.storage.remote_files import CheckedFile
-from codepmp_ray.storage.uris import is_uri, strip_file_scheme
+from codepmp_ray.storage.uris import is_uri, scheme_of, strip_file_scheme
 
 # Of one request; what reads lines goes on from there.
 _READ_AHEAD_BYTES = 4 << 20
 _MAGIC = "*?["
+_WITH_QUERIES = ("http", "https")  # where "?" is no pattern
 
 
 @dataclass(frozen=True)
@@ -76,11 +77,15 @@ InputFolder = Path | RemoteFolder
 
 @dataclass(frozen=True)
 class Listed:
-    """A file below a URI. `version` is a number that changes with its content."""
+    """A file below a URI. `version` is a number that changes with its content, if there is one."""
 
     name: str
     size: int
     version: int
+
+    @property
+    def is_versioned(self) -> bool:
+        return self.version != _NO_VERSION
 
 
 def input_file(location: str) -> InputFile:
@@ -120,7 +125,7 @@ def list_remote(uri: str) -> tuple[RemoteFolder, list[Listed]]:
     with explained("list", uri):
         fs, path = _filesystem(uri)
         path = path.rstrip("/")
-        if any(mark in uri for mark in _MAGIC):
+        if any(mark in uri for mark in _MAGIC) and scheme_of(uri) not in _WITH_QUERIES:
             found = cast(dict[str, Any], fs.glob(path, detail=True))
             fixed = uri[: min(uri.find(mark) for mark in _MAGIC if mark in uri)]
             root = fixed.rpartition("/")[0]
@@ -163,6 +168,14 @@ def _find(fs: Any, path: str) -> dict[str, Any]:
 
 def _version(info: dict[str, Any]) -> int:
     """From what the store says of the content: a tag or a generation, else the time of change."""
-    names = ("ETag", "etag", "generation", "md5Hash", "blob_id", "LastModified", "last_modified")
-    known = next((info[name] for name in names if info.get(name)), "")
-    return int.from_bytes(hashlib.sha256(str(known).encode()).digest()[:7], "big")
+    known = next((info[name] for name in _VERSIONS if info.get(name)), "")
+    return _number(str(known))
+
+
+def _number(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
+
+
+_VERSIONS = ("ETag", "etag", "generation", "md5Hash", "blob_id", "LastModified", "last_modified")
+_VERSIONS += ("Last-Modified",)
+_NO_VERSION = _number("")

@@ -15,13 +15,14 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-
-import pyarrow as pa
-import pyarrow.parquet as pq
-from pyarrow.fs import FileSystem, LocalFileSystem
+from typing import TYPE_CHECKING
 
 from codepmp_ray.errors import StorageError
 from codepmp_ray.storage.base import FileFacts, Store
+
+if TYPE_CHECKING:  # as in base.py
+    import pyarrow as pa
+    from pyarrow.fs import FileSystem
 
 
 class LocalStore(Store):
@@ -144,6 +145,9 @@ class LocalStore(Store):
             scratch.unlink(missing_ok=True)
 
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
         try:
             with pq.ParquetFile(self.path(name)) as file:
                 return file.read(columns)
@@ -156,6 +160,9 @@ class LocalStore(Store):
             ) from error
 
     def read_table_metadata(self, name: str) -> dict[bytes, bytes]:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
         try:
             return pq.read_metadata(self.path(name)).metadata or {}
         except (pa.ArrowException, OSError) as error:
@@ -174,6 +181,8 @@ class LocalStore(Store):
             yield
 
     def arrow(self) -> tuple[str, FileSystem]:
+        from pyarrow.fs import LocalFileSystem
+
         return str(self.root), LocalFileSystem()
 
     def require_ready(self) -> None:

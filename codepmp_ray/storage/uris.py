@@ -7,6 +7,7 @@ import re
 
 _URI = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
 _FILE = "file://"
+_HUB = "hf://"
 
 
 def is_uri(location: str) -> bool:
@@ -21,6 +22,11 @@ def strip_file_scheme(location: str) -> str:
 
 def scheme_of(uri: str) -> str:
     return uri.partition("://")[0].lower()
+
+
+def written_name(name: str, revision: str | None) -> str:
+    """A hub model and its revision as one name; `name` itself where there is no revision."""
+    return name if revision is None else f"{_HUB}{name.removeprefix(_HUB)}@{revision}"
 
 
 def absolute(location: str) -> str:

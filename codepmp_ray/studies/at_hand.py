@@ -15,7 +15,8 @@ from codepmp_ray.config.evaluation import ServingConfig
 from codepmp_ray.config.reward_models import RewardConfig
 from codepmp_ray.config.studies import ScoringConfig
 from codepmp_ray.errors import ConfigError, InputError
-from codepmp_ray.modeling.sources import CONFIG_FILE, is_hub_id, resolve_model
+from codepmp_ray.hub_models import is_hub_id
+from codepmp_ray.modeling.sources import CONFIG_FILE, resolve_model
 from codepmp_ray.runs import MODEL_FOLDER
 from codepmp_ray.scoring.exported_model import require_model
 from codepmp_ray.storage import absolute, open_store

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from codepmp_ray.errors import ModelError
-from codepmp_ray.modeling.sources import is_hub_id, resolve_model
+from codepmp_ray.hub_models import is_hub_id
+from codepmp_ray.modeling.sources import resolve_model
 from codepmp_ray.studies.measures import Floats
 from codepmp_ray.studies.policies import device_of_models
 from codepmp_ray.studies.sets import is_hub_reachable

@@ -12,6 +12,7 @@ from typing import Any
 
 from codepmp_ray.config.studies import StudiesConfig
 from codepmp_ray.errors import InputError
+from codepmp_ray.hub_models import pin
 from codepmp_ray.preference.packing import EncodedPair
 from codepmp_ray.preference.sources.rows import Row
 from codepmp_ray.records import stable_id
@@ -144,7 +145,7 @@ class PairRows:
 
     def tokenizer_of(self, model: str) -> str:
         shape = self.config.models[model]
-        return shape.model_name_or_path or shape.tokenizer
+        return shape.weights or shape.tokenizer
 
     def encoder(self, model: str) -> Any:
         """The encoder that trainings from `model` use."""
@@ -154,7 +155,7 @@ class PairRows:
             from codepmp_ray.preference.tokenization import Encoder, PromptTemplate
 
             config = self.config.rm
-            tokenizer = load_tokenizer(name)
+            tokenizer = load_tokenizer(pin(self.config.run_dir, name))
             template = PromptTemplate.from_tokenizer(
                 tokenizer, config.template, config.append_eos, config.chat_template_kwargs
             )

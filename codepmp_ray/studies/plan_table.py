@@ -11,7 +11,8 @@ from rich.text import Text
 from codepmp_ray.analysis.text import duration
 from codepmp_ray.config.studies import StudiesConfig
 from codepmp_ray.errors import CodePMPError, ModelError
-from codepmp_ray.modeling.sources import is_hub_id, require_builtin, require_weights
+from codepmp_ray.hub_models import is_hub_id
+from codepmp_ray.modeling.sources import require_builtin, require_weights
 from codepmp_ray.studies.assumed import AssumedBench, AssumedContext
 from codepmp_ray.studies.cost import Rates, own_pairs
 from codepmp_ray.studies.pool_files import pool_file
@@ -91,7 +92,7 @@ def _missing(context: AssumedContext, trainings: list[Training]) -> dict[str, st
     sets = {name for t in trainings for name in t.pairs.sets}
     sets |= {*(options.sets or ()), *options.constructions.values()}
     shapes = [config.models[name] for name in {t.base for t in trainings} or {context.model}]
-    models = {shape.model_name_or_path or shape.tokenizer for shape in shapes}
+    models = {shape.weights or shape.tokenizer for shape in shapes}
     models |= {options.scorer} if options.scorer else set()
 
     def look_for_set(name: str) -> None:

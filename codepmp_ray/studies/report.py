@@ -18,13 +18,14 @@ from codepmp_ray import __version__
 from codepmp_ray.analysis.report import report_environment
 from codepmp_ray.analysis.text import duration
 from codepmp_ray.evaluation.statistics import holm
+from codepmp_ray.hub_models import pin
 from codepmp_ray.json_records import record_bytes
-from codepmp_ray.runs import git_commit, installed_versions
 from codepmp_ray.studies import paper, words
 from codepmp_ray.studies.bench import Bench
 from codepmp_ray.studies.markdown import to_markdown
 from codepmp_ray.studies.outcome import Outcome, Plot
 from codepmp_ray.studies.plots import draw
+from codepmp_ray.versions import git_commit, installed_versions
 
 Values = dict[str, Any]
 _CAPTIONS = {
@@ -68,8 +69,9 @@ def model_sizes(bench: Bench) -> Values:
     found = {}
     for name in sorted(used & set(bench.config.models)):
         shape = bench.config.models[name]
-        folder = shape.model_name_or_path or random_model(shape, bench.run_dir / "models")
-        weights = shape.model_name_or_path or f"random {shape.architecture}"
+        pinned = shape.weights and pin(bench.config.run_dir, shape.weights)
+        folder = pinned or random_model(shape, bench.run_dir / "models")
+        weights = pinned or f"random {shape.architecture}"
         found[name] = {"num_parameters": num_parameters(folder), "weights": weights}
     return found
 

@@ -43,7 +43,7 @@ def num_parameters(folder: str | Path) -> int:
 
     from codepmp_ray.modeling.sources import resolve_model
 
-    config = AutoConfig.from_pretrained(resolve_model(str(folder)))
+    config = AutoConfig.from_pretrained(resolve_model(str(folder), weights=False))
     with torch.device("meta"):
         model: Any = AutoModelForCausalLM.from_config(config)
     model.tie_weights()

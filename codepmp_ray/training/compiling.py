@@ -10,13 +10,16 @@ a pack.
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 import torch
 
-from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.errors import ConfigError
 from codepmp_ray.modeling.backbones import blocks_of
 from codepmp_ray.modeling.preference_model import PreferenceModel
+
+if TYPE_CHECKING:
+    from codepmp_ray.config.training import TrainingConfig
 
 
 def compile_blocks(

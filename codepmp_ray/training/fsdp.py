@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
@@ -13,10 +15,12 @@ from torch.distributed.fsdp import (
     fully_shard,
 )
 
-from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.errors import ConfigError
 from codepmp_ray.modeling.backbones import blocks_of
 from codepmp_ray.modeling.preference_model import PreferenceModel
+
+if TYPE_CHECKING:
+    from codepmp_ray.config.training import TrainingConfig
 
 
 def make_mesh(config: TrainingConfig, device: torch.device) -> DeviceMesh:

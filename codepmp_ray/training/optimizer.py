@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from codepmp_ray.config.training import TrainingConfig
+if TYPE_CHECKING:
+    from codepmp_ray.config.training import TrainingConfig
 
 
 def make_optimizer(model: torch.nn.Module, config: TrainingConfig) -> torch.optim.AdamW:

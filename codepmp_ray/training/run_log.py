@@ -16,6 +16,7 @@ from codepmp_ray.training.best import best_step
 from codepmp_ray.training.data import TrainingData
 from codepmp_ray.training.metrics import MetricsLog, Row
 from codepmp_ray.training.step import StepResult
+from codepmp_ray.training.task import TrainingTask
 from codepmp_ray.training.trackers import Tracker, open_trackers
 
 
@@ -25,17 +26,18 @@ class RunLog:
     def __init__(
         self,
         store: Store,
-        config: TrainingConfig,
+        task: TrainingTask,
         first_step: int,
         report: Callable[[Row], None],
         inherited: list[Row] | None = None,
     ) -> None:
-        self._config, self._report = config, report
+        self._config, self._report = task.config, report
         self._file: MetricsLog | None = None
         self._trackers: list[Tracker] = []
         if dist.get_rank() == 0:
             self._file = MetricsLog(store, first_step, inherited)
-            self._trackers = open_trackers(config.report_to, store, first_step)
+            names = task.config.report_to
+            self._trackers = open_trackers(names, store, first_step, task.settings())
 
     def record(self, row: Row) -> None:
         if self._file is not None:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 import torch.distributed as dist
 
-from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.modeling.objectives import Objective, make_objective
 from codepmp_ray.modeling.preference_model import PreferenceModel
 from codepmp_ray.preference.packing import EncodedPair, PackedBatch, filler_batch, pack
 from codepmp_ray.preference.plan import plan_step
+
+if TYPE_CHECKING:
+    from codepmp_ray.config.training import TrainingConfig
 
 
 def objective_of(config: TrainingConfig) -> Objective:

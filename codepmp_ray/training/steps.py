@@ -68,7 +68,7 @@ class Run:
             other_up_to=self.shared.leaves_at,
         )
         inherited = self.shared.metrics(self.first_step, self.store)
-        self.log = RunLog(self.store, task.config, self.first_step, report, inherited)
+        self.log = RunLog(self.store, task, self.first_step, report, inherited)
         self.counts = Counts(data, task.config, runner.objective.sides)
         self.utilisation = Utilisation(runner.model, runner.device, task.config.bf16)
 
@@ -130,7 +130,9 @@ class Run:
         indices = self.data.mixture.step_indices(config.batch_size, step)
         pairs = [self.data.train[index] for index in indices]
         result = self.runner.train(pairs)
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
+        # Without a limit nothing is scaled, and the norm is measured all the same.
+        limit = config.max_grad_norm or math.inf
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), limit)
         norm_value = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
         self.checkpointer.wait_until_copied()
         if math.isfinite(norm_value):

@@ -64,6 +64,11 @@ class TrainingTask:
     trunk: Trunk | None = None
     command: str = ""
 
+    def settings(self) -> dict[str, Any]:
+        """Everything that was configured, as JSON values: what trackers compare runs by."""
+        told = {"stage": self.stage, "model_name_or_path": self.model_name_or_path}
+        return self.config.model_dump(mode="json") | told
+
     def weight_of(self, source: str) -> float:
         """How often a pair of that source is seen per epoch."""
         named = {data.label: data.weight for data in self.config.data}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
+import textwrap
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
@@ -17,6 +19,7 @@ from codepmp_ray.training.growing_files import GrowingFolder
 TENSORBOARD_FOLDER = "tensorboard"
 _WANDB_ID_FILE = "wandb-id"
 _FINISH_TIMEOUT_S = 60.0
+Settings = dict[str, Any]  # JSON values
 
 
 class Tracker(Protocol):
@@ -34,7 +37,7 @@ class Tracker(Protocol):
 class TensorBoard:
     """Event files in the stage's folder."""
 
-    def __init__(self, store: Store, resume_step: int) -> None:
+    def __init__(self, store: Store, resume_step: int, settings: Settings) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         self._folder = GrowingFolder(store, TENSORBOARD_FOLDER)
@@ -42,6 +45,9 @@ class TensorBoard:
         self._writer = SummaryWriter(
             str(self._folder.path), purge_step=resume_step + 1 if resume_step else None
         )
+        # Under the tag of transformers' callback. Indented text is shown as it is.
+        text = json.dumps(settings, indent=2)
+        self._writer.add_text("args", textwrap.indent(text, "    "), resume_step)
 
     def log(self, row: dict[str, Any]) -> None:
         for tag, value in _tagged(row):
@@ -61,7 +67,7 @@ class WeightsAndBiases:
     attempt). Raises ConfigError when wandb cannot begin.
     """
 
-    def __init__(self, store: Store, resume_step: int) -> None:
+    def __init__(self, store: Store, resume_step: int, settings: Settings) -> None:
         wandb: Any = import_module("wandb")  # an extra
 
         self._scratch: ScratchFolder | None = None
@@ -83,6 +89,8 @@ class WeightsAndBiases:
                 id=store.read_bytes(_WANDB_ID_FILE).decode(),
                 name="/".join(store.uri.rstrip("/").split("/")[-2:]),
                 resume="allow",
+                config=settings,
+                allow_val_change=True,  # an attempt may have more workers than the one before
                 dir=str(folder),
                 # Other ranks wait meanwhile; what is not sent by then is not waited for.
                 settings=wandb.Settings(silent=True, finish_timeout=_FINISH_TIMEOUT_S),
@@ -103,7 +111,7 @@ class WeightsAndBiases:
             self._scratch.remove()
 
 
-_TRACKERS: dict[str, Callable[[Store, int], Tracker]] = {
+_TRACKERS: dict[str, Callable[[Store, int, Settings], Tracker]] = {
     "tensorboard": TensorBoard,
     "wandb": WeightsAndBiases,
 }
@@ -128,7 +136,9 @@ def require_trackers(names: Sequence[str]) -> None:
             )
 
 
-def open_trackers(names: Sequence[str], store: Store, resume_step: int) -> list[Tracker]:
-    """The trackers of one run. Raises ConfigError when a package is missing."""
+def open_trackers(
+    names: Sequence[str], store: Store, resume_step: int, settings: Settings
+) -> list[Tracker]:
+    """The trackers of one run, told its `settings`. Raises ConfigError for a missing package."""
     require_trackers(names)
-    return [_TRACKERS[name](store, resume_step) for name in names]
+    return [_TRACKERS[name](store, resume_step, settings) for name in names]

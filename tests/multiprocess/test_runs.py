@@ -53,6 +53,32 @@ def test_held_out_pairs_are_evaluated_at_intervals_and_counts_run_on(
     assert all(row["mfu"] is None for row in steps)  # on a CPU it would say nothing
 
 
+def test_max_steps_goes_on_into_further_epochs_and_the_schedule_spans_them(
+    tmp_path: Path, tiny_model_dir: Path, preference_rows: list[dict]
+) -> None:
+    settings = {"eval_fraction": 0.0, "batch_size": 9, "schedule": "linear", "warmup_ratio": 0.0}
+    rows = run(tmp_path, tiny_model_dir, preference_rows, 1, max_steps=7, **settings)
+    assert [row["num_pairs"] for row in rows] == [9, 9, 6, 9, 9, 6, 9]
+    assert rows[-1]["epoch"] == pytest.approx(7 / 3, abs=1e-4)
+    rates = [row["learning_rate"] / rows[0]["learning_rate"] for row in rows]
+    assert rates == pytest.approx([1 - step / 7 for step in range(7)])
+
+
+def test_a_max_grad_norm_of_0_is_no_clipping(
+    tmp_path: Path, tiny_model_dir: Path, preference_rows: list[dict]
+) -> None:
+    found = {
+        limit: run(
+            tmp_path / str(limit), tiny_model_dir, preference_rows, 1,
+            max_steps=3, max_grad_norm=limit, learning_rate=1e-2,
+        )
+        for limit in (0.0, 1e9, 1e-3)
+    }  # fmt: skip
+    assert losses(found[0.0]) == losses(found[1e9]) != losses(found[1e-3])
+    norms = [row["grad_norm"] for row in found[0.0] if "grad_norm" in row]
+    assert len(norms) == 3 and all(norm > 1e-3 for norm in norms)
+
+
 def test_the_best_step_is_exported_and_survives_a_kill(
     tmp_path: Path, tiny_model_dir: Path, preference_rows: list[dict]
 ) -> None:

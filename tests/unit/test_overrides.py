@@ -45,6 +45,12 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "*.data_parallel_replicate_degree": (".num_workers=16",),
     "*.min_actors": (".max_actors=16",),
     "corpus.source.kind": (".path=x",),
+    "serving.revision": (".model_path=x",),
+    **dict.fromkeys(
+        [f"{name}.revision" for name in ("pretraining", "finetuning", "models.*")]
+        + [f"{name}.revision" for name in ("warmup", "pmp", "rm", "dpo")],
+        (".model_name_or_path=x",),
+    ),
     "defaults.rewards": ("rewards.mine.model_name_or_path=x",),
     "studies.*.rewards": ("rewards.mine.model_name_or_path=x",),
 }
@@ -318,7 +324,7 @@ def test_one_model_cannot_be_both_strong_and_weak(tmp_path: Path, more: list[str
 @pytest.mark.parametrize(
     "more",
     [
-        "engines.weak.engine_args.revision=step1000",
+        "engines.weak.revision=step1000",
         "synthesis.construction=description_clip",
         "synthesis.construction=source_model",
         "synthesis.construction=execution_feedback",

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from codepmp_ray import runs
+from codepmp_ray import runs, versions
 from codepmp_ray.config.base import Section
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.errors import InputError
@@ -103,7 +103,16 @@ _LEAVES = {".".join(path): (path, operational) for path, operational in _leaves(
 def test_result_settings_change_a_fingerprint_and_operational_ones_none(
     path: Keys, operational: bool
 ) -> None:
-    assert (_names(_BASE) == _names(_variant(_BASE, path))) == operational
+    base = _with_a_model(path[0]) if path[-1] == "revision" else _BASE
+    assert (_names(base) == _names(_variant(base, path))) == operational
+
+
+def _with_a_model(section: str) -> Recipe:
+    """A revision is of a model that its section names."""
+    key = {"serving": "model_path"}.get(section, "model_name_or_path")
+    if section not in ("pretraining", "finetuning", "serving"):
+        return _BASE
+    return _changed(_BASE, (section, key), "me/base")
 
 
 def _names(recipe: Recipe) -> dict[str, str]:
@@ -287,15 +296,15 @@ def test_the_manifest_tells_what_ran(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert manifest["fingerprints"] == stage_fingerprints(recipe)
     assert manifest["versions"]["pyarrow"]
     assert manifest["python"].startswith("3.")
-    assert set(run_manifest(recipe)) | {"num_shards"} == set(manifest)
+    assert set(run_manifest(recipe)) | {"num_shards", "models"} == set(manifest)
 
 
 def test_outside_a_checkout_there_is_no_commit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runs, "__file__", str(tmp_path / "runs.py"))
+    monkeypatch.setattr(versions, "__file__", str(tmp_path / "versions.py"))
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     monkeypatch.delenv("CODEPMP_COMMIT", raising=False)
-    assert runs.git_commit() is None
+    assert versions.git_commit() is None
     monkeypatch.setenv("CODEPMP_COMMIT", "abc")  # of whoever submitted what runs here
-    assert runs.git_commit() == "abc"
+    assert versions.git_commit() == "abc"

@@ -1,4 +1,4 @@
-"""Numbered rows of a source: local files, or a set on the Hugging Face hub."""
+"""Numbered rows of a source: files at a path or a URI, or a set on the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -9,35 +9,61 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from codepmp_ray.config.data import DataSourceConfig
 from codepmp_ray.errors import InputError
 from codepmp_ray.preference.sources.rows import Numbered, Reject
 from codepmp_ray.records import RejectReason
+from codepmp_ray.storage import is_uri
+from codepmp_ray.storage.inputs import (
+    InputFile,
+    input_file,
+    list_remote,
+    open_binary,
+    open_parquet,
+)
 
-_COMPRESSED = (".gz", ".zst")
+_COMPRESSED = {".gz": "gzip", ".zst": "zstd"}
+_BUFFER_BYTES = 1 << 20
 _SUFFIXES = (".jsonl", ".json", ".parquet")
 
 
-def data_files(config: DataSourceConfig) -> list[Path]:
-    """The files of a local source, in order. Raises InputError."""
-    path = Path(config.path or "").expanduser()
-    if path.is_file():
-        return [path]
-    if not path.exists():
+def data_files(config: DataSourceConfig) -> list[InputFile]:
+    """The files of a source with a path, in order. Raises InputError and StorageError."""
+    location = config.path or ""
+    found = _remote_files(location) if is_uri(location) else _local_files(location)
+    if found is None:
         raise InputError(
             f"The training source {config.label!r} has path={config.path}, which does not exist.",
-            "Name a JSON lines or Parquet file or a folder of them, on storage that every node "
-            "sees.",
+            "Name a JSON lines or Parquet file or a folder of them, at a path or a URI.",
         )
-    files = [file for file in sorted(path.rglob("*")) if file.is_file() and _kind(file)]
-    if not files:
+    if not found:
         raise InputError(
             f"The training source {config.label!r}: the folder {config.path} holds none of "
             f"{', '.join(_SUFFIXES)} (also .gz, .zst).",
         )
-    return files
+    return found
+
+
+def _local_files(location: str) -> list[InputFile] | None:
+    """The file, or those in the folder; None where nothing is there."""
+    path = input_file(location)
+    assert isinstance(path, Path)
+    if path.is_file():
+        return [path]
+    if not path.exists():
+        return None
+    return [file for file in sorted(path.rglob("*")) if file.is_file() and _kind(file)]
+
+
+def _remote_files(uri: str) -> list[InputFile] | None:
+    """`_local_files` of a URI, which may have a pattern."""
+    root, listed = list_remote(uri)
+    files = [root / file.name for file in sorted(listed, key=lambda file: file.name)]
+    if not files:
+        return None
+    is_one_file = [file.uri for file in files] == [uri]
+    return [file for file in files if is_one_file or _kind(file)]
 
 
 def read_source(config: DataSourceConfig) -> Iterator[Numbered]:
@@ -58,24 +84,24 @@ def read_source(config: DataSourceConfig) -> Iterator[Numbered]:
             ) from error
 
 
-def _kind(file: Path) -> str | None:
-    name = file.name
+def _kind(file: InputFile) -> str | None:
+    name = str(file).rpartition("/")[2]
     for ending in _COMPRESSED:
         name = name.removesuffix(ending)
     return next((suffix for suffix in _SUFFIXES if name.endswith(suffix)), None)
 
 
-def _file_rows(file: Path, first: int) -> Iterator[Numbered]:
+def _file_rows(file: InputFile, first: int) -> Iterator[Numbered]:
     if _kind(file) == ".parquet":
-        with pq.ParquetFile(file) as parquet:
+        with open_parquet(file) as parquet:
             for batch in parquet.iter_batches(batch_size=1024):
                 for row in batch.to_pylist():
                     yield first, row
                     first += 1
         return
-    # Arrow opens .gz and .zst by their name.
-    with pa.input_stream(str(file), compression="detect") as stream:
-        lines = io.BufferedReader(cast(Any, stream))
+    compression = _COMPRESSED.get(Path(str(file)).suffix)
+    with open_binary(file) as raw, pa.input_stream(raw, compression=compression) as stream:
+        lines = io.BufferedReader(cast(Any, stream), _BUFFER_BYTES)
         if _is_array(lines):
             for row in _array(lines):
                 yield _checked(first, row)

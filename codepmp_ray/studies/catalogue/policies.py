@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from codepmp_ray.hub_models import pin
 from codepmp_ray.modeling.sources import resolve_model
 from codepmp_ray.preference.sources.rows import Row as PairRow
 from codepmp_ray.studies import measures, policies
@@ -227,7 +228,7 @@ def _score(
     if external is None:
         return book.rewards(judge, prompts, texts)
     shown = [p if isinstance(p, str) else "\n".join(m["content"] for m in p) for p in prompts]
-    return external_rewards(external, shown, texts)
+    return external_rewards(pin(context.bench.config.run_dir, external), shown, texts)
 
 
 def _folders(context: Context, models: Models) -> dict[str, list[str | Path]]:
@@ -239,9 +240,9 @@ def _folders(context: Context, models: Models) -> dict[str, list[str | Path]]:
 
 def base_weights(context: Context) -> str:
     """Where the weights of the study's model lie."""
-    weights = context.bench.config.models[context.model].model_name_or_path
+    weights = context.bench.config.models[context.model].weights
     assert weights is not None, "the recipe names a model with weights"
-    return resolve_model(weights)
+    return resolve_model(pin(context.bench.config.run_dir, weights))
 
 
 def _num_tokens(context: Context) -> int:

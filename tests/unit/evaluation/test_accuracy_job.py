@@ -243,7 +243,7 @@ def test_the_job_reads_the_sets_before_it_starts_a_model(recipe_of, monkeypatch,
     served = recipe.model_copy(
         update={
             "evaluation": recipe.evaluation.model_copy(update={"endpoint": None}),
-            "serving": recipe.serving.model_copy(update={"model_path": "some/model"}),
+            "serving": recipe.serving.model_copy(update={"model_path": "./some/model"}),
         }
     )
     with pytest.raises(InputError, match="gives no pair"):
@@ -251,5 +251,5 @@ def test_the_job_reads_the_sets_before_it_starts_a_model(recipe_of, monkeypatch,
     assert started == []
     recipe_of()
     job.body(served)
-    assert started == ["some/model"]
+    assert started == ["./some/model"]
     assert "62.5" in capsys.readouterr().out

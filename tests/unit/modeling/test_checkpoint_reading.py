@@ -15,9 +15,10 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from codepmp_ray.config.evaluation import ServingConfig
 from codepmp_ray.errors import ModelError
+from codepmp_ray.hub_models import HubModel, snapshot
 from codepmp_ray.modeling.checkpoint_checks import require_trainable, require_unquantised
 from codepmp_ray.modeling.export import export_model
-from codepmp_ray.modeling.loading import empty_model, load_preference_model, local_folder
+from codepmp_ray.modeling.loading import empty_model, load_preference_model
 from codepmp_ray.modeling.objectives import make_objective
 from codepmp_ray.preference.tokenization import TEMPLATE_FILE, PromptTemplate
 from codepmp_ray.scoring.exported_model import require_model
@@ -424,11 +425,9 @@ def test_only_what_will_be_read_is_downloaded_of_one_commit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: list[str], unwanted: list[str]
 ) -> None:
     index = {"weight_map": {"a": "model-1.safetensors"}}
-    target = tmp_path / "c0ffee"
+    target = tmp_path / ("c0ffee" * 7)[:40]
 
-    def snapshot_download(
-        name: str, *, allow_patterns: list[str] | str, revision: str = "c0ffee"
-    ) -> str:
+    def snapshot_download(name: str, *, allow_patterns: list[str] | str, revision: str) -> str:
         assert (name, revision) == ("me/model", target.name)
         target.mkdir(exist_ok=True)
         for file in ["config.json", *names, *unwanted]:
@@ -438,7 +437,7 @@ def test_only_what_will_be_read_is_downloaded_of_one_commit(
         return str(target)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
-    folder = local_folder("me/model")
+    folder = snapshot(HubModel("me/model", target.name))
     assert {path.name for path in folder.iterdir()} == {"config.json", *names}
 
 

@@ -18,6 +18,24 @@ def test_every_epoch_sees_every_pair_once(num_pairs: int, batch_size: int, seed:
     assert sorted(first) == sorted(second) == list(range(num_pairs))
 
 
+@pytest.mark.parametrize(
+    ("num_pairs", "epochs", "max_steps", "expected"),
+    [
+        (120, 1, None, 14),  # the last one is smaller
+        (120, 3, None, 42),
+        (120, 1, 5, 5),
+        (120, 1, 100, 100),  # transformers: max_steps wins, and further epochs follow
+        (120, 20, 100, 100),
+        (0, 1, None, 0),
+        (0, 1, 100, 0),
+    ],
+)
+def test_max_steps_wins_over_epochs(
+    num_pairs: int, epochs: int, max_steps: int | None, expected: int
+) -> None:
+    assert num_steps(num_pairs, 9, epochs, max_steps) == expected
+
+
 def test_order_depends_on_seed_and_epoch_only() -> None:
     assert (epoch_order(50, 1, 2) == epoch_order(50, 1, 2)).all()
     assert (epoch_order(50, 1, 2) != epoch_order(50, 1, 3)).any()

@@ -17,7 +17,8 @@ import pytest
 from filelock import FileLock
 
 from codepmp_ray.errors import ModelError, StorageError
-from codepmp_ray.modeling.sources import is_hub_id, require_weights, resolve_model
+from codepmp_ray.hub_models import is_hub_id
+from codepmp_ray.modeling.sources import require_weights, resolve_model
 from codepmp_ray.storage import LocalStore, node_copies, open_store
 from codepmp_ray.storage.node_copies import forget_file, local_file, local_folder
 from codepmp_ray.storage.objects import ObjectStore, _version

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.errors import ConfigError
 from codepmp_ray.storage import LocalStore
+from codepmp_ray.training.task import TrainingTask
 from codepmp_ray.training.trackers import open_trackers, require_trackers
 from tests.processes import PATIENCE_S
+
+SETTINGS = {"stage": "finetuning", "learning_rate": 3e-6, "data": [{"kind": "preference"}]}
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "wandb"])
@@ -30,11 +35,11 @@ def test_event_files_hold_the_rows_and_a_resume_takes_the_place_of_lost_steps(
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     store = LocalStore(tmp_path)
-    (tracker,) = open_trackers(["tensorboard"], store, 0)
+    (tracker,) = open_trackers(["tensorboard"], store, 0, SETTINGS)
     for step, loss in ((1, 3.0), (2, 2.0), (3, 9.0)):
         tracker.log({"step": step, "total_steps": 3, "loss": loss, "mfu": None, "skipped": False})
     tracker.close()
-    (tracker,) = open_trackers(["tensorboard"], store, 2)  # killed; resumed after step 2
+    (tracker,) = open_trackers(["tensorboard"], store, 2, SETTINGS)  # killed; resumed after step 2
     tracker.log({"step": 3, "total_steps": 3, "loss": 1.0})
     tracker.log({"step": 3, "total_steps": 3, "eval_loss": 0.5})
     tracker.close()
@@ -42,6 +47,8 @@ def test_event_files_hold_the_rows_and_a_resume_takes_the_place_of_lost_steps(
     found.Reload()
     assert [(e.step, e.value) for e in found.Scalars("train/loss")] == [(1, 3), (2, 2), (3, 1)]
     assert [(e.step, e.value) for e in found.Scalars("eval/loss")] == [(3, 0.5)]
+    (told, *_) = found.Tensors("args/text_summary")
+    assert json.loads(told.tensor_proto.string_val[0]) == SETTINGS
 
 
 def test_offline_runs_of_wandb_hold_the_rows(tmp_path: Path, monkeypatch) -> None:
@@ -52,12 +59,21 @@ def test_offline_runs_of_wandb_hold_the_rows(tmp_path: Path, monkeypatch) -> Non
     for name in ("HOME", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
         monkeypatch.setenv(name, str(tmp_path / "home"))
     store = LocalStore(tmp_path / "a run" / "pretraining")
-    (tracker,) = open_trackers(["wandb"], store, 0)
+    (tracker,) = open_trackers(["wandb"], store, 0, SETTINGS)
     tracker.log({"step": 1, "total_steps": 3, "loss": 3.25, "mfu": None, "skipped": False})
     tracker.log({"step": 1, "total_steps": 3, "eval_loss": 0.125})
     tracker.close()
     (run,) = store.path("wandb").glob("offline-run-*/run-*.wandb")
-    words = (b"codepmp-ray", b"a run/pretraining", b"train/loss", b"3.25", b"eval/loss", b"0.125")
+    words = (
+        b"learning_rate",
+        b"3e-6",
+        b"codepmp-ray",
+        b"a run/pretraining",
+        b"train/loss",
+        b"3.25",
+        b"eval/loss",
+        b"0.125",
+    )
     deadline_s = time.monotonic() + PATIENCE_S  # another process of wandb's writes it
     while not all(word in run.read_bytes() for word in words):
         assert time.monotonic() < deadline_s, run.read_bytes()
@@ -72,7 +88,7 @@ def test_wandb_without_a_key_says_what_to_set(tmp_path: Path, monkeypatch) -> No
 
     monkeypatch.setattr(wandb, "init", refuse)
     with pytest.raises(ConfigError, match=r"(?s)No API key.*WANDB_MODE=offline"):
-        open_trackers(["wandb"], LocalStore(tmp_path), 0)
+        open_trackers(["wandb"], LocalStore(tmp_path), 0, SETTINGS)
 
 
 def test_all_attempts_of_a_stage_are_one_run_of_wandb(tmp_path: Path, monkeypatch) -> None:
@@ -80,7 +96,17 @@ def test_all_attempts_of_a_stage_are_one_run_of_wandb(tmp_path: Path, monkeypatc
     asked: list[dict[str, Any]] = []
     monkeypatch.setattr(wandb, "init", lambda **settings: asked.append(settings))
     for name in ("one", "one", "other"):
-        open_trackers(["wandb"], LocalStore(tmp_path / name), 0)
+        open_trackers(["wandb"], LocalStore(tmp_path / name), 0, SETTINGS)
     ids = [settings["id"] for settings in asked]
     assert ids[0] == ids[1] != ids[2]
     assert all(settings["resume"] == "allow" for settings in asked)
+    assert all(settings["config"] == SETTINGS for settings in asked)
+
+
+def test_trackers_are_told_every_field_of_the_configuration_and_the_model() -> None:
+    config = TrainingConfig.model_validate({"data": [{"path": "pairs.jsonl"}], "max_length": 99})
+    told = TrainingTask("pretraining", config, "me/base", (), "out").settings()
+    json.dumps(told)
+    assert set(TrainingConfig.model_fields) <= set(told)
+    assert told["max_length"] == 99 and told["data"][0]["path"] == "pairs.jsonl"
+    assert (told["stage"], told["model_name_or_path"]) == ("pretraining", "me/base")
