@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import uuid
+from functools import cached_property
 from typing import Any
 
 from codepmp_ray.cluster.vllm_env import apply, cpu_engine_environment
@@ -49,7 +50,6 @@ class VLLMEngine:
             "Check the model name, dtype, max_model_len and engine_args of the engine.",
         )
         self._tokenizer: Any = self._engine.get_tokenizer()
-        self._control = ControlTokens(self._tokenizer)
         self._max_model_len = config.max_model_len
 
     async def generate(self, user_message: str, sampling: SamplingConfig) -> Completion:
@@ -86,6 +86,10 @@ class VLLMEngine:
         except ValueError as error:
             raise EngineError(f"vLLM refused the request: {first_line(error)}.") from error
         raise EngineError("vLLM ended the request without an answer.")
+
+    @cached_property
+    def _control(self) -> ControlTokens:
+        return ControlTokens(self._tokenizer)
 
     def _chat_ids(self, user_message: str) -> list[int]:
         # Code that is about control tokens does not end the user's turn.
