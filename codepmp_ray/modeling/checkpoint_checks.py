@@ -14,6 +14,7 @@ from typing import Any
 
 from codepmp_ray.errors import ModelError
 from codepmp_ray.modeling.checkpoint_files import (
+    HEAD,
     HEAD_FILES,
     CheckpointFiles,
     read_headers,
@@ -22,7 +23,6 @@ from codepmp_ray.modeling.checkpoint_files import (
 from codepmp_ray.modeling.sources import CONFIG_FILE, is_hub_id, require_weights, resolve_model
 from codepmp_ray.storage import is_uri, open_store
 
-HEAD = "score.weight"
 _QUANTISATION = ("quantization_config", "compression_config", "quantization")
 _DEQUANTISE = (
     "Give the checkpoint in bf16 that it was quantised from, or dequantise it and save it anew."

@@ -21,6 +21,9 @@ from codepmp_ray.weights_digest import safetensors_header
 
 INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"
+# Our own, beside a base whose family has no sequence classifier: `score.weight`, [1, H].
+HEAD_FILE = "reward_head.safetensors"
+HEAD = "score.weight"
 # LLaMA-Factory and TRL write the head apart, where no index lists it.
 HEAD_FILES = tuple(
     f"{name}.safetensors" for name in ("value_head", "v_head", "reward_head", "rm_head")
@@ -110,6 +113,9 @@ def read_headers(store: Store, name: str) -> CheckpointFiles:
     for file in files:
         if file not in sizes:
             raise ModelError(f"{name} has no {file}, which its {INDEX_FILE} lists.", _AGAIN)
+    if HEAD_FILE in sizes and HEAD_FILE not in files:
+        keys = [key for key, _ in _tensors(store, name, HEAD_FILE, sizes[HEAD_FILE])]
+        files += [HEAD_FILE] * (keys == [HEAD])
     tensors: dict[str, StoredTensor] = {}
     for file in files:
         for key, tensor in _tensors(store, name, file, sizes[file]):
