@@ -77,7 +77,7 @@ def require_positions(backbone: Any, max_length: int) -> None:
 
 
 def _changing_rotations(config: Any, parameters: Any) -> Iterable[tuple[str, int]]:
-    """(kind, positions up to which it does not change); parameters may be given by kind of layer."""
+    """(kind, positions up to which it does not change), of each kind of layer."""
     if not isinstance(parameters, dict):
         return
     kind = parameters.get("rope_type")

@@ -11,7 +11,10 @@ from __future__ import annotations
 import copy
 import json
 import os
+import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +49,9 @@ from codepmp_ray.modeling.checkpoint_files import (
 from codepmp_ray.modeling.logit_rule import logit_rule_of
 from codepmp_ray.modeling.objectives import Objective
 from codepmp_ray.modeling.preference_model import PreferenceModel
-from codepmp_ray.modeling.sources import resolve_model
+from codepmp_ray.modeling.sources import CONFIG_FILE, require_weights, resolve_model
 from codepmp_ray.modeling.stored_parameters import Origins, find_origins
-from codepmp_ray.storage import open_store
+from codepmp_ray.storage import is_uri, open_store
 
 
 def empty_model(
@@ -84,9 +87,12 @@ def empty_model(
     return model
 
 
-def model_from_config(config: Any, objective: Objective) -> PreferenceModel:
+def model_from_config(
+    config: Any, objective: Objective, *, is_packed: bool = True
+) -> PreferenceModel:
     """A model of this shape with arbitrary weights, in fp32; for plans and benchmarks."""
-    model = with_heads(AutoModelForCausalLM.from_config(config, dtype=torch.float32), objective)
+    made = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model = with_heads(made, objective, is_packed=is_packed)
     if model.score is not None:
         torch.nn.init.normal_(model.score.weight, std=0.02)
     return model
@@ -121,7 +127,8 @@ def load_config(model_name_or_path: str) -> Any:
     Raises ModelError when there is none that can be used, and for a quantised model.
     """
     try:
-        config = AutoConfig.from_pretrained(resolve_model(model_name_or_path))
+        with _config_folder(model_name_or_path) as folder:
+            config = AutoConfig.from_pretrained(folder)
     except (OSError, ValueError, KeyError) as error:
         raise _unusable(model_name_or_path, error) from error
     require_unquantised(model_name_or_path, config.to_dict())
@@ -135,6 +142,18 @@ def load_config(model_name_or_path: str) -> Any:
     text.tie_word_embeddings = config.tie_word_embeddings
     text.architectures = config.architectures
     return text
+
+
+@contextmanager
+def _config_folder(model_name_or_path: str) -> Iterator[str]:
+    """What transformers reads a configuration from; nothing else is fetched from a store."""
+    if not is_uri(model_name_or_path):
+        yield resolve_model(model_name_or_path)
+        return
+    require_weights(model_name_or_path)
+    with tempfile.TemporaryDirectory() as folder:
+        open_store(model_name_or_path).download(CONFIG_FILE, Path(folder) / CONFIG_FILE)
+        yield folder
 
 
 def require_causal_lm(config: Any) -> None:

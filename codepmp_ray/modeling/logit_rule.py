@@ -45,7 +45,7 @@ def logit_rule_of(causal_lm: Any) -> LogitRule:
     tried[0] = _SMALL
     try:
         found = _logits(causal_lm, tried)
-    except Exception:  # families differ without end
+    except Exception:  # noqa: BLE001 - families differ without end
         return named
     if found.shape != tried.shape:
         return named

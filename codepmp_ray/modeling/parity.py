@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForSequenceClassification
 
+from codepmp_ray.modeling.checkpoint_files import HEAD
 from codepmp_ray.modeling.export import export_config, export_kind, exported_name
 from codepmp_ray.modeling.plain_reference import plain_sums
 from codepmp_ray.modeling.preference_model import PreferenceModel
@@ -53,10 +54,7 @@ def _worst_gradient(causal_lm: Any, model: PreferenceModel, score: torch.Tensor 
     theirs = dict(causal_lm.named_parameters(remove_duplicate=False))
     pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
     for name, parameter in model.named_parameters():
-        if name == "score.weight":
-            other = score
-        else:
-            other = theirs[exported_name(name, causal_lm)]
+        other = score if name == HEAD else theirs[exported_name(name, causal_lm)]
         assert other is not None  # both have a head or none has
         pairs.append((_gradient(parameter), _gradient(other)))
     largest = max(float(expected.norm()) for _, expected in pairs)

@@ -125,7 +125,9 @@ def _small_model(config: Any, objective: Objective, device: torch.device) -> Any
                 failure = f"the smallest has {num_parameters} parameters"
                 continue
             causal_lm = random_model(small).to(device)
-            sums = plain_sums(causal_lm, None, probe_pairs(small.vocab_size)[:1], make_objective("sft"))
+            sums = plain_sums(
+                causal_lm, None, probe_pairs(small.vocab_size)[:1], make_objective("sft")
+            )
             sums["lm"].backward()
         except Exception as error:  # noqa: BLE001 - families fail in all ways
             failure = _first_line(error)

@@ -16,8 +16,8 @@ from torch import nn
 from codepmp_ray.modeling.attention import NAME as PACKED_ATTENTION
 from codepmp_ray.modeling.backbones import output_size
 from codepmp_ray.modeling.dropout import without_dropout
-from codepmp_ray.modeling.logit_rule import LogitRule
 from codepmp_ray.modeling.lm_loss import lm_loss_sum, token_log_likelihoods
+from codepmp_ray.modeling.logit_rule import LogitRule
 from codepmp_ray.modeling.losses import (
     at_least_fp32,
     centering_sum,

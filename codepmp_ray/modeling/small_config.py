@@ -37,7 +37,7 @@ def small_configs(config: Any) -> Iterator[Any]:
         try:
             facts = make(_Facts(config))
             yield type(config).from_dict(facts)
-        except Exception:  # noqa: S112 - what a class refuses is not the small one
+        except Exception:  # noqa: BLE001 - what a class refuses is not the small one
             continue
 
 
@@ -81,9 +81,10 @@ def _scaled(facts: _Facts) -> dict[str, Any]:
         factor *= 2
     for name, value in facts.values.items():
         is_heads = "head" in name and "dim" not in name and "size" not in name
-        if type(value) is int and value % factor == 0 and (value >= _WIDE or is_heads):
-            if "position" not in name and not name.endswith("_id"):
-                facts.values[name] = max(1, value // factor)
+        if type(value) is not int or value % factor or "position" in name or name.endswith("_id"):
+            continue
+        if value >= _WIDE or is_heads:
+            facts.values[name] = max(1, value // factor)
     return facts.values
 
 

@@ -102,9 +102,7 @@ def _first_fit(indices: list[int], lengths: list[int], max_tokens: int) -> list[
     return batches
 
 
-def _first_fit_padded(
-    indices: list[int], lengths: list[int], max_tokens: int
-) -> list[list[int]]:
+def _first_fit_padded(indices: list[int], lengths: list[int], max_tokens: int) -> list[list[int]]:
     """The first of a micro-batch is its longest, since they come in that order."""
     batches: list[list[int]] = []
     for index in indices:
