@@ -110,7 +110,19 @@ FAMILIES = (
     Family("gemma", "Gemma, CodeGemma", _HEAD),
     Family("gemma2", "Gemma 2", _HEAD | _WINDOW),
     Family("gemma3_text", "Gemma 3 270M and 1B", _HEAD | _WINDOW),
-    Family("gemma3n_text", "Gemma 3n", _HEAD | _WINDOW),
+    Family(
+        "gemma3n_text",
+        "Gemma 3n",
+        _HEAD
+        | _WINDOW
+        | {
+            "num_hidden_layers": 4,
+            "layer_types": ["sliding_attention", "full_attention"] * 2,
+            "num_kv_shared_layers": 2,
+            "hidden_size_per_layer_input": 16,
+            "vocab_size_per_layer_input": VOCABULARY,
+        },
+    ),
     Family("gemma4_text", "Gemma 4", _HEAD | _WINDOW),
     Family("vaultgemma", "VaultGemma", _HEAD | _WINDOW),
     Family("phi", "Phi-1, Phi-1.5, Phi-2"),
@@ -170,7 +182,6 @@ FAMILIES = (
     Family("bloom", "BLOOM", {"n_head": 4, "n_layer": 3}),
     Family("mpt", "MPT", {"d_model": 64, "n_layers": 3, "n_heads": 4}),
     Family("opt", "OPT", {"ffn_dim": 96, "word_embed_proj_dim": 64}),
-    Family("xglm", "XGLM", {"d_model": 64, "num_layers": 3, "attention_heads": 4, "ffn_dim": 96}),
     Family("biogpt", "BioGPT"),
     Family("persimmon", "Persimmon"),
     Family("nemotron", "Nemotron-4, Minitron"),
@@ -200,7 +211,7 @@ FAMILIES = (
     Family("qwen3_moe", "Qwen3-30B-A3B, Qwen3-Coder-30B-A3B", _MOE | _HEAD),
     Family("deepseek_v2", "DeepSeek-Coder-V2-Lite", _MOE | _MLA | {"q_lora_rank": None}),
     Family("deepseek_v3", "DeepSeek-V3, Kimi K2", _MOE | _MLA | {"q_lora_rank": 16}),
-    Family("dots1", "dots.llm1", _MOE | {"first_k_dense_replace": 1}),
+    Family("dots1", "dots.llm1", _MOE | {"first_k_dense_replace": 1, "n_shared_experts": 1}),
     Family("gpt_oss", "gpt-oss, dequantised", _MOE | _HEAD | _WINDOW),
     Family("minimax", "MiniMax-Text-01", _MOE | _HEAD),
     Family("llama4_text", "Llama 4", _MOE | _HEAD | {"intermediate_size_mlp": 96}),
@@ -219,7 +230,17 @@ FAMILIES = (
             "lm_head_multiplier": 0.5,
         },
     ),
-    Family("jamba", "Jamba", _MOE | {"mamba_d_state": 8, "mamba_dt_rank": 4}),
+    Family(
+        "jamba",
+        "Jamba",
+        _MOE
+        | {
+            "mamba_d_state": 8,
+            "mamba_dt_rank": 4,
+            "attn_layer_period": 2,
+            "attn_layer_offset": 1,
+        },
+    ),
     Family("lfm2", "LFM2", {"layer_types": ["conv", "conv", "full_attention"]}),
     Family("mamba", "Mamba", {"state_size": 8}),
     Family("recurrent_gemma", "RecurrentGemma", {"attention_window_size": 8}),

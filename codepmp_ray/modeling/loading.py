@@ -100,6 +100,11 @@ def model_from_config(
 
 def with_heads(made: Any, objective: Objective, *, is_packed: bool = True) -> PreferenceModel:
     """The PreferenceModel around the modules of a transformers model, which it changes."""
+    if made.base_model is made:
+        raise ModelError(
+            f"{type(made).__name__} has no {made.base_model_prefix} inside, which would be its "
+            "decoder without head."
+        )
     logits = None
     if objective.has_lm:
         causal_lm = made

@@ -7,6 +7,7 @@ with numbers in the place of hidden states and nothing in the place of the LM he
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 from torch import nn
 
 _RANGE = 40.0  # logits that are tried: -40 to 40, where a soft cap shows
+_HIGHEST_CAP = 1e6
 _SMALL = 2.0**-10  # where a cap of 1 or more takes less than a millionth
 _TOLERANCE = 1e-4
 
@@ -41,7 +43,7 @@ def logit_rule_of(causal_lm: Any) -> LogitRule:
     """
     config = causal_lm.config.get_text_config()
     named = LogitRule(soft_cap=getattr(config, "final_logit_softcapping", None))
-    tried = torch.linspace(-_RANGE, _RANGE, config.vocab_size)
+    tried = torch.linspace(-_RANGE, _RANGE, config.vocab_size, dtype=torch.float64, device="cpu")
     tried[0] = _SMALL
     try:
         found = _logits(causal_lm, tried)
@@ -49,11 +51,26 @@ def logit_rule_of(causal_lm: Any) -> LogitRule:
         return named
     if found.shape != tried.shape:
         return named
-    rule = LogitRule(float(found[0]) / _SMALL, named.soft_cap)
-    if not torch.allclose(rule(tried), found, rtol=_TOLERANCE, atol=_TOLERANCE):
-        return named
-    is_one = abs(rule.scale - 1) < 1e-6
-    return LogitRule(1.0 if is_one else rule.scale, rule.soft_cap)
+    scale = float(found[0]) / _SMALL
+    if abs(scale - 1) < 1e-6:
+        scale = 1.0
+    caps = named.soft_cap, None, _soft_cap(scale * _RANGE, float(found[-1]))
+    for rule in (LogitRule(scale, cap) for cap in caps):
+        if torch.allclose(rule(tried), found.double(), rtol=_TOLERANCE, atol=_TOLERANCE):
+            return rule
+    return named
+
+
+def _soft_cap(largest: float, capped: float) -> float | None:
+    """The cap that makes `capped` of the logit `largest`; None where none does."""
+    low, high = capped, _HIGHEST_CAP
+    if not 0 < capped < largest:
+        return None
+    while high - low > 1e-9 * high:
+        middle = (low + high) / 2
+        is_below = middle * math.tanh(largest / middle) < capped
+        low, high = (middle, high) if is_below else (low, middle)
+    return high
 
 
 @torch.no_grad()
@@ -64,7 +81,7 @@ def _logits(causal_lm: Any, product: torch.Tensor) -> torch.Tensor:
     try:
         setattr(causal_lm, name, _Given(backbone, product.view(1, 1, -1)))
         causal_lm.set_output_embeddings(nn.Identity())
-        ids = torch.zeros(1, 1, dtype=torch.int64)
+        ids = torch.zeros(1, 1, dtype=torch.int64, device="cpu")
         return causal_lm(input_ids=ids, use_cache=False).logits.flatten()
     finally:
         setattr(causal_lm, name, backbone)

@@ -13,7 +13,7 @@ from codepmp_ray.modeling.plain_reference import plain_sums
 from codepmp_ray.modeling.preference_model import PreferenceModel
 from codepmp_ray.preference.packing import EncodedPair, pack
 
-GRADIENTS, EXPORT = "gradients", "rewards of the export"
+GRADIENTS, EXPORT = "gradients", "the export's rewards"
 # How the quantities are called where people read them.
 NAMES = {"rm": "L_RM", "lm": "L_LM", "dpo": "L_DPO", "center": "the centring term"}
 
@@ -42,9 +42,11 @@ def differences(
     objective.loss(expected, counts).backward()
     found = model(pack(pairs, sides=objective.sides).to(device))
     objective.loss(found, counts).backward()
+    told = {"rewards", "log_likelihoods", *(term.name for term in objective.terms)}
     result = {
         NAMES.get(name, name.replace("_", " ")): _distance(found[name].detach(), value.detach())
         for name, value in expected.items()
+        if name in told
     }
     result[GRADIENTS] = _worst_gradient(causal_lm, model, score)
     return result
@@ -59,7 +61,7 @@ def _worst_gradient(causal_lm: Any, model: PreferenceModel, score: torch.Tensor 
         pairs.append((_gradient(parameter), _gradient(other)))
     largest = max(float(expected.norm()) for _, expected in pairs)
     # A gradient that is zero by theory has no relative error.
-    least = largest * (1e-6 if pairs[0][0].dtype == torch.float64 else 1e-3)
+    least = largest * (1e-4 if pairs[0][0].dtype == torch.float64 else 1e-3)
     return max(
         float((found - expected).norm()) / max(float(expected.norm()), least)
         for found, expected in pairs

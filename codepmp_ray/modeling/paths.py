@@ -87,25 +87,25 @@ def choose_path(config: Any, objective: Objective, device: torch.device) -> Trai
 def _judge(config: Any, objective: Objective, device: torch.device) -> _Verdict:
     model_type = config.model_type
     try:
-        causal_lm = _small_model(config, objective, device)
+        small = _small_config(config, device)
     except ModelError as error:
         return _Verdict(problem=error.problem, remedy=error.remedy)
-    pairs = probe_pairs(causal_lm.config.vocab_size)
-    if looks_ahead(causal_lm, pairs[0]):
+    pairs = probe_pairs(small.vocab_size)
+    if looks_ahead(random_model(small).to(device), pairs[0]):
         return _Verdict(
             problem=f"{model_type} is no causal decoder: what a token computes changes with the "
             "tokens after it.",
             remedy="Choose a decoder-only backbone such as Llama, Qwen or Gemma.",
         )
-    packed = _wrong(causal_lm, objective, pairs, is_packed=True)
+    packed = _wrong(small, objective, device, is_packed=True)
     if not packed:
         return _Verdict(is_packed=True)
-    plain = _wrong(causal_lm, objective, pairs, is_packed=False)
+    plain = _wrong(small, objective, device, is_packed=False)
     if not plain:
         return _Verdict(reason=f"packed, {packed}")
     remedy = "Choose another backbone (docs/families.md lists those that were compared)"
-    if objective.has_lm and objective.has_rewards:
-        remedy += ", or set objective=rm if only L_LM differs"
+    if objective.has_rewards and "L_LM" in plain and "rewards" not in plain:
+        remedy += ", or set objective=rm, which has no L_LM"
     return _Verdict(
         problem=f"{model_type} is not trained: a small model of its configuration differs from "
         f"plain transformers. As ordinary sequences, {plain}; packed, {packed}.",
@@ -113,8 +113,11 @@ def _judge(config: Any, objective: Objective, device: torch.device) -> _Verdict:
     )
 
 
-def _small_model(config: Any, objective: Objective, device: torch.device) -> Any:
-    """A small causal LM in fp32 whose plain forward and backward work."""
+def _small_config(config: Any, device: torch.device) -> Any:
+    """The first small configuration whose plain forward and backward work.
+
+    Raises ModelError when there is none.
+    """
     failure = "its configuration has no sizes that are known"
     for small in small_configs(config):
         try:
@@ -132,7 +135,7 @@ def _small_model(config: Any, objective: Objective, device: torch.device) -> Any
         except Exception as error:  # noqa: BLE001 - families fail in all ways
             failure = _first_line(error)
             continue
-        return causal_lm
+        return small
     raise ModelError(
         f"{config.model_type} cannot be held against plain transformers: no small model of its "
         f"configuration can be made ({failure}).",
@@ -167,18 +170,18 @@ def probe_pairs(vocab_size: int) -> list[EncodedPair]:
     return pairs
 
 
-def _wrong(
-    causal_lm: Any, objective: Objective, pairs: list[EncodedPair], *, is_packed: bool
-) -> str:
+def _wrong(small: Any, objective: Objective, device: torch.device, *, is_packed: bool) -> str:
     """What differs, in words; empty for nothing."""
+    pairs = probe_pairs(small.vocab_size)
     try:
-        model = with_heads(copy.deepcopy(causal_lm), objective, is_packed=is_packed)
+        # Twice the same weights; no copy, since some keep the state of their last sequence.
+        causal_lm, made = (random_model(small).to(device) for _ in range(2))
+        model = with_heads(made, objective, is_packed=is_packed)
         if model.score is not None:
             weight = model.score.weight
             generator = torch.Generator().manual_seed(1)
-            drawn = torch.randn(weight.shape, generator=generator)
-            weight.data = drawn.to(weight.device, next(causal_lm.parameters()).dtype)
-        model.to(next(causal_lm.parameters()).device).train()
+            weight.data = torch.randn(weight.shape, generator=generator)
+        model.to(device).train()
         found = differences(causal_lm, model, pairs) | export_difference(model, pairs)
     except Exception as error:  # noqa: BLE001 - families fail in all ways
         return f"it fails ({_first_line(error)})"

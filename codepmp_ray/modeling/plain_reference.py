@@ -71,12 +71,6 @@ def _forward(
     causal_lm: Any, ids: list[int], device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Last hidden states [n, H] and logits [n, V] of one sequence."""
-    states: list[torch.Tensor] = []
-    hook = causal_lm.base_model.register_forward_hook(
-        lambda module, inputs, output: states.append(output[0])
-    )
-    try:
-        output = causal_lm(input_ids=torch.tensor([ids], device=device), use_cache=False)
-    finally:
-        hook.remove()
-    return states[0][0], output.logits[0]
+    inputs = {"input_ids": torch.tensor([ids], device=device), "use_cache": False}
+    hidden = causal_lm.base_model(**inputs).last_hidden_state
+    return hidden[0], causal_lm(**inputs).logits[0]

@@ -103,9 +103,12 @@ def _fewer_layers(facts: _Facts) -> None:
         for name, value in facts.values.items()
         if isinstance(value, list) and len(value) == num_layers
     }
+    by_index = {name: value for name, value in facts.values.items() if _is_by_index(value)}
     kinds: dict[Any, int] = {}
     for index in range(num_layers):
-        kinds.setdefault(tuple(str(value[index]) for value in lists.values()), index)
+        kind = [str(value[index]) for value in lists.values()]
+        kind += [str(value.get(index, value.get(str(index)))) for value in by_index.values()]
+        kinds.setdefault(tuple(kind), index)
     chosen = [*kinds.values()][:_MOST_LAYERS]
     periods = [
         value + (facts.values.get(name.replace("_period", "_offset")) or 0)
@@ -123,6 +126,11 @@ def _fewer_layers(facts: _Facts) -> None:
         chosen = chosen * 2
     for name, value in lists.items():
         facts.values[name] = [value[index] for index in chosen]
+    for name, value in by_index.items():
+        there = {int(key): entry for key, entry in value.items()}
+        facts.values[name] = {
+            new: there[old] for new, old in enumerate(chosen) if there.get(old) is not None
+        }
     for name, value in facts.values.items():
         is_list = isinstance(value, list) and name not in lists
         if is_list and "layer" in name and all(type(entry) is int for entry in value):
@@ -135,6 +143,11 @@ def _fewer_layers(facts: _Facts) -> None:
         value = facts.get(name)
         if isinstance(value, int):
             facts.put(name, min(value, 1) if name == "max_window_layers" else 0)
+
+
+def _is_by_index(value: Any) -> bool:
+    """Whether it says something of some layers, by their number."""
+    return isinstance(value, dict) and bool(value) and all(str(key).isdigit() for key in value)
 
 
 def _fewer_tokens(facts: _Facts) -> None:

@@ -28,6 +28,7 @@ def asked(name: str, **changes: float) -> LogitRule:
         ("gemma2", {"final_logit_softcapping": None}, 1.0, None),
         ("minicpm3", {}, None, None),
         ("qwen3_moe", {}, 1.0, None),
+        ("nanochat", {"final_logit_softcapping": 15.0}, 1.0, 15.0),
     ],
 )
 def test_rules_are_those_of_the_configuration(
@@ -39,6 +40,11 @@ def test_rules_are_those_of_the_configuration(
         scale = config.dim_model_base / config.hidden_size
     assert rule.scale == pytest.approx(scale, rel=1e-5)
     assert rule.soft_cap == soft_cap
+
+
+def test_a_soft_cap_under_a_name_of_its_own_is_found() -> None:
+    rule = asked("recurrent_gemma", logits_soft_cap=20.0)
+    assert rule.scale == 1.0 and rule.soft_cap == pytest.approx(20.0, rel=1e-5)
 
 
 def test_what_cannot_be_asked_has_the_soft_cap_of_its_configuration() -> None:
