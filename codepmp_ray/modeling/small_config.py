@@ -103,7 +103,11 @@ def _fewer_layers(facts: _Facts) -> None:
         for name, value in facts.values.items()
         if isinstance(value, list) and len(value) == num_layers
     }
-    by_index = {name: value for name, value in facts.values.items() if _is_by_index(value)}
+    by_index = {
+        name: value
+        for name, value in facts.values.items()
+        if _is_by_index(value) and "label" not in name
+    }
     kinds: dict[Any, int] = {}
     for index in range(num_layers):
         kind = [str(value[index]) for value in lists.values()]

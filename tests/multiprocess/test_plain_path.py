@@ -37,7 +37,7 @@ def rehearsed(name: str) -> object:
     return name if name in quick else pytest.param(name, marks=pytest.mark.rehearsal)
 
 
-@pytest.mark.parametrize("name", map(rehearsed, NAMES))
+@pytest.mark.parametrize("name", [*map(rehearsed, NAMES)])
 def test_workers_and_kills_do_not_change_the_result(
     name: str, tmp_path: Path, preference_rows: list[dict]
 ) -> None:
