@@ -290,7 +290,7 @@ def _export_state(model: PreferenceModel, plain: Any) -> dict[str, torch.Tensor]
         if not (name.startswith("lm_head.") and model.score is not None)
     }
     every = {name for name, _ in plain.named_parameters(remove_duplicate=False)}
-    buffers = {*plain.state_dict()} - every
+    buffers = {*plain.state_dict(keep_vars=True)} - every
     expected = {name for name, _ in plain.named_parameters()} | buffers
     if export_kind(model) is AutoModel:
         expected.add(HEAD)

@@ -43,20 +43,23 @@ def logit_rule_of(causal_lm: Any) -> LogitRule:
     """
     config = causal_lm.config.get_text_config()
     named = LogitRule(soft_cap=getattr(config, "final_logit_softcapping", None))
-    tried = torch.linspace(-_RANGE, _RANGE, config.vocab_size, dtype=torch.float64, device="cpu")
-    tried[0] = _SMALL
     try:
-        found = _logits(causal_lm, tried)
-    except Exception:  # noqa: BLE001 - families differ without end
+        return _asked(causal_lm, named)
+    except Exception:  # noqa: BLE001 - families differ without end, and tensors may be fake
         return named
-    if found.shape != tried.shape:
-        return named
+
+
+def _asked(causal_lm: Any, named: LogitRule) -> LogitRule:
+    num_tokens = causal_lm.config.get_text_config().vocab_size
+    tried = torch.linspace(-_RANGE, _RANGE, num_tokens, dtype=torch.float64, device="cpu")
+    tried[0] = _SMALL
+    found = _logits(causal_lm, tried).double()
     scale = float(found[0]) / _SMALL
     if abs(scale - 1) < 1e-6:
         scale = 1.0
     caps = named.soft_cap, None, _soft_cap(scale * _RANGE, float(found[-1]))
     for rule in (LogitRule(scale, cap) for cap in caps):
-        if torch.allclose(rule(tried), found.double(), rtol=_TOLERANCE, atol=_TOLERANCE):
+        if torch.allclose(rule(tried), found, rtol=_TOLERANCE, atol=_TOLERANCE):
             return rule
     return named
 

@@ -60,8 +60,7 @@ def _worst_gradient(causal_lm: Any, model: PreferenceModel, score: torch.Tensor 
         assert other is not None  # both have a head or none has
         pairs.append((_gradient(parameter), _gradient(other)))
     largest = max(float(expected.norm()) for _, expected in pairs)
-    # A gradient that is zero by theory has no relative error.
-    least = largest * (1e-4 if pairs[0][0].dtype == torch.float64 else 1e-3)
+    least = largest * 1e-3  # a gradient that is zero by theory has no relative error
     return max(
         float((found - expected).norm()) / max(float(expected.norm()), least)
         for found, expected in pairs

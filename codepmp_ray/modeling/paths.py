@@ -39,7 +39,7 @@ from codepmp_ray.storage.node_copies import cache_dir
 VALUES_WITHIN, GRADIENTS_WITHIN = 1e-4, 1e-3  # of fp32; another rule shows in the second digit
 _FOLDER = "family-checks"
 _LARGEST = 10**8  # parameters of a model that is computed for nothing else
-_NOISE, _NOISE_OF_VECTORS = 0.06, 0.1  # far from the symmetric start, where attention says nothing
+_SPREAD, _NOISE = 0.1, 0.1  # far from the symmetric start, where attention says nothing
 
 
 @dataclass(frozen=True)
@@ -151,9 +151,12 @@ def random_model(config: Any) -> Any:
             copy.deepcopy(config), dtype=torch.float32
         )
         with torch.no_grad():
+            torch.manual_seed(1)  # how many numbers were drawn so far may differ between runs
             for parameter in causal_lm.parameters():
-                noise = _NOISE if parameter.ndim > 1 else _NOISE_OF_VECTORS
-                parameter.add_(torch.randn_like(parameter) * noise)
+                if parameter.ndim > 1:
+                    parameter.normal_(std=_SPREAD)
+                else:  # norms, biases, rates: around what the family begins with
+                    parameter.add_(torch.randn_like(parameter) * _NOISE)
     without_dropout(causal_lm)
     return causal_lm.train()
 

@@ -156,7 +156,7 @@ class _Sample:
 
 
 def _measure(
-    config: TrainingConfig, model_config: Any, num_layers: int, is_packed: bool
+    config: TrainingConfig, model_config: Any, num_layers: int, is_packed: bool = True
 ) -> _Sample:
     """The peak of the second step, when gradients of an earlier micro-batch and state exist."""
     shape = {**model_config.to_dict(), **_depth(model_config, num_layers)}
