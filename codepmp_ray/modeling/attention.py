@@ -56,14 +56,15 @@ def packed_attention(
         sliding_window = None  # nobody is that far from anybody
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     rule = AttentionRule(scale, dropout, sliding_window, softcap)
-    output = _way(query.device, rule)(query, key, value, packed_layout, rule)
+    is_even = query.shape[-1] == value.shape[-1]  # latent attention has narrower values
+    output = _way(query.device, rule, is_even)(query, key, value, packed_layout, rule)
     return output.transpose(1, 2).contiguous(), None
 
 
-def _way(device: torch.device, rule: AttentionRule) -> Callable[..., torch.Tensor]:
+def _way(device: torch.device, rule: AttentionRule, is_even: bool) -> Callable[..., torch.Tensor]:
     if device.type == "cuda":
         return attend_with_flex
-    is_plain = rule.soft_cap is None and not rule.dropout
+    is_plain = rule.soft_cap is None and not rule.dropout and is_even
     return attend_fused if device.type == "cpu" and is_plain else attend_in_blocks
 
 

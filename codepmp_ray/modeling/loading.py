@@ -123,7 +123,7 @@ def with_heads(made: Any, objective: Objective, *, is_packed: bool = True) -> Pr
 
 
 def _is_tied(config: Any) -> bool:
-    return bool(config.get_text_config().tie_word_embeddings)
+    return bool(getattr(config.get_text_config(), "tie_word_embeddings", False))
 
 
 def load_config(model_name_or_path: str) -> Any:

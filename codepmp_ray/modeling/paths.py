@@ -118,14 +118,14 @@ def _small_config(config: Any, device: torch.device) -> Any:
 
     Raises ModelError when there is none.
     """
-    failure = "its configuration has no sizes that are known"
+    failures: list[str] = []
     for small in small_configs(config):
         try:
             with torch.device("meta"):
                 empty: Any = AutoModelForCausalLM.from_config(copy.deepcopy(small))
             num_parameters = sum(parameter.numel() for parameter in empty.parameters())
             if num_parameters > _LARGEST:
-                failure = f"the smallest has {num_parameters} parameters"
+                failures.append(f"the smallest has {num_parameters} parameters")
                 continue
             causal_lm = random_model(small).to(device)
             sums = plain_sums(
@@ -133,12 +133,12 @@ def _small_config(config: Any, device: torch.device) -> Any:
             )
             sums["lm"].backward()
         except Exception as error:  # noqa: BLE001 - families fail in all ways
-            failure = _first_line(error)
+            failures.append(_first_line(error))
             continue
         return small
     raise ModelError(
         f"{config.model_type} cannot be held against plain transformers: no small model of its "
-        f"configuration can be made ({failure}).",
+        f"configuration can be made ({[*failures, 'its sizes have other names'][0]}).",
         "Choose another backbone (docs/families.md lists those that were compared).",
     )
 
@@ -183,7 +183,8 @@ def _wrong(small: Any, objective: Objective, device: torch.device, *, is_packed:
         if model.score is not None:
             weight = model.score.weight
             generator = torch.Generator().manual_seed(1)
-            weight.data = torch.randn(weight.shape, generator=generator)
+            # Rewards around 1: a loss of rewards far apart is a small number with a large error.
+            weight.data = torch.randn(weight.shape, generator=generator) / weight.shape[1] ** 0.5
         model.to(device).train()
         found = differences(causal_lm, model, pairs) | export_difference(model, pairs)
     except Exception as error:  # noqa: BLE001 - families fail in all ways

@@ -22,7 +22,13 @@ _WIDE = 256  # numbers from here on are widths, where a configuration is scaled 
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 _PER_TOKEN = re.compile("experts?_per_tok|experts_per_token|top_k_experts|moe_topk|moe_k$|^top_k$")
 _WIDTHS = re.compile("intermediate_size|ffn_dim$|ffn_hidden_size$|^n_inner$|^mlp_hidden_size$")
+# Of what a sparse attention chooses among, and of the chunks in which a recurrence is computed.
+_CHOICES = re.compile("^index_topk$|(^|_)block_size$")
+_BLOCKS = re.compile("(^|_)topk_blocks$")
+_CHUNKS = re.compile("^chunk_size$|^mamba_chunk_size$|(d_state|state_size)$|^linear_.*head_dim$")
+_LINEAR_HEADS = re.compile("^linear_num_.*heads$")
 _WINDOWS = re.compile("sliding_window$|^attention_chunk_size$|attention_window_size$|^window_size$")
+_SIZES = ((_WINDOWS, WINDOW), (_CHOICES, 4), (_BLOCKS, 1), (_CHUNKS, 16))
 # Every how many layers another kind comes.
 _EVERY = re.compile("(_period|_interval|_pattern|_step|_freq|_every_n_layers|_stride)$")
 _HEADS = ("num_attention_heads", "num_key_value_heads", "num_heads", "num_kv_heads")
@@ -47,6 +53,7 @@ class _Facts:
     def __init__(self, config: Any) -> None:
         self.names: dict[str, str] = dict(getattr(type(config), "attribute_map", {}) or {})
         self.values: dict[str, Any] = copy.deepcopy(config.to_dict())
+        self.num_layers: int = config.num_hidden_layers
         for name in ("_name_or_path", "architectures", "quantization_config", "dtype"):
             self.values.pop(name, None)
 
@@ -97,7 +104,7 @@ def _shallow(facts: _Facts) -> dict[str, Any]:
 
 def _fewer_layers(facts: _Facts) -> None:
     """The first layer of every kind, by all lists that have an entry for each layer."""
-    num_layers = facts.get("num_hidden_layers")
+    num_layers = facts.num_layers
     lists = {
         name: value
         for name, value in facts.values.items()
@@ -162,15 +169,16 @@ def _fewer_tokens(facts: _Facts) -> None:
             facts.values[name] = min(value, VOCABULARY)
         elif name.endswith("_token_id") and value >= VOCABULARY:
             facts.values[name] = 0
-        elif _WINDOWS.search(name) and value > WINDOW:
-            facts.values[name] = WINDOW
+        for pattern, most in _SIZES:
+            if pattern.search(name):
+                facts.values[name] = min(value, most)
     for name in ("bos_token_id", "eos_token_id"):  # may be several
         if isinstance(facts.values.get(name), list):
             facts.values[name] = 0
 
 
 def _fewer_experts(facts: _Facts) -> None:
-    groups = facts.get("n_group") or 1
+    groups = facts.get("n_group") or facts.get("num_expert_group") or 1
     for name in _EXPERTS:
         value = facts.get(name)
         if isinstance(value, int) and value > _NUM_EXPERTS:
@@ -189,7 +197,7 @@ def _narrower(facts: _Facts) -> None:
         size = min(size, _HEAD_SIZE)
         facts.put("head_dim", size)
         facts.put("rotary_dim", min(facts.get("rotary_dim") or size, size // 2))
-    num_groups = min(groups or heads, 2)
+    num_groups = min(groups, 2) if groups and groups < heads else min(heads, _GROUP)
     num_heads = num_groups * min(heads // groups if groups else 1, _GROUP)
     facts.put("num_attention_heads", num_heads)
     facts.put("num_key_value_heads", num_groups)
@@ -199,12 +207,28 @@ def _narrower(facts: _Facts) -> None:
         if isinstance(value, int):
             facts.put(name, narrow if value == hidden else min(value, narrow // 2))
     facts.put("hidden_size", narrow)
+    _fewer_states(facts.values, narrow)
     for name, value in facts.values.items():
         if _WIDTHS.search(name):
             if type(value) is int:
                 facts.values[name] = min(value, _WIDTH)
             elif isinstance(value, list) and all(type(entry) is int for entry in value):
                 facts.values[name] = [min(entry, _WIDTH) for entry in value]
+
+
+def _fewer_states(values: dict[str, Any], hidden_size: int) -> None:
+    """Heads of recurrences: Mamba's are as wide as `mamba_expand` says, or `mamba_d_ssm`."""
+    names = [name for name in values if _LINEAR_HEADS.search(name) and values[name]]
+    if names:
+        factor = max(1, min(values[name] for name in names) // 2)
+        values |= {name: values[name] // factor for name in names}
+    if not (values.get("mamba_n_heads") and values.get("mamba_d_head")):
+        return
+    width = (values.get("mamba_expand") or 2) * hidden_size
+    if values.get("mamba_d_ssm"):
+        values["mamba_d_ssm"] = width
+    values |= {"mamba_d_head": _HEAD_SIZE, "mamba_n_heads": width // _HEAD_SIZE}
+    values["mamba_n_groups"] = min(values.get("mamba_n_groups") or 1, 2)
 
 
 def _has_list(value: Any) -> bool:
