@@ -23,17 +23,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def body(recipe: Recipe, arguments: argparse.Namespace) -> None:
+    import torch
     from rich.console import Console
     from rich.table import Table
 
     from codepmp_ray.modeling.loading import load_config
+    from codepmp_ray.modeling.paths import choose_path
     from codepmp_ray.training.memory_plan import plan_memory, readable, remedies
+    from codepmp_ray.training.step import objective_of
 
     config = getattr(recipe, arguments.stage)
     own = config.model_name_or_path and written_name(config.model_name_or_path, config.revision)
     model = own or base_model(recipe)
     shape = load_config(model)
-    plan = plan_memory(config, shape, arguments.gpu)
+    path = choose_path(shape, objective_of(config), torch.device("cpu"))
+    if line := path.line(arguments.stage, shape.model_type):
+        print(line)
+    plan = plan_memory(config, shape, arguments.gpu, is_packed=path.is_packed)
     title = (
         f"{arguments.stage} of {model} ({plan.num_parameters / 1e9:,.2f} B parameters) on "
         f"{config.num_workers} x {arguments.gpu}, at the peak of a step"
@@ -50,7 +56,7 @@ def body(recipe: Recipe, arguments: argparse.Namespace) -> None:
     if plan.fits:
         print(f"It fits: the GPU has {readable(plan.capacity or 0)}.")
         return
-    found = remedies(config, shape, arguments.gpu)
+    found = remedies(config, shape, arguments.gpu, is_packed=path.is_packed)
     choices = "; ".join(f"{change} ({readable(other.total)})" for change, other in found)
     raise ResourceError(
         f"It does not fit: {readable(plan.total)} on a GPU of {readable(plan.capacity or 0)}.",

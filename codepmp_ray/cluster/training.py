@@ -110,6 +110,7 @@ def _run(
     # Where the whole export stands, an earlier run was killed on its last line.
     if not stage.store.exists(f"{MODEL_FOLDER}/{CONFIG_FILE}"):
         scaling, use_gpu = (None, False) if in_process else _scaling(stage.name, config)
+        _require_family(stage.name, config, model)
         inputs = make_inputs()
         stage.start(models={"base": model})
         forget_stop(stage.store)
@@ -125,6 +126,23 @@ def _run(
         stage.store.delete_tree(leftover)
     stage.complete(_summarise(stage, config, time.monotonic() - start_s))
     return stage.summary()
+
+
+def _require_family(stage: str, config: TrainingConfig, model: str) -> None:
+    """Raise ModelError for a backbone that would be computed wrongly, and name an unusual way.
+
+    Here on a CPU, before sets are read; the workers look again on their own device.
+    """
+    import torch
+
+    from codepmp_ray.modeling.loading import load_config
+    from codepmp_ray.modeling.paths import choose_path
+    from codepmp_ray.training.step import objective_of
+
+    shape = load_config(model)
+    path = choose_path(shape, objective_of(config), torch.device("cpu"))
+    if line := path.line(stage, shape.model_type):
+        print(line, file=sys.stderr)
 
 
 def _trainer(task: TrainingTask, scaling: ScalingConfig, use_gpu: bool) -> TorchTrainer:

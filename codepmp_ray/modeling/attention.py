@@ -50,38 +50,22 @@ def packed_attention(
         raise ModelError("packed attention was called without the layout of the packed pairs.")
     if kwargs.get("s_aux") is not None:
         raise ModelError(
-            f"{type(module).__name__} has attention sinks, which packed training does not do.",
-            "Choose a Llama, Qwen or Gemma backbone.",
+            f"{type(module).__name__} has attention sinks, which packed attention does not do."
         )
     if sliding_window is not None and sliding_window >= packed_layout.longest:
         sliding_window = None  # nobody is that far from anybody
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     rule = AttentionRule(scale, dropout, sliding_window, softcap)
-    output = _way(query.device, rule)(query, key, value, packed_layout, rule)
+    is_even = query.shape[-1] == value.shape[-1]  # latent attention has narrower values
+    output = _way(query.device, rule, is_even)(query, key, value, packed_layout, rule)
     return output.transpose(1, 2).contiguous(), None
 
 
-def _way(device: torch.device, rule: AttentionRule) -> Callable[..., torch.Tensor]:
+def _way(device: torch.device, rule: AttentionRule, is_even: bool) -> Callable[..., torch.Tensor]:
     if device.type == "cuda":
         return attend_with_flex
-    is_plain = rule.soft_cap is None and not rule.dropout
+    is_plain = rule.soft_cap is None and not rule.dropout and is_even
     return attend_fused if device.type == "cpu" and is_plain else attend_in_blocks
-
-
-def require_supported(config: Any) -> None:
-    """Raise ModelError for a backbone that this attention would compute wrongly."""
-    if getattr(config, "is_encoder_decoder", False) or not getattr(config, "is_causal", True):
-        raise ModelError(
-            f"{config.model_type} is no causal decoder.",
-            "Choose a decoder-only backbone such as Llama, Qwen or Gemma.",
-        )
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    if unknown := sorted(kinds - {"full_attention", "sliding_attention"}):
-        raise ModelError(
-            f"{config.model_type} has layers of the kind {unknown[0]}, which packed training does "
-            "not do.",
-            "Choose a backbone with full or sliding-window attention.",
-        )
 
 
 ALL_ATTENTION_FUNCTIONS.register(NAME, packed_attention)

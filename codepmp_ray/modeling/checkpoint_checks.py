@@ -15,13 +15,13 @@ from typing import Any
 from codepmp_ray.errors import ModelError
 from codepmp_ray.hub_models import HEAD_FILES, is_hub_id
 from codepmp_ray.modeling.checkpoint_files import (
+    HEAD,
     CheckpointFiles,
     read_headers,
     say_once,
 )
 from codepmp_ray.modeling.sources import CONFIG_FILE, model_store, require_weights
 
-HEAD = "score.weight"
 _QUANTISATION = ("quantization_config", "compression_config", "quantization")
 _DEQUANTISE = (
     "Give the checkpoint in bf16 that it was quantised from, or dequantise it and save it anew."

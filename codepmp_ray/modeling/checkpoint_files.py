@@ -18,6 +18,9 @@ from codepmp_ray.hub_models import INDEX_FILE, SINGLE_FILE
 from codepmp_ray.storage import Store
 from codepmp_ray.weights_digest import safetensors_header
 
+# Our own, beside a base whose family has no sequence classifier: `score.weight`, [1, H].
+HEAD_FILE = "reward_head.safetensors"
+HEAD = "score.weight"
 LM_HEADS = ("lm_head.weight", "embed_out.weight")
 _ADAPTER_FILE = "adapter_config.json"
 _PARTS = "DCP_SHARDING_INFO"  # torch's own mark of files that hold parts of tensors
@@ -105,6 +108,9 @@ def read_headers(store: Store, name: str) -> CheckpointFiles:
     for file in files:
         if file not in sizes:
             raise ModelError(f"{name} has no {file}, which its {INDEX_FILE} lists.", _AGAIN)
+    if HEAD_FILE in sizes and HEAD_FILE not in files:
+        keys = [key for key, _ in _tensors(store, name, HEAD_FILE, sizes[HEAD_FILE])]
+        files += [HEAD_FILE] * (keys == [HEAD])
     tensors: dict[str, StoredTensor] = {}
     for file in files:
         for key, tensor in _tensors(store, name, file, sizes[file]):

@@ -5,6 +5,10 @@ applies a sigmoid otherwise) and a pad token distinct from EOS (transformers rea
 last token that is not pad). Their chat template ends where the reward is read. Policies (sft, dpo)
 become `*ForCausalLM`.
 
+A family without that class is exported as its base model (`AutoModel`) and, in a file of its own,
+HEAD_FILE, the head's `score.weight` [1, H]: the reward is its product with the last hidden state of
+the last token. This project's scorers read both; other programs know the base alone.
+
 Files are made one after the other, each by one rank, which collects its tensors one by one. So no
 host holds more than one file, other ranks no more than one tensor, and nothing needs a disk that
 all of them see.
@@ -13,6 +17,7 @@ all of them see.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,11 +27,18 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import save_file
 from torch.distributed.tensor import DTensor
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import (
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+)
 
 from codepmp_ray.errors import ModelError, StorageError
 from codepmp_ray.modeling.chat_template import scored_conversation
+from codepmp_ray.modeling.checkpoint_files import HEAD, HEAD_FILE
 from codepmp_ray.modeling.collectives import failing_together
+from codepmp_ray.modeling.conversions import StoredLayout
 from codepmp_ray.modeling.preference_model import PreferenceModel
 from codepmp_ray.modeling.sources import CONFIG_FILE
 from codepmp_ray.preference.tokenization import PromptTemplate
@@ -57,7 +69,13 @@ def export_model(
     """
     pad_id = distinct_pad_id(tokenizer, template)
     plain = _empty_export(model, pad_id, dtype)
-    _write_weights(_export_state(model, plain), target, dtype, max_file_bytes)
+    state = _export_state(model, plain)
+    if export_kind(model) is AutoModel:
+        head = {HEAD: _whole(state.pop(HEAD).detach().to(dtype)).cpu()}
+        with _writing():
+            if not _rank():
+                _write_file(head, target, HEAD_FILE)
+    _write_weights(state, plain, target, dtype, max_file_bytes)
     with _writing():
         if not _rank():
             _write_rest(model, plain, tokenizer, template, target, pad_id, before_last)
@@ -94,10 +112,19 @@ def _write_rest(
 
 
 def _write_weights(
-    state: dict[str, torch.Tensor], target: Store, dtype: torch.dtype, max_file_bytes: int
+    state: dict[str, torch.Tensor],
+    plain: Any,
+    target: Store,
+    dtype: torch.dtype,
+    max_file_bytes: int,
 ) -> None:
     """The safetensors files of `state` in `dtype`, and their index where there are several."""
-    sizes = {name: tensor.numel() * dtype.itemsize for name, tensor in state.items()}
+    layout = StoredLayout(plain, state)
+    sizes = {
+        key: math.prod(shape) * dtype.itemsize
+        for shapes in layout.shapes.values()
+        for key, shape in shapes.items()
+    }
     numbers = file_of_tensor(sizes, max_file_bytes)
     num_files = max(numbers.values())
     names = ["model.safetensors"]
@@ -106,10 +133,14 @@ def _write_weights(
     for number, file in enumerate(names, start=1):
         is_mine = number % _num_ranks() == _rank()
         tensors: dict[str, torch.Tensor] = {}
-        for name in (name for name in state if numbers[name] == number):
+        for name, shapes in layout.shapes.items():
+            if not any(numbers[key] == number for key in shapes):
+                continue
             whole = _whole(state[name].detach().to(dtype))
             if is_mine:
-                tensors[name] = whole.cpu().contiguous()
+                for key, piece in layout.pieces(name, whole.cpu()).items():
+                    if numbers[key] == number:
+                        tensors[key] = piece.contiguous()
         with _writing():
             if is_mine:
                 _write_file(tensors, target, file)
@@ -195,35 +226,79 @@ def distinct_pad_id(tokenizer: Any, template: PromptTemplate) -> int:
     )
 
 
-def _empty_export(model: PreferenceModel, pad_id: int, dtype: torch.dtype) -> Any:
-    """The transformers model to export, without memory; its config says all that matters."""
+def require_exportable(model: PreferenceModel) -> str:
+    """What is said about the export before the first step; empty for the usual one.
+
+    Raises ModelError when it could not be made at the end.
+    """
+    _export_state(model, _empty_export(model, 0, torch.float32))
+    if export_kind(model) is not AutoModel:
+        return ""
+    return (
+        f"{model.config.model_type} has no sequence classification class in transformers: the "
+        f"model is exported as its base with the reward head in {HEAD_FILE}, which this project's "
+        "torch scorer and trainings read and other programs, vLLM among them, do not."
+    )
+
+
+def export_kind(model: PreferenceModel) -> Any:
+    """The auto class that loads the export; AutoModel for a base whose head is in HEAD_FILE."""
+    if model.score is None:
+        return AutoModelForCausalLM
+    has_class = type(model.config) in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+    return AutoModelForSequenceClassification if has_class else AutoModel
+
+
+def export_config(model: PreferenceModel, pad_id: int, dtype: torch.dtype) -> Any:
+    """The configuration of the export, without its class."""
     config = type(model.config).from_dict(model.config.to_dict())
-    kind = AutoModelForCausalLM
     if model.score is not None:
-        kind = AutoModelForSequenceClassification
         config.num_labels = 1
         config.problem_type = "regression"
         config.id2label, config.label2id = {0: "reward"}, {"reward": 0}
     config.pad_token_id = pad_id
     config.use_cache = True
     config.dtype = dtype
+    return config
+
+
+def _empty_export(model: PreferenceModel, pad_id: int, dtype: torch.dtype) -> Any:
+    """The transformers model to export, without memory; its config says all that matters."""
     with torch.device("meta"):
-        plain: Any = kind.from_config(config)
+        plain: Any = export_kind(model).from_config(export_config(model, pad_id, dtype))
     plain.config.architectures = [type(plain).__name__]
     return plain
 
 
+def exported_name(name: str, plain: Any) -> str:
+    """The name in a transformers model of what PreferenceModel calls `name`."""
+    if not name.startswith("backbone."):
+        return name
+    bare = name.removeprefix("backbone.")
+    is_base = plain.base_model is plain
+    return bare if is_base else f"{plain.base_model_prefix}.{bare}"
+
+
 def _export_state(model: PreferenceModel, plain: Any) -> dict[str, torch.Tensor]:
-    """Parameters under the names that `plain` gives them; a reward model has no LM head."""
-    state = {}
-    for name, parameter in model.named_parameters():
-        if name.startswith("lm_head.") and model.score is not None:
-            continue
-        state[name.replace("backbone.", f"{plain.base_model_prefix}.", 1)] = parameter
-    expected = {name for name, _ in plain.named_parameters()}
+    """Parameters and buffers under the names that `plain` gives them.
+
+    A reward model has no LM head; where its class has no place for the reward head, it is HEAD.
+    """
+    state = {
+        exported_name(name, plain): value
+        for name, value in model.state_dict(keep_vars=True).items()
+        if not (name.startswith("lm_head.") and model.score is not None)
+    }
+    every = {name for name, _ in plain.named_parameters(remove_duplicate=False)}
+    buffers = {*plain.state_dict(keep_vars=True)} - every
+    expected = {name for name, _ in plain.named_parameters()} | buffers
+    if export_kind(model) is AutoModel:
+        expected.add(HEAD)
     if expected != set(state):
         raise ModelError(
-            f"Export lacks {sorted(expected - set(state))} and has no place for "
-            f"{sorted(set(state) - expected)}."
+            f"{type(plain).__name__} cannot hold this model: it lacks "
+            f"{sorted(expected - set(state))} and has no place for "
+            f"{sorted(set(state) - expected)}.",
+            "Choose another backbone (docs/families.md lists those that were compared).",
         )
     return state

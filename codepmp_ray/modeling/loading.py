@@ -2,23 +2,31 @@
 
 `empty_model` makes every parameter on the meta device; once FSDP has cut it (or not), `materialise`
 gives each rank memory for its own part and `read_weights` reads that part, and nothing else, from
-the safetensors files. So no rank ever holds the whole model.
+the safetensors files. So no rank ever holds the whole model. What the files lay out otherwise, such
+as the experts of a mixture, is made on every rank, one parameter at a time.
 """
 
 from __future__ import annotations
 
+import copy
 import os
+import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import init_empty_weights
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch.distributed.checkpoint.filesystem import FileSystem
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -26,16 +34,26 @@ from transformers import (
 )
 
 from codepmp_ray.errors import ModelError
+from codepmp_ray.hub_models import hub_model
 from codepmp_ray.modeling.checkpoint_checks import is_reward_model, require_unquantised
-from codepmp_ray.modeling.checkpoint_files import CheckpointFiles, read_headers
+from codepmp_ray.modeling.checkpoint_files import (
+    HEAD_FILE,
+    LM_HEADS,
+    CheckpointFiles,
+    read_headers,
+    say_once,
+)
+from codepmp_ray.modeling.logit_rule import logit_rule_of
 from codepmp_ray.modeling.objectives import Objective
 from codepmp_ray.modeling.preference_model import PreferenceModel
-from codepmp_ray.modeling.sources import resolve_model
-from codepmp_ray.modeling.stored_parameters import require_whole, stored_keys
-from codepmp_ray.storage import open_store
+from codepmp_ray.modeling.sources import CONFIG_FILE, require_weights, resolve_model
+from codepmp_ray.modeling.stored_parameters import Origins, find_origins
+from codepmp_ray.storage import is_uri, open_store
 
 
-def empty_model(model_name_or_path: str, objective: Objective) -> PreferenceModel:
+def empty_model(
+    model_name_or_path: str, objective: Objective, *, is_packed: bool = True
+) -> PreferenceModel:
     """The model with parameters on the meta device, in fp32; buffers are real.
 
     Raises ModelError when there is no usable configuration, when `objective` needs an LM head that
@@ -51,49 +69,102 @@ def empty_model(model_name_or_path: str, objective: Objective) -> PreferenceMode
             made: Any = kind.from_config(config, dtype=torch.float32)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise _unusable(model_name_or_path, error) from error
-    if objective.has_lm and has_head and not _is_tied(config):
-        raise ModelError(
-            f"{model_name_or_path} is a reward model without an LM head, which the objective "
-            f"{objective.name} needs.",
-            "Start from the causal LM, or set objective=rm.",
-        )
+    found = _headers(model_name_or_path)
+    if objective.has_lm and not _is_tied(config):
+        is_headless = HEAD_FILE in found.files and not found.tensors.keys() & {*LM_HEADS}
+        if has_head or is_headless:
+            raise ModelError(
+                f"{model_name_or_path} is a reward model without an LM head, which the objective "
+                f"{objective.name} needs.",
+                "Start from the causal LM, or set objective=rm.",
+            )
     with init_empty_weights(include_buffers=False):
-        model = _with_heads(made, objective)
-    require_whole(model, made, _headers(model_name_or_path))
+        model = with_heads(made, objective, is_packed=is_packed)
+    model.origins = find_origins(model, made, found)
     return model
 
 
-def model_from_config(config: Any, objective: Objective) -> PreferenceModel:
+def model_from_config(
+    config: Any, objective: Objective, *, is_packed: bool = True
+) -> PreferenceModel:
     """A model of this shape with arbitrary weights, in fp32; for plans and benchmarks."""
-    model = _with_heads(AutoModelForCausalLM.from_config(config, dtype=torch.float32), objective)
+    made = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model = with_heads(made, objective, is_packed=is_packed)
     if model.score is not None:
         torch.nn.init.normal_(model.score.weight, std=0.02)
     return model
 
 
-def _with_heads(made: Any, objective: Objective) -> PreferenceModel:
+def with_heads(made: Any, objective: Objective, *, is_packed: bool = True) -> PreferenceModel:
+    """The PreferenceModel around the modules of a transformers model, which it changes."""
+    if made.base_model is made:
+        raise ModelError(
+            f"{type(made).__name__} has no {made.base_model_prefix} inside, which would be its "
+            "decoder without head."
+        )
+    logits = None
+    if objective.has_lm:
+        causal_lm = made
+        if made.get_output_embeddings() is None:  # a sequence classifier, whose embeddings are tied
+            with torch.device("meta"):
+                causal_lm = AutoModelForCausalLM.from_config(copy.deepcopy(made.config))
+        logits = logit_rule_of(causal_lm)
     untied = objective.has_lm and not _is_tied(made.config)
     return PreferenceModel(
-        made.base_model, made.get_output_embeddings() if untied else None, objective
+        made.base_model,
+        made.get_output_embeddings() if untied else None,
+        objective,
+        is_packed=is_packed,
+        logits=logits,
     )
 
 
 def _is_tied(config: Any) -> bool:
-    return bool(config.get_text_config().tie_word_embeddings)
+    return bool(getattr(config.get_text_config(), "tie_word_embeddings", False))
 
 
 def load_config(model_name_or_path: str) -> Any:
-    """The transformers configuration.
+    """The transformers configuration; of a model of texts and images that of its text part.
 
     Raises ModelError when there is none that can be used, and for a quantised model.
     """
     try:
-        folder = resolve_model(model_name_or_path, weights=False)
-        config = AutoConfig.from_pretrained(folder)
+        with _config_folder(model_name_or_path) as folder:
+            config = AutoConfig.from_pretrained(folder)
     except (OSError, ValueError, KeyError) as error:
         raise _unusable(model_name_or_path, error) from error
     require_unquantised(model_name_or_path, config.to_dict())
-    return config
+    text: Any = config.get_text_config()
+    if text is config or type(text) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return config
+    say_once(
+        f"{model_name_or_path}: only the text part ({text.model_type}) of {config.model_type} is "
+        "read and exported."
+    )
+    text.tie_word_embeddings = config.tie_word_embeddings
+    text.architectures = config.architectures
+    return text
+
+
+@contextmanager
+def _config_folder(model_name_or_path: str) -> Iterator[str]:
+    """What transformers reads a configuration from; nothing else is fetched from a store."""
+    if not is_uri(model_name_or_path) or hub_model(model_name_or_path) is not None:
+        yield resolve_model(model_name_or_path, weights=False)
+        return
+    require_weights(model_name_or_path)
+    with tempfile.TemporaryDirectory() as folder:
+        open_store(model_name_or_path).download(CONFIG_FILE, Path(folder) / CONFIG_FILE)
+        yield folder
+
+
+def require_causal_lm(config: Any) -> None:
+    """Raise ModelError where transformers has no causal LM for the configuration."""
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise ModelError(
+            f"transformers has no causal language model for {config.model_type}.",
+            "Choose a decoder-only backbone such as Llama, Qwen or Gemma.",
+        )
 
 
 def materialise(model: PreferenceModel, device: torch.device) -> None:
@@ -109,15 +180,16 @@ def read_weights(model: PreferenceModel, model_name_or_path: str, *, seed: int) 
 
     Raises ModelError when files are missing, damaged, of another shape or lack a parameter.
     """
-    found = _headers(model_name_or_path)
-    keys = stored_keys(model, found)
+    found, origins = _headers(model_name_or_path), model.origins
+    assert isinstance(origins, Origins)  # of empty_model
     wanted: dict[str, torch.Tensor] = {}
-    for name, parameter in model.named_parameters():
-        key = keys[name]
+    state = model.state_dict(keep_vars=True)
+    for name, key in origins.keys.items():
+        parameter = state[name]
         if key is None:
             _draw(parameter, getattr(model.backbone.config, "initializer_range", 0.02), seed)
             continue
-        if not isinstance(parameter, DTensor) or parameter.to_local().numel():
+        if _holds_some(parameter):
             wanted[key] = parameter.detach()  # a rank may hold nothing of a short tensor
     reader = HuggingFaceStorageReader(found.store.uri)
     reader.fs = _ListedFiles(found.files)
@@ -126,8 +198,43 @@ def read_weights(model: PreferenceModel, model_name_or_path: str, *, seed: int) 
         # What a rank reads follows from its own shards: there is nothing to agree on.
         try:
             load(wanted, storage_reader=reader, no_dist=True)
+            _convert(model, origins, found)
         except SafetensorError as error:  # damage that the headers' sizes do not show
             raise _unusable(model_name_or_path, error) from error
+
+
+def _convert(model: PreferenceModel, origins: Origins, found: CheckpointFiles) -> None:
+    """Make the parameters that the files lay out otherwise, and keep this rank's part of each."""
+    by_key = {key: name for name, key in origins.converted.items()}
+    parameters = dict(model.named_parameters())
+
+    def read(key: str) -> torch.Tensor:
+        path = Path(found.store.uri) / found.tensors[key].file
+        with safe_open(path, framework="pt") as handle:
+            return handle.get_tensor(key)
+
+    for conversion in origins.conversions:
+        targets = [parameters[by_key[key]] for key in conversion.shapes if key in by_key]
+        if not any(map(_holds_some, targets)):
+            continue
+        for key, whole in conversion.run(read).items():
+            if key in by_key:
+                _keep_part(parameters[by_key[key]], whole)
+
+
+def _holds_some(parameter: torch.Tensor) -> bool:
+    return not isinstance(parameter, DTensor) or bool(parameter.to_local().numel())
+
+
+def _keep_part(parameter: torch.Tensor, whole: torch.Tensor) -> None:
+    if not isinstance(parameter, DTensor):
+        parameter.copy_(whole)
+        return
+    shape, offset = compute_local_shape_and_global_offset(
+        parameter.shape, parameter.device_mesh, parameter.placements
+    )
+    part = tuple(slice(start, start + size) for start, size in zip(offset, shape, strict=True))
+    parameter.to_local().copy_(whole[part])
 
 
 class _ListedFiles(FileSystem):
@@ -145,10 +252,10 @@ def _headers(model_name_or_path: str) -> CheckpointFiles:
 
 
 def load_preference_model(
-    model_name_or_path: str, objective: Objective, *, seed: int
+    model_name_or_path: str, objective: Objective, *, seed: int, is_packed: bool = True
 ) -> PreferenceModel:
     """The whole model in this process, on CPU in fp32."""
-    model = empty_model(model_name_or_path, objective)
+    model = empty_model(model_name_or_path, objective, is_packed=is_packed)
     materialise(model, torch.device("cpu"))
     read_weights(model, model_name_or_path, seed=seed)
     return model

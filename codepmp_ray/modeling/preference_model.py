@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from codepmp_ray.modeling.attention import NAME as PACKED_ATTENTION
-from codepmp_ray.modeling.attention import require_supported
 from codepmp_ray.modeling.backbones import output_size
 from codepmp_ray.modeling.dropout import without_dropout
 from codepmp_ray.modeling.lm_loss import lm_loss_sum, token_log_likelihoods
+from codepmp_ray.modeling.logit_rule import LogitRule
 from codepmp_ray.modeling.losses import (
     at_least_fp32,
     centering_sum,
@@ -25,6 +25,7 @@ from codepmp_ray.modeling.losses import (
     reward_loss_sum,
 )
 from codepmp_ray.modeling.objectives import Objective
+from codepmp_ray.modeling.plain_rows import hidden_of_rows
 from codepmp_ray.preference.packing import PackedBatch, PackedLayout
 
 Sums = dict[str, torch.Tensor]
@@ -49,19 +50,33 @@ class PreferenceModel(nn.Module):
     Args:
         backbone: a transformers decoder without head (`AutoModel`).
         lm_head: an untied LM head; None uses the input embeddings (tied), or none is needed.
+        is_packed: compute pairs as they are packed; if not, row by row (`plain_rows`).
+        logits: what the family does to its logits; None for the soft cap of its configuration.
     """
 
-    def __init__(self, backbone: Any, lm_head: nn.Linear | None, objective: Objective) -> None:
+    def __init__(
+        self,
+        backbone: Any,
+        lm_head: nn.Linear | None,
+        objective: Objective,
+        *,
+        is_packed: bool = True,
+        logits: LogitRule | None = None,
+    ) -> None:
         super().__init__()
-        require_supported(backbone.config)
-        backbone.set_attn_implementation(PACKED_ATTENTION)
+        if is_packed:
+            backbone.set_attn_implementation(PACKED_ATTENTION)
         self.config = backbone.config  # with its dropout, which the export keeps
         without_dropout(backbone)
         self.backbone = backbone
         self.objective = objective
+        self.is_packed = is_packed
         self.score = RewardHead(output_size(backbone.config)) if objective.has_rewards else None
         self.lm_head = lm_head if objective.has_lm else None
-        self._soft_cap = getattr(backbone.config, "final_logit_softcapping", None)
+        if logits is None:
+            logits = LogitRule(soft_cap=getattr(backbone.config, "final_logit_softcapping", None))
+        self._logits = logits
+        self.origins: object = None  # where its weights lie (stored_parameters), of an empty model
 
     def forward(self, batch: PackedBatch) -> Sums:
         """Loss sums of one packed batch under the names of `Objective.terms`, and rewards.
@@ -71,12 +86,15 @@ class PreferenceModel(nn.Module):
         [P, 2] of the responses, in nats, and `logits` [P, 2]: means over the vocabulary, summed
         over a response's tokens.
         """
-        hidden = self.backbone(
-            input_ids=batch.input_ids,
-            position_ids=batch.position_ids,
-            use_cache=False,
-            packed_layout=PackedLayout(batch.spans, batch.position_ids),
-        ).last_hidden_state[0]
+        if self.is_packed:
+            hidden = self.backbone(
+                input_ids=batch.input_ids,
+                position_ids=batch.position_ids,
+                use_cache=False,
+                packed_layout=PackedLayout(batch.spans, batch.position_ids),
+            ).last_hidden_state[0]
+        else:
+            hidden = hidden_of_rows(self.backbone, batch)
         sums: Sums = {}
         if self.score is not None:
             self._add_rewards(sums, hidden, batch)
@@ -95,21 +113,29 @@ class PreferenceModel(nn.Module):
         sums["rewards"] = torch.stack([chosen, rejected], dim=1)
 
     def _add_likelihoods(self, sums: Sums, hidden: torch.Tensor, batch: PackedBatch) -> None:
-        inputs = (hidden[batch.lm_index], self._lm_weight(), batch.lm_targets)
+        inputs = (*self._head_inputs(hidden[batch.lm_index]), batch.lm_targets)
+        soft_cap = self._logits.soft_cap
         if self.objective.sides != "both":
-            sums["lm"] = lm_loss_sum(*inputs, soft_cap=self._soft_cap)
+            sums["lm"] = lm_loss_sum(*inputs, soft_cap=soft_cap)
             return
-        tokens, mean_logits = token_log_likelihoods(*inputs, soft_cap=self._soft_cap)
+        tokens, mean_logits = token_log_likelihoods(*inputs, soft_cap=soft_cap)
         likelihoods = _by_response(tokens, batch)
         sums["log_likelihoods"] = likelihoods
         sums["logits"] = _by_response(mean_logits, batch)
         sums["dpo"] = dpo_loss_sum(likelihoods, batch.references, self.objective.beta)
         sums["rewards"] = self.objective.beta * (likelihoods - batch.references)
 
-    def _lm_weight(self) -> torch.Tensor:
-        if self.lm_head is not None:
-            return self.lm_head.weight
-        return self.backbone.get_input_embeddings().weight
+    def _head_inputs(self, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Hidden states and matrix whose product has the family's factor and bias, if any."""
+        head = self.lm_head
+        weight = self.backbone.get_input_embeddings().weight if head is None else head.weight
+        if head is not None and head.bias is not None:
+            # One more column: few families have a bias, and they alone pay with a copy.
+            hidden = torch.cat([hidden, hidden.new_ones(hidden.shape[0], 1)], dim=1)
+            weight = torch.cat([weight, head.bias.unsqueeze(1)], dim=1)
+        if self._logits.scale != 1.0:
+            hidden = hidden * self._logits.scale
+        return hidden, weight
 
 
 def _by_response(values: torch.Tensor, batch: PackedBatch) -> torch.Tensor:

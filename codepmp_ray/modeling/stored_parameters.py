@@ -1,8 +1,9 @@
-"""Which stored tensor fills which parameter, and whether one of either is left over."""
+"""Which stored tensors fill which parameter, and whether any of either is left over."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Any
 
 from codepmp_ray.errors import ModelError
@@ -17,28 +18,54 @@ from codepmp_ray.modeling.checkpoint_checks import (
     require_floats,
 )
 from codepmp_ray.modeling.checkpoint_files import LM_HEADS, CheckpointFiles
+from codepmp_ray.modeling.conversions import Conversion, conversions_of, sources_of
 from codepmp_ray.modeling.preference_model import PreferenceModel
 
+_TEXT = "language_model."  # the part of a model of texts and images that is read here
 
-def require_whole(model: PreferenceModel, made: Any, found: CheckpointFiles) -> None:
-    """Raise ModelError unless the files hold what the model needs, and nothing else that matters.
 
-    `made` is the transformers model that `model` was built from.
+@dataclass(frozen=True)
+class Origins:
+    """Where the parameters and buffers of a PreferenceModel are read from.
+
+    Attributes:
+        keys: by name the tensor that it is; None for a reward head to be drawn.
+        conversions: what is made of other tensors, under the names of the transformers model.
+        converted: by name the parameter of the transformers model in `conversions`.
+    """
+
+    keys: dict[str, str | None]
+    conversions: list[Conversion]
+    converted: dict[str, str]
+
+    @property
+    def read(self) -> set[str]:
+        return {key for key in self.keys.values() if key} | sources_of(self.conversions)
+
+
+def find_origins(model: PreferenceModel, made: Any, found: CheckpointFiles) -> Origins:
+    """Where each parameter of `model` lies in the files, which hold nothing else that matters.
+
+    `made` is the transformers model that `model` was built from. Raises ModelError for what is
+    missing, is no plain number, has another shape or would not be read.
     """
     name_unlisted(found)
-    keys = stored_keys(model, found)
-    read = {key for key in keys.values() if key}
+    origins = _origins(model, made, found)
+    read = origins.read
     harmless: list[str] = list(getattr(made, "_keys_to_ignore_on_load_unexpected", None) or ())
+    if any(_TEXT in key for key in read):
+        harmless.append(rf"^(?!.*{re.escape(_TEXT)})")
     if model.score is None:
         read |= {key for key in found.tensors if is_head(key)}
     elif head := find_head(found, is_needed=False):
         read |= {*head.biases}
     if model.lm_head is None:
-        _require_tied(model, found, keys)
-        harmless += [f"^{re.escape(key)}$" for key in LM_HEADS]
+        _require_tied(model, found, origins.keys)
+        harmless += [rf"(^|\.){re.escape(key)}$" for key in LM_HEADS]
     if not model.objective.has_lm:
         harmless.append(r"^(lm_head|embed_out)\.bias$")
     require_all_read(found, read, harmless)
+    return origins
 
 
 def _require_tied(
@@ -50,7 +77,7 @@ def _require_tied(
     stored = [key for key in LM_HEADS if key in found.tensors]
     if not (model.objective.has_lm and names and stored):
         return
-    embedding = keys[names[0]]
+    embedding = keys.get(names[0])
     if embedding and not found.look_alike(embedding, stored[0]):
         raise ModelError(
             f"{found.name}: {stored[0]} differs from {embedding}, and config.json ties them.",
@@ -58,29 +85,41 @@ def _require_tied(
         )
 
 
-def stored_keys(model: PreferenceModel, found: CheckpointFiles) -> dict[str, str | None]:
-    """Parameter -> the tensor that it is read from; None for a reward head to be drawn.
-
-    Raises ModelError when a parameter has no tensor, or one that is no plain number.
-    """
+def _origins(model: PreferenceModel, made: Any, found: CheckpointFiles) -> Origins:
     keys: dict[str, str | None] = {}
-    missing = []
-    for name, parameter in model.named_parameters():
+    others: dict[str, str] = {}  # by their name in the transformers model
+    parameters = dict(model.named_parameters())
+    for name, tensor in model.state_dict().items():
         if name == HEAD:
             is_needed = is_reward_model(model.backbone.config.architectures)
             head = find_head(found, is_needed=is_needed)
-            key = head and head.weight
+            keys[name] = key = head and head.weight
         else:
             names = _stored_names(model, name)
             key = next((name for name in names if name in found.tensors), None)
-            if key is None:
-                missing.append(name.removeprefix("backbone."))
+            if key is not None:
+                keys[name] = key
+            elif name in parameters:
+                others[names[0]] = name
         if key is not None:
-            _require_number(found, key, tuple(parameter.shape))
-        keys[name] = key
-    if missing:
-        raise _lacking(found, missing[0], {key for key in keys.values() if key})
-    return keys
+            _require_number(found, key, tuple(tensor.shape))
+    conversions: list[Conversion] = []
+    if others:
+        stored = {key: tensor.shape for key, tensor in found.tensors.items()}
+        conversions = [
+            conversion
+            for conversion in conversions_of(made, stored, found.name)
+            if others.keys() & conversion.shapes.keys()
+        ]
+        require_floats(found, sorted(sources_of(conversions)))
+    shapes = {key: shape for each in conversions for key, shape in each.shapes.items()}
+    for key, name in others.items():
+        if key not in shapes:
+            read = {key for key in keys.values() if key} | sources_of(conversions)
+            raise _lacking(found, name.removeprefix("backbone."), read)
+        if shapes[key] != tuple(parameters[name].shape):
+            raise _of_another_shape(found, key, shapes[key], tuple(parameters[name].shape))
+    return Origins(keys, conversions, {name: key for key, name in others.items()})
 
 
 def _require_number(found: CheckpointFiles, key: str, shape: tuple[int, ...]) -> None:
@@ -88,10 +127,16 @@ def _require_number(found: CheckpointFiles, key: str, shape: tuple[int, ...]) ->
     require_floats(found, [key])
     tensor = found.tensors[key]
     if tensor.shape != shape and not tensor.is_part:
-        raise ModelError(
-            f"{found.name}: {key} has the shape {tensor.shape}, its config.json says {shape}.",
-            "The folder's files do not belong together; download or export it again.",
-        )
+        raise _of_another_shape(found, key, tensor.shape, shape)
+
+
+def _of_another_shape(
+    found: CheckpointFiles, key: str, stored: tuple[int, ...], shape: tuple[int, ...]
+) -> ModelError:
+    return ModelError(
+        f"{found.name}: {key} has the shape {stored}, its config.json says {shape}.",
+        "The folder's files do not belong together; download or export it again.",
+    )
 
 
 def _lacking(found: CheckpointFiles, name: str, read: set[str]) -> ModelError:
@@ -109,8 +154,12 @@ def _lacking(found: CheckpointFiles, name: str, read: set[str]) -> ModelError:
 
 
 def _stored_names(model: PreferenceModel, name: str) -> list[str]:
-    """Names under which transformers may have saved a parameter; headless saves have no prefix."""
+    """Names under which transformers may have saved a parameter, that of its own model first.
+
+    Saves without a head have no prefix, those of texts and images have one more.
+    """
     if not name.startswith("backbone."):
-        return [name]
-    bare = name.removeprefix("backbone.")
-    return [f"{model.backbone.base_model_prefix}.{bare}", bare]
+        return [name, f"{_TEXT}{name}"]
+    bare, prefix = name.removeprefix("backbone."), model.backbone.base_model_prefix
+    own = f"{prefix}.{bare}"
+    return [own, bare, f"{_TEXT}{own}", f"{prefix}.{_TEXT}{bare}"]

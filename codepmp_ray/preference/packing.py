@@ -44,6 +44,12 @@ class EncodedPair:
         both = len(self.prompt) + len(self.chosen)
         return both if sides == "chosen_alone" else both + len(self.rejected)
 
+    def padded_length(self, sides: Sides) -> int:
+        """Tokens of the pair as ordinary sequences, one for each response that is computed."""
+        if sides == "chosen_alone":
+            return len(self.prompt) + len(self.chosen)
+        return 2 * (len(self.prompt) + max(len(self.chosen), len(self.rejected)))
+
 
 @dataclass(frozen=True)
 class Span:

@@ -61,15 +61,18 @@ class StepPlan:
         return len(self.micro_batches[0])
 
 
-def plan_step(lengths: list[int], num_ranks: int, max_tokens: int) -> StepPlan:
+def plan_step(
+    lengths: list[int], num_ranks: int, max_tokens: int, *, is_padded: bool = False
+) -> StepPlan:
     """Spread pairs of the given packed lengths over ranks and micro-batches of `max_tokens`.
 
     Longest first onto the rank with the fewest tokens, then first fit within the rank. Ranks with
     fewer micro-batches get empty ones, which run as fillers.
 
-    Raises InputError when a single pair exceeds `max_tokens`.
+    With `is_padded` every pair of a micro-batch takes as much as its longest one, and a pair above
+    the limit runs alone. Otherwise raises InputError when a single pair exceeds `max_tokens`.
     """
-    if lengths and max(lengths) > max_tokens:
+    if not is_padded and lengths and max(lengths) > max_tokens:
         raise InputError(
             f"A packed pair has {max(lengths)} tokens; max_tokens_per_micro_batch={max_tokens}.",
             "Raise max_tokens_per_micro_batch to twice max_length, or lower max_length.",
@@ -81,7 +84,8 @@ def plan_step(lengths: list[int], num_ranks: int, max_tokens: int) -> StepPlan:
         rank = min(range(num_ranks), key=lambda r: (loads[r], r))
         loads[rank] += lengths[index]
         of_rank[rank].append(index)
-    packed = [_first_fit(indices, lengths, max_tokens) for indices in of_rank]
+    fit = _first_fit_padded if is_padded else _first_fit
+    packed = [fit(indices, lengths, max_tokens) for indices in of_rank]
     most = max(len(batches) for batches in packed)
     for batches in packed:
         batches += [[] for _ in range(most - len(batches))]
@@ -100,4 +104,16 @@ def _first_fit(indices: list[int], lengths: list[int], max_tokens: int) -> list[
         else:
             batches.append([index])
             room.append(max_tokens - lengths[index])
+    return batches
+
+
+def _first_fit_padded(indices: list[int], lengths: list[int], max_tokens: int) -> list[list[int]]:
+    """The first of a micro-batch is its longest, since they come in that order."""
+    batches: list[list[int]] = []
+    for index in indices:
+        last = batches[-1] if batches else []
+        if last and (len(last) + 1) * lengths[last[0]] <= max_tokens:
+            last.append(index)
+        else:
+            batches.append([index])
     return batches

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
 from codepmp_ray.errors import ModelError
 from codepmp_ray.modeling.backbones import output_size
@@ -22,6 +22,7 @@ from codepmp_ray.modeling.checkpoint_checks import (
     require_unquantised,
 )
 from codepmp_ray.modeling.checkpoint_files import (
+    HEAD_FILE,
     INDEX_FILE,
     LM_HEADS,
     SINGLE_FILE,
@@ -31,8 +32,23 @@ from codepmp_ray.modeling.checkpoint_files import (
 from codepmp_ray.storage import open_store
 
 
+class HeadedBase(torch.nn.Module):
+    """A base model and a reward head, as a *ForSequenceClassification holds them."""
+
+    def __init__(self, base_model: Any, hidden_size: int) -> None:
+        super().__init__()
+        self.base_model, self.config = base_model, base_model.config
+        self.score = torch.nn.Linear(hidden_size, 1, bias=False, dtype=base_model.dtype)
+
+    @property
+    def device(self) -> torch.device:
+        return self.score.weight.device
+
+
 def load_classifier(folder: str | Path, dtype: torch.dtype) -> Any:
     """The *ForSequenceClassification with one label in `folder`, on CPU.
+
+    Of a family without that class a HeadedBase, from an export with a HEAD_FILE.
 
     Raises ModelError when it cannot be loaded, is quantised, has no head or more than one label,
     and when its files and the model differ in their tensors.
@@ -53,12 +69,17 @@ def load_classifier(folder: str | Path, dtype: torch.dtype) -> Any:
     head = find_head(found, is_needed=True)
     assert head is not None  # is_needed
     require_floats(found, _numbers(found))
-    _require_width(found, head, output_size(config.get_text_config()))
+    width = output_size(config.get_text_config())
+    _require_width(found, head, width)
+    has_file = found.tensors[head.weight].file == HEAD_FILE
+    kind = AutoModel if has_file else AutoModelForSequenceClassification
     try:
-        made: Any = AutoModelForSequenceClassification.from_pretrained(
+        made: Any = kind.from_pretrained(
             str(folder), dtype=dtype, use_safetensors=True, output_loading_info=True
         )
         model, info = made
+        if has_file:
+            model = HeadedBase(model, width)
         _take_head(model, found, head)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise _unusable(folder, error) from error
@@ -93,8 +114,8 @@ def _numbers(found: CheckpointFiles) -> list[str]:
 
 @torch.no_grad()
 def _take_head(model: Any, found: CheckpointFiles, head: Head) -> None:
-    """Copy a reward head that has another trainer's name, which transformers does not know."""
-    if head.weight == HEAD:
+    """Copy a reward head that transformers does not know, by its name or by its file."""
+    if head.weight == HEAD and not isinstance(model, HeadedBase):
         return
     file = found.tensors[head.weight].file
     with safe_open(Path(found.store.uri) / file, framework="pt") as handle:

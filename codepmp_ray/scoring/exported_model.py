@@ -7,6 +7,7 @@ import json
 from codepmp_ray.config.evaluation import ServingConfig
 from codepmp_ray.errors import ConfigError, InputError
 from codepmp_ray.modeling.checkpoint_checks import require_unquantised
+from codepmp_ray.modeling.checkpoint_files import HEAD_FILE
 from codepmp_ray.modeling.sources import CONFIG_FILE, model_store
 from codepmp_ray.preference.tokenization import TEMPLATE_FILE
 
@@ -14,7 +15,8 @@ from codepmp_ray.preference.tokenization import TEMPLATE_FILE
 def require_model(config: ServingConfig, model_path: str) -> None:
     """Refuse what is no export, and a context longer than the model was made for.
 
-    For the torch engine also a quantised model, which only vLLM can read. `model_path` is a folder
+    For the torch engine also a quantised model, which only vLLM can read; for vLLM a base with the
+    reward head beside it. `model_path` is a folder
     or its URI; weights are not read.
     """
     store = model_store(model_path)
@@ -30,6 +32,12 @@ def require_model(config: ServingConfig, model_path: str) -> None:
         raise InputError(f"{store.locate(CONFIG_FILE)} cannot be read: {error}.") from error
     if config.engine == "torch":
         require_unquantised(model_path, facts)
+    elif store.exists(HEAD_FILE):
+        raise ConfigError(
+            f"serving.engine={config.engine} cannot serve {model_path}: its reward head is in "
+            f"{HEAD_FILE}, since {facts.get('model_type')} has no sequence classification class.",
+            "Set serving.engine=torch.",
+        )
     longest = facts.get("max_position_embeddings")
     if isinstance(longest, int) and config.max_model_len > longest:
         raise ConfigError(

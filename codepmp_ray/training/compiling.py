@@ -27,10 +27,12 @@ def compile_blocks(
 ) -> PreferenceModel:
     """Compile in place, at the first forward, if `config` asks for it; parameters keep their names.
 
+    Blocks of the plain path only where it asks by name: among them are routers and recurrences.
     With `full_determinism` kernels are chosen by rule and not by timing them. Raises ConfigError
     where torch cannot compile: on CPU it does not quote its own folder in the compiler's command.
     """
-    wanted = device.type == "cuda" if config.torch_compile is None else config.torch_compile
+    is_default = device.type == "cuda" and model.is_packed
+    wanted = is_default if config.torch_compile is None else config.torch_compile
     if wanted and device.type == "cpu" and " " in torch.__file__:
         raise ConfigError(
             f"torch_compile=true, but torch lies in a folder with a space: {torch.__file__}.",

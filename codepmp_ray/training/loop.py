@@ -11,8 +11,9 @@ import torch.distributed as dist
 
 from codepmp_ray.errors import ModelError
 from codepmp_ray.modeling.backbones import require_positions
-from codepmp_ray.modeling.collectives import agree
-from codepmp_ray.modeling.export import distinct_pad_id, export_model
+from codepmp_ray.modeling.checkpoint_files import say_once
+from codepmp_ray.modeling.collectives import agree, failing_together
+from codepmp_ray.modeling.export import distinct_pad_id, export_model, require_exportable
 from codepmp_ray.modeling.loading import (
     empty_model,
     load_config,
@@ -20,6 +21,7 @@ from codepmp_ray.modeling.loading import (
     materialise,
     read_weights,
 )
+from codepmp_ray.modeling.paths import TrainingPath, choose_path
 from codepmp_ray.modeling.sources import CONFIG_FILE, resolve_model
 from codepmp_ray.preference.tokenization import TEMPLATE_FILE, Encoder, PromptTemplate
 from codepmp_ray.runs import MODEL_FOLDER
@@ -64,11 +66,13 @@ def train(
     weights = resolve_model(task.model_name_or_path)
     tokenizer = load_tokenizer(weights)
     vocab_size = load_config(weights).get_text_config().vocab_size
+    path = _path(task, weights, device)
     template = _of_the_first_attempt(store, _template(task, weights, tokenizer))
     encoder = Encoder(tokenizer, template, vocab_size)
     distinct_pad_id(tokenizer, encoder.template)  # the export needs it: not after days of steps
-    model = empty_model(weights, objective_of(config))
+    model = empty_model(weights, objective_of(config), is_packed=path.is_packed)
     require_positions(model.backbone, config.max_length)
+    _say(require_exportable(model))
     data = load_training_data(task, encoder)
     compile_blocks(model, config, device)
     shard(model, config, make_mesh(config, device))
@@ -90,6 +94,24 @@ def train(
     if dist.get_rank() == 0:
         run.checkpointer.remove_all()
     dist.barrier()
+
+
+def _path(task: TrainingTask, weights: str, device: torch.device) -> TrainingPath:
+    """How the backbone is trained, as rank 0 finds it; said there. Collective."""
+    path: TrainingPath | None = None
+    with failing_together():
+        if dist.get_rank() == 0:
+            config = load_config(weights)
+            path = choose_path(config, objective_of(task.config), device)
+            _say(path.line(task.stage, config.model_type))
+    found = agree(path)
+    assert found is not None  # of rank 0
+    return found
+
+
+def _say(line: str) -> None:
+    if line and dist.get_rank() == 0:
+        say_once(line)
 
 
 def _template(task: TrainingTask, weights: str, tokenizer: Any) -> PromptTemplate:

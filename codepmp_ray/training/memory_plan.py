@@ -86,8 +86,12 @@ class MemoryPlan:
         return self.capacity is None or self.total <= self.capacity
 
 
-def plan_memory(config: TrainingConfig, model_config: Any, gpu: str | None = None) -> MemoryPlan:
+def plan_memory(
+    config: TrainingConfig, model_config: Any, gpu: str | None = None, *, is_packed: bool = True
+) -> MemoryPlan:
     """The plan for `config.num_workers` GPUs. Needs a process without a process group.
+
+    Without `is_packed` that of the plain path (modeling/paths.py).
 
     Raises ResourceError for a GPU kind that is not in GPU_BYTES.
     """
@@ -97,7 +101,7 @@ def plan_memory(config: TrainingConfig, model_config: Any, gpu: str | None = Non
         )
     depth = model_config.num_hidden_layers
     samples = sorted({min(depth, _SHALLOW), min(depth, _DEEPER)})
-    found = [_measure(config, model_config, layers) for layers in samples]
+    found = [_measure(config, model_config, layers, is_packed) for layers in samples]
     names = dict.fromkeys(_KINDS.values())
     low = found[0]
     by_kind = {}
@@ -117,7 +121,9 @@ def plan_memory(config: TrainingConfig, model_config: Any, gpu: str | None = Non
     return MemoryPlan(num_parameters, by_kind, capacity, on_host, logits)
 
 
-def remedies(config: TrainingConfig, model_config: Any, gpu: str) -> list[tuple[str, MemoryPlan]]:
+def remedies(
+    config: TrainingConfig, model_config: Any, gpu: str, *, is_packed: bool = True
+) -> list[tuple[str, MemoryPlan]]:
     """Changes that make the step fit, cheapest first; at most two."""
     half = max(config.max_length, config.max_tokens_per_micro_batch // 2)
     changes: list[dict[str, Any]] = [
@@ -134,7 +140,8 @@ def remedies(config: TrainingConfig, model_config: Any, gpu: str) -> list[tuple[
     for change in changes:
         if all(getattr(config, name) == value for name, value in change.items()):
             continue
-        plan = plan_memory(config.model_copy(update=change), model_config, gpu)
+        changed = config.model_copy(update=change)
+        plan = plan_memory(changed, model_config, gpu, is_packed=is_packed)
         if plan.fits:
             fitting.append((", ".join(f"{k}={_yaml(v)}" for k, v in change.items()), plan))
         if len(fitting) == 2:
@@ -148,7 +155,9 @@ class _Sample:
     bytes: dict[str, int]
 
 
-def _measure(config: TrainingConfig, model_config: Any, num_layers: int) -> _Sample:
+def _measure(
+    config: TrainingConfig, model_config: Any, num_layers: int, is_packed: bool = True
+) -> _Sample:
     """The peak of the second step, when gradients of an earlier micro-batch and state exist."""
     shape = {**model_config.to_dict(), **_depth(model_config, num_layers)}
     shallow = type(model_config).from_dict(shape)
@@ -156,7 +165,7 @@ def _measure(config: TrainingConfig, model_config: Any, num_layers: int) -> _Sam
     try:
         mesh = make_mesh(config, torch.device("cpu"))
         with FakeTensorMode():
-            model = model_from_config(shallow, objective_of(config))
+            model = model_from_config(shallow, objective_of(config), is_packed=is_packed)
             num_parameters = sum(parameter.numel() for parameter in model.parameters())
             shard(model, config, mesh)
             model.train()

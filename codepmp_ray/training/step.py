@@ -123,12 +123,13 @@ class StepRunner:
         self, pairs: Sequence[EncodedPair]
     ) -> Iterator[tuple[list[int], PackedBatch]]:
         """(positions in `pairs`, packed batch) of this rank; fillers have no positions."""
+        sides, is_packed = self.objective.sides, self.model.is_packed
         plan = plan_step(
-            [self._length(pair) for pair in pairs],
+            [self._length(pair) if is_packed else pair.padded_length(sides) for pair in pairs],
             self.world_size,
             self.config.max_tokens_per_micro_batch,
+            is_padded=not is_packed,
         )
-        sides = self.objective.sides
         for indices in plan.micro_batches[self.rank]:
             chosen = [pairs[index] for index in indices]
             batch = pack(chosen, sides=sides) if indices else filler_batch(sides)

@@ -113,15 +113,17 @@ def num_visible(pair: EncodedPair, sides: Sides) -> int:
 class Utilisation:
     """MFU of the steps of one run, on devices of one kind.
 
-    None where it says nothing: on CPU, on unknown devices, outside bf16, for mixtures of experts.
+    None where it says nothing: on CPU, on unknown devices, outside bf16, for mixtures of experts,
+    on the plain path.
     """
 
     def __init__(self, model: PreferenceModel, device: torch.device, bf16: bool) -> None:
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
         self._peak = peak_flops(name) if bf16 else None
         config: Any = model.backbone.config
-        is_mixture = any(hasattr(config, key) for key in ("num_experts", "num_local_experts"))
-        self._counter = None if self._peak is None or is_mixture else FlopCounter.of(model)
+        experts = ("num_experts", "num_local_experts", "n_routed_experts")
+        is_counted = model.is_packed and not any(hasattr(config, key) for key in experts)
+        self._counter = FlopCounter.of(model) if self._peak is not None and is_counted else None
 
     def mfu(self, pairs: list[EncodedPair], elapsed_s: float, num_devices: int) -> float | None:
         """Share of the devices' peak, 0 to 1, that a step over `pairs` reached."""

@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from benchmarks._families import family
 from codepmp_ray.errors import ModelError
 from codepmp_ray.modeling.backbones import (
     blocks_of,
@@ -36,8 +37,10 @@ def test_blocks_and_the_width_of_what_heads_read(name: str, width: int) -> None:
 
 
 def test_a_model_without_blocks_is_refused() -> None:
-    with pytest.raises(ModelError, match="SimpleNamespace has no `layers`"):
-        blocks_of(SimpleNamespace())
+    backbone = torch.nn.Linear(2, 2)
+    backbone.config = SimpleNamespace(num_hidden_layers=2)
+    with pytest.raises(ModelError, match="Linear has no list of layers"):
+        blocks_of(backbone)
 
 
 def test_positions_that_were_never_learned_are_refused() -> None:
@@ -46,6 +49,24 @@ def test_positions_that_were_never_learned_are_refused() -> None:
     require_positions(backbone_of("opt"), 40)
     with pytest.raises(ModelError, match=r"max_length=41 exceeds the 40 positions.*max_length=40"):
         require_positions(backbone_of("opt"), 41)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "falcon", "gpt_neox", "mpt", "qwen3_moe", "gpt_oss"])
+def test_blocks_are_found_by_their_number(name: str) -> None:
+    backbone = AutoModelForCausalLM.from_config(family(name).config()).base_model
+    blocks = list(blocks_of(backbone))
+    assert len(blocks) == 3
+    assert sum(p.numel() for block in blocks for p in block.parameters()) > 3 * 64 * 64 * 4
+
+
+@pytest.mark.parametrize(
+    ("name", "limit"), [("llama, dynamic rope", 512), ("phi3, longrope", 256), ("gpt2", 512)]
+)
+def test_positions_that_depend_on_the_longest_neighbour_are_refused(name: str, limit: int) -> None:
+    backbone = AutoModelForCausalLM.from_config(family(name).config()).base_model
+    require_positions(backbone, limit)
+    with pytest.raises(ModelError, match=rf"max_length={limit + 1}(.|\n)*Set max_length={limit}"):
+        require_positions(backbone, limit + 1)
 
 
 def test_arithmetic_counts_no_look_up_and_the_head_at_its_width() -> None:

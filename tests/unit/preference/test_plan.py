@@ -57,6 +57,18 @@ def test_a_pair_over_the_budget_is_refused_with_the_numbers() -> None:
         plan_step([5, 101], 2, 100)
 
 
+@given(st.lists(st.integers(1, 150), min_size=1, max_size=40), st.integers(1, 5))
+def test_padded_batches_stay_within_the_budget_or_are_one_pair(
+    lengths: list[int], ranks: int
+) -> None:
+    plan = plan_step(lengths, ranks, 100, is_padded=True)
+    placed = [i for rank in plan.micro_batches for batch in rank for i in batch]
+    assert sorted(placed) == list(range(len(lengths)))
+    assert len({len(rank) for rank in plan.micro_batches}) == 1
+    for batch in (batch for rank in plan.micro_batches for batch in rank if batch):
+        assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= 100
+
+
 def test_pack_restarts_positions_and_points_at_last_tokens() -> None:
     batch = pack([EncodedPair("a", [1, 2], [3, 4], [5]), EncodedPair("b", [6], [7], [8, 9])])
     assert batch.input_ids.tolist() == [[1, 2, 3, 4, 5, 6, 7, 8, 9]]

@@ -295,6 +295,7 @@ def test_every_rank_calls_the_same_collectives_for_the_export_and_each_file_is_w
                 model = shard(model_from_config(shape, RM), config, mesh)
                 export._write_weights(
                     export._export_state(model, plain),
+                    plain,
                     LocalStore(tmp_path),
                     torch.bfloat16,
                     FILE_BYTES,

@@ -1,0 +1,48 @@
+"""The plain path: a pair as two ordinary sequences, for backbones that cannot compute packed ones.
+
+Each response with its prompt is a row of its own, padded on the right, under transformers' own
+attention. The hidden states go back to the places of the pack, so losses do not know the
+difference. A causal backbone gives a prompt the same states in both rows; those of chosen's are
+taken.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from codepmp_ray.preference.packing import PackedBatch, Span, to_device
+
+
+def hidden_of_rows(backbone: Any, batch: PackedBatch) -> torch.Tensor:
+    """[T, H]: the last hidden states of a pack's tokens, computed row by row in one forward."""
+    places, row_of, column_of = _rows(batch.spans)
+    device = batch.input_ids.device
+    num_rows, width = places.shape
+    is_token = places >= 0
+    ids = batch.input_ids[0][to_device(places.clamp(min=0), device)]
+    mask = None if bool(is_token.all()) else to_device(is_token.long(), device)
+    hidden = backbone(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+    flat = hidden.reshape(num_rows * width, -1)
+    return flat[to_device(row_of * width + column_of, device)]
+
+
+def _rows(spans: list[Span]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(int64 [rows, width] place in the pack or -1, and for each place its row and its column)."""
+    rows: list[list[int]] = []
+    row_of: list[int] = []
+    column_of: list[int] = []
+    for span in spans:
+        whole = range(span.start, span.rejected)
+        row_of += [len(rows)] * len(whole)
+        column_of += range(len(whole))
+        rows.append([*whole])
+        if span.end > span.rejected:
+            prompt, own = range(span.start, span.chosen), range(span.rejected, span.end)
+            row_of += [len(rows)] * len(own)
+            column_of += range(len(prompt), len(prompt) + len(own))
+            rows.append([*prompt, *own])
+    width = max(map(len, rows))
+    padded = [row + [-1] * (width - len(row)) for row in rows]
+    return torch.tensor(padded), torch.tensor(row_of), torch.tensor(column_of)
