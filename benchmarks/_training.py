@@ -301,7 +301,8 @@ class OurStep:
     ) -> None:
         from torch.distributed.device_mesh import init_device_mesh
 
-        from codepmp_ray.modeling.loading import load_preference_model, model_from_config
+        from codepmp_ray.modeling.building import model_from_config
+        from codepmp_ray.modeling.loading import load_preference_model
         from codepmp_ray.training.compiling import compile_blocks
         from codepmp_ray.training.fsdp import shard
         from codepmp_ray.training.optimizer import make_optimizer

@@ -86,7 +86,7 @@ def look(family: Family, folder: Path) -> Row:
     random_model(config).save_pretrained(base)
     try:
         path = choose_path(load_config(str(base)), objective, torch.device("cpu"))
-        model = load_preference_model(str(base), objective, seed=3, is_packed=path.is_packed)
+        model = load_preference_model(str(base), objective, seed=3)
         alone = require_exportable(model)
     except ModelError as error:
         return Row(family.name, family.models, REFUSED, detail=str(error))

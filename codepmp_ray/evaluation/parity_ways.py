@@ -11,9 +11,8 @@ from transformers import AutoModelForSequenceClassification
 
 from codepmp_ray.errors import ModelError
 from codepmp_ray.evaluation.parity import Question, Rewards
-from codepmp_ray.modeling.loading import load_config, load_preference_model
+from codepmp_ray.modeling.loading import load_preference_model
 from codepmp_ray.modeling.objectives import make_objective
-from codepmp_ray.modeling.paths import choose_path
 from codepmp_ray.preference.packing import EncodedPair, pack
 from codepmp_ray.preference.plan import plan_step
 
@@ -58,9 +57,7 @@ def trainer_rewards(
     folder: Path, dtype: torch.dtype, device: torch.device, questions: list[Question]
 ) -> Rewards:
     """The forward of training: pairs of responses packed into one sequence, the head in fp32."""
-    objective = make_objective("rm")
-    path = choose_path(load_config(str(folder)), objective, device)
-    model = load_preference_model(str(folder), objective, seed=0, is_packed=path.is_packed).eval()
+    model = load_preference_model(str(folder), make_objective("rm"), seed=0).eval()
     # Parameters only, as FSDP's mixed precision has it: rounded buffers would move positions.
     for parameter in model.backbone.parameters():
         parameter.data = parameter.data.to(dtype)

@@ -8,7 +8,6 @@ as the experts of a mixture, is made on every rank, one parameter at a time.
 
 from __future__ import annotations
 
-import copy
 import os
 import tempfile
 import warnings
@@ -35,6 +34,7 @@ from transformers import (
 
 from codepmp_ray.errors import ModelError
 from codepmp_ray.hub_models import hub_model
+from codepmp_ray.modeling.building import is_tied, with_heads
 from codepmp_ray.modeling.checkpoint_checks import is_reward_model, require_unquantised
 from codepmp_ray.modeling.checkpoint_files import (
     HEAD_FILE,
@@ -43,8 +43,8 @@ from codepmp_ray.modeling.checkpoint_files import (
     read_headers,
     say_once,
 )
-from codepmp_ray.modeling.logit_rule import logit_rule_of
 from codepmp_ray.modeling.objectives import Objective
+from codepmp_ray.modeling.paths import choose_path
 from codepmp_ray.modeling.preference_model import PreferenceModel
 from codepmp_ray.modeling.sources import CONFIG_FILE, require_weights, resolve_model
 from codepmp_ray.modeling.stored_parameters import Origins, find_origins
@@ -70,7 +70,7 @@ def empty_model(
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise _unusable(model_name_or_path, error) from error
     found = _headers(model_name_or_path)
-    if objective.has_lm and not _is_tied(config):
+    if objective.has_lm and not is_tied(config):
         is_headless = HEAD_FILE in found.files and not found.tensors.keys() & {*LM_HEADS}
         if has_head or is_headless:
             raise ModelError(
@@ -82,45 +82,6 @@ def empty_model(
         model = with_heads(made, objective, is_packed=is_packed)
     model.origins = find_origins(model, made, found)
     return model
-
-
-def model_from_config(
-    config: Any, objective: Objective, *, is_packed: bool = True
-) -> PreferenceModel:
-    """A model of this shape with arbitrary weights, in fp32; for plans and benchmarks."""
-    made = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    model = with_heads(made, objective, is_packed=is_packed)
-    if model.score is not None:
-        torch.nn.init.normal_(model.score.weight, std=0.02)
-    return model
-
-
-def with_heads(made: Any, objective: Objective, *, is_packed: bool = True) -> PreferenceModel:
-    """The PreferenceModel around the modules of a transformers model, which it changes."""
-    if made.base_model is made:
-        raise ModelError(
-            f"{type(made).__name__} has no {made.base_model_prefix} inside, which would be its "
-            "decoder without head."
-        )
-    logits = None
-    if objective.has_lm:
-        causal_lm = made
-        if made.get_output_embeddings() is None:  # a sequence classifier, whose embeddings are tied
-            with torch.device("meta"):
-                causal_lm = AutoModelForCausalLM.from_config(copy.deepcopy(made.config))
-        logits = logit_rule_of(causal_lm)
-    untied = objective.has_lm and not _is_tied(made.config)
-    return PreferenceModel(
-        made.base_model,
-        made.get_output_embeddings() if untied else None,
-        objective,
-        is_packed=is_packed,
-        logits=logits,
-    )
-
-
-def _is_tied(config: Any) -> bool:
-    return bool(getattr(config.get_text_config(), "tie_word_embeddings", False))
 
 
 def load_config(model_name_or_path: str) -> Any:
@@ -156,15 +117,6 @@ def _config_folder(model_name_or_path: str) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
         open_store(model_name_or_path).download(CONFIG_FILE, Path(folder) / CONFIG_FILE)
         yield folder
-
-
-def require_causal_lm(config: Any) -> None:
-    """Raise ModelError where transformers has no causal LM for the configuration."""
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise ModelError(
-            f"transformers has no causal language model for {config.model_type}.",
-            "Choose a decoder-only backbone such as Llama, Qwen or Gemma.",
-        )
 
 
 def materialise(model: PreferenceModel, device: torch.device) -> None:
@@ -252,10 +204,11 @@ def _headers(model_name_or_path: str) -> CheckpointFiles:
 
 
 def load_preference_model(
-    model_name_or_path: str, objective: Objective, *, seed: int, is_packed: bool = True
+    model_name_or_path: str, objective: Objective, *, seed: int
 ) -> PreferenceModel:
-    """The whole model in this process, on CPU in fp32."""
-    model = empty_model(model_name_or_path, objective, is_packed=is_packed)
+    """The whole model in this process, on CPU in fp32, packed where that is right (paths.py)."""
+    path = choose_path(load_config(model_name_or_path), objective, torch.device("cpu"))
+    model = empty_model(model_name_or_path, objective, is_packed=path.is_packed)
     materialise(model, torch.device("cpu"))
     read_weights(model, model_name_or_path, seed=seed)
     return model

@@ -27,8 +27,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from codepmp_ray.errors import ModelError
+from codepmp_ray.modeling.building import require_causal_lm, with_heads
 from codepmp_ray.modeling.dropout import without_dropout
-from codepmp_ray.modeling.loading import require_causal_lm, with_heads
 from codepmp_ray.modeling.objectives import Objective, make_objective
 from codepmp_ray.modeling.parity import GRADIENTS, differences, export_difference
 from codepmp_ray.modeling.plain_reference import looks_ahead, plain_sums

@@ -46,8 +46,9 @@ def plain_sums(
     if score is not None:
         sums["rewards"] = torch.stack(rewards).view(-1, 2)
         margins = torch.tensor([pair.margin for pair in pairs], device=device)
-        sums["rm"] = reward_loss_sum(*sums["rewards"].T, margins)
-        sums["center"] = centering_sum(*sums["rewards"].T)
+        chosen, rejected = sums["rewards"].unbind(dim=1)
+        sums["rm"] = reward_loss_sum(chosen, rejected, margins)
+        sums["center"] = centering_sum(chosen, rejected)
     if objective.name == "dpo":
         references = torch.tensor([pair.reference for pair in pairs], device=device)
         sums["log_likelihoods"] = by_pair

@@ -22,8 +22,8 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.errors import ResourceError
+from codepmp_ray.modeling.building import model_from_config
 from codepmp_ray.modeling.lm_loss import CHUNK_TOKENS
-from codepmp_ray.modeling.loading import model_from_config
 from codepmp_ray.preference.packing import EncodedPair, pack
 from codepmp_ray.training.fsdp import make_mesh, shard
 from codepmp_ray.training.optimizer import make_optimizer

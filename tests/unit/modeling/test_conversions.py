@@ -53,7 +53,7 @@ def test_weights_are_those_of_transformers_and_exported_as_they_were_stored(
     theirs = save(name, tmp_path / "base", max_shard_size="40KB")
     base = stored(tmp_path / "base")
     assert {*base} != {*theirs.state_dict()}  # laid out otherwise than in memory
-    ours = load_preference_model(str(tmp_path / "base"), PMP, seed=1, is_packed=False)
+    ours = load_preference_model(str(tmp_path / "base"), PMP, seed=1)
     expected = theirs.base_model.state_dict()
     found = ours.backbone.state_dict()
     assert found.keys() == expected.keys()
@@ -71,7 +71,7 @@ def test_weights_are_those_of_transformers_and_exported_as_they_were_stored(
     rewards = ours.eval()(pack([pair]))["rewards"][0]
     logit = plain(torch.tensor([pair.prompt + pair.chosen])).logits.item()
     assert logit == pytest.approx(rewards[0].item(), abs=1e-4)
-    again = load_preference_model(str(tmp_path / "rm"), RM, seed=9, is_packed=False)
+    again = load_preference_model(str(tmp_path / "rm"), RM, seed=9)
     assert torch.equal(again(pack([pair]))["rewards"][0], rewards)
 
 

@@ -38,8 +38,9 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.modeling import export
+from codepmp_ray.modeling.building import model_from_config
 from codepmp_ray.modeling.export import file_of_tensor
-from codepmp_ray.modeling.loading import empty_model, materialise, model_from_config, read_weights
+from codepmp_ray.modeling.loading import empty_model, materialise, read_weights
 from codepmp_ray.modeling.objectives import make_objective
 from codepmp_ray.preference.packing import EncodedPair
 from codepmp_ray.storage import LocalStore
