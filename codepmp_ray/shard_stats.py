@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from codepmp_ray.ledger import Totals
-from codepmp_ray.records import RejectReason
+from codepmp_ray.reject_reasons import RejectReason
 
 _REASON, _TOKENS, _HITS = "rejected_by_reason.", "num_tokens.", "contaminated."
 _SIDES = ("description", "chosen", "rejected")

@@ -24,7 +24,7 @@ from codepmp_ray.errors import ConfigError, DeadlineError, EngineError
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.modeling.sources import resolve_model
 from codepmp_ray.preference.tokenization import Encoder
-from codepmp_ray.records import RejectReason
+from codepmp_ray.reject_reasons import RejectReason
 from codepmp_ray.runs import open_stage, reward_model
 from codepmp_ray.scoring.batch_rows import (
     IN_FLIGHT,

@@ -11,7 +11,7 @@ from codepmp_ray.config.engines import EnginesConfig
 from codepmp_ray.config.synthesis import SynthesisConfig
 from codepmp_ray.errors import SandboxUnavailable
 from codepmp_ray.evaluation.sandbox import Sandbox, TestJob
-from codepmp_ray.records import RejectReason
+from codepmp_ray.reject_reasons import RejectReason
 from codepmp_ray.synthesis.execution import ENTRY_POINT, TRUSTED_TEST, judge_outcomes, programs
 from codepmp_ray.synthesis.pairs import split_rows
 from codepmp_ray.synthesis.rows import Row, refuse

@@ -20,7 +20,7 @@ from codepmp_ray.corpus.row_files import (
     read_parquet_piece,
 )
 from codepmp_ray.corpus.sources import file_format, source_licenses, source_repo
-from codepmp_ray.records import RejectReason
+from codepmp_ray.reject_reasons import RejectReason
 from codepmp_ray.storage.inputs import InputFile, InputFolder, RemoteFile
 
 

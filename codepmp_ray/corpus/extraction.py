@@ -33,7 +33,8 @@ from codepmp_ray.corpus.minhash import sketch
 from codepmp_ray.corpus.planning import WorkUnit
 from codepmp_ray.corpus.snippets import Definition
 from codepmp_ray.errors import InputError
-from codepmp_ray.records import REJECTED, SNIPPET, RejectReason, stable_id, table_from_rows
+from codepmp_ray.records import REJECTED, SNIPPET, stable_id, table_from_rows
+from codepmp_ray.reject_reasons import RejectReason
 from codepmp_ray.storage.inputs import InputFolder
 
 STAGE = "corpus"

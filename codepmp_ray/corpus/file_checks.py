@@ -19,7 +19,7 @@ from codepmp_ray.corpus.notebooks import (
     join_cells,
 )
 from codepmp_ray.corpus.snippets import Definition, ParseError, extract_definitions
-from codepmp_ray.records import RejectReason
+from codepmp_ray.reject_reasons import RejectReason
 
 
 class FileRefusal(Exception):

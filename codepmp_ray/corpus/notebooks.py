@@ -15,7 +15,7 @@ from typing import Any
 
 from codepmp_ray.config.corpus import CorpusConfig
 from codepmp_ray.corpus.snippets import Definition, ParseError, extract_definitions, over_limits
-from codepmp_ray.records import RejectReason
+from codepmp_ray.reject_reasons import RejectReason
 
 _CELL = "cell"
 _SEPARATOR = "\n\n"

@@ -24,7 +24,7 @@ from tree_sitter import Node, QueryCursor
 from codepmp_ray.config.corpus import CorpusConfig
 from codepmp_ray.corpus.language_specs import LANGUAGES, LanguageSpec
 from codepmp_ray.corpus.languages import fixed_text_query, parser_for
-from codepmp_ray.records import RejectReason
+from codepmp_ray.reject_reasons import RejectReason
 
 # Each level of long classes is cut out of the text once more: without an end, a file of nothing
 # but "class A {" would take hours.

@@ -20,7 +20,7 @@ from codepmp_ray.evaluation.pool_tables import (
 )
 from codepmp_ray.evaluation.statistics import padded
 from codepmp_ray.preference.sources.rows import Reject, Row, Unusable
-from codepmp_ray.records import RejectReason
+from codepmp_ray.reject_reasons import RejectReason
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from codepmp_ray.evaluation.tasks.loading import read_problems
 from codepmp_ray.evaluation.tasks.reading import read_file
 from codepmp_ray.evaluation.tasks.registry import problem_task
 from codepmp_ray.preference.sources.rows import Reject, Unusable
-from codepmp_ray.records import RejectReason
+from codepmp_ray.reject_reasons import RejectReason
 
 
 @dataclass

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from codepmp_ray.preference.sources.rows import Row, Unusable, checked_text
-from codepmp_ray.records import RejectReason
+from codepmp_ray.reject_reasons import RejectReason
 
 _IDS = ("problem_id", "task_id", "unique_id", "idx", "id")
 _QUESTIONS = ("question", "problem", "prompt")

@@ -9,7 +9,8 @@ from codepmp_ray.errors import InputError
 from codepmp_ray.preference import tokenization
 from codepmp_ray.preference.packing import EncodedPair
 from codepmp_ray.preference.tokenization import Encoder
-from codepmp_ray.records import RejectReason, stable_id
+from codepmp_ray.records import stable_id
+from codepmp_ray.reject_reasons import RejectReason
 
 
 def row_id(row: dict[str, Any]) -> str:

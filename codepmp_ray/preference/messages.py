@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from codepmp_ray.errors import InputError
-from codepmp_ray.records import RejectReason
+from codepmp_ray.reject_reasons import RejectReason
 
 # {"role": ..., "content": text} and, where the caller gave them, fields of SHOWN_FIELDS.
 Message = dict[str, Any]

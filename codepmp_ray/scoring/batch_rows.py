@@ -15,7 +15,8 @@ from codepmp_ray.errors import InputError
 from codepmp_ray.preference.messages import Message
 from codepmp_ray.preference.sources.rows import Unusable, checked_conversation, checked_text
 from codepmp_ray.preference.tokenization import Encoder
-from codepmp_ray.records import REJECTED, SCORED_ROW, RejectReason, table_from_rows
+from codepmp_ray.records import REJECTED, SCORED_ROW, table_from_rows
+from codepmp_ray.reject_reasons import RejectReason
 from codepmp_ray.scoring.best_of_n import BestOfN, RequestPlan, ScoringRequest, plan_request
 from codepmp_ray.synthesis.gates import clean
 

@@ -20,7 +20,8 @@ from codepmp_ray.errors import InputError
 from codepmp_ray.evaluation.pool_rows import Answer, read_pool_row
 from codepmp_ray.preference.sources.reading import read_source
 from codepmp_ray.preference.sources.rows import Reject, Unusable
-from codepmp_ray.records import RejectReason, stable_id
+from codepmp_ray.records import stable_id
+from codepmp_ray.reject_reasons import RejectReason
 from codepmp_ray.studies.sets import MissingSet
 
 

@@ -6,7 +6,7 @@ limits; the only trusted part is the call that starts them.
 
 from __future__ import annotations
 
-from codepmp_ray.records import RejectReason
+from codepmp_ray.reject_reasons import RejectReason
 from codepmp_ray.synthesis.answers import find_code
 from codepmp_ray.synthesis.model_tests import TEST_FUNCTION
 from codepmp_ray.synthesis.rows import Row, refuse

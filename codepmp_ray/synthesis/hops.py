@@ -15,7 +15,8 @@ from codepmp_ray.config.corpus import DecontaminationConfig
 from codepmp_ray.config.synthesis import SynthesisConfig
 from codepmp_ray.corpus.decontamination import EvaluationIndex, load_evaluation_index
 from codepmp_ray.errors import EngineError
-from codepmp_ray.records import SNIPPET, RejectReason
+from codepmp_ray.records import SNIPPET
+from codepmp_ray.reject_reasons import RejectReason
 from codepmp_ray.synthesis.constructions import Hop, make_construction
 from codepmp_ray.synthesis.engine import Completion, ContextOverflow, TextEngine
 from codepmp_ray.synthesis.gates import clean, contaminated, judge_text

@@ -21,7 +21,8 @@ import pyarrow as pa
 
 from codepmp_ray.errors import StorageError
 from codepmp_ray.ledger import ShardCommit, ShardLedger
-from codepmp_ray.records import REJECTED, RejectReason, stable_id, table_from_rows
+from codepmp_ray.records import REJECTED, stable_id, table_from_rows
+from codepmp_ray.reject_reasons import RejectReason
 from codepmp_ray.runs import Stage
 from codepmp_ray.shard_rewrite import replace_shard, sole_writer
 from codepmp_ray.synthesis.counts import recount

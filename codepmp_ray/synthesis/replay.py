@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from codepmp_ray.errors import ConfigError
 from codepmp_ray.ledger import ShardCommit, ShardLedger
-from codepmp_ray.records import RejectReason
+from codepmp_ray.reject_reasons import RejectReason
 from codepmp_ray.runs import Stage
 from codepmp_ray.shard_rewrite import replace_shard
 from codepmp_ray.storage import Store

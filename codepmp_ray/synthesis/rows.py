@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from codepmp_ray.records import RejectReason
+from codepmp_ray.reject_reasons import RejectReason
 from codepmp_ray.synthesis.gates import clean
 
 Row = dict[str, Any]

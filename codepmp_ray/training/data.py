@@ -34,7 +34,8 @@ from codepmp_ray.preference.token_files import (
     read_record,
 )
 from codepmp_ray.preference.tokenization import Encoder
-from codepmp_ray.records import REJECTED, RejectReason, table_from_rows
+from codepmp_ray.records import REJECTED, table_from_rows
+from codepmp_ray.reject_reasons import RejectReason
 from codepmp_ray.shard_stats import shard_stats
 from codepmp_ray.storage import Store, open_store
 from codepmp_ray.training.task import SOURCE_STATS, InputShard, TrainingTask

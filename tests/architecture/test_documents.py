@@ -14,7 +14,8 @@ from codepmp_ray.config.data import Kind
 from codepmp_ray.evaluation.finetuning_pairs import FINETUNING_PAIR
 from codepmp_ray.evaluation.tasks.registry import PREFERENCE_TASKS, PROBLEM_TASKS
 from codepmp_ray.preference.sources import SOURCES
-from codepmp_ray.records import Outcome, RejectReason
+from codepmp_ray.records import Outcome
+from codepmp_ray.reject_reasons import RejectReason
 from codepmp_ray.runs import SIDE_JOBS, STAGE_JOBS
 from codepmp_ray.training.data import USED
 

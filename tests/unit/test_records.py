@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codepmp_ray import records
-from codepmp_ray.records import PAIR, REJECTED, RejectReason, stable_id, table_from_rows
+from codepmp_ray.records import PAIR, REJECTED, stable_id, table_from_rows
+from codepmp_ray.reject_reasons import RejectReason
 
 # Surrogates too: a file name that is not UTF-8 carries them.
 _TEXT = st.text(st.characters(exclude_characters="\x1f", exclude_categories=[]))

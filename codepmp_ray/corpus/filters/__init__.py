@@ -13,7 +13,7 @@ from codepmp_ray.corpus.filters.generated import GeneratedFilter
 from codepmp_ray.corpus.filters.minified import MinifiedFilter
 from codepmp_ray.corpus.filters.secrets import SecretsFilter
 from codepmp_ray.corpus.filters.vendored import VendoredFilter
-from codepmp_ray.records import RejectReason
+from codepmp_ray.reject_reasons import RejectReason
 
 __all__ = ["FILE_FILTERS", "SNIPPET_FILTERS", "CodeText", "Filter", "refusal"]
 

@@ -9,7 +9,7 @@ import string
 
 from codepmp_ray.config.corpus import FilterConfig
 from codepmp_ray.corpus.filters.code_text import CodeText
-from codepmp_ray.records import RejectReason
+from codepmp_ray.reject_reasons import RejectReason
 
 # Bytes beyond ASCII are parts of letters in nearly every text.
 _LETTERS = string.ascii_letters.encode() + bytes(range(128, 256))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from codepmp_ray.config.corpus import FilterConfig
-from codepmp_ray.records import RejectReason
+from codepmp_ray.reject_reasons import RejectReason
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from codepmp_ray.config.corpus import FilterConfig
 from codepmp_ray.corpus.filters.code_text import CodeText
 from codepmp_ray.corpus.language_specs import LANGUAGES
-from codepmp_ray.records import RejectReason
+from codepmp_ray.reject_reasons import RejectReason
 
 
 def comment_ratio(text: str, prefixes: tuple[str, ...]) -> float:

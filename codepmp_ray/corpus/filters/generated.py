@@ -6,7 +6,7 @@ import re
 
 from codepmp_ray.config.corpus import FilterConfig
 from codepmp_ray.corpus.filters.code_text import CodeText
-from codepmp_ray.records import RejectReason
+from codepmp_ray.reject_reasons import RejectReason
 
 # Generators say so at the top; further down the same words are somebody's code or prose.
 _HEAD_CHARS = 1_500

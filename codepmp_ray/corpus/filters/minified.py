@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from codepmp_ray.config.corpus import FilterConfig
 from codepmp_ray.corpus.filters.code_text import CodeText
-from codepmp_ray.records import RejectReason
+from codepmp_ray.reject_reasons import RejectReason
 
 
 class MinifiedFilter:

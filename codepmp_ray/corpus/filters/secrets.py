@@ -15,7 +15,7 @@ from detect_secrets.plugins.base import RegexBasedDetector
 
 from codepmp_ray.config.corpus import FilterConfig
 from codepmp_ray.corpus.filters.code_text import CodeText
-from codepmp_ray.records import RejectReason
+from codepmp_ray.reject_reasons import RejectReason
 
 _NOT_CREDENTIALS = {"Public IP (ipv4)"}
 # Most snippets hold no secret, so most of the time goes into patterns that cannot match. What a

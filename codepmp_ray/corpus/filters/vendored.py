@@ -6,7 +6,7 @@ import re
 
 from codepmp_ray.config.corpus import FilterConfig
 from codepmp_ray.corpus.filters.code_text import CodeText
-from codepmp_ray.records import RejectReason
+from codepmp_ray.reject_reasons import RejectReason
 
 # After github-linguist's vendor.yml: folders, and libraries that are copied as single files.
 _FOLDER = re.compile(

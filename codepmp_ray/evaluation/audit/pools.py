@@ -21,7 +21,8 @@ from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.errors import InputError
 from codepmp_ray.evaluation.labelled_pools import Candidate, load_labelled_pools
 from codepmp_ray.evaluation.scored_shards import Request
-from codepmp_ray.records import RejectReason, stable_id
+from codepmp_ray.records import stable_id
+from codepmp_ray.reject_reasons import RejectReason
 from codepmp_ray.runs import open_stage
 
 EVALUATION = "evaluation"

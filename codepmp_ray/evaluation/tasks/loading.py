@@ -18,7 +18,8 @@ from codepmp_ray.evaluation.tasks.base import (
 )
 from codepmp_ray.evaluation.tasks.reading import place_of, read_rows
 from codepmp_ray.preference.sources.rows import Numbered, Reject
-from codepmp_ray.records import RejectReason, stable_id
+from codepmp_ray.records import stable_id
+from codepmp_ray.reject_reasons import RejectReason
 
 
 def read_problems(task: ProblemTask, path: str | None = None) -> Iterator[Problem]:

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator
 
 from codepmp_ray.evaluation.tasks.base import HubSet, PreferencePair, PreferenceTask
 from codepmp_ray.preference.sources.rows import Numbered, Reject, Row, Unusable, text_cell
-from codepmp_ray.records import RejectReason, stable_id
+from codepmp_ray.records import stable_id
+from codepmp_ray.reject_reasons import RejectReason
 
 SECTIONS: dict[str, dict[str, int]] = {
     "Chat": {

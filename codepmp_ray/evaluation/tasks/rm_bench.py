@@ -17,7 +17,8 @@ from codepmp_ray.preference.sources.rows import (
     checked_text,
     text_cell,
 )
-from codepmp_ray.records import RejectReason, stable_id
+from codepmp_ray.records import stable_id
+from codepmp_ray.reject_reasons import RejectReason
 
 STYLES = ("concise", "detailed", "markdown")
 DOMAINS = ("chat", "math", "code", "safety")

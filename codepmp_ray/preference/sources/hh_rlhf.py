@@ -18,7 +18,7 @@ from codepmp_ray.preference.sources.rows import (
     row_by_row,
     text_cell,
 )
-from codepmp_ray.records import RejectReason
+from codepmp_ray.reject_reasons import RejectReason
 
 COLUMNS = ({"chosen", "rejected"},)
 _TURN = re.compile(r"\n\n(Human|Assistant):")

@@ -24,7 +24,8 @@ from codepmp_ray.preference.sources.rows import (
     pair_up,
     text_cell,
 )
-from codepmp_ray.records import RejectReason, stable_id
+from codepmp_ray.records import stable_id
+from codepmp_ray.reject_reasons import RejectReason
 
 COLUMNS = ({"input", "label"},)
 TAG = "ки"

@@ -19,7 +19,8 @@ from codepmp_ray.preference.sources.rows import (
     row_by_row,
     text_cell,
 )
-from codepmp_ray.records import RejectReason, stable_id
+from codepmp_ray.records import stable_id
+from codepmp_ray.reject_reasons import RejectReason
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import pyarrow as pa
 from codepmp_ray.config.data import DataSourceConfig
 from codepmp_ray.errors import InputError
 from codepmp_ray.preference.sources.rows import Numbered, Reject
-from codepmp_ray.records import RejectReason
+from codepmp_ray.reject_reasons import RejectReason
 from codepmp_ray.storage import is_uri
 from codepmp_ray.storage.inputs import (
     InputFile,

@@ -9,7 +9,8 @@ from typing import Any
 
 from codepmp_ray.config.data import DataSourceConfig
 from codepmp_ray.preference.messages import BadMessage, Message, checked_messages, text_of
-from codepmp_ray.records import RejectReason, stable_id
+from codepmp_ray.records import stable_id
+from codepmp_ray.reject_reasons import RejectReason
 
 Row = dict[str, Any]
 

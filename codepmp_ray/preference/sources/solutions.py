@@ -20,7 +20,8 @@ from codepmp_ray.preference.sources.rows import (
     pair_up,
     text_cell,
 )
-from codepmp_ray.records import RejectReason, stable_id
+from codepmp_ray.records import stable_id
+from codepmp_ray.reject_reasons import RejectReason
 
 _LISTS = ("outputs", "candidates", "solutions")
 _TEXTS = ("response", "text", "solution")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 
 from codepmp_ray.config.engines import Role
-from codepmp_ray.records import RejectReason
+from codepmp_ray.reject_reasons import RejectReason
 from codepmp_ray.synthesis.constructions.base import Hop
 from codepmp_ray.synthesis.constructions.strong_weak import StrongWeak
 from codepmp_ray.synthesis.execution import RESERVED_NAMES

@@ -12,7 +12,7 @@ from codepmp_ray.corpus.decontamination import (
     find_contamination,
     mentioned_names,
 )
-from codepmp_ray.records import RejectReason
+from codepmp_ray.reject_reasons import RejectReason
 from codepmp_ray.synthesis.gates.verdict import Rejection
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rapidfuzz.distance import Indel
 
 from codepmp_ray.config.synthesis import GatesConfig
-from codepmp_ray.records import RejectReason
+from codepmp_ray.reject_reasons import RejectReason
 from codepmp_ray.synthesis.gates.verdict import Rejection
 
 # The comparison takes quadratic time, and a web page's answer may be megabytes. No model's is.

@@ -17,7 +17,7 @@ from codepmp_ray.corpus.extraction import dedup_key, extract_document, extract_u
 from codepmp_ray.corpus.planning import plan_corpus
 from codepmp_ray.corpus.sources import list_files, source_root
 from codepmp_ray.errors import InputError
-from codepmp_ray.records import RejectReason
+from codepmp_ray.reject_reasons import RejectReason
 
 GOOD = "def good(x):\n    y = x\n    z = y\n    return z\n"
 

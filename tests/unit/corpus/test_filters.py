@@ -17,7 +17,7 @@ from codepmp_ray.corpus.filters.comments import comment_ratio
 from codepmp_ray.corpus.filters.opt_out import load_opt_out
 from codepmp_ray.corpus.filters.secrets import find_secret
 from codepmp_ray.errors import ConfigError
-from codepmp_ray.records import RejectReason
+from codepmp_ray.reject_reasons import RejectReason
 
 GOOD = "def good(x):\n    y = x\n    z = y\n    return z\n"
 OFF = FilterConfig(

@@ -16,7 +16,7 @@ from codepmp_ray.corpus.extraction import extract_unit
 from codepmp_ray.corpus.planning import load_plan, plan_corpus, save_plan
 from codepmp_ray.corpus.sources import list_files
 from codepmp_ray.errors import InputError
-from codepmp_ray.records import RejectReason
+from codepmp_ray.reject_reasons import RejectReason
 from codepmp_ray.storage import LocalStore
 
 GOOD = "def good(x):\n    y = x\n    z = y\n    return z\n"

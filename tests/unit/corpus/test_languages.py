@@ -10,7 +10,7 @@ from codepmp_ray.config.corpus import CorpusConfig
 from codepmp_ray.corpus.language_specs import LANGUAGES
 from codepmp_ray.corpus.languages import find_language, fixed_text_query, parser_for
 from codepmp_ray.corpus.snippets import ParseError, extract_definitions
-from codepmp_ray.records import RejectReason
+from codepmp_ray.reject_reasons import RejectReason
 
 ALL = CorpusConfig(min_lines=1, max_lines=1_000, max_chars=100_000)
 # Classes go over this limit, so that their members are looked for.

@@ -26,7 +26,7 @@ from codepmp_ray.corpus.filters.opt_out import load_opt_out
 from codepmp_ray.corpus.planning import load_plan, plan_corpus, recorded_root, save_plan
 from codepmp_ray.corpus.sources import input_root, list_source, listing_digest
 from codepmp_ray.errors import CodePMPError, ConfigError, InputError, StorageError
-from codepmp_ray.records import RejectReason
+from codepmp_ray.reject_reasons import RejectReason
 from codepmp_ray.runs import stage_fingerprints
 from codepmp_ray.storage import LocalStore
 from codepmp_ray.storage.inputs import list_remote

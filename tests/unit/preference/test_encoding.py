@@ -6,7 +6,7 @@ from codepmp_ray.errors import InputError, ModelError
 from codepmp_ray.preference.encoding import encode_pair
 from codepmp_ray.preference.packing import EncodedPair
 from codepmp_ray.preference.tokenization import Encoder, PromptTemplate
-from codepmp_ray.records import RejectReason
+from codepmp_ray.reject_reasons import RejectReason
 from tests.tiny_models import tiny_tokenizer
 
 

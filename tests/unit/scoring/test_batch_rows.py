@@ -17,7 +17,8 @@ from codepmp_ray.corpus.row_files import UnreadableRow
 from codepmp_ray.corpus.row_shards import Piece, stored_plan
 from codepmp_ray.errors import InputError
 from codepmp_ray.preference.tokenization import Encoder, PromptTemplate
-from codepmp_ray.records import RejectReason, table_from_rows
+from codepmp_ray.records import table_from_rows
+from codepmp_ray.reject_reasons import RejectReason
 from codepmp_ray.scoring.batch_rows import (
     IN_FLIGHT,
     parse_row,

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from codepmp_ray.config.engines import EnginesConfig, SamplingConfig
 from codepmp_ray.config.synthesis import GatesConfig, SynthesisConfig
-from codepmp_ray.records import SNIPPET, RejectReason, table_from_rows
+from codepmp_ray.records import SNIPPET, table_from_rows
+from codepmp_ray.reject_reasons import RejectReason
 from codepmp_ray.synthesis.answers import as_code_block, find_code
 from codepmp_ray.synthesis.engine import Completion
 from codepmp_ray.synthesis.gates import judge_pair, judge_text

@@ -17,7 +17,8 @@ from codepmp_ray.config.synthesis import SynthesisConfig, ThreadsConfig
 from codepmp_ray.corpus.row_files import UnreadableRow
 from codepmp_ray.corpus.row_shards import Piece
 from codepmp_ray.errors import InputError
-from codepmp_ray.records import RejectReason, table_from_rows
+from codepmp_ray.records import table_from_rows
+from codepmp_ray.reject_reasons import RejectReason
 from codepmp_ray.storage import LocalStore
 from codepmp_ray.synthesis.gates import Rejection
 from codepmp_ray.synthesis.web.files import read_piece, stored_plan
