@@ -158,7 +158,7 @@ def read_weights(model: PreferenceModel, model_name_or_path: str, *, seed: int) 
 def _convert(model: PreferenceModel, origins: Origins, found: CheckpointFiles) -> None:
     """Make the parameters that the files lay out otherwise, and keep this rank's part of each."""
     by_key = {key: name for name, key in origins.converted.items()}
-    parameters = dict(model.named_parameters())
+    state = model.state_dict(keep_vars=True)
 
     def read(key: str) -> torch.Tensor:
         path = Path(found.store.uri) / found.tensors[key].file
@@ -166,12 +166,12 @@ def _convert(model: PreferenceModel, origins: Origins, found: CheckpointFiles) -
             return handle.get_tensor(key)
 
     for conversion in origins.conversions:
-        targets = [parameters[by_key[key]] for key in conversion.shapes if key in by_key]
+        targets = [state[by_key[key]] for key in conversion.shapes if key in by_key]
         if not any(map(_holds_some, targets)):
             continue
         for key, whole in conversion.run(read).items():
             if key in by_key:
-                _keep_part(parameters[by_key[key]], whole)
+                _keep_part(state[by_key[key]], whole)
 
 
 def _holds_some(parameter: torch.Tensor) -> bool:

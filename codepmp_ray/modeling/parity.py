@@ -82,7 +82,10 @@ def export_difference(model: PreferenceModel, pairs: list[EncodedPair]) -> dict[
     state = {exported_name(name, plain): value for name, value in model.state_dict().items()}
     plain.load_state_dict(state, strict=False)
     rows = [pair.prompt + side for pair in pairs for side in (pair.chosen, pair.rejected)]
-    found = [plain(input_ids=torch.tensor([ids], device=device)).logits[0, 0] for ids in rows]
+    found = [
+        plain(input_ids=torch.tensor([ids], device=device), use_cache=False).logits[0, 0]
+        for ids in rows
+    ]
     expected = model(pack(pairs).to(device))["rewards"]
     return {EXPORT: _distance(torch.stack(found).to(expected.dtype), expected.flatten())}
 

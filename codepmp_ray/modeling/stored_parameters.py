@@ -88,8 +88,9 @@ def _require_tied(
 def _origins(model: PreferenceModel, made: Any, found: CheckpointFiles) -> Origins:
     keys: dict[str, str | None] = {}
     others: dict[str, str] = {}  # by their name in the transformers model
-    parameters = dict(model.named_parameters())
-    for name, tensor in model.state_dict().items():
+    parameters = {name for name, _ in model.named_parameters()}
+    state = model.state_dict()
+    for name, tensor in state.items():
         if name == HEAD:
             is_needed = is_reward_model(model.backbone.config.architectures)
             head = find_head(found, is_needed=is_needed)
@@ -99,7 +100,7 @@ def _origins(model: PreferenceModel, made: Any, found: CheckpointFiles) -> Origi
             key = next((name for name in names if name in found.tensors), None)
             if key is not None:
                 keys[name] = key
-            elif name in parameters:
+            else:
                 others[names[0]] = name
         if key is not None:
             _require_number(found, key, tuple(tensor.shape))
@@ -113,13 +114,17 @@ def _origins(model: PreferenceModel, made: Any, found: CheckpointFiles) -> Origi
         ]
         require_floats(found, sorted(sources_of(conversions)))
     shapes = {key: shape for each in conversions for key, shape in each.shapes.items()}
+    converted: dict[str, str] = {}
     for key, name in others.items():
         if key not in shapes:
+            if name not in parameters:
+                continue  # a buffer that is as the family makes it
             read = {key for key in keys.values() if key} | sources_of(conversions)
             raise _lacking(found, name.removeprefix("backbone."), read)
-        if shapes[key] != tuple(parameters[name].shape):
-            raise _of_another_shape(found, key, shapes[key], tuple(parameters[name].shape))
-    return Origins(keys, conversions, {name: key for key, name in others.items()})
+        if shapes[key] != tuple(state[name].shape):
+            raise _of_another_shape(found, key, shapes[key], tuple(state[name].shape))
+        converted[name] = key
+    return Origins(keys, conversions, converted)
 
 
 def _require_number(found: CheckpointFiles, key: str, shape: tuple[int, ...]) -> None:
