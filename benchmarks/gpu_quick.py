@@ -137,7 +137,7 @@ def _short_pairs(number: int) -> list[EncodedPair]:
 
 def _distances(config: Any, pairs: list[EncodedPair]) -> tuple[float, float]:
     """How far the loss and all gradients of one packed PMP batch are from the plain ones."""
-    from codepmp_ray.modeling.loading import model_from_config
+    from codepmp_ray.modeling.building import model_from_config
     from codepmp_ray.training.compiling import compile_blocks
     from codepmp_ray.training.step import counts_of, objective_of
 
@@ -219,7 +219,7 @@ def mfu(part: Part) -> None:
 def prefix(part: Part) -> None:
     """The gain at three shares of the prompt, of the reward loss alone."""
     from benchmarks.train_prefix_sharing import SHARES, measure_share
-    from codepmp_ray.modeling.loading import model_from_config
+    from codepmp_ray.modeling.building import model_from_config
     from codepmp_ray.training.step import objective_of
 
     with device():
