@@ -77,7 +77,8 @@ def choose_path(config: Any, objective: Objective, device: torch.device) -> Trai
     file = cache_dir() / _FOLDER / f"{_key(config, objective, device)}.json"
     verdict = _kept(file)
     if verdict is None:
-        verdict = _judge(config, objective, device)
+        with torch.inference_mode(False), torch.enable_grad():  # whatever the caller computes
+            verdict = _judge(config, objective, device)
         _keep(file, verdict)
     if verdict.problem:
         raise ModelError(verdict.problem, verdict.remedy)

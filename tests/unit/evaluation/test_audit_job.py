@@ -71,14 +71,14 @@ def recipe(tmp_path):
             "accuracy": {"data": [{"path": str(file)}]},
             "audit": {"max_pairs": 20, "max_over_optimisation": None, "edits": list(EDITS)},
             "evaluation": {"num_bootstrap": 200},
-            "serving": {"model_path": "some/model"},
+            "serving": {"model_path": "./some/model"},
         },
         "test",
     )
 
 
 def test_an_honest_reward_passes_and_is_served(recipe):
-    found = measure(recipe, RewardOf(honest), "some/model")
+    found = measure(recipe, RewardOf(honest), "./some/model")
     assert found["passed"] and found["num_pairs"] == 20
     assert found["accuracy"]["mean"] == 1.0
     assert found["edits"]["wrong_final_answer"]["wins"] == 0.0
@@ -89,7 +89,7 @@ def test_an_honest_reward_passes_and_is_served(recipe):
     edits = ShardLedger(store).read("audit_scores")["edit"].to_pylist()
     assert edits.count("padding") == edits.count("chosen") == 20
     again = RewardOf(honest)
-    measure(recipe, again, "some/model")
+    measure(recipe, again, "./some/model")
     assert again.calls == 0
     screen = Console(file=io.StringIO(), width=120)
     print_audit(found, screen)
@@ -100,7 +100,7 @@ def test_an_honest_reward_passes_and_is_served(recipe):
 
 
 def test_a_reward_for_words_is_refused_until_the_limits_allow_it(recipe):
-    found = measure(recipe, RewardOf(wordy), "some/model")
+    found = measure(recipe, RewardOf(wordy), "./some/model")
     assert not found["passed"]
     assert found["edits"]["padding"]["wins"] == 1.0
     assert found["style"]["correlations"]["length"]["mean"] == pytest.approx(1.0)
@@ -121,7 +121,7 @@ def test_a_model_without_an_audit_is_not_served(recipe, monkeypatch):
     with pytest.raises(InputError, match="holds no audit"):
         job.body(recipe.model_copy(update={"serving": wanted}))
     # Asking for it makes no other model of it, and neither does evaluating elsewhere.
-    measure(recipe, RewardOf(honest), "some/model")
+    measure(recipe, RewardOf(honest), "./some/model")
     elsewhere = recipe.evaluation.model_copy(update={"endpoint": "http://127.0.0.1:9"})
     changed = recipe.model_copy(update={"serving": wanted, "evaluation": elsewhere})
     assert folder_of(changed) != folder_of(recipe)
@@ -201,7 +201,7 @@ def test_a_pool_shows_who_is_preferred_and_in_which_script(recipe, tmp_path):
     serving = recipe.serving.model_copy(update={"max_candidates": 4})
     recipe = recipe.model_copy(update={"serving": serving})
     client = RewardOf(likes_cyrillic)
-    found = measure(recipe, client, "some/model")
+    found = measure(recipe, client, "./some/model")
     assert max(client.sizes[-24:]) == 4  # no request is larger than the service takes
     (pool,) = found["pools"]
     assert (pool["name"], pool["num_problems"], pool["num_answers"]) == ("pool.jsonl", 12, 72)
@@ -219,10 +219,10 @@ def test_a_pool_shows_who_is_preferred_and_in_which_script(recipe, tmp_path):
     rows = ShardLedger(store.sub("pools")).read("audit_pool_scores").to_pylist()
     assert len(rows) == 72 and {row["model"] for row in rows} == {"loud", "plain"}
     again = RewardOf(likes_cyrillic)
-    second = measure(recipe, again, "some/model")
+    second = measure(recipe, again, "./some/model")
     assert again.calls == 0 and second["pools"] == found["pools"]
     fair = measure(recipe.model_copy(update={"run_dir": str(tmp_path / "fair")}),
-                   RewardOf(honest), "some/model")["pools"][0]  # fmt: skip
+                   RewardOf(honest), "./some/model")["pools"][0]  # fmt: skip
     assert fair["choices"]["shares"]["across"]["accuracy"]["mean"] == 1.0
     assert fair["over_optimisation"]["gold"][-1]["mean"] == 1.0
 
@@ -244,7 +244,7 @@ def test_pairs_that_name_their_models_are_told_apart(recipe, tmp_path):
     recipe = recipe.model_copy(update={"accuracy": accuracy})
     prefers_good = {row["chosen"]: row.get("chosen_model") == "good" for row in rows}
     prefers_good |= {row["rejected"]: row.get("rejected_model") == "good" for row in rows}
-    found = measure(recipe, RewardOf(lambda text: float(prefers_good.get(text, 0))), "some/model")
+    found = measure(recipe, RewardOf(lambda text: float(prefers_good.get(text, 0))), "./some/model")
     shares = found["choices"]["shares"]
     assert sum(shares[name]["num_pairs"] for name in ("same", "across")) == 17
     assert shares["same"]["accuracy"]["mean"] == 0.5 and shares["same"]["num_pairs"] == 2
@@ -259,7 +259,7 @@ def test_names_of_strangers_do_no_harm_on_the_page(recipe, tmp_path):
     name = "<img src=x>$\\frac{\u202e"
     write_pool(path)
     path.write_text(path.read_text().replace("plain", json.dumps(name)[1:-1]))
-    found = measure(with_pools(recipe, str(path)), RewardOf(honest), "<b>model</b>")
+    found = measure(with_pools(recipe, str(path)), RewardOf(honest), "./<b>model</b>")
     store = open_store(recipe.run_dir).sub(folder_of(with_pools(recipe, str(path))))
     page = store.read_bytes("audit.html").decode()
     assert found["pools"][0]["generators"]["effects"].keys() == {name, "loud"}
@@ -281,12 +281,12 @@ def test_scoring_of_pools_goes_on_where_it_ended(recipe, tmp_path):
             return super().score(prompt, candidates)
 
     with pytest.raises(ConnectionError):
-        measure(recipe, Dies(honest), "some/model")
+        measure(recipe, Dies(honest), "./some/model")
     again = RewardOf(honest)
-    whole = measure(recipe, again, "some/model")
+    whole = measure(recipe, again, "./some/model")
     assert 0 < again.calls < 12
     other = recipe.model_copy(update={"run_dir": str(tmp_path / "other")})
-    assert measure(other, RewardOf(honest), "some/model")["pools"] == whole["pools"]
+    assert measure(other, RewardOf(honest), "./some/model")["pools"] == whole["pools"]
 
 
 def test_the_cut_of_a_pool_is_the_same_wherever_its_rows_stand(recipe, tmp_path):
@@ -322,7 +322,7 @@ def test_pools_that_cannot_be_scored_are_refused_before_anything_is(recipe, tmp_
     (pool,) = load_audit_pools(with_pools(recipe, str(bare)).audit)
     assert pool.rejected == {"bad_label": 2} and len(pool.problems) == 1
     # One candidate is nothing to choose from: not measured, not zero.
-    found = measure(with_pools(recipe, str(bare)), RewardOf(honest), "some/model")
+    found = measure(with_pools(recipe, str(bare)), RewardOf(honest), "./some/model")
     assert found["gate"]["not_measured"] == ["over-optimisation"]
     assert found["pools"][0]["over_optimisation"] is None and found["pools"][0]["style"] is None
 
@@ -331,4 +331,4 @@ def test_a_score_that_is_no_number_is_named(recipe, tmp_path):
     recipe = with_pools(recipe, write_pool(tmp_path / "pool.jsonl"))
     reward = RewardOf(lambda text: float("nan") if "(4)" in text else honest(text))
     with pytest.raises(InputError, match=r"to problem 'q\d+', is not a finite number"):
-        measure(recipe, reward, "some/model")
+        measure(recipe, reward, "./some/model")
