@@ -214,8 +214,6 @@ FAMILIES = (
     Family("dots1", "dots.llm1", _MOE | {"first_k_dense_replace": 1, "n_shared_experts": 1}),
     Family("gpt_oss", "gpt-oss, dequantised", _MOE | _HEAD | _WINDOW),
     Family("minimax", "MiniMax-Text-01", _MOE | _HEAD),
-    Family("minimax_m2", "MiniMax-M2", _MOE | _HEAD),
-    Family("exaone_moe", "K-EXAONE", _MOE),
     Family("llama4_text", "Llama 4", _MOE | _HEAD | {"intermediate_size_mlp": 96}),
     Family("qwen3_next", "Qwen3-Next, Qwen3-Coder-Next", _MOE | _HEAD | _LINEAR),
     Family("qwen3_5_text", "Qwen3.5", _HEAD | _LINEAR),

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from benchmarks._families import family
+from benchmarks._families import Family, family
 from benchmarks.train_family_parity import make_pairs
 from codepmp_ray.config.evaluation import ServingConfig
 from codepmp_ray.errors import ConfigError, ModelError
@@ -73,6 +73,20 @@ def test_weights_are_those_of_transformers_and_exported_as_they_were_stored(
     assert logit == pytest.approx(rewards[0].item(), abs=1e-4)
     again = load_preference_model(str(tmp_path / "rm"), RM, seed=9)
     assert torch.equal(again(pack([pair]))["rewards"][0], rewards)
+
+
+def test_buffers_stored_under_other_names_are_read(tmp_path: Path) -> None:
+    """A router's correction is no parameter, and the hub calls it otherwise."""
+    theirs = random_model(Family("minimax_m2", "", family("qwen3_moe").changes).config())
+    for name, buffer in theirs.named_buffers():
+        if "correction" in name:
+            buffer.normal_()
+    theirs.save_pretrained(tmp_path)
+    ours = load_preference_model(str(tmp_path), PMP, seed=1).backbone.state_dict()
+    expected = theirs.base_model.state_dict()
+    corrections = [key for key in expected if "correction" in key]
+    assert corrections and not {*stored(tmp_path)} & {f"model.{key}" for key in corrections}
+    assert all(torch.equal(ours[key], expected[key]) for key in expected)
 
 
 def test_an_expert_that_is_missing_or_of_another_shape_is_refused(tmp_path: Path) -> None:
