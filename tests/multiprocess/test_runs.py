@@ -79,6 +79,7 @@ def test_a_max_grad_norm_of_0_is_no_clipping(
     assert len(norms) == 3 and all(norm > 1e-3 for norm in norms)
 
 
+@pytest.mark.rehearsal
 def test_the_best_step_is_exported_and_survives_a_kill(
     tmp_path: Path, tiny_model_dir: Path, preference_rows: list[dict]
 ) -> None:

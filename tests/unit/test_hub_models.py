@@ -250,7 +250,7 @@ os._exit(0)
 """
 
 
-@pytest.mark.slow  # three trainings of two steps in processes of their own
+@pytest.mark.rehearsal  # three trainings of two steps in processes of their own
 def test_trainings_from_the_hub_stay_with_their_commit_also_without_the_hub(
     tmp_path: Path, tiny_model_dir: Path
 ) -> None:
