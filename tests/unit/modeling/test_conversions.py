@@ -25,6 +25,8 @@ from codepmp_ray.scoring.torch_scorer import TorchScorer
 from codepmp_ray.storage import LocalStore
 from tests.tiny_models import tiny_tokenizer
 
+pytestmark = pytest.mark.slow
+
 PMP, RM = make_objective("pmp"), make_objective("rm")
 
 

@@ -20,6 +20,8 @@ from codepmp_ray.modeling.paths import TrainingPath, choose_path
 from codepmp_ray.modeling.small_config import small_configs
 from tests.packed_models import SHAPE
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 PMP = make_objective("pmp")
 

@@ -12,6 +12,8 @@ from codepmp_ray.modeling.preference_model import PreferenceModel
 from codepmp_ray.preference.packing import filler_batch, pack
 from tests.packed_models import make_models, make_pairs
 
+pytestmark = pytest.mark.slow
+
 
 def in_rows(causal_lm: torch.nn.Module, packed: PreferenceModel) -> PreferenceModel:
     """The plain path over the same weights, with transformers' own attention."""

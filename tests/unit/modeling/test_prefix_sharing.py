@@ -13,6 +13,8 @@ from codepmp_ray.modeling.preference_model import PreferenceModel
 from codepmp_ray.preference.packing import EncodedPair, pack
 from tests.packed_models import CONFIGS, SHAPE, distance, make_models, make_pairs
 
+pytestmark = pytest.mark.slow
+
 RM, PMP, DPO, SFT = (make_objective(name) for name in ("rm", "pmp", "dpo", "sft"))
 
 
