@@ -32,16 +32,22 @@ class ControlTokens:
             (token for token in special if token and not _OF_ANSWERS.fullmatch(token)),
             key=lambda token: (-len(token), token),
         )
-        self._numbers = {token: number for number, token in enumerate(self._tokens)}
+        # The separator itself is marked too, so that no text of somebody looks like a mark.
+        self._marked = [*self._tokens, _MARK]
+        self._numbers = {token: number for number, token in enumerate(self._marked)}
         self._splits: dict[str, bool] = {}
 
     @cached_property
     def _pattern(self) -> re.Pattern[str]:
         return re.compile("|".join(map(re.escape, self._tokens)) or r"(?!)")
 
+    @cached_property
+    def _to_mark(self) -> re.Pattern[str]:
+        return re.compile("|".join(map(re.escape, self._marked)))
+
     def mark(self, text: str) -> str:
         """`text` of somebody, with its control tokens marked."""
-        return self._pattern.sub(lambda found: self._mark(found[0]), text)
+        return self._to_mark.sub(lambda found: self._mark(found[0]), text)
 
     def mark_all(self, value: Any) -> Any:
         """`mark` for every text inside lists and dicts."""
@@ -55,7 +61,7 @@ class ControlTokens:
 
     def unmark(self, text: str) -> str:
         """What people read."""
-        return _MARKED.sub(self._token_of, text)
+        return _MARKED.sub(lambda found: self._marked[int(found[1], 16)], text)
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of marked texts, each for itself; on all cores if the tokenizer can."""
@@ -90,11 +96,6 @@ class ControlTokens:
 
     def _mark(self, token: str) -> str:
         return f"{_MARK}c{self._numbers[token]:x}{_MARK}"
-
-    def _token_of(self, found: re.Match[str]) -> str:
-        number = int(found[1], 16)
-        # Somebody's text may hold what looks like a mark: it is left as it is.
-        return self._tokens[number] if number < len(self._tokens) else found[0]
 
     def _mixed(self, text: str) -> list[int]:
         """Between two control tokens of the template all is text."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from codepmp_ray.errors import InputError
@@ -96,15 +96,28 @@ def _without_nulls(value: Any) -> Any:
     return value
 
 
-def require_shown(messages: Sequence[Message], chat_template: str) -> None:
-    """Raise BadMessage for a field that `chat_template` never mentions: it would vanish."""
+def require_shown(messages: Sequence[Message], render: Callable[[list[Message]], str]) -> None:
+    """Raise BadMessage for a field without which `render` gives the same text: it would vanish.
+
+    The name of a tool's message is that of the call that it answers. What `render` raises passes.
+    """
+    whole: str | None = None
     for index, message in enumerate(messages):
-        for field in sorted(message.keys() & SHOWN_FIELDS):
-            if field not in chat_template:
+        fields = message.keys() & SHOWN_FIELDS
+        if message["role"] in ("tool", "function"):
+            fields -= {"name"}
+        for field in sorted(fields):
+            less = {name: value for name, value in message.items() if name != field}
+            whole = render([*messages]) if whole is None else whole
+            try:
+                is_shown = render([*messages[:index], less, *messages[index + 1 :]]) != whole
+            except Exception:  # noqa: BLE001 - a template that cannot do without it
+                is_shown = True
+            if not is_shown:
                 raise BadMessage(
                     RejectReason.FIELD_NOT_SHOWN,
-                    f"messages[{index}].{field} would not be shown: the model's chat template does "
-                    f"not mention {field}",
+                    f"messages[{index}].{field} would not be shown: the model's chat template "
+                    "renders the same text without it",
                 )
 
 

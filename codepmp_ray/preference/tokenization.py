@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from codepmp_ray.errors import InputError, ModelError
 from codepmp_ray.preference.control_tokens import ControlTokens
-from codepmp_ray.preference.messages import Message, require_shown
+from codepmp_ray.preference.messages import BadMessage, Message, require_shown
 from codepmp_ray.preference.prompt_template import TEMPLATE_FILE, PromptTemplate, render
 
 __all__ = ["TEMPLATE_FILE", "Encoded", "EncodedResponse", "Encoder", "Message", "PromptTemplate"]
@@ -139,10 +139,13 @@ class Encoder:
                 )
             return f"{template.prefix}{self._control.mark(prompt)}{template.suffix}"
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-        require_shown(messages, template.chat_template)
         marked = self._control.mark_all(list(messages))
+        in_template = partial(render, self.tokenizer, chat_template=template.chat_template)
         try:
-            return render(self.tokenizer, marked, template.chat_template)
+            require_shown(marked, in_template)
+            return in_template(marked)
+        except BadMessage:
+            raise
         except Exception as error:
             raise InputError(f"The chat template cannot render the messages: {error}.") from error
 

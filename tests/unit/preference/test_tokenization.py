@@ -139,17 +139,13 @@ def test_what_a_tokenizer_puts_first_and_no_text_gives_is_refused() -> None:
     from tokenizers.processors import TemplateProcessing
 
     tokenizer = make_tokenizer("bytes")
-    # An ordinary token, which a text of the same letters does not give.
-    word = next(i for i in range(len(tokenizer)) if len(tokenizer.decode([i])) > 2 and i > 10)
-    name = tokenizer.convert_ids_to_tokens(word)
+    # The token of one letter, whose name alone is another token's text.
+    letter = tokenizer.convert_tokens_to_ids("\u0100")  # byte 0 in the alphabet of bytes
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
-        single="odd $A", special_tokens=[("odd", word)]
+        single="odd $A", special_tokens=[("odd", letter)]
     )
-    if tokenizer(name, add_special_tokens=False)["input_ids"] == [word]:
-        assert PromptTemplate.from_tokenizer(tokenizer, "plain", True).prefix == name
-    else:
-        with pytest.raises(ModelError, match="cannot be written as text"):
-            PromptTemplate.from_tokenizer(tokenizer, "plain", True)
+    with pytest.raises(ModelError, match="cannot be written as text"):
+        PromptTemplate.from_tokenizer(tokenizer, "plain", True)
 
 
 @pytest.mark.parametrize("template", [CHATML, "plain"])
@@ -195,8 +191,14 @@ def test_control_tokens_in_a_text_are_text(kind: str, template: str, token: str)
 
 def test_what_looks_like_a_mark_is_left_as_it_is() -> None:
     encoder = encoder_of("bytes", CHATML)
-    odd = "a \u2063cfff\u2063 b <eos>"
-    assert odd in encoder.tokenizer.decode(encoder.prompt_ids(odd))
+    for odd in (
+        "a \u2063cfff\u2063 b <eos>",
+        "a \u2063c0\u2063 b",
+        "\u2063",
+        "\u2063c0<eos>\u2063",
+    ):
+        assert odd in encoder.tokenizer.decode(encoder.prompt_ids(odd))
+        assert odd in encoder.render_prompt(odd)
 
 
 def test_an_answer_that_brings_its_end_gets_no_second_one(kind: str) -> None:
@@ -222,6 +224,15 @@ def test_fields_that_the_template_does_not_show_are_refused_and_others_are_shown
         encoder_of("bytes", CHATML).prompt_ids(talk)
     shows = CHATML.replace("{{ m.content }}", "{{ m.content }}{{ m.tool_calls or '' }}")
     assert "'add'" in encoder_of("bytes", shows).render_prompt(talk)
+    # A template that says the field's name of something else, as those with tools say `name`.
+    mentions = CHATML.replace("{{ m.content }}", "{{ m.content }}{{ '' if false and m.id.name }}")
+    named = [{"role": "user", "content": "Add", "name": "Ann"}]
+    with pytest.raises(InputError, match=r"messages\[0\]\.name would not be shown"):
+        encoder_of("bytes", mentions).prompt_ids(named)
+    needs = CHATML.replace("{{ m.content }}", "{{ m.name.upper() }}: {{ m.content }}")
+    assert "ANN: Add" in Encoder(
+        make_tokenizer("bytes"), PromptTemplate("chat", "", "", True, needs)
+    ).render_prompt(named)
 
 
 def test_common_length() -> None:
