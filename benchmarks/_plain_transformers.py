@@ -27,26 +27,6 @@ def plain_copy(config: Any, ours: Any) -> Any:
     return plain.double().train()
 
 
-def plain_loss(
-    plain: Any, head: Any, pairs: list[EncodedPair], counts: dict[str, int]
-) -> torch.Tensor:
-    """L_RM + L_LM, each answer with its prompt as a sequence of its own."""
-    weight = head.weight.detach().double()
-    rm = lm = torch.zeros((), dtype=torch.float64)
-    for pair in pairs:
-        rewards = []
-        for side in (pair.chosen, pair.rejected):
-            ids = torch.tensor([pair.prompt + side])
-            output = plain(ids, output_hidden_states=True, use_cache=False)
-            hidden = plain.base_model(ids, use_cache=False).last_hidden_state[0]
-            rewards.append((hidden[-1] @ weight.T).squeeze())
-            if side is pair.chosen:
-                logits = output.logits[0, len(pair.prompt) - 1 : -1]
-                lm = lm + F.cross_entropy(logits, torch.tensor(side), reduction="sum")
-        rm = rm - F.logsigmoid(rewards[0] - rewards[1])
-    return rm / counts["pair"] + lm / counts["token"]
-
-
 class TrlSemantics:
     """The step of TRL's RewardTrainer in plain transformers, for machines without TRL."""
 

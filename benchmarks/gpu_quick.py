@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 
-from benchmarks._plain_transformers import TrlSemantics, plain_copy, plain_loss
+from benchmarks._plain_transformers import TrlSemantics, plain_copy
 from benchmarks._results import gpu, series_result, write_results
 from benchmarks._training import (
     QWEN2_1_5B,
@@ -138,6 +138,7 @@ def _short_pairs(number: int) -> list[EncodedPair]:
 def _distances(config: Any, pairs: list[EncodedPair]) -> tuple[float, float]:
     """How far the loss and all gradients of one packed PMP batch are from the plain ones."""
     from codepmp_ray.modeling.building import model_from_config
+    from codepmp_ray.modeling.plain_reference import plain_sums
     from codepmp_ray.training.compiling import compile_blocks
     from codepmp_ray.training.step import counts_of, objective_of
 
@@ -146,7 +147,8 @@ def _distances(config: Any, pairs: list[EncodedPair]) -> tuple[float, float]:
     objective, counts = objective_of(settings), counts_of(pairs)
     ours = model_from_config(copy.deepcopy(config), objective)
     plain = plain_copy(config, ours)
-    truth = plain_loss(plain, ours.score, pairs, counts)
+    head = ours.score.weight.detach().double()
+    truth = objective.loss(plain_sums(plain, head, pairs, objective), counts)
     truth.backward()
     wanted = {name: parameter.grad for name, parameter in plain.base_model.named_parameters()}
     ours.to(device())
