@@ -12,16 +12,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
-import uuid
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from codepmp_ray.storage import is_uri
+from codepmp_ray.errors import StorageError
+from codepmp_ray.storage import LocalStore, is_uri
 from codepmp_ray.storage.uris import strip_file_scheme
 
 _CHUNK_BYTES = 1 << 20
@@ -72,19 +71,14 @@ def remembered(version: list[Any], num_bytes: int, make: Callable[[], str]) -> s
         return _known[key]
     from codepmp_ray.storage.node_copies import cache_dir
 
-    file = cache_dir() / "digests" / key[:32]
-    try:
-        found = file.read_text("ascii")
-    except (OSError, UnicodeDecodeError):
-        found = ""
+    cache, file = LocalStore(cache_dir() / "digests"), key[:32]
+    found = ""
+    with suppress(StorageError, UnicodeDecodeError):
+        found = cache.read_bytes(file).decode("ascii")
     if len(found) != len(_NOTHING):
         found = make()
-        # Somebody without a place for it goes on without.
-        with suppress(OSError):
-            file.parent.mkdir(parents=True, exist_ok=True)
-            scratch = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
-            scratch.write_text(found, "ascii")
-            os.replace(scratch, file)
+        with suppress(StorageError):  # somebody without a place for it goes on without
+            cache.put(file, found.encode())
     _known[key] = found
     return found
 

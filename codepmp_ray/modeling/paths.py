@@ -14,8 +14,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import os
-import uuid
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -26,7 +24,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
-from codepmp_ray.errors import ModelError
+from codepmp_ray.errors import ModelError, StorageError
 from codepmp_ray.modeling.building import require_causal_lm, with_heads
 from codepmp_ray.modeling.dropout import without_dropout
 from codepmp_ray.modeling.objectives import Objective, make_objective
@@ -34,6 +32,7 @@ from codepmp_ray.modeling.parity import GRADIENTS, differences, export_differenc
 from codepmp_ray.modeling.plain_reference import looks_ahead, plain_sums
 from codepmp_ray.modeling.small_config import small_configs
 from codepmp_ray.preference.packing import EncodedPair
+from codepmp_ray.storage import LocalStore
 from codepmp_ray.storage.node_copies import cache_dir
 
 VALUES_WITHIN, GRADIENTS_WITHIN = 1e-4, 1e-3  # of fp32; another rule shows in the second digit
@@ -74,12 +73,14 @@ def choose_path(config: Any, objective: Objective, device: torch.device) -> Trai
     a configuration that is new to this machine.
     """
     require_causal_lm(config)
-    file = cache_dir() / _FOLDER / f"{_key(config, objective, device)}.json"
-    verdict = _kept(file)
+    cache = LocalStore(cache_dir() / _FOLDER)
+    name = f"{_key(config, objective, device)}.json"
+    verdict = _kept(cache, name)
     if verdict is None:
         with torch.inference_mode(False), torch.enable_grad():  # whatever the caller computes
             verdict = _judge(config, objective, device)
-        _keep(file, verdict)
+        with suppress(StorageError):  # without a cache the check runs again, and nothing is lost
+            cache.put(name, json.dumps(asdict(verdict)).encode())
     if verdict.problem:
         raise ModelError(verdict.problem, verdict.remedy)
     return TrainingPath(verdict.is_packed, verdict.reason)
@@ -224,17 +225,8 @@ def _code() -> str:
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
-def _kept(file: Path) -> _Verdict | None:
+def _kept(cache: LocalStore, name: str) -> _Verdict | None:
     try:
-        return _Verdict(**json.loads(file.read_text()))
-    except (OSError, ValueError, TypeError):
+        return _Verdict(**json.loads(cache.read_bytes(name)))
+    except (StorageError, ValueError, TypeError):
         return None
-
-
-def _keep(file: Path, verdict: _Verdict) -> None:
-    """Without a cache the check runs again, which is all that is lost."""
-    scratch = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
-    with suppress(OSError):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        scratch.write_text(json.dumps(asdict(verdict)))
-        os.replace(scratch, file)
