@@ -29,14 +29,14 @@ ANSWERS = (" x + 1\n", "x + 1<|im_end|>", "x + 1<|im_end|>\n")
 
 
 @pytest.mark.parametrize("chat_template", [CHAT_TEMPLATE, TURNS, SYSTEM])
-@pytest.mark.parametrize("append_eos", [True, False])
+# What ends without EOS has no EOS of its own: there it is text like any other control token.
+@pytest.mark.parametrize(
+    ("append_eos", "answer"), [(False, ANSWERS[0]), *((True, answer) for answer in ANSWERS)]
+)
 @pytest.mark.parametrize("prompt", [PROMPT, TALK])
-@pytest.mark.parametrize("answer", ANSWERS)
 def test_whole_conversations_end_where_the_reward_is_read(
     chat_template, append_eos, prompt, answer
 ):
-    if not append_eos and answer != ANSWERS[0]:
-        pytest.skip("what ends without EOS has no EOS of its own: it is text, and no end")
     tokenizer = tiny_tokenizer()
     encoder = Encoder(tokenizer, PromptTemplate("chat", "", "", append_eos, chat_template))
     (expected,) = encoder.encode(prompt, [answer]).sequences
