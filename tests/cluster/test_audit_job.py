@@ -49,6 +49,7 @@ def recipe(tmp_path: Path) -> Recipe:
     return parse_recipe(fields, "test")
 
 
+@pytest.mark.rehearsal
 def test_the_job_scores_pairs_and_pools_and_opens_the_gate(
     ray_cluster: None, recipe: Recipe, capsys: pytest.CaptureFixture[str]
 ) -> None:

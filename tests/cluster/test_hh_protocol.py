@@ -19,7 +19,10 @@ from codepmp_ray.studies.outcome import Outcome
 from tests.tiny_models import tiny_tokenizer
 from tests.unit.studies.test_external_scorer import save_tiny_deberta
 
-pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="trains in process without a GPU")
+pytestmark = [
+    pytest.mark.rehearsal,
+    pytest.mark.skipif(torch.cuda.is_available(), reason="trains in process without a GPU"),
+]
 RECIPE = Path(__file__).resolve().parents[2] / "jobs/recipes/studies/seed004-opt350m.yaml"
 
 

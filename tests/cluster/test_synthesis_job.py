@@ -202,6 +202,7 @@ def test_a_model_path_that_does_not_exist_is_refused_before_anything_starts(
     assert not Path(open_stage(recipe, "synthesis").uri).exists()
 
 
+@pytest.mark.rehearsal
 def test_a_pilot_measures_each_pool_and_keeps_nothing(ray_cluster, tmp_path: Path) -> None:
     from codepmp_ray.cluster.pilot import run_pilot
 

@@ -1,6 +1,6 @@
 """The whole road with real parts at the smallest size: vLLM, Ray Train, sandbox, HTTP, report.
 
-Only the candidates are written by a fake engine.
+The strong answers are vLLM's; the weak ones and the candidates come from a fake engine.
 """
 
 from __future__ import annotations
@@ -26,11 +26,10 @@ SCORE_TOLERANCE = 1e-4
 # that beside other tests on a busy machine: only a hang is to be caught here.
 LIMIT_S = 900
 SMALL = [
-    *(
-        f"engines.{role}.engine_args="
-        "{max_num_seqs: 4, max_num_batched_tokens: 1024, enforce_eager: true}"
-        for role in ("strong", "weak")
-    ),
+    "engines.strong.engine_args="
+    "{max_num_seqs: 4, max_num_batched_tokens: 1024, enforce_eager: true}",
+    # vLLM starts once: the pool of the weak model is the same code.
+    "engines.weak={kind: fake, model_name_or_path: fake, num_cpus: 0.5}",
     "corpus.max_files=20",
     "corpus.max_snippets=8",
     "corpus.rows_per_shard=4",
@@ -44,7 +43,7 @@ SMALL = [
     'synthesis.rejected.stop=["    "]',
     "synthesis.gates.code=none",
     "synthesis.gates.max_length_ratio=null",
-    # vLLM has started twice by then; grading, scores and the report need answers of any kind.
+    # Grading, scores and the report need answers of any kind.
     "candidates.engine={kind: fake, model_name_or_path: fake, num_cpus: 0.5}",
     "candidates.num_train_problems=2",
     "candidates.num_eval_problems=2",

@@ -46,7 +46,10 @@ def test_every_objective_is_compared(objective: Name) -> None:
     ("name", "why"),
     [
         ("gpt_oss", "packed, it fails .*attention sinks"),
-        ("qwen3_5_text", "packed, rewards differ by .*gradients differ by"),
+        pytest.param(
+            *("qwen3_5_text", "packed, rewards differ by .*gradients differ by"),
+            marks=pytest.mark.rehearsal,  # its recurrence takes seconds without a kernel
+        ),
     ],
 )
 def test_what_packing_computes_wrongly_takes_the_plain_path(name: str, why: str) -> None:

@@ -109,7 +109,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("rank", [0, 1023])
+@pytest.mark.parametrize("rank", [0, pytest.param(1023, marks=pytest.mark.rehearsal)])
 def test_a_rank_loads_its_share_and_nothing_more(weights: Path, rank: int) -> None:
     config = TrainingConfig(num_workers=1024, objective="rm")
     with pretended_rank(rank, 1024):
