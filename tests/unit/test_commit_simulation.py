@@ -208,6 +208,7 @@ def problems(store: SimulatedStore, ledger: ShardLedger) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_thousands_of_histories_end_with_every_row_once() -> None:
     for seed in range(NUM_HISTORIES):
         store, ledger = simulate(seed)

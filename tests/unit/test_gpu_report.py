@@ -217,6 +217,8 @@ for name in ("pydantic", "pyarrow", "ray", "vllm", "trl", "datasets", "fastapi")
     raise SystemExit(f"{name} is here: this is no bare machine")
 import benchmarks.gpu_report
 from benchmarks import gpu_quick
+
+pytestmark = pytest.mark.slow
 for part in sys.argv[3].split():
     print("PART", part, flush=True)
     sys.argv[:] = ["gpu_quick", part, "--tiny", "--seconds", "0"]

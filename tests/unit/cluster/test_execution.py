@@ -17,6 +17,8 @@ from codepmp_ray.synthesis.hops import RowProcessor
 from codepmp_ray.synthesis.plan import plan_pools
 from tests.sandbox_machine import require_sandbox
 
+pytestmark = pytest.mark.slow
+
 CONFIG = SynthesisConfig(
     construction="execution_feedback", sandbox=SandboxConfig(time_limit_s=2, num_parallel=2)
 )

@@ -184,6 +184,7 @@ UNITS = st.lists(st.text(LETTERS + "-", max_size=8), min_size=1, max_size=5)
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 @settings(
     derandomize=True,
     deadline=None,

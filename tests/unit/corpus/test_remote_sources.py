@@ -290,6 +290,8 @@ from codepmp_ray.corpus.documents import read_unit
 from codepmp_ray.corpus.planning import plan_corpus
 from codepmp_ray.corpus.sources import input_root, list_source
 
+pytestmark = pytest.mark.slow
+
 source = SourceConfig(kind="huggingface", path="me/code")
 config = CorpusConfig(source=source, files_per_task=3)
 root, files = list_source(source)

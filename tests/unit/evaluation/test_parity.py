@@ -56,6 +56,7 @@ def test_rewards_that_hardly_differ_show_nothing() -> None:
         compare({"a": flat, "b": flat}, "float32").require()
 
 
+@pytest.mark.slow
 def test_trainer_and_transformers_agree_and_a_careless_export_is_found(tmp_path: Path) -> None:
     """transformers looks for the last token that is no pad, which is not the EOS if they equal."""
     for careless in (False, True):

@@ -102,6 +102,7 @@ def test_the_tester_is_closed_to_the_answer(sandbox):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_all_canonical_solutions_pass(sandbox):
     def run(problem):
         program = build_program(problem, problem.canonical_answer)

@@ -26,6 +26,8 @@ from codepmp_ray.scoring.torch_scorer import TorchScorer
 from codepmp_ray.storage import LocalStore, open_store
 from tests.tiny_models import tiny_tokenizer
 
+pytestmark = pytest.mark.slow
+
 PMP, RM, SFT = (make_objective(name) for name in ("pmp", "rm", "sft"))
 FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
 UP = "model.layers.0.mlp.up_proj.weight"

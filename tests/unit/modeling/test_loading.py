@@ -26,6 +26,8 @@ from codepmp_ray.preference.tokenization import Encoder, PromptTemplate
 from codepmp_ray.storage import LocalStore
 from tests.tiny_models import tiny_tokenizer
 
+pytestmark = pytest.mark.slow
+
 PMP, RM, SFT = (make_objective(name) for name in ("pmp", "rm", "sft"))
 PAIR = EncodedPair("a", [5, 6, 7], [8, 9], [10, 11, 12])
 

@@ -148,6 +148,7 @@ _TURN = st.fixed_dictionaries({"role": TEXTS, "content": JSON})
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 @given(JSON, JSON | st.lists(_TURN), JSON | st.lists(TEXTS))
 def test_any_row_is_scored_or_rejected_with_a_reason(name: Any, prompt: Any, texts: Any) -> None:
     table, row = outcome({"id": name, "prompt": prompt, "candidates": texts})

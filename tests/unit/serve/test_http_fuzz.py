@@ -11,6 +11,7 @@ NUM_EACH = 16
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_every_route_answers_as_its_schema_says() -> None:
     with fake_service() as service:
         fuzzer = Fuzzer(service.url, KEY, random_seed=1)

@@ -90,6 +90,7 @@ def test_arrow_writes_into_the_same_folder(store: Store) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_a_folder_of_many_files_is_listed_whole(store: Store) -> None:
     names = [f"{i:08d}.json" for i in range(1_050)]  # S3 lists a thousand at a time
     list(store.each(lambda name: store.put(f"many/{name}", b"{}"), names))

@@ -30,6 +30,7 @@ def _write_all(uri: str, writer: int, gate: object, results: object) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_of_racing_processes_one_commits_each_shard(s3_bucket: str) -> None:
     context = multiprocessing.get_context("spawn")
     gate, results = context.Barrier(NUM_WRITERS), context.Queue()
