@@ -121,6 +121,7 @@ def test_a_killed_job_resumes_to_the_same_files_as_one_that_ran_through(
     assert score_rows(killed) == summary  # finished work is found again
 
 
+@pytest.mark.rehearsal
 def test_scores_are_those_of_the_service(
     ray_cluster: None, model: Path, rows: Path, tmp_path: Path
 ) -> None:

@@ -49,6 +49,7 @@ def write_answers(recipe: Recipe, right: list[bool]) -> None:
     stage.complete({})
 
 
+@pytest.mark.rehearsal
 def test_noise_is_the_share_of_orders_that_the_weak_model_wins(
     ray_cluster: None, tmp_path: Path
 ) -> None:

@@ -91,6 +91,7 @@ def require_every_row_once(folder: Path, slow: int) -> None:
     assert ledger.sweep(["rows"]) == 0  # a late writer had nothing to write yet
 
 
+@pytest.mark.rehearsal
 def test_shards_of_a_slow_engine_are_begun_again(
     ray_cluster: None, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

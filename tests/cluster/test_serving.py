@@ -195,7 +195,7 @@ def test_replicas_that_never_fit_are_refused_with_numbers(cluster: None, model: 
 
 
 def test_folders_that_cannot_be_served_are_refused(
-    cluster: None, model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    cluster: None, model: Path, tmp_path: Path
 ) -> None:
     with (
         pytest.raises(InputError, match=r"no config\.json"),
@@ -207,6 +207,12 @@ def test_folders_that_cannot_be_served_are_refused(
         running_service(recipe_with(max_model_len=4096), model),
     ):
         pass
+
+
+@pytest.mark.rehearsal
+def test_damaged_weights_end_the_start_with_their_folder_named(
+    cluster: None, model: Path, tmp_path: Path
+) -> None:
     damaged = tmp_path / "damaged"
     shutil.copytree(model, damaged)
     weights = damaged / "model.safetensors"

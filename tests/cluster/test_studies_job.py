@@ -245,6 +245,7 @@ def test_models_at_hand_stand_beside_the_arms_in_process_and_served(
         assert refused["outcome"]["because"] == "data" and "MY_KEY" in refused["outcome"]["remedy"]
 
 
+@pytest.mark.rehearsal
 def test_the_job_measures_a_served_model_alone(
     bench: Bench,
     records: dict[str, dict[str, Any]],

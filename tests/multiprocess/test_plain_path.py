@@ -14,7 +14,7 @@ from codepmp_ray.scoring.torch_scorer import TorchScorer
 from tests.multiprocess.test_training_exactness import run
 from tests.tiny_models import tiny_tokenizer
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.rehearsal]
 NAMES = (
     *("qwen3_moe", "deepseek_v2", "olmoe", "gpt_oss", "mixtral"),
     *("qwen3_5_text", "qwen3_next", "gemma3_text", "gpt_neox", "stablelm", "nemotron", "granite"),
@@ -32,11 +32,7 @@ def weights(out_dir: Path) -> dict[str, torch.Tensor]:
     return {key: value for tensors in files for key, value in tensors.items()}
 
 
-def rehearsed(name: str) -> object:
-    return name if name == "qwen3_moe" else pytest.param(name, marks=pytest.mark.rehearsal)
-
-
-@pytest.mark.parametrize("name", [*map(rehearsed, NAMES)])
+@pytest.mark.parametrize("name", NAMES)
 def test_workers_and_kills_do_not_change_the_result(
     name: str, tmp_path: Path, preference_rows: list[dict]
 ) -> None:
