@@ -32,7 +32,7 @@ test: setup ## all tests but those of test-cluster; ARGS="-k name" selects
 	@$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder -m "not rehearsal" tests $(ARGS)
 
 test-fast: setup ## the quick tests: no Ray, no vLLM
-	@$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" tests/unit tests/architecture $(ARGS)
+	@$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not rehearsal" tests/unit tests/architecture $(ARGS)
 
 test-cluster: setup ## hosts that come, die and are cut off during real jobs: at most 40 minutes; Linux
 	@failed=; for name in autoscaling chaos training serving; do \

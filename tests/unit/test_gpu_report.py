@@ -16,6 +16,8 @@ from benchmarks.gpu_report import FIGURES, QUICK_FIGURES, Figure
 from codepmp_ray.config.training import TrainingConfig
 from tests.processes import PATIENCE_S, is_alive
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def three(monkeypatch, tmp_path: Path) -> list[str]:
@@ -217,8 +219,6 @@ for name in ("pydantic", "pyarrow", "ray", "vllm", "trl", "datasets", "fastapi")
     raise SystemExit(f"{name} is here: this is no bare machine")
 import benchmarks.gpu_report
 from benchmarks import gpu_quick
-
-pytestmark = pytest.mark.slow
 for part in sys.argv[3].split():
     print("PART", part, flush=True)
     sys.argv[:] = ["gpu_quick", part, "--tiny", "--seconds", "0"]

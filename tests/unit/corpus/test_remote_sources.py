@@ -34,6 +34,8 @@ from tests.hub_server import COMMIT, hub_server
 from tests.processes import PATIENCE_S
 from tests.s3_server import S3Server
 
+pytestmark = pytest.mark.slow
+
 CODE = [f"def f_{i}(x):\n    return x + {i}\n" for i in range(10)]
 
 
@@ -289,8 +291,6 @@ from codepmp_ray.config.corpus import CorpusConfig, SourceConfig
 from codepmp_ray.corpus.documents import read_unit
 from codepmp_ray.corpus.planning import plan_corpus
 from codepmp_ray.corpus.sources import input_root, list_source
-
-pytestmark = pytest.mark.slow
 
 source = SourceConfig(kind="huggingface", path="me/code")
 config = CorpusConfig(source=source, files_per_task=3)
