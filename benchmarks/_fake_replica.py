@@ -11,7 +11,7 @@ from benchmarks._fake_scoring import ByteEncoder, FakeScorer
 from codepmp_ray.config.evaluation import ServingConfig
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.preference.tokenization import TEMPLATE_FILE
-from serve.deployments import ScorerReplica
+from codepmp_ray.serve.deployments import ScorerReplica
 
 
 class FakeReplica(ScorerReplica):

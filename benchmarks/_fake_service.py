@@ -20,11 +20,11 @@ import uvicorn
 from benchmarks._fake_scoring import FakeBackend, FakeScorer
 from benchmarks._results import free_port
 from codepmp_ray.config.base import Section
-from serve import connection
-from serve.app import ServiceSettings, create_app
-from serve.auth import digest_of
-from serve.front import Front
-from serve.schemas import Calibration
+from codepmp_ray.serve import connection
+from codepmp_ray.serve.app import ServiceSettings, create_app
+from codepmp_ray.serve.auth import digest_of
+from codepmp_ray.serve.front import Front
+from codepmp_ray.serve.schemas import Calibration
 
 KEY = "a-key-for-benchmarks"
 SCRAPE_TOKEN = "a-scrape-token-for-benchmarks"

@@ -108,7 +108,7 @@ def _messages(system: str, user: str) -> list[dict[str, str]]:
 
 
 def serving_recipe(**settings: Any) -> Recipe:
-    from serve.auth import digest_of
+    from codepmp_ray.serve.auth import digest_of
 
     given = {"port": 0, "metrics_token_sha256": [digest_of(SCRAPE_TOKEN)], **settings}
     return Recipe(serving=ServingConfig.model_validate(given))

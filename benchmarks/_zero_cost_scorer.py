@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from codepmp_ray.config.evaluation import ServingConfig
 from codepmp_ray.scoring.protocol import Scorer, Scores
-from serve.deployments import ScorerReplica
+from codepmp_ray.serve.deployments import ScorerReplica
 
 
 class ZeroCostScorer:

@@ -46,9 +46,9 @@ from benchmarks._serve_load import (
     seconds_until,
 )
 from codepmp_ray.cluster.connect import connect
-from serve.application import build_application
-from serve.auth import digest_of
-from serve.launch import ServiceHandle, running_service
+from codepmp_ray.serve.application import build_application
+from codepmp_ray.serve.auth import digest_of
+from codepmp_ray.serve.launch import ServiceHandle, running_service
 
 HOSTS, LABEL = {"b": "127.0.0.2", "c": "127.0.0.3"}, {"codepmp-role": "server"}
 NUM_CALLERS = 4

@@ -184,7 +184,7 @@ def main() -> None:
         raise SystemExit("Four copies of the model share the machine here: CPU only.")
     from codepmp_ray.cluster.connect import connect
     from codepmp_ray.cluster.vllm_scorer import block_size
-    from serve.launch import running_service
+    from codepmp_ray.serve.launch import running_service
 
     run_workers_like_peers()
     recipe = serving_recipe(**SETTINGS)

@@ -39,8 +39,8 @@ from benchmarks._serve_load import (
 )
 from benchmarks._serving import export_model
 from codepmp_ray.config.recipe import Recipe
-from serve.deployments import ScorerReplica
-from serve.launch import running_service
+from codepmp_ray.serve.deployments import ScorerReplica
+from codepmp_ray.serve.launch import running_service
 
 NUM_CALLERS = 8
 DEADLINE_S = {"fake": 30.0, "vllm": 300.0}

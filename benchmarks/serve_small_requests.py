@@ -45,7 +45,7 @@ from benchmarks._training import ratio_result
 from codepmp_ray.preference.tokenization import Encoder
 
 if TYPE_CHECKING:
-    from serve.launch import ServiceHandle
+    from codepmp_ray.serve.launch import ServiceHandle
 
 NUM_CANDIDATES, NUM_CALLERS = 4, 32
 NUM_PROMPT_TOKENS, SHORTEST, LONGEST = 64, 16, 48
@@ -237,7 +237,7 @@ def main() -> None:
         raise SystemExit("Two engines share the machine here: CPU only.")
     from benchmarks._zero_cost_scorer import ZeroCostReplica
     from codepmp_ray.cluster.connect import connect
-    from serve.launch import running_service
+    from codepmp_ray.serve.launch import running_service
 
     results: list[dict[str, Any]] = []
     start_s = time.perf_counter()

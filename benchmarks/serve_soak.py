@@ -27,8 +27,8 @@ import psutil
 from benchmarks._fake_replica import FakeReplica, fake_recipe, write_fake_model
 from benchmarks._results import write_results
 from benchmarks._serve_load import INGRESS, PROXY, SCORER, processes
-from serve.auth import digest_of
-from serve.launch import ServiceHandle, running_service
+from codepmp_ray.serve.auth import digest_of
+from codepmp_ray.serve.launch import ServiceHandle, running_service
 
 MAX_BODY_BYTES = 1_000_000
 SCRAPE_TOKEN = "a-scrape-token"

@@ -36,7 +36,7 @@ def reward_client(recipe: Recipe, model: str) -> Iterator[RewardClient]:
         with client.RewardClient(config.endpoint, key, hints) as made:
             yield made
         return
-    from serve.launch import running_service
+    from codepmp_ray.serve.launch import running_service
 
     with (
         running_service(recipe, model, with_tls=False, is_measuring=True) as service,

@@ -98,7 +98,7 @@ def _plan(recipe: Recipe, name: str) -> str:
         role = recipe.candidates.role
         needs = engine_needs([(role, getattr(recipe.engines, role))])
     elif name == "serving":
-        from serve.application import gpus_per_replica, serving_need
+        from codepmp_ray.serve.application import gpus_per_replica, serving_need
 
         needs = [serving_need(recipe.serving, gpus_per_replica(recipe.serving))]
     else:

@@ -47,7 +47,7 @@ def train_policy(bench) -> None:
     (arm,) = grpo.arms(context)
     judge = Laboratory(bench).train(arm.by_seed[0])
     folder.parent.mkdir(parents=True, exist_ok=True)
-    from serve.launch import running_service
+    from codepmp_ray.serve.launch import running_service
 
     scoring = bench.config.scoring
     serving = ServingConfig(engine=scoring.engine, max_model_len=scoring.max_model_len)

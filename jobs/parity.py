@@ -30,7 +30,7 @@ def body(recipe: Recipe, arguments: argparse.Namespace) -> None:
     from codepmp_ray.modeling.sources import resolve_model
     from codepmp_ray.preference.tokenization import Encoder
     from codepmp_ray.scoring.exported_model import require_model
-    from serve.parity import service_rewards
+    from codepmp_ray.serve.parity import service_rewards
 
     config, model = recipe.serving, reward_model(recipe)
     require_model(config, model)

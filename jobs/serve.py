@@ -17,7 +17,7 @@ from codepmp_ray.runs import reward_model
 from jobs._cli import run_job
 
 if TYPE_CHECKING:
-    from serve.launch import ServiceHandle
+    from codepmp_ray.serve.launch import ServiceHandle
 
 
 def body(recipe: Recipe) -> None:
@@ -26,7 +26,7 @@ def body(recipe: Recipe) -> None:
         from codepmp_ray.evaluation.audit.served import require_passed_audit
 
         require_passed_audit(recipe)  # the service asks too, but after a cluster was started
-    from serve.launch import running_service
+    from codepmp_ray.serve.launch import running_service
 
     was_up = False
     try:

@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 
 from codepmp_ray.errors import DeadlineError
 from codepmp_ray.scoring.best_of_n import BestOfN, ScoringRequest, num_chars
-from serve.errors import ApiError
+
+from .errors import ApiError
 
 _MAX_RETRY_AFTER_S = 60
 _SMOOTHING = 0.05  # weight of the newest call in running means

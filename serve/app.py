@@ -15,15 +15,16 @@ from starlette.routing import Route
 
 from codepmp_ray.config.base import Section
 from codepmp_ray.scoring.best_of_n import ScoringRequest
-from serve.admission import Admission
-from serve.auth import KeyRing
-from serve.dialects import add_dialects
-from serve.draining import Doors
-from serve.errors import ApiError, Unavailable, install_handlers
-from serve.gate import Gate, caller_of
-from serve.observation import Metrics, Observer
-from serve.page import playground
-from serve.schemas import (
+
+from .admission import Admission
+from .auth import KeyRing
+from .dialects import add_dialects
+from .draining import Doors
+from .errors import ApiError, Unavailable, install_handlers
+from .gate import Gate, caller_of
+from .observation import Metrics, Observer
+from .page import playground
+from .schemas import (
     MAX_CANDIDATES,
     BonRequest,
     BonResponse,
@@ -33,7 +34,7 @@ from serve.schemas import (
     ModelList,
     Status,
 )
-from serve.scoring import Backend, ScoringPath
+from .scoring import Backend, ScoringPath
 
 
 class ServiceSettings(Section):

@@ -23,10 +23,11 @@ from codepmp_ray.runs import MODEL_FOLDER
 from codepmp_ray.scoring.exported_model import require_model
 from codepmp_ray.storage import absolute
 from codepmp_ray.weights_digest import weights_digest
-from serve.app import ServiceSettings
-from serve.auth import KeyRing, digest_of, key_from_environment
-from serve.deployments import Ingress, ScorerReplica
-from serve.schemas import Calibration
+
+from .app import ServiceSettings
+from .auth import KeyRing, digest_of, key_from_environment
+from .deployments import Ingress, ScorerReplica
+from .schemas import Calibration
 
 SCORER_NAME = "ScorerReplica"
 INGRESS_NAME = "Ingress"
@@ -84,7 +85,7 @@ def build_application(
         ray_actor_options=replica_options(config, num_gpus),
         max_ongoing_requests=config.max_concurrent_requests,
         request_router_config=RequestRouterConfig.model_validate(
-            {"request_router_class": "serve.router.PrefixRouter"}
+            {"request_router_class": f"{__package__}.router.PrefixRouter"}
         ),
         # A model that cannot be loaded is reported, not tried twenty times.
         max_constructor_retry_count=1,
@@ -173,7 +174,7 @@ def scaling_of(config: ServingConfig) -> dict[str, Any]:
     if config.max_replicas is None or config.max_replicas <= config.num_replicas:
         return {"num_replicas": config.num_replicas}
     policy = {
-        "policy_function": "serve.autoscaling:TokenPolicy",
+        "policy_function": f"{__package__}.autoscaling:TokenPolicy",
         "policy_kwargs": {"target_tokens": config.target_tokens_per_replica},
     }
     return {

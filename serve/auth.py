@@ -68,7 +68,7 @@ class KeyRing:
             except OSError as error:
                 raise ConfigError(
                     f"The key file {self._file} cannot be read: {error.strerror}.",
-                    "Write one sha256 digest a line: python -m serve.make_key.",
+                    "Write one sha256 digest a line: python -m codepmp_ray.serve.make_key.",
                 ) from error
         if not self._digests:
             raise ConfigError(
@@ -123,7 +123,8 @@ def _require_digests(digests: Iterable[str], where: str) -> None:
         if len(digest) != _DIGEST_LENGTH or not set(digest) <= set("0123456789abcdef"):
             raise ConfigError(
                 f"An entry of {where} is not a sha256 digest.",
-                "Write 64 hex digits: python -m serve.make_key, or printf %s KEY | sha256sum.",
+                "Write 64 hex digits: python -m codepmp_ray.serve.make_key, or printf %s KEY | "
+                "sha256sum.",
             )
 
 

@@ -29,12 +29,13 @@ from codepmp_ray.modeling.sources import resolve_model
 from codepmp_ray.preference.tokenization import Encoder
 from codepmp_ray.scoring.best_of_n import BestOfN, ScoringRequest, plan_request, rank
 from codepmp_ray.scoring.protocol import Scorer
-from serve.app import ServiceSettings, create_app
-from serve.autoscaling import METRIC
-from serve.draining import Doors
-from serve.errors import Unavailable
-from serve.router import num_replicas
-from serve.scoring import less_time
+
+from .app import ServiceSettings, create_app
+from .autoscaling import METRIC
+from .draining import Doors
+from .errors import Unavailable
+from .router import num_replicas
+from .scoring import less_time
 
 _READY_TIMEOUT_S = 5.0
 # A replica answers at the deadline with what it has; this is for the way back.

@@ -15,7 +15,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
 from codepmp_ray.scoring.best_of_n import BestOfN
-from serve.schemas import MAX_CANDIDATES, MAX_MESSAGES, ChatMessage, Text
+
+from .schemas import MAX_CANDIDATES, MAX_MESSAGES, ChatMessage, Text
 
 # Bounded here too: each wrong item of a list is a problem of its own.
 Texts = Annotated[list[Text], Field(min_length=1, max_length=MAX_CANDIDATES)]

@@ -9,7 +9,8 @@ from fastapi import FastAPI, Request
 
 from codepmp_ray.errors import InputError
 from codepmp_ray.scoring.best_of_n import BestOfN, ScoringRequest
-from serve.dialect_answers import (
+
+from .dialect_answers import (
     ClassifyAnswer,
     PoolingAnswer,
     RerankAnswer,
@@ -17,7 +18,7 @@ from serve.dialect_answers import (
     ScoreAnswer,
     SglangAnswer,
 )
-from serve.dialect_schemas import (
+from .dialect_schemas import (
     OpenRLHFRequest,
     RerankRequest,
     ScoreRequest,
@@ -28,10 +29,10 @@ from serve.dialect_schemas import (
     num_tokens_of,
     rewards_of,
 )
-from serve.errors import ApiError
-from serve.gate import caller_of
-from serve.schemas import plain_messages
-from serve.scoring import ScoringPath
+from .errors import ApiError
+from .gate import caller_of
+from .schemas import plain_messages
+from .scoring import ScoringPath
 
 
 def add_dialects(app: FastAPI, scoring: ScoringPath, responses: dict[int | str, Any]) -> None:

@@ -17,12 +17,12 @@ from typing import Any
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve.connection import MAX_HEADER_BYTES, guard_connections
-from serve.errors import ApiError
-from serve.recent_refusals import RecentRefusals
+from .connection import MAX_HEADER_BYTES, guard_connections
+from .errors import ApiError
+from .recent_refusals import RecentRefusals
 
 FRONT_VARIABLE = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
-FRONT = "serve.front:middlewares"
+FRONT = f"{__package__}.front:middlewares"
 # Serve starts a dead proxy again after three failed checks, by default every 10 s.
 PROXY_CHECK_VARIABLE = "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S"
 _SERVE_ROUTES = "/-/"

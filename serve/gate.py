@@ -12,9 +12,9 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve.auth import KeyRing
-from serve.draining import Doors
-from serve.errors import ApiError
+from .auth import KeyRing
+from .draining import Doors
+from .errors import ApiError
 
 # Answers without a key. Everything else needs one, unknown paths included.
 PUBLIC_PATHS = frozenset({"/", "/health", "/ready"})

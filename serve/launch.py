@@ -32,7 +32,8 @@ from codepmp_ray.errors import ModelError, ResourceError
 from codepmp_ray.evaluation.audit.served import with_own_audit
 from codepmp_ray.progress import Progress
 from codepmp_ray.storage import absolute
-from serve.application import (
+
+from .application import (
     INGRESS_NAME,
     SCORER_NAME,
     build_app,
@@ -40,9 +41,9 @@ from serve.application import (
     served_name,
     tls_options,
 )
-from serve.auth import digest_of, generate_key, key_from_environment
-from serve.deployments import ScorerReplica
-from serve.front import use_front
+from .auth import digest_of, generate_key, key_from_environment
+from .deployments import ScorerReplica
+from .front import use_front
 
 __all__ = ["ServiceHandle", "build_app", "running_service"]
 

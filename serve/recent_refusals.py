@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import Callable, Iterable
 
-from serve.errors import ApiError
+from .errors import ApiError
 
 _SHARE = 0.1
 _KEY_HEADERS = (b"authorization", b"x-api-key")

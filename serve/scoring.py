@@ -8,9 +8,10 @@ from dataclasses import replace
 from typing import Protocol
 
 from codepmp_ray.scoring.best_of_n import BestOfN, ScoringRequest
-from serve.admission import Admission, TokenEstimate
-from serve.errors import ApiError
-from serve.observation import Metrics, note
+
+from .admission import Admission, TokenEstimate
+from .errors import ApiError
+from .observation import Metrics, note
 
 
 class Backend(Protocol):

@@ -90,7 +90,7 @@ def where_replicas_run() -> str:
     """An actor with the options of a replica, which Serve checks and hands on."""
     from ray import serve
 
-    from serve.application import replica_options
+    from codepmp_ray.serve.application import replica_options
 
     config = ServingConfig(num_cpus=0.1, label_selector={LABEL: "in(strong-synthesis, other)"})
     options = replica_options(config, 0)

@@ -12,10 +12,10 @@ import uvicorn
 
 from codepmp_ray.config.evaluation import ServingConfig
 from codepmp_ray.scoring.best_of_n import BestOfN, ScoringRequest
+from codepmp_ray.serve.app import ServiceSettings, create_app
+from codepmp_ray.serve.auth import digest_of
+from codepmp_ray.serve.deployments import ScorerReplica
 from codepmp_ray.weights_digest import weights_digest
-from serve.app import ServiceSettings, create_app
-from serve.auth import digest_of
-from serve.deployments import ScorerReplica
 
 KEY, SCRAPE_TOKEN = "sk-adapters", "scrape-adapters"
 

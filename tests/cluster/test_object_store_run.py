@@ -133,7 +133,7 @@ def test_models_are_trained_scored_and_served_there(
     from codepmp_ray.modeling.sources import resolve_model
     from codepmp_ray.scoring.best_of_n import best_of_n
     from codepmp_ray.scoring.torch_scorer import TorchScorer
-    from serve.launch import running_service
+    from codepmp_ray.serve.launch import running_service
 
     monkeypatch.setenv("CODEPMP_CACHE", str(tmp_path / "a cache"))
     pairs, questions = tmp_path / "pairs.jsonl", tmp_path / "questions.jsonl"

@@ -26,11 +26,11 @@ from codepmp_ray.errors import ConfigError, InputError, ModelError, ResourceErro
 from codepmp_ray.preference.tokenization import Encoder
 from codepmp_ray.scoring.best_of_n import best_of_n
 from codepmp_ray.scoring.torch_scorer import TorchScorer
+from codepmp_ray.serve.application import build_app
+from codepmp_ray.serve.auth import digest_of
+from codepmp_ray.serve.launch import free_port, running_service
 from codepmp_ray.weights_digest import weights_digest
 from jobs import parity
-from serve.application import build_app
-from serve.auth import digest_of
-from serve.launch import free_port, running_service
 from tests.processes import PATIENCE_S, wait_until
 from tests.tiny_models import save_tiny_reward_model
 

@@ -31,10 +31,10 @@ from benchmarks._serve_load import (
 from codepmp_ray.client import RewardClient
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.errors import ConfigError
-from serve.application import SCORER_NAME, build_application
-from serve.auth import digest_of
-from serve.front import use_front
-from serve.launch import ServiceHandle, running_service
+from codepmp_ray.serve.application import SCORER_NAME, build_application
+from codepmp_ray.serve.auth import digest_of
+from codepmp_ray.serve.front import use_front
+from codepmp_ray.serve.launch import ServiceHandle, running_service
 from tests.processes import PATIENCE_S, wait_until
 
 DEADLINE_S = 30.0
@@ -194,7 +194,7 @@ def test_a_new_model_version_fails_no_call(service: ServiceHandle, folder: Path)
 
 def test_a_stop_answers_who_is_inside(service: ServiceHandle, folder: Path) -> None:
     """The last test of `service`: its doors close, and stay closed."""
-    from serve.launch import _drain
+    from codepmp_ray.serve.launch import _drain
 
     wait_until(lambda: num_running() >= 1)
     answers: list[httpx.Response] = []

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 import uvicorn
 
-from serve.app import create_app
+from codepmp_ray.serve.app import create_app
 from tests.unit.serve.http_fakes import KEY, SETTINGS, FakeBackend
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)

@@ -17,9 +17,9 @@ from codepmp_ray.evaluation.parity import FP32_TOLERANCE, compare, make_question
 from codepmp_ray.evaluation.parity_ways import trainer_rewards, transformers_rewards
 from codepmp_ray.preference.tokenization import Encoder
 from codepmp_ray.scoring.prefix_sharing import cached_prompt_tokens
-from serve.auth import digest_of
-from serve.launch import ServiceHandle, running_service
-from serve.parity import ask_service
+from codepmp_ray.serve.auth import digest_of
+from codepmp_ray.serve.launch import ServiceHandle, running_service
+from codepmp_ray.serve.parity import ask_service
 from tests.processes import PATIENCE_S
 from tests.tiny_models import save_tiny_reward_model
 

@@ -1,7 +1,7 @@
 """The gate before serving: a model's own audit is there, whole, and keeps its limits.
 
-`serve.application.build_application` asks, which every way of serving goes through. The audit is
-that of the weights' content: other weights at the same path have none.
+`build_application` of the service asks, which every way of serving goes through. The audit is that
+of the weights' content: other weights at the same path have none.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from ray.dashboard.modules.metrics import dashboards
 
 from codepmp_ray.cluster import metrics
-from serve.observation import Metrics
+from codepmp_ray.serve.observation import Metrics
 
 ROOT = Path(__file__).resolve().parents[3]
 DASHBOARD = json.loads((ROOT / "deploy/grafana/codepmp.json").read_text(encoding="utf-8"))

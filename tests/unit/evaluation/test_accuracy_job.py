@@ -235,9 +235,9 @@ def test_the_job_reads_the_sets_before_it_starts_a_model(recipe_of, monkeypatch,
         def __exit__(self, *error):
             pass
 
-    fake = types.ModuleType("serve.launch")
+    fake = types.ModuleType("codepmp_ray.serve.launch")
     fake.running_service = running_service
-    monkeypatch.setitem(sys.modules, "serve.launch", fake)
+    monkeypatch.setitem(sys.modules, "codepmp_ray.serve.launch", fake)
     monkeypatch.setattr(client, "RewardClient", Client)
     recipe = recipe_of()
     served = recipe.model_copy(

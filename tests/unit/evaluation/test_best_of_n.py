@@ -195,9 +195,9 @@ def test_the_job_starts_the_service_on_the_finetuned_model(tmp_path, monkeypatch
         def __exit__(self, *error):
             pass
 
-    fake = types.ModuleType("serve.launch")
+    fake = types.ModuleType("codepmp_ray.serve.launch")
     fake.running_service = running_service
-    monkeypatch.setitem(sys.modules, "serve.launch", fake)
+    monkeypatch.setitem(sys.modules, "codepmp_ray.serve.launch", fake)
     monkeypatch.setattr(client, "RewardClient", Client)
     job.body(recipe)
     assert seen == {

@@ -13,9 +13,9 @@ from codepmp_ray.errors import ConfigError, InputError
 from codepmp_ray.evaluation.audit.run import audit, folder_of
 from codepmp_ray.evaluation.audit.served import require_passed_audit, with_own_audit
 from codepmp_ray.evaluation.pairwise.pairs import load_pairs
+from codepmp_ray.serve import application
+from codepmp_ray.serve.application import build_app, build_application
 from codepmp_ray.weights_digest import weights_digest
-from serve import application
-from serve.application import build_app, build_application
 from tests.tiny_models import save_tiny_reward_model
 from tests.unit.evaluation.test_audit_job import EDITS, RewardOf, honest
 

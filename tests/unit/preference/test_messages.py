@@ -15,7 +15,7 @@ from codepmp_ray.preference.messages import BadMessage, checked_messages
 from codepmp_ray.preference.sources.rows import Unusable
 from codepmp_ray.preference.sources.trl import build_row
 from codepmp_ray.scoring.batch_rows import parse_row
-from serve.schemas import BonRequest
+from codepmp_ray.serve.schemas import BonRequest
 
 CALL = [{"id": "7", "type": "function", "function": {"name": "f", "arguments": {"x": None}}}]
 SHOWN = [{"id": "7", "type": "function", "function": {"name": "f", "arguments": {}}}]

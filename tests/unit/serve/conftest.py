@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from fastapi.testclient import TestClient
 
-from serve.app import create_app
+from codepmp_ray.serve.app import create_app
 from tests.unit.serve.http_fakes import (
     HEADERS,
     SETTINGS,

@@ -11,10 +11,10 @@ from fastapi.testclient import TestClient
 from codepmp_ray.preference.tokenization import Encoder, PromptTemplate
 from codepmp_ray.scoring.best_of_n import BestOfN, ScoringRequest, plan_request, rank
 from codepmp_ray.scoring.protocol import Scores
-from serve.app import ServiceSettings
-from serve.auth import digest_of
-from serve.errors import Unavailable
-from serve.schemas import Calibration
+from codepmp_ray.serve.app import ServiceSettings
+from codepmp_ray.serve.auth import digest_of
+from codepmp_ray.serve.errors import Unavailable
+from codepmp_ray.serve.schemas import Calibration
 from tests.tiny_models import tiny_tokenizer
 
 KEY = "a-key-for-tests"

@@ -9,8 +9,8 @@ import pytest
 
 from codepmp_ray.errors import DeadlineError
 from codepmp_ray.scoring.best_of_n import BestOfN, ScoredCandidate, ScoringRequest
-from serve.admission import Admission, TokenEstimate
-from serve.errors import ApiError
+from codepmp_ray.serve.admission import Admission, TokenEstimate
+from codepmp_ray.serve.errors import ApiError
 
 
 class Callers:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from codepmp_ray.errors import ConfigError
-from serve.auth import KeyRing, digest_of, generate_key, key_from_environment
+from codepmp_ray.serve.auth import KeyRing, digest_of, generate_key, key_from_environment
 
 
 def test_digest_is_what_sha256sum_prints() -> None:

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from serve.front import Front, middlewares
-from serve.gate import Gate
-from serve.recent_refusals import RecentRefusals
+from codepmp_ray.serve.front import Front, middlewares
+from codepmp_ray.serve.gate import Gate
+from codepmp_ray.serve.recent_refusals import RecentRefusals
 from tests.unit.serve.http_fakes import request_scope
 
 
@@ -176,7 +176,7 @@ def test_serve_gets_it_as_middleware_and_guards_connections(monkeypatch: Any) ->
     import uvicorn
     from ray.serve._private.http_util import validate_http_proxy_callback_return
 
-    from serve.connection import GuardedProtocol
+    from codepmp_ray.serve.connection import GuardedProtocol
 
     monkeypatch.setattr("uvicorn.config.HTTP_PROTOCOLS", dict(uvicorn.config.HTTP_PROTOCOLS))
     (middleware,) = validate_http_proxy_callback_return(middlewares())

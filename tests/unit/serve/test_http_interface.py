@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from serve.app import create_app
-from serve.auth import digest_of
-from serve.errors import ApiError
+from codepmp_ray.serve.app import create_app
+from codepmp_ray.serve.auth import digest_of
+from codepmp_ray.serve.errors import ApiError
 from tests.unit.serve.http_fakes import (
     KEY,
     SETTINGS,

@@ -9,8 +9,8 @@ from typing import Any
 
 from fastapi.testclient import TestClient
 
-from serve.app import create_app
-from serve.gate import Gate
+from codepmp_ray.serve.app import create_app
+from codepmp_ray.serve.gate import Gate
 from tests.processes import PATIENCE_S
 from tests.unit.serve.http_fakes import (
     MAX_BODY_BYTES,

@@ -15,11 +15,11 @@ from ray.serve.exceptions import DeploymentUnavailableError
 from benchmarks._fake_scoring import FakeBackend, FakeScorer
 from codepmp_ray.errors import DeadlineError, InputError
 from codepmp_ray.scoring.best_of_n import ScoringRequest
-from serve.app import create_app
-from serve.auth import digest_of
-from serve.deployments import HandleBackend
-from serve.draining import Doors
-from serve.errors import Unavailable
+from codepmp_ray.serve.app import create_app
+from codepmp_ray.serve.auth import digest_of
+from codepmp_ray.serve.deployments import HandleBackend
+from codepmp_ray.serve.draining import Doors
+from codepmp_ray.serve.errors import Unavailable
 from tests.unit.serve.http_fakes import HEADERS, SETTINGS, bon, error_of, request_scope
 
 SLOW = SETTINGS.model_copy(
@@ -151,7 +151,7 @@ def test_other_failures_are_not_repeated() -> None:
 
 
 def test_a_deadline_holds_without_a_replica_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serve.deployments._GRACE_S", 0.1)
+    monkeypatch.setattr("codepmp_ray.serve.deployments._GRACE_S", 0.1)
     with pytest.raises(DeadlineError, match="No replica"):
         score(Handle("never"), timeout_s=0.05)
     handle = Handle(DIED, ["answer"])

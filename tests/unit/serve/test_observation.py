@@ -16,9 +16,9 @@ from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from codepmp_ray.errors import ConfigError
-from serve import auth
-from serve.app import create_app
-from serve.auth import KeyRing, digest_of
+from codepmp_ray.serve import auth
+from codepmp_ray.serve.app import create_app
+from codepmp_ray.serve.auth import KeyRing, digest_of
 from tests.processes import PATIENCE_S
 from tests.unit.serve.http_fakes import KEY, SETTINGS, FakeBackend, error_of
 

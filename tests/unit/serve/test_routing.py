@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from serve.routing import key_of, ranked
+from codepmp_ray.serve.routing import key_of, ranked
 
 NAMES = [f"replica-{number}" for number in range(4)]
 IDLE = dict.fromkeys(NAMES, 0)
