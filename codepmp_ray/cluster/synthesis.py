@@ -64,7 +64,8 @@ def synthesize(recipe: Recipe) -> dict[str, Any]:
     # Imported here: the workers load this module too and need no plotting.
     from codepmp_ray.analysis.card import write_card
 
-    write_card(recipe, prompt_texts(hop for pool in pools for hop in pool.hops))
+    hops = [hop for pool in pools for hop in pool.hops]
+    write_card(recipe, prompt_texts(hops, recipe.synthesis.prompts))
     stage.complete(summary)
     return stage.summary()
 

@@ -6,9 +6,10 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from codepmp_ray.config.base import Section
+from codepmp_ray.config.base import Section, later
 from codepmp_ray.config.engines import Role, SamplingConfig
 from codepmp_ray.config.evaluation import SandboxConfig
+from codepmp_ray.config.prompts import PromptsConfig
 
 ConstructionName = Literal[
     "strong_weak", "description_clip", "source_model", "execution_feedback", "web_pairs"
@@ -82,6 +83,7 @@ class SynthesisConfig(Section):
         describer: the role that writes the description. The paper names the strong model, the
             authors' scripts use the weak one.
         gates: which answers are refused, each with a reason.
+        prompts: the words of all questions, see config/prompts.py.
         clip_fraction: of `description_clip`: share of the description's words removed from its end.
         tests / sandbox: of `execution_feedback`: how tests are sampled, limits of one execution.
         label_domain / label: let the describing model say whether the snippet is engineering work,
@@ -101,6 +103,7 @@ class SynthesisConfig(Section):
     label_domain: bool = False
     label: SamplingConfig = SamplingConfig(temperature=0.0, max_tokens=16)
     gates: GatesConfig = GatesConfig()
+    prompts: PromptsConfig = later(PromptsConfig())
     threads: ThreadsConfig = ThreadsConfig()
 
     @model_validator(mode="after")

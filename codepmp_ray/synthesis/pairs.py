@@ -12,7 +12,7 @@ from codepmp_ray.records import PAIR, REJECTED, stable_id, table_from_rows
 from codepmp_ray.synthesis.constructions import make_construction
 from codepmp_ray.synthesis.gates import judge_pair
 from codepmp_ray.synthesis.hops import reject_payload
-from codepmp_ray.synthesis.prompts import TEMPLATE_VERSION
+from codepmp_ray.synthesis.prompts import template_version
 
 _COPIED = ("snippet_id", "source_id", "blob_id", "repo", "path", "language", "license",
            "description", "description_num_tokens", "chosen_num_tokens", "rejected_num_tokens",
@@ -55,7 +55,7 @@ def _pair(row: dict[str, Any], config: SynthesisConfig, engines: EnginesConfig) 
         "describe_model": models["describe"],
         "strong_model": models.get("chosen"),
         "weak_model": models["rejected"],
-        "prompt_template": TEMPLATE_VERSION,
+        "prompt_template": template_version(config.prompts),
     }
 
 

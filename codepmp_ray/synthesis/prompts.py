@@ -1,4 +1,7 @@
-"""The words sent to the models. `TEMPLATE_VERSION` is stored with every pair.
+"""The words sent to the models, filled in. Their version is stored with every pair.
+
+`TEMPLATE_VERSION` names the words that are the default (config/prompts.py): it changes with them,
+and so does the stage's number in runs.py, since defaults are in no fingerprint.
 
 The pair's `prompt` column is the exact user message that the chosen side answered, so that the
 reward model later sees what the models saw.
@@ -8,6 +11,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+
+from codepmp_ray.config.base import fingerprint
+from codepmp_ray.config.prompts import PromptsConfig
 
 TEMPLATE_VERSION = "codepmp-v2"
 
@@ -27,51 +33,22 @@ _LANGUAGE_NAMES = {
     "typescript": "TypeScript",
 }
 
-_DESCRIBE = """\
-Read the {language} code below and write the task that it solves, as an instruction to a \
-programmer who has not seen it. Say what goes in, what comes out and which rules apply. \
-Two to four sentences, no code, no preamble.
-
-```{fence}
-{code}
-```"""
-
-_ANSWER = """\
-Write {language} code for the following task. Reply with one code block.
-
-{description}"""
+_WORDS = PromptsConfig()
 
 
-_LABEL = """\
-Is the {language} code below "engineering" (plumbing: interfaces, configuration, input, output, \
-framework calls) or "non-engineering" (an algorithm, mathematics, reasoning)? Answer with the \
-label and your confidence between 0 and 1, for example: non-engineering 0.8
-
-```{fence}
-{code}
-```"""
-
-_TESTS = """\
-Write tests for the following task: a Python function `check(candidate)` with at least five \
-assert statements, each calling `candidate`, which is the function that was asked for. Test normal \
-and edge cases that the task decides. Do not write the function itself. Reply with one code block.
-
-{task}"""
-
-
-def describe_prompt(code: str, language: str) -> str:
+def describe_prompt(code: str, language: str, words: PromptsConfig = _WORDS) -> str:
     """Ask for an instruction from which the snippet could be written (section 3.2)."""
-    return _DESCRIBE.format(language=_name(language), fence=language, code=code)
+    return words.describe.format(language=_name(language), fence=language, code=code)
 
 
-def answer_prompt(description: str, language: str) -> str:
+def answer_prompt(description: str, language: str, words: PromptsConfig = _WORDS) -> str:
     """Ask for code that follows `description`."""
-    return _ANSWER.format(language=_name(language), description=description)
+    return words.answer.format(language=_name(language), fence=language, description=description)
 
 
-def label_prompt(code: str, language: str) -> str:
+def label_prompt(code: str, language: str, words: PromptsConfig = _WORDS) -> str:
     """Ask whether the snippet is engineering work, with a confidence (the authors' extra stage)."""
-    return _LABEL.format(language=_name(language), fence=language, code=code)
+    return words.label.format(language=_name(language), fence=language, code=code)
 
 
 def with_signature(description: str, signature: str) -> str:
@@ -79,9 +56,14 @@ def with_signature(description: str, signature: str) -> str:
     return f"{description}\n\nWrite it as one function: `{signature}`."
 
 
-def tests_prompt(task: str) -> str:
+def tests_prompt(task: str, words: PromptsConfig = _WORDS) -> str:
     """Ask for tests of `task`, which names the function."""
-    return _TESTS.format(task=task)
+    return words.tests.format(description=task)
+
+
+def template_version(words: PromptsConfig) -> str:
+    """What is stored with a pair: TEMPLATE_VERSION, or the digest of a recipe's own words."""
+    return TEMPLATE_VERSION if words == _WORDS else f"own-{fingerprint(words)}"
 
 
 def parse_description(text: str) -> str:
@@ -98,11 +80,11 @@ def parse_label(text: str) -> tuple[str, float] | None:
     return label, confidence
 
 
-def prompt_texts(hops: Iterable[str]) -> dict[str, str]:
+def prompt_texts(hops: Iterable[str], words: PromptsConfig = _WORDS) -> dict[str, str]:
     """Name of each prompt that `hops` ask -> its template, for the dataset card."""
-    named = {"describe": _DESCRIBE, "label": _LABEL, "tests": _TESTS}
-    asked = {hop if hop in named else "answer": named.get(hop, _ANSWER) for hop in hops}
-    return dict(sorted(asked.items(), key=lambda item: [*named, "answer"].index(item[0])))
+    asked = {"answer" if hop in ("chosen", "rejected") else hop for hop in hops}
+    order = ("describe", "label", "tests", "answer")
+    return {name: getattr(words, name) for name in order if name in asked}
 
 
 def _name(language: str) -> str:

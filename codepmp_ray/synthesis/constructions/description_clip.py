@@ -12,7 +12,7 @@ class DescriptionClip(StrongWeak):
     def question(self, hop: Hop, row: Row) -> str:
         if hop == "rejected":
             clipped = clip(row["description"], self.config.clip_fraction)
-            return answer_prompt(clipped, row["language"])
+            return answer_prompt(clipped, row["language"], self.config.prompts)
         return super().question(hop, row)
 
 

@@ -36,11 +36,12 @@ class ExecutionFeedback(StrongWeak):
 
     def prompt(self, row: Row) -> str:
         task = with_signature(row["description"], signature(row) or "")
-        return answer_prompt(task, row["language"])
+        return answer_prompt(task, row["language"], self.config.prompts)
 
     def question(self, hop: Hop, row: Row) -> str:
         if hop == "tests":
-            return tests_prompt(with_signature(row["description"], signature(row) or ""))
+            task = with_signature(row["description"], signature(row) or "")
+            return tests_prompt(task, self.config.prompts)
         return super().question(hop, row)
 
 

@@ -20,11 +20,11 @@ class StrongWeak:
         return row
 
     def prompt(self, row: Row) -> str:
-        return answer_prompt(row["description"], row["language"])
+        return answer_prompt(row["description"], row["language"], self.config.prompts)
 
     def question(self, hop: Hop, row: Row) -> str:
         if hop == "describe":
-            return describe_prompt(row["code"], row["language"])
+            return describe_prompt(row["code"], row["language"], self.config.prompts)
         if hop == "label":
-            return label_prompt(row["code"], row["language"])
+            return label_prompt(row["code"], row["language"], self.config.prompts)
         return self.prompt(row)
