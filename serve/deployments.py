@@ -48,9 +48,9 @@ class ScorerReplica:
     """One copy of the model: encoder and scorer."""
 
     def __init__(self, model_path: str, config: dict[str, Any], num_gpus: float) -> None:
-        folder = resolve_model(model_path)
-        self._scorer = self.make_scorer(folder, ServingConfig.model_validate(config), num_gpus)
-        self._encoder = Encoder.load(folder)
+        folder, serving = resolve_model(model_path), ServingConfig.model_validate(config)
+        self._scorer = self.make_scorer(folder, serving, num_gpus)
+        self._encoder = Encoder.load(folder, serving.template)
         self._tokens_in_flight = 0
         # One thread: a long text must not hold up the event loop, and the tokenizer is not shared.
         self._tokenizing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenizing")

@@ -6,7 +6,7 @@ import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import pyarrow.compute as pc
 
@@ -74,7 +74,7 @@ def score_rows(recipe: Recipe) -> dict[str, Any]:
         label="scoring",
         read_shard=partial(read_rows, pieces, config),
         schema=IN_FLIGHT,
-        stages=(PoolStage(_POOL, pool, partial(RowScorer, model), make_engine),),
+        stages=(PoolStage(_POOL, pool, partial(RowScorer, model, serving.template), make_engine),),
         split_rows=split_rows,
         out_dir=stage.uri,
         rows_per_shard=sum(piece.stop - piece.first for piece in pieces) / max(1, len(pieces)),
@@ -117,8 +117,8 @@ def most_actors(pool: EngineConfig, num_gpus: float, resources: dict[str, float]
 class RowScorer:
     """Scores the candidates of one row. Lives in the actor, beside the engine."""
 
-    def __init__(self, model: str) -> None:
-        self._encoder = Encoder.load(resolve_model(model))
+    def __init__(self, model: str, template: Literal["recorded", "own"] = "recorded") -> None:
+        self._encoder = Encoder.load(resolve_model(model), template)
         # One thread: a long text must not hold up the event loop, and the tokenizer is not shared.
         self._tokenizing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenizing")
 

@@ -73,7 +73,13 @@ class GraderConfig(Section):
 
 
 class ServingConfig(Section):
-    """The best-of-N scoring service. Loopback unless the host is changed."""
+    """The best-of-N scoring service. Loopback unless the host is changed.
+
+    Attributes:
+        template: what is put around prompts and answers: `recorded` is the codepmp_template.json
+            beside the weights, `own` the chat template of a reward model of others, whose reward is
+            read where the rendered conversation ends.
+    """
 
     engine: Literal["vllm", "torch"] = "vllm"
     model_path: str | None = None  # null: the finetuned model of this run
@@ -85,6 +91,7 @@ class ServingConfig(Section):
     tls_key_file: str | None = operational(None)
     require_audit: bool = operational(False)  # serve only what has passed jobs.audit
     audit_file: str | None = operational(None)  # its audit.json; null: the recipe's own
+    template: Literal["recorded", "own"] = later("recorded")
     dtype: Literal["float32", "bfloat16"] = "float32"
     max_model_len: int = Field(default=2048, ge=8)
     max_candidates: int = Field(default=256, ge=1, le=256)

@@ -85,7 +85,7 @@ def stored_plan(store: Store, source: RowSource) -> list[Piece]:
     Raises InputError when there are no files, none is readable, or one changed since the plan.
     """
     if not store.exists(source.plan_name):
-        pieces = _plan(source)
+        pieces = plan_pieces(source)
         plan = json.dumps([asdict(piece) for piece in pieces]).encode()
         store.put_exclusive(source.plan_name, plan)
     pieces = [Piece(**item) for item in json.loads(store.read_bytes(source.plan_name))]
@@ -116,7 +116,8 @@ def read_piece(piece: Piece, source: RowSource) -> Iterator[tuple[int, Any]]:
         yield index, problem
 
 
-def _plan(source: RowSource) -> list[Piece]:
+def plan_pieces(source: RowSource) -> list[Piece]:
+    """Every row of the source, once. Raises InputError when there is none that can be read."""
     files = _remote_files(source) if is_uri(source.path) else _local_files(source)
     pieces = [piece for file in files for piece in _pieces(file, source)]
     if not pieces:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -31,6 +31,7 @@ class PromptTemplate:
         append_eos: an answer ends with EOS.
         chat_template: Jinja, without date and arguments (`frozen_template`). None for "plain".
         chat_template_kwargs: what was written into `chat_template`.
+        closing: text that follows an answer, of a model of others: its reward is read at its end.
     """
 
     kind: Literal["chat", "plain"]
@@ -39,6 +40,28 @@ class PromptTemplate:
     append_eos: bool
     chat_template: str | None
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
+    closing: str = ""
+
+    @classmethod
+    def of_model(cls, tokenizer: Any) -> PromptTemplate:
+        """What a reward model of others was most likely trained with: its own chat template.
+
+        The reward is read where the rendered conversation ends, as transformers does. Without a
+        chat template a line break ends a prompt, and EOS (where there is one) an answer. Raises
+        ModelError for a template that shows no answer.
+        """
+        if not tokenizer.chat_template:
+            return cls.from_tokenizer(tokenizer, "plain", tokenizer.eos_token_id is not None)
+        made = cls.from_tokenizer(tokenizer, "chat", append_eos=False)
+        talk = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _SENTINEL}]
+        whole = tokenizer.apply_chat_template(talk, tokenize=False)
+        _, found, closing = whole.partition(_SENTINEL)
+        if not found:
+            raise ModelError(
+                f"The chat template of {tokenizer.name_or_path} does not show an answer.",
+                "Give the model a chat template that does, or a codepmp_template.json.",
+            )
+        return replace(made, closing=closing)
 
     @classmethod
     def from_tokenizer(
@@ -97,7 +120,8 @@ class PromptTemplate:
         return cls(**json.loads(text))
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=2, ensure_ascii=False)
+        fields = {name: value for name, value in asdict(self).items() if name != "closing" or value}
+        return json.dumps(fields, indent=2, ensure_ascii=False)
 
     def save(self, folder: str | Path) -> None:
         (Path(folder) / TEMPLATE_FILE).write_text(self.to_json(), encoding="utf-8")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from codepmp_ray.errors import InputError, ModelError
 from codepmp_ray.preference.control_tokens import ControlTokens
@@ -88,11 +88,20 @@ class Encoder:
         self.vocab_size = vocab_size
 
     @classmethod
-    def load(cls, folder: str | Path) -> Encoder:
-        """Encoder of an exported model's folder."""
+    def load(cls, folder: str | Path, template: Literal["recorded", "own"] = "recorded") -> Encoder:
+        """Encoder of an exported model's folder; with template="own" of any model's.
+
+        Raises ModelError for a folder without a tokenizer, or without the recorded template.
+        """
         from transformers import AutoTokenizer
 
-        return cls(AutoTokenizer.from_pretrained(folder), PromptTemplate.load(folder))
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder)
+        except (OSError, ValueError) as error:
+            raise ModelError(f"The tokenizer in {folder} cannot be loaded: {error}.") from error
+        if template == "own":
+            return cls(tokenizer, PromptTemplate.of_model(tokenizer))
+        return cls(tokenizer, PromptTemplate.load(folder))
 
     @cached_property
     def _control(self) -> ControlTokens:
@@ -112,7 +121,8 @@ class Encoder:
         parts = []
         for prompt, responses in requests:
             head, tail = self._split_head(prompt)
-            marked = [self._control.mark(self._without_eos(text)) for text in responses]
+            closing = self.template.closing
+            marked = [self._control.mark(self._without_eos(text)) + closing for text in responses]
             parts.append((head, [tail, *(tail + text for text in marked)]))
         texts = list(dict.fromkeys(text for head, tails in parts for text in (head, *tails)))
         ids = dict(zip(texts, self._control.ids(texts), strict=True))
