@@ -5,13 +5,15 @@
 
 A stage's fingerprint covers its own settings and those of every stage before it, so changing a
 prompt, a model or a sampling parameter makes a new folder and unchanged work is found again.
-The folder of any stage follows from the recipe alone: each job can be run by itself.
+The folder of any stage follows from the recipe alone: each job can be run by itself. `reuse` names
+folders of other settings to be taken as they are; what reads them stands on their fingerprints.
 """
 
 from __future__ import annotations
 
 import json
 import platform
+import re
 import sys
 import time
 from pathlib import Path
@@ -25,7 +27,7 @@ from codepmp_ray.errors import InputError
 from codepmp_ray.hub_models import is_hub_id, pin
 from codepmp_ray.json_records import read_record, record_bytes
 from codepmp_ray.ledger import ShardLedger
-from codepmp_ray.storage import open_store
+from codepmp_ray.storage import LocalStore, absolute, is_uri, open_store
 from codepmp_ray.storage.uris import written_name
 from codepmp_ray.versions import git_commit, installed_versions
 from codepmp_ray.weights_digest import weights_digest, weights_version
@@ -43,6 +45,18 @@ STAGE_JOBS = {
 MODEL_FOLDER = "model"  # of the export, in a training stage's folder
 # Stages that are no part of the main job, by their jobs.
 SIDE_JOBS = {"scoring": "score"}
+# What people type to make a stage.
+STAGE_COMMANDS = {
+    "corpus": "corpus",
+    "synthesis": "pairs make",
+    "pretraining": "train pmp",
+    "candidates": "answers sample",
+    "grades": "answers grade",
+    "finetuning": "train rm",
+    "evaluation": "eval bon",
+    "scoring": "score",
+}
+STAGE_FOLDER = re.compile(rf"({'|'.join(STAGE_JOBS | SIDE_JOBS)})-([0-9a-f]{{12}})")
 # A number here goes up when a stage's code changes what it computes from the same settings.
 _STAGE_VERSION = (
     dict.fromkeys(STAGE_JOBS, 2)
@@ -87,6 +101,11 @@ class Stage:
         `num_shards` is the stage's whole work, for those who ask how far it is. `models` are those
         that it loads, by what they do there; hub models with their commits.
         """
+        if self.name in self.recipe.reuse:
+            raise InputError(
+                f"reuse.{self.name}={self.fingerprint}: {self.uri} is not complete.",
+                "Leave it out of reuse; only finished work of other settings is taken.",
+            )
         self.store.require_ready()
         record = run_manifest(self.recipe) | {"num_shards": num_shards, "models": models or {}}
         self.store.put("manifest.json", record_bytes(record, indent=2))
@@ -117,7 +136,8 @@ class Stage:
     def require(self, otherwise: str = "") -> Stage:
         """This stage, if done. Raises InputError that names the job to run, or `otherwise`."""
         if not self.is_complete:
-            run = f"Run python -m jobs.{job_of(self.name)} with the same recipe first"
+            job, command = job_of(self.name), STAGE_COMMANDS[self.name]
+            run = f"Run codepmp {command} (python -m jobs.{job}) with the same recipe first"
             raise InputError(
                 f"The stage {self.name!r} of this recipe is not complete in {self.uri}.",
                 f"{run}, {otherwise}." if otherwise else f"{run}.",
@@ -137,13 +157,50 @@ def stages_of_run(recipe: Recipe) -> list[Stage]:
     return main + [stage for stage in others if stage.has_begun]
 
 
+def require_run(recipe: Recipe) -> None:
+    """Raise InputError when there is no run directory, or bucket prefix, of that name."""
+    place = recipe.run_dir
+    if open_store(place).list("") or (not is_uri(place) and Path(absolute(place)).is_dir()):
+        return
+    remedy = "Set run_dir, or name the recipe of a run."
+    if not is_uri(place):
+        beside = Path(absolute(place)).parent
+        near = [name for name in LocalStore(beside).list("") if _holds_stages(beside / name)]
+        remedy = f"{remedy} Runs beside it: {', '.join(near) or 'none'}."
+    raise InputError(f"The run directory {absolute(place)} does not exist.", remedy)
+
+
+def _holds_stages(folder: Path) -> bool:
+    return folder.is_dir() and any(STAGE_FOLDER.fullmatch(n) for n in LocalStore(folder).list(""))
+
+
+def stages_read(recipe: Recipe) -> dict[str, tuple[str, ...]]:
+    """Stage -> those that it reads. With data sets or a model of its own it reads none for them."""
+    pmp, rm = recipe.pretraining, recipe.finetuning
+    return {
+        "corpus": (),
+        "synthesis": ("corpus",),
+        "pretraining": () if pmp.data else ("synthesis",),
+        "candidates": (),
+        "grades": ("candidates",),
+        "finetuning": (
+            *(() if rm.model_name_or_path else ("pretraining",)),
+            *(() if rm.data else ("grades",)),
+        ),
+        "evaluation": ("finetuning", "grades"),
+        "scoring": () if recipe.serving.model_path else ("finetuning",),
+    }
+
+
 def stage_fingerprints(recipe: Recipe) -> dict[str, str]:
     """Fingerprint of each stage, from its settings and those of the stages that it reads."""
     prints: dict[str, str] = {}
+    reads = stages_read(recipe)
 
-    def add(name: str, *parts: Any, after: tuple[str, ...] = ()) -> None:
-        upstream = [prints[stage] for stage in after]
-        prints[name] = fingerprint(name, _STAGE_VERSION[name], upstream, *parts)
+    def add(name: str, *parts: Any) -> None:
+        upstream = [prints[stage] for stage in reads[name]]
+        made = fingerprint(name, _STAGE_VERSION[name], upstream, *parts)
+        prints[name] = recipe.reuse.get(name, made)
 
     # The standard library differs between interpreters.
     interpreter = platform.python_version() if recipe.corpus.source.kind == "stdlib" else ""
@@ -152,29 +209,25 @@ def stage_fingerprints(recipe: Recipe) -> dict[str, str]:
     add("corpus", corpus, interpreter, *content_digests(named))
     engines = recipe.engines
     models = [engines.strong.model_name_or_path, engines.weak.model_name_or_path]
-    add("synthesis", recipe.synthesis, engines, *map(weights_version, models), after=("corpus",))
+    add("synthesis", recipe.synthesis, engines, *map(weights_version, models))
     pmp, rm = recipe.pretraining, recipe.finetuning
-    # A stage with data sets or a model of its own depends on no stage that makes them.
-    after = () if pmp.data else ("synthesis",)
     base = base_model(recipe)
-    add("pretraining", pmp, base, weights_version(base), *_data_digests(pmp), after=after)
+    add("pretraining", pmp, base, weights_version(base), *_data_digests(pmp))
     named = [recipe.candidates.task_path, recipe.candidates.pool_path]
     task_file = content_digests([path for path in named if path])
     generator = recipe.generator
     weights = weights_version(generator.model_name_or_path)
     add("candidates", recipe.candidates, generator, weights, *task_file)
-    add("grades", recipe.evaluation.sandbox, recipe.evaluation.grader, after=("candidates",))
-    after = () if rm.model_name_or_path else ("pretraining",)
-    after += () if rm.data else ("grades",)
+    add("grades", recipe.evaluation.sandbox, recipe.evaluation.grader)
     weights = weights_version(rm.model_name_or_path)
-    add("finetuning", rm, weights, *_data_digests(rm), after=after)
+    add("finetuning", rm, weights, *_data_digests(rm))
     serving = recipe.serving
     given = [weights_version(serving.model_path)] if serving.model_path else []
-    add("evaluation", recipe.evaluation, serving, *given, after=("finetuning", "grades"))
+    add("evaluation", recipe.evaluation, serving, *given)
     place = serving.model_path and written_name(serving.model_path, serving.revision)
     scorer = [serving.engine, place, serving.dtype, serving.max_model_len]
-    after = () if serving.model_path else ("finetuning",)
-    add("scoring", recipe.batch_scoring, scorer, *given, after=after)
+    scorer += [serving.template] if serving.template != "recorded" else []
+    add("scoring", recipe.batch_scoring, scorer, *given)
     return prints
 
 

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import calendar
+import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from codepmp_ray.analysis.text import duration, visible
+from codepmp_ray.analysis.trainlog import load_training, number
 from codepmp_ray.config.recipe import Recipe
-from codepmp_ray.ledger import ShardCommit
-from codepmp_ray.runs import Stage, stages_of_run
+from codepmp_ray.corpus.keep_index import band_names
+from codepmp_ray.corpus.planning import DUPLICATES, EXTRACTED, num_units
+from codepmp_ray.ledger import ShardCommit, ShardLedger, Totals
+from codepmp_ray.other_settings import other_stages
+from codepmp_ray.runs import Stage, require_run, stages_of_run
 from codepmp_ray.shard_stats import contamination_hits, rejects_by_reason, token_sums
-from codepmp_ray.storage import open_store
 
-# The rate is that of the last commits, as far back as this.
+# The rate is that of the last commits, as far back as this, and of the last attempt.
 RATE_WINDOW_S = 900.0
+_RATE_STEPS = 50
 
 
 @dataclass(frozen=True)
@@ -26,21 +32,27 @@ class StageStatus:
 
     Attributes:
         state: "missing", "begun" or "complete".
-        rows_per_s: rows that ended in the window before the last commit, per second.
+        doing: what a stage of several rounds is at.
+        part: what `num_parts` counts: shards, units of files, rounds, steps.
+        per_s: of `rate_of` (rows or steps) in a second: those that ended in the window before the
+            last commit, over the time since it began or, if that was later, the last attempt.
         contaminated: evaluation set -> side -> rows that left because of it.
         idle_s: time since the last commit.
     """
 
     name: str
     state: str
-    num_shards: int | None = None
-    num_shards_done: int = 0
+    doing: str = ""
+    part: str = "shards"
+    num_parts: int | None = None
+    num_parts_done: int = 0
     num_input_rows: int = 0
     num_rows: dict[str, int] | None = None
     rejected: dict[str, int] | None = None
     contaminated: dict[str, dict[str, int]] | None = None
     num_tokens: dict[str, int] | None = None
-    rows_per_s: float | None = None
+    rate_of: str = "rows"
+    per_s: float | None = None
     eta_s: float | None = None
     idle_s: float | None = None
 
@@ -54,53 +66,42 @@ def stage_status(stage: Stage) -> StageStatus:
     """The status of one stage; cheap at any size (see ShardLedger.totals)."""
     if not stage.has_begun:
         return StageStatus(stage.name, "missing")
-    totals, recent = stage.ledger.totals_and_recent()
-    num_shards = stage.num_shards()
-    rate = recent_rate(recent)
-    if rate is None and totals.last_s > totals.first_s:
-        rate = totals.num_input_rows / (totals.last_s - totals.first_s)
-    eta_s = None
-    if num_shards and totals.num_shards and rate and not stage.is_complete:
-        rows_per_shard = totals.num_input_rows / totals.num_shards
-        eta_s = (num_shards - totals.num_shards) * rows_per_shard / rate
-    return StageStatus(
-        name=stage.name,
-        state="complete" if stage.is_complete else "begun",
-        num_shards=num_shards,
-        num_shards_done=totals.num_shards,
-        num_input_rows=totals.num_input_rows,
-        num_rows=dict(totals.num_rows),
-        rejected=rejects_by_reason(totals),
-        contaminated=contamination_hits(totals),
-        num_tokens=token_sums(totals),
-        rows_per_s=rate,
-        eta_s=eta_s,
-        idle_s=max(0.0, time.time() - totals.last_s) if totals.last_s else None,
-    )
+    state = "complete" if stage.is_complete else "begun"
+    status = StageStatus(stage.name, state, num_parts=stage.num_shards())
+    if stage.name == "corpus" and state == "begun":
+        return _corpus_status(status, stage)
+    status = _of_ledger(status, stage.ledger, _began_s(stage))
+    return _of_steps(status, stage) if stage.name in ("pretraining", "finetuning") else status
 
 
-def recent_rate(commits: list[ShardCommit]) -> float | None:
-    """Rows per second over the commits (in order of time) of the last RATE_WINDOW_S."""
+def recent_rate(commits: list[ShardCommit], began_s: float, is_all: bool = True) -> float | None:
+    """Rows per second over the commits (in order of time) of the last RATE_WINDOW_S.
+
+    Args:
+        began_s: when the attempt began; a pause before it does not count, its start does.
+        is_all: false where older commits are not among `commits`.
+    """
     if not commits:
         return None
-    since_s = commits[-1].committed_s - RATE_WINDOW_S
-    window = [commit for commit in commits if commit.committed_s >= since_s]
-    span_s = window[-1].committed_s - window[0].committed_s
-    if span_s <= 0:
-        return None
-    # The first one's rows were made before the span begins.
-    return sum(commit.num_input_rows for commit in window[1:]) / span_s
+    end_s = commits[-1].committed_s
+    since_s = max(began_s, end_s - RATE_WINDOW_S)
+    if not is_all:
+        since_s = max(since_s, commits[0].committed_s)
+    num_rows = sum(commit.num_input_rows for commit in commits if commit.committed_s > since_s)
+    return num_rows / (end_s - since_s) if end_s > since_s else None
 
 
 def print_status(recipe: Recipe, console: Console | None = None) -> None:
-    """One line per stage, and the reasons of rejected rows below."""
+    """One line per stage, the reasons of rejected rows, and stages of other settings.
+
+    Raises InputError when the run directory does not exist.
+    """
     screen = console or Console()
-    # A bucket that does not exist must not look like a run that has not begun.
-    open_store(recipe.run_dir).list("")
+    require_run(recipe)
     table = Table(title=Text(f"{visible(recipe.name)} in {recipe.run_dir}"), title_justify="left")
     table.add_column("stage")
     table.add_column("state")
-    for heading in ("shards", "rows", "rows/s", "ETA", "last commit"):
+    for heading in ("done", "rows", "rate", "ETA", "last commit"):
         table.add_column(heading, justify="right")
     statuses = run_status(recipe)
     for status in statuses:
@@ -119,18 +120,124 @@ def print_status(recipe: Recipe, console: Console | None = None) -> None:
                 for name, count in status.num_tokens.items()
             )
             screen.print(Text(f"{status.name} tokens: {tokens}"))
+    print_others(recipe, screen)
+
+
+def print_others(recipe: Recipe, console: Console | None = None) -> None:
+    """Stages that the run directory holds with other settings, and how these differ."""
+    screen = console or Console()
+    found = other_stages(recipe)
+    if found:
+        screen.print(Text("With other settings (there -> this recipe):"))
+    for other in found:
+        state = "complete" if other.is_complete else "begun"
+        line = f"  {other.folder}  {state}  {visible(other.why)}"
+        screen.print(Text(line), soft_wrap=True)
+
+
+def _began_s(stage: Stage) -> float:
+    """When the last attempt at the stage began, by its manifest."""
+    written = json.loads(stage.store.read_bytes("manifest.json")).get("written", "")
+    try:
+        return calendar.timegm(time.strptime(written, "%Y-%m-%dT%H:%M:%SZ"))
+    except ValueError:
+        return 0.0
+
+
+def _of_ledger(status: StageStatus, ledger: ShardLedger, began_s: float) -> StageStatus:
+    """`status` with the counts and the rate of a ledger whose shards are its parts."""
+    totals, recent = ledger.totals_and_recent()
+    rate = recent_rate(recent, began_s, len(recent) == totals.num_shards)
+    if rate is None and totals.last_s > totals.first_s and not recent:
+        rate = totals.num_input_rows / (totals.last_s - totals.first_s)
+    return replace(
+        status,
+        num_parts_done=totals.num_shards,
+        num_input_rows=totals.num_input_rows,
+        num_rows=dict(totals.num_rows),
+        rejected=rejects_by_reason(totals),
+        contaminated=contamination_hits(totals),
+        num_tokens=token_sums(totals),
+        per_s=rate,
+        eta_s=_eta_s(status, totals, rate),
+        idle_s=max(0.0, time.time() - totals.last_s) if totals.last_s else None,
+    )
+
+
+def _eta_s(status: StageStatus, totals: Totals, rate: float | None) -> float | None:
+    if not (status.num_parts and totals.num_shards and rate) or status.state == "complete":
+        return None
+    rows_per_part = totals.num_input_rows / totals.num_shards
+    return (status.num_parts - totals.num_shards) * rows_per_part / rate
+
+
+def _corpus_status(status: StageStatus, stage: Stage) -> StageStatus:
+    """A corpus that is being made: files are read, duplicates found, then shards written."""
+    wanted, began_s = num_units(stage.store), _began_s(stage)
+    if wanted is None:
+        return replace(status, doing="listing files")
+    extracted = ShardLedger(stage.store.sub(EXTRACTED))
+    reading = replace(status, doing="reading files", part="units of files", num_parts=wanted)
+    reading = _of_ledger(reading, extracted, began_s)
+    if reading.num_parts_done < wanted:
+        return reading
+    writing = _of_ledger(replace(status, doing="writing shards"), stage.ledger, began_s)
+    if writing.num_parts_done:
+        return writing
+    bands = band_names(stage.recipe.corpus.near_duplicates)
+    rounds = ["exact", "copies", *bands, "clusters", "fates"]
+    begun = [name for name in stage.store.sub(DUPLICATES).list("") if name in rounds]
+    # A small corpus is searched by the job itself, which leaves `fates` alone.
+    num_rounds = len(rounds) if begun and begun != ["fates"] else None
+    return replace(
+        status,
+        doing="finding duplicates",
+        part="rounds",
+        num_parts=num_rounds,
+        num_parts_done=len(begun),
+        num_input_rows=reading.num_input_rows,
+    )
+
+
+def _of_steps(status: StageStatus, stage: Stage) -> StageStatus:
+    """A training: its parts are steps, its input rows are pairs."""
+    steps = load_training(stage).steps
+    if not steps:
+        return status
+    done, wanted = int(steps[-1]["step"]), int(number(steps[-1], "total_steps", 0)) or None
+    took_s = [number(row, "step_s") for row in steps[-_RATE_STEPS:]]
+    per_s = len(took_s) / sum(took_s) if sum(took_s) > 0 else None
+    left = wanted - done if wanted and status.state == "begun" else None
+    return replace(
+        status,
+        part="steps",
+        num_parts=wanted,
+        num_parts_done=done,
+        rate_of="steps",
+        per_s=per_s,
+        eta_s=left / per_s if left is not None and per_s else None,
+    )
 
 
 def _cells(status: StageStatus) -> list[str]:
     if status.state == "missing":
         return [status.name, "not begun", "", "", "", "", ""]
-    of = f"/{status.num_shards:,}" if status.num_shards else ""
+    of = f"/{status.num_parts:,}" if status.num_parts else ""
     return [
         status.name,
-        status.state,
-        f"{status.num_shards_done:,}{of}",
+        f"{status.state}, {status.doing}" if status.doing else status.state,
+        f"{status.num_parts_done:,}{of} {status.part}",
         f"{status.num_input_rows:,}",
-        "" if status.rows_per_s is None else f"{status.rows_per_s:,.3g}",
+        "" if status.per_s is None else plain_rate(status.per_s, status.rate_of),
         "" if status.eta_s is None else duration(status.eta_s),
         "" if status.idle_s is None else f"{duration(status.idle_s)} ago",
     ]
+
+
+def plain_rate(per_s: float, unit: str) -> str:
+    """`1234.5` -> `1,234 rows/s`, `0.004` -> `14.4 rows/h`: digits without an exponent."""
+    if per_s >= 100:
+        return f"{per_s:,.0f} {unit}/s"
+    if per_s >= 0.01:
+        return f"{per_s:.2f} {unit}/s"
+    return f"{3600 * per_s:.1f} {unit}/h"

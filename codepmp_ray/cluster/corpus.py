@@ -30,6 +30,8 @@ from codepmp_ray.corpus.deduplication import deduplicate
 from codepmp_ray.corpus.extraction import extract_unit
 from codepmp_ray.corpus.keep_index import check_earlier, open_keep_index, sketch_names
 from codepmp_ray.corpus.planning import (
+    DUPLICATES,
+    EXTRACTED,
     CorpusPlan,
     WorkUnit,
     load_plan,
@@ -53,7 +55,6 @@ from codepmp_ray.shard_stats import contamination_hits, rejects_by_reason, shard
 from codepmp_ray.storage import open_store
 
 _TABLES = ("snippets", "rejected")
-_EXTRACTED, _DUPLICATES = "extracted", "duplicates"
 # A share of a CPU too small to wait for: engines or trainers may hold the rest of a small machine.
 # What bounds the parallelism is the size of the task pool, the number of CPUs.
 _TASK_CPUS = 0.05
@@ -107,7 +108,7 @@ def build_corpus(recipe: Recipe) -> dict[str, Any]:
 
 
 def _extract(corpus: CorpusConfig, stage: Stage, plan: CorpusPlan) -> ShardLedger:
-    extracted = ShardLedger(stage.store.sub(_EXTRACTED))
+    extracted = ShardLedger(stage.store.sub(EXTRACTED))
     missing = extracted.missing_ids(len(plan.units))
     with Progress(
         "corpus: extract",
@@ -123,7 +124,7 @@ def _extract(corpus: CorpusConfig, stage: Stage, plan: CorpusPlan) -> ShardLedge
 
 def _write_shards(corpus: CorpusConfig, stage: Stage, extracted: ShardLedger) -> None:
     near, uri = corpus.near_duplicates, stage.store.uri
-    duplicates = stage.store.sub(_DUPLICATES)
+    duplicates = stage.store.sub(DUPLICATES)
     run = partial(_run_round, _round_memory(corpus.deduplication))
     decided = deduplicate(corpus, duplicates.uri, extracted.store.uri, run)
     shards = plan_shards(decided, corpus.max_snippets, corpus.rows_per_shard)
@@ -180,7 +181,7 @@ def _shard_task(
 ) -> dict[str, Any]:
     plan: ShardPlan = pickle.loads(row["item"])
     store = open_store(stage_uri)
-    shard = build_shard(store.sub(_EXTRACTED).uri, fates_uri, plan, names)
+    shard = build_shard(store.sub(EXTRACTED).uri, fates_uri, plan, names)
     if names:  # first, so that no shard is there whose sketches are not
         index = ShardLedger(store.sub(keep_index.FOLDER))
         index.commit(plan.shard_id, shard.sketches.num_rows, {keep_index.TABLE: shard.sketches})
@@ -228,8 +229,8 @@ def _require_unchanged(stage: Stage, files: list[SourceFile]) -> None:
 
 def _clear_extracted(stage: Stage) -> None:
     """Delete the rows between the rounds: the corpus holds each of them now."""
-    stage.store.delete_tree(_DUPLICATES)
-    stage.store.delete_tree(_EXTRACTED)
+    stage.store.delete_tree(DUPLICATES)
+    stage.store.delete_tree(EXTRACTED)
 
 
 def _summarise(

@@ -77,4 +77,5 @@ def recipe_of_role(recipe: Recipe, role: Role) -> Recipe:
         "num_train_problems": 0,
         "num_eval_problems": candidates.num_train_problems + candidates.num_eval_problems,
     }
-    return recipe.model_copy(update={"candidates": candidates.model_copy(update=changes)})
+    own = recipe.without_reuse("candidates", "grades")
+    return own.model_copy(update={"candidates": candidates.model_copy(update=changes)})

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.fields import FieldInfo
 
 # Labels that a node must have, in Ray's language: x, !x, in(x, y) or !in(x, y). Empty: any node.
 LabelSelector = dict[str, str]
@@ -44,7 +45,7 @@ class Section(BaseModel):
         kept: dict[str, Any] = {}
         for name, info in type(self).model_fields.items():
             extra = info.json_schema_extra
-            if isinstance(extra, dict) and extra.get("operational"):
+            if is_operational(info):
                 continue
             value = getattr(self, name)
             if isinstance(extra, dict) and extra.get("later") and value == info.default:
@@ -64,6 +65,12 @@ def operational(default: Any, **constraints: Any) -> Any:
     It is left out of fingerprints, so changing it never makes finished work stale.
     """
     return Field(default=default, json_schema_extra={"operational": True}, **constraints)
+
+
+def is_operational(info: FieldInfo) -> bool:
+    """Whether the field was declared so."""
+    extra = info.json_schema_extra
+    return isinstance(extra, dict) and bool(extra.get("operational"))
 
 
 def later(default: Any) -> Any:

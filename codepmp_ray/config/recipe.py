@@ -2,11 +2,15 @@
 
 `load_recipe(path, ["synthesis.describe.max_tokens=64"])` is the only way in. Unknown keys and
 impossible values raise ConfigError that names the key, the value and a remedy.
+
+Recipes that come with the package are called by their names: `codepmp_ray/recipes` is a link to
+jobs/recipes, and a folder of data in the wheel.
 """
 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar, get_origin
 
@@ -28,12 +32,20 @@ from codepmp_ray.config.synthesis import SynthesisConfig
 from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.errors import ConfigError
 
+RECIPES = Path(__file__).resolve().parents[1] / "recipes"
+
 
 class Recipe(Section):
-    """The whole main job. `run_dir` holds everything it writes."""
+    """The whole main job. `run_dir` holds everything it writes.
+
+    Attributes:
+        reuse: stage -> fingerprint of a folder in run_dir, made with other settings, that is taken
+            in place of the stage's own; see other_settings.py. `--reuse` writes it.
+    """
 
     name: str = operational("unnamed")
     run_dir: str = operational("runs/default")
+    reuse: dict[str, str] = operational({})
     corpus: CorpusConfig = CorpusConfig()
     engines: EnginesConfig = EnginesConfig()
     synthesis: SynthesisConfig = SynthesisConfig()
@@ -63,6 +75,11 @@ class Recipe(Section):
             )
         return self
 
+    def without_reuse(self, *stages: str) -> Recipe:
+        """The recipe of a variant, whose own `stages` are to be made."""
+        kept = {name: value for name, value in self.reuse.items() if name not in stages}
+        return self.model_copy(update={"reuse": kept})
+
     @property
     def generator(self) -> EngineConfig:
         """The engine that answers problems."""
@@ -80,36 +97,63 @@ class Recipe(Section):
 
 def branch_recipe(recipe: Recipe, branch: Branch, trunk_steps: int) -> Recipe:
     """The recipe whose pretraining is `branch`; its later stages follow from it as from any."""
+    own = recipe.without_reuse("pretraining", "finetuning", "evaluation")
     pretraining = branch_config(recipe.pretraining, branch, trunk_steps)
-    return recipe.model_copy(update={"pretraining": pretraining})
+    return own.model_copy(update={"pretraining": pretraining})
 
 
 S = TypeVar("S", bound=Section)
 
 
-def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
-    """Read the YAML file at `path` and apply `a.b=value` overrides (values are YAML)."""
+def load_recipe(path: str | Path | None, overrides: list[str] | None = None) -> Recipe:
+    """The recipe in the YAML file at `path`, with `a.b=value` overrides (values are YAML).
+
+    `path` may be the name of a recipe of this package; None is a recipe of defaults.
+    """
     return load_sections(Recipe, path, overrides)
 
 
-def load_sections(kind: type[S], path: str | Path, overrides: list[str] | None = None) -> S:
-    """`load_recipe` for any section as the outermost one."""
-    file = Path(path)
+def load_sections(
+    kind: type[S], path: str | Path | None, overrides: list[str] | None = None, folder: str = ""
+) -> S:
+    """`load_recipe` for any section as the outermost one; `folder` below RECIPES holds its names.
+
+    A file at `path` comes before a recipe of that name.
+    """
+    data: Any = {} if path is None else _read(path, folder)
+    for override in overrides or []:
+        data = with_override(kind, data, override)
+    return parse_sections(kind, data, "the command line" if path is None else str(path))
+
+
+def recipe_names(folder: str = "") -> list[str]:
+    """What the recipes of this package are called."""
+    return sorted(file.stem for file in (RECIPES / folder).glob("*.yaml"))
+
+
+def did_you_mean(name: str, known: Iterable[str], what: str = "known") -> str:
+    """What `name` was perhaps meant to be, or everything that there is, as `what`."""
+    choices = sorted(known)
+    close = difflib.get_close_matches(name, choices, n=1)
+    return f"did you mean {close[0]}?" if close else f"{what}: {', '.join(choices)}"
+
+
+def _read(path: str | Path, folder: str) -> dict[str, Any]:
+    file, names = Path(path), recipe_names(folder)
+    if str(path) in names and not file.is_file():
+        file = RECIPES / folder / f"{path}.yaml"
     try:
         data = yaml.safe_load(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ConfigError(
-            f"The recipe {file} does not exist.", "Recipes lie in jobs/recipes/."
+            f"The recipe {path} does not exist ({did_you_mean(file.stem, names, 'recipes')}).",
+            "Give the path of a YAML file, or the name of a recipe of this package.",
         ) from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"The recipe {file} cannot be read: {error}.") from error
-    if data is None:
-        data = {}
-    if not isinstance(data, dict):
-        raise ConfigError(f"The recipe {file} holds a {type(data).__name__}, not sections.")
-    for override in overrides or []:
-        data = with_override(kind, data, override)
-    return parse_sections(kind, data, str(file))
+        raise ConfigError(f"The recipe {path} cannot be read: {error}.") from error
+    if not isinstance(data, dict | None):
+        raise ConfigError(f"The recipe {path} holds a {type(data).__name__}, not sections.")
+    return data or {}
 
 
 def parse_recipe(data: dict[str, Any], origin: str) -> Recipe:
@@ -131,9 +175,7 @@ def _explain(item: Any, kind: type[BaseModel]) -> str:
     key = ".".join(location) or "recipe"
     if item["type"] == "extra_forbidden":
         known = _known_keys(location[:-1], kind)
-        close = difflib.get_close_matches(location[-1], known, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"known keys: {', '.join(known)}"
-        return f"unknown key {key} ({hint})"
+        return f"unknown key {key} ({did_you_mean(location[-1], known, 'known keys')})"
     message = item["msg"].removeprefix("Value error, ")
     shown = item.get("input")
     value = f"={shown!r}" if isinstance(shown, str | int | float | bool) else ""

@@ -180,6 +180,6 @@ class StudiesConfig(Section):
         return self.studies.get(study, StudyOptions()).over(self.defaults)
 
 
-def load_studies(path: str | Path, overrides: list[str] | None = None) -> StudiesConfig:
-    """The studies of the YAML file at `path`, with `a.b=value` overrides. Raises ConfigError."""
-    return load_sections(StudiesConfig, path, overrides)
+def load_studies(path: str | Path | None, overrides: list[str] | None = None) -> StudiesConfig:
+    """`load_recipe` for studies. Raises ConfigError."""
+    return load_sections(StudiesConfig, path, overrides, "studies")

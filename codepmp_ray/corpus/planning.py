@@ -28,6 +28,7 @@ from codepmp_ray.storage import Store
 from codepmp_ray.storage.base import map_in_parallel
 from codepmp_ray.storage.inputs import InputFolder, RemoteFolder
 
+EXTRACTED, DUPLICATES = "extracted", "duplicates"  # folders of a corpus that is being made
 _PLAN = "plan.json"
 
 
@@ -122,6 +123,11 @@ def recorded_root(store: Store) -> str:
 def recorded_digest(store: Store) -> str | None:
     """The listing digest of the source that the plan in `store` was made from."""
     return _read_record(store)["digest"] if store.exists(_PLAN) else None
+
+
+def num_units(store: Store) -> int | None:
+    """Work units of the plan in `store`; None without a plan."""
+    return len(_read_record(store)["num_documents"]) if store.exists(_PLAN) else None
 
 
 def save_plan(store: Store, plan: CorpusPlan) -> None:

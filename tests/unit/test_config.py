@@ -149,7 +149,7 @@ def test_a_file_that_is_no_recipe_is_refused(tmp_path: Path, content: bytes, wor
 
 
 def test_a_missing_recipe_and_a_folder_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"none\.yaml does not exist.*jobs/recipes"):
+    with pytest.raises(ConfigError, match=r"none\.yaml does not exist \(recipes: .*laptop"):
         load_recipe(tmp_path / "none.yaml")
     with pytest.raises(ConfigError, match="cannot be read"):
         load_recipe(tmp_path)
