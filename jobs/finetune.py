@@ -1,17 +1,6 @@
-"""Reward-model finetuning on graded answers of the training problems: L_RM."""
+"""`codepmp train rm` as a job."""
 
-from codepmp_ray.config.recipe import Recipe
-from jobs._cli import run_job
-from jobs._training import outcome
-
-
-def body(recipe: Recipe) -> None:
-    from codepmp_ray.cluster.connect import connect
-    from codepmp_ray.cluster.training import finetune
-
-    with connect():
-        print(outcome(recipe, "finetuning", finetune(recipe)))
-
+from codepmp_ray.command.app import run_job
 
 if __name__ == "__main__":
-    run_job(__doc__, body)
+    run_job("finetune")

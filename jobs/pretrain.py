@@ -1,17 +1,6 @@
-"""Preference-model pretraining (PMP) on the synthesised pairs: L_RM + L_LM."""
+"""`codepmp train pmp` as a job."""
 
-from codepmp_ray.config.recipe import Recipe
-from jobs._cli import run_job
-from jobs._training import outcome
-
-
-def body(recipe: Recipe) -> None:
-    from codepmp_ray.cluster.connect import connect
-    from codepmp_ray.cluster.training import pretrain
-
-    with connect():
-        print(outcome(recipe, "pretraining", pretrain(recipe)))
-
+from codepmp_ray.command.app import run_job
 
 if __name__ == "__main__":
-    run_job(__doc__, body)
+    run_job("pretrain")

@@ -1,15 +1,6 @@
-"""Show how far a run is, from its folder alone: also while nothing runs. Needs no Ray."""
+"""`codepmp status` as a job."""
 
-from __future__ import annotations
-
-from codepmp_ray.analysis.status import print_status
-from codepmp_ray.config.recipe import Recipe
-from jobs._cli import run_job
-
-
-def body(recipe: Recipe) -> None:
-    print_status(recipe)
-
+from codepmp_ray.command.app import run_job
 
 if __name__ == "__main__":
-    run_job(__doc__, body)
+    run_job("status")

@@ -121,7 +121,7 @@ def said_about(role: str) -> str:
 
 def check(folder: Path) -> tuple[str, str]:
     """Output and error of jobs.check."""
-    from jobs.check import body
+    from codepmp_ray.command.cluster import check as body
 
     recipe = load_recipe(
         "jobs/recipes/laptop.yaml",

@@ -51,6 +51,7 @@ class Submission:
         working_dir: checkout that is uploaded, without what .rayignore and .gitignore name; None
             where the nodes have the code (a container image).
         env_vars: environment of the job and of everything that it starts.
+        program: what the arguments are given to; `python -m jobs.JOB` unless it is another.
     """
 
     job: str
@@ -58,6 +59,7 @@ class Submission:
     identity: Any
     working_dir: Path | None = None
     env_vars: Mapping[str, str] = field(default_factory=dict)
+    program: tuple[str, ...] = ()
 
     @property
     def base_id(self) -> str:
@@ -66,7 +68,8 @@ class Submission:
 
     @property
     def entrypoint(self) -> str:
-        return shlex.join(["python", "-m", f"jobs.{self.job}", *self.arguments])
+        program = self.program or ("python", "-m", f"jobs.{self.job}")
+        return shlex.join([*program, *self.arguments])
 
 
 @dataclass(frozen=True)
@@ -143,6 +146,20 @@ def submit(
         if not is_new:
             return submission_id, False
     return submission_id, _start(client, submission, submission_id)
+
+
+def submissions(client: JobSubmissionClient) -> dict[str, dict[str, Any]]:
+    """Submission id -> status, start and command of what this project submitted, newest first."""
+    found = [job for job in client.list_jobs() if (job.metadata or {}).get("job")]
+    found.sort(key=lambda job: job.start_time or 0, reverse=True)
+    return {
+        str(job.submission_id): {
+            "status": str(job.status),
+            "started_s": job.start_time and job.start_time / 1000,
+            "command": str(job.entrypoint),
+        }
+        for job in found
+    }
 
 
 def next_attempt(base_id: str, statuses: Mapping[str, str], anew: bool) -> tuple[str, bool]:

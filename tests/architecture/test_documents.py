@@ -10,6 +10,8 @@ import pyarrow as pa
 import pytest
 
 from codepmp_ray import __version__, records
+from codepmp_ray.command import groups  # noqa: F401 - fills the registry
+from codepmp_ray.command.registry import COMMANDS, commands_of_jobs
 from codepmp_ray.config.data import Kind
 from codepmp_ray.evaluation.finetuning_pairs import FINETUNING_PAIR
 from codepmp_ray.evaluation.tasks.registry import PREFERENCE_TASKS, PROBLEM_TASKS
@@ -22,6 +24,7 @@ from codepmp_ray.training.data import USED
 ROOT = Path(__file__).resolve().parents[2]
 DATA_FORMAT = (ROOT / "docs/data-format.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 SCHEMAS = {name: value for name, value in vars(records).items() if isinstance(value, pa.Schema)}
 SCHEMAS |= {"FINETUNING_PAIR": FINETUNING_PAIR, "USED": USED}
 
@@ -70,10 +73,22 @@ def test_every_stage_folder_is_described(stage: str) -> None:
     assert re.search(rf"^#+ .*`{stage}-<fingerprint>/`", DATA_FORMAT, re.MULTILINE)
 
 
-def test_the_readme_lists_every_job() -> None:
-    jobs = {file.stem for file in (ROOT / "jobs").glob("*.py") if not file.stem.startswith("_")}
-    assert set(re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE)) == jobs
-    assert {*STAGE_JOBS.values(), *SIDE_JOBS.values()} <= jobs
+def test_the_readme_names_every_command_and_no_other() -> None:
+    table = README.split("| command | does |", 1)[1].split("\n\n", 1)[0]
+    listed: list[str] = []
+    for cell in re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE):
+        group, _, names = cell.partition(" {")
+        listed += [f"{group} {name}" for name in names.rstrip("}").split(", ")] if names else [cell]
+    assert listed == list(COMMANDS)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda file: file.name)
+def test_documents_name_commands_and_jobs_that_there_are(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    named = re.findall(r"(?:`|\$ |bin/)codepmp ([a-z]+)(?: ([a-z]+))?", text)
+    assert [words for words in named if not {words[0], " ".join(words)} & COMMANDS.keys()] == []
+    jobs = set(re.findall(r"(?:python -m |`)jobs\.(\w+)", text)) - {"NAME"}
+    assert jobs <= set(commands_of_jobs())
 
 
 @pytest.mark.parametrize(

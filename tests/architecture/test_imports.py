@@ -27,7 +27,8 @@ LIGHT = [
     "codepmp_ray.progress",
     "codepmp_ray.records",
     "codepmp_ray.runs",
-    "jobs._cli",
+    "codepmp_ray.command.app",
+    "codepmp_ray.other_settings",
 ]
 FOLDERS = ("codepmp_ray", "jobs", "serve")
 SOURCES = [file for folder in FOLDERS for file in sorted(ROOT.glob(f"{folder}/**/*.py"))]
@@ -79,7 +80,7 @@ def test_every_dependency_has_one_exact_version() -> None:
     names = [pin.partition("==")[0] for pin in pins]
     assert len(names) == len(set(names))
     extras = PROJECT["optional-dependencies"]
-    asked = [*PROJECT["dependencies"], *extras["dev"]]
+    asked = [*PROJECT["dependencies"], *extras["demo"], *extras["dev"]]
     missing = {_normal(re.split(r"[\[<>=!~; ]", entry)[0]) for entry in asked} - set(names)
     assert missing == set()
     # Every ray names the vllm it works with; both builds have to be that one.

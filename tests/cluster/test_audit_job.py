@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from codepmp_ray.command import evaluation as job
 from codepmp_ray.config.recipe import Recipe, parse_recipe
 from codepmp_ray.evaluation.audit.run import folder_of
 from codepmp_ray.evaluation.audit.served import require_passed_audit
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.storage import open_store
-from jobs import audit as job
 from tests.tiny_models import save_tiny_reward_model
 
 LIMITS = {"min_accuracy": 0, "max_length_correlation": 1, "max_style_r2": 1,
@@ -53,7 +53,7 @@ def recipe(tmp_path: Path) -> Recipe:
 def test_the_job_scores_pairs_and_pools_and_opens_the_gate(
     ray_cluster: None, recipe: Recipe, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    job.body(recipe)
+    job.audit(recipe)
     store = open_store(recipe.run_dir).sub(folder_of(recipe))
     shown = capsys.readouterr().out
     assert "The model passes." in shown and store.locate("audit.html") in shown

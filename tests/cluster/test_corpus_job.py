@@ -60,7 +60,7 @@ def code_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def build(recipe: Recipe) -> dict:
     """`build_corpus`, with the error that a job would show."""
     from codepmp_ray.cluster.corpus import build_corpus
-    from jobs._cli import find_known_error
+    from codepmp_ray.command.process import find_known_error
 
     try:
         return build_corpus(recipe)

@@ -281,8 +281,9 @@ def test_the_image_is_built_from_what_the_tree_has() -> None:
         sources = [word for word in line.split()[:-1] if not word.startswith("--")]
         assert sources and all((ROOT / source).exists() for source in sources)
     setup = (ROOT / "scripts/setup.sh").read_text(encoding="utf-8")
-    assert "CODEPMP_ACCELERATOR=${ACCELERATOR} scripts/setup.sh" in text
-    assert "CODEPMP_ACCELERATOR" in setup
+    build = "CODEPMP_ACCELERATOR=${ACCELERATOR} CODEPMP_EXTRAS=${EXTRAS} scripts/setup.sh"
+    assert build in text and "dev" not in text.partition("ARG EXTRAS=")[2].partition("\n")[0]
+    assert "CODEPMP_ACCELERATOR" in setup and "CODEPMP_EXTRAS" in setup
     # Whatever setup builds the environment from comes before it, or it would be built again.
     before = text.partition("scripts/setup.sh \\")[0]
     for name in ("pyproject.toml", "constraints.txt", "overrides.txt", "overrides-cpu.txt"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import os
@@ -21,6 +20,7 @@ import httpx
 import pytest
 from ray import serve
 
+from codepmp_ray.command.evaluation import parity
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.errors import ConfigError, InputError, ModelError, ResourceError
 from codepmp_ray.preference.tokenization import Encoder
@@ -30,7 +30,6 @@ from codepmp_ray.serve.application import build_app
 from codepmp_ray.serve.auth import digest_of
 from codepmp_ray.serve.launch import free_port, running_service
 from codepmp_ray.weights_digest import weights_digest
-from jobs import parity
 from tests.processes import PATIENCE_S, wait_until
 from tests.tiny_models import save_tiny_reward_model
 
@@ -164,7 +163,7 @@ def test_parity_job_compares_four_ways(
     # HumanEval's prompts are long in bytes; rotary positions have no table that could end.
     (folder / "config.json").write_text(json.dumps(facts | {"max_position_embeddings": 4096}))
     recipe = recipe_with(model_path=str(folder), max_model_len=4096)
-    parity.body(recipe, argparse.Namespace(questions=2, candidates=3))
+    parity(recipe, questions=2, candidates=3)
     shown = " ".join(capsys.readouterr().out.split())  # a narrow terminal breaks the title
     names = ("transformers - trainer", "transformers - torch", "trainer - HTTP", "torch - HTTP")
     assert all(name in shown for name in names)

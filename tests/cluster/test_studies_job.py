@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 from dataclasses import replace
@@ -15,6 +14,7 @@ import torch
 
 from codepmp_ray.cluster.laboratory import Laboratory
 from codepmp_ray.cluster.study_run import run_study
+from codepmp_ray.command import paper
 from codepmp_ray.config.studies import StudiesConfig
 from codepmp_ray.errors import EngineError
 from codepmp_ray.studies.bench import Bench
@@ -23,7 +23,6 @@ from codepmp_ray.studies.outcome import Outcome
 from codepmp_ray.studies.report import summary_of, write_reports
 from codepmp_ray.studies.study import Context
 from codepmp_ray.weights_digest import weights_digest
-from jobs import study
 from tests.real_service import KEY, serving
 from tests.tiny_models import save_tiny_reward_model
 
@@ -258,7 +257,7 @@ def test_the_job_measures_a_served_model_alone(
     with serving(save_tiny_reward_model(tmp_path / "rm")) as url:
         alone = _with_rewards(bench, {"far": {"endpoint": url}}, table1=options)
         config = alone.config.model_copy(update={"run_dir": str(tmp_path / "run")})
-        study.body(config, argparse.Namespace(name="table1", budget_min=None, plan=False))
+        paper.run(config, ["table1"])
     shown = capsys.readouterr()
     assert "0 trainings" in shown.err and "1 reward models at hand" in shown.err
     assert "Nothing was trained here" in shown.out and "Reward models at hand" in shown.out

@@ -120,7 +120,7 @@ def test_a_storage_error_in_a_worker_is_one_message_and_the_job_resumes(
     ray_cluster, tmp_path: Path
 ) -> None:
     from codepmp_ray.cluster.synthesis import synthesize
-    from jobs._cli import find_known_error
+    from codepmp_ray.command.process import find_known_error
 
     recipe = recipe_for(tmp_path)
     names = write_corpus(recipe)
@@ -223,13 +223,13 @@ def test_a_pilot_measures_each_pool_and_keeps_nothing(ray_cluster, tmp_path: Pat
 def test_a_plan_for_gpus_is_refused_where_only_cpus_can_be_measured(
     ray_cluster, tmp_path: Path
 ) -> None:
-    from jobs.plan import body
+    from codepmp_ray.command.pairs import plan
 
     recipe = recipe_for(tmp_path)
     recipe = recipe.model_copy(update={"planning": PlanningConfig(num_gpus=8)})
     write_corpus(recipe)
     with pytest.raises(ResourceError, match=r"num_gpus=8, but this cluster has no GPU"):
-        body(recipe)
+        plan(recipe)
 
 
 def test_a_row_that_kills_its_engine_is_found_and_rejected(ray_cluster, tmp_path: Path) -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from codepmp_ray.command.train import outcome
 from codepmp_ray.config.recipe import parse_recipe
 from codepmp_ray.errors import InputError
 from codepmp_ray.runs import open_stage
-from jobs._training import outcome
 
 
 def test_finetuning_on_two_sets_needs_no_stage_before_it(

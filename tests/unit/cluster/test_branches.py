@@ -61,7 +61,7 @@ def test_every_branch_is_finetuned_and_evaluated_from_its_own_weights(
 ) -> None:
     """With trainings that only say where they would begin."""
     from codepmp_ray.cluster import branches, training
-    from jobs import branch, evaluate
+    from codepmp_ray.command import evaluation, train
 
     pmp: list[str] = []
     followed: list[tuple[str, str]] = []
@@ -82,11 +82,11 @@ def test_every_branch_is_finetuned_and_evaluated_from_its_own_weights(
 
     monkeypatch.setattr(branches, "pretrain", fake_pretrain)
     monkeypatch.setattr(training, "finetune", fake_finetune)
-    monkeypatch.setattr(evaluate, "body", fake_evaluate)
+    monkeypatch.setattr(evaluation, "bon", fake_evaluate)
     monkeypatch.setattr("codepmp_ray.cluster.connect.connect", nullcontext)
     sections = {"pretraining": {"data": SET}, "branches": {"factor": 1.5, "num_branches": 2}}
     recipe = recipe_with(tmp_path, **sections)
     finish(recipe, "candidates", "grades")
-    branch.body(recipe)
+    train.branch(recipe)
     assert len(set(pmp)) == 3
     assert followed == [(job, uri) for uri in pmp for job in ("finetune", "evaluate")]

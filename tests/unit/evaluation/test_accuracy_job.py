@@ -216,7 +216,7 @@ def test_another_model_or_other_rows_are_another_folder(recipe_of):
 
 def test_the_job_reads_the_sets_before_it_starts_a_model(recipe_of, monkeypatch, capsys):
     from codepmp_ray import client
-    from jobs import accuracy as job
+    from codepmp_ray.command import evaluation as job
 
     started = []
 
@@ -247,9 +247,9 @@ def test_the_job_reads_the_sets_before_it_starts_a_model(recipe_of, monkeypatch,
         }
     )
     with pytest.raises(InputError, match="gives no pair"):
-        job.body(served.model_copy(update={"accuracy": recipe_of([ROWS[4]]).accuracy}))
+        job.pairs(served.model_copy(update={"accuracy": recipe_of([ROWS[4]]).accuracy}))
     assert started == []
     recipe_of()
-    job.body(served)
+    job.pairs(served)
     assert started == ["./some/model"]
     assert "62.5" in capsys.readouterr().out

@@ -115,11 +115,11 @@ def test_a_reward_for_words_is_refused_until_the_limits_allow_it(recipe):
 def test_a_model_without_an_audit_is_not_served(recipe, monkeypatch):
     with pytest.raises(InputError, match="holds no audit of this model"):
         require_passed_audit(recipe)
-    from jobs import serve as job
+    from codepmp_ray.command import serving as job
 
     wanted = recipe.serving.model_copy(update={"require_audit": True})
     with pytest.raises(InputError, match="holds no audit"):
-        job.body(recipe.model_copy(update={"serving": wanted}))
+        job.serve(recipe.model_copy(update={"serving": wanted}), [], None)
     # Asking for it makes no other model of it, and neither does evaluating elsewhere.
     measure(recipe, RewardOf(honest), "./some/model")
     elsewhere = recipe.evaluation.model_copy(update={"endpoint": "http://127.0.0.1:9"})

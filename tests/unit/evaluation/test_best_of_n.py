@@ -170,7 +170,7 @@ def test_an_interrupted_evaluation_resumes_without_scoring_twice(tmp_path):
 
 def test_the_job_starts_the_service_on_the_finetuned_model(tmp_path, monkeypatch, capsys):
     from codepmp_ray import client
-    from jobs import evaluate as job
+    from codepmp_ray.command import evaluation as job
 
     recipe = _recipe_with_stages(tmp_path)
     finetuning = open_stage(recipe, "finetuning")
@@ -199,7 +199,7 @@ def test_the_job_starts_the_service_on_the_finetuned_model(tmp_path, monkeypatch
     fake.running_service = running_service
     monkeypatch.setitem(sys.modules, "codepmp_ray.serve.launch", fake)
     monkeypatch.setattr(client, "RewardClient", Client)
-    job.body(recipe)
+    job.bon(recipe)
     assert seen == {
         "model": finetuning.store.locate("model"),
         "url": "http://127.0.0.1:9",
@@ -209,15 +209,15 @@ def test_the_job_starts_the_service_on_the_finetuned_model(tmp_path, monkeypatch
     shown = capsys.readouterr().out
     assert "reward model" in shown and "better than a random choice" in shown
     seen.clear()
-    job.body(recipe)  # complete: shown again, nothing started
+    job.bon(recipe)  # complete: shown again, nothing started
     assert seen == {} and "better than a random choice" in capsys.readouterr().out
 
 
 def test_the_job_takes_an_endpoint_and_needs_the_earlier_stages(tmp_path, monkeypatch):
-    from jobs import evaluate as job
+    from codepmp_ray.command import evaluation as job
 
     recipe = parse_recipe(
         {"run_dir": str(tmp_path), "evaluation": {"endpoint": "http://127.0.0.1:9"}}, "test"
     )
     with pytest.raises(InputError, match=r"python -m jobs\.sample"):
-        job.body(recipe)
+        job.bon(recipe)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-from argparse import Namespace
 from pathlib import Path
 
 import pytest
 
+from codepmp_ray.command import answers
 from codepmp_ray.config.study_materials import PoolConfig
 from codepmp_ray.errors import ConfigError, InputError
 from codepmp_ray.evaluation.pool_export import graded_pool
 from codepmp_ray.studies.pool_files import read_questions
-from jobs import pool
 from tests.unit.evaluation.test_finetuning_pairs import PROBLEMS, answers_to, recipe_with
 
 
@@ -41,14 +40,14 @@ def test_nothing_graded_says_what_to_run(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="2 were not executed"):
         graded_pool(recipe)
     with pytest.raises(ConfigError, match=r"--output=s3://bucket/pool\.jsonl"):
-        pool.body(recipe, Namespace(output="s3://bucket/pool.jsonl", split="eval"))
+        answers.export(recipe, "s3://bucket/pool.jsonl")
 
 
 def test_the_job_writes_the_file(tmp_path: Path, capsys) -> None:
     shown = [{**a, "prompt": "p"} for a in answers_to(PROBLEMS[0], [True, False])]
     recipe = recipe_with(tmp_path / "run", [("eval", shown)])
     file = tmp_path / "new folder" / "pool.jsonl"
-    pool.body(recipe, Namespace(output=str(file), split="eval"))
+    answers.export(recipe, str(file))
     assert "1 questions, 2 answers; left out: 0 without a grade, 0 empty" in capsys.readouterr().out
     (row,) = map(json.loads, file.read_text().splitlines())
     assert len(row["candidates"]) == 2

@@ -76,7 +76,7 @@ def rewards_of(loaded):
 
 
 def test_the_job_measures_prints_and_writes(written, tmp_path, capsys):
-    from jobs import pool_statistics as job
+    from codepmp_ray.command import evaluation as job
 
     recipe = parse_recipe(
         {
@@ -90,7 +90,7 @@ def test_the_job_measures_prints_and_writes(written, tmp_path, capsys):
         },
         "test",
     )
-    job.body(recipe)
+    job.pools(recipe)
     shown = capsys.readouterr().out
     store = open_store(recipe.run_dir).sub(folder_of(recipe))
     found = json.loads(store.read_bytes("pool_statistics.json"))

@@ -1,8 +1,7 @@
-"""What every job shares: the command line, one-line errors with exit codes, clean interruption."""
+"""What every command shares: one-line errors with exit codes, and clean interruption."""
 
 from __future__ import annotations
 
-import argparse
 import errno
 import os
 import re
@@ -10,60 +9,15 @@ import signal
 import sys
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
 
 from codepmp_ray import errors
-from codepmp_ray.config.recipe import load_recipe
 from codepmp_ray.errors import CodePMPError, StorageError
 
-DEFAULT_RECIPE = "jobs/recipes/laptop.yaml"
 _EXIT_INTERRUPTED = 130
 _STORAGE_ERRORS = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
 }
 _NAMED_ERROR = re.compile(r"^\s*codepmp_ray\.errors\.(\w+): (.+)$", re.MULTILINE)
-
-
-def run_job(
-    description: str | None,
-    body: Callable[..., None],
-    add_arguments: Callable[[argparse.ArgumentParser], None] | None = None,
-    load: Callable[[str, list[str]], Any] = load_recipe,
-    default: str = DEFAULT_RECIPE,
-) -> None:
-    """Parse the command line, run `body` and exit: 0, or the error's exit code with one line.
-
-    `body` gets what `load` makes of the recipe and, where `add_arguments` adds options, what was
-    given for them. An argument @FILE stands for the lines of that file.
-    """
-    parser = make_parser(_module_name(), description, add_arguments, default)
-    arguments = parser.parse_args()
-
-    def run() -> None:
-        recipe = load(arguments.config, arguments.overrides)
-        body(recipe, arguments) if add_arguments else body(recipe)
-
-    run_command(run)
-
-
-def make_parser(
-    module: str,
-    description: str | None,
-    add_arguments: Callable[[argparse.ArgumentParser], None] | None = None,
-    default: str = DEFAULT_RECIPE,
-) -> argparse.ArgumentParser:
-    """The command line of a job: a recipe, overrides, and options of its own."""
-    parser = argparse.ArgumentParser(
-        prog=f"python -m {module}",
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        fromfile_prefix_chars="@",
-    )
-    parser.add_argument("--config", default=default, help="recipe (default: %(default)s)")
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="YAML values")
-    if add_arguments:
-        add_arguments(parser)
-    return parser
 
 
 def run_command(body: Callable[[], None]) -> None:
@@ -135,11 +89,6 @@ def _error_in_text(text: str) -> CodePMPError | None:
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
-
-
-def _module_name() -> str:
-    spec = getattr(sys.modules["__main__"], "__spec__", None)
-    return spec.name if spec else "jobs"
 
 
 def _exit(code: int) -> None:

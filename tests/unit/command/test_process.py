@@ -1,11 +1,9 @@
-"""The command line of every job: one-line errors, exit codes, no heavy imports for a bad recipe."""
+"""One-line errors, exit codes and signals: what every command and job does when it cannot go on."""
 
 from __future__ import annotations
 
 import errno
-import importlib
 import pickle
-import re
 import signal
 import subprocess
 import sys
@@ -13,13 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from codepmp_ray.command.process import find_known_error
 from codepmp_ray.config.recipe import load_recipe
 from codepmp_ray.errors import ConfigError, InputError, StorageError
-from jobs._cli import find_known_error
 from tests.processes import PATIENCE_S
 
-ROOT = Path(__file__).resolve().parents[2]
-JOBS = sorted(path.stem for path in (ROOT / "jobs").glob("[a-z]*.py"))
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def run(job: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -40,19 +37,6 @@ def test_a_bad_recipe_stops_a_job_at_once_with_one_line() -> None:
         assert words in done.stderr
 
 
-@pytest.mark.parametrize("job", JOBS)
-def test_a_job_is_a_thin_entry_that_imports_nothing_heavy(job: str) -> None:
-    source = (ROOT / "jobs" / f"{job}.py").read_text()
-    top_level = [line for line in source.splitlines() if line.startswith(("import ", "from "))]
-    assert not any(
-        name in line
-        for line in top_level
-        for name in ("ray ", "torch", "vllm", ".cluster", "serve.")
-    )
-    module = importlib.import_module(f"jobs.{job}")
-    assert callable(module.body) and module.__doc__
-
-
 @pytest.mark.parametrize(
     ("override", "words"),
     [
@@ -66,21 +50,13 @@ def test_a_job_is_a_thin_entry_that_imports_nothing_heavy(job: str) -> None:
 )
 def test_bad_values_name_the_value_and_the_remedy(override: str, words: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
-        load_recipe(ROOT / "jobs" / "recipes" / "laptop.yaml", [override])
+        load_recipe("laptop", [override])
     assert all(word in str(caught.value) for word in words), caught.value
-
-
-@pytest.mark.parametrize("job", JOBS)
-def test_every_job_hears_sigterm(job: str) -> None:
-    """All of them go through `run_command`, which the test below stops."""
-    source = (ROOT / "jobs" / f"{job}.py").read_text()
-    assert re.search(r"^    (run_job\(__doc__, body|main\(\)$)", source, re.MULTILINE)
-    assert job != "submit" or "run_command(lambda: body(options))" in source
 
 
 def test_sigterm_unwinds_a_job_and_ends_it_with_the_code_of_an_interruption() -> None:
     script = (
-        "import time\nfrom jobs._cli import run_command\n"
+        "import time\nfrom codepmp_ray.command.process import run_command\n"
         "def body():\n"
         "    try:\n        print('up', flush=True); time.sleep(600)\n"
         "    finally:\n        print('cleaned up')\n"
@@ -101,12 +77,20 @@ def test_overrides_may_come_from_a_file(tmp_path: Path) -> None:
     done = run("corpus", f"run_dir={tmp_path}", f"@{tmp_path}/some.args")
     assert done.returncode == ConfigError.exit_code
     assert "corpus.min_lines=0" in done.stderr and "min_actors=7" in done.stderr
+    absent = run("corpus", f"@{tmp_path}/absent.args")
+    assert absent.returncode == ConfigError.exit_code and "absent.args" in absent.stderr
 
 
-def test_a_report_of_nothing_says_so(tmp_path: Path) -> None:
-    done = run("report", f"run_dir={tmp_path}/new")
-    assert done.returncode == 0  # a report of nothing says so; it is not an error
-    assert (tmp_path / "new" / "report.html").exists()
+def test_a_report_of_no_run_is_refused_and_of_a_run_without_stages_says_so(tmp_path: Path) -> None:
+    (tmp_path / "first" / "corpus-0123456789ab").mkdir(parents=True)
+    for job in ("report", "status"):
+        refused = run(job, f"run_dir={tmp_path}/frist")
+        assert refused.returncode == InputError.exit_code
+        assert f"{tmp_path}/frist does not exist" in refused.stderr
+        assert "Runs beside it: first." in refused.stderr
+    assert not (tmp_path / "frist").exists()
+    done = run("report", f"run_dir={tmp_path}/first")
+    assert done.returncode == 0 and (tmp_path / "first" / "report.html").exists()
 
 
 def test_known_errors_are_found_below_what_ray_wraps_around_them() -> None:

@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from codepmp_ray.config.recipe import Recipe
-
 if TYPE_CHECKING:
     from codepmp_ray.client import RewardClient
+    from codepmp_ray.config.recipe import Recipe
 
 
 def model_of(recipe: Recipe) -> str:
@@ -36,6 +35,9 @@ def reward_client(recipe: Recipe, model: str) -> Iterator[RewardClient]:
         with client.RewardClient(config.endpoint, key, hints) as made:
             yield made
         return
+    from codepmp_ray.command.extras import require_engine
+
+    require_engine("serving.engine", recipe.serving.engine)
     from codepmp_ray.serve.launch import running_service
 
     with (

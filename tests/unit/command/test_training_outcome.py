@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from codepmp_ray.command.train import outcome
 from codepmp_ray.config.recipe import Recipe
-from jobs._training import outcome
 
 SUMMARY = {
     "num_steps": 14,

@@ -1,0 +1,302 @@
+"""`codepmp cluster`: can it run there, send it there, what runs there."""
+
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from typer import Option
+
+from codepmp_ray.command.registry import COMMANDS, Command, command, commands_of_jobs
+from codepmp_ray.errors import CodePMPError, ConfigError, ResourceError
+
+if TYPE_CHECKING:
+    from codepmp_ray.cluster.check import Finding
+    from codepmp_ray.config.recipe import Recipe
+
+_ROOT = Path(__file__).resolve().parents[2]
+_Address = Annotated[
+    str | None, Option(help="Jobs API (default: RAY_API_SERVER_ADDRESS or this machine).")
+]
+
+
+@command(
+    "cluster check",
+    job="check",
+    needs="Nothing; on a cluster every node is asked.",
+    writes="Nothing: it prints what would fail and what to do, and ends with exit code 4 then.",
+    examples=(
+        "cluster check --config laptop",
+        "cluster check -c qwen2-1.5b-math run_dir=s3://runs/first @deploy/placement.args",
+    ),
+)
+def check(recipe: "Recipe") -> dict[str, Any]:
+    """Look before a job starts: nodes, versions, storage, models, and whether each stage can run.
+
+    On a laptop it takes seconds.
+    """
+    from dataclasses import asdict
+
+    from codepmp_ray.cluster.check import feasible, look, stop_finding
+    from codepmp_ray.cluster.connect import connect
+    from codepmp_ray.runs import STAGE_JOBS
+
+    with connect():
+        waiting = [name for name in STAGE_JOBS if not _is_complete(recipe, name)]
+        findings = look(recipe.run_dir, _models(recipe, waiting), "grades" in waiting)
+        findings += [feasible(name, partial(_plan, recipe, name)) for name in waiting]
+        findings += [feasible("serving", partial(_plan, recipe, "serving"))]
+        findings += stop_finding(
+            max(recipe.pretraining.stop_timeout_s, recipe.finetuning.stop_timeout_s)
+        )
+    for finding in findings:
+        _show(finding)
+    failed = [finding for finding in findings if finding.state == "FAIL"]
+    if failed:
+        raise ResourceError(
+            f"{len(failed)} of {len(findings)} checks failed.", "What to do is said above."
+        )
+    print(f"{len(findings)} checks, nothing failed.")
+    return {"findings": [asdict(finding) for finding in findings]}
+
+
+@command(
+    "cluster submit",
+    settings="",
+    takes_rest=True,
+    words="COMMAND",
+    job="submit",
+    needs="A running cluster (`ray up`, KubeRay) and, from a checkout, what this folder holds.",
+    writes="Nothing of its own.",
+    examples=(
+        "cluster submit run -c qwen2-1.5b-math run_dir=s3://runs/first @deploy/placement.args",
+        "cluster submit --rayjob pairs make run_dir=/mnt/codepmp/runs/first",
+    ),
+)
+def submit(
+    words: list[str],
+    address: _Address = None,
+    id: Annotated[
+        str | None, Option(help="Submission id of your own, instead of one made of settings.")
+    ] = None,
+    env: Annotated[
+        list[str] | None,
+        Option(metavar="NAME", help="Variable of this environment that the job gets; repeatable."),
+    ] = None,
+    no_upload: Annotated[
+        bool, Option("--no-upload", help="The nodes have the code: upload nothing.")
+    ] = False,
+    detach: Annotated[bool, Option("--detach", help="Do not wait for the end.")] = False,
+    stop: Annotated[bool, Option("--stop", help="Ctrl-C stops the job too.")] = False,
+    rayjob: Annotated[
+        bool, Option("--rayjob", help="Print a RayJob for kubectl apply -f -, and end.")
+    ] = False,
+    dry_run: Annotated[
+        bool, Option("--dry-run", help="Only say what would be submitted, under which id.")
+    ] = False,
+) -> dict[str, Any]:
+    """Submit a command, or a job by its name, to a running cluster and follow it: same log, same
+    exit code.
+
+    Submitting the same work with the same settings again follows what is there; what failed is
+    started again and resumes. Ctrl-C stops following, and the job runs on; with --stop it is
+    stopped too. This folder is uploaded without what .rayignore names.
+    """
+    spec, arguments = _asked(words)
+    identity = identity_of(spec, arguments)  # refuses before anything is contacted
+    from codepmp_ray.cluster.submit import (
+        Submission,
+        connect_client,
+        follow,
+        passed_on,
+        print_log,
+        rayjob_manifest,
+    )
+    from codepmp_ray.cluster.submit import submit as submit_job
+    from codepmp_ray.versions import git_commit
+
+    env_vars = passed_on(env or [])
+    uploads = not (no_upload or rayjob) and _is_checkout()
+    if uploads and (commit := git_commit()):
+        env_vars["CODEPMP_COMMIT"] = commit  # what is uploaded has no .git
+    # The image has the checkout too; jobs/ is in no wheel.
+    has_jobs = _is_checkout() or rayjob
+    program = ("python", "-m", f"jobs.{spec.job}") if has_jobs else ("codepmp", *spec.path.split())
+    submission = Submission(
+        spec.job, tuple(arguments), identity, _ROOT if uploads else None, env_vars, program
+    )
+    if dry_run:
+        print(f"{submission.base_id}: {submission.entrypoint}")
+        return {"id": submission.base_id, "entrypoint": submission.entrypoint, "uploads": uploads}
+    if rayjob:
+        manifest = rayjob_manifest(submission, _rayjob_template(), id)
+        print(manifest, end="")
+        return {"manifest": manifest}
+    client = connect_client(address)
+    submission_id, is_new = submit_job(client, submission, id)
+    print(f"{'Submitted' if is_new else 'Following'} {submission_id}", file=sys.stderr, flush=True)
+    if detach:
+        return {"id": submission_id, "is_new": is_new}
+    try:
+        outcome = follow(client, submission_id, print_log)
+    except KeyboardInterrupt:
+        if stop:
+            client.stop_job(submission_id)
+            print(f"Stopping {submission_id}.", file=sys.stderr)
+        else:
+            print(
+                f"{submission_id} runs on. The same command follows it again; "
+                f"`ray job stop {submission_id}` stops it.",
+                file=sys.stderr,
+            )
+        raise SystemExit(130) from None
+    print(f"{submission_id}: {outcome.status}, exit code {outcome.exit_code}", file=sys.stderr)
+    if outcome.exit_code:
+        if outcome.status == "FAILED" and outcome.message:
+            print(outcome.message.splitlines()[0], file=sys.stderr)
+        raise SystemExit(outcome.exit_code)
+    return {"id": submission_id, "status": outcome.status, "exit_code": outcome.exit_code}
+
+
+@command(
+    "cluster status",
+    settings="",
+    needs="A running cluster.",
+    writes="Nothing: it prints the submissions of this project that the cluster knows.",
+    examples=("cluster status", "cluster status --address http://127.0.0.1:8265 --json"),
+)
+def status(address: _Address = None) -> dict[str, Any]:
+    """Show what was submitted to a cluster, newest first; `codepmp status` is about a run."""
+    import time
+
+    from codepmp_ray.cluster.submit import connect_client, submissions
+
+    found = submissions(connect_client(address))
+    for name, facts in found.items():
+        started = facts["started_s"]
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(started)) if started else "-" * 16
+        print(f"{facts['status']:<9}  {when}  {name}\n{'':<11}{facts['command']}")
+    if not found:
+        print("Nothing of this project was submitted to that cluster.")
+    return found
+
+
+def identity_of(spec: Command, arguments: list[str]) -> object:
+    """The recipe as it will be read, and options of the job. Raises ConfigError for a bad one."""
+    from codepmp_ray.command.app import leaf, settings_of
+    from codepmp_ray.storage import is_uri
+
+    given = leaf(spec).make_context(spec.path, list(arguments)).params
+    named = Path(given.get("config") or "")
+    if _is_checkout() and named.is_absolute() and not named.is_relative_to(_ROOT):
+        raise ConfigError(
+            f"--config {named} is outside {_ROOT}, which is what the cluster gets.",
+            "Put the recipe into this checkout, or use overrides.",
+        )
+    settings, words = settings_of(spec, given)
+    if not is_uri(settings.run_dir) and not Path(settings.run_dir).is_absolute():
+        raise ConfigError(
+            f"run_dir={settings.run_dir} is relative: on a cluster that is a temporary folder of "
+            "one node.",
+            "Name storage that all nodes share: run_dir=/mnt/... or s3://bucket/....",
+        )
+    options = {k: v for k, v in given.items() if k not in ("config", "overrides")}
+    return [settings.model_dump(mode="json"), options, words]
+
+
+def _asked(words: list[str]) -> tuple[Command, list[str]]:
+    """The command of a line such as `synthesize a=b` or `pairs make a=b`, and its own arguments."""
+    jobs = {name: spec for name, spec in commands_of_jobs().items() if name != "submit"}
+    for num in (1, 2):
+        name = " ".join(words[:num])
+        spec = jobs.get(name) or COMMANDS.get(name)
+        if spec is not None and spec.job in jobs:
+            return spec, words[num:]
+    from codepmp_ray.config.recipe import did_you_mean
+
+    name = words[0] if words else ""
+    raise ConfigError(
+        f"{name!r} is not a job ({did_you_mean(name, jobs, 'jobs')}).",
+        "Name a command that is a job too, such as `run` or `pairs make`.",
+    )
+
+
+def _is_checkout() -> bool:
+    return (_ROOT / "jobs" / "__init__.py").is_file()
+
+
+def _rayjob_template() -> str:
+    file = _ROOT / "deploy/kuberay/job.yaml"
+    if not file.is_file():
+        raise ConfigError(f"{file} does not exist.", "--rayjob works in a checkout.")
+    return file.read_text(encoding="utf-8")
+
+
+def _show(finding: "Finding") -> None:
+    print(f"{finding.state:<5} {finding.subject:<15} {finding.detail}")
+    if finding.remedy and finding.state != "ok":
+        print(f"{'':<21} -> {finding.remedy}")
+
+
+def _is_complete(recipe: "Recipe", name: str) -> bool:
+    from codepmp_ray.runs import open_stage
+
+    try:
+        return open_stage(recipe, name).is_complete
+    except CodePMPError:  # storage says more about that
+        return False
+
+
+def _models(recipe: "Recipe", waiting: list[str]) -> list[str]:
+    """Models that the waiting stages start from."""
+    from codepmp_ray.runs import base_model
+    from codepmp_ray.storage.uris import written_name
+    from codepmp_ray.synthesis.plan import plan_pools
+
+    engines = []
+    if "synthesis" in waiting:
+        engines += [pool.engine for pool in plan_pools(recipe.synthesis, recipe.engines)]
+    if "candidates" in waiting:
+        engines.append(recipe.generator)
+    names = [engine.written_name for engine in engines if engine.kind == "vllm"]
+    if "pretraining" in waiting:
+        names.append(base_model(recipe))
+    own = recipe.finetuning
+    if "finetuning" in waiting and own.model_name_or_path:
+        names.append(written_name(own.model_name_or_path, own.revision))
+    return names
+
+
+def _plan(recipe: "Recipe", name: str) -> str:
+    """One line about stage `name`; raises a CodePMPError when it cannot run."""
+    from codepmp_ray.cluster.preflight import engine_needs, require_needs
+    from codepmp_ray.cluster.training import training_need
+    from codepmp_ray.corpus.decontamination import load_evaluation_index
+    from codepmp_ray.corpus.sources import check_corpus_config
+    from codepmp_ray.evaluation.problems import split_problems
+    from codepmp_ray.synthesis.plan import plan_pools
+    from codepmp_ray.training.trackers import require_trackers
+
+    if name == "corpus":
+        check_corpus_config(recipe.corpus_in_use)
+        load_evaluation_index(recipe.corpus_in_use.decontamination)
+        return f"source {recipe.corpus.source.kind}, evaluation sets can be read"
+    if name in ("pretraining", "finetuning"):
+        config = getattr(recipe, name)
+        require_trackers(config.report_to)
+        needs = [training_need(name, config)[0]]
+    elif name == "synthesis":
+        pools = plan_pools(recipe.synthesis, recipe.engines)
+        needs = engine_needs([(pool.name, pool.engine) for pool in pools])
+    elif name == "candidates":
+        split_problems(recipe.candidates)
+        role = recipe.candidates.role
+        needs = engine_needs([(role, getattr(recipe.engines, role))])
+    elif name == "serving":
+        from codepmp_ray.serve.application import gpus_per_replica, serving_need
+
+        needs = [serving_need(recipe.serving, gpus_per_replica(recipe.serving))]
+    else:
+        return "needs what the stages before it leave"
+    require_needs(needs)
+    return "; ".join(need.describe() for need in needs)

@@ -1,0 +1,309 @@
+"""`codepmp pairs`: what synthesis costs, the pairs, second tries, opt-outs, label noise."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from typer import Option
+
+from codepmp_ray.command.extras import require_extras
+from codepmp_ray.command.registry import command
+from codepmp_ray.errors import ConfigError, InputError, ResourceError
+
+if TYPE_CHECKING:
+    from codepmp_ray.config.recipe import Recipe
+
+_STAGE = "synthesis-<fingerprint>/ in run_dir"
+
+
+@command(
+    "pairs plan",
+    job="plan",
+    needs="A finished corpus, and the models of `engines`.",
+    writes="Nothing: it prints devices, hours, price and the split of the engines.",
+    examples=(
+        "pairs plan --config laptop",
+        "pairs plan -c qwen2-1.5b-math planning.num_gpus=64 planning.price_per_gpu_hour=2",
+    ),
+    sections=("planning",),
+)
+def plan(recipe: "Recipe") -> dict[str, Any]:
+    """Measure a pilot and say what synthesis will cost.
+
+    planning.num_rows, planning.num_gpus and planning.price_per_gpu_hour ask for another size than
+    the one at hand.
+    """
+    from codepmp_ray.analysis.text import duration
+    from codepmp_ray.cluster.connect import connect
+    from codepmp_ray.cluster.pilot import run_pilot
+    from codepmp_ray.cluster.preflight import possible_resources
+    from codepmp_ray.runs import open_stage
+    from codepmp_ray.synthesis.capacity import device_hours, split_devices
+
+    require_extras(recipe, ("synthesis",))
+    with connect():
+        have = possible_resources()
+        if recipe.planning.num_gpus and not have.get("GPU"):
+            raise ResourceError(
+                f"planning.num_gpus={recipe.planning.num_gpus}, but this cluster has no GPU to "
+                "measure on: the pace of its CPUs says nothing about GPUs.",
+                "Run the plan where there is one GPU, or leave planning.num_gpus out.",
+            )
+        pilot = run_pilot(recipe)
+    unit = "GPU" if have.get("GPU") else "CPU"
+    num_devices = recipe.planning.num_gpus or have.get("GPU") or have["CPU"]
+    num_rows = recipe.planning.num_rows or open_stage(recipe, "corpus").summary()["num_snippets"]
+    split = split_devices(pilot.rates, num_devices)
+    share = f"{pilot.yield_share:.0%}"
+    print(f"Measured on {pilot.num_rows} snippets, {share} of which no hop gave up:")
+    for rate in pilot.rates:
+        pace = f"{rate.tokens_per_s:,.0f} tokens/s and {rate.rows_per_s:,.2f} snippets/s"
+        print(f"  {rate.name}: {pace} per engine of {rate.devices:g} {unit}")
+    engines = ", ".join(
+        f"{num} {name} (busy {split.busy[name]:.0%})" for name, num in split.num_engines.items()
+    )
+    pace = f"together {split.rows_per_s:,.2f} snippets/s"
+    print(f"Split of {num_devices:g} {unit}: {engines}, {pace}")
+    hours = device_hours(split, num_rows)
+    price = recipe.planning.price_per_gpu_hour
+    cost = "" if price is None else f", price {hours * price:,.2f}"
+    num_pairs = round(num_rows * pilot.yield_share)
+    duration_s = num_rows / split.rows_per_s
+    print(
+        f"{num_rows:,} snippets: {duration(duration_s)}, {hours:,.2f} {unit} hours{cost}, "
+        f"at most {num_pairs:,} pairs"
+    )
+    return {
+        "num_rows": num_rows,
+        "num_pairs_at_most": num_pairs,
+        "duration_s": duration_s,
+        "device": unit,
+        "device_hours": hours,
+        "price": None if price is None else hours * price,
+        "num_engines": dict(split.num_engines),
+    }
+
+
+@command(
+    "pairs make",
+    job="synthesize",
+    needs="A finished corpus (web_pairs needs threads instead), the models of `engines`, and vLLM.",
+    writes=f"{_STAGE}: pairs/ and rejected/, and the data card README.md.",
+    examples=(
+        "pairs make --config laptop",
+        "pairs make -c qwen2-1.5b-math synthesis.chosen.max_tokens=512",
+    ),
+    sections=("synthesis", "engines"),
+    makes=("synthesis",),
+)
+def make(recipe: "Recipe") -> dict[str, Any]:
+    """Make preference pairs: describe each snippet, answer strongly, answer weakly."""
+    from codepmp_ray.cluster.connect import connect
+    from codepmp_ray.cluster.synthesis import synthesize
+
+    with connect():
+        summary = synthesize(recipe)
+    print(
+        f"{summary['num_pairs']} pairs from {summary['num_snippets']} snippets, "
+        f"{summary['num_rejected']} rejected: {summary['rejected_by_reason']}"
+    )
+    return summary
+
+
+@command(
+    "pairs replay",
+    job="replay",
+    needs="Finished pairs, their corpus and the models of `engines`.",
+    writes=f"{_STAGE}, in place: replayed rows take the place of rejected ones.",
+    examples=(
+        "pairs replay --config laptop --reason engine_error",
+        "pairs replay -c laptop --reason chosen_cut_off --reason rejected_cut_off",
+    ),
+    sections=("engines",),
+)
+def replay(
+    recipe: "Recipe",
+    reason: Annotated[
+        list[str] | None, Option("--reason", metavar="R", help="Reject reason; repeatable.")
+    ] = None,
+) -> dict[str, Any]:
+    """Run rejected snippets of chosen reasons again, with the same settings; pairs stay.
+
+    For what chance or a sick engine decided: engine_error, *_cut_off, *_parse_error. Other settings
+    are another recipe, whose stage is made anew. The same command finishes a replay that was
+    killed.
+    """
+    from codepmp_ray.cluster.connect import connect
+    from codepmp_ray.cluster.replay import replay as run_round
+
+    _require_own(recipe)
+    require_extras(recipe, ("synthesis",))
+    with connect():
+        record = run_round(recipe, tuple(reason or ()))
+    _rewritten(recipe)
+    print(
+        f"replay of {', '.join(record['reasons'])}: {record['num_rows']} rows again, "
+        f"{record['num_pairs']} became pairs; rejected: {record['rejected_by_reason']}"
+    )
+    _warn_of_training(recipe, record["num_pairs"], "with the new pairs")
+    return record
+
+
+# Option -> what it names.
+_NAMES = {
+    "repo": "repositories",
+    "path": "files, as REPO:PATH",
+    "blob-id": "files by git blob id",
+    "source-id": "files (column source_id)",
+}
+_LISTED = "A text file of them, one per line."
+_Names = list[str] | None
+
+
+@command(
+    "pairs purge",
+    job="purge",
+    needs="Finished pairs.",
+    writes=f"{_STAGE}, in place: purged pairs become rejected rows without texts.",
+    examples=(
+        "pairs purge --config laptop --repo owner/name",
+        "pairs purge -c laptop --path owner/name:src/a.py --blob-id-file opted-out.txt",
+    ),
+)
+def purge(
+    recipe: "Recipe",
+    repo: Annotated[_Names, Option(metavar="X", help=f"{_NAMES['repo']}; repeatable.")] = None,
+    repo_file: Annotated[Path | None, Option(metavar="FILE", help=_LISTED)] = None,
+    path: Annotated[_Names, Option(metavar="X", help=f"{_NAMES['path']}; repeatable.")] = None,
+    path_file: Annotated[Path | None, Option(metavar="FILE", help=_LISTED)] = None,
+    blob_id: Annotated[_Names, Option(metavar="X", help=f"{_NAMES['blob-id']}.")] = None,
+    blob_id_file: Annotated[Path | None, Option(metavar="FILE", help=_LISTED)] = None,
+    source_id: Annotated[_Names, Option(metavar="X", help=f"{_NAMES['source-id']}.")] = None,
+    source_id_file: Annotated[Path | None, Option(metavar="FILE", help=_LISTED)] = None,
+) -> dict[str, Any]:
+    """Take repositories or files out of finished pairs, for example after an opt-out.
+
+    Pairs of a purged source become rejected rows without texts (reason `purged`). The request is
+    recorded; the same command finishes a purge that was killed, and changes nothing when run again.
+    """
+    from codepmp_ray.runs import open_stage
+    from codepmp_ray.synthesis.purge import PurgeRequest
+    from codepmp_ray.synthesis.purge import purge as purge_stage
+
+    request = PurgeRequest(
+        repos=_named(repo, repo_file),
+        paths=_named(path, path_file),
+        blob_ids=frozenset(name.lower() for name in _named(blob_id, blob_id_file)),
+        source_ids=_named(source_id, source_id_file),
+    )
+    if not any(request.lists.values()):
+        options = ", ".join(f"--{name}" for name in _NAMES)
+        raise ConfigError("Nothing to purge was named.", f"Give {options} or a file.")
+    if wrong := sorted(path for path in request.paths if ":" not in path):
+        raise ConfigError(
+            f"--path {wrong[0]!r} names no repository.",
+            "Write REPO:PATH with the values of the columns repo and path; :PATH if repo is null.",
+        )
+    _require_own(recipe)
+    stage = open_stage(recipe, "synthesis")
+    record = purge_stage(stage, request)
+    _rewritten(recipe)
+    print(
+        f"purge {record['purge_id']}: {record['num_pairs']} pairs and {record['num_rejected']} "
+        f"rejected rows purged in {record['num_shards']} shards of {stage.uri}"
+    )
+    if not record["num_pairs"] + record["num_rejected"]:
+        print(
+            "No row has these names: they are compared with the columns repo, path, blob_id and "
+            "source_id."
+        )
+    _warn_of_training(recipe, record["num_pairs"], "without the purged pairs")
+    return record
+
+
+@command(
+    "pairs noise",
+    job="label_noise",
+    needs="Two different models in `engines`, a task with tests (candidates.task), and vLLM.",
+    writes="label-noise-<task>-<fingerprint>.json in run_dir, and the stages of both models.",
+    examples=(
+        "pairs noise --config qwen2-1.5b-math candidates.task=humaneval",
+        "pairs noise -c qwen2-1.5b-math candidates.task=mbpp candidates.num_eval_samples=1",
+    ),
+    sections=("candidates", "engines"),
+)
+def noise(recipe: "Recipe") -> dict[str, Any]:
+    """Measure how often the "chosen" label is wrong: both models answer problems with tests.
+
+    Each model samples as it does in synthesis (synthesis.chosen and synthesis.rejected). The
+    problems are those of candidates.task, train and eval parts together, with
+    candidates.num_eval_samples answers each.
+    """
+    from dataclasses import asdict
+
+    from codepmp_ray.cluster.connect import connect
+    from codepmp_ray.cluster.label_noise import measure_label_noise
+
+    require_extras(recipe, ("candidates",))
+    with connect():
+        result, where = measure_label_noise(recipe)
+    confidence = f"{recipe.evaluation.confidence:.0%}"
+    print(f"{result.num_problems} problems of {recipe.candidates.task}, {confidence} intervals:")
+    for label, interval in (
+        ("strong model passes", result.strong_accuracy),
+        ("weak model passes", result.weak_accuracy),
+        ("only the strong answer passes", result.right),
+        ("only the weak answer passes", result.wrong),
+        ("both pass", result.both_pass),
+        ("both fail", result.both_fail),
+    ):
+        print(f"  {label}: {interval.mean:.1%} ({interval.low:.1%} to {interval.high:.1%})")
+    if result.noise is None:
+        print("Label noise: unknown, the two models never differed.")
+    else:
+        found = result.noise
+        print(
+            f"Label noise of 'strong is better', where tests tell the answers apart: "
+            f"{found.mean:.1%} ({found.low:.1%} to {found.high:.1%})"
+        )
+    print(where)
+    return asdict(result) | {"file": where}
+
+
+def _require_own(recipe: "Recipe") -> None:
+    """Pairs of other settings are not rewritten with these: their card would not be theirs."""
+    if fingerprint := recipe.reuse.get("synthesis"):
+        raise InputError(
+            f"synthesis-{fingerprint} is reused: it was made with other settings than these.",
+            "Run this with the recipe that made it, without --reuse.",
+        )
+
+
+def _rewritten(recipe: "Recipe") -> None:
+    """What was said of the pairs before they changed is said anew."""
+    from codepmp_ray.analysis.card import write_card
+    from codepmp_ray.analysis.diversity_report import remove_diversity
+    from codepmp_ray.runs import open_stage
+    from codepmp_ray.synthesis.constructions import all_hops
+    from codepmp_ray.synthesis.prompts import prompt_texts
+
+    remove_diversity(open_stage(recipe, "synthesis"))
+    write_card(recipe, prompt_texts(all_hops(recipe.synthesis), recipe.synthesis.prompts))
+
+
+def _warn_of_training(recipe: "Recipe", num_changed: int, how: str) -> None:
+    from codepmp_ray.runs import open_stage
+
+    trained = open_stage(recipe, "pretraining")
+    if num_changed and trained.exists:
+        print(f"{trained.uri} was made before: remove it to train {how}.")
+
+
+def _named(given: _Names, file: Path | None) -> frozenset[str]:
+    from codepmp_ray.corpus.filters.opt_out import read_entries
+
+    try:
+        return frozenset(given or ()) | (read_entries(file) if file else frozenset())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{file} cannot be read: {error}.", "Name a UTF-8 text file with one name per line."
+        ) from error
