@@ -6,6 +6,7 @@
 #
 # Variables: PYTHON=/path/to/python   instead of the first of python3.11, 3.12, 3.13, python3
 #            CODEPMP_ACCELERATOR=cpu  or gpu, instead of looking for an NVIDIA GPU
+#            CODEPMP_EXTRAS=demo,s3   instead of demo,dev: what is installed beside the engines
 # Package sources configured for pip (pip.conf, PIP_INDEX_URL, PIP_FIND_LINKS, ...) are used.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -13,6 +14,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 readonly VENV=.venv STAMP=.venv/.complete LOG=.venv/setup.log
 readonly NEEDED_GB_CPU=6 NEEDED_GB_GPU=16
 readonly TORCH_VERSION=2.13.0
+readonly EXTRAS="${CODEPMP_EXTRAS-demo,dev}"
 # The CPU build of torch is on no registry, only on PyTorch's own index.
 readonly TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
 
@@ -23,7 +25,7 @@ fail() {
 
 # Prints what the environment must have been made from; it is up to date when the stamp says the same.
 wanted_stamp() {
-    "$1" - "$2" <<'PYTHON'
+    "$1" - "$2" "$EXTRAS" <<'PYTHON'
 import hashlib, json, os, pathlib, sys, tomllib
 
 project = tomllib.loads(pathlib.Path("pyproject.toml").read_text(encoding="utf-8"))
@@ -31,7 +33,7 @@ parts = [json.dumps([project["build-system"], project["project"]], sort_keys=Tru
 for name in ("constraints.txt", "overrides.txt", "overrides-cpu.txt", "scripts/setup.sh"):
     parts.append(pathlib.Path(name).read_text(encoding="utf-8"))
 # Scripts in a venv hold its path, so one that was moved does not work.
-parts += [os.getcwd(), sys.argv[1], str(sys.version_info[:2])]
+parts += [os.getcwd(), *sys.argv[1:], str(sys.version_info[:2])]
 print(hashlib.sha256("\0".join(parts).encode()).hexdigest())
 PYTHON
 }
@@ -142,7 +144,7 @@ build() {
     install_torch "$accelerator" ||
         fail "torch $TORCH_VERSION for $accelerator is neither in pip's sources nor at $TORCH_CPU_INDEX, or there is no network ($LOG has the details)."
     echo "setup: 2/2 ray, vllm, transformers and the rest" >&2
-    uv_install "${overrides[@]}" -e ".[$accelerator,dev]" ||
+    uv_install "${overrides[@]}" -e ".[$accelerator${EXTRAS:+,$EXTRAS}]" ||
         fail "the packages above could not be installed: no network, disk full, or a package without a build for this machine."
 }
 
@@ -151,7 +153,7 @@ add_bench() {
     "$VENV/bin/python" -c 'import datatrove, orjson, trl' 2>/dev/null && return
     [[ $1 == gpu ]] || overrides+=(--overrides overrides-cpu.txt)
     configure_uv
-    uv_install --quiet "${overrides[@]}" -e ".[$1,dev,bench]" ||
+    uv_install --quiet "${overrides[@]}" -e ".[$1${EXTRAS:+,$EXTRAS},bench]" ||
         fail "what benchmarks/ measures against (TRL, datatrove) could not be installed; see the messages above."
 }
 

