@@ -5,7 +5,8 @@ from __future__ import annotations
 import calendar
 import json
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -17,7 +18,7 @@ from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.corpus.keep_index import band_names
 from codepmp_ray.corpus.planning import DUPLICATES, EXTRACTED, num_units
 from codepmp_ray.ledger import ShardCommit, ShardLedger, Totals
-from codepmp_ray.other_settings import other_stages
+from codepmp_ray.other_settings import OtherStage, other_stages
 from codepmp_ray.runs import Stage, require_run, stages_of_run
 from codepmp_ray.shard_stats import contamination_hits, rejects_by_reason, token_sums
 
@@ -47,7 +48,6 @@ class StageStatus:
     num_parts: int | None = None
     num_parts_done: int = 0
     num_input_rows: int = 0
-    num_rows: dict[str, int] | None = None
     rejected: dict[str, int] | None = None
     contaminated: dict[str, dict[str, int]] | None = None
     num_tokens: dict[str, int] | None = None
@@ -91,10 +91,9 @@ def recent_rate(commits: list[ShardCommit], began_s: float, is_all: bool = True)
     return num_rows / (end_s - since_s) if end_s > since_s else None
 
 
-def print_status(recipe: Recipe, console: Console | None = None) -> None:
-    """One line per stage, the reasons of rejected rows, and stages of other settings.
-
-    Raises InputError when the run directory does not exist.
+def print_status(recipe: Recipe, console: Console | None = None) -> dict[str, Any]:
+    """One line per stage, the reasons of rejected rows, and stages of other settings; what it shows
+    as JSON values. Raises InputError when the run directory does not exist.
     """
     screen = console or Console()
     require_run(recipe)
@@ -120,10 +119,14 @@ def print_status(recipe: Recipe, console: Console | None = None) -> None:
                 for name, count in status.num_tokens.items()
             )
             screen.print(Text(f"{status.name} tokens: {tokens}"))
-    print_others(recipe, screen)
+    return {
+        "run_dir": recipe.run_dir,
+        "stages": [asdict(status) for status in statuses],
+        "other_settings": [asdict(other) for other in print_others(recipe, screen)],
+    }
 
 
-def print_others(recipe: Recipe, console: Console | None = None) -> None:
+def print_others(recipe: Recipe, console: Console | None = None) -> list[OtherStage]:
     """Stages that the run directory holds with other settings, and how these differ."""
     screen = console or Console()
     found = other_stages(recipe)
@@ -133,6 +136,7 @@ def print_others(recipe: Recipe, console: Console | None = None) -> None:
         state = "complete" if other.is_complete else "begun"
         line = f"  {other.folder}  {state}  {visible(other.why)}"
         screen.print(Text(line), soft_wrap=True)
+    return found
 
 
 def _began_s(stage: Stage) -> float:
@@ -154,7 +158,6 @@ def _of_ledger(status: StageStatus, ledger: ShardLedger, began_s: float) -> Stag
         status,
         num_parts_done=totals.num_shards,
         num_input_rows=totals.num_input_rows,
-        num_rows=dict(totals.num_rows),
         rejected=rejects_by_reason(totals),
         contaminated=contamination_hits(totals),
         num_tokens=token_sums(totals),

@@ -1,6 +1,5 @@
 """`codepmp report` and `codepmp status`: what a run has come to."""
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from codepmp_ray.command.registry import command
@@ -42,12 +41,6 @@ def report(recipe: "Recipe") -> dict[str, Any]:
 )
 def status(recipe: "Recipe") -> dict[str, Any]:
     """Show how far a run is, from its folder alone: also while nothing runs."""
-    from codepmp_ray.analysis.status import print_status, run_status
-    from codepmp_ray.other_settings import other_stages
+    from codepmp_ray.analysis.status import print_status
 
-    print_status(recipe)
-    return {
-        "run_dir": recipe.run_dir,
-        "stages": [asdict(found) for found in run_status(recipe)],
-        "other_settings": [asdict(found) for found in other_stages(recipe)],
-    }
+    return print_status(recipe)
