@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from codepmp_ray.versions import require_package
-
 if TYPE_CHECKING:
     from codepmp_ray.config.recipe import Recipe
 
 
 def require_engine(setting: str, engine: str) -> None:
     """Raise ResourceError where `engine` is vllm and that is not installed."""
+    from codepmp_ray.versions import require_package
+
     if engine == "vllm":
         require_package("vllm", "cpu", f"{setting}=vllm")
 
