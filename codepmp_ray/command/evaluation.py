@@ -10,6 +10,7 @@ from codepmp_ray.command.registry import command
 
 if TYPE_CHECKING:
     from codepmp_ray.config.recipe import Recipe
+    from codepmp_ray.evaluation.pairwise.pairs import LoadedPairs
 
 _MODEL = "a finished reward model (or serving.model_path, or the service at evaluation.endpoint)"
 
@@ -66,13 +67,10 @@ def pairs(recipe: "Recipe") -> dict[str, Any]:
     starts one while it runs. Rows that are scored already are not scored again.
     """
     from codepmp_ray.command.endpoint import model_of, reward_client
-    from codepmp_ray.evaluation.pairwise.pairs import load_pairs
     from codepmp_ray.evaluation.pairwise.run import measure_accuracy
     from codepmp_ray.evaluation.pairwise.table import print_accuracy
 
-    loaded = load_pairs(recipe.accuracy)  # what cannot be read is known before a model is loaded
-    for line in loaded.columns:
-        print(line, file=sys.stderr)
+    loaded = _pairs_of(recipe)  # what cannot be read is known before a model is loaded
     model = model_of(recipe)
     with reward_client(recipe, model) as client:
         results = measure_accuracy(recipe, loaded, client, model)
@@ -130,12 +128,9 @@ def audit(recipe: "Recipe") -> dict[str, Any]:
     from codepmp_ray.evaluation.audit.pools import load_audit_pools
     from codepmp_ray.evaluation.audit.run import audit as audit_model
     from codepmp_ray.evaluation.audit.table import print_audit
-    from codepmp_ray.evaluation.pairwise.pairs import load_pairs
 
     # What cannot be read is known before a model is loaded.
-    loaded, found = load_pairs(recipe.accuracy), load_audit_pools(recipe.audit)
-    for line in loaded.columns:
-        print(line, file=sys.stderr)
+    loaded, found = _pairs_of(recipe), load_audit_pools(recipe.audit)
     model = model_of(recipe)
     with reward_client(recipe, model) as client:
         results = audit_model(recipe, loaded, found, client, model)
@@ -205,3 +200,13 @@ def parity(
     Console().print(table)
     found.require()
     return {"tolerance": found.tolerance, "differences": [asdict(d) for d in found.differences]}
+
+
+def _pairs_of(recipe: "Recipe") -> "LoadedPairs":
+    """The pairs of `accuracy`; says which columns were read."""
+    from codepmp_ray.evaluation.pairwise.pairs import load_pairs
+
+    loaded = load_pairs(recipe.accuracy)
+    for line in loaded.columns:
+        print(line, file=sys.stderr)
+    return loaded
