@@ -21,7 +21,7 @@ from codepmp_ray.command import groups, helping
 from codepmp_ray.command.process import run_command
 from codepmp_ray.command.registry import COMMANDS, Command, commands_of_jobs
 
-_HELP = {"help_option_names": ["-h", "--help"]}
+_HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 _OVERRIDE = re.compile(r"[A-Za-z_][\w.-]*=")
 _ABOUT = "Reward models pretrained on code (CodePMP), distributed with Ray."
 
@@ -194,7 +194,7 @@ def _common(spec: Command) -> Iterator[inspect.Parameter]:
     if spec.settings:
         yield _parameter("config", str | None, None, typer.Option(
             "--config", "-c", metavar="RECIPE", autocompletion=helping.complete_recipes(spec),
-            help="Path or name of a recipe.", show_default=spec.config))  # fmt: skip
+            help=f"Path or name of a recipe (default: {spec.config})."))  # fmt: skip
     if spec.settings == "recipe":
         about = "Take what this stage made with other settings, and their section of the recipe."
         yield _parameter("reuse", list[str] | None, None, typer.Option(

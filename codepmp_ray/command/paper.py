@@ -68,21 +68,22 @@ def run(
     same command goes on where it was stopped. Before it starts it says what is left to do and how
     long that takes.
     """
-    from codepmp_ray.cluster.laboratory import connected
-    from codepmp_ray.cluster.study_run import run_study
-    from codepmp_ray.studies.bench import Bench
-    from codepmp_ray.studies.catalogue import STUDIES, find_studies
-    from codepmp_ray.studies.report import print_study, write_reports
-
     names = [*words, *([name] if name else [])]
     if len(names) != 1:
         raise ConfigError(
             f"{len(names)} studies are named: {', '.join(names) or 'none'}.",
-            f"Name one of {', '.join(STUDIES)}; `paper all` runs several.",
+            "Name one of those that `codepmp paper list` shows; `paper all` runs several.",
         )
+    from codepmp_ray.studies.catalogue import find_studies
+
     (study,) = find_studies(names)
     if plan:
         return _print_plan([study], config)
+    from codepmp_ray.cluster.laboratory import connected
+    from codepmp_ray.cluster.study_run import run_study
+    from codepmp_ray.studies.bench import Bench
+    from codepmp_ray.studies.report import print_study, write_reports
+
     budget_s = 60 * budget_min if budget_min else None
     bench = Bench(config)
     with connected(bench):
@@ -119,17 +120,18 @@ def run_all(
     goes on where it was stopped. What needs data that is not here is reported as not measured, what
     failed as failed, each with its reason, and the others go on.
     """
+    from codepmp_ray.studies.catalogue import find_studies
+
+    studies = find_studies([*(only or []), *words] or config.studies)
+    if plan:
+        return _print_plan(studies, config)
     from codepmp_ray.cluster.laboratory import connected
     from codepmp_ray.cluster.study_run import run_studies
     from codepmp_ray.command.train import GRPO, train_policy
     from codepmp_ray.studies.announce import announce_all
     from codepmp_ray.studies.bench import Bench
-    from codepmp_ray.studies.catalogue import find_studies
     from codepmp_ray.studies.report import print_overview, write_numbers, write_reports
 
-    studies = find_studies([*(only or []), *words] or config.studies)
-    if plan:
-        return _print_plan(studies, config)
     start_s = time.monotonic()
     bench = Bench(config)
     announce_all(studies, bench)

@@ -69,7 +69,8 @@ def write_rows(rows: Iterable[Row], output: Path | None, stream: TextIO) -> None
     """
     if output is not None and output.suffix not in (".jsonl", ".parquet"):
         raise ConfigError(
-            f"--output={output}: the suffix is no known one.", "Use .jsonl, .parquet."
+            f"--output={output}: {output.suffix or 'no suffix'} is no format that can be written.",
+            "Name a .jsonl or a .parquet file.",
         )
     if output is None:
         for row in rows:

@@ -114,7 +114,7 @@ def test_a_mistyped_section_key_or_option_is_refused_with_what_was_meant(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["pairz"], "Did you mean 'pairs'?"),
+        (["pairz"], "Did you mean 'pairs'"),
         (["pairs", "mkae"], "Did you mean 'make'?"),
         (["config", "keys", "synthesis.descriver"], "did you mean synthesis.describer?"),
         (["status", "--reuse", "corpsu"], "did you mean corpus?"),

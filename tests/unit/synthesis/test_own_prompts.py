@@ -27,6 +27,9 @@ ROW = {
     "snippet_id": "s", "source_id": "f", "blob_id": "b", "repo": "r", "path": "a.py",
     "language": "python", "license": "MIT", "kind": "function", "name": "f",
     "code": "def f(x):\n    return {x}", "description": "Return {it}.",
+    "description_num_tokens": 3, "chosen_num_tokens": 9, "rejected_num_tokens": 9,
+    "description_finish_reason": "stop", "chosen_finish_reason": "stop",
+    "rejected_finish_reason": "stop",
     "chosen": "```python\ndef f(x):\n    return x\n```", "rejected": "```python\n1\n```",
 }  # fmt: skip
 
@@ -100,4 +103,4 @@ def test_the_card_shows_the_words_of_the_recipe() -> None:
 
 def test_other_default_words_need_another_version() -> None:
     """They are in no fingerprint: raise TEMPLATE_VERSION and the stage's number with them."""
-    assert (TEMPLATE_VERSION, fingerprint(PromptsConfig())) == ("codepmp-v2", "PENDING")
+    assert (TEMPLATE_VERSION, fingerprint(PromptsConfig())) == ("codepmp-v2", "ea4ca0ee5db9")
