@@ -107,8 +107,9 @@ def test_a_job_and_a_service_run(
     command += [f"serving.port={port}", "serving.num_cpus=0.5", "serving.engine=torch"]
     log = tmp_path / "serve.log"
     with serving(command, cwd, log, PYTHONPATH=str(place)):
-        wait_until(lambda: is_ready(port), log.read_text, poll_s=0.5)
-        assert best_of(port) in range(3)
+        # What it prints comes after it has answered; a signal before that is an interruption.
+        wait_until(lambda: f":{port} (Ctrl-C" in log.read_text(), log.read_text, poll_s=0.5)
+        assert is_ready(port) and best_of(port) in range(3)
 
 
 def test_a_submitted_job_and_a_submitted_service_run(
