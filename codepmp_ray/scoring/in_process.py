@@ -41,7 +41,9 @@ def score_file(
     first row.
     """
     import torch
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # rows are the progress
     source = row_source(config)
     pieces = plan_pieces(source)  # what cannot be read is known before a model is loaded
     model = str(serving.model_path)
