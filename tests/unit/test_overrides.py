@@ -120,7 +120,7 @@ def _candidates(annotation: Any, value: Any, names: list[str]) -> Iterator[Any]:
     elif isinstance(annotation, type) and issubclass(annotation, Section):
         yield from SECTIONS
     else:
-        yield from (*names, "x", "http://x", "{blob_id}")
+        yield from (*names, "x", "http://x", "{blob_id}", f"{value} x")
 
 
 def _changed(before: Any, after: Any, path: Keys = ()) -> Iterator[Keys]:

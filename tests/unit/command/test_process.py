@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from codepmp_ray.command import groups  # noqa: F401 - fills the registry
 from codepmp_ray.command.process import find_known_error
+from codepmp_ray.command.registry import COMMANDS
 from codepmp_ray.config.recipe import load_recipe
 from codepmp_ray.errors import ConfigError, InputError, StorageError
 from tests.processes import PATIENCE_S
@@ -81,16 +83,17 @@ def test_overrides_may_come_from_a_file(tmp_path: Path) -> None:
     assert absent.returncode == ConfigError.exit_code and "absent.args" in absent.stderr
 
 
-def test_a_report_of_no_run_is_refused_and_of_a_run_without_stages_says_so(tmp_path: Path) -> None:
+def test_a_report_of_no_run_is_refused_and_of_a_run_without_stages_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "first" / "corpus-0123456789ab").mkdir(parents=True)
-    for job in ("report", "status"):
-        refused = run(job, f"run_dir={tmp_path}/frist")
-        assert refused.returncode == InputError.exit_code
-        assert f"{tmp_path}/frist does not exist" in refused.stderr
-        assert "Runs beside it: first." in refused.stderr
+    for name in ("report", "status"):
+        with pytest.raises(InputError, match=r"/frist does not exist.*beside it: first\."):
+            COMMANDS[name].body(load_recipe(None, [f"run_dir={tmp_path}/frist"]))
     assert not (tmp_path / "frist").exists()
-    done = run("report", f"run_dir={tmp_path}/first")
-    assert done.returncode == 0 and (tmp_path / "first" / "report.html").exists()
+    COMMANDS["report"].body(load_recipe(None, [f"run_dir={tmp_path}/first"]))
+    assert f"Report: {tmp_path}/first/report.html" in capsys.readouterr().out
+    assert (tmp_path / "first" / "report.html").exists()
 
 
 def test_known_errors_are_found_below_what_ray_wraps_around_them() -> None:
