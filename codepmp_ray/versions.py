@@ -40,25 +40,34 @@ def git_commit() -> str | None:
     return done.stdout.strip() or None
 
 
-def install_line(extra: str) -> str:
-    """The command that adds an extra to this installation; it needs uv.
+def has_gpu() -> bool:
+    """Whether this machine has an NVIDIA driver; asks no library."""
+    return Path("/dev/nvidiactl").exists()
+
+
+def install_line(*extras: str) -> str:
+    """The command that adds `extras` to this installation; it needs uv.
 
     Versions and dropped requirements are those that lie in the package, see docs/install.md.
     """
     package = Path(__file__).resolve().parent
-    if (package.parent / "scripts" / "setup.sh").is_file() and extra in ("cpu", "demo"):
+    if (package.parent / "scripts" / "setup.sh").is_file() and {*extras} <= {"cpu", "gpu", "demo"}:
         return "make setup"
     options = [f"--constraints '{package / 'constraints.txt'}'"]
     options += [f"--overrides '{package / 'overrides.txt'}'"]
-    if extra == "cpu":
+    if "cpu" in extras:
         options += [f"--overrides '{package / 'overrides-cpu.txt'}'"]
         options += [f"--index {_TORCH_CPU_INDEX} --index-strategy unsafe-best-match"]
-    return f"uv pip install 'codepmp-ray[{extra}]' {' '.join(options)}"
+    return f"uv pip install 'codepmp-ray[{','.join(extras)}]' {' '.join(options)}"
 
 
-def require_package(module: str, extra: str, what: str) -> None:
-    """Raise ResourceError where the module that an extra brings is missing; `what` needs it."""
-    if find_spec(module) is None:
+def require_vllm(setting: str, *extras: str) -> None:
+    """Raise ResourceError where vLLM, which `setting` asks for, is not installed.
+
+    `extras` are those that are needed beside it.
+    """
+    if find_spec("vllm") is None:
+        line = install_line("gpu" if has_gpu() else "cpu", *extras)
         raise ResourceError(
-            f"{what} needs {module}, which is not installed.", f"Install it: {install_line(extra)}"
+            f"{setting}=vllm needs vLLM, which is not installed.", f"Install it: {line}"
         )

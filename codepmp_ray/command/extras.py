@@ -9,12 +9,12 @@ if TYPE_CHECKING:
     from codepmp_ray.config.recipe import Recipe
 
 
-def require_engine(setting: str, engine: str) -> None:
+def require_engine(setting: str, engine: str, *extras: str) -> None:
     """Raise ResourceError where `engine` is vllm and that is not installed."""
-    from codepmp_ray.versions import require_package
+    from codepmp_ray.versions import require_vllm
 
     if engine == "vllm":
-        require_package("vllm", "cpu", f"{setting}=vllm")
+        require_vllm(setting, *extras)
 
 
 def require_extras(recipe: Recipe, stages: Collection[str]) -> None:
@@ -29,8 +29,9 @@ def require_extras(recipe: Recipe, stages: Collection[str]) -> None:
 
         engines += [] if are_given(recipe.candidates) else [recipe.generator]
     for engine in engines:
-        require_engine("engines.*.kind", engine.kind)
-        if engine.kind == "vllm" and engine.model_name_or_path.startswith("builtin:"):
+        is_builtin = engine.model_name_or_path.startswith("builtin:")
+        require_engine("engines.*.kind", engine.kind, *(["demo"] if is_builtin else []))
+        if engine.kind == "vllm" and is_builtin:
             from codepmp_ray.modeling.sources import require_builtin
 
             require_builtin(engine.model_name_or_path)

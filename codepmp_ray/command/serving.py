@@ -148,7 +148,9 @@ def _with_model(recipe: "Recipe", words: list[str], num: int, *, is_direct: bool
 
 def _has_fast_engine() -> bool:
     """vLLM and a GPU: on CPUs it takes most of a minute to start, the torch scorer seconds."""
-    return find_spec("vllm") is not None and Path("/dev/nvidiactl").exists()
+    from codepmp_ray.versions import has_gpu
+
+    return find_spec("vllm") is not None and has_gpu()
 
 
 def _score_here(recipe: "Recipe", output: Path | None) -> dict[str, Any]:
