@@ -4,7 +4,7 @@ PYTHON_BIN := .venv/bin/python
 # Files end on both workers at about the same time: the longest come first (tests/conftest.py). What
 # the tests start anew, dozens of processes, does not compile our sources each time.
 PYTEST := env -u PYTHONDONTWRITEBYTECODE $(PYTHON_BIN) -m pytest -q
-CONFIG ?= jobs/recipes/laptop.yaml
+CONFIG ?= jobs/recipes/demo.yaml
 STUDIES ?= jobs/recipes/studies/laptop.yaml
 
 .DEFAULT_GOAL := help
@@ -16,7 +16,7 @@ help: ## show this list
 setup: ## install everything into .venv (does nothing when it is up to date)
 	@./scripts/setup.sh
 
-demo: setup ## the whole main job on this machine; ARGS="section.key=value ..." overrides the recipe
+demo: setup ## the whole main job on this machine; ARGS="--compare seed=1 section.key=value ..."
 	@$(PYTHON_BIN) -m jobs.pipeline --config "$(CONFIG)" $(ARGS)
 
 reproduce: setup ## the paper's tables and figures at laptop size, with a report; ARGS="data_dir=FOLDER"

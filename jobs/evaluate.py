@@ -10,20 +10,26 @@ from jobs._cli import run_job
 
 
 def body(recipe: Recipe) -> None:
-    from codepmp_ray.evaluation.results_table import print_results
-    from codepmp_ray.evaluation.scoring_run import evaluate, read_results
+    from codepmp_ray.analysis.closing import print_closing
+    from codepmp_ray.evaluation.scoring_run import read_results
+
+    measure(recipe)
+    print_closing(read_results(recipe))
+
+
+def measure(recipe: Recipe) -> None:
+    """Run or resume the stage."""
+    from codepmp_ray.evaluation.scoring_run import evaluate
     from codepmp_ray.runs import open_stage
     from jobs._endpoint import model_of, reward_client
 
     if open_stage(recipe, "evaluation").is_complete:
-        print_results(read_results(recipe))
         return
     for name in ("candidates", "grades"):
         open_stage(recipe, name).require()
     model = model_of(recipe)
     with reward_client(recipe, model) as client:
-        results = evaluate(recipe, client, model)
-    print_results(results)
+        evaluate(recipe, client, model)
 
 
 if __name__ == "__main__":

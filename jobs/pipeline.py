@@ -1,9 +1,11 @@
 """The whole road: corpus, synthesis, PMP, candidates, grades, RM finetuning, best-of-N, report.
 
 Each stage is a job of its own (jobs/*.py). Finished stages are not done again, so the same command
-resumes after any interruption.
+resumes after any interruption. With --compare a reward model without PMP is finetuned and evaluated
+beside it.
 """
 
+import argparse
 import sys
 import time
 
@@ -11,31 +13,50 @@ from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.runs import STAGE_JOBS, open_stage
 from jobs._cli import run_job
 
+Work = list[tuple[Recipe, str]]  # stages, each with the recipe that makes it
 
-def body(recipe: Recipe) -> None:
+
+def body(recipe: Recipe, arguments: argparse.Namespace) -> None:
+    work: Work = [(recipe, name) for name in STAGE_JOBS]
+    if arguments.compare:
+        from codepmp_ray.evaluation.without_pmp import compare_with, recipe_without_pmp
+
+        other = recipe_without_pmp(recipe)
+        work += [(other, name) for name in ("finetuning", "evaluation")]
     _announce(recipe)
-    start_s = time.monotonic()
-    waiting = [name for name in STAGE_JOBS if not open_stage(recipe, name).is_complete]
-    if waiting:
-        _run_stages(recipe, waiting, start_s)
+    if any(not open_stage(*item).is_complete for item in work):
+        _run_stages(work)
     from codepmp_ray.analysis.report import write_report
     from codepmp_ray.analysis.summary import print_summary
 
-    report = write_report(recipe)
+    if arguments.compare:
+        compare_with(recipe, other)
+    write_report(recipe)
     print_summary(recipe)
-    print(f"Took {time.monotonic() - start_s:.0f} s. Report: {report}")
 
 
-def _run_stages(recipe: Recipe, waiting: list[str], start_s: float) -> None:
-    from codepmp_ray.cluster.connect import connect
+def _options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--compare", action="store_true", help="add the arm without PMP")
 
+
+def _run_stages(work: Work) -> None:
+    from codepmp_ray.cluster.connect import connect, others_log
+    from codepmp_ray.evaluation.problems import require_problems
+
+    start_s = time.monotonic()
+    require_problems(work[0][0].candidates)
+    stages = _stages()
     with connect():
-        for number, (name, run) in enumerate(_stages().items(), start=1):
-            state = "running" if name in waiting else "done before"
+        for number, (recipe, name) in enumerate(work, start=1):
+            waits = not open_stage(recipe, name).is_complete
             elapsed = f"{time.monotonic() - start_s:.0f} s"
-            print(f"[{number}/{len(STAGE_JOBS)}] {name}: {state} ({elapsed})", file=sys.stderr)
-            if name in waiting:
-                run(recipe)
+            arm = "" if recipe is work[0][0] else " without PMP"
+            state = "running" if waits else "done before"
+            print(f"[{number}/{len(work)}] {name}{arm}: {state} ({elapsed})", file=sys.stderr)
+            if waits:
+                stages[name](recipe)
+    if log := others_log():
+        print(f"What Ray and other libraries said: {log}", file=sys.stderr)
 
 
 def _stages():
@@ -45,7 +66,7 @@ def _stages():
     from codepmp_ray.cluster.sampling import sample_candidates
     from codepmp_ray.cluster.synthesis import synthesize
     from codepmp_ray.cluster.training import finetune, pretrain
-    from jobs.evaluate import body as evaluate
+    from jobs.evaluate import measure as evaluate
 
     return {
         "corpus": build_corpus,
@@ -96,4 +117,4 @@ def _announce(recipe: Recipe) -> None:
 
 
 if __name__ == "__main__":
-    run_job(__doc__, body)
+    run_job(__doc__, body, _options)

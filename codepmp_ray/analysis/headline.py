@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from codepmp_ray.analysis.outcomes import SamplingData
 from codepmp_ray.analysis.rundata import RunData, StageState
-from codepmp_ray.analysis.text import duration, percent
+from codepmp_ray.analysis.text import MIN_HEADLINE_ITEMS, duration, percent
 from codepmp_ray.analysis.trainlog import TrainingData
 
 _TITLES = {
@@ -40,14 +40,6 @@ def verdict(run: RunData) -> str:
     """The evaluation's own sentence."""
     results = run.evaluation.results if run.evaluation else {}
     return str(results.get("verdict") or NOT_EVALUATED)
-
-
-def final_accuracy(run: RunData) -> tuple[str, TrainingData] | None:
-    """The last training stage with held-out pairs, and what it is called."""
-    for data, title in ((run.finetuning, "reward model"), (run.pretraining, "pretrained model")):
-        if data is not None and data.held_out is not None:
-            return title, data
-    return None
 
 
 def best_of_n(run: RunData) -> tuple[int, float, float] | None:
@@ -94,10 +86,7 @@ def _product(run: RunData, name: str) -> tuple[str, int | None]:
     if name == "grades":
         return _grades(run.sampling), None
     if name == "evaluation":
-        best = best_of_n(run)
-        if best:
-            k, pick, random = best
-            return f"best of {k}: {percent(pick)} solved, random pick {percent(random)}", None
+        return _evaluation(run), None
     if name == "scoring" and run.scoring:
         rows = run.scoring.num_rows
         text = f"candidates of {rows['scores']:,} of {run.scoring.num_input_rows:,} rows scored"
@@ -107,11 +96,23 @@ def _product(run: RunData, name: str) -> tuple[str, int | None]:
 
 def _training(data: TrainingData) -> tuple[str, int]:
     held_out = data.held_out
-    tail = f", held-out accuracy {percent(held_out.accuracy)}" if held_out else ""
-    if held_out:
-        tail += f" of {held_out.num_pairs:,} pairs"
+    tail = ""
+    if held_out and held_out.num_pairs < MIN_HEADLINE_ITEMS:
+        tail = f", {held_out.num_pairs} held-out pairs: too few to tell"
+    elif held_out:
+        tail = f", held-out accuracy {percent(held_out.accuracy)} of {held_out.num_pairs:,} pairs"
     unit = "step" if data.num_steps == 1 else "steps"
     return f"{data.num_steps:,} {unit}{tail}", sum(data.reasons.values())
+
+
+def _evaluation(run: RunData) -> str:
+    best = best_of_n(run)
+    if best is None or run.evaluation is None:
+        return "no figures"
+    num = run.evaluation.results.get("num_problems", 0)
+    if num < MIN_HEADLINE_ITEMS:
+        return f"best of {best[0]} on {num} problems: too few to tell"
+    return f"best of {best[0]}: {percent(best[1])} solved, random pick {percent(best[2])}"
 
 
 def _grades(data: SamplingData | None) -> str:

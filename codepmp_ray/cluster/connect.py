@@ -7,13 +7,17 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 
 import ray
 
+from codepmp_ray.cluster.own_terminal import own_terminal
 from codepmp_ray.cluster.process_guard import guard_future_processes
 from codepmp_ray.cluster.space_free import use_space_free_interpreter
 from codepmp_ray.errors import ResourceError
+
+_others: Path | None = None  # what others wrote during the last connection
 
 
 @contextmanager
@@ -21,17 +25,31 @@ def connect() -> Iterator[None]:
     """Ray for the time of the block. Nested use keeps the outer connection.
 
     RAY_ADDRESS decides where it is set (as inside `ray job submit`); otherwise a cluster started
-    on this machine is joined, and without one Ray starts in process, on loopback.
+    on this machine is joined, and without one Ray starts in process, on loopback. What Ray and
+    other libraries write on the terminal goes to a file (`others_log`), or with
+    CODEPMP_LOG_TO_DRIVER=1 stays there, with the workers' output.
     """
+    global _others
     if ray.is_initialized():
         yield
         return
+    to_driver = os.environ.get("CODEPMP_LOG_TO_DRIVER", "0") == "1"
+    with nullcontext() if to_driver else own_terminal() as _others, _connection(to_driver):
+        yield
+
+
+def others_log() -> Path | None:
+    """The file of what others wrote during the last connection; None where that was nothing."""
+    return _others if _others is not None and _others.exists() else None
+
+
+@contextmanager
+def _connection(to_driver: bool) -> Iterator[None]:
     # Ray Data and Serve narrate at INFO; the jobs print their own progress. Logs stay in files.
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     # Ray's C++ core reports on stderr what Ray Data does by design (restartable actors).
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
-    to_driver = os.environ.get("CODEPMP_LOG_TO_DRIVER", "0") == "1"
     terminate = signal.getsignal(signal.SIGTERM)
     use_space_free_interpreter()
     # A driver that is killed must not leave its embedded cluster behind. A cluster that is joined

@@ -20,7 +20,7 @@ from codepmp_ray.config.branches import Branch, BranchesConfig, branch_config
 from codepmp_ray.config.corpus import CorpusConfig
 from codepmp_ray.config.engines import EngineConfig, EnginesConfig
 from codepmp_ray.config.evaluation import CandidatesConfig, EvaluationConfig, ServingConfig
-from codepmp_ray.config.overrides import section_type, with_override
+from codepmp_ray.config.overrides import is_set, section_type, with_override
 from codepmp_ray.config.planning import PlanningConfig
 from codepmp_ray.config.pool_statistics import PoolStatisticsConfig
 from codepmp_ray.config.scoring import BatchScoringConfig
@@ -28,12 +28,28 @@ from codepmp_ray.config.synthesis import SynthesisConfig
 from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.errors import ConfigError
 
+# Every seed of the main job, for `Recipe.seed`.
+_SEEDS = (
+    "corpus.sample_seed",
+    "engines.strong.engine_args.seed",
+    "engines.weak.engine_args.seed",
+    "candidates.split_seed",
+    "pretraining.seed",
+    "finetuning.seed",
+    "evaluation.seed",
+)
+
 
 class Recipe(Section):
-    """The whole main job. `run_dir` holds everything it writes."""
+    """The whole main job. `run_dir` holds everything it writes.
+
+    `seed` is that of every stage whose own seed is not set: sampled files and snippets, engines,
+    problems, the order of pairs, reward heads, resamples.
+    """
 
     name: str = operational("unnamed")
     run_dir: str = operational("runs/default")
+    seed: int | None = operational(None, ge=0)
     corpus: CorpusConfig = CorpusConfig()
     engines: EnginesConfig = EnginesConfig()
     synthesis: SynthesisConfig = SynthesisConfig()
@@ -50,6 +66,18 @@ class Recipe(Section):
     accuracy: AccuracyConfig = AccuracyConfig()
     audit: AuditConfig = AuditConfig()
     pool_statistics: PoolStatisticsConfig = PoolStatisticsConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_seed(cls, data: Any) -> Any:
+        seed = data.get("seed") if isinstance(data, dict) else None
+        if not isinstance(seed, int):
+            return data
+        own_generator = is_set(data, "candidates.engine.model_name_or_path")
+        for key in (*_SEEDS, *(["candidates.engine.engine_args.seed"] if own_generator else [])):
+            if not is_set(data, key):
+                data = with_override(cls, data, f"{key}={seed}")
+        return data
 
     @model_validator(mode="after")
     def _two_models_where_two_are_compared(self) -> Recipe:

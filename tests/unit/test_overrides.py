@@ -51,12 +51,18 @@ NEEDS: dict[str, tuple[str, ...]] = {
         + [f"{name}.revision" for name in ("warmup", "pmp", "rm", "dpo")],
         (".model_name_or_path=x",),
     ),
+    "candidates.kinds": ("candidates.task=reasoning_gym", "candidates.kinds={gcd: {}}"),
+    **dict.fromkeys(
+        ["candidates.task", "candidates.task_path", "candidates.pool_path"],
+        ("candidates.task=gsm8k", "candidates.kinds={}"),
+    ),
     "defaults.rewards": ("rewards.mine.model_name_or_path=x",),
     "studies.*.rewards": ("rewards.mine.model_name_or_path=x",),
 }
 # Keys that cannot be changed alone.
 EXCEPTED = {
     "corpus.source.columns": "stands for the names of a data set's columns, which follow it",
+    "seed": "stands for the seeds of all stages that do not have their own",
     "rewards.*.endpoint": "is given in place of model_name_or_path, which has to be null then",
 }
 # One of them is valid wherever a section is asked for.
@@ -306,6 +312,24 @@ def test_an_override_adds_to_the_default_entries_of_a_map() -> None:
 def test_names_of_entries_may_hold_dots() -> None:
     config = load_studies(RECIPES / "studies" / "gpu.yaml", ["models.qwen2-1.5b.seed=3"])
     assert {name for name, model in config.models.items() if model.seed} == {"qwen2-1.5b"}
+
+
+def test_one_seed_is_that_of_every_stage_that_has_none_of_its_own(tmp_path: Path) -> None:
+    text = "finetuning: {batch_size: 8}\ncandidates: {engine: {model_name_or_path: own}}"
+    recipe = _load(tmp_path, text, "seed=7", "pretraining.seed=3")
+    engines = (recipe.engines.strong, recipe.engines.weak, recipe.generator)
+    assert [engine.engine_args for engine in engines] == [{"seed": 7}] * 3
+    seeds = (recipe.corpus.sample_seed, recipe.candidates.split_seed, recipe.evaluation.seed)
+    assert {*seeds, recipe.finetuning.seed} == {7} and recipe.pretraining.seed == 3
+    unseeded = _load(tmp_path, text, "pretraining.seed=3")
+    assert (recipe.finetuning.objective, recipe.finetuning.batch_size) == ("rm", 8)
+    assert recipe.engines.weak == unseeded.engines.weak.model_copy(
+        update={"engine_args": {"seed": 7}}
+    )
+    # What a run keeps of its recipe is the recipe.
+    assert parse_sections(Recipe, recipe.model_dump(mode="json"), "manifest") == recipe
+    with pytest.raises(ConfigError, match="seed"):
+        _load(tmp_path, text, "seed=-1")
 
 
 SAME = [f"engines.{role}.model_name_or_path=one" for role in ("strong", "weak")]

@@ -1,0 +1,170 @@
+"""Reasoning Gym (Stojanovski et al. 2025): kinds of problems that are made, each with a verifier.
+
+Mathematics and logic without a hub and without end. A recipe names the kinds with their parameters;
+the same settings make the same problems on every machine. No two of them ask the same: "3 * 4" is
+"4 * 3", so a fact that was trained on is not asked in the evaluation.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import difflib
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from codepmp_ray.errors import ConfigError
+from codepmp_ray.evaluation.graders import Reference
+from codepmp_ray.evaluation.graders.verifiers import library
+from codepmp_ray.evaluation.tasks.base import BadRow, ProblemTask, Row, TextProblem, text_of
+from codepmp_ray.records import stable_id
+
+# Kinds that are refused, and why.
+EXECUTES = "its verifier evaluates what the answer says as code"
+UNSTABLE = "its problems differ from one process to the next"
+NO_ANSWER = "it gives no right answer to show"
+REFUSED: dict[str, str] = {}
+_MAX_ROUNDS = 50  # of `size` problems each; a small kind repeats itself
+_NUMBER = r"-?\d+(?:\.\d+)?"
+_EXPRESSION = re.compile(rf"\(*{_NUMBER}\)*(?:\s*[-+*/]\s*\(*{_NUMBER}\)*)+")
+_NUMBERS = re.compile(rf"(?<![\[(\w.]){_NUMBER}(?:(?:, and |, | and ){_NUMBER})+(?![\])])")
+
+
+def rows(kinds: dict[str, dict[str, Any]], seed: int) -> Iterator[Row]:
+    """Rows for `problem`: of each kind as many different ones as its `size` says (500).
+
+    Raises ConfigError for a kind or parameter that there is not, and for a `size` beyond what the
+    kind has; InputError where the package is missing.
+    """
+    seen: set[str] = set()
+    for kind in sorted(kinds):
+        size, num_made = open_kind(kind, kinds[kind]).size, 0
+        for entry in _entries(kind, kinds[kind], seed):
+            key = question_key(kind, str(entry["question"]))
+            if key in seen:
+                continue
+            seen.add(key)
+            num_made += 1
+            yield {"kind": kind, "parameters": kinds[kind], "entry": entry}
+            if num_made == size:
+                break
+        else:
+            raise ConfigError(
+                f"candidates.kinds.{kind} makes {num_made} different problems, not size={size}.",
+                "Lower its size, or widen its parameters.",
+            )
+
+
+def problem(row: Row, index: int) -> TextProblem:
+    """A row of `rows`. Its answer is bare, so it is no model's answer to be trained on."""
+    kind, entry = row["kind"], row["entry"]
+    question = text_of(entry, "question").strip()
+    answer = entry.get("answer")
+    if not isinstance(answer, str) or not answer.strip():
+        raise BadRow(f"no answer to a problem of the kind {kind}")
+    name = f"ReasoningGym/{kind}/{stable_id(question)[:12]}"
+    return TextProblem(name, question, "", Reference(answer, verifier=row))
+
+
+def open_kind(kind: str, parameters: dict[str, Any]) -> Any:
+    """The library's dataset of a kind. Raises ConfigError that names what there is instead."""
+    known = library().DATASETS
+    where = f"candidates.kinds.{kind}"
+    if kind not in known:
+        raise ConfigError(f"{where}: there is no such kind.", _meant(kind, known))
+    if kind in REFUSED:
+        raise ConfigError(f"{where} is refused: {REFUSED[kind]}.", "Choose another kind.")
+    names = [field.name for field in dataclasses.fields(known[kind][1]) if field.name != "seed"]
+    for name in parameters:
+        if name == "seed":
+            raise ConfigError(f"{where}.seed is not set by kind.", "Set candidates.split_seed.")
+        if name not in names:
+            raise ConfigError(f"{where}: there is no parameter {name}.", _meant(name, names))
+    try:
+        return library().create_dataset(kind, **parameters)
+    except (AssertionError, TypeError, ValueError, KeyError) as error:
+        raise ConfigError(
+            f"{where}={parameters}: {error}.", "See the kind's parameters."
+        ) from error
+
+
+def question_key(kind: str, question: str) -> str:
+    """Equal for questions that ask the same: operands and lists of numbers stand in any order.
+
+    Where one expression has all the numbers of a question, it is the key, whatever the words.
+    """
+    text = " ".join(question.split())
+    expressions = _EXPRESSION.findall(text)
+    if len(expressions) == 1 and not re.search(r"\d", _EXPRESSION.sub("", text)):
+        return _canonical(expressions[0])
+    text = _EXPRESSION.sub(lambda found: _canonical(found[0]), text)
+    return f"{kind} {_NUMBERS.sub(_sorted_numbers, text)}"
+
+
+def _entries(kind: str, parameters: dict[str, Any], seed: int) -> Iterator[dict[str, Any]]:
+    """Problems in rounds of `size`. The library adds index and seed, so that near seeds would
+    make the same problems: ours are far from each other."""
+    for number in range(_MAX_ROUNDS):
+        own_seed = int(stable_id(kind, str(seed), str(number))[:8], 16)
+        made = library().create_dataset(kind, **{**parameters, "seed": own_seed})
+        for index in range(made.size):
+            yield made[index]
+
+
+def _meant(name: str, known: Any) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"Did you mean {close[0]}?" if close else f"There are {', '.join(sorted(known))}."
+
+
+def _sorted_numbers(found: re.Match[str]) -> str:
+    return ", ".join(sorted(re.findall(_NUMBER, found[0]), key=float))
+
+
+def _canonical(expression: str) -> str:
+    try:
+        return _ordered(ast.parse(expression.strip(), mode="eval").body)
+    except SyntaxError:  # a date, or half a bracket
+        return expression
+
+
+def _ordered(node: ast.expr) -> str:
+    """The expression with operands of sums and products in a fixed order."""
+    match node:
+        case ast.UnaryOp(op=ast.USub()) | ast.BinOp(op=ast.Add() | ast.Sub()):
+            return f"({' '.join(sorted(_terms(node)))})"
+        case ast.BinOp(op=ast.Mult()):
+            return f"({' * '.join(sorted(_factors(node)))})"
+        case ast.BinOp():
+            return f"({_ordered(node.left)} / {_ordered(node.right)})"
+    return ast.unparse(node)
+
+
+def _terms(node: ast.expr, sign: int = 1) -> Iterator[str]:
+    match node:
+        case ast.UnaryOp(op=ast.USub()):
+            yield from _terms(node.operand, -sign)
+        case ast.BinOp(op=ast.Add() | ast.Sub()):
+            yield from _terms(node.left, sign)
+            yield from _terms(node.right, sign if isinstance(node.op, ast.Add) else -sign)
+        case _:
+            yield f"{'-' if sign < 0 else '+'}{_ordered(node)}"
+
+
+def _factors(node: ast.expr) -> Iterator[str]:
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
+        yield from _factors(node.left)
+        yield from _factors(node.right)
+    else:
+        yield _ordered(node)
+
+
+TASK = ProblemTask(
+    name="reasoning_gym",
+    title="Reasoning Gym",
+    license="Apache-2.0",
+    kind="generative",
+    grader="reasoning_gym",
+    hub=None,
+    problem=problem,
+)
