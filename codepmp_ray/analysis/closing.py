@@ -73,13 +73,14 @@ def sentences(
     told = [str(results.get("verdict") or "")]
     if not without_pmp or not rules(results, without_pmp):
         return told
+    mean, low, high = (100 * value for value in _range(without_pmp["difference"]))
+    word = "better" if low > 0 else "worse" if high < 0 else "too small to tell"
     num = pretrained.num_pairs if pretrained else 0
     if pretrained is None or num < MIN_PMP_PAIRS:
         told.append(f"PMP was tried on {num} held-out pairs, too few to say what it learned.")
+        word = "of which nothing is claimed"
     else:
         told.append(f"PMP by itself ranks {percent(pretrained.accuracy)} of {num} held-out pairs.")
-    mean, low, high = (100 * value for value in _range(without_pmp["difference"]))
-    word = "better" if low > 0 else "worse" if high < 0 else "too small to tell"
     told.append(
         f"With PMP instead of without: {mean:+.1f} points ({100 * results['confidence']:g} % "
         f"interval {low:+.1f} to {high:+.1f}), {word}."

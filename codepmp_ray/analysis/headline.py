@@ -36,12 +36,6 @@ class StageRow:
         return duration(self.state.duration_s) if self.state.status == "complete" else "-"
 
 
-def verdict(run: RunData) -> str:
-    """The evaluation's own sentence."""
-    results = run.evaluation.results if run.evaluation else {}
-    return str(results.get("verdict") or NOT_EVALUATED)
-
-
 def best_of_n(run: RunData) -> tuple[int, float, float] | None:
     """(k, accuracy of the reward model's pick, accuracy of a random pick) at the largest k."""
     if run.evaluation is None or not run.evaluation.ks:

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from codepmp_ray.analysis.closing import print_closing
-from codepmp_ray.analysis.headline import stage_rows, verdict
+from codepmp_ray.analysis.headline import NOT_EVALUATED, stage_rows
 from codepmp_ray.analysis.rundata import RunData, load_run
 from codepmp_ray.analysis.text import duration, visible
 from codepmp_ray.config.recipe import Recipe
@@ -26,7 +26,7 @@ def print_summary(recipe: Recipe, console: Console | None = None) -> None:
         print_closing(found.results, found.without_pmp, pretrained, screen)
     else:
         screen.print(_stages(run))
-        screen.print(Text(visible(verdict(run)), style="bold"))
+        screen.print(Text(NOT_EVALUATED, style="bold"))
     if run.total_duration_s is not None:
         screen.print(Text(f"All stages: {duration(run.total_duration_s)}"))
     store = open_store(recipe.run_dir)

@@ -262,7 +262,7 @@ def test_answers_are_graded_in_processes_of_their_own() -> None:
         for made in chosen
         for text in (f"The answer is {made.reference.answer}.", "The answer is 4711.", "who knows")
     ]
-    grades = grade_candidates(answers, task, load_recipe_sandbox(), GraderConfig(num_parallel=1))
+    grades = grade_candidates(answers, task, SandboxConfig(), GraderConfig(num_parallel=1))
     expected = [Outcome.PASSED, Outcome.FAILED, Outcome.NO_ANSWER] * len(chosen)
     assert [row["outcome"] for row in grades] == list(map(str, expected))
     assert [row["passed"] for row in grades] == [True, False, False] * len(chosen)
