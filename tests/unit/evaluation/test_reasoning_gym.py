@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from codepmp_ray.config.evaluation import CandidatesConfig, GraderConfig
+from codepmp_ray.config.evaluation import CandidatesConfig, GraderConfig, SandboxConfig
 from codepmp_ray.config.recipe import load_recipe
 from codepmp_ray.errors import ConfigError, InputError
 from codepmp_ray.evaluation.graders import verifiers
