@@ -38,15 +38,14 @@ def run(seed: int, folder: Path, overrides: list[str]) -> dict[str, Any]:
     """The outcome of one seed, from its file or from a run; raises SystemExit when it fails."""
     arguments = [f"run_dir={folder / f'seed-{seed}'}", f"seed={seed}", *overrides]
     recipe = load_recipe(RECIPE, arguments)
-    settings = hashlib.sha256(json.dumps(overrides).encode()).hexdigest()[:8]
-    notes = Path(recipe.run_dir) / f"tries-{settings}.json"
+    notes = notes_of(Path(recipe.run_dir), overrides)
     tries = json.loads(notes.read_text()) if notes.exists() else []
+    for cut_off in (one for one in tries if one["minutes"] is None):
+        last_s = max(file.stat().st_mtime for file in notes.parent.rglob("*"))
+        cut_off["minutes"] = (last_s - cut_off["start_s"]) / 60
     if not open_stage(recipe, "evaluation").is_complete:
         print(f"seed {seed}: {recipe.run_dir}", file=sys.stderr, flush=True)
         notes.parent.mkdir(parents=True, exist_ok=True)
-        files = [file.stat().st_mtime for file in notes.parent.rglob("*")]
-        for cut_off in (one for one in tries if one["minutes"] is None):
-            cut_off["minutes"] = (max(files) - cut_off["start_s"]) / 60
         tries.append({"start_s": time.time(), "minutes": None, "commit": COMMIT})
         notes.write_text(json.dumps(tries))
         command = [sys.executable, "-m", "jobs.pipeline", "--config", RECIPE, *arguments]
@@ -56,6 +55,12 @@ def run(seed: int, folder: Path, overrides: list[str]) -> dict[str, Any]:
         if code:
             raise SystemExit(f"seed {seed} failed with {code}; the same command goes on with it.")
     return outcome(seed, recipe, tries)
+
+
+def notes_of(run_dir: Path, overrides: list[str]) -> Path:
+    """Where the minutes of each try of these settings are kept."""
+    settings = hashlib.sha256(json.dumps(overrides).encode()).hexdigest()[:8]
+    return run_dir / f"tries-{settings}.json"
 
 
 def outcome(seed: int, recipe: Recipe, tries: list[dict[str, Any]]) -> dict[str, Any]:
