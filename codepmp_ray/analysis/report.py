@@ -86,7 +86,6 @@ def report_environment(own: Path | None = None) -> Environment:
         "series_label": plots.series_label,
         "series_order": plots.series_order,
         "recorded": _recorded,
-        "points": closing.points,
         "model_name": _model_name,
     }
     environment.globals["interval"] = interval

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from decimal import Decimal
 from functools import cache
 from typing import Any
@@ -29,8 +30,10 @@ _MARKUP = "*_`\"' \t\n"
 def library() -> Any:
     """The module `reasoning_gym.factory`. Raises InputError where it is not installed."""
     try:
-        import reasoning_gym  # noqa: F401 - the kinds register themselves
-        from reasoning_gym import factory
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SyntaxWarning)  # of a library that it uses
+            import reasoning_gym  # noqa: F401 - the kinds register themselves
+            from reasoning_gym import factory
     except ImportError as error:
         raise InputError(
             f"The task reasoning_gym needs the package reasoning-gym ({error}).",
@@ -76,7 +79,9 @@ def bare_answer(reference: str, text: str) -> str | None:
     if found == reference:
         return found
     bare = found.strip(_MARKUP)
-    return (bare if reference.endswith(".") else bare.removesuffix(".")) or None
+    if not reference.endswith("."):
+        bare = bare.removesuffix(".").strip(_MARKUP)
+    return bare or None
 
 
 def _stated_word(text: str, words: tuple[str, ...]) -> str | None:
