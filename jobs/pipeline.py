@@ -17,9 +17,10 @@ Work = list[tuple[Recipe, str]]  # stages, each with the recipe that makes it
 
 
 def body(recipe: Recipe, arguments: argparse.Namespace) -> None:
+    other: Recipe | None = None
     work: Work = [(recipe, name) for name in STAGE_JOBS]
     if arguments.compare:
-        from codepmp_ray.evaluation.without_pmp import compare_with, recipe_without_pmp
+        from codepmp_ray.evaluation.without_pmp import recipe_without_pmp
 
         other = recipe_without_pmp(recipe)
         work += [(other, name) for name in ("finetuning", "evaluation")]
@@ -29,7 +30,9 @@ def body(recipe: Recipe, arguments: argparse.Namespace) -> None:
     from codepmp_ray.analysis.report import write_report
     from codepmp_ray.analysis.summary import print_summary
 
-    if arguments.compare:
+    if other is not None:
+        from codepmp_ray.evaluation.without_pmp import compare_with
+
         compare_with(recipe, other)
     write_report(recipe)
     print_summary(recipe)

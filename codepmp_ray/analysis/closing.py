@@ -80,7 +80,9 @@ def sentences(
         told.append(f"PMP was tried on {num} held-out pairs, too few to say what it learned.")
         word = "of which nothing is claimed"
     else:
-        told.append(f"PMP by itself ranks {percent(pretrained.accuracy)} of {num} held-out pairs.")
+        told.append(
+            f"PMP by itself ranks {percent(pretrained.accuracy)} of {num} held-out pairs right."
+        )
     told.append(
         f"With PMP instead of without: {mean:+.1f} points ({100 * results['confidence']:g} % "
         f"interval {low:+.1f} to {high:+.1f}), {word}."
@@ -163,10 +165,12 @@ def forest(shown: list[Rule], width: int, marks: str = _MARKS) -> list[str]:
         cells[place(low) : place(high) + 1] = dash * (place(high) - place(low) + 1)
         cells[place(low)], cells[place(high)], cells[place(mean)] = start, end, middle
         lines.append(f"{label:<{indent}}{''.join(cells)}".rstrip())
-    ends = {place(value): f"{100 * value:+.0f}" for value in (left, left + span) if value}
     axis = " " * (indent + num_cells + 4)
-    for cell, text in {**ends, place(0.0): "0"}.items():
-        axis = axis[: indent + cell] + text + axis[indent + cell + len(text) :]
+    for value, text in ((left, f"{100 * left:+.0f}"), (left + span, f"{100 * (left + span):+.0f}"),
+                        (0.0, "0")):  # fmt: skip
+        cell = indent + place(value)
+        if value == 0 or abs(place(value) - place(0.0)) > len(text):
+            axis = axis[:cell] + text + axis[cell + len(text) :]
     return [*lines, axis.rstrip(), " " * indent + "points against a random pick"]
 
 

@@ -167,7 +167,8 @@ def _model_name(place: str) -> str:
     """What a model is called, without the folders that it lies in."""
     if re.search(r"(^|/)finetuning-[0-9a-f]+/model$", place):
         return "this run's reward model"
-    return place if "://" not in place and place.count("/") < 2 else place.rpartition("/")[2]
+    name = place.removeprefix("builtin:")
+    return name if "://" not in name and name.count("/") < 2 else name.rpartition("/")[2]
 
 
 def _figure_text(value: Any, digits: int = 4) -> str:

@@ -37,8 +37,8 @@ def own_terminal() -> Iterator[Path]:
             os.dup(2), "w", 1, encoding=theirs.encoding, errors="backslashreplace"
         )
 
-        def show_apart(*message: Any) -> None:  # as `warnings` calls it, stream and line last
-            show(*message[:4], theirs)
+        def show_apart(message: Any, category: Any, name: str, line: int, *_: Any) -> None:
+            show(message, category, name, line, theirs)
 
         warnings.showwarning = show_apart
     os.dup2(descriptor, 2)

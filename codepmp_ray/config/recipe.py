@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_origin
 
 import yaml
-from pydantic import BaseModel, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from codepmp_ray.config.accuracy import AccuracyConfig
 from codepmp_ray.config.audit import AuditConfig
@@ -49,7 +49,7 @@ class Recipe(Section):
 
     name: str = operational("unnamed")
     run_dir: str = operational("runs/default")
-    seed: int | None = operational(None, ge=0)
+    seed: int | None = Field(default=None, ge=0)
     corpus: CorpusConfig = CorpusConfig()
     engines: EnginesConfig = EnginesConfig()
     synthesis: SynthesisConfig = SynthesisConfig()

@@ -39,7 +39,7 @@ BARE: dict[str, tuple[type[Section], dict[str, Any]]] = {
 # What a key cannot be changed without, by patterns of keys; it is given to both sides. Those with
 # a dot in front are in the same section.
 NEEDS: dict[str, tuple[str, ...]] = {
-    "*.best_metric": (".eval_steps=1",),
+    "*.best_metric": (".eval_steps=1", ".eval_fraction=0.1"),
     "*.trunk_steps": (".schedule=wsd", ".max_steps=1"),
     "*.min_workers": (".num_workers=16",),
     "*.data_parallel_replicate_degree": (".num_workers=16",),
@@ -122,7 +122,7 @@ def _candidates(annotation: Any, value: Any, names: list[str]) -> Iterator[Any]:
         yield from (True, False)
     elif annotation in (int, float):
         number = value if isinstance(value, int | float) else 1
-        yield from (number * 2, number + 1, number - 1, number / 2, number // 2, 16)
+        yield from (number * 2, number + 1, number - 1, number / 2, number // 2, 16, 0.5)
     elif isinstance(annotation, type) and issubclass(annotation, Section):
         yield from SECTIONS
     else:

@@ -68,8 +68,8 @@ def bare_answer(reference: str, text: str) -> str | None:
         return find_number(text)
     if _NUMBER.fullmatch(reference):
         found = find_number(text)
-        is_plain = found is not None and _NUMBER.fullmatch(found)
-        return reference if is_plain and Decimal(found) == Decimal(reference) else found
+        is_equal = found and _NUMBER.fullmatch(found) and Decimal(found) == Decimal(reference)
+        return reference if is_equal else found
     for words in _PAIRS_OF_WORDS:
         if reference.casefold() in words:
             word = _stated_word(text, words)

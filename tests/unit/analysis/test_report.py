@@ -189,7 +189,7 @@ def test_what_pmp_adds_is_told_once_it_shows_what_it_learned(maker, make_step, m
     assert "the same without PMP 30.0 % 20.0 to 40.0 % +5.0 -5.0 to +15.0" in words
     maker.training("pretraining", [make_step(1)], [make_held_out(1, 0.9, 100)])
     words = _page(maker).words
-    assert "PMP by itself ranks 90.0 % of 100 held-out pairs." in words
+    assert "PMP by itself ranks 90.0 % of 100 held-out pairs right." in words
     assert "-1.0 to +7.0), too small to tell." in words
 
 
