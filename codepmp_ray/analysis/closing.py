@@ -80,9 +80,8 @@ def sentences(
         told.append(f"PMP was tried on {num} held-out pairs, too few to say what it learned.")
         word = "of which nothing is claimed"
     else:
-        told.append(
-            f"PMP by itself ranks {percent(pretrained.accuracy)} of {num} held-out pairs right."
-        )
+        share = percent(pretrained.accuracy)
+        told.append(f"PMP by itself ranks {share} of {num} held-out pairs right.")
     told.append(
         f"With PMP instead of without: {mean:+.1f} points ({100 * results['confidence']:g} % "
         f"interval {low:+.1f} to {high:+.1f}), {word}."
@@ -169,7 +168,7 @@ def forest(shown: list[Rule], width: int, marks: str = _MARKS) -> list[str]:
     for value, text in ((left, f"{100 * left:+.0f}"), (left + span, f"{100 * (left + span):+.0f}"),
                         (0.0, "0")):  # fmt: skip
         cell = indent + place(value)
-        if value == 0 or abs(place(value) - place(0.0)) > len(text):
+        if text == "0" or abs(place(value) - place(0.0)) > len(text):
             axis = axis[:cell] + text + axis[cell + len(text) :]
     return [*lines, axis.rstrip(), " " * indent + "points against a random pick"]
 

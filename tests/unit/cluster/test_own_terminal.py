@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -31,26 +32,28 @@ print(log.read_text() if log.exists() else "no file", end="")
 """
 
 
-def said(*words: str) -> tuple[str, str]:
+def said(folder: Path, *words: str, script: str = SCRIPT) -> tuple[str, str]:
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, *words], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", script, *words],
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(folder)},
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return done.stderr, done.stdout
 
 
-def test_only_we_are_on_the_terminal_and_the_others_in_their_file() -> None:
-    errors, output = said("one", "fail")
+def test_only_we_are_on_the_terminal_and_the_others_in_their_file(tmp_path: Path) -> None:
+    errors, output = said(tmp_path, "one", "fail")
     assert errors == "ours\ncaught\nafter\n"
     assert output.startswith("result\n")
     for line in ("core one\n", "core fail\n", "library\n", "child\n", "UserWarning: warning"):
         assert line in output
 
 
-def test_a_file_of_what_is_said_at_each_start_is_not_kept() -> None:
+def test_a_file_of_what_is_said_at_each_start_is_not_kept(tmp_path: Path) -> None:
     line = "[I 1 2] logging.cc:303: Set ray log level from environment variable X to 4"
-    assert said(line, "quiet")[1].endswith("core quiet\n")  # something else is in it
-    script = SCRIPT.replace('"quiet" not in sys.argv', "False")
-    done = subprocess.run(
-        [sys.executable, "-c", script, line], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert (done.stderr, done.stdout) == ("ours\nafter\n", "result\nno file")
+    assert said(tmp_path, line, "quiet")[1].endswith("core quiet\n")  # something else is in it
+    only = SCRIPT.replace('"quiet" not in sys.argv', "False")
+    assert said(tmp_path, line, script=only) == ("ours\nafter\n", "result\nno file")
