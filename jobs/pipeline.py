@@ -43,13 +43,13 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_stages(work: Work) -> None:
-    from codepmp_ray.cluster.connect import connect, others_log
+    from codepmp_ray.cluster.connect import connect
     from codepmp_ray.evaluation.problems import require_problems
 
     start_s = time.monotonic()
     require_problems(work[0][0].candidates)
     stages = _stages()
-    with connect():
+    with connect() as others:
         for number, (recipe, name) in enumerate(work, start=1):
             waits = not open_stage(recipe, name).is_complete
             elapsed = f"{time.monotonic() - start_s:.0f} s"
@@ -58,8 +58,8 @@ def _run_stages(work: Work) -> None:
             print(f"[{number}/{len(work)}] {name}{arm}: {state} ({elapsed})", file=sys.stderr)
             if waits:
                 stages[name](recipe)
-    if log := others_log():
-        print(f"What Ray and other libraries said: {log}", file=sys.stderr)
+    if others and others.exists():
+        print(f"What Ray and other libraries said: {others}", file=sys.stderr)
 
 
 def _stages():

@@ -113,39 +113,16 @@ def print_closing(
     for rule in shown:
         note = " (best null rule)" if rule.name in NULL_RULES else ""
         solved = f"{100 * rule.solved[0]:.1f}"
-        table.add_row(rule.label + note, solved, points(rule.difference))
+        table.add_row(rule.label + note, solved, _points(rule.difference))
     screen.print(table)
     marks = _ASCII_MARKS if screen.options.ascii_only else _MARKS
     for line in forest(shown, min(screen.width, 80), marks):
         screen.print(Text(line), soft_wrap=True)
 
 
-def points(difference: Range | None) -> str:
-    """`+9.8 (+4.7 to +14.9)`."""
-    if difference is None:
-        return ""
-    mean, low, high = (f"{100 * value:+.1f}" for value in difference)
-    return f"{mean} ({low} to {high})"
-
-
-def context(results: dict[str, Any]) -> str:
-    """What the same candidates give to those who have no reward model; "" where it is unknown."""
-    found = {rule.name: percent(rule.solved[0]) for rule in rules(results, {})}
-    if not found:
-        return ""
-    null_rule = results["null_rule"]
-    return (
-        f"Without a model the {LABELS[null_rule]} solves {found[null_rule]} and a majority vote "
-        f"{found['majority']}; a right answer is among the candidates of {found['oracle']}."
-    )
-
-
 def forest(shown: list[Rule], width: int, marks: str = _MARKS) -> list[str]:
-    """Differences to a random pick with their intervals, one line each, over an axis in points.
-
-    `marks` are the ends and the middle of an interval, and the line at zero. The oracle, which is
-    far off, is left out.
-    """
+    """Differences to a random pick with their intervals, one line each; without the oracle, which
+    is far off. `marks` are the ends and the middle of an interval, and the line at zero."""
     start, dash, middle, end, zero = marks
     ranges = {rule.label: rule.difference for rule in shown if rule.difference}
     ranges.pop(LABELS["oracle"], None)
@@ -164,13 +141,14 @@ def forest(shown: list[Rule], width: int, marks: str = _MARKS) -> list[str]:
         cells[place(low) : place(high) + 1] = dash * (place(high) - place(low) + 1)
         cells[place(low)], cells[place(high)], cells[place(mean)] = start, end, middle
         lines.append(f"{label:<{indent}}{''.join(cells)}".rstrip())
-    axis = " " * (indent + num_cells + 4)
-    for value, text in ((left, f"{100 * left:+.0f}"), (left + span, f"{100 * (left + span):+.0f}"),
-                        (0.0, "0")):  # fmt: skip
-        cell = indent + place(value)
-        if text == "0" or abs(place(value) - place(0.0)) > len(text):
-            axis = axis[:cell] + text + axis[cell + len(text) :]
-    return [*lines, axis.rstrip(), " " * indent + "points against a random pick"]
+    limits = f"{100 * left:+.0f} to {100 * (left + span):+.0f} points, {zero} is a random pick"
+    return [*lines, " " * indent + limits]
+
+
+def _points(difference: Range | None) -> str:
+    """`+9.8 (+4.7 to +14.9)`."""
+    points = [f"{100 * value:+.1f}" for value in difference or ()]
+    return f"{points[0]} ({points[1]} to {points[2]})" if points else ""
 
 
 def _range(found: dict[str, Any]) -> Range:

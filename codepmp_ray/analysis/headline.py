@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from codepmp_ray.analysis.outcomes import SamplingData
+from codepmp_ray.analysis.closing import rules
+from codepmp_ray.analysis.outcomes import EvaluationData, SamplingData
 from codepmp_ray.analysis.rundata import RunData, StageState
 from codepmp_ray.analysis.text import MIN_HEADLINE_ITEMS, duration, percent
 from codepmp_ray.analysis.trainlog import TrainingData
@@ -34,18 +35,6 @@ class StageRow:
     @property
     def time(self) -> str:
         return duration(self.state.duration_s) if self.state.status == "complete" else "-"
-
-
-def best_of_n(run: RunData) -> tuple[int, float, float] | None:
-    """(k, accuracy of the reward model's pick, accuracy of a random pick) at the largest k."""
-    if run.evaluation is None or not run.evaluation.ks:
-        return None
-    ks, curves = run.evaluation.ks, run.evaluation.curves
-    accuracies = [curves.get(name, {}).get("accuracy") for name in ("reward_model", "random")]
-    last = [values[-1] for values in accuracies if values and len(values) == len(ks)]
-    if len(last) != 2 or None in last:
-        return None
-    return ks[-1], float(last[0]), float(last[1])
 
 
 def stage_rows(run: RunData) -> list[StageRow]:
@@ -80,7 +69,7 @@ def _product(run: RunData, name: str) -> tuple[str, int | None]:
     if name == "grades":
         return _grades(run.sampling), None
     if name == "evaluation":
-        return _evaluation(run), None
+        return _evaluation(run.evaluation), None
     if name == "scoring" and run.scoring:
         rows = run.scoring.num_rows
         text = f"candidates of {rows['scores']:,} of {run.scoring.num_input_rows:,} rows scored"
@@ -99,14 +88,15 @@ def _training(data: TrainingData) -> tuple[str, int]:
     return f"{data.num_steps:,} {unit}{tail}", sum(data.reasons.values())
 
 
-def _evaluation(run: RunData) -> str:
-    best = best_of_n(run)
-    if best is None or run.evaluation is None:
+def _evaluation(data: EvaluationData | None) -> str:
+    results = data.results if data else {}
+    if results.get("executed") and results["num_problems"] < MIN_HEADLINE_ITEMS:
+        return f"{results['num_problems']} problems: too few to tell"
+    solved = {rule.name: percent(rule.solved[0]) for rule in rules(results, {})}
+    if not solved:
         return "no figures"
-    num = run.evaluation.results.get("num_problems", 0)
-    if num < MIN_HEADLINE_ITEMS:
-        return f"best of {best[0]} on {num} problems: too few to tell"
-    return f"best of {best[0]}: {percent(best[1])} solved, random pick {percent(best[2])}"
+    best = f"best of {results['bon']['k'][-1]}: {solved['reward_model']} solved"
+    return f"{best}, random pick {solved['random']}"
 
 
 def _grades(data: SamplingData | None) -> str:

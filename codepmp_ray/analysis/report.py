@@ -54,8 +54,7 @@ def render_report(run: RunData) -> str:
             run=run,
             recipe_yaml=yaml.safe_dump(run.recipe.model_dump(mode="json"), sort_keys=False),
             rows=headline.stage_rows(run),
-            answer=" ".join(filter(None, [*told, closing.context(results)]))
-            or headline.NOT_EVALUATED,
+            answer=" ".join(told).strip() or headline.NOT_EVALUATED,
             rules=closing.rules(results, without_pmp),
             versions=_versions(list(run.stages.values())),
             figures=_figures(run),

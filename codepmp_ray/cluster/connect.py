@@ -17,30 +17,23 @@ from codepmp_ray.cluster.process_guard import guard_future_processes
 from codepmp_ray.cluster.space_free import use_space_free_interpreter
 from codepmp_ray.errors import ResourceError
 
-_others: Path | None = None  # what others wrote during the last connection
-
 
 @contextmanager
-def connect() -> Iterator[None]:
+def connect() -> Iterator[Path | None]:
     """Ray for the time of the block. Nested use keeps the outer connection.
 
     RAY_ADDRESS decides where it is set (as inside `ray job submit`); otherwise a cluster started
-    on this machine is joined, and without one Ray starts in process, on loopback. What Ray and
-    other libraries write on the terminal goes to a file (`others_log`), or with
-    CODEPMP_LOG_TO_DRIVER=1 stays there, with the workers' output.
+    on this machine is joined, and without one Ray starts in process, on loopback. Yields the file
+    of what Ray and other libraries write on the terminal meanwhile, which is there afterwards if
+    anything is in it; None in nested use and with CODEPMP_LOG_TO_DRIVER=1, which leaves that and
+    the workers' output on the terminal.
     """
-    global _others
     if ray.is_initialized():
-        yield
+        yield None
         return
     to_driver = os.environ.get("CODEPMP_LOG_TO_DRIVER", "0") == "1"
-    with nullcontext() if to_driver else own_terminal() as _others, _connection(to_driver):
-        yield
-
-
-def others_log() -> Path | None:
-    """The file of what others wrote during the last connection; None where that was nothing."""
-    return _others if _others is not None and _others.exists() else None
+    with nullcontext() if to_driver else own_terminal() as others, _connection(to_driver):
+        yield others
 
 
 @contextmanager

@@ -15,49 +15,32 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 # Said at each start, and of no use to anybody.
-_EXPECTED = re.compile(r"Set ray log level from environment variable")
+_EXPECTED = re.compile(r"\s*$|.*Set ray log level from environment variable")
 
 
 @contextmanager
 def own_terminal() -> Iterator[Path]:
-    """Keep others from the terminal for the time of the block; yields their file.
-
-    The file is removed at the end if nothing worth reading is in it. A `sys.stderr` that is not
-    descriptor 2 (a notebook's, a test's) stays what it is.
-    """
+    """Keep others from the terminal for the time of the block; yields their file, which goes if
+    nothing worth reading is in it. A notebook's or a test's `sys.stderr` stays what it is."""
     descriptor, name = tempfile.mkstemp(prefix="codepmp-others-", suffix=".log")
     terminal, theirs, show = os.dup(2), sys.stderr, warnings.showwarning
-    theirs.flush()
-    if _descriptor(theirs) == 2:
-        # Of its own descriptor, which lives as long as somebody has the stream.
-        sys.stderr = os.fdopen(
-            os.dup(2), "w", 1, encoding=theirs.encoding, errors="backslashreplace"
+    if theirs is sys.__stderr__:
+        sys.stderr = os.fdopen(os.dup(2), "w", 1, theirs.encoding, "backslashreplace")
+        warnings.showwarning = lambda what, kind, file, line, *_: show(
+            what, kind, file, line, theirs
         )
-
-        def show_apart(message: Any, category: Any, name: str, line: int, *_: Any) -> None:
-            show(message, category, name, line, theirs)
-
-        warnings.showwarning = show_apart
+    theirs.flush()
     os.dup2(descriptor, 2)
     os.close(descriptor)
     try:
         yield Path(name)
     finally:
-        for stream in (theirs, sys.stderr):
-            stream.flush()
+        theirs.flush()
+        sys.stderr.flush()
         os.dup2(terminal, 2)
         os.close(terminal)
         sys.stderr, warnings.showwarning = theirs, show
-        lines = Path(name).read_text("utf-8", "replace").splitlines()
-        if all(not line.strip() or _EXPECTED.search(line) for line in lines):
+        if all(map(_EXPECTED.match, Path(name).read_text("utf-8", "replace").splitlines())):
             os.unlink(name)
-
-
-def _descriptor(stream: Any) -> int | None:
-    try:
-        return stream.fileno()
-    except (AttributeError, OSError, ValueError):
-        return None

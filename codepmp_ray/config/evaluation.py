@@ -63,14 +63,11 @@ class CandidatesConfig(Section):
     def _kinds_where_problems_are_made(self) -> CandidatesConfig:
         if (self.task == "reasoning_gym") != bool(self.kinds):
             raise ValueError(
-                f"task={self.task} with kinds={list(self.kinds)}: kinds are those of "
-                "task=reasoning_gym, which needs one at least, such as "
-                "kinds={products: {max_digits: 1, size: 50}}"
+                f"task={self.task} with kinds={list(self.kinds)}: kinds, such as "
+                "{products: {max_digits: 1}}, go with task=reasoning_gym and with no other"
             )
         if self.kinds and (self.task_path or self.pool_path):
-            raise ValueError(
-                "task=reasoning_gym makes its problems: task_path and pool_path have to be null"
-            )
+            raise ValueError("with kinds, which make problems, task_path and pool_path are null")
         return self
 
 

@@ -30,16 +30,6 @@ def with_override(kind: type[BaseModel], data: dict[str, Any], override: str) ->
     return _changed(data, kind, key, value, override)
 
 
-def is_set(data: Any, key: str) -> bool:
-    """Whether the sections `data` say themselves what `key` ("a.b") is."""
-    for name in key.split("."):
-        data = explicit_fields(data) if isinstance(data, Section) else data
-        if not isinstance(data, dict) or name not in data:
-            return False
-        data = data[name]
-    return True
-
-
 def section_type(annotation: Any) -> type[BaseModel] | None:
     """The section that a field of this type holds: alone, or null, or as entries."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):

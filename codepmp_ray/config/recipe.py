@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_origin
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, ValidationError, model_validator
 
 from codepmp_ray.config.accuracy import AccuracyConfig
 from codepmp_ray.config.audit import AuditConfig
@@ -20,7 +20,7 @@ from codepmp_ray.config.branches import Branch, BranchesConfig, branch_config
 from codepmp_ray.config.corpus import CorpusConfig
 from codepmp_ray.config.engines import EngineConfig, EnginesConfig
 from codepmp_ray.config.evaluation import CandidatesConfig, EvaluationConfig, ServingConfig
-from codepmp_ray.config.overrides import is_set, section_type, with_override
+from codepmp_ray.config.overrides import section_type, with_override
 from codepmp_ray.config.planning import PlanningConfig
 from codepmp_ray.config.pool_statistics import PoolStatisticsConfig
 from codepmp_ray.config.scoring import BatchScoringConfig
@@ -28,7 +28,8 @@ from codepmp_ray.config.synthesis import SynthesisConfig
 from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.errors import ConfigError
 
-# Every seed of the main job, for `Recipe.seed`.
+# What the override `seed=N` stands for: sampled files and snippets, engines, problems, the order of
+# pairs, reward heads, resamples.
 _SEEDS = (
     "corpus.sample_seed",
     "engines.strong.engine_args.seed",
@@ -41,15 +42,10 @@ _SEEDS = (
 
 
 class Recipe(Section):
-    """The whole main job. `run_dir` holds everything it writes.
-
-    `seed` is that of every stage whose own seed is not set: sampled files and snippets, engines,
-    problems, the order of pairs, reward heads, resamples.
-    """
+    """The whole main job. `run_dir` holds everything it writes."""
 
     name: str = operational("unnamed")
     run_dir: str = operational("runs/default")
-    seed: int | None = Field(default=None, ge=0)
     corpus: CorpusConfig = CorpusConfig()
     engines: EnginesConfig = EnginesConfig()
     synthesis: SynthesisConfig = SynthesisConfig()
@@ -66,18 +62,6 @@ class Recipe(Section):
     accuracy: AccuracyConfig = AccuracyConfig()
     audit: AuditConfig = AuditConfig()
     pool_statistics: PoolStatisticsConfig = PoolStatisticsConfig()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _one_seed(cls, data: Any) -> Any:
-        seed = data.get("seed") if isinstance(data, dict) else None
-        if not isinstance(seed, int):
-            return data
-        own_generator = is_set(data, "candidates.engine.model_name_or_path")
-        for key in (*_SEEDS, *(["candidates.engine.engine_args.seed"] if own_generator else [])):
-            if not is_set(data, key):
-                data = with_override(cls, data, f"{key}={seed}")
-        return data
 
     @model_validator(mode="after")
     def _two_models_where_two_are_compared(self) -> Recipe:
@@ -116,8 +100,15 @@ S = TypeVar("S", bound=Section)
 
 
 def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
-    """Read the YAML file at `path` and apply `a.b=value` overrides (values are YAML)."""
-    return load_sections(Recipe, path, overrides)
+    """Read the YAML file at `path` and apply `a.b=value` overrides (values are YAML).
+
+    `seed=value` sets the seeds of all stages; what follows it may set one of them again.
+    """
+    whole: list[str] = []
+    for override in overrides or []:
+        key, _, value = override.partition("=")
+        whole += [f"{name}={value}" for name in _SEEDS] if key == "seed" else [override]
+    return load_sections(Recipe, path, whole)
 
 
 def load_sections(kind: type[S], path: str | Path, overrides: list[str] | None = None) -> S:

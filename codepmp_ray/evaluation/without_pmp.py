@@ -44,8 +44,8 @@ def compare_with(recipe: Recipe, other: Recipe) -> dict[str, Any]:
     ours, theirs = read_results(recipe), read_results(other)
     if not ours.get("picked") or not theirs.get("picked"):
         raise InputError(
-            "The evaluations hold no picks by problem: answers were not executed, or an earlier "
-            "version evaluated them.",
+            "The evaluations hold no picks by problem: nothing was executed, or an earlier version "
+            "made them.",
             "Remove the evaluation- folders of the run directory and run it again.",
         )
     config = recipe.evaluation

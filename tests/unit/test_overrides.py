@@ -62,7 +62,6 @@ NEEDS: dict[str, tuple[str, ...]] = {
 # Keys that cannot be changed alone.
 EXCEPTED = {
     "corpus.source.columns": "stands for the names of a data set's columns, which follow it",
-    "seed": "stands for the seeds of all stages that do not have their own",
     "rewards.*.endpoint": "is given in place of model_name_or_path, which has to be null then",
 }
 # One of them is valid wherever a section is asked for.
@@ -314,22 +313,22 @@ def test_names_of_entries_may_hold_dots() -> None:
     assert {name for name, model in config.models.items() if model.seed} == {"qwen2-1.5b"}
 
 
-def test_one_seed_is_that_of_every_stage_that_has_none_of_its_own(tmp_path: Path) -> None:
-    text = "finetuning: {batch_size: 8}\ncandidates: {engine: {model_name_or_path: own}}"
-    recipe = _load(tmp_path, text, "seed=7", "pretraining.seed=3")
-    engines = (recipe.engines.strong, recipe.engines.weak, recipe.generator)
-    assert [engine.engine_args for engine in engines] == [{"seed": 7}] * 3
-    seeds = (recipe.corpus.sample_seed, recipe.candidates.split_seed, recipe.evaluation.seed)
-    assert {*seeds, recipe.finetuning.seed} == {7} and recipe.pretraining.seed == 3
-    unseeded = _load(tmp_path, text, "pretraining.seed=3")
-    assert (recipe.finetuning.objective, recipe.finetuning.batch_size) == ("rm", 8)
-    assert recipe.engines.weak == unseeded.engines.weak.model_copy(
-        update={"engine_args": {"seed": 7}}
-    )
-    # What a run keeps of its recipe is the recipe.
-    assert parse_sections(Recipe, recipe.model_dump(mode="json"), "manifest") == recipe
-    with pytest.raises(ConfigError, match="seed"):
-        _load(tmp_path, text, "seed=-1")
+def test_one_seed_is_that_of_all_stages(tmp_path: Path) -> None:
+    recipe = _load(tmp_path, "finetuning: {batch_size: 8}", "seed=7", "pretraining.seed=3")
+    plain = _load(tmp_path, "finetuning: {batch_size: 8}")
+    assert recipe.pretraining.seed == 3
+    expected = {"engine_args": {"seed": 7}}
+    assert recipe.engines.weak == plain.engines.weak.model_copy(update=expected)
+    assert recipe.finetuning == plain.finetuning.model_copy(update={"seed": 7})
+    # Every key that is called so, but that of a hash function.
+    leaves = {".".join(path): value for path, _, value in _leaves(recipe, Recipe)}
+    seeds = {key: value for key, value in leaves.items() if key.endswith("seed")}
+    assert set(seeds) - {"corpus.near_duplicates.seed", "pretraining.seed"} == {
+        key for key, value in seeds.items() if value == 7
+    }
+    assert len(seeds) == 8
+    with pytest.raises(ConfigError, match=r"sample_seed='x'"):
+        _load(tmp_path, "", "seed=x")
 
 
 SAME = [f"engines.{role}.model_name_or_path=one" for role in ("strong", "weak")]

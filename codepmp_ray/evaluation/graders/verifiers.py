@@ -20,7 +20,6 @@ from codepmp_ray.evaluation.graders.numbers import find_number
 
 _FULL_SCORE = 1.0 - 1e-9
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
-_FRACTION = re.compile(r"-?\d+/\d+")
 # Words of which one is the answer, as "Yes, it does." or "The answer is no." say it.
 _PAIRS_OF_WORDS = (("yes", "no"), ("true", "false"))
 _MARKUP = "*_`\"' \t\n"
@@ -64,12 +63,11 @@ def bare_answer(reference: str, text: str) -> str | None:
     compare texts; yes and no, true and false likewise.
     """
     text = text[-MAX_CHARS:]
-    if _FRACTION.fullmatch(reference):
-        return find_number(text)
-    if _NUMBER.fullmatch(reference):
+    if all(map(_NUMBER.fullmatch, reference.split("/"))):
         found = find_number(text)
-        is_equal = found and _NUMBER.fullmatch(found) and Decimal(found) == Decimal(reference)
-        return reference if is_equal else found
+        pair = [found or "", reference]
+        are_equal = all(map(_NUMBER.fullmatch, pair)) and len(set(map(Decimal, pair))) == 1
+        return reference if are_equal else found
     for words in _PAIRS_OF_WORDS:
         if reference.casefold() in words:
             word = _stated_word(text, words)

@@ -7,7 +7,6 @@ the same settings make the same problems on every machine. No two of them ask th
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import difflib
 import io
@@ -45,8 +44,9 @@ REFUSED = {
 _EXAMPLES = ("example_answer", "example_correct_answer", "possible_answer")
 _MAX_ROUNDS = 50  # of `size` problems each; a small kind repeats itself
 _NUMBER = r"-?\d+(?:\.\d+)?"
-_EXPRESSION = re.compile(rf"\(*{_NUMBER}\)*(?:\s*[-+*/]\s*\(*{_NUMBER}\)*)+")
-_NUMBERS = re.compile(rf"(?<![\[(\w.]){_NUMBER}(?:(?:, and |, | and ){_NUMBER})+(?![\])])")
+# Numbers in a row, with operators or in prose; those of a list in brackets keep their places.
+_RUN = re.compile(rf"\[[^][]*\]|{_NUMBER}(?:[\s()]*(?:[-+*/,]|,? and\b)[\s()]*{_NUMBER})+")
+_TOKEN = re.compile(r"\d+(?:\.\d+)?|[-+*/]")
 
 
 def rows(kinds: dict[str, dict[str, Any]], seed: int) -> Iterator[Row]:
@@ -89,12 +89,11 @@ def open_kind(kind: str, parameters: dict[str, Any]) -> Any:
         raise ConfigError(f"{where}: there is no such kind.", _meant(kind, known))
     if kind in REFUSED:
         raise ConfigError(f"{where} is refused: {REFUSED[kind]}.", "Choose another kind.")
-    names = [field.name for field in dataclasses.fields(known[kind][1]) if field.name != "seed"]
-    for name in parameters:
-        if name == "seed":
-            raise ConfigError(f"{where}.seed is not set by kind.", "Set candidates.split_seed.")
-        if name not in names:
-            raise ConfigError(f"{where}: there is no parameter {name}.", _meant(name, names))
+    # The seed of all kinds is candidates.split_seed.
+    names = {field.name for field in dataclasses.fields(known[kind][1])} - {"seed"}
+    if unknown := sorted(set(parameters) - names):
+        message = f"{where}: there is no parameter {unknown[0]}."
+        raise ConfigError(message, _meant(unknown[0], names))
     try:
         return library().create_dataset(kind, **parameters)
     except (AssertionError, TypeError, ValueError, KeyError) as error:
@@ -104,16 +103,24 @@ def open_kind(kind: str, parameters: dict[str, Any]) -> Any:
 
 
 def question_key(kind: str, question: str) -> str:
-    """Equal for questions that ask the same: operands and lists of numbers stand in any order.
+    """Equal for questions that ask the same, numbers and operators in any order.
 
-    Where one expression has all the numbers of a question, it is the key, whatever the words.
+    It is equal for some more ("5 - 3", "3 - 5"), which costs a few problems. Where one expression
+    has all numbers of a question, the words around it do not matter.
     """
     text = " ".join(question.split())
-    expressions = _EXPRESSION.findall(text)
-    if len(expressions) == 1 and not re.search(r"\d", _EXPRESSION.sub("", text)):
-        return _canonical(expressions[0])
-    text = _EXPRESSION.sub(lambda found: _canonical(found[0]), text)
-    return f"{kind} {_NUMBERS.sub(_sorted_numbers, text)}"
+    runs = [run for run in _RUN.findall(text) if run[0] != "["]
+    if (
+        len(runs) == 1
+        and re.search("[-+*/]", runs[0][1:])
+        and not re.search(r"\d", _RUN.sub("", text))
+    ):
+        return _sorted(runs[0])
+    return f"{kind} {_RUN.sub(lambda found: _sorted(found[0]), text)}"
+
+
+def _sorted(run: str) -> str:
+    return run if run[0] == "[" else " ".join(sorted(_TOKEN.findall(run)))
 
 
 def _entries(kind: str, parameters: dict[str, Any], seed: int) -> Iterator[dict[str, Any]]:
@@ -139,48 +146,6 @@ def _answer(entry: dict[str, Any]) -> str:
 def _meant(name: str, known: Any) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     return f"Did you mean {close[0]}?" if close else f"There are {', '.join(sorted(known))}."
-
-
-def _sorted_numbers(found: re.Match[str]) -> str:
-    return ", ".join(sorted(re.findall(_NUMBER, found[0]), key=float))
-
-
-def _canonical(expression: str) -> str:
-    try:
-        return _ordered(ast.parse(expression.strip(), mode="eval").body)
-    except SyntaxError:  # a date, or half a bracket
-        return expression
-
-
-def _ordered(node: ast.expr) -> str:
-    """The expression with operands of sums and products in a fixed order."""
-    match node:
-        case ast.UnaryOp(op=ast.USub()) | ast.BinOp(op=ast.Add() | ast.Sub()):
-            return f"({' '.join(sorted(_terms(node)))})"
-        case ast.BinOp(op=ast.Mult()):
-            return f"({' * '.join(sorted(_factors(node)))})"
-        case ast.BinOp():
-            return f"({_ordered(node.left)} / {_ordered(node.right)})"
-    return ast.unparse(node)
-
-
-def _terms(node: ast.expr, sign: int = 1) -> Iterator[str]:
-    match node:
-        case ast.UnaryOp(op=ast.USub()):
-            yield from _terms(node.operand, -sign)
-        case ast.BinOp(op=ast.Add() | ast.Sub()):
-            yield from _terms(node.left, sign)
-            yield from _terms(node.right, sign if isinstance(node.op, ast.Add) else -sign)
-        case _:
-            yield f"{'-' if sign < 0 else '+'}{_ordered(node)}"
-
-
-def _factors(node: ast.expr) -> Iterator[str]:
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
-        yield from _factors(node.left)
-        yield from _factors(node.right)
-    else:
-        yield _ordered(node)
 
 
 TASK = ProblemTask(
