@@ -16,7 +16,7 @@ help: ## show this list
 setup: ## install everything into .venv (does nothing when it is up to date)
 	@./scripts/setup.sh
 
-demo: setup ## the whole main job on this machine; ARGS="section.key=value ..." overrides the recipe
+demo: setup ## the whole main job on this machine; ARGS="--compare seed=1 section.key=value ..."
 	@$(CODEPMP) demo $(if $(CONFIG),--config "$(CONFIG)") $(ARGS)
 
 reproduce: setup ## the paper's tables and figures at laptop size, with a report; ARGS="data_dir=FOLDER"

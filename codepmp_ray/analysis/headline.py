@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from codepmp_ray.analysis.outcomes import SamplingData
+from codepmp_ray.analysis.closing import rules
+from codepmp_ray.analysis.outcomes import EvaluationData, SamplingData
 from codepmp_ray.analysis.rundata import RunData, StageState
-from codepmp_ray.analysis.text import duration, percent
+from codepmp_ray.analysis.text import MIN_HEADLINE_ITEMS, duration, percent
 from codepmp_ray.analysis.trainlog import TrainingData
 
 _TITLES = {
@@ -34,32 +35,6 @@ class StageRow:
     @property
     def time(self) -> str:
         return duration(self.state.duration_s) if self.state.status == "complete" else "-"
-
-
-def verdict(run: RunData) -> str:
-    """The evaluation's own sentence."""
-    results = run.evaluation.results if run.evaluation else {}
-    return str(results.get("verdict") or NOT_EVALUATED)
-
-
-def final_accuracy(run: RunData) -> tuple[str, TrainingData] | None:
-    """The last training stage with held-out pairs, and what it is called."""
-    for data, title in ((run.finetuning, "reward model"), (run.pretraining, "pretrained model")):
-        if data is not None and data.held_out is not None:
-            return title, data
-    return None
-
-
-def best_of_n(run: RunData) -> tuple[int, float, float] | None:
-    """(k, accuracy of the reward model's pick, accuracy of a random pick) at the largest k."""
-    if run.evaluation is None or not run.evaluation.ks:
-        return None
-    ks, curves = run.evaluation.ks, run.evaluation.curves
-    accuracies = [curves.get(name, {}).get("accuracy") for name in ("reward_model", "random")]
-    last = [values[-1] for values in accuracies if values and len(values) == len(ks)]
-    if len(last) != 2 or None in last:
-        return None
-    return ks[-1], float(last[0]), float(last[1])
 
 
 def stage_rows(run: RunData) -> list[StageRow]:
@@ -94,10 +69,7 @@ def _product(run: RunData, name: str) -> tuple[str, int | None]:
     if name == "grades":
         return _grades(run.sampling), None
     if name == "evaluation":
-        best = best_of_n(run)
-        if best:
-            k, pick, random = best
-            return f"best of {k}: {percent(pick)} solved, random pick {percent(random)}", None
+        return _evaluation(run.evaluation), None
     if name == "scoring" and run.scoring:
         rows = run.scoring.num_rows
         text = f"candidates of {rows['scores']:,} of {run.scoring.num_input_rows:,} rows scored"
@@ -107,11 +79,24 @@ def _product(run: RunData, name: str) -> tuple[str, int | None]:
 
 def _training(data: TrainingData) -> tuple[str, int]:
     held_out = data.held_out
-    tail = f", held-out accuracy {percent(held_out.accuracy)}" if held_out else ""
-    if held_out:
-        tail += f" of {held_out.num_pairs:,} pairs"
+    tail = ""
+    if held_out and held_out.num_pairs < MIN_HEADLINE_ITEMS:
+        tail = f", {held_out.num_pairs} held-out pairs: too few to tell"
+    elif held_out:
+        tail = f", held-out accuracy {percent(held_out.accuracy)} of {held_out.num_pairs:,} pairs"
     unit = "step" if data.num_steps == 1 else "steps"
     return f"{data.num_steps:,} {unit}{tail}", sum(data.reasons.values())
+
+
+def _evaluation(data: EvaluationData | None) -> str:
+    results = data.results if data else {}
+    if results.get("executed") and results["num_problems"] < MIN_HEADLINE_ITEMS:
+        return f"{results['num_problems']} problems: too few to tell"
+    solved = {rule.name: percent(rule.solved[0]) for rule in rules(results, {})}
+    if not solved:
+        return "no figures"
+    best = f"best of {results['bon']['k'][-1]}: {solved['reward_model']} solved"
+    return f"{best}, random pick {solved['random']}"
 
 
 def _grades(data: SamplingData | None) -> str:

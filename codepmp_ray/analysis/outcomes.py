@@ -13,6 +13,7 @@ from codepmp_ray.records import CANDIDATE, GRADE, SCORE
 from codepmp_ray.runs import Stage
 
 RESULTS_FILE = "results.json"
+WITHOUT_PMP_FILE = "without_pmp.json"  # beside it: the same without PMP, where that was run
 NUM_PICKS = 3
 
 
@@ -59,10 +60,11 @@ class Pick:
 
 @dataclass(frozen=True)
 class EvaluationData:
-    """`results` is results.json, empty when it is not written yet."""
+    """`results` is results.json, empty when it is not written yet; `without_pmp` likewise."""
 
     results: dict[str, Any]
     picks: list[Pick]
+    without_pmp: dict[str, Any]
 
     @property
     def ks(self) -> list[int]:
@@ -99,10 +101,13 @@ def load_sampling(candidates: Stage, grades: Stage | None) -> SamplingData:
 def load_evaluation(
     evaluation: Stage, candidates: Stage | None, grades: Stage | None
 ) -> EvaluationData:
-    results: dict[str, Any] = {}
-    if evaluation.store.exists(RESULTS_FILE):
-        results = read_record(evaluation.store.read_bytes(RESULTS_FILE))
-    return EvaluationData(results, _picks(evaluation, candidates, grades) if candidates else [])
+    results, without_pmp = (_record(evaluation, name) for name in (RESULTS_FILE, WITHOUT_PMP_FILE))
+    picks = _picks(evaluation, candidates, grades) if candidates else []
+    return EvaluationData(results, picks, without_pmp)
+
+
+def _record(stage: Stage, name: str) -> dict[str, Any]:
+    return read_record(stage.store.read_bytes(name)) if stage.store.exists(name) else {}
 
 
 def _grades(stage: Stage | None) -> pa.Table:

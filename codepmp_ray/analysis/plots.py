@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from codepmp_ray.analysis import svg
+from codepmp_ray.analysis.closing import LABELS, Rule
 from codepmp_ray.analysis.lengths import Lengths, wilson_interval
 from codepmp_ray.analysis.scaling import ScalingPoint
 from codepmp_ray.analysis.text import visible
@@ -19,19 +20,21 @@ if TYPE_CHECKING:
 
 MAX_POINTS = 400
 _NUM_BINS = 24
-# Series of the best-of-N curve: label, colour, line style, marker.
+# Series of the best-of-N curve: colour, line style, marker.
 _BON_STYLES = {
-    "reward_model": ("reward model", svg.BLUE, "-", "o"),
-    "random": ("random", svg.GREY, (0, (4, 2)), "s"),
-    "majority": ("majority", svg.PURPLE, (0, (6, 1.5, 1, 1.5)), "D"),
-    "length": ("length", svg.ORANGE, (0, (3, 1.5, 1, 1.5)), "v"),
-    "oracle": ("oracle", svg.GREEN, (0, (1, 1.2)), "^"),
+    "reward_model": (svg.BLUE, "-", "o"),
+    "random": (svg.GREY, (0, (4, 2)), "s"),
+    "majority": (svg.PURPLE, (0, (6, 1.5, 1, 1.5)), "D"),
+    "length": (svg.ORANGE, (0, (3, 1.5, 1, 1.5)), "v"),
+    "shortest": (svg.ORANGE, (0, (2, 1)), "<"),
+    "style": (svg.ORANGE, (0, (5, 1)), ">"),
+    "oracle": (svg.GREEN, (0, (1, 1.2)), "^"),
 }
 _BAR_HEIGHT_IN = 0.27
 
 
 def series_label(name: str) -> str:
-    return _BON_STYLES[name][0] if name in _BON_STYLES else name.replace("_", " ")
+    return LABELS.get(name, name.replace("_", " "))
 
 
 def series_order(names: Mapping[str, Any]) -> list[str]:
@@ -137,9 +140,8 @@ def best_of_n_curve(ks: list[int], curves: Mapping[str, Mapping[str, Any]], name
     """Accuracy of the pick among k candidates, k on a log2 axis, with confidence bands."""
     with svg.figure(3.5) as (drawing, axes):
         for series_name in series_order(curves):
-            label, color, style, marker = _BON_STYLES.get(
-                series_name, (series_label(series_name), svg.RED, "-", "x")
-            )
+            label = series_label(series_name)
+            color, style, marker = _BON_STYLES.get(series_name, (svg.RED, "-", "x"))
             curve = curves[series_name]
             low, high = _values(curve.get("low"), ks), _values(curve.get("high"), ks)
             is_main = series_name == "reward_model"
@@ -156,6 +158,26 @@ def best_of_n_curve(ks: list[int], curves: Mapping[str, Mapping[str, Any]], name
         axes.set_ylim(max(bottom, -0.02), min(top, 1.02))
         _finish(axes, "share of problems solved", xlabel="candidates to choose from (k)")
         return svg.to_svg(drawing, name, "Best-of-N accuracy by number of candidates")
+
+
+def differences_chart(rules: list[Rule], name: str) -> str:
+    """Points against a random pick with their intervals; the oracle, far off, is left out."""
+    rows = [rule for rule in rules if rule.difference and rule.name != "oracle"][::-1]
+    with svg.figure(0.8 + 0.42 * len(rows)) as (drawing, axes):
+        axes.axvline(0, color=svg.INK, linewidth=1)
+        for place, rule in enumerate(rows):
+            mean, low, high = (100 * value for value in rule.difference or ())
+            is_main = rule.name == "reward_model"
+            # A bootstrap's percentile interval may lie beside the mean.
+            errors = [[max(mean - low, 0.0)], [max(high - mean, 0.0)]]
+            color, width, size = (svg.BLUE, 2.4, 7) if is_main else (svg.GREY, 1.4, 5)
+            axes.errorbar(mean, place, xerr=errors, fmt="o", capsize=4, color=color,
+                          elinewidth=width, markersize=size)  # fmt: skip
+        axes.set_yticks(range(len(rows)), [rule.label for rule in rows])
+        axes.set_ylim(-0.6, len(rows) - 0.4)
+        axes.grid(axis="y", visible=False)
+        axes.set_xlabel("points against a random pick")
+        return svg.to_svg(drawing, name, "Problems solved, against a random pick, with intervals")
 
 
 def scaling_curve(points: list[ScalingPoint], name: str) -> str:

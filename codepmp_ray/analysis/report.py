@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,17 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from codepmp_ray import __version__
-from codepmp_ray.analysis import headline, paper, plots
+from codepmp_ray.analysis import closing, headline, paper, plots
 from codepmp_ray.analysis.rundata import RunData, StageState, load_run
 from codepmp_ray.analysis.scaling_table import HEADINGS, scaling_cells
-from codepmp_ray.analysis.text import duration, interval, percent, shortened, visible
+from codepmp_ray.analysis.text import (
+    MIN_HEADLINE_ITEMS,
+    duration,
+    interval,
+    percent,
+    shortened,
+    visible,
+)
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.storage import open_store
 
@@ -36,6 +43,10 @@ def write_report(recipe: Recipe) -> str:
 
 def render_report(run: RunData) -> str:
     """The HTML of a run."""
+    found = run.evaluation
+    results, without_pmp = (found.results, found.without_pmp) if found else ({}, {})
+    pretrained = run.pretraining.held_out if run.pretraining else None
+    told = closing.sentences(results, without_pmp, pretrained)
     return (
         report_environment()
         .get_template("report.html.j2")
@@ -43,9 +54,8 @@ def render_report(run: RunData) -> str:
             run=run,
             recipe_yaml=yaml.safe_dump(run.recipe.model_dump(mode="json"), sort_keys=False),
             rows=headline.stage_rows(run),
-            verdict=headline.verdict(run),
-            final_accuracy=headline.final_accuracy(run),
-            best_of_n=headline.best_of_n(run),
+            answer=" ".join(told).strip() or headline.NOT_EVALUATED,
+            rules=closing.rules(results, without_pmp),
             versions=_versions(list(run.stages.values())),
             figures=_figures(run),
             scaling_headings=HEADINGS,
@@ -75,8 +85,10 @@ def report_environment(own: Path | None = None) -> Environment:
         "series_label": plots.series_label,
         "series_order": plots.series_order,
         "recorded": _recorded,
+        "model_name": _model_name,
     }
     environment.globals["interval"] = interval
+    environment.globals["min_headline_items"] = MIN_HEADLINE_ITEMS
     return environment
 
 
@@ -104,7 +116,13 @@ def _figures(run: RunData) -> dict[str, Markup]:
             made[f"{stage}_rate"] = plots.learning_rate_curve(data.steps, f"{stage}_rate")
     if run.evaluation and run.evaluation.ks and run.evaluation.curves:
         evaluation = run.evaluation
-        made["best_of_n"] = plots.best_of_n_curve(evaluation.ks, evaluation.curves, "best_of_n")
+        best_rule = evaluation.results.get("null_rule", "length")
+        others = {*closing.NULL_RULES} - {best_rule}
+        curves = {name: of for name, of in evaluation.curves.items() if name not in others}
+        made["best_of_n"] = plots.best_of_n_curve(evaluation.ks, curves, "best_of_n")
+        shown = closing.rules(evaluation.results, evaluation.without_pmp)
+        if shown:
+            made["differences"] = plots.differences_chart(shown, "differences")
     if run.scaling:
         made["scaling"] = plots.scaling_curve(run.scaling, "scaling")
     # Safe: to_svg escapes what it is given, and matplotlib escapes the text that it draws.
@@ -126,10 +144,30 @@ def _versions(states: list[StageState]) -> list[tuple[str, str]]:
 def _recorded(state: StageState) -> list[tuple[str, str]]:
     """What the job noted in its completion marker, as (name, text)."""
     return [
-        (name.replace("_", " "), value if isinstance(value, str) else json.dumps(value))
+        (name.replace("_", " "), _plain_text(value))
         for name, value in state.summary.items()
         if name not in _NOT_FIGURES
     ]
+
+
+def _plain_text(value: Any) -> str:
+    """A recorded value in words: `{"passed": 14, "failed": 2}` is "passed 14, failed 2"."""
+    if isinstance(value, dict):
+        pairs = (f"{str(name).replace('_', ' ')} {_plain_text(of)}" for name, of in value.items())
+        return ", ".join(pairs) or "none"
+    if isinstance(value, list):
+        return ", ".join(map(_plain_text, value)) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return value if isinstance(value, str) else _figure_text(value)
+
+
+def _model_name(place: str) -> str:
+    """What a model is called, without the folders that it lies in."""
+    if re.search(r"(^|/)finetuning-[0-9a-f]+/model$", place):
+        return "this run's reward model"
+    name = place.removeprefix("builtin:")
+    return name if "://" not in name and name.count("/") < 2 else name.rpartition("/")[2]
 
 
 def _figure_text(value: Any, digits: int = 4) -> str:

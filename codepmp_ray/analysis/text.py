@@ -15,6 +15,10 @@ _HIDDEN = re.compile(f"[\x00-\x08\x0b-\x1f\x7f-\x9f{_BIDI}\ud800-\udfff\ufdd0-\u
 _BACKTICKS = re.compile("`+")
 
 
+# Figures of fewer items are shown where they belong, and never in a headline.
+MIN_HEADLINE_ITEMS = 30
+
+
 def visible(text: str) -> str:
     """`text` with control and direction characters spelled out, for example `\\u202e`."""
     unified = text.replace("\r\n", "\n")

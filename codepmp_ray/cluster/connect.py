@@ -7,31 +7,42 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 
 import ray
 
+from codepmp_ray.cluster.own_terminal import own_terminal
 from codepmp_ray.cluster.process_guard import guard_future_processes
 from codepmp_ray.cluster.space_free import use_space_free_interpreter
 from codepmp_ray.errors import ResourceError
 
 
 @contextmanager
-def connect() -> Iterator[None]:
+def connect() -> Iterator[Path | None]:
     """Ray for the time of the block. Nested use keeps the outer connection.
 
     RAY_ADDRESS decides where it is set (as inside `ray job submit`); otherwise a cluster started
-    on this machine is joined, and without one Ray starts in process, on loopback.
+    on this machine is joined, and without one Ray starts in process, on loopback. Yields the file
+    of what Ray and other libraries write on the terminal meanwhile, which is there afterwards if
+    anything is in it; None in nested use and with CODEPMP_LOG_TO_DRIVER=1, which leaves that and
+    the workers' output on the terminal.
     """
     if ray.is_initialized():
-        yield
+        yield None
         return
+    to_driver = os.environ.get("CODEPMP_LOG_TO_DRIVER", "0") == "1"
+    with nullcontext() if to_driver else own_terminal() as others, _connection(to_driver):
+        yield others
+
+
+@contextmanager
+def _connection(to_driver: bool) -> Iterator[None]:
     # Ray Data and Serve narrate at INFO; the jobs print their own progress. Logs stay in files.
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     # Ray's C++ core reports on stderr what Ray Data does by design (restartable actors).
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
-    to_driver = os.environ.get("CODEPMP_LOG_TO_DRIVER", "0") == "1"
     terminate = signal.getsignal(signal.SIGTERM)
     use_space_free_interpreter()
     # A driver that is killed must not leave its embedded cluster behind. A cluster that is joined

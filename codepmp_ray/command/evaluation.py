@@ -32,21 +32,28 @@ def bon(recipe: "Recipe") -> dict[str, Any]:
 
     Uses the service at evaluation.endpoint, or starts one on the finetuned model while it runs.
     """
+    from codepmp_ray.analysis.closing import print_closing
+    from codepmp_ray.evaluation.scoring_run import read_results
+
+    measure_best_of_n(recipe)
+    results = read_results(recipe)
+    print_closing(results)
+    return results
+
+
+def measure_best_of_n(recipe: "Recipe") -> None:
+    """Run or resume the stage."""
     from codepmp_ray.command.endpoint import model_of, reward_client
-    from codepmp_ray.evaluation.results_table import print_results
-    from codepmp_ray.evaluation.scoring_run import evaluate, read_results
+    from codepmp_ray.evaluation.scoring_run import evaluate
     from codepmp_ray.runs import open_stage
 
     if open_stage(recipe, "evaluation").is_complete:
-        results = read_results(recipe)
-    else:
-        for name in ("candidates", "grades"):
-            open_stage(recipe, name).require()
-        model = model_of(recipe)
-        with reward_client(recipe, model) as client:
-            results = evaluate(recipe, client, model)
-    print_results(results)
-    return results
+        return
+    for name in ("candidates", "grades"):
+        open_stage(recipe, name).require()
+    model = model_of(recipe)
+    with reward_client(recipe, model) as client:
+        evaluate(recipe, client, model)
 
 
 @command(

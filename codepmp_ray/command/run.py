@@ -3,18 +3,23 @@
 import sys
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from typer import Option
 
 from codepmp_ray.command.registry import command
 
 if TYPE_CHECKING:
     from codepmp_ray.config.recipe import Recipe
 
-DEMO_RECIPE = "laptop"
+    _Work = list[tuple[Recipe, str]]  # stages, each with the recipe that makes it
+
+DEMO_RECIPE = "demo"
 # The main job in its order, as runs.STAGE_JOBS has it; that module loads the whole configuration.
 STAGES = ("corpus", "synthesis", "pretraining", "candidates", "grades", "finetuning", "evaluation")
 _SECTIONS = ("corpus", "engines", "synthesis", "pretraining", "candidates", "finetuning", "serving",
              "evaluation")  # fmt: skip
+_Compare = Annotated[bool, Option("--compare", help="Add the arm without PMP.")]
 _WRITES = "A folder for each stage in run_dir, and report.html."
 
 
@@ -23,13 +28,13 @@ _WRITES = "A folder for each stage in run_dir, and report.html."
     config=DEMO_RECIPE,
     needs="The extras cpu (or gpu) and demo; no GPU, no model hub, no configuration.",
     writes=_WRITES,
-    examples=("demo", "demo run_dir=runs/mine"),
+    examples=("demo", "demo --compare seed=1 run_dir=runs/mine"),
     sections=_SECTIONS,
     makes=STAGES,
 )
-def demo(recipe: "Recipe") -> None:
+def demo(recipe: "Recipe", compare: _Compare = False) -> None:
     """Run the whole road on this machine, with models and problems out of packages."""
-    run(recipe)
+    run(recipe, compare)
 
 
 @command(
@@ -44,37 +49,51 @@ def demo(recipe: "Recipe") -> None:
     sections=_SECTIONS,
     makes=STAGES,
 )
-def run(recipe: "Recipe") -> None:
+def run(recipe: "Recipe", compare: _Compare = False) -> None:
     """Run the whole road: corpus, pairs, PMP, answers, grades, RM, best of N, report.
 
     Each stage is a command of its own. Finished stages are not done again, so the same command
-    resumes after any interruption.
+    resumes after any interruption. With --compare a reward model without PMP is finetuned and
+    evaluated beside it.
     """
-    from codepmp_ray.runs import STAGE_JOBS, open_stage
+    from codepmp_ray.evaluation.without_pmp import compare_with, recipe_without_pmp
+    from codepmp_ray.runs import open_stage
 
+    work: "_Work" = [(recipe, name) for name in STAGES]
+    other = recipe_without_pmp(recipe) if compare else None
+    if other is not None:
+        work += [(other, name) for name in ("finetuning", "evaluation")]
     _announce(recipe)
-    start_s = time.monotonic()
-    waiting = [name for name in STAGE_JOBS if not open_stage(recipe, name).is_complete]
-    if waiting:
-        _run_stages(recipe, waiting, start_s)
+    if any(not open_stage(*item).is_complete for item in work):
+        _run_stages(work)
     from codepmp_ray.analysis.report import write_report
     from codepmp_ray.analysis.summary import print_summary
 
-    report = write_report(recipe)
+    if other is not None:
+        compare_with(recipe, other)
+    write_report(recipe)
     print_summary(recipe)
-    print(f"Took {time.monotonic() - start_s:.0f} s. Report: {report}")
 
 
-def _run_stages(recipe: "Recipe", waiting: list[str], start_s: float) -> None:
+def _run_stages(work: "_Work") -> None:
     from codepmp_ray.cluster.connect import connect
+    from codepmp_ray.evaluation.problems import require_problems
+    from codepmp_ray.runs import open_stage
 
-    with connect():
-        for number, (name, make) in enumerate(_makers().items(), start=1):
-            state = "running" if name in waiting else "done before"
+    start_s = time.monotonic()
+    require_problems(work[0][0].candidates)
+    makers = _makers()
+    with connect() as others:
+        for number, (recipe, name) in enumerate(work, start=1):
+            waits = not open_stage(recipe, name).is_complete
             elapsed = f"{time.monotonic() - start_s:.0f} s"
-            print(f"[{number}/{len(STAGES)}] {name}: {state} ({elapsed})", file=sys.stderr)
-            if name in waiting:
-                make(recipe)
+            arm = "" if recipe is work[0][0] else " without PMP"
+            state = "running" if waits else "done before"
+            print(f"[{number}/{len(work)}] {name}{arm}: {state} ({elapsed})", file=sys.stderr)
+            if waits:
+                makers[name](recipe)
+    if others and others.exists():
+        print(f"What Ray and other libraries said: {others}", file=sys.stderr)
 
 
 def _makers() -> dict[str, Callable[["Recipe"], Any]]:
@@ -84,7 +103,7 @@ def _makers() -> dict[str, Callable[["Recipe"], Any]]:
     from codepmp_ray.cluster.sampling import sample_candidates
     from codepmp_ray.cluster.synthesis import synthesize
     from codepmp_ray.cluster.training import finetune, pretrain
-    from codepmp_ray.command.evaluation import bon
+    from codepmp_ray.command.evaluation import measure_best_of_n
 
     return {
         "corpus": build_corpus,
@@ -93,7 +112,7 @@ def _makers() -> dict[str, Callable[["Recipe"], Any]]:
         "candidates": sample_candidates,
         "grades": grade,
         "finetuning": finetune,
-        "evaluation": bon,
+        "evaluation": measure_best_of_n,
     }
 
 

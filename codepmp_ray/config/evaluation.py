@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from codepmp_ray.config.base import LabelSelector, Section, later, operational
 from codepmp_ray.config.engines import EngineConfig, Role, SamplingConfig
 
-Task = Literal["humaneval", "mbpp", "gsm8k", "math", "math500", "reclor", "logiqa2"]
+Task = Literal[
+    "humaneval", "mbpp", "gsm8k", "math", "math500", "reclor", "logiqa2", "reasoning_gym"
+]  # fmt: skip
 
 
 class CandidatesConfig(Section):
@@ -24,6 +26,10 @@ class CandidatesConfig(Section):
             the hub.
         pool_path: a file of answers that were sampled elsewhere; then no generator runs, and
             the samples are at most `num_*_samples` of the file's answers per problem, in its order.
+        kinds: of `reasoning_gym`: the parameters of each kind of problem; `size` is how many
+            different problems it makes.
+        split_seed: which problems train and which evaluate; of `reasoning_gym` also which there
+            are.
         role: whose engine answers, where `engine` is null.
         engine: a generator of its own, beside the two that write pairs; it names its model.
     """
@@ -31,6 +37,7 @@ class CandidatesConfig(Section):
     task: Task = "humaneval"
     task_path: str | None = None
     pool_path: str | None = None
+    kinds: dict[str, dict[str, Any]] = later({})
     role: Role = "strong"
     engine: EngineConfig | None = None
     num_train_problems: int = Field(default=82, ge=0)
@@ -50,6 +57,17 @@ class CandidatesConfig(Section):
                 f"candidates.engine.model_name_or_path, or set engines.{self.role}, which answers "
                 "where candidates.engine is null"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _kinds_where_problems_are_made(self) -> CandidatesConfig:
+        if (self.task == "reasoning_gym") != bool(self.kinds):
+            raise ValueError(
+                f"task={self.task} with kinds={list(self.kinds)}: kinds, such as "
+                "{products: {max_digits: 1}}, go with task=reasoning_gym and with no other"
+            )
+        if self.kinds and (self.task_path or self.pool_path):
+            raise ValueError("with kinds, which make problems, task_path and pool_path are null")
         return self
 
 

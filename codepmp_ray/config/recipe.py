@@ -34,6 +34,18 @@ from codepmp_ray.errors import ConfigError
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 
+# What the override `seed=N` stands for: sampled files and snippets, engines, problems, the order of
+# pairs, reward heads, resamples.
+_SEEDS = (
+    "corpus.sample_seed",
+    "engines.strong.engine_args.seed",
+    "engines.weak.engine_args.seed",
+    "candidates.split_seed",
+    "pretraining.seed",
+    "finetuning.seed",
+    "evaluation.seed",
+)
+
 
 class Recipe(Section):
     """The whole main job. `run_dir` holds everything it writes.
@@ -108,9 +120,14 @@ S = TypeVar("S", bound=Section)
 def load_recipe(path: str | Path | None, overrides: list[str] | None = None) -> Recipe:
     """The recipe in the YAML file at `path`, with `a.b=value` overrides (values are YAML).
 
-    `path` may be the name of a recipe of this package; None is a recipe of defaults.
+    `path` may be the name of a recipe of this package; None is a recipe of defaults. `seed=value`
+    sets the seeds of all stages; what follows it may set one of them again.
     """
-    return load_sections(Recipe, path, overrides)
+    whole: list[str] = []
+    for override in overrides or []:
+        key, _, value = override.partition("=")
+        whole += [f"{name}={value}" for name in _SEEDS] if key == "seed" else [override]
+    return load_sections(Recipe, path, whole)
 
 
 def load_sections(

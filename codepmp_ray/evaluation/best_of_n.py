@@ -1,21 +1,28 @@
 """From pools, grades and scores to results.json: curves by k, baselines, one honest sentence.
 
-Baselines on the same pools: `random` (any of k), `length` (the longest of k, in tokens: the bias
-that reward models are known for), `majority` (the final answer given most often; of code,
-layout aside) and `oracle` (a right one if there is any).
+Baselines on the same pools: `random` (any of k), `majority` (the final answer given most often; of
+code, layout aside), `oracle` (a right one if there is any), and the null rules, which do not read
+what an answer says: `length` (the longest of k, in tokens: the bias that reward models are known
+for), `shortest`, and `style` (what length and format told of right and wrong training answers).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from codepmp_ray.analysis.closing import NULL_RULES
+from codepmp_ray.analysis.text import MIN_HEADLINE_ITEMS
 from codepmp_ray.config.evaluation import CandidatesConfig, EvaluationConfig
 from codepmp_ray.errors import InputError
 from codepmp_ray.evaluation import statistics
+from codepmp_ray.evaluation.audit.features import FEATURES, style_features
+from codepmp_ray.evaluation.audit.within import centred, numbered
+from codepmp_ray.evaluation.tasks.registry import problem_task
 
 Row = dict[str, Any]
 _NUM_MAJORITY_DRAWS = 1_000
@@ -55,11 +62,13 @@ def summarise(
     scores: list[Row],
     task: CandidatesConfig,
     config: EvaluationConfig,
+    training: Sequence[Row] = (),
 ) -> dict[str, Any]:
     """The measured part of results.json.
 
-    Where answers were not executed there is no accuracy: `bon` then holds no series and the verdict
-    says why. Raises InputError when a candidate lacks a grade or a score.
+    `training` are answers to the training problems (CANDIDATE and GRADE columns); without them
+    there is no style rule. Where answers were not executed there is no accuracy: `bon` then holds
+    no series and the verdict says why. Raises InputError when a candidate lacks a grade or a score.
     """
     score_of = {row["candidate_id"]: row["score"] for row in scores}
     grade_of = {row["candidate_id"]: row for row in grades}
@@ -69,6 +78,7 @@ def summarise(
     executed = not np.isnan(marks).any()
     results: dict[str, Any] = {
         "task": task.task,
+        "title": problem_task(task.task).title,
         "num_problems": len(pools),
         "num_candidates": reward.shape[1],
         "confidence": config.confidence,
@@ -88,6 +98,9 @@ def summarise(
         return results
     groups = np.array([_answer_groups(pool, grade_of) for pool in pools])
     curves, majority_error = _curves(pools, groups, reward, marks, ks, config.seed)
+    style = style_scores(training, pools)
+    if style is not None:
+        curves["style"] = statistics.best_of_k(style, marks, ks)
     for name, values in curves.items():
         intervals = statistics.bootstrap_intervals(
             values, config.confidence, config.num_bootstrap, config.seed
@@ -99,29 +112,88 @@ def summarise(
         }
     results["bon"]["length"]["rule"] = "longest answer, in tokens"
     results["bon"]["majority"]["monte_carlo_error"] = [float(error) for error in majority_error]
-    difference = statistics.paired_difference(
-        curves["reward_model"][:, -1],
-        curves["random"][:, -1],
-        config.confidence,
-        config.num_bootstrap,
-        config.seed,
-    )
-    results["difference"] = {"k": ks[-1], **asdict(difference)}
-    results["verdict"] = verdict(difference, ks[-1], len(pools), config.confidence)
+    at_k = {name: values[:, -1] for name, values in curves.items()}
+    differences = {
+        name: asdict(_difference(values, at_k["random"], config))
+        for name, values in at_k.items()
+        if name != "random"
+    }
+    found = [name for name in NULL_RULES if name in at_k]
+    picked = zip((pool.problem_id for pool in pools), at_k["reward_model"].tolist(), strict=True)
+    results |= {
+        "difference": {"k": ks[-1], **differences["reward_model"]},
+        "differences": differences,
+        "null_rule": max(found, key=lambda name: at_k[name].mean()),
+        "parts": _parts(pools, at_k, config),
+        "picked": dict(picked),
+    }
+    results["verdict"] = verdict(results)
     return results
 
 
-def verdict(difference: statistics.Difference, k: int, num_problems: int, confidence: float) -> str:
+def verdict(results: dict[str, Any]) -> str:
     """One sentence that claims no more than the interval allows."""
-    measured = (
-        f"at k={k} on {num_problems} problems: {100 * difference.mean:+.1f} points, "
-        f"{100 * confidence:g} % interval {100 * difference.low:+.1f} to "
-        f"{100 * difference.high:+.1f}, p = {difference.p_value:.2g}"
+    num, found = results["num_problems"], results["difference"]
+    best = f"best of {found['k']} by the reward model"
+    if num < MIN_HEADLINE_ITEMS:
+        return f"Too few problems to tell what {best} is worth: {num}."
+    picked, at_random = (
+        100 * results["bon"][name]["accuracy"][-1] for name in ("reward_model", "random")
     )
-    if not difference.excludes_zero:
-        return f"The reward model against a random choice {measured}: too small to tell."
-    word = "better" if difference.mean > 0 else "worse"
-    return f"The reward model is {word} than a random choice {measured}."
+    mean, low, high = (100 * found[name] for name in ("mean", "low", "high"))
+    word = "better than chance" if low > 0 else "worse than chance" if high < 0 else ""
+    return (
+        f"{best.capitalize()} solves {picked:.1f} % of {num} problems, a random pick "
+        f"{at_random:.1f} %: {mean:+.1f} points ({100 * results['confidence']:g} % interval "
+        f"{low:+.1f} to {high:+.1f}), {word or 'too small to tell'}."
+    )
+
+
+def style_scores(training: Sequence[Row], pools: Sequence[Pool]) -> statistics.Floats | None:
+    """Scores [problems, candidates] of a rule that sees length and format only.
+
+    Least squares of right and wrong on the audit's style features, within training problems. None
+    where these have no right or no wrong answer.
+    """
+    graded = [row for row in training if row["passed"] is not None]
+    if len({row["passed"] for row in graded}) < 2:
+        return None
+    right = np.array([[row["passed"]] for row in graded], float)
+    table = np.hstack([right, _style([row["completion"] for row in graded])])
+    table = centred(table, numbered([row["problem_id"] for row in graded]))
+    weights, *_ = np.linalg.lstsq(table[:, 1:], table[:, 0], rcond=None)
+    texts = ([row["completion"] for row in pool.candidates] for pool in pools)
+    return np.array([_style(one) @ weights for one in texts])
+
+
+def _style(texts: Sequence[str]) -> statistics.Floats:
+    """Style features [texts, features]."""
+    return np.array([[style_features(text)[name] for name in FEATURES] for text in texts])
+
+
+def _parts(
+    pools: Sequence[Pool], at_k: dict[str, statistics.Floats], config: EvaluationConfig
+) -> dict[str, Any]:
+    """The same figures for each part of the set; {} where the problems' ids name no parts."""
+    names = [pool.problem_id.split("/") for pool in pools]
+    part_of = np.array([name[-2] if len(name) > 2 else "" for name in names])
+    parts: dict[str, Any] = {}
+    for part in sorted(set(part_of.tolist()) - {""}):
+        inside = part_of == part
+        values = {name: figures[inside] for name, figures in at_k.items()}
+        parts[part] = {
+            "num_problems": int(inside.sum()),
+            "accuracy": {name: float(figures.mean()) for name, figures in values.items()},
+            "difference": asdict(_difference(values["reward_model"], values["random"], config)),
+        }
+    return parts
+
+
+def _difference(
+    left: statistics.Floats, right: statistics.Floats, config: EvaluationConfig
+) -> statistics.Difference:
+    draws = (config.confidence, config.num_bootstrap, config.seed)
+    return statistics.paired_difference(left, right, *draws)
 
 
 def _curves(
@@ -138,6 +210,7 @@ def _curves(
         "reward_model": statistics.best_of_k(reward, marks, ks),
         "random": statistics.random_choice(marks, ks),
         "length": statistics.best_of_k(lengths, marks, ks),
+        "shortest": statistics.best_of_k(-lengths, marks, ks),
         "majority": majority,
         "oracle": statistics.oracle(marks, ks),
     }

@@ -1,7 +1,8 @@
 """Preference pairs for RM finetuning, from graded answers to the training problems.
 
 chosen: a passing sampled answer where there is one, else the canonical solution in the form of an
-answer. rejected: a failing sampled answer. Answers that were not executed are used on neither side.
+answer, if the set has it in one. rejected: a failing sampled answer. Answers that were not executed
+are used on neither side.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def pair_answers(
         passing = _distinct(row for row in graded if row["passed"])
         # null means not executed; an empty answer (a failed request) teaches nothing.
         failing = _distinct(row for row in graded if row["passed"] is False and row["completion"])
-        if not failing:
+        if not failing or not (passing or problem.canonical_answer):
             counts["num_without_pair"] += 1
             continue
         counts["num_with_passing" if passing else "num_with_canonical"] += 1
@@ -107,7 +108,7 @@ def _explain_no_pairs(answers: list[Row], counts: dict[str, int]) -> str:
     return (
         f"None of the {counts['num_problems']} training problems gives a pair: their "
         f"{len(answers)} answers ended as {dict(sorted(outcomes.items()))}, and a pair needs a "
-        "failing one."
+        "failing one, and a passing one where the task has no solution in the form of an answer."
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from functools import cache
 from typing import Literal
@@ -9,6 +10,7 @@ from typing import Literal
 from codepmp_ray.config.evaluation import CandidatesConfig
 from codepmp_ray.errors import ConfigError, InputError
 from codepmp_ray.evaluation.pool_files import pool_problems
+from codepmp_ray.evaluation.tasks import reasoning_gym
 from codepmp_ray.evaluation.tasks.base import Problem
 from codepmp_ray.evaluation.tasks.loading import read_problems
 from codepmp_ray.evaluation.tasks.registry import problem_task
@@ -32,11 +34,20 @@ def load_problems(task: str, path: str | None = None) -> dict[str, Problem]:
 def configured_problems(config: CandidatesConfig) -> dict[str, Problem]:
     """The problems that candidates answer: the task's, or those that a file of pools brings.
 
-    Raises InputError when they cannot be read.
+    Raises InputError when they cannot be read, ConfigError for kinds that cannot be made.
     """
     if config.pool_path is not None:
         return pool_problems(config)
+    if config.kinds:
+        return _made_problems(json.dumps(config.kinds, sort_keys=True), config.split_seed)
     return load_problems(config.task, config.task_path)
+
+
+@cache
+def _made_problems(kinds: str, seed: int) -> dict[str, Problem]:
+    rows = reasoning_gym.rows(json.loads(kinds), seed)
+    problems = [reasoning_gym.problem(row, index) for index, row in enumerate(rows)]
+    return {problem.problem_id: problem for problem in problems}
 
 
 def split_problems(config: CandidatesConfig) -> dict[Split, list[Problem]]:
@@ -61,6 +72,12 @@ def split_problems(config: CandidatesConfig) -> dict[Split, list[Problem]]:
     order = sorted(problems.values(), key=lambda p: stable_id(seed, p.problem_id))
     train = order[: config.num_train_problems]
     return {"train": train, "eval": order[config.num_train_problems : asked]}
+
+
+def require_problems(config: CandidatesConfig) -> None:
+    """Raise what `split_problems` would, where it costs no download: before a run begins."""
+    if config.kinds or config.pool_path or config.task_path or problem_task(config.task).packaged:
+        split_problems(config)
 
 
 def problems_by_id(config: CandidatesConfig, problem_ids: Iterable[str]) -> dict[str, Problem]:

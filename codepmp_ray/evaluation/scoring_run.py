@@ -28,17 +28,23 @@ def evaluate(recipe: Recipe, client: RewardClient, model: str) -> dict[str, Any]
     stage = open_stage(recipe, "evaluation")
     candidates = open_stage(recipe, "candidates").require()
     grades = open_stage(recipe, "grades").require()
-    pools, num_cut = evaluation_pools(candidates.ledger.read("candidates").to_pylist())
+    answers = candidates.ledger.read("candidates").to_pylist()
+    pools, num_cut = evaluation_pools(answers)
     stage.start()
     start_s = time.monotonic()
     _score_pools(stage, client, pools)
     stage.ledger.sweep(("scores",))
     scores = stage.ledger.read("scores").to_pylist()
-    marks = grades.ledger.read("grades").to_pylist()
+    grade_of = {row["candidate_id"]: row for row in grades.ledger.read("grades").to_pylist()}
     wanted = {row["candidate_id"] for pool in pools for row in pool.candidates}
-    marks = [row for row in marks if row["candidate_id"] in wanted]
+    marks = [row for name, row in grade_of.items() if name in wanted]
+    training = [
+        row | grade_of[row["candidate_id"]]
+        for row in answers
+        if row["split"] == "train" and row["candidate_id"] in grade_of
+    ]
     results = {
-        **summarise(pools, marks, scores, recipe.candidates, recipe.evaluation),
+        **summarise(pools, marks, scores, recipe.candidates, recipe.evaluation, training),
         "num_candidates_cut": num_cut,
         "num_truncated": sum(row["truncated"] for row in scores),
         "model": model,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import typing
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pyarrow as pa
 import pytest
@@ -20,6 +21,7 @@ from codepmp_ray.records import Outcome
 from codepmp_ray.reject_reasons import RejectReason
 from codepmp_ray.runs import SIDE_JOBS, STAGE_JOBS
 from codepmp_ray.training.data import USED
+from scripts import readme
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA_FORMAT = (ROOT / "docs/data-format.md").read_text(encoding="utf-8")
@@ -105,6 +107,31 @@ def test_links_inside_the_tree_lead_somewhere(document: str) -> None:
     file = ROOT / document
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", file.read_text(encoding="utf-8"))
     assert [link for link in links if not (file.parent / link).exists()] == []
+
+
+def test_the_readme_shows_what_its_record_holds() -> None:
+    record = readme.read_record()
+    assert readme.with_block(README, record) == README
+    assert ("demo.svg" in README) == readme.PICTURE.exists() == bool(record)
+    if record:
+        assert readme.PICTURE.read_text(encoding="utf-8") == readme.picture(record) + "\n"
+
+
+def test_the_readme_block_and_picture_are_those_of_a_record() -> None:
+    command = {"command": "make demo", "output": "Best of 8 ...", "seconds": 1}
+    around = "a\n<!-- demo-output: begin -->\nold\n<!-- demo-output: end -->\nb"
+    record = {
+        "commands": [command],
+        "rules": [["reward_model", [0.3, 0.2, 0.4], [0.1, 0.05, 0.15]]],
+        "date": "2026-01-01",
+        "commit": "c" * 40,
+        "hardware": "2 cores",
+    }
+    text = readme.with_block(around, record)
+    assert "old" not in text and "$ make demo\nBest of 8 ..." in text and text.endswith("b")
+    assert readme.with_block(text, {}) == around.replace("old\n", "")
+    picture = ElementTree.fromstring(readme.picture(record))
+    assert picture.find("{http://www.w3.org/2000/svg}style") is not None
 
 
 def test_the_changelog_knows_this_version() -> None:

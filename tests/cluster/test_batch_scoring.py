@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
+from codepmp_ray.analysis.headline import stage_rows
+from codepmp_ray.analysis.rundata import load_run
 from codepmp_ray.analysis.status import print_status
-from codepmp_ray.analysis.summary import print_summary
 from codepmp_ray.config.recipe import Recipe, parse_recipe
 from codepmp_ray.errors import ConfigError, InputError, ResourceError
 from codepmp_ray.preference.tokenization import Encoder
@@ -144,9 +145,8 @@ def test_scores_are_those_of_the_service(
         assert row["truncated"] == [text.startswith("yyy") for text in given["candidates"]]
     screen = io.StringIO()
     print_status(config, Console(file=screen, width=160))
-    print_summary(config, Console(file=screen, width=160))
     assert "scoring" in screen.getvalue() and "32/32" in screen.getvalue()
-    assert "candidates of 60 of 64 rows scored" in screen.getvalue()
+    assert stage_rows(load_run(config))[-1].came_out == "candidates of 60 of 64 rows scored"
 
 
 def test_what_cannot_be_scored_is_refused_before_anything_starts(

@@ -1,11 +1,13 @@
 """Result files say what was run, where and when, and keep what the benchmark says itself."""
 
 import json
+import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from benchmarks import _results, test_suite
+from benchmarks import _results, demo_signal, test_suite
 from benchmarks._driver import count_rows
 from benchmarks._fake_synthesis import fake_recipe
 from codepmp_ray.errors import StorageError
@@ -80,3 +82,47 @@ def test_a_test_suite_is_judged_by_its_quiet_runs_and_by_every_failure(tmp_path:
     minutes, failures = test_suite.results_of([*quiet, {"minutes": 40.0, "is_busy": True, **bad}])
     assert (minutes["value"], minutes["met"]) == (11.0, True)
     assert (failures["value"], failures["met"]) == (1, False)
+
+
+@pytest.mark.parametrize(("num_shown", "met"), [(9, True), (8, False)])
+def test_all_outcomes_of_the_demonstration_are_published(num_shown: int, met: bool) -> None:
+    outcomes = [
+        {"seed": seed, "shows_the_effect": seed < num_shown, "minutes": 9.0 + seed / 10}
+        for seed in range(10)
+    ]
+    effect, minutes = demo_signal.results_of(outcomes)
+    assert (effect["value"], effect["met"], effect["outcomes"]) == (num_shown, met, outcomes)
+    assert (minutes["metric"], minutes["spread"], minutes["runs"]) == (
+        "demo_minutes",
+        [9.0, 9.9],
+        10,
+    )
+
+
+@pytest.mark.parametrize("given", ["seed=3", "--seeds 100", "--tuning --seeds 0"])
+def test_published_seeds_run_the_recipe_as_it_is(
+    given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(*_: object) -> None:
+        raise AssertionError("a run was started")
+
+    monkeypatch.setattr(demo_signal, "run", start)
+    monkeypatch.setattr("sys.argv", ["demo_signal", "--dir", str(tmp_path), *given.split()])
+    with pytest.raises(SystemExit, match=r"overrides need --tuning|are not among"):
+        demo_signal.main()
+
+
+def test_a_run_that_was_cut_off_counts_its_minutes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until the last file that it wrote; the next try goes on."""
+    notes = demo_signal.notes_of(tmp_path / "seed-1", [])
+    notes.parent.mkdir()
+    notes.write_text(json.dumps([{"start_s": 1_000.0, "minutes": None, "commit": "a"}]))
+    os.utime(notes, (1_120.0, 1_120.0))
+    failed = SimpleNamespace(returncode=3)
+    monkeypatch.setattr(demo_signal.subprocess, "run", lambda *_, **__: failed)
+    with pytest.raises(SystemExit, match="seed 1 failed with 3"):
+        demo_signal.run(1, tmp_path, [])
+    first, second = json.loads(notes.read_text())
+    assert first["minutes"] == 2.0 and 0 <= second["minutes"] < 1

@@ -39,7 +39,7 @@ BARE: dict[str, tuple[type[Section], dict[str, Any]]] = {
 # What a key cannot be changed without, by patterns of keys; it is given to both sides. Those with
 # a dot in front are in the same section.
 NEEDS: dict[str, tuple[str, ...]] = {
-    "*.best_metric": (".eval_steps=1",),
+    "*.best_metric": (".eval_steps=1", ".eval_fraction=0.1"),
     "*.trunk_steps": (".schedule=wsd", ".max_steps=1"),
     "*.min_workers": (".num_workers=16",),
     "*.data_parallel_replicate_degree": (".num_workers=16",),
@@ -50,6 +50,11 @@ NEEDS: dict[str, tuple[str, ...]] = {
         [f"{name}.revision" for name in ("pretraining", "finetuning", "models.*")]
         + [f"{name}.revision" for name in ("warmup", "pmp", "rm", "dpo")],
         (".model_name_or_path=x",),
+    ),
+    "candidates.kinds": ("candidates.task=reasoning_gym", "candidates.kinds={gcd: {}}"),
+    **dict.fromkeys(
+        ["candidates.task", "candidates.task_path", "candidates.pool_path"],
+        ("candidates.task=gsm8k", "candidates.kinds={}"),
     ),
     "defaults.rewards": ("rewards.mine.model_name_or_path=x",),
     "studies.*.rewards": ("rewards.mine.model_name_or_path=x",),
@@ -116,7 +121,7 @@ def _candidates(annotation: Any, value: Any, names: list[str]) -> Iterator[Any]:
         yield from (True, False)
     elif annotation in (int, float):
         number = value if isinstance(value, int | float) else 1
-        yield from (number * 2, number + 1, number - 1, number / 2, number // 2, 16)
+        yield from (number * 2, number + 1, number - 1, number / 2, number // 2, 16, 0.5)
     elif isinstance(annotation, type) and issubclass(annotation, Section):
         yield from SECTIONS
     else:
@@ -306,6 +311,24 @@ def test_an_override_adds_to_the_default_entries_of_a_map() -> None:
 def test_names_of_entries_may_hold_dots() -> None:
     config = load_studies(RECIPES / "studies" / "gpu.yaml", ["models.qwen2-1.5b.seed=3"])
     assert {name for name, model in config.models.items() if model.seed} == {"qwen2-1.5b"}
+
+
+def test_one_seed_is_that_of_all_stages(tmp_path: Path) -> None:
+    recipe = _load(tmp_path, "finetuning: {batch_size: 8}", "seed=7", "pretraining.seed=3")
+    plain = _load(tmp_path, "finetuning: {batch_size: 8}")
+    assert recipe.pretraining.seed == 3
+    expected = {"engine_args": {"seed": 7}}
+    assert recipe.engines.weak == plain.engines.weak.model_copy(update=expected)
+    assert recipe.finetuning == plain.finetuning.model_copy(update={"seed": 7})
+    # Every key that is called so, but that of a hash function.
+    leaves = {".".join(path): value for path, _, value in _leaves(recipe, Recipe)}
+    seeds = {key: value for key, value in leaves.items() if key.endswith("seed")}
+    assert set(seeds) - {"corpus.near_duplicates.seed", "pretraining.seed"} == {
+        key for key, value in seeds.items() if value == 7
+    }
+    assert len(seeds) == 8
+    with pytest.raises(ConfigError, match=r"sample_seed='x'"):
+        _load(tmp_path, "", "seed=x")
 
 
 SAME = [f"engines.{role}.model_name_or_path=one" for role in ("strong", "weak")]

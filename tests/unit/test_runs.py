@@ -53,7 +53,9 @@ def _other_values(section: Section, name: str) -> list[Any]:
             more = ("x", {"path": "x"}, "rm_bench", {"name": "m", "column": "c"}, 1)
             return [*((*value, item) for item in more), value[:-1]]
         case dict():
-            return [{**value, "seed": 1}, {**value, "label": "x"}]
+            return [
+                {**value, name: item} for name, item in (("seed", 1), ("label", "x"), ("x", {}))
+            ]
         case _:
             engine = {"model_name_or_path": "x"}
             return [*choices, True, 2, "x", "http://x", "s3://x/{blob_id}", {}, engine]
@@ -104,6 +106,9 @@ def test_result_settings_change_a_fingerprint_and_operational_ones_none(
     path: Keys, operational: bool
 ) -> None:
     base = _with_a_model(path[0]) if path[-1] == "revision" else _BASE
+    if path[-1] == "kinds":
+        made = {"task": "reasoning_gym", "kinds": {"gcd": {}}}
+        base = Recipe.model_validate({**_BASE.model_dump(), "candidates": made})
     assert (_names(base) == _names(_variant(base, path))) == operational
 
 

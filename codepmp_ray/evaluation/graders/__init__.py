@@ -5,6 +5,9 @@ A grader gets a Reference and a text and gives a Verdict. It may raise, hang or 
 `evaluation.sandbox`.
 """
 
+from collections.abc import Callable
+
+from codepmp_ray.evaluation.graders import equality, verifiers
 from codepmp_ray.evaluation.graders.base import Grader, GraderName, Reference, Verdict
 from codepmp_ray.evaluation.graders.choices import grade_choice
 from codepmp_ray.evaluation.graders.latex import grade_latex
@@ -14,6 +17,13 @@ GRADERS: dict[GraderName, Grader] = {
     "number": grade_number,
     "latex": grade_latex,
     "choice": grade_choice,
+    "reasoning_gym": verifiers.grade_by_verifier,
+}
+# What a grader has to load once; the first answer is not to pay for it.
+LIBRARIES: dict[GraderName, Callable[[], object]] = {
+    "number": equality.load_library,
+    "latex": equality.load_library,
+    "reasoning_gym": verifiers.library,
 }
 
-__all__ = ["GRADERS", "Grader", "GraderName", "Reference", "Verdict"]
+__all__ = ["GRADERS", "LIBRARIES", "Grader", "GraderName", "Reference", "Verdict"]

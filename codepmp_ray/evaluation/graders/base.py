@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from codepmp_ray.records import Outcome
 
-GraderName = Literal["number", "latex", "choice"]
+GraderName = Literal["number", "latex", "choice", "reasoning_gym"]
 
 
 class Reference(NamedTuple):
@@ -15,10 +15,12 @@ class Reference(NamedTuple):
     Attributes:
         answer: a number, LaTeX, or the text of the right option.
         options: of multiple choice: all options, in their order.
+        verifier: of Reasoning Gym: what its own verifier needs, see `tasks.reasoning_gym`.
     """
 
     answer: str
     options: tuple[str, ...] = ()
+    verifier: dict[str, Any] | None = None
 
 
 class Verdict(NamedTuple):

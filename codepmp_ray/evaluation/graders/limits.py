@@ -11,6 +11,7 @@ Memory is bounded for the whole process. The pool notices that a process has gon
 from __future__ import annotations
 
 import math
+import os
 import resource
 import signal
 import threading
@@ -18,7 +19,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import connection, parent_process
-from os import _exit
 from types import FrameType
 
 from codepmp_ray.config.evaluation import GraderConfig
@@ -38,6 +38,7 @@ def prepare_process(config: GraderConfig) -> None:
     """Called once in each grading process."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _bound(resource.RLIMIT_AS, _virtual_bytes() + (config.memory_mb << 20))
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy takes address space for each thread
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     signal.signal(signal.SIGPROF, _interrupt)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
@@ -83,4 +84,4 @@ def _end_with_parent() -> None:
     parent = parent_process()
     if parent is not None:
         connection.wait([parent.sentinel])
-        _exit(1)
+        os._exit(1)

@@ -19,9 +19,8 @@ from functools import cache
 from typing import Any
 
 from codepmp_ray.config.evaluation import GraderConfig
-from codepmp_ray.evaluation.graders import GRADERS
+from codepmp_ray.evaluation.graders import GRADERS, LIBRARIES
 from codepmp_ray.evaluation.graders.base import GraderName, Reference, Verdict
-from codepmp_ray.evaluation.graders.equality import load_library
 from codepmp_ray.evaluation.graders.limits import AnswerTimeout, answer_limits, prepare_process
 from codepmp_ray.records import Outcome
 
@@ -147,8 +146,8 @@ def _shared_pool(config_json: str) -> GradingPool:
 def grade_one(job: Job, config: GraderConfig) -> Verdict:
     """The verdict on one answer, in this process: an error is a verdict, a crash is not."""
     name, reference, completion = job
-    if name != "choice":
-        load_library()  # the first answer is not to pay for it
+    if name in LIBRARIES:
+        LIBRARIES[name]()
     start_s = time.perf_counter()
     try:
         with answer_limits(config.time_limit_s):

@@ -37,7 +37,8 @@ class Problem(Protocol):
         problem_id: unique in its task.
         prompt: what the reward model sees, as it did in finetuning; the generator is asked the
             same, with the task's instruction behind it.
-        canonical_answer: the set's own solution, in the form of a model's answer.
+        canonical_answer: the set's own solution, in the form of a model's answer; "" where the set
+            has none in that form.
     """
 
     @property

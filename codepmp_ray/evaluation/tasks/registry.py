@@ -12,6 +12,7 @@ from codepmp_ray.evaluation.tasks import (
     math,
     math_shepherd,
     mbpp,
+    reasoning_gym,
     reclor,
     reward_bench,
     rm_bench,
@@ -28,6 +29,7 @@ PROBLEM_TASKS: dict[str, ProblemTask] = {
         logiqa2.TASK,
         humaneval.TASK,
         mbpp.TASK,
+        reasoning_gym.TASK,
     )
 }
 PREFERENCE_TASKS: dict[str, PreferenceTask] = {

@@ -35,7 +35,7 @@ class RunMaker:
     def all_stages(self) -> None:
         self.corpus()
         self.synthesis([pair(i) for i in range(8)])
-        self.training("pretraining", [step(i) for i in range(1, 11)], [held_out(10, 0.625)])
+        self.training("pretraining", [step(i) for i in range(1, 11)], [held_out(10, 0.625, 120)])
         self.sampling()
         self.training("finetuning", [step(i) for i in range(1, 6)], [held_out(5, 0.75)])
         self.evaluation()
@@ -93,11 +93,13 @@ class RunMaker:
         stage.ledger.commit(0, len(grades), {"grades": table_from_rows(grades, GRADE)})
         stage.complete({"duration_s": 5.0})
 
-    def evaluation(self, **changes: Any) -> Stage:
+    def evaluation(self, without_pmp: Row | None = None, **changes: Any) -> Stage:
         rows = [score(row) for row in candidates() if row["split"] == "eval"]
         stage = self._started("evaluation")
         stage.ledger.commit(0, len(rows), {"scores": table_from_rows(rows, SCORE)})
         stage.store.put("results.json", json.dumps({**results(), **changes}).encode())
+        if without_pmp:
+            stage.store.put("without_pmp.json", json.dumps(without_pmp).encode())
         stage.complete({"duration_s": 40.0})
         return stage
 
@@ -248,7 +250,8 @@ def results() -> Row:
 
     return {
         "task": "humaneval",
-        "num_problems": 3,
+        "title": "HumanEval",
+        "num_problems": 36,
         "num_candidates": 4,
         "confidence": 0.95,
         "bon": {
@@ -257,7 +260,31 @@ def results() -> Row:
             "random": curve(0.25, 0.25, 0.25),
             "oracle": curve(0.25, 0.5, 0.9),
             "length": curve(0.25, 0.26, 0.27),
+            "shortest": curve(0.25, 0.24, 0.23),
             "majority": curve(0.25, 0.28, 0.3),
+        },
+        "null_rule": "length",
+        "differences": {
+            name: {"mean": mean, "low": mean - 0.1, "high": mean + 0.1, "p_value": 0.4}
+            for name, mean in (
+                ("reward_model", 0.083),
+                ("oracle", 0.65),
+                ("length", 0.02),
+                ("shortest", -0.02),
+                ("majority", 0.05),
+            )
+        },
+        "parts": {
+            "sums": {
+                "num_problems": 30,
+                "accuracy": {"reward_model": 0.4, "random": 0.25},
+                "difference": {"mean": 0.15, "low": 0.05, "high": 0.25},
+            },
+            "odd_ones": {
+                "num_problems": 6,
+                "accuracy": {"reward_model": 0.0, "random": 0.25},
+                "difference": {"mean": -0.25, "low": -0.5, "high": 0.0},
+            },
         },
         "verdict": "Too small to tell: the reward model differs from random by +8.3 points.",
         "difference": {"k": 4, "mean": 0.083, "low": -0.2, "high": 0.4, "p_value": 0.41},

@@ -4,6 +4,7 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 
 from codepmp_ray.analysis import plots
+from codepmp_ray.analysis.closing import LABELS, Rule
 
 
 def _texts(svg: str) -> list[str]:
@@ -36,9 +37,18 @@ def test_series_differ_without_colour():
     names = ("reward_model", "random", "majority", "length", "oracle")
     curve = {"accuracy": [0.1, 0.2, 0.3], "low": [0.0, 0.1, 0.2], "high": [0.2, 0.3, 0.4]}
     svg = plots.best_of_n_curve(ks, dict.fromkeys(names, curve), "x")
-    assert len({(style, marker) for _, _, style, marker in plots._BON_STYLES.values()}) == 5
+    styles = plots._BON_STYLES.values()
+    assert len({(style, marker) for _, style, marker in styles}) == len(styles) == 7
     assert [t for t in _texts(svg) if t in {"1", "2", "4"}] == ["1", "2", "4"]
     assert len(set(re.findall(r"stroke-dasharray: ([^;\"]*)", svg))) >= 4
+
+
+def test_differences_have_a_row_for_each_rule_but_the_oracle():
+    none = Rule("random", (0.2, 0.1, 0.3), None)
+    shown = [Rule(n, (0.3, 0.2, 0.4), (0.1, 0.0, 0.2)) for n in ("reward_model", "oracle")]
+    texts = _texts(plots.differences_chart([shown[0], none, shown[1]], "x"))
+    assert "reward model" in texts and "points against a random pick" in texts
+    assert LABELS["oracle"] not in texts and "random pick" not in texts
 
 
 def test_many_steps_are_averaged(make_step):

@@ -57,7 +57,8 @@ def _page(maker) -> _Page:
 def test_whole_run_is_one_valid_self_contained_page(maker):
     maker.all_stages()
     page = _page(maker)
-    assert page.tags.count("svg") == 10
+    assert page.tags.count("svg") == 11
+    assert page.tags.index("svg") < page.tags.index("table")  # the plot comes first
     assert len(page.ids) == len(set(page.ids))
     assert all(link.startswith("#") for link in page.links)
     targets = {link[1:] for link in page.links}
@@ -69,8 +70,11 @@ def test_summary_tells_the_run_in_its_numbers(maker):
     maker.all_stages()
     words = _page(maker).words
     assert "Too small to tell: the reward model differs from random by +8.3 points." in words
-    assert "75.0 % of 16 held-out pairs ranked right by the reward model" in words
-    assert "33.3 % of problems solved by its best of 4; random pick 25.0 %" in words
+    assert "10 steps, held-out accuracy 62.5 % of 120 pairs" in words
+    assert "5 steps, 16 held-out pairs: too few to tell" in words
+    assert "best of 4: 33.3 % solved, random pick 25.0 %" in words
+    assert "sums 30 40.0 % 25.0 % +15.0 +5.0 to +25.0" in words
+    assert "odd ones 6 0.0 % 25.0 % too few to tell" in words
     assert "12 snippets from 10 files; 4 files and snippets were rejected" in words
     assert "10 snippets became 8 pairs; 2 were rejected." in words
     assert "HumanEval/2: the pick passes" in words and "HumanEval/3: the pick fails" in words
@@ -82,7 +86,7 @@ def test_other_data_make_another_report(maker, make_pair):
         [make_pair(i, chosen_num_tokens=1_234, rejected_num_tokens=7) for i in range(6)]
     )
     page = _page(maker)
-    assert re.search(r"chosen 1234\.0 1234\.0 1234 1,234", page.words)
+    assert re.search(r"description chosen rejected mean [\d.]+ 1,234\.0 7\.0 median", page.words)
     assert "“the longer answer is the chosen one” alone" in page.words
     assert "100.0 % of pairs; 50 % would be no bias" in page.words
 
@@ -141,10 +145,11 @@ def test_demonstration_pairs_are_called_so(maker, make_pair):
 
 def test_answers_that_were_not_executed(maker):
     maker.sampling()
-    maker.evaluation(executed=False, bon={}, difference=None, scores=None, verdict="Not executed.")
+    none = dict.fromkeys(("difference", "differences", "parts", "scores"))
+    maker.evaluation(executed=False, bon={}, verdict="Not executed.", **none)
     words = _page(maker).words
-    assert "The candidates were not executed" in words
-    assert "best-of-N not measured" in words
+    assert "The candidates were not executed" in words and "Not executed." in words
+    assert "against a random pick" not in words
 
 
 def test_results_with_gaps(maker):
@@ -156,10 +161,46 @@ def test_results_with_gaps(maker):
         "my_series": {"accuracy": [0.5, 0.625], "low": [0.4, 0.5], "high": [0.6, 0.7]},
     }
     maker.sampling()
-    maker.evaluation(bon=bon, confidence=0.9)
+    maker.evaluation(bon=bon, confidence=0.9, differences=None)
     page = _page(maker)
     assert "my series" in page.words and "62.5 % 50.0 to 70.0 %" in page.words
     assert "90 % bands" in page.words
+
+
+def test_too_few_problems_make_no_headline(maker):
+    maker.sampling()
+    maker.evaluation(num_problems=29, verdict="Too few.")
+    page = _page(maker)
+    assert "Best-of-N done 29 problems: too few to tell" in page.words
+    assert "Problems solved by each way to pick" not in page.words
+    assert "33.3 %" in page.words  # where it belongs
+
+
+def test_what_pmp_adds_is_told_once_it_shows_what_it_learned(maker, make_step, make_held_out):
+    difference = {"mean": 0.03, "low": -0.01, "high": 0.07, "p_value": 0.2}
+    other = {"accuracy": 0.3, "low": 0.2, "high": 0.4, "difference": difference}
+    other["to_random"] = {"mean": 0.05, "low": -0.05, "high": 0.15, "p_value": 0.3}
+    maker.sampling()
+    maker.evaluation(without_pmp=other)
+    words = _page(maker).words
+    assert "PMP was tried on 0 held-out pairs, too few to say what it learned." in words
+    assert "With PMP instead of without: +3.0 points (95 % interval -1.0 to +7.0), of" in words
+    assert "the same without PMP 30.0 % 20.0 to 40.0 % +5.0 -5.0 to +15.0" in words
+    maker.training("pretraining", [make_step(1)], [make_held_out(1, 0.9, 100)])
+    words = _page(maker).words
+    assert "PMP by itself ranks 90.0 % of 100 held-out pairs right." in words
+    assert "-1.0 to +7.0), too small to tell." in words
+
+
+def test_nothing_is_shown_as_a_dictionary_and_no_model_as_a_folder(maker):
+    stage = maker.evaluation(model="/runs/x/finetuning-0123456789ab/model", generator="/m/big-one")
+    (maker.run_path("evaluation") / "complete.json").unlink()
+    stage.complete({"outcomes": {"passed": 3, "no_code": 2}, "executed": True, "ks": [1, 2]})
+    words = _page(maker).words
+    assert "outcomes passed 3, no code 2" in words and "executed yes" in words
+    assert "ks 1, 2" in words and "Answers by big-one, scored by this run's reward model." in words
+    shown = words.partition("Stages of the run")[2].partition("The full recipe")[0]
+    assert "{" not in shown and "finetuning-0123456789ab" not in shown
 
 
 def test_metrics_that_are_not_numbers(maker, make_step):

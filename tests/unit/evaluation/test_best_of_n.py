@@ -7,24 +7,23 @@ from contextlib import contextmanager
 import pytest
 from rich.console import Console
 
+from codepmp_ray.analysis.closing import print_closing
 from codepmp_ray.client import CandidateScore
 from codepmp_ray.config.evaluation import CandidatesConfig, EvaluationConfig
 from codepmp_ray.config.recipe import parse_recipe
 from codepmp_ray.errors import InputError
 from codepmp_ray.evaluation.best_of_n import evaluation_pools, summarise, verdict
 from codepmp_ray.evaluation.problems import load_problems
-from codepmp_ray.evaluation.results_table import print_results
 from codepmp_ray.evaluation.scoring_run import evaluate, read_results
-from codepmp_ray.evaluation.statistics import Difference
 from codepmp_ray.records import CANDIDATE, GRADE, table_from_rows
 from codepmp_ray.runs import open_stage
 
-PROBLEMS = [load_problems("humaneval")[f"HumanEval/{i}"] for i in range(10)]
+PROBLEMS = [load_problems("humaneval")[f"HumanEval/{i}"] for i in range(32)]
 NUM_SAMPLES = 4
 
 
 def _rows(executed=True):
-    """Ten evaluation problems: answers 0 and 1 are equal and right, the others wrong."""
+    """32 evaluation problems: answers 0 and 1 are equal and right, the others wrong."""
     candidates, grades = [], []
     for number, problem in enumerate(PROBLEMS):
         for index in range(NUM_SAMPLES):
@@ -81,8 +80,11 @@ def test_curves_of_a_perfect_model_and_the_baselines():
     assert bon["majority"]["accuracy"][-1] == pytest.approx(1.0)  # two equal answers of four
     assert bon["majority"]["monte_carlo_error"][-1] == 0.0
     assert results["difference"]["mean"] == pytest.approx(0.5)
-    assert "better than a random choice" in results["verdict"]
-    assert results["num_problems"] == 10 and results["num_candidates"] == 4
+    assert results["verdict"] == (
+        "Best of 4 by the reward model solves 100.0 % of 32 problems, a random pick 50.0 %: "
+        "+50.0 points (95 % interval +39.1 to +60.9), better than chance."
+    )
+    assert results["num_problems"] == 32 and results["num_candidates"] == 4
     json.dumps(results, allow_nan=False)
 
 
@@ -93,7 +95,7 @@ def test_a_model_without_opinion_is_too_small_to_tell():
 
 
 def test_a_misleading_model_is_called_worse():
-    assert "is worse than" in _summary(float)["verdict"]
+    assert _summary(float)["verdict"].endswith("worse than chance.")
 
 
 def test_without_execution_there_is_no_accuracy_and_the_reason_is_told():
@@ -101,25 +103,75 @@ def test_without_execution_there_is_no_accuracy_and_the_reason_is_told():
     assert results["executed"] is False and list(results["bon"]) == ["k"]
     assert "not executed. Install bubblewrap." in results["verdict"]
     json.dumps(results, allow_nan=False)
-    print_results(results, Console(file=io.StringIO()))
-
-
-@pytest.mark.parametrize(("task", "title"), [("gsm8k", "GSM8K"), ("humaneval", "HumanEval")])
-def test_the_table_is_titled_by_its_task(task, title):
     screen = io.StringIO()
-    print_results({**_summary(float), "task": task}, Console(file=screen, width=200))
-    assert f"Best of k on 10 {title} problems" in screen.getvalue()
+    print_closing(results, console=Console(file=screen))
+    assert "Install bubblewrap." in screen.getvalue() and "random" not in screen.getvalue()
 
 
-def test_verdict_at_the_border_of_zero():
-    touching = Difference(mean=0.1, low=0.0, high=0.2, p_value=0.05)
-    assert "too small to tell" in verdict(touching, 8, 24, 0.95)
+def test_rules_without_a_model_are_measured_and_the_best_is_named():
+    results = _summary(lambda index: -float(index))
+    assert results["bon"]["shortest"]["accuracy"] == pytest.approx([0.5, 5 / 6, 1.0])
+    assert results["null_rule"] == "shortest" and "style" not in results["bon"]
+    assert set(results["differences"]) == set(results["bon"]) - {"k", "random"}
+    assert results["differences"]["length"]["mean"] == pytest.approx(-0.5)
+    assert results["picked"] == dict.fromkeys((problem.problem_id for problem in PROBLEMS), 1.0)
+    assert results["parts"] == {}  # HumanEval's ids name none
+    screen = io.StringIO()
+    print_closing(results, console=Console(file=screen, width=80))
+    text = screen.getvalue()
+    assert "Best of 4 on 32 HumanEval problems" in text
+    assert "shortest answer (best null rule)" in text and "longest answer" not in text
+
+
+def test_a_rule_of_style_is_what_training_answers_told():
+    """Right answers of the training problems shout; so do answers 2 and 3, which are wrong."""
+    candidates, grades = _rows()
+    for row in candidates:
+        row["completion"] += "!" if row["sample_index"] > 1 else ""
+    training = [
+        {"problem_id": str(problem), "completion": "x!" if right else "xy", "passed": right}
+        for problem in range(4)
+        for right in (True, False)
+    ]
+    pools, _ = evaluation_pools(candidates)
+    config = (CandidatesConfig(), EvaluationConfig())
+    scores = _scores(candidates, float)
+    results = summarise(pools, grades, scores, *config, training)
+    assert results["bon"]["style"]["accuracy"][-1] == 0.0
+    known = [row | {"passed": True} for row in training]  # nothing to tell apart
+    assert "style" not in summarise(pools, grades, scores, *config, known)["bon"]
+
+
+def test_parts_of_the_set_are_told_apart_by_their_ids():
+    candidates, grades = _rows()
+    for row in (*candidates, *grades):
+        number = int(row["problem_id"].partition("/")[2])
+        row["problem_id"] = f"Set/{'even' if number % 2 == 0 else 'odd'}/{number}"
+    pools, _ = evaluation_pools(candidates)
+    scores = [
+        row | {"score": float(-row["sample_index"] if "even" in row["problem_id"] else 0)}
+        for row in candidates
+    ]
+    parts = summarise(pools, grades, scores, CandidatesConfig(), EvaluationConfig())["parts"]
+    assert {name: part["num_problems"] for name, part in parts.items()} == {"even": 16, "odd": 16}
+    assert parts["even"]["difference"]["mean"] == pytest.approx(0.5)
+    assert parts["odd"]["difference"]["mean"] == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize(
+    ("num_problems", "low", "told"),
+    [(32, 0.0, "too small to tell"), (32, 0.01, "better than chance"), (29, 0.01, "Too few")],
+)
+def test_verdict_at_its_borders(num_problems, low, told):
+    results = _summary(float)
+    difference = {"k": 4, "mean": 0.1, "low": low, "high": 0.2}
+    assert told in verdict(results | {"num_problems": num_problems, "difference": difference})
 
 
 def test_pools_are_cut_to_one_size_and_training_rows_left_out():
     candidates, _ = _rows()
     pools, num_cut = evaluation_pools([*candidates[1:], {**candidates[0], "split": "train"}])
-    assert {len(pool.candidates) for pool in pools} == {3} and num_cut == 9
+    assert {len(pool.candidates) for pool in pools} == {3} and num_cut == 31
     with pytest.raises(InputError, match="evaluation problems"):
         evaluation_pools([])
 
@@ -162,10 +214,10 @@ def test_an_interrupted_evaluation_resumes_without_scoring_twice(tmp_path):
         evaluate(recipe, first, "model")
     second = _Client()
     results = evaluate(recipe, second, "model")
-    assert len(second.calls) == 10 - 4  # one shard of four was committed
+    assert len(second.calls) == 32 - 4  # one shard of four was committed
     assert results == read_results(recipe)
     assert results["sandbox"] == "bubblewrap" and results["generator"] == "generator"
-    assert open_stage(recipe, "evaluation").ledger.read("scores").num_rows == 40
+    assert open_stage(recipe, "evaluation").ledger.read("scores").num_rows == 128
 
 
 def test_the_job_starts_the_service_on_the_finetuned_model(tmp_path, monkeypatch, capsys):
@@ -207,10 +259,10 @@ def test_the_job_starts_the_service_on_the_finetuned_model(tmp_path, monkeypatch
         "stopped": True,
     }
     shown = capsys.readouterr().out
-    assert "reward model" in shown and "better than a random choice" in shown
+    assert "reward model" in shown and "better than chance" in shown
     seen.clear()
     job.bon(recipe)  # complete: shown again, nothing started
-    assert seen == {} and "better than a random choice" in capsys.readouterr().out
+    assert seen == {} and "better than chance" in capsys.readouterr().out
 
 
 def test_the_job_takes_an_endpoint_and_needs_the_earlier_stages(tmp_path, monkeypatch):

@@ -1,0 +1,157 @@
+"""What came out of best-of-N: one sentence, one small table, one plot. All of it is results.json's.
+
+The terminal shows them at the end of a run, the report at its beginning.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from codepmp_ray.analysis.text import MIN_HEADLINE_ITEMS, percent, visible
+from codepmp_ray.analysis.trainlog import HeldOut
+
+LABELS = {
+    "reward_model": "reward model",
+    "without_pmp": "the same without PMP",
+    "random": "random pick",
+    "length": "longest answer",
+    "shortest": "shortest answer",
+    "style": "rule of style",
+    "majority": "majority vote",
+    "oracle": "any right one (oracle)",
+}
+NULL_RULES = ("length", "shortest", "style")
+# So many held-out pairs have to say that PMP learned its own task before anything is said of it.
+MIN_PMP_PAIRS = 100
+_MARKS, _ASCII_MARKS = "├─●┤│", "|-o||"
+Range = tuple[float, float, float]  # mean, low, high; shares
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How often one way to pick among the candidates is right, and that against a random pick."""
+
+    name: str
+    solved: Range
+    difference: Range | None
+
+    @property
+    def label(self) -> str:
+        return LABELS[self.name]
+
+
+def rules(results: dict[str, Any], without_pmp: dict[str, Any]) -> list[Rule]:
+    """Reward model, random pick, best null rule, majority, oracle, at the largest k.
+
+    Empty for too few problems, where answers were not executed, and for results of versions before
+    0.2.
+    """
+    differences = results.get("differences") or {}
+    if not differences or results["num_problems"] < MIN_HEADLINE_ITEMS:
+        return []
+    found = []
+    for name in ("reward_model", "random", results["null_rule"], "majority", "oracle"):
+        series = results["bon"][name]
+        solved = _range({key: series[key][-1] for key in ("accuracy", "low", "high")})
+        to_random = differences.get(name)
+        found.append(Rule(name, solved, _range(to_random) if to_random else None))
+    if without_pmp:
+        other = Rule("without_pmp", _range(without_pmp), _range(without_pmp["to_random"]))
+        found.insert(1, other)
+    return found
+
+
+def sentences(
+    results: dict[str, Any], without_pmp: dict[str, Any], pretrained: HeldOut | None
+) -> list[str]:
+    """The verdict; then what PMP adds, where that was run; `pretrained` is PMP by itself."""
+    told = [str(results.get("verdict") or "")]
+    if not without_pmp or not rules(results, without_pmp):
+        return told
+    mean, low, high = (100 * value for value in _range(without_pmp["difference"]))
+    word = "better" if low > 0 else "worse" if high < 0 else "too small to tell"
+    num = pretrained.num_pairs if pretrained else 0
+    if pretrained is None or num < MIN_PMP_PAIRS:
+        told.append(f"PMP was tried on {num} held-out pairs, too few to say what it learned.")
+        word = "of which nothing is claimed"
+    else:
+        share = percent(pretrained.accuracy)
+        told.append(f"PMP by itself ranks {share} of {num} held-out pairs right.")
+    told.append(
+        f"With PMP instead of without: {mean:+.1f} points ({100 * results['confidence']:g} % "
+        f"interval {low:+.1f} to {high:+.1f}), {word}."
+    )
+    return told
+
+
+def print_closing(
+    results: dict[str, Any],
+    without_pmp: dict[str, Any] | None = None,
+    pretrained: HeldOut | None = None,
+    console: Console | None = None,
+) -> None:
+    """Print sentence, table and plot. `console` defaults to standard output."""
+    screen = console or Console()
+    other = without_pmp or {}
+    for sentence in sentences(results, other, pretrained):
+        screen.print(Text(visible(sentence), style="bold"))
+    shown = rules(results, other)
+    if not shown:
+        return
+    confidence = f"{100 * results['confidence']:g} %"
+    title = f"Best of {results['bon']['k'][-1]} on {results['num_problems']} {results['title']} "
+    title += f"problems, with {confidence} intervals"
+    table = Table(title=Text(visible(title)), title_justify="left")
+    table.add_column("pick")
+    table.add_column("solved, %", justify="right")
+    table.add_column("against random, points", justify="right")
+    for rule in shown:
+        note = " (best null rule)" if rule.name in NULL_RULES else ""
+        solved = f"{100 * rule.solved[0]:.1f}"
+        table.add_row(rule.label + note, solved, _points(rule.difference))
+    screen.print(table)
+    marks = _ASCII_MARKS if screen.options.ascii_only else _MARKS
+    for line in forest(shown, min(screen.width, 80), marks):
+        screen.print(Text(line), soft_wrap=True)
+
+
+def forest(shown: list[Rule], width: int, marks: str = _MARKS) -> list[str]:
+    """Differences to a random pick with their intervals, one line each; without the oracle, which
+    is far off. `marks` are the ends and the middle of an interval, and the line at zero."""
+    start, dash, middle, end, zero = marks
+    ranges = {rule.label: rule.difference for rule in shown if rule.difference}
+    ranges.pop(LABELS["oracle"], None)
+    left = min(0.0, *(low for _, low, _ in ranges.values()))
+    span = max(0.0, *(high for *_, high in ranges.values())) - left or 1.0
+    indent = max(map(len, ranges)) + 2
+    num_cells = max(20, width - indent - 6)
+
+    def place(value: float) -> int:
+        return round((value - left) / span * (num_cells - 1))
+
+    lines = []
+    for label, (mean, low, high) in ranges.items():
+        cells = [" "] * num_cells
+        cells[place(0.0)] = zero
+        cells[place(low) : place(high) + 1] = dash * (place(high) - place(low) + 1)
+        cells[place(low)], cells[place(high)], cells[place(mean)] = start, end, middle
+        lines.append(f"{label:<{indent}}{''.join(cells)}".rstrip())
+    limits = f"{100 * left:+.0f} to {100 * (left + span):+.0f} points, {zero} is a random pick"
+    return [*lines, " " * indent + limits]
+
+
+def _points(difference: Range | None) -> str:
+    """`+9.8 (+4.7 to +14.9)`."""
+    points = [f"{100 * value:+.1f}" for value in difference or ()]
+    return f"{points[0]} ({points[1]} to {points[2]})" if points else ""
+
+
+def _range(found: dict[str, Any]) -> Range:
+    """Of an accuracy or a difference with its interval."""
+    mean = found["accuracy"] if "accuracy" in found else found["mean"]
+    return float(mean), float(found["low"]), float(found["high"])

@@ -1,0 +1,46 @@
+"""The terminal is for what this program says: what others write on it goes to a file.
+
+Ray's C++ core writes to file descriptor 2, libraries to the stream that they found when they were
+imported, and child processes inherit both. Neither can be told to be silent everywhere. So while a
+job is connected, descriptor 2 is a file and `sys.stderr` a new stream on the terminal.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+# Said at each start, and of no use to anybody.
+_EXPECTED = re.compile(r"\s*$|.*Set ray log level from environment variable")
+
+
+@contextmanager
+def own_terminal() -> Iterator[Path]:
+    """Keep others from the terminal for the time of the block; yields their file, which goes if
+    nothing worth reading is in it. A notebook's or a test's `sys.stderr` stays what it is."""
+    descriptor, name = tempfile.mkstemp(prefix="codepmp-others-", suffix=".log")
+    terminal, theirs, show = os.dup(2), sys.stderr, warnings.showwarning
+    if theirs is sys.__stderr__:
+        sys.stderr = os.fdopen(os.dup(2), "w", 1, theirs.encoding, "backslashreplace")
+        warnings.showwarning = lambda what, kind, file, line, *_: show(
+            what, kind, file, line, theirs
+        )
+    theirs.flush()
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+    try:
+        yield Path(name)
+    finally:
+        theirs.flush()
+        sys.stderr.flush()
+        os.dup2(terminal, 2)
+        os.close(terminal)
+        sys.stderr, warnings.showwarning = theirs, show
+        if all(map(_EXPECTED.match, Path(name).read_text("utf-8", "replace").splitlines())):
+            os.unlink(name)
