@@ -22,7 +22,8 @@ class Outcome(StrEnum):
     TIMEOUT = "timeout"
     KILLED = "killed"
     ERROR = "error"
-    NOT_EXECUTED = "not_executed"
+    MISSING_PACKAGE = "missing_package"
+    NOT_GRADABLE = "not_gradable"
 
 
 def _schema(**fields: pa.DataType) -> pa.Schema:

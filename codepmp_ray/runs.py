@@ -46,8 +46,8 @@ SIDE_JOBS = {"scoring": "score"}
 # A number here goes up when a stage's code changes what it computes from the same settings.
 _STAGE_VERSION = (
     dict.fromkeys(STAGE_JOBS, 2)
-    | dict.fromkeys(("corpus", "synthesis", "candidates", "grades"), 3)
-    | dict.fromkeys(("pretraining", "finetuning", "evaluation"), 4)
+    | dict.fromkeys(("corpus", "synthesis", "candidates"), 3)
+    | dict.fromkeys(("pretraining", "finetuning", "evaluation", "grades"), 4)
     | {"scoring": 2}
 )
 
@@ -152,7 +152,10 @@ def stage_fingerprints(recipe: Recipe) -> dict[str, str]:
     add("corpus", corpus, interpreter, *content_digests(named))
     engines = recipe.engines
     models = [engines.strong.model_name_or_path, engines.weak.model_name_or_path]
-    add("synthesis", recipe.synthesis, engines, *map(weights_version, models), after=("corpus",))
+    models = [*map(weights_version, models)]
+    # A number of its own for those pairs that executed code decides.
+    executed = [2] if recipe.synthesis.construction == "execution_feedback" else []
+    add("synthesis", recipe.synthesis, engines, *models, *executed, after=("corpus",))
     pmp, rm = recipe.pretraining, recipe.finetuning
     # A stage with data sets or a model of its own depends on no stage that makes them.
     after = () if pmp.data else ("synthesis",)

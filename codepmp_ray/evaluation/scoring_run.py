@@ -28,18 +28,20 @@ def evaluate(recipe: Recipe, client: RewardClient, model: str) -> dict[str, Any]
     stage = open_stage(recipe, "evaluation")
     candidates = open_stage(recipe, "candidates").require()
     grades = open_stage(recipe, "grades").require()
-    pools, num_cut = evaluation_pools(candidates.ledger.read("candidates").to_pylist())
+    marks = grades.ledger.read("grades").to_pylist()
+    without = {row["problem_id"] for row in marks if row["passed"] is None}
+    pools, num_cut = evaluation_pools(candidates.ledger.read("candidates").to_pylist(), without)
     stage.start()
     start_s = time.monotonic()
     _score_pools(stage, client, pools)
     stage.ledger.sweep(("scores",))
     scores = stage.ledger.read("scores").to_pylist()
-    marks = grades.ledger.read("grades").to_pylist()
     wanted = {row["candidate_id"] for pool in pools for row in pool.candidates}
     marks = [row for row in marks if row["candidate_id"] in wanted]
     results = {
         **summarise(pools, marks, scores, recipe.candidates, recipe.evaluation),
         "num_candidates_cut": num_cut,
+        "num_not_gradable": len(without),
         "num_truncated": sum(row["truncated"] for row in scores),
         "model": model,
         "generator": str(pools[0].candidates[0]["model"]),

@@ -5,6 +5,7 @@ Not pickle or marshal: what arrives was made by untrusted code.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import struct
@@ -50,6 +51,9 @@ def encode(value: Any) -> Any:
         return {"decimal": str(value)}
     if isinstance(value, Fraction):
         return {"fraction": [value.numerator, value.denominator]}
+    if type(value).__module__ == "numpy":
+        plain = encode(value.tolist())
+        return {"array": plain} if isinstance(plain, dict) and "list" in plain else plain
     return {"opaque": [type(value).__name__, bool(value)]}
 
 
@@ -63,8 +67,23 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
     "complex": lambda parts: complex(*parts),
     "decimal": Decimal,
     "fraction": lambda parts: Fraction(*parts),
+    "array": lambda items: _array(decode(items)),
     "opaque": lambda parts: Opaque(str(parts[0]), bool(parts[1])),
 }
+
+
+def _array(items: list[Any]) -> Any:
+    """numpy's array of numbers; one of texts could take any amount of memory."""
+    return (
+        importlib.import_module("numpy").array(items) if _are_numbers(items) else Opaque("", True)
+    )
+
+
+def _are_numbers(items: list[Any]) -> bool:
+    return all(
+        _are_numbers(item) if isinstance(item, list) else isinstance(item, int | float | complex)
+        for item in items
+    )
 
 
 def decode(data: Any) -> Any:
@@ -73,6 +92,11 @@ def decode(data: Any) -> Any:
         return data
     ((tag, content),) = data.items()
     return _DECODERS[tag](content)
+
+
+def run_source(source: str, name: str, scope: dict[str, Any]) -> None:
+    """Execute `source` as a file of its own, without the __future__ imports of this one."""
+    exec(compile(source, f"<{name}>", "exec", dont_inherit=True), scope)
 
 
 def frame(message: dict[str, Any]) -> bytes:

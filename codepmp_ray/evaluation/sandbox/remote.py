@@ -1,0 +1,102 @@
+"""Execution by a service instead of this machine: SandboxFusion's POST /run_code.
+
+For clusters without namespaces, and for languages other than Python. Test and answer share one
+process there, so an answer can forge its verdict, and every verdict says so. Written from the
+service's published interface and tried against a stub only.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import sys
+from typing import Any
+
+import httpx
+
+from codepmp_ray.config.evaluation import SandboxConfig
+from codepmp_ray.errors import SandboxUnavailable
+from codepmp_ray.evaluation.sandbox.runner import Execution, TestJob
+
+_GRACE_S = 30.0
+_MAX_DETAIL_CHARS = 500
+_SCRIPT = """
+import sys, types
+module = sys.modules["answer"] = types.ModuleType("answer")
+for name, source in {parts!r}:
+    exec(compile(source, name, "exec"), vars(module))
+vars(module)["check"](vars(module)[{entry_point!r}])
+print({token!r})
+"""
+
+
+class RemoteExecutor:
+    """Runs jobs at `evaluation.sandbox.endpoint`."""
+
+    def __init__(self, config: SandboxConfig) -> None:
+        self._config = config
+        self._url = f"{(config.endpoint or '').rstrip('/')}/run_code"
+
+    @staticmethod
+    def detect(config: SandboxConfig) -> RemoteExecutor:
+        """Raises SandboxUnavailable unless the service tells a right program from a wrong one."""
+        executor = RemoteExecutor(config)
+        test = "def check(candidate):\n    assert candidate() == 1\n"
+        for value, wanted in ((1, "passed"), (2, "failed")):
+            found = executor.run(TestJob(f"def f(): return {value}", "f", "", test))
+            if found.outcome != wanted:
+                raise executor._unavailable(
+                    f"a trial {found.outcome}, not {wanted}: {found.detail}"
+                )
+        return executor
+
+    @property
+    def description(self) -> str:
+        return f"{self._url} (test and answer in one process: verdicts can be forged)"
+
+    def run(self, job: TestJob) -> Execution:
+        """As of `Sandbox`. Raises SandboxUnavailable where the service fails, not the program."""
+        token = secrets.token_hex(16)
+        parts = [(name, getattr(job, name)) for name in ("setup", "program", "test")]
+        code = "\n".join(source for _, source in parts)
+        if job.language == "python":
+            code = _SCRIPT.format(parts=parts, entry_point=job.entry_point, token=token)
+        limit_s = self._config.time_limit_s
+        request = {
+            "code": code,
+            "language": job.language,
+            "compile_timeout": limit_s,
+            "run_timeout": limit_s,
+            "memory_limit_MB": self._config.memory_mb,
+        }
+        try:
+            response = httpx.post(self._url, json=request, timeout=2 * limit_s + _GRACE_S)
+            response.raise_for_status()
+            reply: dict[str, Any] = response.json()
+            status = reply["status"]
+        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+            raise self._unavailable(f"{type(error).__name__}: {error}") from error
+        if status not in ("Success", "Failed"):
+            raise self._unavailable(f"{status}: {reply.get('message', '')}")
+        result = reply.get("run_result") or reply.get("compile_result") or {}
+        passed = status == "Success"
+        passed &= job.language != "python" or token in (result.get("stdout") or "")
+        return self._execution(passed, result)
+
+    def _execution(self, passed: bool, result: dict[str, Any]) -> Execution:
+        duration_s = float(result.get("execution_time") or 0.0)
+        errors = (result.get("stderr") or "").strip()[-_MAX_DETAIL_CHARS:]
+        missing = re.search(r"^ModuleNotFoundError: No module named '(\w+)", errors, re.MULTILINE)
+        if passed:
+            return Execution("passed", "", duration_s)
+        if result.get("status") == "TimeLimitExceeded":
+            return Execution("timeout", f"run_timeout={self._config.time_limit_s:g}", duration_s)
+        if missing and missing[1] not in sys.stdlib_module_names:
+            return Execution("missing_package", missing[1], duration_s)
+        return Execution("failed", errors.rpartition("\n")[2], duration_s)
+
+    def _unavailable(self, problem: str) -> SandboxUnavailable:
+        return SandboxUnavailable(
+            f"The service at {self._url} does not execute code: {problem[:_MAX_DETAIL_CHARS]}.",
+            "Start SandboxFusion there, or set evaluation.sandbox.endpoint to null.",
+        )
