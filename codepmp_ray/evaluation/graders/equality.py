@@ -11,9 +11,7 @@ remembered.
 
 from __future__ import annotations
 
-import cmath
 import logging
-import random
 import re
 from functools import cache, lru_cache
 from typing import Any
@@ -24,7 +22,6 @@ from codepmp_ray.evaluation.graders.notation import folded, readable, tidy
 from codepmp_ray.evaluation.graders.numbers import same_value, stated_number, written
 
 _REMEMBERED = 1 << 16
-_NUM_POINTS, _NUM_VALID_POINTS = 60, 8
 _WORDS = re.compile(r"[^\W\d_]+(?: [^\W\d_]+)*")
 _LETTERED = re.compile(r"(?:\\text\s*\{\s*)?\(([A-J])\)[.:]?\s*\}?\s*(?:\\text\s*\{)?(.*\w.*)")
 _BASED = re.compile(r"([0-9A-Fa-f]+)\s*_\s*\{?(?:\\text\s*\{)?\s*(\w+)\s*\}*")
@@ -90,7 +87,7 @@ def _same_mathematics(expected: str, given: str) -> tuple[bool, str]:
     if _is_other_equation(left, right):
         return False, str(right)[:1000]
     equal = _library().verify(left, right, allow_set_relation_comp=True, timeout_seconds=None)
-    return bool(equal) or _agree_at_points(left, right), str(right)[:1000]
+    return bool(equal), str(right)[:1000]
 
 
 def _is_other_equation(expected: Any, given: Any) -> bool:
@@ -105,29 +102,6 @@ def _is_other_equation(expected: Any, given: Any) -> bool:
         return False
     is_name = is_expr_of_only_symbols(first.lhs) or isinstance(first.lhs, AppliedUndef)
     return bool(first.lhs.free_symbols) and not is_name
-
-
-def _agree_at_points(left: Any, right: Any) -> bool:
-    """Whether two expressions are equal wherever both are real: \\sqrt{1/n} and 1/\\sqrt{n}."""
-    from sympy import Expr, Rational
-
-    names = sorted(getattr(left, "free_symbols", ()), key=str)
-    if not names or set(names) != getattr(right, "free_symbols", None):
-        return False
-    if not isinstance(left, Expr) or not isinstance(right, Expr):
-        return False
-    generator, num_valid = random.Random(0), 0
-    for _ in range(_NUM_POINTS):
-        point = {name: Rational(generator.randint(-900, 900), 97) for name in names}
-        try:
-            values = [complex(side.evalf(subs=point)) for side in (left, right)]
-        except (TypeError, ValueError, ArithmeticError):
-            continue
-        if all(cmath.isfinite(value) and abs(value.imag) < 1e-9 for value in values):
-            if abs(values[0] - values[1]) > 1e-9 * max(1.0, abs(values[0])):
-                return False
-            num_valid += 1
-    return num_valid >= _NUM_VALID_POINTS
 
 
 @cache

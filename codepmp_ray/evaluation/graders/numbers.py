@@ -26,6 +26,7 @@ _DECIMAL_COMMA = re.compile(r"\d{1,3}(?:\.\d{3})+,\d{1,2}|\d{1,3}(?:\.\d{3}){2,}
 _PLAIN = re.compile(rf"([-+]?)\s*(?:(\d+)\s+(?=\d+\s*/))?({_LITERAL})(?:\s*/\s*({_LITERAL}))?")
 _IN_TEXT = re.compile(rf"(?:(?<![\w)\]}}.])-\s?)?{_LITERAL}(?:\s*/\s*{_LITERAL})?")
 _FRACTION = re.compile(r"\\frac\s*\{(\d+)\}\s*\{(\d+)\}")
+_REPEATING = re.compile(r"(\d*)\.(\d*)\\overline\s*\{(\d+)\}")
 _HANGS_ON = re.compile(r"\s*[\^\\\u221a]|_|[a-zA-Z\u03c0](?![a-zA-Z])")
 _UNKNOWN = re.compile(
     r"\b(?:not (?:known|given|enough|possible|clear|provided)|un(?:known|clear|determined|defined)"
@@ -117,6 +118,10 @@ def _value(latex: str) -> Fraction | None:
         upper, lower = (_literal(part) if part else Fraction(1) for part in parts)
         value = int(whole or 0) + upper / lower if lower else None
         return -value if sign == "-" and value is not None else value
+    if match := _REPEATING.fullmatch(plain):
+        whole, fixed, period = match.groups()
+        once = int(f"0{whole}{fixed}{period}") - int(f"0{whole}{fixed}")
+        return Fraction(once, (10 ** len(period) - 1) * 10 ** len(fixed))
     expression = parsed(latex) if has_digit(latex) and ":" not in latex else None
     if not getattr(expression, "is_number", False):
         return None

@@ -58,7 +58,7 @@ class RemoteExecutor:
         """As of `Sandbox`. Raises SandboxUnavailable where the service fails, not the program."""
         token = secrets.token_hex(16)
         parts = [(name, getattr(job, name)) for name in ("setup", "program", "test")]
-        code = "\n".join(source for _, source in parts)
+        code = f"{job.program}\n{job.test}"
         if job.language == "python":
             code = _SCRIPT.format(parts=parts, entry_point=job.entry_point, token=token)
         limit_s = self._config.time_limit_s

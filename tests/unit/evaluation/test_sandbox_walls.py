@@ -97,6 +97,27 @@ def test_without_any_tool_the_message_names_what_to_install(monkeypatch):
         runner._detect.__wrapped__(CONFIG.model_dump_json())
 
 
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("/.dockerenv", "--security-opt seccomp=unconfined"),
+        ("/run/secrets/kubernetes.io", "in this pod"),
+    ],
+)
+def test_the_remedy_is_that_of_the_place(monkeypatch, place, words):
+    monkeypatch.setattr(runner.os.path, "exists", lambda path: path == place)
+    assert words in runner._remedy() and "evaluation.sandbox.endpoint" in runner._remedy()
+
+
+def test_without_proc_and_without_a_filter_nothing_runs(monkeypatch):
+    monkeypatch.setattr(runner.seccomp, "filter_program", lambda: None)
+    found, _ = mechanisms.available_mechanisms()
+    blind = [mechanism for mechanism in found if not mechanism.has_proc]
+    monkeypatch.setattr(runner.mechanisms, "available_mechanisms", lambda: (blind, []))
+    with pytest.raises(SandboxUnavailable, match="without /proc: needs libseccomp"):
+        runner._detect.__wrapped__(CONFIG.model_dump_json())
+
+
 def test_a_prefix_that_holds_the_home_folder_is_refused(monkeypatch):
     monkeypatch.setattr(mechanisms.sys, "base_prefix", os.path.expanduser("~"))
     with pytest.raises(SandboxUnavailable, match="home directory"):
