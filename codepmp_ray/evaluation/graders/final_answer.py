@@ -18,6 +18,7 @@ from codepmp_ray.evaluation.graders.notation import has_digit, readable
 
 # What generators repeat without end would cost time and says nothing new.
 MAX_CHARS = 20_000
+_MAX_CLAIM_CHARS = 1_000
 _THOUGHT = re.compile(
     r".*(?:</(?:think|thinking|thought|reasoning)>|<\|channel\|>final<\|message\|>)",
     re.DOTALL | re.IGNORECASE,
@@ -52,7 +53,7 @@ _FORMS = rf"""
           |[ \t]*\([^()\n]{{0,60}}\))?[ \t]*
         (?:(?P<colon>[:=]|→|->|=>)
           |(?:(?:therefore|thus|then|hence|clearly|simply)[ ,]+)?
-            (?:(?P<not>(?:is|are|was)(?:n't|[ ]not)\b)|{_IS})(?:[ ]that\b)?)
+            (?:(?P<not>(?:is|are|was)(?:n't|[ ]not)\b|can(?:[ ]?not|'t)\b)|{_IS})(?:[ ]that\b)?)
       | (?:答案|答え|答|정답|답|উত্তর|उत्तर|సమాధానం|คำตอบ|الإجابة(?:[ ]\w+)?|الجواب)
         (?:应该|应当|应)?[ \t]*(?:是|为|选|は|은|는|คือ|هي|هو|है|ঃ|:)
       | (?:故|因此|所以|应)选)[ \t:]*(?=(?P<said>[^\n]*))
@@ -154,7 +155,7 @@ def _answer(text: str, match: re.Match[str]) -> FinalAnswer:
     if not said.strip():
         below = _BELOW.match(text, match.end())
         assert below is not None  # it may be empty
-        said, end = below[1], below.end()
+        said, end = " ".join(below[1].split()), below.end()
     if match["not"]:
         said = f"not {said.strip()}"
     is_colon = match["colon"] is not None or match["heading"] is not None
@@ -193,12 +194,14 @@ _REASON = re.compile(
     r"|which means|that is|i\.e\.|e\.g\.|therefore|thus|hence)\b.*",
     re.IGNORECASE | re.DOTALL,
 )
-_ASIDE = re.compile(r"\s+\([^()\\$]*[^\W\d_]{3,}[^()\\$]*\)")
+_ASIDE = re.compile(
+    r"\s+\([^()\\$]*[^\W\d_]{3,}[^()\\$]*\)|(?<=\d)\s+\([-\d\s.,*/+=%\u00d7\u00f7]+\)$"
+)
 
 
 def claim(text: str) -> str:
     """A stated line without its explanation: "not 70 but 72, since ..." claims "72"."""
-    text = text.strip().lstrip(":;,= ")
+    text = text[:_MAX_CLAIM_CHARS].strip().lstrip(":;,= ")
     if text.lower().startswith("not "):
         match = _NOT_BUT.match(text)
         text = match[1] if match else ""

@@ -16,7 +16,9 @@ MATH = re.compile(
 )
 _JOIN = re.compile(r"[\s,;]*(?:and|or)?\s*", re.IGNORECASE)
 _GOES_ON = re.compile(r"\s*(?:,|;|and\b|or\b|to\b|[-+*/^=])\s*[-\d\u221a\\]")
-_FUNCTION = "sqrt|sin|cos|tan|sec|csc|cot|log|ln|exp|arc[a-z]+|pi|theta|alpha|beta|gamma|lambda|phi"
+_FUNCTION = (
+    "(?:arc)?(?:sin|cos|tan)|sqrt|sec|csc|cot|log|ln|exp|pi|theta|alpha|beta|gamma|lambda|phi"
+)
 # Words that change the value of the number beside them.
 _CHANGES = (
     r"not|between|from|than|least|most|over|under|above|below|up|half|halves|twice|double|root|squared"
@@ -26,6 +28,9 @@ _SCALES = {"hundred": 2, "thousand": 3, "lakh": 5, "million": 6, "billion": 9, "
 _SIGNS = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
+        (r"\\text\s*\{([^{}]*\d[^{}]*)\}", r" \1 "),
+        # Of numbers side by side the parser makes mixed fractions.
+        (r"(?<=[\d)])(?<![_^]\d)\s*\(", r"\\cdot ("),
         (r"(?:\u221a|\\?(?<![a-zA-Z])sqrt)\s*\(([^()]*)\)", r"\\sqrt{\1}"),
         (r"\u221a\s*(\d+(?:\.\d+)?|[a-zA-Z])", r"\\sqrt{\1}"),
         ("\u221a", r"\\sqrt "),
@@ -69,7 +74,7 @@ def _units(in_math: bool) -> re.Pattern[str]:
     no_letter, word = r"(?![a-zA-Z])", _word(4 if in_math else 2)
     one = rf"{_TEXT}|\\?%|(?<=[\s/\d-]){_UNIT}{no_letter}|(?<=[\s/-]){word}|(?<=/)[a-zA-Z]+"
     if not in_math:
-        one += rf"|(?<=\d)(?:{_word(4)}|{_FOREIGN})|(?<=\s)[mgshlLVWNJACFK]{no_letter}"
+        one += rf"|(?<=\d){_word(4)}|(?<=[\s\d]){_FOREIGN}|(?<=\s)[mgshlLVWNJACFK]{no_letter}"
     units = rf"(?:[\s/-]*(?:{one})(?:\s*\^?\s*\{{?-?[23]\}}?(?!\d))?['.]?)+[\s/]*"
     if in_math:
         units += "$"
@@ -106,6 +111,8 @@ def parsed(latex: str) -> Any:
         return None
     # Its units are letters ("3t" would be 3), and of several boxes it takes all.
     normalisation = NormalizationConfig(True, False, True, True, "none")
+    if "\\sum" not in latex:  # there it counts
+        latex = re.sub(r"(?<![a-zA-Z\\_])i(?![a-zA-Z])", "I", latex)
     is_real = not should_treat_as_complex(latex)
     try:
         return latex2sympy(latex, is_real=is_real, normalization_config=normalisation)

@@ -8,9 +8,15 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from functools import lru_cache
 
 from codepmp_ray.evaluation.graders.base import Reference, Verdict, judged, no_answer
-from codepmp_ray.evaluation.graders.final_answer import MAX_CHARS, claim, stated_answers
+from codepmp_ray.evaluation.graders.final_answer import (
+    MAX_CHARS,
+    claim,
+    own_turn,
+    stated_answers,
+)
 from codepmp_ray.evaluation.graders.formulas import formula, parsed
 from codepmp_ray.evaluation.graders.notation import has_digit, readable, tidy
 
@@ -29,8 +35,7 @@ _FRACTION = re.compile(r"\\frac\s*\{(\d+)\}\s*\{(\d+)\}")
 _REPEATING = re.compile(r"(\d*)\.(\d*)\\overline\s*\{(\d+)\}")
 _HANGS_ON = re.compile(r"\s*[\^\\\u221a]|_|[a-zA-Z\u03c0](?![a-zA-Z])")
 _UNKNOWN = re.compile(
-    r"\b(?:not (?:known|given|enough|possible|clear|provided)|un(?:known|clear|determined|defined)"
-    r"|impossible|insufficient|(?:can ?not|can't|could not) be)\b",
+    r"\b(?:not (?:enough|possible)|un(?:known|clear|determined|defined)|impossible|insufficient)\b",
     re.IGNORECASE,
 )
 _EQUALS = re.compile(r"(?<![<>!=\u2264\u2265])=(?!=)|\u2248|\\approx(?![a-z])")
@@ -63,12 +68,14 @@ def find_number(text: str) -> str | None:
         value = stated_number(stated.text, stated.is_boxed)
         if value is not None:
             return written(value)
-        if has_digit(claim(stated.text)) or _UNKNOWN.search(stated.text):
+        said = claim(stated.text)
+        if not said or has_digit(said) or _UNKNOWN.search(said):
             return None
-    value = _last_number(readable(text[-MAX_CHARS:]))
+    value = _last_number(own_turn(readable(text[-MAX_CHARS:])))
     return None if value is None else written(value)
 
 
+@lru_cache(maxsize=1 << 14)
 def stated_number(text: str, in_math: bool = False) -> Fraction | None:
     """The number that a stated answer is, whatever words and units stand around it.
 
@@ -122,7 +129,9 @@ def _value(latex: str) -> Fraction | None:
         whole, fixed, period = match.groups()
         once = int(f"0{whole}{fixed}{period}") - int(f"0{whole}{fixed}")
         return Fraction(once, (10 ** len(period) - 1) * 10 ** len(fixed))
-    expression = parsed(latex) if has_digit(latex) and ":" not in latex else None
+    # Ratios, bases and numbers side by side are no calculations, whatever a parser makes of them.
+    is_other = not has_digit(latex) or re.search(r"[:_]|\d\s+\d", latex)
+    expression = None if is_other else parsed(latex)
     if not getattr(expression, "is_number", False):
         return None
     value = expression.doit()
