@@ -16,9 +16,7 @@ MATH = re.compile(
 )
 _JOIN = re.compile(r"[\s,;]*(?:and|or)?\s*", re.IGNORECASE)
 _GOES_ON = re.compile(r"\s*(?:,|;|and\b|or\b|to\b|[-+*/^=])\s*[-\d\u221a\\]")
-_FUNCTION = (
-    "(?:arc)?(?:sin|cos|tan)|sqrt|sec|csc|cot|log|ln|exp|pi|theta|alpha|beta|gamma|lambda"
-)
+_FUNCTION = "(?:arc)?(?:sin|cos|tan)|sqrt|sec|csc|cot|log|ln|exp|pi|theta|alpha|beta|gamma|lambda"
 # Words that change the value of the number beside them.
 _CHANGES = (
     r"not|between|from|than|least|most|over|under|above|below|up|half|halves|twice|double|root|squared"

@@ -5,11 +5,11 @@ Both give the guest its own pid, network, mount, IPC, UTS and cgroup namespace, 
 - started by root, a real user id that no other process has (root is exempt from RLIMIT_NPROC, and
   a mapping of root onto another id inside a user namespace would still be root outside).
 
-In a container root lacks the right to make namespaces, and /proc is masked, so that the kernel
-refuses a fresh one. There the tool itself is started as a user id that no other process has, makes
-its own user namespace, and the guest gets no /proc at all: what it cannot see it cannot use. Its
-memory is watched from outside then, and a system call filter is needed, which refuses further user
-namespaces in place of a limit in /proc/sys.
+In a container /proc is masked, so that the kernel refuses a fresh one: the guest then gets none,
+and what it cannot see it cannot use. Its memory is watched from outside, and a system call filter
+is needed, which refuses further user namespaces in place of a limit in /proc/sys. Where root lacks
+the right to make namespaces, the tool itself starts as a user id that no other process has (which
+must be able to read the interpreter) and makes its own user namespace, as an ordinary user does.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ def available_mechanisms() -> tuple[list[Mechanism], list[str]]:
     mechanisms: list[Mechanism] = []
     missing: list[str] = []
     is_root = os.geteuid() == 0
-    ways = [("", is_root, True), (" without /proc", False, False)]
-    ways[1:1] = [(" as another user", False, True)] if is_root else []
+    starts = [True, False] if is_root else [False]
+    ways = [(as_root, has_proc) for as_root in starts for has_proc in (True, False)]
     for name, tool, make in (
         ("bubblewrap", "bwrap", _bwrap_command),
         ("namespaces", "unshare", _unshare_command),
@@ -82,10 +82,11 @@ def available_mechanisms() -> tuple[list[Mechanism], list[str]]:
         if path is None:
             missing.append(f"{name}: no {tool} on PATH")
             continue
-        for suffix, as_root, has_proc in ways:
+        for as_root, has_proc in ways:
+            is_other = is_root and not as_root
+            words = " as another user" * is_other + " without /proc" * (not has_proc)
             command = partial(make, path, as_root, has_proc)
-            starts_as_other = is_root and not as_root
-            mechanisms.append(Mechanism(name + suffix, command, as_root, starts_as_other, has_proc))
+            mechanisms.append(Mechanism(name + words, command, as_root, is_other, has_proc))
     return mechanisms, missing
 
 
