@@ -146,10 +146,18 @@ class Sandbox:
             start_new_session=True,
             **self.mechanism.identity(),
         )
+        work: bytes | None = frame(header) + frame(vars(job))
         try:
-            out, err = self._communicate(process, frame(header) + frame(vars(job)))
-        except _OverLimit as error:
-            return Execution(error.outcome, error.detail, time.monotonic() - start_s), ""
+            while True:
+                try:
+                    wait_s = self._wait_s if self.mechanism.has_proc else _TICK_S
+                    out, err = process.communicate(work, timeout=wait_s)
+                    break
+                except subprocess.TimeoutExpired:
+                    work = None  # it has gone out
+                duration_s = time.monotonic() - start_s
+                if broken := self._broken_limit(process.pid, duration_s):
+                    return Execution(*broken, duration_s), ""
         finally:
             _kill(process)
         try:
@@ -166,41 +174,26 @@ class Sandbox:
         )
         return execution, ""
 
-    def _communicate(self, process: subprocess.Popen[bytes], work: bytes) -> tuple[bytes, bytes]:
-        """What the guest writes. Raises _OverLimit after the time limit, or over the memory limit
-        where the guest cannot see it.
-        """
-        end_s = time.monotonic() + self._limits["time_limit_s"] + _GRACE_S
-        message: bytes | None = work
-        while (left_s := end_s - time.monotonic()) > 0:
-            try:
-                wait_s = left_s if self.mechanism.has_proc else min(left_s, _TICK_S)
-                return process.communicate(message, timeout=wait_s)
-            except subprocess.TimeoutExpired:
-                message = None  # it has gone out
-            if not self.mechanism.has_proc and (used_mb := _resident_mb(process.pid)):
-                limit = self._limits["memory_mb"]
-                if used_mb > limit:
-                    detail = f"all processes together used {used_mb} MB > {limit}"
-                    raise _OverLimit("killed", detail)
-        raise _OverLimit("timeout", f"the test did not end {_GRACE_S:g} s after time_limit_s")
+    @property
+    def _wait_s(self) -> float:
+        return self._limits["time_limit_s"] + _GRACE_S
+
+    def _broken_limit(self, pid: int, duration_s: float) -> tuple[Outcome, str] | None:
+        if duration_s >= self._wait_s:
+            return "timeout", f"the test did not end {_GRACE_S:g} s after time_limit_s"
+        used_mb, limit = 0, self._limits["memory_mb"]
+        for process in _descendants(pid):
+            with contextlib.suppress(psutil.Error):  # what ends meanwhile counts as nothing
+                used_mb += process.memory_info().rss >> 20
+        if used_mb > limit:
+            return "killed", f"all processes together used {used_mb} MB > {limit}"
+        return None
 
 
-class _OverLimit(Exception):
-    def __init__(self, outcome: Outcome, detail: str) -> None:
-        super().__init__(outcome, detail)
-        self.outcome: Outcome = outcome
-        self.detail = detail
-
-
-def _resident_mb(pid: int) -> int:
-    """Memory of all that a process has started; what ends meanwhile counts as nothing."""
-    total = 0
+def _descendants(pid: int) -> list[psutil.Process]:
     with contextlib.suppress(psutil.Error):
-        for child in psutil.Process(pid).children(recursive=True):
-            with contextlib.suppress(psutil.Error):
-                total += child.memory_info().rss
-    return total >> 20
+        return psutil.Process(pid).children(recursive=True)
+    return []
 
 
 @cache

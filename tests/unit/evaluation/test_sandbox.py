@@ -160,11 +160,11 @@ def test_named_packages_can_be_imported_and_not_changed(sandbox):
     with_numpy = Sandbox(CONFIG.model_copy(update=changes), sandbox.mechanism)
     program = (
         "import numpy as np\ndef f(x):\n    try: open(np.__file__, 'a')\n    except OSError:\n"
-        "        return [np.array([x, 2]) + x, np.int64(x), np.float64(0.5), np.bool_(1)]"
+        "        return [np.arange(2, 4).tolist(), np.int64(x), np.float64(0.5), np.bool_(1)]"
     )
     test = (
         "import numpy as np\ndef check(c):\n    array, *rest = c(np.int64(20))\n"
-        "    assert np.allclose(array, [40, 22]) and rest == [20, 0.5, True]\n"
+        "    assert np.allclose(array, [2, 3]) and rest == [20, 0.5, True]\n"
     )
     assert run_in(with_numpy, program, test).outcome == "passed"
     unknown = CONFIG.model_copy(update={"packages": ["no-such-package"]})

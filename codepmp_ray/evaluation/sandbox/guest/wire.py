@@ -5,7 +5,6 @@ Not pickle or marshal: what arrives was made by untrusted code.
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import struct
@@ -51,9 +50,8 @@ def encode(value: Any) -> Any:
         return {"decimal": str(value)}
     if isinstance(value, Fraction):
         return {"fraction": [value.numerator, value.denominator]}
-    if type(value).__module__ == "numpy":
-        plain = encode(value.tolist())
-        return {"array": plain} if isinstance(plain, dict) and "list" in plain else plain
+    if type(value).__module__ == "numpy" and value.ndim == 0:
+        return encode(value.item())
     return {"opaque": [type(value).__name__, bool(value)]}
 
 
@@ -67,23 +65,8 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
     "complex": lambda parts: complex(*parts),
     "decimal": Decimal,
     "fraction": lambda parts: Fraction(*parts),
-    "array": lambda items: _array(decode(items)),
     "opaque": lambda parts: Opaque(str(parts[0]), bool(parts[1])),
 }
-
-
-def _array(items: list[Any]) -> Any:
-    """numpy's array of numbers; one of texts could take any amount of memory."""
-    return (
-        importlib.import_module("numpy").array(items) if _are_numbers(items) else Opaque("", True)
-    )
-
-
-def _are_numbers(items: list[Any]) -> bool:
-    return all(
-        _are_numbers(item) if isinstance(item, list) else isinstance(item, int | float | complex)
-        for item in items
-    )
 
 
 def decode(data: Any) -> Any:
