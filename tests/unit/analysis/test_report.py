@@ -139,11 +139,11 @@ def test_demonstration_pairs_are_called_so(maker, make_pair):
     assert "Demonstration pairs: one model wrote both sides" in _page(maker).words
 
 
-def test_answers_that_were_not_executed(maker):
+def test_problems_that_were_left_out_are_counted(maker):
     maker.sampling()
-    maker.evaluation(executed=False, bon={}, difference=None, scores=None, verdict="Not executed.")
+    maker.evaluation(num_not_gradable=3, bon={}, difference=None, scores=None)
     words = _page(maker).words
-    assert "The candidates were not executed" in words
+    assert "3 problems are left out: their own solutions do not pass here" in words
     assert "best-of-N not measured" in words
 
 
