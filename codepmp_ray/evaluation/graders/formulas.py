@@ -22,6 +22,7 @@ _CHANGES = (
     r"not|between|from|than|least|most|over|under|above|below|up|half|halves|twice|double|root|squared"
     r"|cubed|factorial|modulo|(?:third|fourth|fifth|tenth|hundredth)s|infinity"
 )
+_CHANGES_NEXT = r"(?:square|cube|reciprocal|opposite|inverse|negative|sum|product) of\b"
 _SCALES = {"hundred": 2, "thousand": 3, "lakh": 5, "million": 6, "billion": 9, "trillion": 12}
 _SIGNS = [
     (re.compile(pattern), replacement)
@@ -62,7 +63,7 @@ def _word(num_letters: int) -> str:
 
 def _lead(in_math: bool) -> re.Pattern[str]:
     """Words before a number."""
-    word = rf"{_word(4 if in_math else 2)}(?:-(?=[^\W\d_])|[,:.']*\s+(?:=\s*)?|\s*[=:]\s*)"
+    word = rf"(?!{_CHANGES_NEXT}){_word(4 if in_math else 2)}(?:-(?=[^\W\d_])|[,:.']*\s+(?:=\s*)?|\s*[=:]\s*)"
     one = rf"{_TEXT}\s*[=:]?\s*|{word}|[aAI]\s|{_FOREIGN}\s*|[~#\u2192]\s*"
     return re.compile(rf"(?:{one})+(?=[-+(\[\\.\d|{{]|[a-z]\b)")
 
