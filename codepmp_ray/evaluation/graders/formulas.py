@@ -63,7 +63,8 @@ def _word(num_letters: int) -> str:
 
 def _lead(in_math: bool) -> re.Pattern[str]:
     """Words before a number."""
-    word = rf"(?!{_CHANGES_NEXT}){_word(4 if in_math else 2)}(?:-(?=[^\W\d_])|[,:.']*\s+(?:=\s*)?|\s*[=:]\s*)"
+    word = rf"(?!{_CHANGES_NEXT}){_word(4 if in_math else 2)}"
+    word += r"(?:-(?=[^\W\d_])|[,:.']*\s+(?:=\s*)?|\s*[=:]\s*)"
     one = rf"{_TEXT}\s*[=:]?\s*|{word}|[aAI]\s|{_FOREIGN}\s*|[~#\u2192]\s*"
     return re.compile(rf"(?:{one})+(?=[-+(\[\\.\d|{{]|[a-z]\b)")
 
