@@ -83,16 +83,28 @@ class FinalAnswer:
 
     Attributes:
         form: how it was said; in a box nothing else stands beside it.
-        runs_on: "Answer: First, ..." begins a solution; what it says is not the end of it.
+        after: what the text says then.
     """
 
     text: str
     form: Form
-    runs_on: bool = False
+    after: str = ""
 
     @property
     def is_boxed(self) -> bool:
         return self.form == "box"
+
+    @property
+    def runs_on(self) -> bool:
+        """Whether a solution begins here ("Answer: First, she has 16 eggs. ..."): sentences with
+        more numbers follow the first one, so it is not the end of it.
+        """
+        sentence_end = r"(?<=[^\W\d][.!?])\s+|(?<=\d[.!?])\s+(?=[A-Z])"
+        first, *others = re.split(sentence_end, self.text, maxsplit=1)
+        if self.form not in ("colon", "line") or not has_digit(first):
+            return False
+        begins_with_word = re.match(r"[^\w\\]*[^\W\d_]{2,}", first) is not None
+        return has_digit(" ".join(others)) or (begins_with_word and has_digit(self.after))
 
 
 def stated_answers(text: str) -> list[FinalAnswer]:
@@ -160,17 +172,7 @@ def _answer(text: str, match: re.Match[str]) -> FinalAnswer:
         said = f"not {said.strip()}"
     is_colon = match["colon"] is not None or match["heading"] is not None
     form: Form = "line" if is_line else "colon" if is_colon else "said"
-    runs_on = form != "said" and _runs_on(said, text[end:])
-    return FinalAnswer(said.strip(), form, runs_on)
-
-
-def _runs_on(said: str, after: str) -> bool:
-    """Whether a solution begins here: sentences with more numbers follow the first one."""
-    first, *others = re.split(r"(?<=[^\W\d][.!?])\s+|(?<=\d[.!?])\s+(?=[A-Z])", said, maxsplit=1)
-    if not has_digit(first):
-        return False
-    begins_with_word = re.match(r"[^\w\\]*[^\W\d_]{2,}", first) is not None
-    return has_digit(" ".join(others)) or (begins_with_word and has_digit(after))
+    return FinalAnswer(said.strip(), form, text[end:])
 
 
 def _json_value(value: str) -> str:
@@ -187,7 +189,8 @@ _NOT_BUT = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _SENTENCE_END = re.compile(
-    r"(?<!approx)(?<!\bca)(?<!\bi\.e)(?<!\be\.g)(?<!\bno)(?<!\bRs)(?:[.?!]+(?=\s|$)|\n|;\s)"
+    r"(?<!approx)(?<!\bca)(?<!\bi\.e)(?<!\be\.g)(?<!\bno)(?<!\bRs)(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)"
+    r"(?<!\bSt)(?:[.?!]+(?=\s|$)|\n|;\s)"
 )
 _REASON = re.compile(
     r"[,;]?\s+(?:because|since|as|so|where|when|while|if|meaning|given|due to|based on|after|i hope"

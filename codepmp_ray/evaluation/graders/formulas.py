@@ -17,12 +17,15 @@ MATH = re.compile(
 _JOIN = re.compile(r"[\s,;]*(?:and|or)?\s*", re.IGNORECASE)
 _GOES_ON = re.compile(r"\s*(?:,|;|and\b|or\b|to\b|[-+*/^=])\s*[-\d\u221a\\]")
 _FUNCTION = "(?:arc)?(?:sin|cos|tan)|sqrt|sec|csc|cot|log|ln|exp|pi|theta|alpha|beta|gamma|lambda"
-# Words that change the value of the number beside them.
+# Words that change the value of the number before them, and of the one behind them.
 _CHANGES = (
-    r"not|between|from|than|least|most|over|under|above|below|up|half|halves|twice|double|root|squared"
-    r"|cubed|factorial|modulo|(?:third|fourth|fifth|tenth|hundredth)s|infinity"
+    r"(?:half|halves|root|squared|cubed|factorial|modulo|(?:third|fourth|fifth|tenth|hundredth)s"
+    r"|infinity)\b"
 )
-_CHANGES_NEXT = r"(?:square|cube|reciprocal|opposite|inverse|negative|sum|product) of\b"
+_CHANGES_NEXT = (
+    r"(?:(?:not|between|from|than|least|most|over|under|above|below|up to|half|twice|double|root)"
+    r"(?: of)?\s*[-(]?\d|(?:square|cube|reciprocal|opposite|inverse|negative|sum|product) of\b)"
+)
 _SCALES = {"hundred": 2, "thousand": 3, "lakh": 5, "million": 6, "billion": 9, "trillion": 12}
 _SIGNS = [
     (re.compile(pattern), replacement)
@@ -49,39 +52,43 @@ _SIGNS = [
     )
 ]
 _UNIT = (
-    r"(?:[mcdkn]m|in|ft|yd|mi|[mk]g|lbs?|oz|[mdc][lL]|[mn]s|mins?|hrs?|secs?|[ap]m|AM|PM|st|nd|rd|th"
+    r"(?:[mcdkn]ms?|in|ft|yd|mi|[mk]gs?|lbs?|oz|[mdc][lL]|[mn]s|mins?|hrs?|secs?|[ap]m|AM|PM|st|nd|rd|th"
     r"|[mk]ph|kmh|[kMG]?Hz|[kM]W|kWh|kJ|kPa|[kKMGT]B|USD|EUR|GBP|mol|sq|cu|cc|dB)"
 )
 _TEXT = r"\\text\s*\{[^{}\d]*\}"
 _FOREIGN = r"[^\W\d_a-zA-Z\u0370-\u03ff]+"  # no Latin or Greek letter, so no variable
-_PREPOSITION = r"(?:in|for|after|per|at|every|within|during|on|each|not|instead|rather|with|if)\b"
+_PREPOSITION = (
+    r"(?:in|for|after|per|at|every|within|during|on|each|rather|with|if|from|before|than(?!\s*[-\d])"
+    r"|to [a-z]+)\b"
+)
 
 
-def _word(num_letters: int) -> str:
-    return rf"(?!(?:{_FUNCTION}|{_CHANGES})\b)[^\W\d_]{{{num_letters},}}"
+def _word(num_letters: int, not_before: str) -> str:
+    return rf"(?!(?:{_FUNCTION})\b|{not_before})[^\W\d_]{{{num_letters},}}"
 
 
 def _lead(in_math: bool) -> re.Pattern[str]:
     """Words before a number."""
-    word = rf"(?!{_CHANGES_NEXT}){_word(4 if in_math else 2)}"
-    word += r"(?:-(?=[^\W\d_])|[,:.']*\s+(?:=\s*)?|\s*[=:]\s*)"
-    one = rf"{_TEXT}\s*[=:]?\s*|{word}|[aAI]\s|{_FOREIGN}\s*|[~#\u2192]\s*"
+    word = _word(4 if in_math else 2, _CHANGES_NEXT)
+    word += r"(?:'s)?(?:-(?=[^\W\d_])|[,:.']*\s+(?:=\s*)?|\s*[=:]\s*)"
+    one = rf"{_TEXT}\s*[=:]?\s*|{word}|[aAI]\s|[A-Z]\s(?=[a-z])|{_FOREIGN}\s*|[~#\u2192\"]\s*"
     return re.compile(rf"(?:{one})+(?=[-+(\[\\.\d|{{]|[a-z]\b)")
 
 
 def _units(in_math: bool) -> re.Pattern[str]:
     """Units and other words behind a number, and outside formulas the clauses that follow them."""
-    no_letter, word = r"(?![a-zA-Z])", _word(4 if in_math else 2)
+    no_letter, word = r"(?![a-zA-Z])", _word(4 if in_math else 2, _CHANGES)
     one = rf"{_TEXT}|\\?%|(?<=[\s/\d-]){_UNIT}{no_letter}|(?<=[\s/-]){word}|(?<=/)[a-zA-Z]+"
     if not in_math:
-        one += rf"|(?<=\d){_word(4)}|(?<=[\s\d]){_FOREIGN}|(?<=\s)[mgshlLVWNJACFK]{no_letter}"
+        one += rf"|(?<=\d)(?:{_word(4, _CHANGES)}|[gL]{no_letter}|\\?[\"'])|(?<=[\s\d]){_FOREIGN}"
+        one += rf"|(?<=\s)(?:[amgshlLVWNJACFK]|an){no_letter}"
     units = rf"(?:[\s/-]*(?:{one})(?:\s*\^?\s*\{{?-?[23]\}}?(?!\d))?['.]?)+[\s/]*"
     if in_math:
         units += "$"
     else:
         # What follows a comma holds no number: "12 apples, or perhaps 13" is not 12.
         units += rf"(?:$|\s*[,;:(-]\D*$|\s*\b{_PREPOSITION}.*)|\s*[,;:(]\s*{word}\D*$"
-        units += rf"|\s*,?\s*(?:not|instead|rather)\b.*|\s+{_PREPOSITION}(?!\s*[-\d]).*"
+        units += rf"|\s*,?\s*(?:not|instead|rather)\b.*|\s+(?!in\s*\d){_PREPOSITION}.*"
     return re.compile(rf"(?:(?<=[\d)}}\]])|(?<=\\pi)|(?<=\\pi ))(?:{units})", re.DOTALL)
 
 
@@ -98,7 +105,7 @@ def formula(text: str, in_math: bool = True) -> str:
         latex = pattern.sub(replacement, latex)
     if lead := _LEADS[in_math].match(latex):
         latex = latex[lead.end() :]
-    return _ENDS[in_math].sub("", latex).strip(" .,;:")
+    return _ENDS[in_math].sub("", latex).lstrip(" ,;:").rstrip(" .,;:")
 
 
 @lru_cache(maxsize=1 << 12)

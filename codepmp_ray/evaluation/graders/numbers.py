@@ -35,7 +35,8 @@ _FRACTION = re.compile(r"\\frac\s*\{(\d+)\}\s*\{(\d+)\}")
 _REPEATING = re.compile(r"(\d*)\.(\d*)\\overline\s*\{(\d+)\}")
 _HANGS_ON = re.compile(r"\s*[\^\\\u221a]|_|[a-zA-Z\u03c0](?![a-zA-Z])")
 _UNKNOWN = re.compile(
-    r"\b(?:not (?:enough|possible)|un(?:known|clear|determined|defined)|impossible|insufficient)\b",
+    r"\b(?:not (?:enough|possible)|can ?not|can't|un(?:known|clear|determined|defined)|impossible"
+    r"|insufficient|inconsistent)\b|_{3}",
     re.IGNORECASE,
 )
 _EQUALS = re.compile(r"(?<![<>!=\u2264\u2265])=(?!=)|\u2248|\\approx(?![a-z])")
@@ -62,7 +63,8 @@ def find_number(text: str) -> str | None:
 
     None too where what it calls its answer is several numbers, a formula, or "not known".
     """
-    for stated in stated_answers(text):
+    stated_ones = stated_answers(text)
+    for stated in stated_ones:
         if stated.runs_on:
             continue
         value = stated_number(stated.text, stated.is_boxed)
@@ -71,6 +73,8 @@ def find_number(text: str) -> str | None:
         said = claim(stated.text)
         if not said or has_digit(said) or _UNKNOWN.search(said):
             return None
+    if stated_ones and not stated_ones[0].runs_on and not has_digit(stated_ones[0].after):
+        return None
     value = _last_number(own_turn(readable(text[-MAX_CHARS:])))
     return None if value is None else written(value)
 
@@ -130,7 +134,7 @@ def _value(latex: str) -> Fraction | None:
         once = int(f"0{whole}{fixed}{period}") - int(f"0{whole}{fixed}")
         return Fraction(once, (10 ** len(period) - 1) * 10 ** len(fixed))
     # Ratios, bases and numbers side by side are no calculations, whatever a parser makes of them.
-    is_other = not has_digit(latex) or re.search(r"[:_]|\d\s+\d", latex)
+    is_other = not has_digit(latex) or re.search(r"[:_']|\d\s+\d", latex)
     expression = None if is_other else parsed(latex)
     if not getattr(expression, "is_number", False):
         return None

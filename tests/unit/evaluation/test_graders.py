@@ -32,8 +32,8 @@ def test_the_table_holds_hundreds_of_right_and_of_wrong_answers():
     table = [case for group in cases().values() for case in group]
     assert set(cases()) == set(GRADERS)
     assert len(table) > 500 and len({(ref, text) for ref, _, text in table}) == len(table)
-    assert sum(sign == "+" for _, sign, _ in table) > 200
-    assert sum(sign != "+" for _, sign, _ in table) > 200
+    num_right = sum(sign == "+" for _, sign, _ in table)
+    assert 170 < num_right < len(table) - 170
 
 
 @pytest.mark.parametrize("grader", list(GRADERS))
