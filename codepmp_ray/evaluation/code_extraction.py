@@ -238,13 +238,14 @@ def _without_trailing_prose(code: str) -> str:
 def _continuations(text: str, stub: str) -> Iterator[str]:
     """Bodies of the stub's function, as a base model continues it; the first indent may be lost."""
     indent = re.search(r"^([ \t]+)\S.*\Z", stub, re.MULTILINE)
-    for body in [*(fence.content for fence in fences(text)), text]:
-        first, _, rest = body.lstrip("\r\n").partition("\n")
+    for content in [*(fence.content for fence in fences(text)), text]:
+        body = content.lstrip("\r\n")
+        first, _, rest = body.partition("\n")
         if first.startswith((" ", "\t")):
             yield body
         elif indent and re.search(r"\b(?:return|yield)\b", body) and not _TOP_LEVEL.match(first):
-            yield f"{indent[1]}{first}\n{rest}"
-            yield textwrap.indent(body, indent[1])
+            is_first_only = not re.search(r"^\S", rest, re.MULTILINE)
+            yield indent[1] + body if is_first_only else textwrap.indent(body, indent[1])
 
 
 def _without_odd_spaces(text: str) -> str:

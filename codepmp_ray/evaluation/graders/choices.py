@@ -11,9 +11,10 @@ from codepmp_ray.evaluation.graders.notation import folded, readable
 
 _OPTION = r"(?i:(?:the\s+)?(?:option|choice|letter|answer)\s+)"
 _OPEN = r"[\s\"'(\[{$*>]*"
-_CAPITAL = r"[(\[]?(?<!\w)([A-Z])(?![\w'-])[)\]]?"
+_ENDS = r"(?![a-zA-Z0-9_'-])"  # scripts without spaces may go on
+_CAPITAL = rf"[(\[]?(?<![a-zA-Z0-9_])([A-Z]){_ENDS}[)\]]?"
 _LETTER = re.compile(
-    rf"{_OPEN}{_OPTION}?(?:\\text\w*\s*\{{\s*)?[(\[]?\s*([A-Za-z])(?![\w'-])\s*[)\]}}]*(.*)",
+    rf"{_OPEN}{_OPTION}?(?:\\(?:text|math)\w*\s*\{{\s*)?[(\[]?\s*([A-Za-z]){_ENDS}\s*[)\]}}]*(.*)",
     re.DOTALL,
 )
 _ANOTHER = re.compile(rf"\s*(?:,|/|&|\bor\b|\band\b)\s*(?:or\s+|and\s+)?{_OPTION}?{_CAPITAL}")
@@ -29,8 +30,9 @@ _NAMED = re.compile(
     rf"|(?i:\b(?:therefore|thus|hence|so)\b),?\s*(?i:it is\s+|it's\s+)?{_CAPITAL}[.!]?\s*$",
     re.MULTILINE,
 )
-_LONE = re.compile(rf"{_OPEN}([A-Z])[\s*)\].:]*$")
-_FIRST = re.compile(rf"{_OPEN}([A-Z])[).:\]]")  # "B. Because ..."
+_LONE = re.compile(rf"{_OPEN}([A-Z])[\s*)\].:$]*$")
+_ANY_CASE = re.compile(rf"{_OPEN}{_OPTION}?[(\[]?([A-Za-z])[)\].]*")
+_FIRST = re.compile(rf"{_OPEN}([A-Z])(?:[).:\]]| - )")  # "B. Because ..."
 
 
 def grade_choice(reference: Reference, completion: str) -> Verdict:
@@ -61,8 +63,11 @@ def _chosen(text: str, options: list[str]) -> str | None:
     if named := list(_NAMED.finditer(text)):
         letter = next(filter(None, named[-1].groups()))
         return _by_letter(letter + text[named[-1].end() :].partition("\n")[0], options)
-    lone = [match for line in text.splitlines() if (match := _LONE.match(line))]
-    letter = lone[-1] if lone else _FIRST.match(text) or re.fullmatch(r"([a-z])[).]?", text)
+    lines = text.splitlines()
+    lone = [match for line in lines if (match := _LONE.match(line))]
+    letter = lone[-1] if lone else _ANY_CASE.fullmatch(text)
+    if letter is None and len({match[1] for line in lines if (match := _FIRST.match(line))}) == 1:
+        letter = _FIRST.match(text)  # and no list of all options
     return _by_letter(letter[1], options) if letter else by_words.get(folded(text))
 
 

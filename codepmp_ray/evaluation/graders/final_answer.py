@@ -49,9 +49,10 @@ _FORMS = rf"""
     | ^[ \t>#]*(?:(?:the|my|final|correct)[ ])*answers?[ \t]*(?P<heading>$)
     | (?:\b(?:answers?|antwort|respuesta|r[eé]ponse|resposta|risposta|antwoord|ответ
         |jawaban(?:nya)?|jibu|đáp[ ]án)\b
-        (?:[ \t]+(?:to|for|of|in|we|you|that|choice|option|key|value)\b[^\n.:=,;]{{0,60}}?
+        (?:[ \t]+(?:to|for|of|in|we|you|that|choice|option|key|value
+          |correct\w*|final\w*)\b[^\n.:=,;]{{0,60}}?
           |[ \t]*\([^()\n]{{0,60}}\))?[ \t]*
-        (?:(?P<colon>[:=]|→|->|=>)
+        (?:(?P<colon>[:=]|→|->|=>|-[ \t])
           |(?:(?:therefore|thus|then|hence|clearly|simply)[ ,]+)?
             (?:(?P<not>(?:is|are|was)(?:n't|[ ]not)\b|can(?:[ ]?not|'t)\b)|{_IS})(?:[ ]that\b)?)
       | (?:答案|答え|答|정답|답|উত্তর|उत्तर|సమాధానం|คำตอบ|الإجابة(?:[ ]\w+)?|الجواب)

@@ -25,6 +25,7 @@ _CHARACTERS = str.maketrans(
 _GROUPED_BY_SPACE = re.compile(r"(?<=\d)[\u00a0\u2007\u2009\u202f](?=\d{3}(?!\d))")
 _RAISED = re.compile(r"[-+]?[⁰¹²³⁴-⁹]+")
 _LOWERED = re.compile(r"[₀-₉]+")
+_PICTURES = re.compile(r"[\u2600-\u27bf\ufe0f\U0001f300-\U0001faff]")
 _VULGAR = re.compile(r"[¼-¾⅐-⅞]")
 _EMPHASIS = re.compile(
     r"(?<![\w)\]}])\*\*(?=\S)|(?<=\S)\*\*(?![\w(\[])|(?<!\w)__(?=\w)|(?<=\w)__(?!\w)|`"
@@ -44,6 +45,7 @@ def readable(text: str) -> str:
         text = _GROUPED_BY_SPACE.sub("", text).translate(_CHARACTERS)
         text = _RAISED.sub(lambda match: f"^{{{_compatible(match[0])}}}", text)
         text = _LOWERED.sub(lambda match: f"_{{{_compatible(match[0])}}}", text)
+        text = _PICTURES.sub(" ", text)
         text = _VULGAR.sub(lambda match: f" {_compatible(match[0])}", text)
         text = "".join(
             str(unicodedata.decimal(char)) if char.isdecimal() else char

@@ -116,7 +116,7 @@ def written(value: Fraction) -> str:
 
 def _is_formula(side: str) -> bool:
     """Whether a side of an equation is more than a name or a calculation: 3x - y + 13, x^2."""
-    side = _NAME.sub("", tidy(side))
+    side = re.sub(r"(?<=\d) ?x ?(?=\d)", "*", _NAME.sub("", tidy(side)))
     return has_digit(side) and _VARIABLE.search(side) is not None
 
 
