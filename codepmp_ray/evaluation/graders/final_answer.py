@@ -191,7 +191,7 @@ _NOT_BUT = re.compile(
 )
 _SENTENCE_END = re.compile(
     r"(?<!approx)(?<!\bca)(?<!\bi\.e)(?<!\be\.g)(?<!\bno)(?<!\bRs)(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)"
-    r"(?<!\bSt)(?:[.?!]+(?=\s|$)|\n|;\s)"
+    r"(?<!\bSt)(?:(?<!\\)[.?!]+(?=\s|$)|\n|(?<!\\);\s)"
 )
 _REASON = re.compile(
     r"[,;]?\s+(?:because|since|as|so|where|when|while|if|meaning|given|due to|based on|after|i hope"

@@ -70,7 +70,7 @@ _LAYOUT = [
             r"\\text",
         ),
         # Between groups of three digits; a comma is left to whoever knows whether lists are meant.
-        (r"(?<=\d)(?:\{,\}|,?\\!|(?<!\\)\\[,:; ]|[~ '])(?=\d{3}(?!\d))", ""),
+        (r"(?<=\d)(?:\{,\}|,?\\!\s*|(?<!\\)\\[,:; ]|[~ '])(?=\d{3}(?!\d))", ""),
         (r"(?<!\\)\\[!,:;> ]|~(?!=)", " "),
         (r"(?<!\\)\\[()\[\]]", " "),
         (r"\\\$|[$€£¥₹₩]|\\(?:pounds|euro)(?![a-zA-Z])", ""),
