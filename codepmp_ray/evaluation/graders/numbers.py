@@ -136,7 +136,7 @@ def _value(latex: str) -> Fraction | None:
     # Ratios, bases and numbers side by side are no calculations, whatever a parser makes of them.
     is_other = not has_digit(latex) or re.search(r"[:_']|\d\s+\d", latex)
     expression = None if is_other else parsed(latex)
-    if not getattr(expression, "is_number", False):
+    if expression is None or not getattr(expression, "is_number", False):
         return None
     value = expression.doit()
     if value.is_Rational:

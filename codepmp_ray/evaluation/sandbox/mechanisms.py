@@ -24,7 +24,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from codepmp_ray.errors import ConfigError, SandboxUnavailable
 
@@ -56,11 +55,8 @@ class Mechanism:
     def guest_uid(self) -> int | None:
         return _fresh_uid() if self.drops_uid else None
 
-    def identity(self) -> dict[str, Any]:
-        """For Popen: who starts the tool."""
-        uid = _fresh_uid()
-        other = {"user": uid, "group": uid, "extra_groups": []}
-        return other if self.starts_as_other else {}
+    def tool_uid(self) -> int | None:
+        return _fresh_uid() if self.starts_as_other else None
 
 
 def _fresh_uid() -> int:

@@ -144,7 +144,9 @@ class Sandbox:
             env=mechanisms.outer_environment(),
             cwd="/",
             start_new_session=True,
-            **self.mechanism.identity(),
+            user=(uid := self.mechanism.tool_uid()),
+            group=uid,
+            extra_groups=None if uid is None else [],
         )
         work: bytes | None = frame(header) + frame(vars(job))
         try:

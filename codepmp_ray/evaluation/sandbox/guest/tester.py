@@ -66,10 +66,10 @@ def run_test(worker: WorkerHandle, job: dict[str, Any]) -> dict[str, Any]:
 
 def _failure(error: Exception, where: str = "") -> dict[str, Any]:
     """What an exception means: a package that is not here says nothing about the answer."""
-    missing = re.match(r"No module named '(\w+)", str(error))
-    is_missing = isinstance(error, ModuleNotFoundError) and missing is not None
-    if is_missing and missing[1] not in sys.stdlib_module_names:
-        return {"outcome": "missing_package", "detail": missing[1]}
+    if isinstance(error, ModuleNotFoundError):
+        name = re.sub(r"No module named '(\w+).*", r"\1", str(error))
+        if name not in sys.stdlib_module_names:
+            return {"outcome": "missing_package", "detail": name}
     return {"outcome": "failed", "detail": where + _describe(error)}
 
 
