@@ -25,6 +25,7 @@ _REMEMBERED = 1 << 16
 _WORDS = re.compile(r"[^\W\d_]+(?: [^\W\d_]+)*")
 _LETTERED = re.compile(r"(?:\\text\s*\{\s*)?\(([A-J])\)[.:]?\s*\}?\s*(?:\\text\s*\{)?(.*\w.*)")
 _BASED = re.compile(r"([0-9A-Fa-f]+)\s*_\s*\{?(?:\\text\s*\{)?\s*(\w+)\s*\}*")
+_NAMED_DAY = re.compile(r"\\text\s*\{\s*[^\W\d_]{3,}[^{}]*\}")  # \text{June 20}
 _ABOUT = re.compile(r"\\approx(?![a-zA-Z])|\u2248")
 _NAMED = re.compile(r"(?:^|(?<=,))\s*[a-zA-Z](?:_\{?\w\}?)?\s*(?:=|\\in(?![a-zA-Z]))\s*")
 
@@ -47,6 +48,8 @@ def same_answer(reference: str, answer: str, in_math: bool) -> tuple[bool, str]:
             return True, said
         if "\\text" in expected or max(map(len, words.split())) > 3:
             return False, said
+    if _NAMED_DAY.fullmatch(expected):
+        return words == said, said
     if ":" in expected and ":" in given:  # times and ratios; as quotients 5:30 would be 2:12
         return re.findall(r"\d+", expected) == re.findall(r"\d+", given), said
     # Of "10/3, about 3.33" either side may be meant.
@@ -81,13 +84,25 @@ def _same_side(expected: str, given: str, in_math: bool) -> tuple[bool, str]:
 
 
 def _same_mathematics(expected: str, given: str) -> tuple[bool, str]:
-    left, right = parsed(expected), parsed(given)
+    left, right = _as_one_set(parsed(expected)), _as_one_set(parsed(given))
     if left is None or right is None:
         return "".join(expected.split()) == "".join(given.split()) != "", given
     if _is_other_equation(left, right):
         return False, str(right)[:1000]
     equal = _library().verify(left, right, allow_set_relation_comp=True, timeout_seconds=None)
     return bool(equal), str(right)[:1000]
+
+
+def _as_one_set(answer: Any) -> Any:
+    """Of inequalities that "or" joins, the union; everything else as it is."""
+    from sympy import And, Eq, FiniteSet, Union
+    from sympy.core.relational import Relational
+
+    parts = answer.args if isinstance(answer, FiniteSet) else ()
+    are_all = all(isinstance(part, Relational | And) and not part.has(Eq) for part in parts)
+    if len(parts) < 2 or not are_all or len(answer.free_symbols) > 1:
+        return answer
+    return Union(*(part.as_set() for part in parts))
 
 
 def _is_other_equation(expected: Any, given: Any) -> bool:
