@@ -5,8 +5,8 @@
 Each argument is a task and a file as `candidates.pool_path` names it, with a question, a reference
 and labels in its rows; CODEPMP_LABELLED_POOLS holds the same, separated by spaces. Every
 disagreement is written to a file, to be read by a person. Those where the label is the wrong one
-are listed in data/grading_label_errors.jsonl with the reason, and left out; more than 0.5 % of a
-pool is refused, since a list of that length would hide what it should show.
+are listed in data/grading_label_errors.jsonl with the reason, and left out; more than 0.5 % of all
+answers is refused, since a list of that length would hide what it should show.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def labelled_jobs(task: str, path: str) -> Iterator[tuple[str, Job, bool]]:
 def known_label_errors(path: Path = _LABEL_ERRORS) -> set[tuple[str, str]]:
     """(file of the pool, name of the answer) of labels that a person found to be wrong."""
     lines = path.read_text().splitlines() if path.exists() else []
-    return {(row["pool"], row["answer"]) for row in map(json.loads, lines)}
+    return {(row["pool"], name) for row in map(json.loads, lines) for name in row["answers"]}
 
 
 def compare(
@@ -58,10 +58,7 @@ def compare(
     pool = file_label(path)
     answers = list(labelled_jobs(task, path))
     used = [answer for answer in answers if (pool, answer[0]) not in wrong_labels]
-    num_left_out = len(answers) - len(used)
-    if num_left_out > _MAX_LABEL_ERRORS * len(answers):
-        raise SystemExit(f"{pool}: {num_left_out} of {len(answers)} labels are listed as wrong.")
-    counts = Counter(answers=len(used), left_out=num_left_out)
+    counts = Counter(answers=len(used), left_out=len(answers) - len(used))
     rows = []
     verdicts = graders.grade([job for _, job, _ in used])
     for (name, (_, reference, text), label), verdict in zip(used, verdicts, strict=True):
@@ -100,13 +97,16 @@ def main() -> None:
             by_pool[file_label(path)] = dict(counts)
             file.writelines(json.dumps(row) + "\n" for row in rows)
     graders.close()
+    num_left_out, num_labels = total["left_out"], total["answers"] + total["left_out"]
+    if num_left_out > _MAX_LABEL_ERRORS * num_labels:
+        raise SystemExit(f"{num_left_out} of {num_labels} labels are listed as wrong.")
     results = []
     for metric in ("false_passes", "false_fails"):
         value = round(1000 * total[metric] / max(1, total["answers"]), 3)
         result = {"metric": metric, "value": value, "unit": "per thousand answers", "spread": None}
         context = {"goal": f"<= {_GOAL:g}", "runs": 1, "met": value <= _GOAL, "pools": by_pool}
         command = "python -m benchmarks.grading_agreement TASK=POOL ..."
-        results.append({**result, **context, "label_errors": total["left_out"], "command": command})
+        results.append({**result, **context, "label_errors": num_left_out, "command": command})
     conclude("grading_agreement", results)
 
 

@@ -39,6 +39,9 @@ _UNKNOWN = re.compile(
     r"|insufficient|inconsistent)\b|_{3}",
     re.IGNORECASE,
 )
+_CUT_OFF = re.compile(
+    r"(?::|,|\b(?:a|an|and|by|for|from|get|is|of|or|the|to|up|we|with))\s*\Z", re.IGNORECASE
+)
 _EQUALS = re.compile(r"(?<![<>!=\u2264\u2265])=(?!=)|\u2248|\\approx(?![a-z])")
 _WHICH_IS = re.compile(r",? which (?:is|equals|gives|makes) ")
 _NAME = re.compile(r"[a-zA-Z]\w*\s*\([^()]*\)$|[a-zA-Z]_\{?\w+\}?$")  # f(3), x_1
@@ -48,7 +51,7 @@ _VARIABLE = re.compile(r"(?<![a-zA-Z'])[b-zB-Z](?![a-zA-Z])|\\(?!frac|times|cdot
 def grade_number(reference: Reference, completion: str) -> Verdict:
     """Whether the last number that `completion` calls its answer is the reference.
 
-    Where it calls none so, its last number counts.
+    Where it calls none so, its last number counts, unless the text stops in the middle.
     """
     found = find_number(completion)
     if found is None:
@@ -75,7 +78,8 @@ def find_number(text: str) -> str | None:
             return None
     if stated_ones and not stated_ones[0].runs_on and not has_digit(stated_ones[0].after):
         return None
-    value = _last_number(own_turn(readable(text[-MAX_CHARS:])))
+    own = own_turn(readable(text[-MAX_CHARS:]))
+    value = None if _CUT_OFF.search(own) else _last_number(own)
     return None if value is None else written(value)
 
 
