@@ -98,7 +98,7 @@ def _as_one_set(answer: Any) -> Any:
     from sympy import And, Eq, FiniteSet, Union
     from sympy.core.relational import Relational
 
-    parts = answer.args if isinstance(answer, FiniteSet) else ()
+    parts: tuple[Any, ...] = answer.args if isinstance(answer, FiniteSet) else ()
     are_all = all(isinstance(part, Relational | And) and not part.has(Eq) for part in parts)
     if len(parts) < 2 or not are_all or len(answer.free_symbols) > 1:
         return answer
