@@ -22,7 +22,8 @@ class Outcome(StrEnum):
     TIMEOUT = "timeout"
     KILLED = "killed"
     ERROR = "error"
-    NOT_EXECUTED = "not_executed"
+    MISSING_PACKAGE = "missing_package"
+    NOT_GRADABLE = "not_gradable"
 
 
 def _schema(**fields: pa.DataType) -> pa.Schema:
@@ -109,7 +110,7 @@ CANDIDATE = _schema(
 GRADE = _schema(
     candidate_id=_S,
     problem_id=_S,
-    passed=_B,  # null when not executed
+    passed=_B,  # null where the problem cannot be graded
     outcome=_S,  # an Outcome
     detail=_S,
     answer=_S,  # equal for equal final answers; null where there is none

@@ -60,8 +60,8 @@ STAGE_FOLDER = re.compile(rf"({'|'.join(STAGE_JOBS | SIDE_JOBS)})-([0-9a-f]{{12}
 # A number here goes up when a stage's code changes what it computes from the same settings.
 _STAGE_VERSION = (
     dict.fromkeys(STAGE_JOBS, 2)
-    | dict.fromkeys(("corpus", "synthesis", "candidates", "grades"), 3)
-    | dict.fromkeys(("pretraining", "finetuning", "evaluation"), 4)
+    | dict.fromkeys(("corpus", "synthesis", "candidates"), 3)
+    | dict.fromkeys(("pretraining", "finetuning", "evaluation", "grades"), 4)
     | {"scoring": 2}
 )
 
@@ -209,7 +209,9 @@ def stage_fingerprints(recipe: Recipe) -> dict[str, str]:
     add("corpus", corpus, interpreter, *content_digests(named))
     engines = recipe.engines
     models = [engines.strong.model_name_or_path, engines.weak.model_name_or_path]
-    add("synthesis", recipe.synthesis, engines, *map(weights_version, models))
+    # A number of its own for those pairs that executed code decides.
+    executed = [2] if recipe.synthesis.construction == "execution_feedback" else []
+    add("synthesis", recipe.synthesis, engines, *map(weights_version, models), *executed)
     pmp, rm = recipe.pretraining, recipe.finetuning
     base = base_model(recipe)
     add("pretraining", pmp, base, weights_version(base), *_data_digests(pmp))

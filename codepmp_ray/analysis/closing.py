@@ -48,7 +48,7 @@ class Rule:
 def rules(results: dict[str, Any], without_pmp: dict[str, Any]) -> list[Rule]:
     """Reward model, random pick, best null rule, majority, oracle, at the largest k.
 
-    Empty for too few problems, where answers were not executed, and for results of versions before
+    Empty for too few problems, and for results of versions before
     0.2.
     """
     differences = results.get("differences") or {}

@@ -90,7 +90,7 @@ def _training(data: TrainingData) -> tuple[str, int]:
 
 def _evaluation(data: EvaluationData | None) -> str:
     results = data.results if data else {}
-    if results.get("executed") and results["num_problems"] < MIN_HEADLINE_ITEMS:
+    if results and results["num_problems"] < MIN_HEADLINE_ITEMS:
         return f"{results['num_problems']} problems: too few to tell"
     solved = {rule.name: percent(rule.solved[0]) for rule in rules(results, {})}
     if not solved:

@@ -19,6 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from codepmp_ray.cluster.node_probe import SHARED, NodeReport, ProbePlan, own_versions, probe
 from codepmp_ray.cluster.placement import NODE_TYPE_LABEL
 from codepmp_ray.cluster.preflight import cluster_offers
+from codepmp_ray.config.evaluation import SandboxConfig
 from codepmp_ray.errors import CodePMPError, StorageError
 from codepmp_ray.storage import open_store
 
@@ -40,7 +41,7 @@ class Finding:
     remedy: str = ""
 
 
-def look(run_dir: str, models: Sequence[str], wants_sandbox: bool) -> list[Finding]:
+def look(run_dir: str, models: Sequence[str], sandbox: SandboxConfig | None) -> list[Finding]:
     """Nodes, versions, storage, models and sandbox of the connected cluster."""
     token = uuid.uuid4().hex
     scratch = f".check-{token[:8]}"
@@ -51,7 +52,7 @@ def look(run_dir: str, models: Sequence[str], wants_sandbox: bool) -> list[Findi
         folder.put(SHARED, token.encode())
     except CodePMPError as error:
         return [*findings, Finding("storage", "FAIL", error.problem, error.remedy)]
-    plan = ProbePlan(folder.uri, token, tuple(dict.fromkeys(models)), wants_sandbox)
+    plan = ProbePlan(folder.uri, token, tuple(dict.fromkeys(models)), sandbox)
     try:
         reports, silent = ask_nodes(plan)
     finally:
@@ -61,7 +62,7 @@ def look(run_dir: str, models: Sequence[str], wants_sandbox: bool) -> list[Findi
     if left:
         findings.append(Finding("storage", "FAIL", left, "Allow jobs to delete below run_dir."))
     findings += model_findings(plan.models, reports)
-    findings += sandbox_findings(reports) if wants_sandbox else []
+    findings += sandbox_findings(reports) if sandbox else []
     findings += [
         Finding(
             "node", "FAIL", f"{node} did not answer: {why}", "Look at its raylet.out, or drain it."
@@ -211,10 +212,7 @@ def sandbox_findings(reports: Sequence[NodeReport]) -> list[Finding]:
     without = [report for report in reports if report.sandbox]
     if not without:
         return [Finding("sandbox", "ok", f"{_num(reports)} can execute code in isolation")]
-    return [
-        Finding("sandbox", "warn", f"{report.node}: {report.sandbox}", "Answers would go ungraded.")
-        for report in without
-    ]
+    return [Finding("sandbox", "FAIL", f"{report.node}: {report.sandbox}") for report in without]
 
 
 def _remove(folder: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from functools import partial
 from typing import Any
 
@@ -14,51 +15,54 @@ from codepmp_ray.cluster.completeness import require_all_shards
 from codepmp_ray.cluster.shard_graph import GLUE_CPUS
 from codepmp_ray.config.evaluation import CandidatesConfig, GraderConfig, SandboxConfig
 from codepmp_ray.config.recipe import Recipe
-from codepmp_ray.errors import SandboxUnavailable
-from codepmp_ray.evaluation.grading import (
-    NOT_EXECUTED,
-    grade_candidates,
-    grade_counts,
-    label_agreement,
-)
+from codepmp_ray.errors import ConfigError, InputError
+from codepmp_ray.evaluation.grading import grade_candidates, grade_counts, label_agreement
+from codepmp_ray.evaluation.problems import configured_problems
 from codepmp_ray.evaluation.sandbox import Sandbox
 from codepmp_ray.evaluation.tasks.registry import problem_task
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.progress import Progress
-from codepmp_ray.records import GRADE, table_from_rows
+from codepmp_ray.records import GRADE, Outcome, table_from_rows
 from codepmp_ray.runs import Stage, open_stage
 from codepmp_ray.storage import open_store
 
 
 def grade(recipe: Recipe) -> dict[str, Any]:
-    """Run or resume the stage; returns its summary, where `sandbox` names the mechanism.
+    """Run or resume the stage; returns its summary, where `sandbox` names what executes code.
 
-    A stage that an earlier run finished without executing code is done again once a sandbox works
-    here, and with it the two stages that read it.
+    Raises SandboxUnavailable before anything is done where code cannot be executed, and InputError
+    with the numbers where most answers could not be graded.
     """
     stage = open_stage(recipe, "grades")
-    mechanism = _mechanism(recipe)
     if stage.is_complete:
-        summary = stage.summary()
-        if summary["executed"] or not mechanism:
-            return summary
-        _forget(recipe, "the earlier grading could not execute code")
+        return stage.summary()
     candidates = open_stage(recipe, "candidates").require()
+    executor = _executor(recipe)
     stage.start()
     start_s = time.monotonic()
     _grade_shards(stage, candidates, recipe)
     require_all_shards(stage.ledger, len(candidates.ledger.committed_ids()))
     stage.ledger.sweep(("grades",))
-    rows = stage.ledger.read("grades", ["candidate_id", "passed", "outcome"]).to_pylist()
-    counts = grade_counts(rows)
+    columns = ["candidate_id", "problem_id", "passed", "outcome", "detail"]
+    rows = stage.ledger.read("grades", columns).to_pylist()
     labels = candidates.ledger.read("candidates", ["candidate_id", "label"]).to_pylist()
+    obstacles = {row["problem_id"]: row["detail"] for row in rows if row["passed"] is None}
+    num_judged = sum(row["passed"] is not None for row in rows)
+    if 2 * num_judged < len(rows) or not rows:
+        name, why = next(iter(obstacles.items()), ("no problem", "there is no answer"))
+        raise InputError(
+            f"Only {num_judged} of {len(rows)} answers could be graded. {name}: {why}.",
+            "docs/evaluation.md says what a problem needs to be graded here.",
+        )
+    missing = Counter(row["detail"] for row in rows if row["outcome"] == Outcome.MISSING_PACKAGE)
     stage.complete(
         {
-            "num_graded": len(rows),
-            "outcomes": counts,
+            "num_graded": num_judged,
+            "outcomes": grade_counts(rows),
+            "not_gradable": obstacles,
+            "missing_packages": dict(missing.most_common()),
             **label_agreement(rows, {row["candidate_id"]: row["label"] for row in labels}),
-            "executed": NOT_EXECUTED not in counts,
-            "sandbox": mechanism or _reason(stage),
+            "sandbox": executor,
             "duration_s": round(time.monotonic() - start_s, 1),
         }
     )
@@ -118,24 +122,16 @@ def _grade_block(
     )
 
 
-def _mechanism(recipe: Recipe) -> str:
-    """What isolates code on this machine, or "" (grading then says so in every row)."""
+def _executor(recipe: Recipe) -> str:
+    """What executes code on this machine. Raises ConfigError for a problem that nobody has."""
     if problem_task(recipe.candidates.task).grader != "code":
         return "none needed: the answers are not code"
-    try:
-        return Sandbox.detect(recipe.evaluation.sandbox).description
-    except SandboxUnavailable:
-        return ""
-
-
-def _reason(stage: Stage) -> str:
-    grades = stage.ledger.read("grades", ["outcome", "detail"]).to_pylist()
-    return next((row["detail"] for row in grades if row["outcome"] == NOT_EXECUTED), "none needed")
-
-
-def _forget(recipe: Recipe, why: str) -> None:
-    for name in ("grades", "finetuning", "evaluation"):
-        stage = open_stage(recipe, name)
-        if stage.exists:
-            stage.remove()
-            print(f"Making {name} again: {why}. Removed {stage.uri}.")
+    config = recipe.evaluation.sandbox
+    known = configured_problems(recipe.candidates)
+    if unknown := [name for name in config.shared_process if name not in known]:
+        raise ConfigError(
+            f"evaluation.sandbox.shared_process names {unknown[0]!r}, "
+            f"which {recipe.candidates.task} does not have.",
+            f"Its problems are called like {next(iter(known))!r}.",
+        )
+    return Sandbox.detect(config).description

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from codepmp_ray import __version__
+from codepmp_ray.config.evaluation import SandboxConfig
 from codepmp_ray.errors import CodePMPError, ModelError
 from codepmp_ray.hub_models import hub_model
 from codepmp_ray.storage import LocalStore, open_store
@@ -24,7 +25,7 @@ class ProbePlan:
     folder: str
     token: str
     models: tuple[str, ...]
-    wants_sandbox: bool
+    sandbox: SandboxConfig | None  # of code that is to be executed
 
 
 @dataclass
@@ -49,8 +50,8 @@ def probe(node: str, plan: ProbePlan) -> NodeReport:
     report.models = {
         name: problem for name in plan.models if (problem := _said(lambda n=name: require_model(n)))
     }
-    if plan.wants_sandbox:
-        report.sandbox = _said(_try_sandbox)
+    if (sandbox := plan.sandbox) is not None:
+        report.sandbox = _said(lambda: _try_sandbox(sandbox))
     return report
 
 
@@ -96,11 +97,10 @@ def _try_storage(node: str, plan: ProbePlan, report: NodeReport) -> None:
         report.free_gb = shutil.disk_usage(store.root).free / 1e9
 
 
-def _try_sandbox() -> None:
-    from codepmp_ray.config.evaluation import SandboxConfig
+def _try_sandbox(config: SandboxConfig) -> None:
     from codepmp_ray.evaluation.sandbox import Sandbox
 
-    Sandbox.detect(SandboxConfig())
+    Sandbox.detect(config)
 
 
 def _said(action: Callable[[], object]) -> str:

@@ -73,10 +73,11 @@ def grade(recipe: "Recipe") -> dict[str, Any]:
             f"answers ({share:.2%}); right by the label only {summary['num_only_label']}, "
             f"by the grade only {summary['num_only_grade']}"
         )
-    if summary["executed"]:
-        print(f"Sandbox: {summary['sandbox']}")
-    else:
-        print(f"NOT EXECUTED: {summary['sandbox']}")
+    print(f"Sandbox: {summary['sandbox']}")
+    for name, why in summary["not_gradable"].items():
+        print(f"Not gradable here, so left out: {name}, {why}")
+    for name, count in summary["missing_packages"].items():
+        print(f"{count} answers need {name}: see evaluation.sandbox.packages")
     return summary
 
 

@@ -39,11 +39,14 @@ def check(recipe: "Recipe") -> dict[str, Any]:
 
     from codepmp_ray.cluster.check import feasible, look, stop_finding
     from codepmp_ray.cluster.connect import connect
+    from codepmp_ray.evaluation.tasks.registry import problem_task
     from codepmp_ray.runs import STAGE_JOBS
 
     with connect():
         waiting = [name for name in STAGE_JOBS if not _is_complete(recipe, name)]
-        findings = look(recipe.run_dir, _models(recipe, waiting), "grades" in waiting)
+        executes = problem_task(recipe.candidates.task).grader == "code" and "grades" in waiting
+        sandbox = recipe.evaluation.sandbox if executes else None
+        findings = look(recipe.run_dir, _models(recipe, waiting), sandbox)
         findings += [feasible(name, partial(_plan, recipe, name)) for name in waiting]
         findings += [feasible("serving", partial(_plan, recipe, "serving"))]
         findings += stop_finding(

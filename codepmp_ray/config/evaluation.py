@@ -71,8 +71,21 @@ class CandidatesConfig(Section):
         return self
 
 
+def _require_http(endpoint: str | None) -> None:
+    if endpoint and not endpoint.startswith(("http://", "https://")):
+        raise ValueError(f"endpoint={endpoint!r} must start with http:// or https://")
+
+
 class SandboxConfig(Section):
-    """Limits of one execution of generated code."""
+    """Limits of one execution of generated code, and what it can reach.
+
+    Attributes:
+        packages: installed distributions that code may import, each with those that it needs.
+        shared_process: problems whose tests run in the answer's own process, because they hand over
+            objects; an answer can forge the verdict of these.
+        endpoint: a SandboxFusion service that executes instead of this machine. There test and
+            answer always share a process.
+    """
 
     time_limit_s: float = Field(default=10.0, gt=0)
     memory_mb: int = Field(default=512, ge=64)
@@ -80,6 +93,14 @@ class SandboxConfig(Section):
     max_file_mb: int = Field(default=16, ge=1)
     max_output_bytes: int = Field(default=65_536, ge=1)
     num_parallel: int | None = operational(None, ge=1)  # null: one per core
+    packages: list[str] = later([])
+    shared_process: list[str] = later([])
+    endpoint: str | None = later(None)
+
+    @model_validator(mode="after")
+    def _endpoint_is_http(self) -> SandboxConfig:
+        _require_http(self.endpoint)
+        return self
 
 
 class GraderConfig(Section):
@@ -156,6 +177,5 @@ class EvaluationConfig(Section):
 
     @model_validator(mode="after")
     def _endpoint_is_http(self) -> EvaluationConfig:
-        if self.endpoint and not self.endpoint.startswith(("http://", "https://")):
-            raise ValueError(f"endpoint={self.endpoint!r} must start with http:// or https://")
+        _require_http(self.endpoint)
         return self

@@ -8,7 +8,7 @@ for), `shortest`, and `style` (what length and format told of right and wrong tr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -37,18 +37,25 @@ class Pool:
     candidates: list[Row]
 
 
-def evaluation_pools(candidates: list[Row]) -> tuple[list[Pool], int]:
+def evaluation_pools(
+    candidates: list[Row], without: Collection[str] = ()
+) -> tuple[list[Pool], int]:
     """Pools of the evaluation problems, cut to one common size, and how many candidates that cut.
 
-    Raises InputError when there is none.
+    Args:
+        without: problems that are left out, because they cannot be graded.
+
+    Raises InputError when fewer than two are left: one problem says nothing of the next.
     """
     of_problem: dict[str, list[Row]] = {}
     for row in sorted(candidates, key=lambda row: (row["problem_id"], row["sample_index"])):
-        if row["split"] == "eval":
+        if row["split"] == "eval" and row["problem_id"] not in without:
             of_problem.setdefault(row["problem_id"], []).append(row)
-    if not of_problem:
+    if len(of_problem) < 2:
         raise InputError(
-            "There are no candidates of evaluation problems.", "Run python -m jobs.sample again."
+            f"There are candidates of {len(of_problem)} evaluation problems, where 2 are needed; "
+            f"{len(without)} problems could not be graded.",
+            "Raise candidates.num_eval_problems and run python -m jobs.sample again.",
         )
     size = min(map(len, of_problem.values()))
     num_cut = sum(len(rows) - size for rows in of_problem.values())
@@ -67,22 +74,19 @@ def summarise(
     """The measured part of results.json.
 
     `training` are answers to the training problems (CANDIDATE and GRADE columns); without them
-    there is no style rule. Where answers were not executed there is no accuracy: `bon` then holds
-    no series and the verdict says why. Raises InputError when a candidate lacks a grade or a score.
+    there is no style rule. Raises InputError when a candidate lacks a grade or a score.
     """
     score_of = {row["candidate_id"]: row["score"] for row in scores}
     grade_of = {row["candidate_id"]: row for row in grades}
     reward = _table(pools, score_of, "score")
     marks = _table(pools, {name: _mark(row) for name, row in grade_of.items()}, "grade")
     ks = statistics.default_ks(reward.shape[1])
-    executed = not np.isnan(marks).any()
     results: dict[str, Any] = {
         "task": task.task,
         "title": problem_task(task.task).title,
         "num_problems": len(pools),
         "num_candidates": reward.shape[1],
         "confidence": config.confidence,
-        "executed": executed,
         "scores": {
             "num": int(reward.size),
             "mean": float(reward.mean()),
@@ -90,12 +94,6 @@ def summarise(
         },
         "bon": {"k": ks},
     }
-    if not executed:
-        details = [row["detail"] for row in grades if row["passed"] is None]
-        why = details[0] if details else "unknown"
-        results["verdict"] = f"No verdict: answers were not executed. {why}"
-        results["difference"] = None
-        return results
     groups = np.array([_answer_groups(pool, grade_of) for pool in pools])
     curves, majority_error = _curves(pools, groups, reward, marks, ks, config.seed)
     style = style_scores(training, pools)

@@ -1,8 +1,8 @@
 """Preference pairs for RM finetuning, from graded answers to the training problems.
 
 chosen: a passing sampled answer where there is one, else the canonical solution in the form of an
-answer, if the set has it in one. rejected: a failing sampled answer. Answers that were not executed
-are used on neither side.
+answer, if the set has it in one. rejected: a failing sampled answer. Answers without a grade are
+used on neither side, nor those that need a package which the sandbox lacks.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import pyarrow as pa
 
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.errors import InputError
-from codepmp_ray.evaluation.grading import NOT_EXECUTED
 from codepmp_ray.evaluation.problems import problems_by_id
 from codepmp_ray.evaluation.tasks.base import Problem
-from codepmp_ray.records import stable_id
+from codepmp_ray.records import Outcome, stable_id
 from codepmp_ray.runs import open_stage
 
 Row = dict[str, Any]
 MAX_PAIRS_PER_PROBLEM = 8
+_UNKNOWN = Outcome.MISSING_PACKAGE
 FINETUNING_PAIR = pa.schema(
     [
         (name, pa.string())
@@ -50,7 +50,10 @@ def build_finetuning_pairs(recipe: Recipe) -> pa.Table:
     problems = problems_by_id(recipe.candidates, (row["problem_id"] for row in answers))
     rows, counts = pair_answers(problems.values(), answers)
     if not rows:
-        raise InputError(_explain_no_pairs(answers, counts), _remedy(answers))
+        raise InputError(
+            _explain_no_pairs(answers, counts),
+            "Raise candidates.num_train_problems or candidates.num_train_samples.",
+        )
     metadata = {name: str(count) for name, count in counts.items()}
     return pa.Table.from_pylist(rows, schema=FINETUNING_PAIR).replace_schema_metadata(metadata)
 
@@ -74,8 +77,12 @@ def pair_answers(
         counts["num_problems"] += 1
         graded = answers_of.get(problem.problem_id, [])
         passing = _distinct(row for row in graded if row["passed"])
-        # null means not executed; an empty answer (a failed request) teaches nothing.
-        failing = _distinct(row for row in graded if row["passed"] is False and row["completion"])
+        # null means not gradable; an empty answer (a failed request) teaches nothing.
+        failing = _distinct(
+            row
+            for row in graded
+            if row["passed"] is False and row["completion"] and row["outcome"] != _UNKNOWN
+        )
         if not failing or not (passing or problem.canonical_answer):
             counts["num_without_pair"] += 1
             continue
@@ -110,10 +117,3 @@ def _explain_no_pairs(answers: list[Row], counts: dict[str, int]) -> str:
         f"{len(answers)} answers ended as {dict(sorted(outcomes.items()))}, and a pair needs a "
         "failing one, and a passing one where the task has no solution in the form of an answer."
     )
-
-
-def _remedy(answers: list[Row]) -> str:
-    for row in answers:
-        if row["outcome"] == NOT_EXECUTED:
-            return f"Then grade again. {row['detail']}"
-    return "Raise candidates.num_train_problems or candidates.num_train_samples."

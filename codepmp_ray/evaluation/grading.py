@@ -9,19 +9,18 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 from codepmp_ray.config.evaluation import CandidatesConfig, GraderConfig, SandboxConfig
-from codepmp_ray.errors import SandboxUnavailable
 from codepmp_ray.evaluation.code_extraction import build_program, normalised_code
 from codepmp_ray.evaluation.graders import Verdict
 from codepmp_ray.evaluation.graders.pool import Job, shared_pool
 from codepmp_ray.evaluation.problems import problems_by_id
-from codepmp_ray.evaluation.sandbox import Sandbox, TestJob
+from codepmp_ray.evaluation.sandbox import Execution, Sandbox, TestJob
 from codepmp_ray.evaluation.tasks.base import Problem, TextProblem
 from codepmp_ray.evaluation.tasks.code import CodeProblem
 from codepmp_ray.evaluation.tasks.registry import problem_task
 from codepmp_ray.records import Outcome, stable_id
 
 Row = dict[str, Any]
-NOT_EXECUTED = Outcome.NOT_EXECUTED.value
+_FORGEABLE = "test and answer in one process, so that the verdict could be forged"
 
 
 def grade_candidates(
@@ -32,8 +31,9 @@ def grade_candidates(
 ) -> list[Row]:
     """GRADE rows of CANDIDATE rows, in their order.
 
-    Where no sandbox can be had no code is executed: the outcome is "not_executed", `passed` is null
-    and the detail says what to install. Raises InputError for a problem that the task lacks.
+    Of code, each problem's own solution runs first; where that fails, all answers to the problem
+    are "not_gradable" and their `passed` is null. Raises InputError for a problem that the task
+    lacks, SandboxUnavailable where code cannot be executed.
     """
     problems = problems_by_id(task, (row["problem_id"] for row in candidates))
     asked = [problems[row["problem_id"]] for row in candidates]
@@ -61,7 +61,7 @@ def grade_counts(grades: Sequence[Row]) -> dict[str, int]:
 def label_agreement(grades: Iterable[Row], labels: dict[str, bool | None]) -> dict[str, int]:
     """How grades compare with the labels that a file of pools brought: counts.
 
-    `labels` by candidate; what has no label, or was not executed, is not compared.
+    `labels` by candidate; what has no label or no grade is not compared.
     """
     counts = Counter(num_labelled=0, num_agreeing=0, num_only_label=0, num_only_grade=0)
     for row in grades:
@@ -96,32 +96,38 @@ def _storable(text: str) -> str:
 def _execute(
     problems: Sequence[CodeProblem], texts: Sequence[str], config: SandboxConfig
 ) -> list[Verdict]:
+    executor = Sandbox.detect(config)
     programs = [build_program(*pair) for pair in zip(problems, texts, strict=True)]
-    sandbox: Sandbox | None = None
-    reason = ""
-    try:
-        sandbox = Sandbox.detect(config)
-    except SandboxUnavailable as error:
-        reason = str(error)
+    of_id = {problem.problem_id: problem for problem in problems}
 
-    def run(problem: CodeProblem, program: str | None) -> Verdict:
-        return _execute_one(sandbox, reason, problem, program)
+    def run(problem: CodeProblem, program: str) -> Execution:
+        shared = problem.problem_id in config.shared_process
+        job = TestJob(program, problem.entry_point, problem.stub, problem.test, shared)
+        return executor.run(job)
+
+    def obstacle(problem: CodeProblem) -> str:
+        """Why the problem cannot be graded here; again, since a busy machine may be slow once."""
+        own = run(problem, problem.canonical_program)
+        if own.outcome != "passed":
+            own = run(problem, problem.canonical_program)
+        ends = f"its own solution ends as {own.outcome}: {own.detail}"
+        return "" if own.outcome == "passed" else ends
+
+    def grade(problem: CodeProblem, program: str | None) -> Verdict:
+        if why := obstacles[problem.problem_id]:
+            return Verdict(None, Outcome.NOT_GRADABLE, why)
+        if program is None:
+            detail = f"no valid Python code that defines {problem.entry_point}"
+            return Verdict(False, Outcome.NO_CODE, detail)
+        code = normalised_code(program)
+        answer = None if code is None else stable_id(code)
+        done = run(problem, program)
+        passed = done.outcome == "passed"
+        is_shared = passed and (config.endpoint or problem.problem_id in config.shared_process)
+        detail = _FORGEABLE if is_shared else done.detail
+        return Verdict(passed, Outcome(done.outcome), detail, answer, done.duration_s)
 
     # Threads only wait: each execution is a process of its own.
     with ThreadPoolExecutor(config.num_parallel or os.cpu_count() or 1) as pool:
-        return list(pool.map(run, problems, programs))
-
-
-def _execute_one(
-    sandbox: Sandbox | None, reason: str, problem: CodeProblem, program: str | None
-) -> Verdict:
-    if program is None:
-        detail = f"no valid Python code that defines {problem.entry_point}"
-        return Verdict(False, Outcome.NO_CODE, detail)
-    code = normalised_code(program)
-    answer = None if code is None else stable_id(code)
-    if sandbox is None:
-        return Verdict(None, Outcome.NOT_EXECUTED, reason, answer)
-    run = sandbox.run(TestJob(program, problem.entry_point, problem.stub, problem.test))
-    passed = run.outcome == "passed"
-    return Verdict(passed, Outcome(run.outcome), run.detail, answer, run.duration_s)
+        obstacles = dict(zip(of_id, pool.map(obstacle, of_id.values()), strict=True))
+        return list(pool.map(grade, problems, programs))

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from codepmp_ray.errors import InputError
 from codepmp_ray.evaluation.statistics import Interval, bootstrap_intervals, bootstrap_ratio
+from codepmp_ray.records import Outcome
 
 Floats = npt.NDArray[np.float64]
 _SHARES = ("strong_accuracy", "weak_accuracy", "right", "wrong", "both_pass", "both_fail")
@@ -67,7 +68,8 @@ def pass_rates(
 ) -> tuple[list[str], Floats, Floats]:
     """(problem ids, strong rates, weak rates) of GRADE rows, over the problems that both have.
 
-    Raises InputError when answers were not executed or no problem is in both.
+    Answers that could not be judged are left out: of problems that are not gradable here, and those
+    that need a package which is not. Raises InputError when no problem is in both.
     """
     tables = [_passed_by_problem(rows) for rows in (strong, weak)]
     ids = sorted(tables[0].keys() & tables[1].keys())
@@ -84,10 +86,6 @@ def pass_rates(
 def _passed_by_problem(grades: Iterable[Mapping[str, Any]]) -> dict[str, list[bool]]:
     passed: dict[str, list[bool]] = {}
     for row in grades:
-        if row["passed"] is None:
-            raise InputError(
-                f"The answer {row['candidate_id']} was not executed: {row['detail']}",
-                "Label noise can only be measured where code can be executed in a sandbox.",
-            )
-        passed.setdefault(row["problem_id"], []).append(row["passed"])
+        if row["passed"] is not None and row["outcome"] != Outcome.MISSING_PACKAGE:
+            passed.setdefault(row["problem_id"], []).append(row["passed"])
     return passed

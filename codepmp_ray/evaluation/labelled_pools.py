@@ -193,7 +193,7 @@ def _candidate(
     if grades is not None:
         grade = grades.get(answer.candidate_id or "")
         if grade is None or grade.get("passed") is None:
-            raise Unusable(RejectReason.NOT_EXECUTED, "no grade, or not executed")
+            raise Unusable(RejectReason.NOT_EXECUTED, "no grade")
         label, final = bool(grade["passed"]), grade.get("answer")
     if label is None:
         raise Unusable(RejectReason.BAD_LABEL, "no label")

@@ -15,9 +15,9 @@ Row = dict[str, Any]
 def graded_pool(recipe: Recipe, split: str = "eval") -> tuple[list[Row], dict[str, int]]:
     """(rows of docs/data-format.md, counts of the answers) from candidates and grades.
 
-    Rows and answers are in the order of ids and samples. An answer without a grade, one that was
-    not executed and an empty one are not in the pool, but in the counts. Raises InputError when a
-    stage is missing or nothing is left.
+    Rows and answers are in the order of ids and samples. An answer without a grade, and an empty
+    one, are not in the pool, but in the counts. Raises InputError when a stage is missing or
+    nothing is left.
     """
     candidates = open_stage(recipe, "candidates").require().ledger
     grades = open_stage(recipe, "grades").require().ledger
@@ -51,7 +51,7 @@ def graded_pool(recipe: Recipe, split: str = "eval") -> tuple[list[Row], dict[st
     if not rows:
         raise InputError(
             f"No answer of the {split} problems of {recipe.run_dir} has a grade: "
-            f"{counts['num_without_grade']} were not executed, {counts['num_empty']} are empty.",
+            f"{counts['num_without_grade']} could not be graded, {counts['num_empty']} are empty.",
             "Run jobs.sample and jobs.grade first, where a sandbox works (jobs.check says so).",
         )
     return list(rows.values()), dict(counts)

@@ -29,13 +29,14 @@ def evaluate(recipe: Recipe, client: RewardClient, model: str) -> dict[str, Any]
     candidates = open_stage(recipe, "candidates").require()
     grades = open_stage(recipe, "grades").require()
     answers = candidates.ledger.read("candidates").to_pylist()
-    pools, num_cut = evaluation_pools(answers)
+    grade_of = {row["candidate_id"]: row for row in grades.ledger.read("grades").to_pylist()}
+    without = {row["problem_id"] for row in grade_of.values() if row["passed"] is None}
+    pools, num_cut = evaluation_pools(answers, without)
     stage.start()
     start_s = time.monotonic()
     _score_pools(stage, client, pools)
     stage.ledger.sweep(("scores",))
     scores = stage.ledger.read("scores").to_pylist()
-    grade_of = {row["candidate_id"]: row for row in grades.ledger.read("grades").to_pylist()}
     wanted = {row["candidate_id"] for pool in pools for row in pool.candidates}
     marks = [row for name, row in grade_of.items() if name in wanted]
     training = [
@@ -46,6 +47,7 @@ def evaluate(recipe: Recipe, client: RewardClient, model: str) -> dict[str, Any]
     results = {
         **summarise(pools, marks, scores, recipe.candidates, recipe.evaluation, training),
         "num_candidates_cut": num_cut,
+        "num_not_gradable": len(without),
         "num_truncated": sum(row["truncated"] for row in scores),
         "model": model,
         "generator": str(pools[0].candidates[0]["model"]),

@@ -39,6 +39,8 @@ def judge_outcomes(row: Row, outcomes: list[tuple[str, str]]) -> Row:
         f"{side} {outcome} {detail}".rstrip()
         for side, (outcome, detail) in zip(_SIDES, outcomes, strict=True)
     )
+    if missing := [detail for outcome, detail in outcomes if outcome == "missing_package"]:
+        return refuse(row, RejectReason.NOT_EXECUTED, f"the sandbox has no package {missing[0]}")
     if all(passed):
         return refuse(row, RejectReason.BOTH_PASS, told)
     if not any(passed):

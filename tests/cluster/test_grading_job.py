@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from codepmp_ray.config.recipe import Recipe, parse_recipe
-from codepmp_ray.errors import InputError
+from codepmp_ray.errors import ConfigError, InputError, SandboxUnavailable
 from codepmp_ray.evaluation.problems import load_problems
 from codepmp_ray.records import CANDIDATE, GRADE, table_from_rows
 from codepmp_ray.runs import open_stage
@@ -52,7 +52,8 @@ def test_every_candidate_is_graded_once_and_under_its_shard(ray_cluster, tmp_pat
     recipe = recipe_with_candidates(tmp_path / "a run")
     summary = grade(recipe)
     assert summary["outcomes"] == {"failed": 5, "no_code": 5, "passed": 5}
-    assert summary["executed"] and "rlimits" in summary["sandbox"]
+    assert "rlimits" in summary["sandbox"] and summary["num_graded"] == 15
+    assert summary["not_gradable"] == {} == summary["missing_packages"]
     ledger = open_stage(recipe, "grades").ledger
     assert [commit.num_rows["grades"] for commit in ledger.commits()] == [3 * n for n in SIZES]
     source = open_stage(recipe, "candidates").ledger.read("candidates", ["candidate_id"])
@@ -74,15 +75,48 @@ def test_a_resumed_run_keeps_what_was_committed(ray_cluster, tmp_path):
     assert grade(recipe)["outcomes"] == {"failed": 3, "killed": 6, "no_code": 3, "passed": 3}
 
 
-def test_a_stage_without_execution_is_made_again(ray_cluster, tmp_path, capsys):
+def test_grading_fails_before_it_begins_where_code_cannot_be_executed(
+    ray_cluster, tmp_path, monkeypatch
+):
+    from codepmp_ray.cluster import grading
+
+    def unavailable(config):
+        raise SandboxUnavailable("Nothing works here.", "Install bubblewrap.")
+
+    recipe = recipe_with_candidates(tmp_path)
+    monkeypatch.setattr(grading.Sandbox, "detect", staticmethod(unavailable))
+    with pytest.raises(SandboxUnavailable, match="Install bubblewrap"):
+        grading.grade(recipe)
+    assert not open_stage(recipe, "grades").has_begun
+
+
+def test_a_stage_with_too_few_grades_is_an_error_with_the_numbers(ray_cluster, tmp_path):
     from codepmp_ray.cluster.grading import grade
 
     recipe = recipe_with_candidates(tmp_path)
-    for name in ("grades", "evaluation"):
-        open_stage(recipe, name).complete({"executed": False, "sandbox": "none"})
-    assert grade(recipe)["executed"]
-    assert not open_stage(recipe, "evaluation").is_complete
-    assert "Making evaluation again" in capsys.readouterr().out
+    source = open_stage(recipe, "candidates").ledger
+    stage = open_stage(recipe, "grades")
+    for commit in list(source.commits())[1:]:
+        rows = source.store.read_table(commit.files["candidates"]).to_pylist()
+        keep = ("candidate_id", "problem_id")
+        none = [
+            {**{k: row[k] for k in keep}, "outcome": "not_gradable", "detail": "x"} for row in rows
+        ]
+        stage.ledger.commit(commit.shard_id, len(none), {"grades": table_from_rows(none, GRADE)})
+    with pytest.raises(InputError, match=r"Only 6 of 15 answers could be graded\. HumanEval/2: x"):
+        grade(recipe)
+    assert not stage.is_complete
+
+
+def test_unknown_problems_cannot_share_a_process(ray_cluster, tmp_path):
+    from codepmp_ray.cluster.grading import grade
+
+    recipe = recipe_with_candidates(tmp_path)
+    sandbox = recipe.evaluation.sandbox.model_copy(update={"shared_process": ["HumanEval/9999"]})
+    evaluation = recipe.evaluation.model_copy(update={"sandbox": sandbox})
+    other = recipe.model_copy(update={"evaluation": evaluation})
+    with pytest.raises(ConfigError, match="'HumanEval/9999', which humaneval does not have"):
+        grade(other)
 
 
 def test_a_pool_from_a_file_is_graded_compared_with_its_labels_and_evaluated(ray_cluster, tmp_path):

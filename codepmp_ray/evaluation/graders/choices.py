@@ -1,4 +1,4 @@
-"""Multiple choice: an option itself, or a text that names one by its letter."""
+"""Multiple choice: an option itself, or a text that names one by its letter or its words."""
 
 from __future__ import annotations
 
@@ -6,42 +6,80 @@ import re
 import string
 
 from codepmp_ray.evaluation.graders.base import Reference, Verdict, judged, no_answer
-from codepmp_ray.evaluation.graders.final_answer import stated_answers
+from codepmp_ray.evaluation.graders.final_answer import claim, own_turn, stated_answers
+from codepmp_ray.evaluation.graders.notation import folded, readable
 
-_OPEN = r"^[\s\"'*_(\[{$]*"
-_LETTER = re.compile(_OPEN + r"(?:(?i:option)\s+|\\text\s*\{)?\(?([A-Z])\b(?![-'\w])")
-_FIRST = re.compile(_OPEN + r"([A-Z])[).:\]]")  # "B. Because ..."
-_LONE = re.compile(_OPEN + r"([A-Z])[\s*)\].:]*$")
+_OPTION = r"(?i:(?:the\s+)?(?:option|choice|letter|answer)\s+)"
+_OPEN = r"[\s\"'(\[{$*>]*"
+_ENDS = r"(?![a-zA-Z0-9_'-])"  # scripts without spaces may go on
+_CAPITAL = rf"[(\[]?(?<![a-zA-Z0-9_])([A-Z]){_ENDS}[)\]]?"
+_LETTER = re.compile(
+    rf"{_OPEN}{_OPTION}?(?:\\(?:text|math)\w*\s*\{{\s*)?[(\[]?\s*([A-Za-z]){_ENDS}\s*[)\]}}]*(.*)",
+    re.DOTALL,
+)
+_ANOTHER = re.compile(rf"\s*(?:,|/|&|\bor\b|\band\b)\s*(?:or\s+|and\s+)?{_OPTION}?{_CAPITAL}")
+_EXPLAINED = re.compile(r"\W*$|\s*[.,:;)\]}(-]|\s*\b(?:because|since|as|is|which|for)\b")
+_IS = r"(?i:is|must be|would be)"
+_RIGHT = r"(?i:correct|right|best)"
+# Said without the word "answer"; the letter is in one of the groups.
+_NAMED = re.compile(
+    rf"(?i:\b(?:choose|chose|select|pick|go with|picked|selected)\s+|选择?\s*){_OPTION}?{_CAPITAL}"
+    rf"|\b{_RIGHT}\s+(?i:option|choice|statement|one)\s+{_IS}:?\s*{_OPTION}?{_CAPITAL}"
+    rf"|{_CAPITAL}\s+{_IS}\s+(?i:the\s+)?(?i:only\s+)?(?:{_RIGHT}|(?i:answer))\b"
+    rf"|^\W*{_OPTION}{_CAPITAL}\W*$"
+    rf"|(?i:\b(?:therefore|thus|hence|so)\b),?\s*(?i:it is\s+|it's\s+)?{_CAPITAL}[.!]?\s*$",
+    re.MULTILINE,
+)
+_LONE = re.compile(rf"{_OPEN}([A-Z])[\s*)\].:$]*$")
+_ANY_CASE = re.compile(rf"{_OPEN}{_OPTION}?[(\[]?([A-Za-z])[)\].]*")
+_FIRST = re.compile(rf"{_OPEN}([A-Z])(?:[).:\]]| - )")  # "B. Because ..."
 
 
 def grade_choice(reference: Reference, completion: str) -> Verdict:
-    """Whether `completion` is the right option, or says its letter ("The answer is (C).")."""
-    text = completion.strip()
-    right = reference.answer.strip()
+    """Whether `completion` is the right option, or says its letter ("The answer is (C).").
+
+    A text that names two ("B or C") has no answer.
+    """
+    text, right = completion.strip(), reference.answer.strip()
     options = [option.strip() for option in reference.options]
-    if text in options:
-        return judged(text == right, text, reference)
-    chosen = None
-    for stated in (found.text for found in stated_answers(text)):
-        chosen = _option(_LETTER.match(stated), options) or _quoted(stated, options)
-        if chosen is not None:
-            break
-    if chosen is None:
-        lone = [line for line in text.splitlines() if _LONE.match(line)]
-        last = _LONE.match(lone[-1]) if lone else _FIRST.match(text)
-        chosen = _option(last, options)
-    if chosen is None:
-        return no_answer("the text names none of the options")
+    chosen = text if text in options else _chosen(own_turn(readable(text)).strip(), options)
+    if not chosen:
+        return no_answer("the text names none of the options, or several")
     return judged(chosen == right, chosen, reference)
 
 
-def _option(match: re.Match[str] | None, options: list[str]) -> str | None:
+def _chosen(text: str, options: list[str]) -> str | None:
+    """The option that a text names; "" where it names several, None where none."""
+    by_words = {folded(option): option for option in reversed(options)}
+    for stated in stated_answers(text):
+        if stated.form == "line":  # "A: It rains" lists an option
+            continue
+        said = claim(stated.text)
+        chosen = _by_letter(said, options)
+        if chosen is None:
+            chosen = by_words.get(folded(stated.text), by_words.get(folded(said)))
+        if chosen is not None:
+            return chosen
+    if named := list(_NAMED.finditer(text)):
+        letter = next(filter(None, named[-1].groups()))
+        return _by_letter(letter + text[named[-1].end() :].partition("\n")[0], options)
+    lines = text.splitlines()
+    lone = [match for line in lines if (match := _LONE.match(line))]
+    letter = lone[-1] if lone else _ANY_CASE.fullmatch(text)
+    if letter is None and len({match[1] for line in lines if (match := _FIRST.match(line))}) == 1:
+        letter = _FIRST.match(text)  # and no list of all options
+    return _by_letter(letter[1], options) if letter else by_words.get(folded(text))
+
+
+def _by_letter(said: str, options: list[str]) -> str | None:
+    match = _LETTER.match(said)
     if match is None:
         return None
-    index = string.ascii_uppercase.index(match[1])
-    return options[index] if index < len(options) else None
-
-
-def _quoted(stated: str, options: list[str]) -> str | None:
-    text = stated.strip().rstrip(".")
-    return next((option for option in options if option.rstrip(".") == text), None)
+    letter, after = match.groups()
+    if _ANOTHER.match(after):
+        return ""
+    # "a mess" and "A fan of trams" name no option.
+    if (letter.islower() or letter in "AI") and not _EXPLAINED.match(after):
+        return None
+    index = string.ascii_uppercase.index(letter.upper())
+    return options[index] if index < len(options) else ""

@@ -1,28 +1,42 @@
-"""Answers in LaTeX, as MATH's: the last box, else what Math-Verify finds in the text."""
+"""Answers in LaTeX, as MATH's: what the text says last is its answer, in a box or outside one."""
 
 from __future__ import annotations
 
-from codepmp_ray.evaluation.graders.base import Reference, Verdict, judged, no_answer
-from codepmp_ray.evaluation.graders.equality import latex_in_text, same_latex
-from codepmp_ray.evaluation.graders.final_answer import last_box, stated_answers
+import re
 
-# Math-Verify searches the whole text it is given with many patterns; an answer stands at the end.
-_MAX_TAIL_CHARS = 1_000
+from codepmp_ray.evaluation.graders.base import Reference, Verdict, judged, no_answer
+from codepmp_ray.evaluation.graders.equality import same_answer
+from codepmp_ray.evaluation.graders.final_answer import MAX_CHARS, own_turn, stated_answers
+from codepmp_ray.evaluation.graders.formulas import MATH
+from codepmp_ray.evaluation.graders.notation import has_digit, readable
+
+_SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z$\\])")
 
 
 def grade_latex(reference: Reference, completion: str) -> Verdict:
-    """Whether the final expression of `completion` equals the reference.
+    """Whether the final answer of `completion` equals the reference: 1/2 equals 0.5, x + 1 equals
+    1 + x, sets and intervals compare by their members, words by their letters.
 
-    Math-Verify's own relation: 1/2 equals 0.5, sets and intervals compare by their members, and
-    what cannot be parsed compares as text.
+    Where the text calls nothing its answer, its last formula or its last line counts.
     """
-    boxed = last_box(completion)
-    if boxed is not None:
-        equal, answer = same_latex(reference.answer, boxed)
-        return judged(equal, answer, reference)
-    stated = stated_answers(completion)
-    tail = f"The answer is {stated[0].text}" if stated else completion[-_MAX_TAIL_CHARS:]
-    equal, found = latex_in_text(reference.answer, tail)
-    if found is None:
-        return no_answer("no box and no expression in the text")
-    return judged(equal, found, reference)
+    for stated in stated_answers(completion):
+        if not stated.runs_on:
+            equal, answer = same_answer(reference.answer, stated.text, stated.is_boxed)
+            return judged(equal, answer, reference)
+    last, in_math = _last_words(completion)
+    is_sentence = len(last.split()) > 3 and not has_digit(last) and "\\" not in last
+    if not last or (is_sentence and not in_math):
+        return no_answer("no box, no formula and no answer in the text")
+    equal, answer = same_answer(reference.answer, last, in_math)
+    return judged(equal, answer, reference)
+
+
+def _last_words(text: str) -> tuple[str, bool]:
+    """(the last formula of a text's last line, or its last sentence; whether it is a formula)."""
+    lines = [line for line in own_turn(readable(text[-MAX_CHARS:])).splitlines() if line.strip()]
+    if not lines:
+        return "", False
+    found = list(MATH.finditer(lines[-1]))
+    if found:
+        return next(filter(None, found[-1].groups())), True
+    return _SENTENCE.split(lines[-1])[-1].strip(), False

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 # Runs as an answer's code would. Every probe returns words for what it could do, or None.
 _PROBES = """
-import os, socket
+import ctypes, os, socket
 
 def probe(port, secret_path, home, folders, max_processes):
     return [found for found in (
@@ -51,7 +51,8 @@ def listing(home):
     return "saw %s" % names if names else None
 
 def environment():
-    unknown = set(os.environ) - {"PATH", "HOME", "LANG", "PWD", "LC_CTYPE"}
+    known = {"PATH", "HOME", "LANG", "PWD", "LC_CTYPE", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"}
+    unknown = set(os.environ) - known
     return "environment has %s" % sorted(unknown) if unknown else None
 
 def write(folders):
@@ -65,16 +66,26 @@ def write(folders):
         return "wrote into %s" % folder
 
 def rights():
-    status = dict(line.split(":", 1) for line in open("/proc/self/status"))
-    for name in ("CapEff", "CapPrm", "CapBnd"):
-        if int(status[name], 16):
-            return "%s is %s" % (name, status[name].strip())
-    if status["NoNewPrivs"].strip() != "1":
+    libc = ctypes.CDLL(None)
+    header, sets = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    if libc.capget(header, sets) != 0 or any(sets):
+        return "has capabilities %s" % list(sets)
+    if any(libc.prctl(23, capability, 0, 0, 0) == 1 for capability in range(64)):
+        return "capabilities can be gained"
+    if libc.prctl(39, 0, 0, 0, 0) != 1:
         return "new privileges can be gained"
 
 def others():
-    pids = [name for name in os.listdir("/proc") if name.isdigit()]
-    return "sees %d processes" % len(pids) if len(pids) > 4 else None
+    found = os.getpid() // 1000
+    for pid in range(1, 40000):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            continue
+        except PermissionError:
+            pass
+        found += 1
+    return "sees %d processes" % found if found > 4 else None
 
 def library():
     try:

@@ -2,8 +2,8 @@
 
 Standard library only; runs with the base interpreter. The new root is a read-only tmpfs with
 read-only bind mounts of the interpreter, the system libraries and the guest's own folder, a small
-writable /tmp, the namespace's own /proc and four device nodes. The old root is unmounted, so
-nothing else can be named.
+writable /tmp, four device nodes and, where one may be mounted, the namespace's own /proc. The old
+root is unmounted, so nothing else can be named.
 """
 
 from __future__ import annotations
@@ -76,8 +76,9 @@ def build_root(plan):
         bind(device, device, _ATTR_NOSUID)
     for name, target in plan["links"]:
         os.symlink(target, "/new" + name)
-    os.mkdir("/new/proc")
-    mount("proc", "/new/proc", "proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
+    if plan["proc"]:
+        os.mkdir("/new/proc")
+        mount("proc", "/new/proc", "proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
     os.mkdir("/new/tmp")
     size = f"mode=1777,size={plan['tmp_mb']}m,nr_inodes=4096"
     mount("tmpfs", "/new/tmp", "tmpfs", _MS_NOSUID | _MS_NODEV, size)
@@ -92,7 +93,7 @@ def main():
     plan = json.loads(sys.argv[1])
     os.umask(0o022)
     build_root(plan)
-    if plan["own_user_namespace"]:
+    if plan["own_user_namespace"] and plan["proc"]:
         # The limit is the namespace's own: no further ones from inside.
         with open("/proc/sys/user/max_user_namespaces", "w") as file:
             file.write("0")

@@ -4,20 +4,28 @@ Both give the guest its own pid, network, mount, IPC, UTS and cgroup namespace, 
 - started by an ordinary user, its own user namespace;
 - started by root, a real user id that no other process has (root is exempt from RLIMIT_NPROC, and
   a mapping of root onto another id inside a user namespace would still be root outside).
+
+In a container /proc is masked, so that the kernel refuses a fresh one: the guest then gets none,
+and what it cannot see it cannot use. Its memory is watched from outside, and a system call filter
+is needed, which refuses further user namespaces in place of a limit in /proc/sys. Where root lacks
+the right to make namespaces, the tool itself starts as a user id that no other process has (which
+must be able to read the interpreter) and makes its own user namespace, as an ordinary user does.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import secrets
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from codepmp_ray.errors import SandboxUnavailable
+from codepmp_ray.errors import ConfigError, SandboxUnavailable
 
 _HERE = Path(__file__).resolve().parent
 _GUEST = (str(_HERE / "guest"), "/opt/guest")
@@ -28,14 +36,31 @@ _FIRST_UID, _NUM_UIDS = 0x4000_0000, 0x3000_0000  # above what systems assign
 
 @dataclass(frozen=True)
 class Mechanism:
-    """`command(tmp_mb)` starts the guest; `drops_uid` says that the guest gets an id of its own."""
+    """One way to isolate.
+
+    Attributes:
+        name: for people.
+        command: of (megabytes of /tmp, names of packages), starts the guest.
+        drops_uid: the guest gets a user id of its own.
+        starts_as_other: the tool gets one.
+        has_proc: the guest sees a /proc of its own namespace.
+    """
 
     name: str
-    command: Callable[[int], list[str]]
+    command: Callable[[int, Sequence[str]], list[str]]
     drops_uid: bool
+    starts_as_other: bool = False
+    has_proc: bool = True
 
     def guest_uid(self) -> int | None:
-        return _FIRST_UID + secrets.randbelow(_NUM_UIDS) if self.drops_uid else None
+        return _fresh_uid() if self.drops_uid else None
+
+    def tool_uid(self) -> int | None:
+        return _fresh_uid() if self.starts_as_other else None
+
+
+def _fresh_uid() -> int:
+    return _FIRST_UID + secrets.randbelow(_NUM_UIDS)
 
 
 def available_mechanisms() -> tuple[list[Mechanism], list[str]]:
@@ -43,18 +68,21 @@ def available_mechanisms() -> tuple[list[Mechanism], list[str]]:
     mechanisms: list[Mechanism] = []
     missing: list[str] = []
     is_root = os.geteuid() == 0
-    if bwrap := shutil.which("bwrap"):
-        mechanisms.append(
-            Mechanism("bubblewrap", lambda mb: _bwrap_command(bwrap, is_root, mb), is_root)
-        )
-    else:
-        missing.append("bubblewrap: no bwrap on PATH")
-    if unshare := shutil.which("unshare"):
-        mechanisms.append(
-            Mechanism("namespaces", lambda mb: _unshare_command(unshare, is_root, mb), is_root)
-        )
-    else:
-        missing.append("namespaces: no unshare (util-linux) on PATH")
+    starts = [True, False] if is_root else [False]
+    ways = [(as_root, has_proc) for as_root in starts for has_proc in (True, False)]
+    for name, tool, make in (
+        ("bubblewrap", "bwrap", _bwrap_command),
+        ("namespaces", "unshare", _unshare_command),
+    ):
+        path = shutil.which(tool)
+        if path is None:
+            missing.append(f"{name}: no {tool} on PATH")
+            continue
+        for as_root, has_proc in ways:
+            is_other = is_root and not as_root
+            words = " as another user" * is_other + " without /proc" * (not has_proc)
+            command = partial(make, path, as_root, has_proc)
+            mechanisms.append(Mechanism(name + words, command, as_root, is_other, has_proc))
     return mechanisms, missing
 
 
@@ -91,6 +119,25 @@ def _read_only_paths(prefix: str) -> list[str]:
     return paths
 
 
+def _packages(names: Sequence[str]) -> list[tuple[str, str]]:
+    """(path here, path inside) of the files of installed distributions.
+
+    Raises ConfigError that names the one that is not installed.
+    """
+    found: dict[str, str] = {}
+    for name in names:
+        try:
+            distribution = importlib.metadata.distribution(name)
+        except importlib.metadata.PackageNotFoundError as error:
+            raise ConfigError(
+                f"evaluation.sandbox.packages names {name!r}, which is not installed here.",
+                "Install it on every node that grades, or leave it out.",
+            ) from error
+        for top in {file.parts[0] for file in distribution.files or []} - {"..", "__pycache__"}:
+            found[os.path.realpath(str(distribution.locate_file(top)))] = f"/opt/packages/{top}"
+    return sorted(found.items())
+
+
 def _library_folders() -> list[str]:
     return [path for path in ("/lib", "/lib64", "/lib32") if os.path.isdir(path)]
 
@@ -103,6 +150,8 @@ def _guest_environment(prefix: str) -> dict[str, str]:
     own_libraries = os.path.join(prefix, "lib")
     needs = own_libraries in os.environ.get("LD_LIBRARY_PATH", "").split(":")
     environment = {"PATH": "/usr/bin", "HOME": "/tmp", "LANG": "C.UTF-8"}
+    # numpy's libraries start a thread for each core, which is over the limit of processes.
+    environment |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     return {**environment, **({"LD_LIBRARY_PATH": own_libraries} if needs else {})}
 
 
@@ -110,10 +159,14 @@ def _guest_command(python: str) -> list[str]:
     return [python, "-I", "-S", "-B", "-X", "utf8", "-c", _START_GUEST]
 
 
-def _unshare_command(unshare: str, is_root: bool, tmp_mb: int) -> list[str]:
+def _unshare_command(
+    unshare: str, is_root: bool, has_proc: bool, tmp_mb: int, packages: Sequence[str]
+) -> list[str]:
     python, prefix = interpreter()
+    own = [(path, path) for path in _read_only_paths(prefix)]
     plan = {
-        "read_only": [*((path, path) for path in _read_only_paths(prefix)), _GUEST],
+        "read_only": [*own, _GUEST, *_packages(packages)],
+        "proc": has_proc,
         "links": _links(),
         "devices": _DEVICES,
         "tmp_mb": tmp_mb,
@@ -128,7 +181,9 @@ def _unshare_command(unshare: str, is_root: bool, tmp_mb: int) -> list[str]:
     return [unshare, *spaces, *user, "--", *run]
 
 
-def _bwrap_command(bwrap: str, is_root: bool, tmp_mb: int) -> list[str]:
+def _bwrap_command(
+    bwrap: str, is_root: bool, has_proc: bool, tmp_mb: int, packages: Sequence[str]
+) -> list[str]:
     python, prefix = interpreter()
     command = [bwrap, "--die-with-parent", "--new-session", "--as-pid-1", "--clearenv"]
     for space in ("pid", "net", "ipc", "uts"):
@@ -147,9 +202,11 @@ def _bwrap_command(bwrap: str, is_root: bool, tmp_mb: int) -> list[str]:
     for path in _read_only_paths(prefix):
         command += ["--ro-bind", path, path]
     command += ["--perms", "0755", "--dir", "/opt", "--ro-bind", *_GUEST]
+    for path, name in _packages(packages):
+        command += ["--perms", "0755", "--dir", "/opt/packages", "--ro-bind", path, name]
     for path, target in _links():
         command += ["--symlink", target, path]
-    command += ["--proc", "/proc", "--dir", "/dev"]
+    command += [*(["--proc", "/proc"] if has_proc else []), "--dir", "/dev"]
     for device in _DEVICES:
         command += ["--dev-bind", device, device]
     command += ["--perms", "1777", "--size", str(tmp_mb << 20), "--tmpfs", "/tmp"]

@@ -11,7 +11,9 @@ import subprocess
 import time
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
+
+import psutil
 
 from codepmp_ray.config.evaluation import SandboxConfig
 from codepmp_ray.errors import SandboxUnavailable
@@ -19,15 +21,24 @@ from codepmp_ray.evaluation.sandbox import canary, mechanisms, seccomp
 from codepmp_ray.evaluation.sandbox.guest.wire import frame
 from codepmp_ray.evaluation.sandbox.mechanisms import Mechanism
 
-Outcome = Literal["passed", "failed", "timeout", "killed"]
+Outcome = Literal["passed", "failed", "timeout", "killed", "missing_package"]
 # Start-up and the test's own work on a busy machine; the guest keeps the time of the answer itself.
 _GRACE_S = 15.0
+_TICK_S = 0.1
+_LIMITS = {"time_limit_s", "memory_mb", "max_processes", "max_file_mb", "max_output_bytes"}
 _REMEDY = (
     "Install bubblewrap (apt install bubblewrap), or allow user namespaces: "
     "sysctl user.max_user_namespaces=10000 and, on Ubuntu, "
-    "kernel.apparmor_restrict_unprivileged_userns=0; in a container add --cap-add SYS_ADMIN "
-    "and --security-opt seccomp=unconfined."
+    "kernel.apparmor_restrict_unprivileged_userns=0; {place}or name a service that executes code "
+    "(evaluation.sandbox.endpoint)."
 )
+_PLACES = {
+    "/run/secrets/kubernetes.io": "in this pod set securityContext.seccompProfile.type: Unconfined "
+    "and, where nodes have AppArmor, appArmorProfile.type: Unconfined; ",
+    "/.dockerenv": "in this container add --security-opt seccomp=unconfined and --security-opt "
+    "apparmor=unconfined; ",
+    "/run/.containerenv": "in this container add --security-opt seccomp=unconfined; ",
+}
 
 
 @dataclass(frozen=True)
@@ -39,6 +50,10 @@ class TestJob:
         entry_point: name of the function under test.
         setup: trusted source run on the test's side first (helpers that the test uses).
         test: trusted source that defines `check(candidate)`; `report(value)` hands a value back.
+        shared: run the test in the answer's own process, so that they can share objects. The
+            walls stand, but the answer can forge its verdict.
+        language: other than Python only where a service executes (`sandbox.remote`); the test is
+            then what follows the program in its file.
     """
 
     __test__ = False  # not a test class, whatever its name
@@ -47,11 +62,16 @@ class TestJob:
     entry_point: str
     setup: str
     test: str
+    shared: bool = False
+    language: str = "python"
 
 
 @dataclass(frozen=True)
 class Execution:
-    """How it ended. `killed`: a limit on memory, output or processes, or a fatal signal."""
+    """How it ended. `killed`: a limit on memory, output or processes, or a fatal signal.
+
+    `missing_package`: the program or test imports what is not there; the detail is its name.
+    """
 
     outcome: Outcome
     detail: str
@@ -59,14 +79,21 @@ class Execution:
     reports: list[Any] = field(default_factory=list)
 
 
+class Executor(Protocol):
+    """What runs jobs, here or elsewhere; from several threads."""
+
+    @property
+    def description(self) -> str: ...
+    def run(self, job: TestJob) -> Execution: ...
+
+
 class Sandbox:
     """Runs jobs under one mechanism. Make it with `detect`; `run` may be called from threads."""
 
     def __init__(self, config: SandboxConfig, mechanism: Mechanism) -> None:
-        self._limits = config.model_dump(exclude={"num_parallel"})
-        self._time_limit_s = config.time_limit_s
+        self._limits = config.model_dump(include=_LIMITS)
         self.mechanism = mechanism
-        self._command = mechanism.command(config.max_file_mb)
+        self._command = mechanism.command(config.max_file_mb, config.packages)
         program = seccomp.filter_program()
         self._seccomp = base64.b64encode(program).decode() if program else None
 
@@ -76,8 +103,9 @@ class Sandbox:
         return f"{self.mechanism.name} + rlimits" + (" + seccomp" if self._seccomp else "")
 
     @staticmethod
-    def detect(config: SandboxConfig) -> Sandbox:
-        """The best mechanism that works on this machine, shown by running the canary in it.
+    def detect(config: SandboxConfig) -> Executor:
+        """The best mechanism that works on this machine, shown by running the canary in it; or the
+        service that the configuration names, once it has told a right program from a wrong one.
 
         Raises SandboxUnavailable that names what was tried and what to install.
         """
@@ -95,7 +123,7 @@ class Sandbox:
             control, _ = self._run_once(harmless)
             if control is None:
                 raise SandboxUnavailable(
-                    f"The sandbox ({self.mechanism.name}) fails: {message}.", _REMEDY
+                    f"The sandbox ({self.mechanism.name}) fails: {message}.", _remedy()
                 )
             execution, message = self._run_once(job)
         return execution or Execution("killed", f"no verdict: {message}", 0.0)
@@ -116,14 +144,22 @@ class Sandbox:
             env=mechanisms.outer_environment(),
             cwd="/",
             start_new_session=True,
+            user=(uid := self.mechanism.tool_uid()),
+            group=uid,
+            extra_groups=None if uid is None else [],
         )
+        work: bytes | None = frame(header) + frame(vars(job))
         try:
-            out, err = process.communicate(
-                frame(header) + frame(vars(job)), timeout=self._time_limit_s + _GRACE_S
-            )
-        except subprocess.TimeoutExpired:
-            detail = f"the test did not end {_GRACE_S:g} s after time_limit_s"
-            return Execution("timeout", detail, time.monotonic() - start_s), ""
+            while True:
+                try:
+                    wait_s = self._wait_s if self.mechanism.has_proc else _TICK_S
+                    out, err = process.communicate(work, timeout=wait_s)
+                    break
+                except subprocess.TimeoutExpired:
+                    work = None  # it has gone out
+                duration_s = time.monotonic() - start_s
+                if broken := self._broken_limit(process.pid, duration_s):
+                    return Execution(*broken, duration_s), ""
         finally:
             _kill(process)
         try:
@@ -140,24 +176,58 @@ class Sandbox:
         )
         return execution, ""
 
+    @property
+    def _wait_s(self) -> float:
+        return self._limits["time_limit_s"] + _GRACE_S
+
+    def _broken_limit(self, pid: int, duration_s: float) -> tuple[Outcome, str] | None:
+        if duration_s >= self._wait_s:
+            return "timeout", f"the test did not end {_GRACE_S:g} s after time_limit_s"
+        used_mb, limit = 0, self._limits["memory_mb"]
+        for process in _descendants(pid):
+            with contextlib.suppress(psutil.Error):  # what ends meanwhile counts as nothing
+                used_mb += process.memory_info().rss >> 20
+        if used_mb > limit:
+            return "killed", f"all processes together used {used_mb} MB > {limit}"
+        return None
+
+
+def _descendants(pid: int) -> list[psutil.Process]:
+    with contextlib.suppress(psutil.Error):
+        return psutil.Process(pid).children(recursive=True)
+    return []
+
 
 @cache
-def _detect(config_json: str) -> Sandbox:
+def _detect(config_json: str) -> Executor:
     config = SandboxConfig.model_validate_json(config_json)
+    if config.endpoint is not None:
+        from codepmp_ray.evaluation.sandbox.remote import RemoteExecutor
+
+        return RemoteExecutor.detect(config)
     candidates, reasons = mechanisms.available_mechanisms()
     for mechanism in candidates:
         try:
             sandbox = Sandbox(config, mechanism)
+            if not mechanism.has_proc and seccomp.filter_program() is None:
+                raise SandboxUnavailable("needs libseccomp")
             breach = canary.find_breach(sandbox, config)
-        except (OSError, SandboxUnavailable) as error:
+        except (OSError, subprocess.SubprocessError, SandboxUnavailable) as error:
             reasons.append(f"{mechanism.name}: {getattr(error, 'problem', error)}")
             continue
         if breach is None:
             return sandbox
         reasons.append(f"{mechanism.name}: the canary got through: {breach}")
     raise SandboxUnavailable(
-        f"No sandbox works here, so generated code is not executed ({'; '.join(reasons)}).", _REMEDY
+        f"No sandbox works here, so generated code is not executed ({'; '.join(reasons)}).",
+        _remedy(),
     )
+
+
+def _remedy() -> str:
+    """What to do, with the words of the place that this is."""
+    here = [words for path, words in _PLACES.items() if os.path.exists(path)]
+    return _REMEDY.format(place="".join(here[:1]))
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

@@ -292,7 +292,6 @@ def results() -> Row:
         "generator": "big",
         "scores": {"num": 12, "mean": 0.25, "std": 0.9},
         "sandbox": "namespaces",
-        "executed": True,
     }
 
 

@@ -143,13 +143,10 @@ def test_demonstration_pairs_are_called_so(maker, make_pair):
     assert "Demonstration pairs: one model wrote both sides" in _page(maker).words
 
 
-def test_answers_that_were_not_executed(maker):
+def test_problems_that_were_left_out_are_counted(maker):
     maker.sampling()
-    none = dict.fromkeys(("difference", "differences", "parts", "scores"))
-    maker.evaluation(executed=False, bon={}, verdict="Not executed.", **none)
-    words = _page(maker).words
-    assert "The candidates were not executed" in words and "Not executed." in words
-    assert "against a random pick" not in words
+    maker.evaluation(num_not_gradable=3)
+    assert "3 problems are left out: their own solutions do not pass here" in _page(maker).words
 
 
 def test_results_with_gaps(maker):

@@ -84,9 +84,9 @@ def test_equal_problems_of_a_model_are_said_once_with_all_nodes() -> None:
     assert fine.state == "ok" and "builtin:z" in fine.detail
 
 
-def test_without_a_sandbox_it_is_a_warning() -> None:
+def test_without_a_sandbox_grading_would_fail() -> None:
     assert states(sandbox_findings([report("a")])) == ["ok"]
-    assert states(sandbox_findings([report("a", sandbox="nothing works")])) == ["warn"]
+    assert states(sandbox_findings([report("a", sandbox="nothing works")])) == ["FAIL"]
 
 
 def test_an_impossible_stage_is_a_finding_with_its_remedy() -> None:
@@ -113,7 +113,7 @@ def test_the_time_that_ray_gives_a_stopped_job(monkeypatch: pytest.MonkeyPatch) 
 def test_a_probe_writes_reads_and_wins_or_loses(tmp_path: Path) -> None:
     store = LocalStore(tmp_path / "scratch")
     store.put(SHARED, TOKEN.encode())
-    plan = ProbePlan(store.uri, TOKEN, (), False)
+    plan = ProbePlan(store.uri, TOKEN, (), None)
     first, second = probe("a", plan), probe("b", plan)
     assert (first.was_first, second.was_first) == (True, False)
     assert first.sees_shared and second.sees_shared and not first.storage_error
@@ -122,14 +122,14 @@ def test_a_probe_writes_reads_and_wins_or_loses(tmp_path: Path) -> None:
 
 
 def test_a_probe_without_the_driver_s_file_or_the_right_to_write_says_so(tmp_path: Path) -> None:
-    assert not probe("a", ProbePlan(str(tmp_path / "own"), TOKEN, (), False)).sees_shared
+    assert not probe("a", ProbePlan(str(tmp_path / "own"), TOKEN, (), None)).sees_shared
     (tmp_path / "file").write_text("")
-    blocked = probe("a", ProbePlan(str(tmp_path / "file" / "x"), TOKEN, (), False))
+    blocked = probe("a", ProbePlan(str(tmp_path / "file" / "x"), TOKEN, (), None))
     assert "Cannot write" in blocked.storage_error
 
 
 def test_a_probe_names_models_that_are_not_there(tmp_path: Path) -> None:
     absent, builtin = str(tmp_path / "absent"), "builtin:smollm2-135m-instruct"
-    found = probe("a", ProbePlan(str(tmp_path), TOKEN, (absent, builtin, "builtin:x"), False))
+    found = probe("a", ProbePlan(str(tmp_path), TOKEN, (absent, builtin, "builtin:x"), None))
     assert set(found.models) == {absent, "builtin:x"}
     assert "does not exist" in found.models[absent] and "Unknown" in found.models["builtin:x"]

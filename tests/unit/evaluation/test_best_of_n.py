@@ -22,7 +22,7 @@ PROBLEMS = [load_problems("humaneval")[f"HumanEval/{i}"] for i in range(32)]
 NUM_SAMPLES = 4
 
 
-def _rows(executed=True):
+def _rows():
     """32 evaluation problems: answers 0 and 1 are equal and right, the others wrong."""
     candidates, grades = [], []
     for number, problem in enumerate(PROBLEMS):
@@ -45,9 +45,9 @@ def _rows(executed=True):
                 {
                     "candidate_id": name,
                     "problem_id": problem.problem_id,
-                    "passed": index < 2 if executed else None,
+                    "passed": index < 2,
                     "outcome": "passed" if index < 2 else "failed",
-                    "detail": "" if executed else "Install bubblewrap.",
+                    "detail": "",
                     "answer": str(max(index, 1)),
                 }
             )
@@ -61,8 +61,8 @@ def _scores(candidates, score):
     ]
 
 
-def _summary(score, executed=True):
-    candidates, grades = _rows(executed)
+def _summary(score):
+    candidates, grades = _rows()
     pools, _ = evaluation_pools(candidates)
     return summarise(
         pools, grades, _scores(candidates, score), CandidatesConfig(), EvaluationConfig()
@@ -96,16 +96,6 @@ def test_a_model_without_opinion_is_too_small_to_tell():
 
 def test_a_misleading_model_is_called_worse():
     assert _summary(float)["verdict"].endswith("worse than chance.")
-
-
-def test_without_execution_there_is_no_accuracy_and_the_reason_is_told():
-    results = _summary(float, executed=False)
-    assert results["executed"] is False and list(results["bon"]) == ["k"]
-    assert "not executed. Install bubblewrap." in results["verdict"]
-    json.dumps(results, allow_nan=False)
-    screen = io.StringIO()
-    print_closing(results, console=Console(file=screen))
-    assert "Install bubblewrap." in screen.getvalue() and "random" not in screen.getvalue()
 
 
 def test_rules_without_a_model_are_measured_and_the_best_is_named():
@@ -172,8 +162,17 @@ def test_pools_are_cut_to_one_size_and_training_rows_left_out():
     candidates, _ = _rows()
     pools, num_cut = evaluation_pools([*candidates[1:], {**candidates[0], "split": "train"}])
     assert {len(pool.candidates) for pool in pools} == {3} and num_cut == 31
-    with pytest.raises(InputError, match="evaluation problems"):
+    with pytest.raises(InputError, match="candidates of 0 evaluation problems, where 2 are needed"):
         evaluation_pools([])
+
+
+def test_problems_that_cannot_be_graded_leave_n_and_one_is_too_few(tmp_path):
+    recipe = _recipe_with_stages(tmp_path, not_gradable={PROBLEMS[0].problem_id})
+    results = evaluate(recipe, _Client(), "model")
+    assert (results["num_problems"], results["num_not_gradable"]) == (9, 1)
+    names = {problem.problem_id for problem in PROBLEMS[1:]}
+    with pytest.raises(InputError, match=r"of 1 evaluation problems.*9 problems could not"):
+        evaluation_pools(_rows()[0], names)
 
 
 def test_a_missing_score_names_the_candidate():
@@ -197,13 +196,16 @@ class _Client:
         return [CandidateScore(-float(i), 5, False) for i in range(len(candidates))]
 
 
-def _recipe_with_stages(run_dir, **evaluation):
-    recipe = parse_recipe({"run_dir": str(run_dir), "evaluation": evaluation}, "test")
+def _recipe_with_stages(run_dir, not_gradable=()):
+    recipe = parse_recipe({"run_dir": str(run_dir)}, "test")
     candidates, grades = _rows()
+    for row in grades:
+        if row["problem_id"] in not_gradable:
+            row.update(passed=None, outcome="not_gradable")
     for name, rows, schema in (("candidates", candidates, CANDIDATE), ("grades", grades, GRADE)):
         stage = open_stage(recipe, name)
         stage.ledger.commit(0, len(rows), {name: table_from_rows(rows, schema)})
-        stage.complete({"sandbox": "bubblewrap", "executed": True})
+        stage.complete({"sandbox": "bubblewrap"})
     return recipe
 
 

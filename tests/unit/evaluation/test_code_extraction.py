@@ -3,11 +3,13 @@ import time
 import pytest
 
 from codepmp_ray.evaluation.code_extraction import (
+    _without_odd_spaces,
     build_program,
     defines,
     extract_function,
     normalised_code,
 )
+from codepmp_ray.evaluation.graders.final_answer import own_turn
 from codepmp_ray.evaluation.problems import load_problems
 from codepmp_ray.synthesis.python_syntax import parse_python
 
@@ -34,6 +36,92 @@ def test_the_function_is_found(text):
     scope = {}
     exec(code, scope)
     assert scope["f"](1) == 2
+
+
+IS_RIGHT = "def f(x):\n    return x + 1"
+IS_WRONG = "def f(x):\n    return x - 1"
+
+
+def fenced(*blocks):
+    return "\n\nText between.\n\n".join(f"```python\n{block}\n```" for block in blocks)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        fenced("def g(x):\n    return x + 1", "def f(x):\n    return g(x)"),
+        fenced("def f(x):\n    return g(x)", "def g(x):\n    return x + 1"),
+        fenced("import operator", "def f(x):\n    return operator.add(x, 1)"),
+        fenced("from operator import add as plus", "ONE = 1", "def f(x):\n    return plus(x, ONE)"),
+        fenced(
+            "def h(x):\n    return x",
+            "def g(x):\n    return h(x)",
+            "def f(x):\n    return g(x) + 1",
+        ),
+        fenced("@str\ndef unused(): pass", IS_RIGHT),
+        fenced(IS_WRONG, IS_RIGHT),
+        f"{IS_WRONG}\n\nWait, that is wrong. Corrected:\n\n{IS_RIGHT}",
+        fenced(IS_RIGHT, "def f(x):\n    ..."),
+        fenced(IS_RIGHT, 'def f(x):\n    """Adds one."""\n    raise NotImplementedError'),
+        fenced(IS_RIGHT, "print(f(1))", "f(2)  # 3"),
+        fenced(IS_RIGHT, "def f(x):\n    return (x"),
+        f"```python\n{IS_RIGHT}\n\ndef g(x:\n",
+        f"```python\n{IS_RIGHT}\n\n\ndef g(x):\n    y = [1,\n```",
+        f"{IS_RIGHT}\n\ndef g(x):\n    y = [1,",
+        "    def f(x):\n        return x + 1\n",
+        "Here it is:\n\n    def f(x):\n        return x + 1\n\nIt adds one.",
+        "```python\nfrom typing import Callable\nf: Callable = lambda x: x + 1\n```",
+        fenced("try:\n    def f(x):\n        return x + 1\nexcept ImportError:\n    pass"),
+        fenced("if True:\n    def f(x):\n        return x + 1"),
+        fenced("def plus(x):\n    return x + 1\n\nf = plus"),
+        fenced("async def g(x): pass", IS_RIGHT),
+        f"<think>\n{IS_WRONG}\n</think>\n{IS_RIGHT}",
+        f"{IS_RIGHT}<|endoftext|>",
+        f"\ufeff{IS_RIGHT}",
+        "def f(x):\n\u00a0\u00a0\u00a0\u00a0return x + 1",
+        fenced("from __future__ import annotations", IS_RIGHT),
+    ],
+)
+def test_the_last_complete_definition_counts_with_what_it_needs(text):
+    code = extract_function(_without_odd_spaces(own_turn(text)), "f")
+    assert code is not None
+    scope = {"__name__": "answer"}
+    exec(code, scope)
+    assert scope["f"](1) == 2
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "    return x + y\n",
+        "return x + y\n",
+        "total = x + y\n    return total\n",
+        "total = x + y\nreturn total\n",
+        "if x:\n        return x + y\n    return y\n",
+        '    return x + y\n\n\ndef sub(x: int, y: int):\n    """Subtract two numb',
+        "    return x + y\n\nThis function adds the two numbers.\n",
+        "    return x + y\n\n\nprint(add(2, 3))\n",
+        "```python\n    return x + y\n```",
+        "```python\nreturn x + y\n```",
+        "    add = x + y\n    return add\n",
+        "```python\nfrom __future__ import annotations\ndef add(x: Late, y): return x + y\n```",
+    ],
+)
+def test_continuations_of_the_stub_are_completed(answer):
+    problem = load_problems("humaneval")["HumanEval/53"]
+    program = build_program(problem, answer)
+    assert program is not None
+    scope = {}
+    exec(compile(program, "<answer>", "exec", dont_inherit=True), scope)
+    assert scope["add"](2, 3) == 5
+
+
+def test_imports_of_the_future_stand_before_the_helpers_of_the_stub():
+    problem = load_problems("humaneval")["HumanEval/32"]
+    code = "from __future__ import annotations\n" + problem.canonical_program
+    program = build_program(problem, f"```python\n{code}\n```")
+    assert program is not None and program.startswith("from __future__ import annotations\n")
+    compile(program, "<answer>", "exec", dont_inherit=True)
 
 
 def test_a_fence_inside_the_docstring_does_not_end_the_block():

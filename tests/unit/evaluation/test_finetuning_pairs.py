@@ -18,8 +18,8 @@ def answers_to(problem, passed):
             "sample_index": index,
             "completion": f"answer {index} to {problem.problem_id}",
             "passed": value,
-            "outcome": {True: "passed", False: "failed", None: "not_executed"}[value],
-            "detail": "Install bubblewrap." if value is None else "",
+            "outcome": {True: "passed", False: "failed", None: "not_gradable"}[value],
+            "detail": "",
         }
         for index, value in enumerate(passed)
     ]
@@ -54,6 +54,12 @@ def test_canonical_solution_stands_in_and_hopeless_problems_are_counted():
         "num_with_canonical": 1,
         "num_without_pair": 3,
     }
+
+
+def test_an_answer_that_needs_a_missing_package_is_not_known_to_be_wrong():
+    answers = answers_to(PROBLEMS[0], [True, False])
+    answers[1]["outcome"] = "missing_package"
+    assert pair_answers([PROBLEMS[0]], answers)[0] == []
 
 
 def test_pairs_are_bounded_distinct_and_independent_of_row_order():
@@ -95,7 +101,7 @@ def test_only_training_problems_give_pairs(tmp_path):
 
 def test_no_pair_at_all_names_the_outcomes_and_the_way_out(tmp_path):
     recipe = recipe_with(tmp_path, [("train", answers_to(PROBLEMS[0], [None, None]))])
-    with pytest.raises(InputError, match=r"'not_executed': 2.*Install bubblewrap"):
+    with pytest.raises(InputError, match=r"'not_gradable': 2.*Raise candidates"):
         build_finetuning_pairs(recipe)
 
 

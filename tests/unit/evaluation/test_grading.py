@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from codepmp_ray.config.evaluation import CandidatesConfig, SandboxConfig
@@ -43,18 +45,49 @@ def test_outcomes_of_right_wrong_endless_and_absent_code():
     assert grade_counts(rows) == {"failed": 2, "no_code": 2, "passed": 1, "timeout": 1}
 
 
-def test_without_a_sandbox_nothing_runs_and_every_row_says_why(monkeypatch, tmp_path):
+def test_without_a_sandbox_nothing_runs_and_grading_fails(monkeypatch):
     def unavailable(config):
         raise SandboxUnavailable("Nothing works here.", "Install bubblewrap.")
 
     monkeypatch.setattr(grading.Sandbox, "detect", staticmethod(unavailable))
-    touched = tmp_path / "touched"
-    text = f"```python\ndef add(x, y):\n    open({str(touched)!r}, 'w')\n    return x + y\n```"
-    executed, empty = grade_candidates(_candidates(text, "no code"), TASK, CONFIG)
-    assert (executed["passed"], executed["outcome"]) == (None, "not_executed")
-    assert "Install bubblewrap" in executed["detail"]
-    assert (empty["passed"], empty["outcome"]) == (False, "no_code")
-    assert not touched.exists()
+    with pytest.raises(SandboxUnavailable, match=r"Nothing works here\. Install bubblewrap"):
+        grade_candidates(
+            _candidates("```python\ndef add(x, y):\n    return x + y\n```"), TASK, CONFIG
+        )
+
+
+OBJECTS = {
+    "task_id": 1,
+    "text": "Add up.",
+    "code": "class P:\n    def __init__(self, a):\n        self.a = a\n"
+    "def total(ps):\n    return sum(p.a for p in ps)",
+    "test_list": ["assert total([P(2), P(3)]) == 5"],
+}
+NUMBERS = {"task_id": 2, "text": "Double.", "code": "def double(x):\n    return 2 * x"}
+NUMBERS["test_list"] = ["assert double(3) == 6"]
+
+
+def test_problems_whose_own_solution_fails_are_not_gradable_unless_they_may_share(tmp_path):
+    require_sandbox()
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(map(json.dumps, (OBJECTS, NUMBERS))))
+    task = CandidatesConfig(task="mbpp", task_path=str(path))
+    right = [f"```python\n{row['code']}\n```" for row in (OBJECTS, NUMBERS)]
+    wrong = "```python\ndef total(ps):\n    return 0\n```"
+    rows = [
+        {"candidate_id": str(index), "problem_id": problem, "completion": text}
+        for index, (problem, text) in enumerate(
+            [("MBPP/1", right[0]), ("MBPP/1", "no code"), ("MBPP/2", right[1]), ("MBPP/1", wrong)]
+        )
+    ]
+    grades = grade_candidates(rows, task, CONFIG)
+    assert [row["outcome"] for row in grades] == ["not_gradable"] * 2 + ["passed", "not_gradable"]
+    assert [row["passed"] for row in grades] == [None, None, True, None]
+    assert grades[0]["detail"].startswith("its own solution ends as failed: NameError")
+    sharing = CONFIG.model_copy(update={"shared_process": ["MBPP/1"]})
+    grades = grade_candidates(rows, task, sharing)
+    assert [row["outcome"] for row in grades] == ["passed", "no_code", "passed", "failed"]
+    assert "could be forged" in grades[0]["detail"] and grades[2]["detail"] == ""
 
 
 def test_unknown_problem_is_an_input_error():

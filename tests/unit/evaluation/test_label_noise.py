@@ -14,7 +14,7 @@ from codepmp_ray.evaluation.statistics import bootstrap_ratio
 
 def _grades(passed: dict[str, list[bool | None]]) -> list[dict]:
     return [
-        {"candidate_id": f"{name}-{i}", "problem_id": name, "passed": value, "detail": "no bwrap"}
+        {"candidate_id": f"{name}-{i}", "problem_id": name, "passed": value, "outcome": str(value)}
         for name, values in passed.items()
         for i, value in enumerate(values)
     ]
@@ -57,9 +57,11 @@ def test_no_common_problem_is_refused() -> None:
         pass_rates(_grades({"a": [True]}), _grades({"b": [True], "c": [True]}))
 
 
-def test_answers_that_were_not_executed_are_refused_with_the_reason() -> None:
-    with pytest.raises(InputError, match="a-1 was not executed: no bwrap"):
-        pass_rates(_grades({"a": [True, None]}), _grades(WEAK))
+def test_answers_that_could_not_be_judged_are_left_out() -> None:
+    rows = _grades({"a": [True, None], "b": [None], "c": [False, False]})
+    rows[-1]["outcome"] = "missing_package"
+    names, strong, _ = pass_rates(rows, _grades(WEAK))
+    assert (names, strong.tolist()) == (["a", "c"], [1.0, 0.0])
 
 
 def test_models_that_never_differ_have_no_noise_figure() -> None:

@@ -37,7 +37,7 @@ def test_a_pool_has_what_was_graded_and_counts_the_rest(tmp_path: Path) -> None:
 
 def test_nothing_graded_says_what_to_run(tmp_path: Path) -> None:
     recipe = recipe_with(tmp_path, [("eval", answers_to(PROBLEMS[0], [None, None]))])
-    with pytest.raises(InputError, match="2 were not executed"):
+    with pytest.raises(InputError, match="2 could not be graded"):
         graded_pool(recipe)
     with pytest.raises(ConfigError, match=r"--output=s3://bucket/pool\.jsonl"):
         answers.export(recipe, "s3://bucket/pool.jsonl")

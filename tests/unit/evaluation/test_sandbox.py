@@ -5,10 +5,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from codepmp_ray.errors import ConfigError
 from codepmp_ray.evaluation.code_extraction import build_program
 from codepmp_ray.evaluation.problems import load_problems
-from codepmp_ray.evaluation.sandbox import TestJob
+from codepmp_ray.evaluation.sandbox import Sandbox, TestJob
+from tests.sandbox_machine import MECHANISMS
 from tests.unit.evaluation.sandbox_support import (
+    CHECK,
+    CONFIG,
     patient,
     run_in,
     value_in,
@@ -69,6 +73,9 @@ def test_no_trick_passes_the_check(sandbox, program):
 
 
 def test_expected_values_are_not_in_the_answer_s_reach(sandbox):
+    if not sandbox.mechanism.has_proc:
+        assert value_in(sandbox, "return os.path.exists('/proc')") is False
+        return
     program = (
         "import re\n"
         "def f(x):\n"
@@ -109,6 +116,98 @@ def test_all_canonical_solutions_pass(sandbox):
         return slow.run(TestJob(program, problem.entry_point, problem.stub, problem.test))
 
     slow = patient(sandbox)
+    problems = list(load_problems("humaneval").values())
+    problems = problems if sandbox.mechanism.name == MECHANISMS[0] else problems[:20]
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        results = list(pool.map(run, load_problems("humaneval").values()))
-    assert [result.outcome for result in results].count("passed") == 164
+        results = list(pool.map(run, problems))
+    assert {result.outcome for result in results} == {"passed"}
+
+
+IN_A_FILE = [
+    ("from dataclasses import dataclass\n@dataclass\nclass P:\n    x: int\n"
+     "def f(x): return P(x).x + 2", "passed"),
+    ("from __future__ import annotations\nfrom dataclasses import dataclass\n@dataclass\nclass P:\n"
+     "    x: Later\nclass Later: pass\ndef f(x): return P(x).x + 2", "passed"),
+    ("def f(x: Nope) -> List[int]: return x + 2", "failed"),
+    ("def f(x: int): return x + 2 if f.__annotations__['x'] is int else 0", "passed"),
+    ("import sys\ndef g(x): return x + 2\ndef f(x): return sys.modules[__name__].g(x)", "passed"),
+    ("import pickle\nclass A:\n    def __init__(s, v): s.v = v\n"
+     "def f(x): return pickle.loads(pickle.dumps(A(x + 2))).v", "passed"),
+    ("from typing import NamedTuple\nclass A(NamedTuple):\n    x: int\ndef f(x): return A(x + 2).x",
+     "passed"),
+    ("import enum\nclass C(enum.Enum):\n    A = 2\ndef f(x): return x + C.A.value", "passed"),
+    ("if __name__ == '__main__': raise SystemExit\ndef f(x): return x + 2", "passed"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("program", "outcome"), IN_A_FILE)
+def test_code_runs_as_in_a_file_of_its_own(sandbox, program, outcome):
+    assert run_in(sandbox, program).outcome == outcome
+
+
+def test_a_missing_package_is_an_outcome_of_its_own(sandbox):
+    for program, test in (
+        ("import numpy as np\ndef f(x): return x + 2", CHECK),
+        ("def f(x):\n    from numpy.linalg import norm\n    return x + 2", CHECK),
+        ("def f(x): return x + 2", "import numpy\n" + CHECK),
+    ):
+        found = run_in(sandbox, program, test)
+        assert (found.outcome, found.detail) == ("missing_package", "numpy")
+    assert run_in(sandbox, "import os.nothing\ndef f(x): return x + 2").outcome == "failed"
+
+
+def test_named_packages_can_be_imported_and_not_changed(sandbox):
+    changes = {"packages": ["numpy"], "time_limit_s": 60, "memory_mb": 1024}
+    with_numpy = Sandbox(CONFIG.model_copy(update=changes), sandbox.mechanism)
+    program = (
+        "import numpy as np\ndef f(x):\n    try: open(np.__file__, 'a')\n    except OSError:\n"
+        "        return [np.arange(2, 4).tolist(), np.int64(x), np.float64(0.5), np.bool_(1)]"
+    )
+    test = (
+        "import numpy as np\ndef check(c):\n    array, *rest = c(np.int64(20))\n"
+        "    assert np.allclose(array, [2, 3]) and rest == [20, 0.5, True]\n"
+    )
+    assert run_in(with_numpy, program, test).outcome == "passed"
+    unknown = CONFIG.model_copy(update={"packages": ["no-such-package"]})
+    with pytest.raises(ConfigError, match="'no-such-package', which is not installed"):
+        Sandbox(unknown, sandbox.mechanism)
+
+
+SHARING = [
+    ("class P:\n    def __init__(s, a): s.a = a\ndef f(ps): return sum(p.a for p in ps)",
+     "def check(c):\n    assert c([P(2), P(3)]) == 5\n"),
+    ("def f(xs, kind): return [x for x in xs if not isinstance(x, kind)]",
+     "def check(c):\n    assert c([4, 7.5], int) == [7.5]\n"),
+    ("def f(g, x): return g(x)", "def check(c):\n    assert c(lambda v: v + 1, 2) == 3\n"),
+    ("def f(xs): xs.reverse()",
+     "def check(c):\n    xs = [1, 2]\n    c(xs)\n    assert xs == [2, 1]\n"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("program", "test"), SHARING)
+def test_tests_that_use_objects_pass_only_where_they_share_the_process(sandbox, program, test):
+    assert run_in(sandbox, program, test).outcome == "failed"
+    assert sandbox.run(TestJob(program, "f", "", test, shared=True)).outcome == "passed"
+    wrong = program.replace("return", "return 7 #").replace("xs.reverse()", "pass")
+    assert sandbox.run(TestJob(wrong, "f", "", test, shared=True)).outcome == "failed"
+
+
+def test_the_walls_stand_around_a_shared_process(sandbox, tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_text("here")
+    program = (
+        "import os, socket\ndef f():\n    seen = []\n"
+        f"    for path in ('/etc/shadow', {str(secret)!r}):\n"
+        "        try: open(path); seen.append(path)\n        except OSError: pass\n"
+        "    try: socket.create_connection(('127.0.0.1', 53), 1); seen.append('network')\n"
+        "    except OSError: pass\n    return seen"
+    )
+    test = "def check(c):\n    assert c() == []\n"
+    assert sandbox.run(TestJob(program, "f", "", test, shared=True)).outcome == "passed"
+    ended = sandbox.run(TestJob("import os\ndef f(): os._exit(0)", "f", "", test, shared=True))
+    assert ended.outcome == "failed"
+
+
+def test_a_test_that_calls_nothing_passes_nobody(sandbox):
+    found = run_in(sandbox, "def f(x): return x", "def check(c):\n    pass\n")
+    assert (found.outcome, found.detail) == ("failed", "the test never called f")

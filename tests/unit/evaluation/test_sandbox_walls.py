@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from codepmp_ray.errors import SandboxUnavailable
-from codepmp_ray.evaluation.sandbox import mechanisms, runner
+from codepmp_ray.evaluation.sandbox import canary, mechanisms, runner
 from tests.sandbox_machine import MECHANISMS
 from tests.unit.evaluation.sandbox_support import (
     CONFIG,
@@ -95,6 +95,43 @@ def test_without_any_tool_the_message_names_what_to_install(monkeypatch):
     monkeypatch.setattr(mechanisms.shutil, "which", lambda name: None)
     with pytest.raises(SandboxUnavailable, match=r"not executed.*unshare.*apt install bubblewrap"):
         runner._detect.__wrapped__(CONFIG.model_dump_json())
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("/.dockerenv", "--security-opt seccomp=unconfined"),
+        ("/run/secrets/kubernetes.io", "in this pod"),
+    ],
+)
+def test_the_remedy_is_that_of_the_place(monkeypatch, place, words):
+    monkeypatch.setattr(runner.os.path, "exists", lambda path: path == place)
+    assert words in runner._remedy() and "evaluation.sandbox.endpoint" in runner._remedy()
+
+
+def test_without_proc_and_without_a_filter_nothing_runs(monkeypatch):
+    monkeypatch.setattr(runner.seccomp, "filter_program", lambda: None)
+    found, _ = mechanisms.available_mechanisms()
+    blind = [mechanism for mechanism in found if not mechanism.has_proc]
+    monkeypatch.setattr(runner.mechanisms, "available_mechanisms", lambda: (blind, []))
+    with pytest.raises(SandboxUnavailable, match="without /proc: needs libseccomp"):
+        runner._detect.__wrapped__(CONFIG.model_dump_json())
+
+
+def test_root_that_may_make_no_namespaces_starts_the_tool_as_another_user(monkeypatch):
+    found, _ = mechanisms.available_mechanisms()
+    others = [mechanism for mechanism in found if mechanism.starts_as_other]
+    assert bool(others) == (os.geteuid() == 0 and bool(MECHANISMS))
+    # Others must be able to read the interpreter, which may lie in a private folder.
+    monkeypatch.setattr(mechanisms, "interpreter", lambda: ("/usr/bin/python3", "/usr"))
+    for mechanism in others:
+        if os.path.exists("/usr/bin/python3"):
+            sandbox = runner.Sandbox(CONFIG, mechanism)
+            assert canary.find_breach(sandbox, CONFIG) is None
+            assert value_in(sandbox, "return os.getuid()") == 0  # of its own namespace
+        else:
+            with pytest.raises(SandboxUnavailable, match="python3"):
+                canary.find_breach(runner.Sandbox(CONFIG, mechanism), CONFIG)
 
 
 def test_a_prefix_that_holds_the_home_folder_is_refused(monkeypatch):

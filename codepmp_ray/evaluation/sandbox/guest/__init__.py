@@ -11,8 +11,9 @@ all it controls is what its function returns. As process 1 the tester cannot be 
 it cannot be traced; and when it ends, the kernel kills whatever else is left.
 
 What remains: a hole in the kernel, and an answer that recognises the task and its tests by heart.
-A function that is right only through changes to its arguments, or through a result of a type of its
-own, counts as wrong; none of HumanEval's tests looks for either.
+A test that hands over objects, or looks for changes to arguments, fails whatever the answer does.
+Such problems can be named (`evaluation.sandbox.shared_process`): their tests run in the worker, in
+the answer's module. All walls around it stand, but the answer can forge its verdict.
 
 This folder is mounted into the sandbox as the package `guest`: standard library only, relative
 imports only.

@@ -12,6 +12,7 @@ _SET_PDEATHSIG, _SET_DUMPABLE, _SET_SECCOMP = 1, 4, 22
 _CAPBSET_DROP, _SET_NO_NEW_PRIVS = 24, 38
 _CAPABILITY_VERSION_3 = 0x20080522
 _SECCOMP_MODE_FILTER = 2
+_MAX_CAPABILITIES = 64  # as many as the kernel's sets have bits
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -34,10 +35,8 @@ def drop_privileges(uid: int | None) -> None:
 
     Raises OSError when one of the steps is refused.
     """
-    with open("/proc/sys/kernel/cap_last_cap", encoding="ascii") as file:
-        num_capabilities = int(file.read()) + 1
     # Refused without CAP_SETPCAP; the canary sees whether the set is empty in the end.
-    for capability in range(num_capabilities):
+    for capability in range(_MAX_CAPABILITIES):
         _prctl(_CAPBSET_DROP, capability)
     if uid is not None:
         os.setgroups([])

@@ -5,13 +5,15 @@ from __future__ import annotations
 import builtins
 import json
 import os
+import re
 import resource
 import select
 import socket
+import sys
 import time
 from typing import Any, NoReturn
 
-from .wire import PREFIX_BYTES, decode, encode, frame, frame_size
+from .wire import PREFIX_BYTES, decode, encode, frame, frame_size, run_source
 
 _MAX_MESSAGE_BYTES = 16 << 20
 _MAX_DETAIL_CHARS = 500
@@ -27,31 +29,48 @@ class Verdict(Exception):
         self.outcome, self.detail = outcome, detail
 
 
-def run_test(worker: WorkerHandle, job: dict[str, str]) -> dict[str, Any]:
+def run_test(worker: WorkerHandle, job: dict[str, Any]) -> dict[str, Any]:
     """Load the program, run the test, return the verdict as plain data."""
     reports: list[Any] = []
+    name, num_calls = job["entry_point"], 0
 
     def candidate(*args: Any, **kwargs: Any) -> Any:
-        request = {"name": job["entry_point"], "args": encode(args), "kwargs": encode(kwargs)}
-        return worker.call(request)
+        nonlocal num_calls
+        num_calls += 1
+        return worker.call({"name": name, "args": encode(args), "kwargs": encode(kwargs)})
 
     try:
+        if job["shared"]:  # the worker says itself whether it passed
+            parts = {part: job[part] for part in ("setup", "program", "test")}
+            worker.call({**parts, "name": name})
+            return {"outcome": "passed", "detail": ""}
         try:
             worker.call({"program": job["program"]})
         except Verdict:
             raise
         except Exception as error:  # noqa: BLE001 - the answer raises what it likes
-            raise Verdict("failed", f"on loading: {_describe(error)}") from None
+            return _failure(error, "on loading: ")
         scope: dict[str, Any] = {"__name__": "test", "report": reports.append}
-        exec(compile(job["setup"], "<setup>", "exec"), scope)
-        scope[job["entry_point"]] = candidate  # a few tests call it by name
-        exec(compile(job["test"], "<test>", "exec"), scope)
+        run_source(job["setup"], "setup", scope)
+        scope[name] = candidate  # a few tests call it by name
+        run_source(job["test"], "test", scope)
         scope["check"](candidate)
+        if not num_calls:
+            raise Verdict("failed", f"the test never called {name}")
     except Verdict as verdict:
         return {"outcome": verdict.outcome, "detail": verdict.detail}
     except Exception as error:  # noqa: BLE001 - whatever a test raises means that it failed
-        return {"outcome": "failed", "detail": _describe(error)}
+        return _failure(error)
     return {"outcome": "passed", "detail": "", "reports": [encode(item) for item in reports]}
+
+
+def _failure(error: Exception, where: str = "") -> dict[str, Any]:
+    """What an exception means: a package that is not here says nothing about the answer."""
+    if isinstance(error, ModuleNotFoundError):
+        name = re.sub(r"No module named '(\w+).*", r"\1", str(error))
+        if name not in sys.stdlib_module_names:
+            return {"outcome": "missing_package", "detail": name}
+    return {"outcome": "failed", "detail": where + _describe(error)}
 
 
 class WorkerHandle:
@@ -146,7 +165,9 @@ class WorkerHandle:
             raise Verdict(
                 "failed", f"the code ended its process (exit code {code}) before the test was done"
             )
-        used_mb = sum(map(_resident_bytes, filter(str.isdigit, os.listdir("/proc")))) >> 20
+        # Without a /proc of its own the host watches from outside.
+        names = os.listdir("/proc") if os.path.isdir("/proc") else []
+        used_mb = sum(map(_resident_bytes, filter(str.isdigit, names))) >> 20
         limit = self._limits["memory_mb"]
         if used_mb > limit:
             raise Verdict("killed", f"all processes together used {used_mb} MB > {limit}")

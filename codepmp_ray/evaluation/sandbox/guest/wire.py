@@ -50,6 +50,8 @@ def encode(value: Any) -> Any:
         return {"decimal": str(value)}
     if isinstance(value, Fraction):
         return {"fraction": [value.numerator, value.denominator]}
+    if type(value).__module__ == "numpy" and value.ndim == 0:
+        return encode(value.item())
     return {"opaque": [type(value).__name__, bool(value)]}
 
 
@@ -73,6 +75,11 @@ def decode(data: Any) -> Any:
         return data
     ((tag, content),) = data.items()
     return _DECODERS[tag](content)
+
+
+def run_source(source: str, name: str, scope: dict[str, Any]) -> None:
+    """Execute `source` as a file of its own, without the __future__ imports of this one."""
+    exec(compile(source, f"<{name}>", "exec", dont_inherit=True), scope)
 
 
 def frame(message: dict[str, Any]) -> bytes:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
+from types import ModuleType
 from typing import Any, NoReturn
 
 from .rights import limit_resources, set_traceable
-from .wire import decode, encode, read_frame, write_frame
+from .wire import decode, encode, read_frame, run_source, write_frame
 
 _CHANNEL = 3
 _MAX_MESSAGE_CHARS = 500
@@ -16,8 +18,9 @@ _MAX_MESSAGE_CHARS = 500
 def run_worker(channel: socket.socket, output_fd: int, limits: dict[str, Any]) -> NoReturn:
     """Serve requests until killed. From the first one on, all of this is the answer's to change.
 
-    Requests: {"program": source} loads; {"name", "args", "kwargs"} calls. Replies: {"value"} or
-    {"error": class name, "message"}.
+    Requests: {"program": source} loads; {"name", "args", "kwargs"} calls; {"program", "setup",
+    "test", "name"} runs a test in the answer's own module. Replies: {"value"} or {"error": class
+    name, "message"}.
     """
     fd = channel.detach()
     os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
@@ -28,11 +31,12 @@ def run_worker(channel: socket.socket, output_fd: int, limits: dict[str, Any]) -
     os.setsid()
     set_traceable(True)
     limit_resources(limits)
-    scope: dict[str, Any] = {"__name__": "answer"}
+    module = ModuleType("answer")
+    sys.modules["answer"] = module  # where dataclasses and pickle look
     while True:
         request = read_frame(_CHANNEL)
         try:
-            reply = {"value": _answer(request, scope)}
+            reply = {"value": _answer(request, vars(module))}
         except BaseException as error:  # noqa: BLE001 - SystemExit as well must reach the test
             reply = {"error": type(error).__name__, "message": _message(error)}
         write_frame(_CHANNEL, reply)
@@ -40,7 +44,10 @@ def run_worker(channel: socket.socket, output_fd: int, limits: dict[str, Any]) -
 
 def _answer(request: dict[str, Any], scope: dict[str, Any]) -> Any:
     if "program" in request:
-        exec(compile(request["program"], "<answer>", "exec"), scope)
+        for part in ("setup", "program", "test"):
+            run_source(request.get(part, ""), part, scope)
+        if "test" in request:
+            scope["check"](scope[request["name"]])
         return None
     args, kwargs = decode(request["args"]), decode(request["kwargs"])
     return encode(scope[request["name"]](*args, **kwargs))
