@@ -42,7 +42,10 @@ class Check:
 
 @dataclass(frozen=True)
 class Figures:
-    """What an audit measured; absent where it could not. `drops` and `generator_r2` by pool."""
+    """What an audit measured; absent where it could not. `drops` and `generator_r2` by pool.
+
+    Shares of variance are what lies beyond chance, and a drop that chance may explain is 0.
+    """
 
     accuracy: Interval
     length_correlation: Interval
@@ -79,6 +82,11 @@ class GateResult:
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self) | {"text": [check.text for check in self.checks]}
+
+
+def beyond_chance(share: Interval, by_chance: float) -> Interval:
+    """A share of variance less what features or names without any meaning would explain."""
+    return Interval(*(max(end - by_chance, 0.0) for end in (share.mean, share.low, share.high)))
 
 
 def gate(figures: Figures, config: AuditConfig) -> GateResult:

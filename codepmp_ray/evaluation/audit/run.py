@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,7 @@ from codepmp_ray.evaluation.audit.choices import choices
 from codepmp_ray.evaluation.audit.dependence import style_dependence
 from codepmp_ray.evaluation.audit.edits import DRESSINGS, SPOILINGS
 from codepmp_ray.evaluation.audit.features import FEATURES, LENGTH, style_features
-from codepmp_ray.evaluation.audit.gate import Figures, gate
+from codepmp_ray.evaluation.audit.gate import Figures, beyond_chance, gate
 from codepmp_ray.evaluation.audit.pool_figures import Draws, measure_pool, text_figures
 from codepmp_ray.evaluation.audit.pools import (
     AuditPool,
@@ -42,7 +42,7 @@ from codepmp_ray.weights_digest import weights_digest
 RESULTS_FILE, PAGE = "audit.json", "audit.html"
 _POOLS = "pools"  # the folder of their scores: shards of pairs and of pools are counted apart
 # Goes up when the code computes something else from equal settings.
-_VERSION = 3
+_VERSION = 4
 Row = dict[str, Any]
 
 
@@ -117,11 +117,17 @@ def summarise(
     figures = Figures(
         accuracy=Interval(accuracy.mean, accuracy.low, accuracy.high),
         length_correlation=style.correlations[LENGTH],
-        added_r2=style.added_r2,
+        added_r2=beyond_chance(style.added_r2, style.by_chance),
         dressing_gains={n: e.gain for n, e in effects.items() if e.kind == "dressing"},
         spoiled_wins={n: e.gain for n, e in effects.items() if e.kind == "spoiling"},
-        drops=_intervals(measured, "over_optimisation", "drop"),
-        generator_r2=_intervals(measured, "generators", "generator_r2"),
+        drops={
+            pool: drop if measured[pool]["over_optimisation"]["is_seen"] else replace(drop, mean=0.0)
+            for pool, drop in _intervals(measured, "over_optimisation", "drop").items()
+        },
+        generator_r2={
+            pool: beyond_chance(share, measured[pool]["generators"]["by_chance"])
+            for pool, share in _intervals(measured, "generators", "generator_r2").items()
+        },
     )
     result = gate(figures, recipe.audit)
     return {

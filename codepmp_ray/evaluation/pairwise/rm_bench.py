@@ -17,7 +17,7 @@ import numpy.typing as npt
 from codepmp_ray.errors import InputError
 from codepmp_ray.evaluation.pairwise.accuracy import Bootstrap
 from codepmp_ray.evaluation.tasks.rm_bench import DOMAINS, STYLES
-from codepmp_ray.resampling import Floats, percentiles, resampled
+from codepmp_ray.resampling import Floats, resampled, share_limits
 
 TIE = 0.0
 LEVELS = ("hard", "normal", "easy")
@@ -60,7 +60,11 @@ def rm_bench(
     figures = _Figures(len(names))
     point = figures(columns.sum(axis=0, keepdims=True))[0]
     draws = resampled(columns, settings.num_bootstrap, figures, settings.seed)
-    low, high = percentiles(draws, settings.confidence)
+    # A mean over domains is as sure as the smallest of them.
+    by_domain = member.sum(axis=0)
+    num = np.full(draws.shape[1], max(by_domain.min(), min(2, len(left))))
+    num[9 + len(LEVELS) : -1] = by_domain
+    low, high = share_limits(draws, settings.confidence, num)
     labels = [*(f"{row}/{column}" for row in STYLES for column in STYLES), *LEVELS, *names, "total"]
     found = {
         label: {"mean": float(mean), "low": float(a), "high": float(b)}

@@ -12,11 +12,11 @@ test), all ways for few units. Of equal gaps the second is the first.
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import binomtest
 
 from codepmp_ray.errors import InputError
 from codepmp_ray.evaluation.statistics.intervals import Difference, differences
@@ -113,24 +113,16 @@ def significance(gaps: Floats, num_draws: int, seed: int = 0) -> list[tuple[str,
 
 def mcnemar(num_left: int, num_right: int) -> float:
     """Exact two-sided p: units that only the left, and only the right model gets right."""
-    num, few = num_left + num_right, min(num_left, num_right)
-    logs = [math.lgamma(num + 1) - math.lgamma(i + 1) - math.lgamma(num - i + 1)
-            for i in range(few + 1)]  # fmt: skip
-    tail = sum(math.exp(value - num * math.log(2)) for value in logs)
-    return min(1.0, 2 * tail)
+    num = num_left + num_right
+    return float(binomtest(num_left, num).pvalue) if num else 1.0
 
 
-def sign_flip_test(gaps: npt.ArrayLike, num_draws: int = 10_000, seed: int = 0) -> float:
-    """Two-sided p of the mean of paired differences [units], flipping their signs.
+def sign_flip_tests(gaps: Floats, num_draws: int = 10_000, seed: int = 0) -> list[float]:
+    """Two-sided p of the mean by column of `gaps` [units, columns], flipping the units' signs.
 
     All 2^n ways for up to 12 units that differ; else `num_draws` random ones, the observed one
     among them, so p is never below 1 / (num_draws + 1).
     """
-    return sign_flip_tests(np.asarray(gaps, float)[:, None], num_draws, seed)[0]
-
-
-def sign_flip_tests(gaps: Floats, num_draws: int = 10_000, seed: int = 0) -> list[float]:
-    """The same by column of `gaps` [units, columns], with the same flips."""
     values = np.where(np.abs(gaps) > _EQUAL, gaps, 0.0)
     values = values[np.abs(values).any(axis=1)]
     totals = values.sum(axis=0)

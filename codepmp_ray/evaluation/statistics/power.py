@@ -7,10 +7,10 @@ Paired differences over n problems have a mean with standard error s / sqrt(n). 
 from __future__ import annotations
 
 import math
-from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import ndtri
 
 from codepmp_ray.errors import InputError
 from codepmp_ray.resampling import unseen_share
@@ -29,20 +29,5 @@ def detectable_difference(
         raise InputError(f"{len(values)} units have no spread.", "Compare on at least two.")
     if np.ptp(values) < 1e-12:
         return unseen_share(len(values), confidence)
-    return _multiple(confidence, power) * float(values.std(ddof=1)) / math.sqrt(len(values))
-
-
-def num_problems_needed(
-    gaps: npt.ArrayLike, difference: float, confidence: float = 0.95, power: float = 0.8
-) -> int:
-    """Problems of the spread of `gaps` that would show a true mean difference of `difference`."""
-    if not difference > 0:
-        raise InputError(f"difference={difference} must be positive.")
-    spread = float(np.asarray(gaps, float).std(ddof=1))
-    wanted = (_multiple(confidence, power) * spread / difference) ** 2
-    return max(2, math.ceil(wanted - 1e-6))  # 80.0000000001 problems are 80
-
-
-def _multiple(confidence: float, power: float) -> float:
-    normal = NormalDist()
-    return normal.inv_cdf(0.5 + confidence / 2) + normal.inv_cdf(power)
+    quantiles = float(ndtri(0.5 + confidence / 2) + ndtri(power))
+    return quantiles * float(values.std(ddof=1)) / math.sqrt(len(values))
