@@ -3,8 +3,8 @@
 Figures are [trainings, units]: every training (seed) was measured on the same problems or prompts.
 Other units might have been asked, and another training of the same recipe comes out differently, so
 the variance of the mean is the sum of both parts. Its quantile is Student's t with trainings - 1
-degrees of freedom. Welch-Satterthwaite's larger number takes the spread of three trainings, small by
-luck, for a known one, and would call 10 % of nothing a difference where 5 % are allowed.
+degrees of freedom. Welch-Satterthwaite's larger number takes the spread of three trainings, small
+by luck, for a known one, and calls 10 % of nothing a difference where 5 % are allowed.
 
 Below MIN_TRAININGS nothing is known of other trainings: the error is infinite. So fewer trainings
 never look more certain.

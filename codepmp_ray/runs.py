@@ -48,7 +48,7 @@ _STAGE_VERSION = (
     dict.fromkeys(STAGE_JOBS, 2)
     | dict.fromkeys(("corpus", "synthesis", "candidates", "grades"), 3)
     | dict.fromkeys(("pretraining", "finetuning", "evaluation"), 4)
-    | {"scoring": 2}
+    | {"scoring": 2, "evaluation": 5}
 )
 
 

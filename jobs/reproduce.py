@@ -22,7 +22,9 @@ from jobs.study import DEFAULT_STUDIES, PLAN_HELP, print_plan
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--only", nargs="+", default=[], help="names of studies; default: all")
     parser.add_argument("--plan", action="store_true", help=PLAN_HELP)
-    parser.add_argument("--docs", help="also write Markdown to this file")
+    parser.add_argument(
+        "--docs", help="also write Markdown to this file, and its figure and numbers beside it"
+    )
 
 
 def body(config: StudiesConfig, arguments: argparse.Namespace) -> None:
@@ -31,7 +33,12 @@ def body(config: StudiesConfig, arguments: argparse.Namespace) -> None:
     from codepmp_ray.studies.announce import announce_all
     from codepmp_ray.studies.bench import Bench
     from codepmp_ray.studies.catalogue import find_studies
-    from codepmp_ray.studies.report import print_overview, write_numbers, write_reports
+    from codepmp_ray.studies.report import (
+        print_overview,
+        write_document,
+        write_numbers,
+        write_reports,
+    )
 
     studies = find_studies(arguments.only or config.studies)
     if arguments.plan:
@@ -49,8 +56,7 @@ def body(config: StudiesConfig, arguments: argparse.Namespace) -> None:
     page = write_reports(bench, records, config.name)
     print_overview(records)
     if arguments.docs:
-        text = bench.store.read_bytes(f"reports/{config.name}.md").decode()
-        Path(arguments.docs).write_text(text, encoding="utf-8")
+        write_document(bench, config.name, Path(arguments.docs))
     print(f"Took {time.monotonic() - start_s:.0f} s. Report: {page}")
 
 

@@ -1,11 +1,11 @@
 """How many times more finetuning samples the model without PMP needs. Paper, Figures 4, 8 and 9.
 
-The figure reads 80 times off one point: 0.5k samples with PMP reach what 40k reach without. Here all
-sizes give one multiple: with m times the samples at every size, the curve without PMP is on average
-as high as the one with it. Its interval holds the multiples for which the average difference may be
-nothing, by the same estimate as every other comparison of trainings; so it leaves out 1 exactly
-where the two curves are told apart. What would take more, or fewer, samples than were tried bounds
-the multiple from one side only.
+The figure reads 80 times off one point: 0.5k samples with PMP reach what 40k reach without. Here
+all sizes give one multiple: with m times the samples at every size, the curve without PMP is on
+average as high as the one with it. Its interval holds the multiples for which the average
+difference may be nothing, by the same estimate as every other comparison of trainings; so it leaves
+out 1 where the two curves are told apart. What would take more, or fewer, samples than were tried
+bounds the multiple from one side only.
 """
 
 from __future__ import annotations

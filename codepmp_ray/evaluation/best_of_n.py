@@ -16,6 +16,7 @@ import numpy.typing as npt
 from codepmp_ray.config.evaluation import CandidatesConfig, EvaluationConfig
 from codepmp_ray.errors import InputError
 from codepmp_ray.evaluation import statistics
+from codepmp_ray.evaluation.answer_groups import answer_groups
 
 Row = dict[str, Any]
 _NUM_MAJORITY_DRAWS = 1_000
@@ -86,7 +87,10 @@ def summarise(
         results["verdict"] = f"No verdict: answers were not executed. {why}"
         results["difference"] = None
         return results
-    groups = np.array([_answer_groups(pool, grade_of) for pool in pools])
+    groups = np.array([
+        answer_groups([grade_of[row["candidate_id"]].get("answer") for row in pool.candidates])
+        for pool in pools
+    ])  # fmt: skip
     curves, majority_error = _curves(pools, groups, reward, marks, ks, config.seed)
     for name, values in curves.items():
         intervals = statistics.bootstrap_intervals(
@@ -142,17 +146,6 @@ def _curves(
         "oracle": statistics.oracle(marks, ks),
     }
     return curves, error
-
-
-def _answer_groups(pool: Pool, grade_of: dict[str, Row]) -> list[int]:
-    """Group numbers: equal for equal final answers. What has none agrees with nobody."""
-    numbers: dict[str, int] = {}
-    groups = []
-    for index, row in enumerate(pool.candidates):
-        answer = grade_of[row["candidate_id"]].get("answer")
-        key = f"none {index}" if answer is None else f"answer {answer}"
-        groups.append(numbers.setdefault(key, len(numbers)))
-    return groups
 
 
 def _lengths(pool: Pool) -> list[int]:

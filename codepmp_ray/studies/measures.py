@@ -1,9 +1,10 @@
 """The one place where studies call for measures of others: arrays in, values out.
 
-Figures of trainings are [trainings, problems], each the share of a problem's pairs (or of its draws)
-that came out right: an interval speaks of other problems and of other trainings, and there is none
-with fewer than `estimates.MIN_TRAININGS`. Figures of one thing at hand (a model that was not trained
-here, a rule, a vote) are [problems], and what is said of it speaks of other problems only.
+Figures of trainings are [trainings, problems], each the share of a problem's pairs (or of its
+draws) that came out right: an interval speaks of other problems and of other trainings, and there
+is none with fewer than `estimates.MIN_TRAININGS`. Figures of one thing at hand (a model that was
+not trained here, a rule, a vote) are [problems], and what is said of it speaks of other problems
+only.
 """
 
 from __future__ import annotations

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from pydantic import TypeAdapter
+
 from codepmp_ray.errors import CodePMPError, InputError, ResourceError
 
 Status = Literal["measured", "partly measured", "not measured", "failed"]
@@ -143,7 +145,7 @@ class Outcome:
 
     @property
     def shown_status(self) -> str:
-        """"Measured" is said where the method of the paper ran."""
+        """ "Measured" is said where the method of the paper ran."""
         return self.status.replace("measured", "a stand-in") if self.is_stand_in else self.status
 
     @property
@@ -156,24 +158,7 @@ class Outcome:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Outcome:
         """The outcome that `to_json` wrote."""
-        return cls(
-            status=data["status"],
-            summary=data["summary"],
-            because=data["because"],
-            remedy=data["remedy"],
-            tables=[_table(item) for item in data["tables"]],
-            plots=[
-                Plot(**{**p, "series": [Series(**s) for s in p["series"]]}) for p in data["plots"]
-            ],
-            comparisons=[
-                Comparison(**{**c, "difference": Value(**c["difference"])})
-                for c in data["comparisons"]
-            ],
-            stand_ins=data.get("stand_ins", []),
-            differs=data["differs"],
-            notes=data["notes"],
-            facts=data["facts"],
-        )
+        return TypeAdapter(cls).validate_python(data)
 
 
 def not_measured(because: Because, reason: str, remedy: str = "") -> Outcome:
@@ -191,11 +176,3 @@ def of_error(error: Exception) -> Outcome:
         return Outcome("failed", error.problem, "error", error.remedy)
     text = " ".join(str(error).split())[:_MAX_ERROR_CHARS]
     return Outcome("failed", f"{type(error).__name__}: {text}", "error", _UNEXPECTED)
-
-
-def _table(data: dict[str, Any]) -> Table:
-    rows = [
-        Row(**{**row, "ours": [Value(**v) if v else None for v in row["ours"]]})
-        for row in data["rows"]
-    ]
-    return Table(**{**data, "rows": rows})

@@ -6,6 +6,7 @@ No two lines of a plot share both dashes and marker: curves take open shapes, ba
 from __future__ import annotations
 
 from itertools import count
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from matplotlib.colors import to_rgb
 from codepmp_ray.analysis import svg
 from codepmp_ray.analysis.study_plots import points_chart, radar_chart
 from codepmp_ray.analysis.text import visible
-from codepmp_ray.studies.outcome import Plot, Series
+from codepmp_ray.studies.outcome import Comparison, Plot, Series
 
 Style = tuple[str, Any, str]  # colour, dashes, marker
 _COLORS = (svg.BLUE, svg.ORANGE, svg.GREEN, svg.PURPLE, svg.RED, svg.INK)
@@ -110,6 +111,36 @@ def _bars(plot: Plot, name: str) -> str:
         axes.grid(axis="y", visible=False)
         axes.margins(x=0.16)
         return svg.to_svg(drawing, name, plot.title)
+
+
+def draw_forest(rows: list[tuple[str, Comparison]], name: str, standalone: bool = False) -> str:
+    """A point with its interval for each difference, hollow where it is no result, and the paper's
+    as a diamond. `standalone` drawings bring their colours with them."""
+    with svg.figure(1.0 + 0.42 * len(rows)) as (drawing, axes):
+        axes.axvline(0, color=svg.GREY, linewidth=1)
+        labels: dict[str, Any] = {}
+        for place, (_, comparison) in enumerate(reversed(rows)):
+            found, is_result = comparison.difference, comparison.p_value is not None
+            if found.low is not None and found.high is not None:
+                axes.plot([100 * found.low, 100 * found.high], [place] * 2, color=svg.BLUE,
+                          linewidth=1.6)  # fmt: skip
+            kind = "a result" if is_result else "no result: too few trainings"
+            face = svg.BLUE if is_result else svg.PAPER
+            (labels[kind],) = axes.plot(100 * found.mean, place, color=svg.BLUE, marker="o",
+                                        markerfacecolor=face, linestyle="none")  # fmt: skip
+            if comparison.paper_difference is not None:
+                (labels["the paper"],) = axes.plot(
+                    100 * comparison.paper_difference, place, color=svg.ORANGE, marker="D",
+                    markerfacecolor=svg.PAPER, linestyle="none",
+                )  # fmt: skip
+        texts = ["\n".join(wrap(visible(label), 38)[:3]) for label, _ in reversed(rows)]
+        axes.set_yticks(range(len(rows)), texts, parse_math=False, fontsize=7)
+        axes.set_ylim(-0.7, len(rows) - 0.3)
+        axes.grid(axis="y", visible=False)
+        axes.set_xlabel("with PMP minus without, points")
+        drawing.legend(labels.values(), labels, loc="outside upper left", ncols=2)
+        text = svg.to_svg(drawing, name, "Differences between models with and without PMP")
+        return svg.standalone(text) if standalone else text
 
 
 def _shown(plot: Plot, values: list[float]) -> np.ndarray:

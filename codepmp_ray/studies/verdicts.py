@@ -1,4 +1,4 @@
-"""What may be claimed: verdicts of all comparisons of a report together, and what came out in words.
+"""What may be claimed: verdicts of all comparisons of a report together, and that in words.
 
 All comparisons that are results are one family (Holm), however many studies they come from. What
 rests on fewer trainings than `estimates.MIN_TRAININGS` is no result: it has no p-value, no verdict
@@ -131,9 +131,7 @@ def headline(judged: Judged) -> str:
             f"trainings of each. As single figures, {_range(pmp)}.{paper} {rest}"
         )
     up, down = (sum(c.verdict == word for c in results) for word in (HIGHER, LOWER))
-    answer = (
-        "undecided" if not up + down else "yes" if not down else "no" if not up else "in part"
-    )
+    answer = "undecided" if not up + down else "yes" if not down else "no" if not up else "in part"
     return (
         f"Does pretraining on code pairs (PMP) help here? {answer.capitalize()}: of {len(results)} "
         f"differences between models with and without it, {up} are above zero and {down} below "

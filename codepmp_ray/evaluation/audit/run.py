@@ -121,7 +121,9 @@ def summarise(
         dressing_gains={n: e.gain for n, e in effects.items() if e.kind == "dressing"},
         spoiled_wins={n: e.gain for n, e in effects.items() if e.kind == "spoiling"},
         drops={
-            pool: drop if measured[pool]["over_optimisation"]["is_seen"] else replace(drop, mean=0.0)
+            pool: drop
+            if measured[pool]["over_optimisation"]["is_seen"]
+            else replace(drop, mean=0.0)
             for pool, drop in _intervals(measured, "over_optimisation", "drop").items()
         },
         generator_r2={

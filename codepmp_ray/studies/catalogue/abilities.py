@@ -1,8 +1,9 @@
 """Figure 13: is the stronger of two generators better in every kind of question?
 
 Pairs of preference data take the stronger model's answer for the better one. The paper finds that
-this holds within a family and fails between families. Here the generators are those of a pool of
-labelled answers, and the kinds of questions are told by their words.
+this holds within a family and fails between families, for generators of code. Here the generators
+are those of a pool of labelled answers, and the kinds of questions are told by their words: of
+programming problems (HumanEval, MBPP) strings, lists, numbers and so on. Other pools are stand-ins.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 from codepmp_ray.analysis.abilities import Abilities, compare_abilities
 from codepmp_ray.errors import InputError
 from codepmp_ray.resampling import Floats
+from codepmp_ray.studies import paper
 from codepmp_ray.studies.outcome import Outcome, Plot, Row, Series, Table, Value
 from codepmp_ray.studies.pool_files import AnsweredByAll, answered_by
 from codepmp_ray.studies.scores import ScoreBook
@@ -21,6 +23,16 @@ from codepmp_ray.studies.study import Context, Models, Study
 from codepmp_ray.studies.trainings import Arm
 
 _MIN_QUESTIONS = 10  # of a kind; fewer say nothing
+_OF_CODE = ("HumanEval", "MBPP")
+_CODE_KINDS = {
+    "strings": r"\bstr(?:ing)?s?\b|\bcharacters?\b|\bwords?\b|\bsubstring",
+    "lists": r"\blists?\b|\barrays?\b|\btuples?\b|\belements?\b",
+    "dictionaries": r"\bdict",
+    "numbers": r"\bint(?:eger)?s?\b|\bfloat|\bnumbers?\b|\bsum\b|\bdigits?\b",
+    "recursion": r"\brecursi|fibonacci|factorial|\btribonacci|\bsequence\b|nested",
+    "sorting": r"\bsort|\border|\blargest\b|\bsmallest\b|\bmaximum\b|\bminimum\b",
+    "conditions": r"\bcheck\b|\bwhether\b|\btrue\b|\bfalse\b",
+}
 _KINDS = {
     "money": r"\$|\b(?:dollars?|cents?|pay|cost|price)",
     "parts": r"%|\b(?:percent|half|third|quarter|fifth)|\d/\d",
@@ -32,9 +44,11 @@ _NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
 _LONG, _MANY_NUMBERS = 55, 5
 
 
-def kinds_of(question: str) -> set[str]:
+def kinds_of(question: str, is_code: bool = False) -> set[str]:
     """The kinds of a question in words; it may have several, or none."""
     text = question.lower()
+    if is_code:
+        return {name for name, pattern in _CODE_KINDS.items() if re.search(pattern, text)}
     found = {name for name, pattern in _KINDS.items() if re.search(pattern, text)}
     if len(text.split()) >= _LONG:
         found.add("long")
@@ -58,9 +72,12 @@ def measure(context: Context, models: Models, book: ScoreBook) -> Outcome:
             "families not: Figure 13, whose values are only drawn"
         },
     )
+    name = (context.options.pools or ("",))[0]
+    benchmark = paper.benchmark_of(name, config.pools[name])
+    is_code = benchmark in _OF_CODE
     words = []
     for group, found in pairs.items():
-        strong, weak = (_by_kind(found, column) for column in (0, 1))
+        strong, weak = (_by_kind(found, column, is_code) for column in (0, 1))
         abilities = compare_abilities(strong, weak, config.confidence, config.num_bootstrap)
         title = f"{found.generators[0]} and {found.generators[1]}, {group}"
         outcome.tables.append(_table(title, abilities))
@@ -69,9 +86,14 @@ def measure(context: Context, models: Models, book: ScoreBook) -> Outcome:
     outcome.summary = f"{'; '.join(words)}."
     outcome.differs = [
         f"Generators of the pool {found.origin} on {len(found.questions):,} questions that both "
-        "answered, one answer each; kinds of questions by their words, in place of kinds of code."
+        "answered, one answer each; kinds of questions by their words."
         for found in list(pairs.values())[:1]
     ]
+    if not is_code:
+        outcome.stand_ins.append(
+            f"Answers to questions of {benchmark or name} in place of programs: give a pool of "
+            "HumanEval's or MBPP's answers of both code models, as jobs.label_noise samples them."
+        )
     outcome.notes.append(
         "Intervals of one pair's differences hold together (Bonferroni). A question may be of "
         "several kinds."
@@ -95,10 +117,10 @@ def _pairs_of(context: Context) -> dict[str, AnsweredByAll]:
     }
 
 
-def _by_kind(found: AnsweredByAll, column: int) -> dict[str, Floats]:
-    kinds = list(map(kinds_of, found.questions))
+def _by_kind(found: AnsweredByAll, column: int, is_code: bool) -> dict[str, Floats]:
+    kinds = [kinds_of(question, is_code) for question in found.questions]
     values = {}
-    for name in [*_KINDS, "long", "many numbers"]:
+    for name in _CODE_KINDS if is_code else [*_KINDS, "long", "many numbers"]:
         rows = [i for i, of in enumerate(kinds) if name in of]
         if len(rows) >= _MIN_QUESTIONS:
             values[name] = found.correct[rows, column]

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from codepmp_ray.evaluation.statistics import holm
-from codepmp_ray.studies import measures
+from codepmp_ray.config.study_materials import CORRUPTED
+from codepmp_ray.studies import confounders, measures
 from codepmp_ray.studies.measures import Floats
-from codepmp_ray.studies.outcome import Comparison
+from codepmp_ray.studies.outcome import Comparison, Row
 from codepmp_ray.studies.pair_rows import TestPairs
 from codepmp_ray.studies.pools import LabelledPool
 from codepmp_ray.studies.scores import ScoreBook, Trained
@@ -63,7 +63,7 @@ def shares_of(
     test: TestPairs,
     rule: Shares = measures.pair_shares,
 ) -> Floats:
-    """[seeds, problems]: what `rule` makes of each model's rewards."""
+    """[trainings, problems]: what `rule` makes of each model's rewards."""
     return np.array([rule(*book.pair_rewards(m, test), test.problems)[1] for m in models])
 
 
@@ -106,6 +106,12 @@ def pmp_difference(context: Context, *names: str) -> str:
     text = " and ".join(dict.fromkeys(f"{num:,}" for num in nums.values()))
     if len(set(nums.values())) > 1:
         text = ", ".join(f"{num:,} ({name})" for name, num in nums.items())
+    if any(bench.config.sets[name].kind in CORRUPTED for name in bench.code_sets):
+        return (
+            f'"PMP" is pretraining on {text} corrupted copies of functions ({titles}) here. These '
+            "are no PMP pairs: those are answers of a strong and a weak model, 28 million in the "
+            "paper."
+        )
     return f"PMP on {text} pairs ({titles}) instead of 28 million of the paper's."
 
 
@@ -115,6 +121,8 @@ def set_differences(context: Context, names: list[str]) -> list[str]:
     for name in names:
         config, here = context.bench.config.sets[name], context.bench.set(name)
         text = f"{here.title} stands for {config.stands_for}. " if config.stands_for else ""
+        if config.kind in CORRUPTED:
+            text += f"{here.title}: one wrong edit each, no answers of models. "
         if not here.has_own_split:
             share = f"{100 * config.test_fraction:.0f} %"
             text += f"{here.title} has one part here: {share} of its questions test."
@@ -142,12 +150,56 @@ def differences(context: Context, names: list[str]) -> list[str]:
     return [models, pmp, *set_differences(context, names)]
 
 
-def conclude(comparisons: list[Comparison]) -> str:
-    """One sentence over all comparisons, after Holm's correction."""
-    if not comparisons:
-        return ""
-    adjusted = holm([c.p_value for c in comparisons])
-    seen = [c for c, p in zip(comparisons, adjusted, strict=True) if p < 0.05]
-    up = sum(c.difference.mean > 0 for c in seen)
-    head = f"Of {len(comparisons)} comparisons {up} came out higher and {len(seen) - up} lower"
-    return f"{head} beyond chance (Holm, 5 %); {len(comparisons) - len(seen)} are undecided."
+def of_pmp(
+    context: Context,
+    question: str,
+    with_pmp: Floats,
+    without: Floats,
+    paper_difference: float | None = None,
+    *,
+    is_papers_method: bool = True,
+    told: str = "",
+) -> Comparison:
+    """With PMP minus without, over figures [trainings, problems]."""
+    return measures.compare(
+        question, with_pmp, without, context.confidence, paper_difference, "pmp",
+        is_papers_method=is_papers_method, told=told,
+    )  # fmt: skip
+
+
+def set_stand_ins(context: Context, names: list[str]) -> list[str]:
+    """A sentence for each of the sets that stands for one of the paper's."""
+    sets = {name: context.bench.config.sets[name] for name in names}
+    return [
+        f"{context.bench.set(name).title} in place of {config.stands_for}."
+        for name, config in sets.items()
+        if config.stands_for is not None
+    ]
+
+
+def pool_stand_ins(pool: LabelledPool) -> list[str]:
+    """A pool of many models asks which model wrote an answer, and not which of one's is right."""
+    if pool.num_generators < 2:
+        return []
+    return [
+        f"{pool.name}: answers of {pool.num_generators} models to each question, in place of many "
+        "of one generator. Whoever knows good models picks well."
+    ]
+
+
+def rule_rows(context: Context, names: list[str]) -> list[Row]:
+    """What rules without any reward model reach on the test pairs of the sets, a column each."""
+    found = [confounders.pair_rules(context, name) for name in names]
+    none: list[float | None] = [None] * len(names)
+    return [
+        Row(
+            f"rule: {rule}",
+            [
+                measures.interval(rules[rule], context.confidence) if rule in rules else None
+                for rules in found
+            ],
+            none,
+        )
+        for rule in confounders.RULES
+        if any(rule in rules for rules in found)
+    ]

@@ -124,7 +124,7 @@ def measure(context: Context, models: Models, book: ScoreBook) -> Outcome:
             [None] * len(names),
         )
         for label, values in found.items()
-    ]
+    ] + common.rule_rows(context, names)
     best = {label: np.concatenate(values, axis=1) for label, values in found.items()}
     comparisons = [
         measures.compare(
@@ -132,6 +132,7 @@ def measure(context: Context, models: Models, book: ScoreBook) -> Outcome:
             best[constructions.STRONG_WEAK],
             values,
             context.confidence,
+            about="pmp" if label == _NO_PMP else "other",
         )
         for label, values in best.items()
         if label != constructions.STRONG_WEAK
@@ -139,7 +140,7 @@ def measure(context: Context, models: Models, book: ScoreBook) -> Outcome:
     titles = [context.bench.set(name).title for name in names]
     made = here(context)
     return Outcome(
-        summary=common.conclude(comparisons),
+        stand_ins=common.set_stand_ins(context, names),
         tables=[Table("Accuracy after PMP on each construction", titles, rows)],
         comparisons=comparisons,
         facts={

@@ -42,11 +42,13 @@ def measure(context: Context, models: Models, book: ScoreBook) -> Outcome:
         [
             Row(label, [measures.interval(found, context.confidence)], [None])
             for label, found in by_loss.items()
-        ],
+        ]
+        + common.rule_rows(context, [name]),
     )
     outcome = Outcome(
         tables=[accuracy],
         differs=common.differences(context, [name]),
+        stand_ins=common.set_stand_ins(context, [name]),
     )
     outcome.comparisons = [
         measures.compare(
@@ -58,7 +60,9 @@ def measure(context: Context, models: Models, book: ScoreBook) -> Outcome:
     for pool in context.pools():
         found = {label: curves.curve(book, models[label], pool) for label in _LOSSES}
         known = paper.TABLE_2.get(context.benchmark(pool) or "", {})
-        outcome.tables.append(_table(context, found, pool, known))
+        stand_ins = common.pool_stand_ins(pool)
+        outcome.stand_ins += stand_ins
+        outcome.tables.append(_table(context, found, pool, {} if stand_ins else known))
         outcome.differs += common.pool_differences(context, pool, known)
         outcome.plots.append(
             curves.plot(
@@ -69,8 +73,10 @@ def measure(context: Context, models: Models, book: ScoreBook) -> Outcome:
                 curves.ks_of(pool),
             )
         )
-        outcome.comparisons += _compare(context, found, pool, known)
-    outcome.summary = common.conclude(outcome.comparisons)
+        if nothing := curves.no_headroom(pool):
+            outcome.notes.append(nothing)
+        else:
+            outcome.comparisons += _compare(context, found, pool, known, not stand_ins)
     return outcome
 
 
@@ -97,7 +103,11 @@ def _table(context: Context, found: curves.Curves, pool: LabelledPool, known: Kn
 
 
 def _compare(
-    context: Context, found: curves.Curves, pool: LabelledPool, known: Known
+    context: Context,
+    found: curves.Curves,
+    pool: LabelledPool,
+    known: Known,
+    is_papers_method: bool,
 ) -> list[Comparison]:
     return [
         measures.compare(
@@ -106,6 +116,7 @@ def _compare(
             values[:, :, -1],
             context.confidence,
             known["RM + LM"][-1] - known[label][-1] if known else None,
+            is_papers_method=is_papers_method,
         )
         for label, values in found.items()
         if label != "RM + LM"

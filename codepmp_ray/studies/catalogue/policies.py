@@ -84,7 +84,6 @@ def measure(context: Context, models: Models, book: ScoreBook) -> Outcome:
     )
     _pairs(context, models, book, outcome)
     _answers(context, models, book, outcome)
-    outcome.summary = common.conclude(outcome.comparisons)
     return outcome
 
 

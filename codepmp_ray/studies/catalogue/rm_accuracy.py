@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-from codepmp_ray.studies import measures, paper
+from codepmp_ray.studies import confounders, measures, paper
 from codepmp_ray.studies.catalogue import common, given
-from codepmp_ray.studies.outcome import Comparison, Outcome, Row, Table, Value
-from codepmp_ray.studies.scores import ScoreBook, lengths_in_tokens
+from codepmp_ray.studies.outcome import Comparison, Outcome, Row, Table
+from codepmp_ray.studies.scores import ScoreBook
 from codepmp_ray.studies.study import Context, Models, Study
 from codepmp_ray.studies.trainings import Arm
 
@@ -58,7 +58,7 @@ def measure(
             comparisons += found
     table = Table(
         "Accuracy of the reward model on pairs",
-        [*_ARMS, "length alone", *(f"{arm} (7B)" for arm in _ARMS)],
+        [*_ARMS, *confounders.RULES, *(f"{arm} (7B)" for arm in _ARMS)],
         rows,
         f"{paper.SOURCE}, {source}",
     )
@@ -72,15 +72,29 @@ def measure(
         _sizes(context),
     ] if models else []  # fmt: skip
     return Outcome(
-        summary=given.conclude(context, comparisons, of_given),
         tables=tables,
         comparisons=comparisons + of_given,
+        stand_ins=_stand_ins(context),
         differs=[
             *of_arms,
             *given.differences(context, bool(models)),
             *common.set_differences(context, context.sets()),
         ],
     )
+
+
+def _stand_ins(context: Context) -> list[str]:
+    """Sets in place of the paper's; and of a study that is about backbones those without weights."""
+    found = common.set_stand_ins(context, context.sets())
+    if context.options.models:
+        shapes = {name: context.bench.config.models[name] for name in context.options.models}
+        found += [
+            f"{name}: random weights of the architecture {shape.architecture}, in place of a "
+            "pretrained backbone."
+            for name, shape in shapes.items()
+            if shape.weights is None
+        ]
+    return found
 
 
 def _at_hand(context: Context, models: Models, book: ScoreBook) -> tuple[Table, list[Comparison]]:
@@ -121,41 +135,41 @@ def _one(
 ) -> tuple[Row, list[Comparison]]:
     """Powers and differences are those of the paper's smaller model, which is nearer to ours.
 
-    Without arms there remain the rule by length and the paper's values.
+    Without arms there remain the rules and, where the set is the paper's, the paper's values.
     """
-    test = context.test_pairs(name, model)
+    test, config = context.test_pairs(name, model), context.bench.config.sets[name]
     trained = [models.get(_tag(context, model, name) + arm) for arm in _ARMS]
     pair = [common.shares_of(book, found, test) for found in trained if found]
-    stands_for = context.bench.config.sets[name].stands_for or ""
-    known, larger = (values.get(size, {}).get(stands_for) for size in (_SMALL, _LARGE))
+    known, larger = (
+        values.get(size, {}).get(config.paper_name or "") for size in (_SMALL, _LARGE)
+    )  # fmt: skip
     title = context.bench.set(name).title
     label = f"{title}, {model}" if len(_models(context)) > 1 else title
-    encoder = context.bench.pairs.encoder(model)
-    lengths = [
-        lengths_in_tokens(encoder, [row[side] for row in test.rows])
-        for side in ("chosen", "rejected")
-    ]
-    rule = measures.length_rule(*lengths)
+    rules = confounders.pair_rules(context, name, model)
+    shown = (
+        (None,) * 4 if config.stands_for else (*(known or (None,) * 2), *(larger or (None,) * 2))
+    )
+    none = [None] * len(confounders.RULES)
     row = Row(
         label,
         [
             *([measures.interval(v, context.confidence) for v in pair] or [None, None]),
-            Value(rule["accuracy"], rule["low"], rule["high"]),
+            *(
+                measures.interval(rules[rule], context.confidence) if rule in rules else None
+                for rule in confounders.RULES
+            ),
             None,
             None,
         ],
-        [*(known or (None, None)), None, *(larger or (None, None))],
+        [*shown[:2], *none, *shown[2:]],
     )
     if not pair:
         return row, []
-    comparison = measures.compare(
-        f"{label}: PMP against none",
-        pair[1],
-        pair[0],
-        context.confidence,
-        known[1] - known[0] if known else None,
-    )
-    return row, [comparison]
+    difference = known[1] - known[0] if known else None
+    return row, [
+        common.of_pmp(context, f"{label}: PMP against none", pair[1], pair[0], difference,
+                      is_papers_method=not config.stands_for)
+    ]  # fmt: skip
 
 
 def _num_tokens(context: Context) -> int:

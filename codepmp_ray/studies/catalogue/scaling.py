@@ -70,7 +70,10 @@ def arms_of_seed_000(context: Context) -> list[Arm]:
 def measure_figure_5(context: Context, models: Models, book: ScoreBook) -> Outcome:
     name = context.sets()[0]
     title = context.bench.set(name).title
-    outcome = Outcome(differs=common.differences(context, [name]))
+    outcome = Outcome(
+        differs=common.differences(context, [name]),
+        stand_ins=common.set_stand_ins(context, [name]),
+    )
     arms = arms_of_figure_5(context)
     test = context.test_pairs(name)
     what = f"accuracy on {title}"
@@ -81,7 +84,14 @@ def measure_figure_5(context: Context, models: Models, book: ScoreBook) -> Outco
         arms,
         [common.shares_of(book, models[arm.label], test) for arm in arms],
     )
+    outcome.tables.append(
+        Table(f"{what} without a model", ["accuracy"], common.rule_rows(context, [name]))
+    )
     for pool in context.pools():
+        outcome.stand_ins += common.pool_stand_ins(pool)
+        if nothing := curves.no_headroom(pool):
+            outcome.notes.append(nothing)
+            continue
         last = curves.ks_of(pool)[-1]
         found = [curves.curve(book, models[arm.label], pool)[:, :, -1] for arm in arms]
         _add_curves(context, outcome, f"best of {last} on {pool.name}", arms, found)
@@ -92,7 +102,10 @@ def measure_figure_5(context: Context, models: Models, book: ScoreBook) -> Outco
 def measure_seed_000(context: Context, models: Models, book: ScoreBook) -> Outcome:
     names = context.sets()
     arms = arms_of_seed_000(context)
-    outcome = Outcome(differs=common.differences(context, names))
+    outcome = Outcome(
+        differs=common.differences(context, names),
+        stand_ins=common.set_stand_ins(context, names),
+    )
     tests = [context.test_pairs(name) for name in names]
     values = [
         np.concatenate([common.shares_of(book, models[arm.label], test) for test in tests], axis=1)
@@ -105,10 +118,10 @@ def measure_seed_000(context: Context, models: Models, book: ScoreBook) -> Outco
 
 
 def _summary(outcome: Outcome) -> str:
-    """What the comparisons say, then the laws' verdicts with their reasons."""
+    """The laws' verdicts with their reasons."""
     laws = outcome.facts["laws"]
     found = "; ".join(f"{name}: {law['verdict']}. {law['reason']}" for name, law in laws.items())
-    text = f"{common.conclude(outcome.comparisons)} Laws: {found}"
+    text = f"Laws: {found}"
     if all(law["verdict"] == UNDECIDED for law in laws.values()):
         text += " Whether returns diminish cannot be said at this size."
     return text
@@ -130,8 +143,7 @@ def _add_curves(
                 group,
                 xs,
                 [v.mean for v in found],
-                [v.mean if v.low is None else v.low for v in found],
-                [v.mean if v.high is None else v.high for v in found],
+                *curves.limits_of(found),
             )
         )
         floor = measures.interval(base, context.confidence)
@@ -164,11 +176,7 @@ def _ends(
 ) -> list[Comparison]:
     (first, low), (last, high) = rest[0], rest[-1]
     head = f"{what}, {group}"
-    found = [
-        measures.compare(
-            f"{head}: PMP on {last.x:.0f} against none", high, base, context.confidence
-        )
-    ]
+    found = [common.of_pmp(context, f"{head}: PMP on {last.x:.0f} against none", high, base)]
     if first is not last:
         question = f"{head}: PMP on {last.x:.0f} against {first.x:.0f}"
         found.append(measures.compare(question, high, low, context.confidence))
