@@ -23,7 +23,7 @@ from codepmp_ray.studies.trainings import Arm, Training
 Prepare = Callable[[Bench], None]  # what a study needs beside its arms, made before it is measured
 Record = dict[str, Any]
 _WORTH_S = 30.0  # less time than that is not begun with again
-_FORMAT = 3  # of records; one of another format is measured again
+_FORMAT = 4  # of records; one of another format is measured again
 
 
 @dataclass(frozen=True)

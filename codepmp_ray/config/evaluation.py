@@ -9,7 +9,10 @@ from pydantic import Field, model_validator
 from codepmp_ray.config.base import LabelSelector, Section, later, operational
 from codepmp_ray.config.engines import EngineConfig, Role, SamplingConfig
 
-Task = Literal["humaneval", "mbpp", "gsm8k", "math", "math500", "reclor", "logiqa2"]
+Task = Literal[
+    "humaneval", "humaneval_plus", "mbpp", "mbpp_plus", "gsm8k", "math", "math500", "reclor",
+    "logiqa2", "lsat_lr",
+]  # fmt: skip
 
 
 class CandidatesConfig(Section):

@@ -42,7 +42,7 @@ def _run(values: dict[str, Any]) -> str:
         f"- Versions: {versions}\n- Models: {models or 'none trained'}\n"
         f"- Time: {duration(values['spent_s'])}\n"
         f"- Comparisons: {values['num_comparisons']} in all, {values['num_results']} of them "
-        f"results; {values['num_beyond_chance']} beyond chance when their number is counted (Holm)\n"
+        f"results; {values['num_beyond_chance']} beyond chance, their number counted (Holm)\n"
     )
 
 

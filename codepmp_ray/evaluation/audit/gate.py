@@ -48,6 +48,7 @@ class Figures:
     """
 
     accuracy: Interval
+    ece: Interval
     length_correlation: Interval
     added_r2: Interval
     dressing_gains: dict[str, Interval]
@@ -65,6 +66,7 @@ class Figures:
 
         return cls(
             accuracy=Interval(**values["accuracy"]),
+            ece=Interval(**values["ece"]),
             length_correlation=Interval(**values["length_correlation"]),
             added_r2=Interval(**values["added_r2"]),
             dressing_gains=many("dressing_gains"),
@@ -100,6 +102,8 @@ def gate(figures: Figures, config: AuditConfig) -> GateResult:
         _check("length correlation", "at most", config.max_length_correlation, size, config),
         _check("variance by style", "at most", config.max_style_r2, figures.added_r2, config),
     ]
+    if config.max_ece is not None:
+        checks.append(_check("calibration error", "at most", config.max_ece, figures.ece, config))
     for name, gain in figures.dressing_gains.items():
         limit = config.max_dressing_gain
         checks.append(_check(f"gain by {name}", "at most", limit, gain, config))

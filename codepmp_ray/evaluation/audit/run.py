@@ -29,6 +29,7 @@ from codepmp_ray.evaluation.audit.pools import (
 from codepmp_ray.evaluation.audit.report import render_audit
 from codepmp_ray.evaluation.audit.robustness import edit_effects
 from codepmp_ray.evaluation.pairwise.accuracy import Bootstrap, Outcomes, pair_accuracy
+from codepmp_ray.evaluation.pairwise.calibrated import calibration
 from codepmp_ray.evaluation.pairwise.pairs import LoadedPairs, Pair
 from codepmp_ray.evaluation.scored_shards import Request, score_in_shards
 from codepmp_ray.json_records import record_bytes
@@ -108,6 +109,7 @@ def summarise(
     found = [style_features(text) for text in texts]
     outcomes = Outcomes.of(scores["chosen"], scores["rejected"], problems)
     accuracy = pair_accuracy(outcomes, Bootstrap(*draws))
+    calibrated = calibration(scores["chosen"], scores["rejected"], problems, Bootstrap(*draws))
     features = {name: [row[name] for row in found] for name in FEATURES}
     style = style_dependence(both, is_right, features, problems * 2, *draws)
     answers = ScoredPool("pairs", problems * 2, is_right.tolist(), both.tolist(), [], texts)
@@ -116,6 +118,7 @@ def summarise(
     measured = {pool.name: measure_pool(pool, draws) for pool in pools}
     figures = Figures(
         accuracy=Interval(accuracy.mean, accuracy.low, accuracy.high),
+        ece=Interval(**calibrated["ece"]),
         length_correlation=style.correlations[LENGTH],
         added_r2=beyond_chance(style.added_r2, style.by_chance),
         dressing_gains={n: e.gain for n, e in effects.items() if e.kind == "dressing"},
@@ -137,6 +140,7 @@ def summarise(
         "num_pairs": len(pairs),
         "confidence": settings.confidence,
         "accuracy": asdict(accuracy),
+        "calibration": calibrated,
         "style": style.as_json(),
         "edits": {name: effect.as_json() for name, effect in effects.items()},
         **text_figures(answers, draws),

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from codepmp_ray.errors import InputError
 from codepmp_ray.evaluation.pairwise.accuracy import Bootstrap
-from codepmp_ray.evaluation.tasks.rm_bench import DOMAINS, STYLES
+from codepmp_ray.evaluation.tasks.preference_sets import DOMAINS, STYLES
 from codepmp_ray.resampling import Floats, resampled, share_limits
 
 TIE = 0.0

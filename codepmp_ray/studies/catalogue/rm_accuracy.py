@@ -84,7 +84,7 @@ def measure(
 
 
 def _stand_ins(context: Context) -> list[str]:
-    """Sets in place of the paper's; and of a study that is about backbones those without weights."""
+    """Sets in place of the paper's, and backbones without weights where the study is about them."""
     found = common.set_stand_ins(context, context.sets())
     if context.options.models:
         shapes = {name: context.bench.config.models[name] for name in context.options.models}
