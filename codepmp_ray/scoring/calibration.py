@@ -54,27 +54,20 @@ def probabilities(scores: Sequence[float], temperature: float = 1.0) -> list[flo
 
 
 def log_losses(gaps: Floats) -> Floats:
-    """Of chosen minus rejected rewards [pairs], in nats; ln 2 knows nothing."""
+    """Of chosen minus rejected rewards [pairs], in nats."""
     return np.logaddexp(0.0, -gaps)
 
 
-def surprises(gaps: Floats) -> Floats:
-    """How sure the better-scored side was, less whether it was right [pairs, bins].
+def expected_error(gaps: Floats) -> float:
+    """Expected calibration error (ECE) of chosen minus rejected rewards [pairs].
 
-    Bins hold equally many pairs (adaptive), MIN_IN_BIN or more where there are as many; the
-    expected calibration error is the sum over bins of the absolute mean over pairs.
+    How sure the better-scored side was, less how often it was right, over bins of equally many
+    pairs (adaptive), 20 or more where there are as many.
     """
     sure = expit(np.abs(gaps))
-    off = sure - np.where(gaps == 0, 0.5, gaps > 0)
+    off = (sure - np.where(gaps == 0, 0.5, gaps > 0))[np.argsort(sure, kind="stable")]
     num_bins = max(1, min(_NUM_BINS, len(gaps) // _MIN_IN_BIN))
-    bins = np.empty(len(gaps), int)
-    bins[np.argsort(sure, kind="stable")] = np.arange(len(gaps)) * num_bins // max(len(gaps), 1)
-    return off[:, None] * (bins[:, None] == np.arange(num_bins))
-
-
-def expected_error(gaps: Floats) -> float:
-    """The expected calibration error (ECE)."""
-    return float(np.abs(surprises(gaps).mean(axis=0)).sum())
+    return sum(abs(float(part.sum())) for part in np.array_split(off, num_bins)) / len(gaps)
 
 
 def fit_temperature(
@@ -89,8 +82,8 @@ def fit_temperature(
     fitted, checked = gaps[half == 0], gaps[half == 1]
     if min(len(fitted), len(checked)) < MIN_PAIRS:
         raise InputError(
-            f"A temperature is fitted on {len(fitted)} pairs and held against {len(checked)} others "
-            f"here; {MIN_PAIRS} of each are needed.",
+            f"A temperature would be fitted on {len(fitted)} pairs and held against "
+            f"{len(checked)} others; {MIN_PAIRS} of each are needed.",
             "Measure on more held-out pairs, or leave accuracy.calibrate out.",
         )
     found = minimize_scalar(
@@ -107,7 +100,7 @@ def fit_temperature(
 
 
 def write_temperature(store: Store, found: Temperature) -> None:
-    """Beside the weights of an exported model; one that serves nothing takes an earlier one away."""
+    """Beside an exported model's weights; one that serves nothing takes an earlier one away."""
     if found.is_kept:
         store.put(CALIBRATION_FILE, json.dumps(asdict(found), indent=1).encode())
     elif store.exists(CALIBRATION_FILE):
@@ -115,7 +108,7 @@ def write_temperature(store: Store, found: Temperature) -> None:
 
 
 def temperature_of(store: Store) -> float:
-    """Of an exported model's folder; 1 where none was kept. Raises InputError for a damaged file."""
+    """Of an exported model's folder, 1 where none was kept. Raises InputError where damaged."""
     if not store.exists(CALIBRATION_FILE):
         return 1.0
     try:

@@ -25,7 +25,7 @@ not goals.
 def to_markdown(values: dict[str, Any], drawing: str = "") -> str:
     """The document of `report.summary_of`'s values; `drawing` is a file with the forest plot."""
     shown = f"![Differences between models with and without PMP]({drawing})\n" if drawing else ""
-    parts = (TITLE, "", values["headline"], "", shown, NOTE, _run(values), _overview(values),
+    parts = (TITLE, "", values["headline"], "", shown, NOTE, _run(values), overview_text(values),
              _studies(values))  # fmt: skip
     return _without_paths("\n".join(parts), values)
 
@@ -46,7 +46,8 @@ def _run(values: dict[str, Any]) -> str:
     )
 
 
-def _overview(values: dict[str, Any]) -> str:
+def overview_text(values: dict[str, Any]) -> str:
+    """A line for each study."""
     lines = ["| study | method of the paper | time | what came out |", "|---|---|---|---|"]
     for record in values["studies"]:
         outcome = Outcome.from_json(record["outcome"])
@@ -65,10 +66,11 @@ def _method(outcome: Outcome) -> str:
 
 
 def _studies(values: dict[str, Any]) -> str:
-    return "\n".join(_study(record) for record in values["studies"])
+    return "\n".join(study_text(record) for record in values["studies"])
 
 
-def _study(record: dict[str, Any]) -> str:
+def study_text(record: dict[str, Any]) -> str:
+    """What one study found."""
     outcome = Outcome.from_json(record["outcome"])
     parts = [f"## {_heading(record, outcome)}", "", record["question"], ""]
     because = f", because of {outcome.because}" if outcome.because else ""

@@ -11,17 +11,15 @@ from typing import Any
 from jinja2 import ChoiceLoader, FileSystemLoader
 from markupsafe import Markup
 from rich.console import Console
-from rich.table import Table as ScreenTable
 from rich.text import Text
 
 from codepmp_ray import __version__
 from codepmp_ray.analysis.report import report_environment
-from codepmp_ray.analysis.text import duration
 from codepmp_ray.hub_models import pin
 from codepmp_ray.json_records import read_record, record_bytes
 from codepmp_ray.studies import paper, verdicts, words
 from codepmp_ray.studies.bench import Bench
-from codepmp_ray.studies.markdown import to_markdown
+from codepmp_ray.studies.markdown import overview_text, study_text, to_markdown
 from codepmp_ray.studies.outcome import Outcome, Plot
 from codepmp_ray.studies.plots import draw, draw_forest
 from codepmp_ray.versions import git_commit, installed_versions
@@ -176,34 +174,20 @@ def _drawn(plot: Plot, name: str) -> Markup:
 
 
 def print_study(record: Values, console: Console | None = None) -> None:
-    """The outcome on a terminal: tables beside the paper, comparisons with their power."""
-    screen = console or Console()
-    judged = verdicts.judge([Outcome.from_json(record["outcome"])], 0.95)
-    (outcome,) = judged.outcomes
-    head = f"{words.place_text(record['place'], outcome)}: {record['title']}"
-    screen.print(Text(f"{head} ({outcome.shown_status})", style="bold"))
-    for table in outcome.tables:
-        unit = "%, " if table.unit == "share" else ""
-        shown = ScreenTable(title=f"{table.title} ({unit}95 % interval)", title_justify="left")
-        for index, heading in enumerate(["", *words.headings(table)]):
-            shown.add_column(heading, justify="right" if index else "left")
-        for row in words.cells(table):
-            shown.add_row(*(Text(cell) for cell in row))
-        screen.print(shown)
-    for comparison in outcome.comparisons:
-        screen.print(
-            Text(
-                f"{comparison.question}: {words.difference_text(comparison)}: "
-                f"{comparison.verdict}. 80 % power at: {words.power_text(comparison)}."
-            )
-        )
-    concluded = verdicts.conclude(outcome.comparisons)
-    for text in (
-        concluded, outcome.summary, outcome.remedy, *outcome.stand_ins, *outcome.differs,
-        *outcome.notes,
-    ):  # fmt: skip
-        if text:
-            screen.print(Text(text))
+    """The outcome on a terminal, as the document has it, by its own comparisons alone."""
+    (judged,) = judged_values({"config": {"confidence": 0.95}, "studies": [record]})["studies"]
+    _print(study_text(judged), console)
+
+
+def print_overview(records: list[Values], console: Console | None = None) -> None:
+    """One line for each study."""
+    _print(
+        overview_text(judged_values({"config": {"confidence": 0.95}, "studies": records})), console
+    )
+
+
+def _print(text: str, console: Console | None) -> None:
+    (console or Console()).print(Text(text), soft_wrap=True)
 
 
 def _command() -> str:
@@ -212,20 +196,3 @@ def _command() -> str:
     # Where the document lies on this machine is nothing to put into it.
     given = [Path(word).name if word.startswith("/") else word for word in sys.argv[1:]]
     return " ".join([head, *given])
-
-
-def print_overview(records: list[Values], console: Console | None = None) -> None:
-    """One line for each study."""
-    shown = ScreenTable(title="Studies", title_justify="left")
-    for heading in ("study", "outcome", "time", "what came out"):
-        shown.add_column(heading)
-    judged = verdicts.judge([Outcome.from_json(r["outcome"]) for r in records], 0.95)
-    for record, outcome in zip(records, judged.outcomes, strict=True):
-        cells = (
-            record["place"],
-            outcome.shown_status,
-            duration(record["spent_s"]),
-            f"{verdicts.conclude(outcome.comparisons)} {outcome.summary}".strip(),
-        )
-        shown.add_row(*(Text(cell) for cell in cells))
-    (console or Console()).print(shown)

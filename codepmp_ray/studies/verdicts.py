@@ -61,79 +61,74 @@ def _verdict(comparison: Comparison, is_seen: bool) -> str:
 
 def conclude(comparisons: Sequence[Comparison]) -> str:
     """What judged comparisons say: first those that are about models of this study."""
-    parts = []
-    for head, group in (
-        ("", [c for c in comparisons if c.about != "at hand"]),
-        ("Reward models at hand: ", [c for c in comparisons if c.about == "at hand"]),
-    ):
-        if group:
-            parts.append(head + " ".join(_sentences(group)))
-    return " ".join(parts)
+    own = [c for c in comparisons if c.about != "at hand"]
+    at_hand = [c for c in comparisons if c.about == "at hand"]
+    told = [_sentences(own), f"Reward models at hand: {_sentences(at_hand)}" if at_hand else ""]
+    return " ".join(filter(None, told))
 
 
-def _sentences(group: Sequence[Comparison]) -> list[str]:
+def _sentences(group: Sequence[Comparison]) -> str:
     results = [c for c in group if c.p_value is not None]
+    others = [c for c in group if c.p_value is None]
     found = []
     if len(results) == 1:
         (only,) = results
         found.append(f"{only.question}: {words.difference_text(only)}: {only.verdict}.")
     elif results:
-        up, down = (sum(c.verdict == word for c in results) for word in (HIGHER, LOWER))
+        up, down = _counts(results)
         found.append(
             f"Of {len(results)} comparisons {up} came out higher and {down} lower beyond chance "
             f"(Holm over the report); {len(results) - up - down} are undecided."
         )
-    if others := [c for c in group if c.p_value is None]:
-        found.append(f"{_counted(others)}: {_range(others)}.")
+    if others:
+        num, most = len(others), max(c.num_seeds for c in others)
+        found.append(
+            f"{'Not a result' if num == 1 else f'{num} comparisons are not a result'}, with {most} "
+            f"training{'s' if most > 1 else ''} of an arm where {MIN_TRAININGS} are needed: "
+            f"{_range(others)}."
+        )
     found += [c.told for c in results if c.told and c.verdict in (HIGHER, LOWER)]
-    return found
+    return " ".join(found)
 
 
-def _counted(others: Sequence[Comparison]) -> str:
-    most = max(c.num_seeds for c in others)
-    made = f"{most} training{'s' if most > 1 else ''} of an arm, and {MIN_TRAININGS} are needed"
-    if len(others) == 1:
-        return f"Not a result, with {made}"
-    return f"{len(others)} comparisons are not a result, with {made}"
+def _counts(results: Sequence[Comparison]) -> tuple[int, int]:
+    up, down = (sum(c.verdict == word for c in results) for word in (HIGHER, LOWER))
+    return up, down
 
 
 def _range(comparisons: Sequence[Comparison]) -> str:
     """The differences as single figures, which say what was seen and nothing more."""
-    means = sorted(100 * c.difference.mean for c in comparisons)
-    if len(means) == 1:
-        return f"{means[0]:+.1f} points were seen"
-    return f"{means[0]:+.1f} to {means[-1]:+.1f} points were seen"
+    means = sorted({f"{100 * c.difference.mean:+.1f}": c.difference.mean for c in comparisons}.items(),
+                   key=lambda item: item[1])  # fmt: skip
+    ends = " to ".join(dict.fromkeys((means[0][0], means[-1][0])))
+    return f"{ends} points were seen"
 
 
 def headline(judged: Judged) -> str:
     """The first paragraph of a report: what came out about PMP, and of all else how much."""
     pmp = [c for o in judged.outcomes for c in o.comparisons if c.about == "pmp"]
-    results = [c for c in pmp if c.p_value is not None]
-    known = [c.paper_difference for c in pmp if c.paper_difference is not None]
-    paper = (
-        f" The paper's, of its own models and sets, are {100 * min(known):+.1f} to "
-        f"{100 * max(known):+.1f} points."
-        if known
-        else ""
-    )
-    num = judged.num_results
     rest = (
-        f"Of all {judged.num_comparisons} comparisons {num} "
-        f"{'is a result' if num == 1 else 'are results'}, {judged.num_beyond_chance} of them "
-        "beyond chance when their number is counted (Holm)."
+        f"Of all {judged.num_comparisons} comparisons {judged.num_results} rest on enough to be a "
+        f"result; {judged.num_beyond_chance} are beyond chance, their number counted (Holm)."
     )
     if not pmp:
         return f"Nothing here compares models with and without PMP. {rest}"
+    results = [c for c in pmp if c.p_value is not None]
+    known = [100 * c.paper_difference for c in pmp if c.paper_difference is not None]
+    of_paper = (
+        f" The paper's, of its own models and sets: {min(known):+.1f} to {max(known):+.1f}."
+        if known
+        else ""
+    )
+    up, down = _counts(results)
+    answer = "in part" if up and down else "yes" if up else "no" if down else "undecided"
+    what = f"of {len(results)} differences between models with and without it {up} are above zero "
+    what += f"and {down} below beyond chance"
     if not results:
-        return (
-            "Does pretraining on code pairs (PMP) help here? This report cannot say: none of its "
-            f"{len(pmp)} differences between models with and without PMP rests on {MIN_TRAININGS} "
-            f"trainings of each. As single figures, {_range(pmp)}.{paper} {rest}"
-        )
-    up, down = (sum(c.verdict == word for c in results) for word in (HIGHER, LOWER))
-    answer = "undecided" if not up + down else "yes" if not down else "no" if not up else "in part"
+        answer = "this cannot say"
+        what = f"none of its {len(pmp)} differences between models with and without it rests on "
+        what += f"{MIN_TRAININGS} trainings of each, so none is a result"
     return (
-        f"Does pretraining on code pairs (PMP) help here? {answer.capitalize()}: of {len(results)} "
-        f"differences between models with and without it, {up} are above zero and {down} below "
-        f"beyond chance; {_range(results)}.{paper} {rest}"
+        f"Does pretraining on code pairs (PMP) help here? {answer.capitalize()}: {what}; "
+        f"{_range(results or pmp)}.{of_paper} {rest}"
     )

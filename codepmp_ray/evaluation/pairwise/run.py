@@ -20,7 +20,7 @@ from codepmp_ray.evaluation.pairwise.accuracy import (
     pair_accuracy,
 )
 from codepmp_ray.evaluation.pairwise.calibrated import calibration
-from codepmp_ray.evaluation.pairwise.official import has_wrong_ties, official
+from codepmp_ray.evaluation.pairwise.official import BENCHMARKS, official
 from codepmp_ray.evaluation.pairwise.pairs import LoadedPairs, Pair, by_prompt
 from codepmp_ray.evaluation.scored_shards import Request, score_in_shards
 from codepmp_ray.json_records import record_bytes
@@ -49,13 +49,13 @@ def measure_accuracy(
 ) -> dict[str, Any]:
     """Score what is not scored yet and write accuracy.json; returns its content.
 
-    `loaded` are the pairs of `recipe.accuracy`. Raises what `RewardClient.score` raises, ConfigError
-    and InputError where a temperature is asked for that cannot be fitted or kept.
+    `loaded` are the pairs of `recipe.accuracy`. Raises what `RewardClient.score` raises, and
+    ConfigError or InputError for a temperature that cannot be kept or fitted.
     """
     if recipe.accuracy.calibrate and recipe.evaluation.endpoint:
         raise ConfigError(
-            "accuracy.calibrate keeps a temperature beside the weights that were measured, and those "
-            "behind evaluation.endpoint are not here.",
+            "accuracy.calibrate keeps a temperature beside the weights that were measured, and "
+            "those behind evaluation.endpoint are not here.",
             "Leave out one of the two.",
         )
     store = open_store(recipe.run_dir).sub(folder_of(recipe))
@@ -120,7 +120,7 @@ def summarise(rows: Sequence[dict[str, Any]], recipe: Recipe) -> dict[str, Any]:
 
 def _tie(source: str, config: AccuracyConfig) -> float:
     """What equal rewards count."""
-    if source in config.task_names and has_wrong_ties(source):
+    if source in config.task_names and source in BENCHMARKS:
         return 0.0
     return 0.0 if config.weights == "reward_bench" or config.ties == "wrong" else 0.5
 

@@ -7,12 +7,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from codepmp_ray.evaluation.pairwise.rm_bench import LEVELS
-
-_TITLES = {
-    "reward_bench_2": "RewardBench 2", "judge_bench": "JudgeBench", "ppe_human": "PPE human",
-    "ppe_correctness": "PPE correctness", "code_reward_bench": "CodeRewardBench",
-}  # fmt: skip
+from codepmp_ray.evaluation.pairwise.official import BENCHMARKS
+from codepmp_ray.evaluation.tasks.registry import preference_task
 
 
 def print_accuracy(results: dict[str, Any], console: Console | None = None) -> None:
@@ -44,34 +40,21 @@ def print_accuracy(results: dict[str, Any], console: Console | None = None) -> N
     values = results["calibration"]
     screen.print(
         f"AUC {shown(values['auc'])} %, log-loss {_plain(values['log_loss'])}, calibration error "
-        f"{_plain(values['ece'])} ({values['num_bins']} equally full bins)"
+        f"{_plain(values['ece'])}"
     )
     if (found := results.get("temperature")) is not None:
         kept = "kept" if found["is_kept"] else "not kept: it does not lower both"
-        (loss, loss_with), (ece, ece_with) = found["log_loss"], found["ece"]
         screen.print(
-            f"Temperature {found['temperature']:.3g} on {found['num_checked']:,} other pairs: "
-            f"log-loss {loss:.3f} to {loss_with:.3f}, calibration error {ece:.3f} to "
-            f"{ece_with:.3f}: {kept}"
+            f"Temperature {found['temperature']:.3g}: on {found['num_checked']:,} other pairs "
+            f"log-loss {found['log_loss'][0]:.3f} to {found['log_loss'][1]:.3f}, calibration error "
+            f"{found['ece'][0]:.3f} to {found['ece'][1]:.3f}: {kept}"
         )
-    for task, title in _TITLES.items():
-        made = results.get(task, {})
-        for name, part in made.get("parts", {}).items():
+    for task in BENCHMARKS.keys() & results.keys():
+        title, made = preference_task(task).title, results[task]
+        for name, part in {**made["parts"], **made["sections"]}.items():
             screen.print(f"{title} {name}: {shown(part)}")
-        if made:
-            screen.print(f"{title} total: {shown(made['total'])}")
-        if made.get("missing"):
+        if made["missing"]:
             screen.print(f"Not complete: {title}'s {', '.join(made['missing'])} are not there.")
-    for name, found in results.get("reward_bench", {}).get("sections", {}).items():
-        screen.print(f"RewardBench {name}: {shown(found)}")
-    if missing := results.get("reward_bench", {}).get("missing"):
-        screen.print(f"Not complete: RewardBench's {', '.join(missing)} are not there.")
-    if found := results.get("rm_bench"):
-        parts = {level: found[level] for level in LEVELS} | found["domains"]
-        for name, part in {**parts, "total": found["total"]}.items():
-            screen.print(f"RM-Bench {name}: {shown(part)}")
-        if found["missing"]:
-            screen.print(f"Not complete: RM-Bench's {', '.join(found['missing'])} are not there.")
     screen.print(results["folder"], soft_wrap=True, highlight=False)
 
 
