@@ -181,9 +181,8 @@ def print_study(record: Values, console: Console | None = None) -> None:
 
 def print_overview(records: list[Values], console: Console | None = None) -> None:
     """One line for each study."""
-    _print(
-        overview_text(judged_values({"config": {"confidence": 0.95}, "studies": records})), console
-    )
+    values = judged_values({"config": {"confidence": 0.95}, "studies": records})
+    _print(overview_text(values), console)
 
 
 def _print(text: str, console: Console | None) -> None:

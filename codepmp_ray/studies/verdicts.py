@@ -98,10 +98,9 @@ def _counts(results: Sequence[Comparison]) -> tuple[int, int]:
 
 def _range(comparisons: Sequence[Comparison]) -> str:
     """The differences as single figures, which say what was seen and nothing more."""
-    means = sorted({f"{100 * c.difference.mean:+.1f}": c.difference.mean for c in comparisons}.items(),
-                   key=lambda item: item[1])  # fmt: skip
-    ends = " to ".join(dict.fromkeys((means[0][0], means[-1][0])))
-    return f"{ends} points were seen"
+    means = [100 * c.difference.mean for c in comparisons]
+    ends = dict.fromkeys(f"{end:+.1f}" for end in (min(means), max(means)))
+    return f"{' to '.join(ends)} points were seen"
 
 
 def headline(judged: Judged) -> str:

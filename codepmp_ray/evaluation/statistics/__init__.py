@@ -20,11 +20,11 @@ from codepmp_ray.evaluation.statistics.intervals import (
     paired_difference,
 )
 from codepmp_ray.evaluation.statistics.multiplicity import holm
-from codepmp_ray.evaluation.statistics.one_draw import one_draw_sd
 from codepmp_ray.evaluation.statistics.picks import (
     best_of_k,
     expected_best_score,
     model_prior_scores,
+    one_draw_sd,
     oracle,
     random_choice,
 )
