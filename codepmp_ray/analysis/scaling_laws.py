@@ -18,7 +18,6 @@ where each doubling brings less.
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -32,8 +31,7 @@ from codepmp_ray.resampling import Floats, Interval, percentiles
 UNDECIDED, POWER, SATURATING, FALLING = "undecided", "power law", "saturating", "falling"
 MIN_SIZES = 4
 EXPONENT_RANGE = (0.01, 4.0)  # where exponents are searched for
-_EXPONENTS = np.geomspace(*EXPONENT_RANGE, 60)
-_NUM_REFINEMENTS = 30  # of the golden section: each leaves 0.62 of the range
+_EXPONENTS = np.geomspace(*EXPONENT_RANGE, 600)  # a per cent apart
 _ROOM = 0.5
 _FLOOR_SEEN = 0.01  # of the smallest error: less is no floor
 _EDGE = 1.05  # a factor: exponents nearer to an edge of their range were stopped by it
@@ -169,17 +167,8 @@ def _fit(errors: Floats, sizes: Floats, weights: Floats, has_floor: bool) -> tup
     def solved(exponents: Floats) -> tuple[Floats, Floats, Floats]:
         return _solve(errors, np.exp(-exponents[:, None] * logs), weights, has_floor)
 
-    coarse = np.stack([solved(np.full(len(errors), c))[2] for c in _EXPONENTS], axis=1)
-    best = coarse.argmin(axis=1)
-    known = np.log(_EXPONENTS)
-    left = known[np.maximum(best - 1, 0)]
-    right = known[np.minimum(best + 1, len(known) - 1)]
-    golden = (math.sqrt(5) - 1) / 2
-    for _ in range(_NUM_REFINEMENTS):
-        inner, outer = right - golden * (right - left), left + golden * (right - left)
-        is_left = solved(np.exp(inner))[2] < solved(np.exp(outer))[2]
-        left, right = np.where(is_left, left, inner), np.where(is_left, outer, right)
-    exponents = np.exp((left + right) / 2)
+    squares = np.stack([solved(np.full(len(errors), c))[2] for c in _EXPONENTS], axis=1)
+    exponents = _EXPONENTS[squares.argmin(axis=1)]
     floor, factor, squares = solved(exponents)
     return np.stack([floor, factor * sizes[0] ** exponents, exponents], axis=1), squares
 

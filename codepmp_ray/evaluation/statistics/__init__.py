@@ -11,6 +11,7 @@ from codepmp_ray.evaluation.statistics.comparison import (
     Comparison,
     compare,
     compare_gaps,
+    detectable_difference,
     mcnemar,
 )
 from codepmp_ray.evaluation.statistics.intervals import (
@@ -29,7 +30,6 @@ from codepmp_ray.evaluation.statistics.picks import (
     random_choice,
 )
 from codepmp_ray.evaluation.statistics.pools import default_ks, padded
-from codepmp_ray.evaluation.statistics.power import detectable_difference
 from codepmp_ray.evaluation.statistics.voting import majority
 from codepmp_ray.evaluation.statistics.weighted_voting import vote_weights, weighted_majority
 from codepmp_ray.resampling import Floats, Interval, unseen_share

@@ -12,16 +12,17 @@ test). Of equal gaps the second is the first.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import ndtri
 from scipy.stats import binomtest, permutation_test
 
 from codepmp_ray.errors import InputError
 from codepmp_ray.evaluation.statistics.intervals import Difference, differences
-from codepmp_ray.evaluation.statistics.power import detectable_difference
-from codepmp_ray.resampling import Floats, cluster_sums
+from codepmp_ray.resampling import Floats, cluster_sums, unseen_share
 
 _BLOCK = 2_000_000
 _EQUAL = 1e-9
@@ -120,3 +121,21 @@ def mcnemar(num_left: int, num_right: int) -> float:
     """Exact two-sided p: units that only the left, and only the right model gets right."""
     num = num_left + num_right
     return float(binomtest(num_left, num).pvalue) if num else 1.0
+
+
+def detectable_difference(
+    gaps: npt.ArrayLike, confidence: float = 0.95, power: float = 0.8
+) -> float:
+    """Smallest true mean difference that n units with the spread of `gaps` [n] show: of so many
+    standard errors that it is found significant with probability `power`.
+
+    Where all gaps are equal the spread is not known; what the rule of three leaves open is
+    returned. Raises InputError for fewer than two units.
+    """
+    values = np.asarray(gaps, float)
+    if len(values) < 2:
+        raise InputError(f"{len(values)} units have no spread.", "Compare on at least two.")
+    if np.ptp(values) < 1e-12:
+        return unseen_share(len(values), confidence)
+    quantiles = float(ndtri(0.5 + confidence / 2) + ndtri(power))
+    return quantiles * float(values.std(ddof=1)) / math.sqrt(len(values))

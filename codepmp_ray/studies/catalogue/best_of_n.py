@@ -149,9 +149,8 @@ def _pool(
     source: str,
 ) -> None:
     """Plot, table and comparisons of one pool, added to `outcome`."""
-    stand_ins = common.pool_stand_ins(pool)
-    outcome.stand_ins += stand_ins
-    shown = {} if stand_ins else values
+    has_headroom, is_papers = common.add_pool(outcome, pool), pool.num_generators < 2
+    shown = values if is_papers else {}
     points = curves.ks_of(pool)
     found = {
         arm: curves.curve(book, models[f"{own}, {arm}"], pool)
@@ -175,13 +174,12 @@ def _pool(
     )
     if found and config.test_of != own:
         outcome.differs.append(f"{pool.origin} is scored by models finetuned on {own}.")
-    if nothing := curves.no_headroom(pool):
-        outcome.notes.append(nothing)
+    if not has_headroom:
         return
     last, what = points[-1], f"{pool.name}, best of {points[-1]}"
     of_last = {label: values_at[..., -1] for label, values_at in of_models.items()}
     of_arms = {label: of_last[label] for label in found}
-    outcome.comparisons += _of_pmp(context, what, of_arms, values.get(last), not stand_ins)
+    outcome.comparisons += _of_pmp(context, what, of_arms, values.get(last), is_papers)
     of_given = {label: of_last[label] for label in at_hand}
     outcome.comparisons += given.compare(context, what, of_given, of_arms.get(common.WITH))
 

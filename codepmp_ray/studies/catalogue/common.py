@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from codepmp_ray.config.study_materials import CORRUPTED
 from codepmp_ray.studies import confounders, measures
 from codepmp_ray.studies.measures import Floats
-from codepmp_ray.studies.outcome import Comparison, Row
+from codepmp_ray.studies.outcome import Comparison, Outcome, Row, Table
 from codepmp_ray.studies.pair_rows import TestPairs
 from codepmp_ray.studies.pools import LabelledPool
 from codepmp_ray.studies.scores import ScoreBook, Trained
@@ -20,6 +20,7 @@ from codepmp_ray.studies.trainings import Arm, Training
 WITHOUT, WITH = "without PMP", "with PMP"
 PAPERS_MODELS = ("Qwen/Qwen2-1.5B", "Qwen/Qwen2-7B")
 Shares = Callable[..., tuple[list[str], Floats]]
+_MIN_HEADROOM = 0.1  # between a random pick and the oracle: with less no score shows anything
 
 
 def rm_arm(
@@ -187,19 +188,46 @@ def pool_stand_ins(pool: LabelledPool) -> list[str]:
     ]
 
 
-def rule_rows(context: Context, names: list[str]) -> list[Row]:
-    """What rules without any reward model reach on the test pairs of the sets, a column each."""
+def table(
+    context: Context,
+    title: str,
+    columns: list[str],
+    values: Mapping[str, Sequence[Floats | None]],
+) -> Table:
+    """Shares with their intervals, a row for each label; the paper has no value beside them."""
+    none: list[float | None] = [None] * len(columns)
+    rows = [
+        Row(label, [None if v is None else measures.interval(v, context.confidence) for v in cells],
+            none)
+        for label, cells in values.items()
+    ]  # fmt: skip
+    return Table(title, columns, rows)
+
+
+def rules(context: Context, names: list[str]) -> dict[str, list[Floats | None]]:
+    """What rules without any reward model reach on the test pairs of the sets, by rule and set."""
     found = [confounders.pair_rules(context, name) for name in names]
-    none: list[float | None] = [None] * len(names)
-    return [
-        Row(
-            f"rule: {rule}",
-            [
-                measures.interval(rules[rule], context.confidence) if rule in rules else None
-                for rules in found
-            ],
-            none,
-        )
+    return {
+        f"rule: {rule}": [of_set.get(rule) for of_set in found]
         for rule in confounders.RULES
-        if any(rule in rules for rules in found)
-    ]
+        if any(rule in of_set for of_set in found)
+    }
+
+
+def set_outcome(context: Context, names: list[str]) -> Outcome:
+    """The outcome of a study of the sets `names`, as far as it is what they are."""
+    return Outcome(differs=differences(context, names), stand_ins=set_stand_ins(context, names))
+
+
+def add_pool(outcome: Outcome, pool: LabelledPool) -> bool:
+    """What the pool is, added to `outcome`; False where it has no headroom: it measures nothing."""
+    outcome.stand_ins += pool_stand_ins(pool)
+    random, oracle = float(pool.correct.mean()), float(pool.correct.max(axis=1).mean())
+    if oracle - random >= _MIN_HEADROOM:
+        return True
+    outcome.notes.append(
+        f"{pool.name} measures nothing: a random pick is right in {100 * random:.1f} % and the "
+        f"best possible one in {100 * oracle:.1f} %, which leaves no room for a reward model. "
+        "Nothing is compared there."
+    )
+    return False

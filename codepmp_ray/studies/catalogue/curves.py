@@ -14,7 +14,6 @@ from codepmp_ray.studies.study import Context
 
 # By label: [trainings, problems, ks], and [problems, ks] of what is at hand.
 Curves = dict[str, Floats]
-_MIN_HEADROOM = 0.1  # between a random pick and the oracle: with less no score can show anything
 
 
 def ks(size: int) -> list[int]:
@@ -39,18 +38,6 @@ def baseline_curves(pool: LabelledPool) -> Curves:
     found = measures.baselines(pool.correct, lengths, pool.answers, pool.models, ks)
     found["style"] = measures.best_of_k(confounders.pool_style(pool), pool.correct, ks)
     return found
-
-
-def no_headroom(pool: LabelledPool) -> str:
-    """Why the pool measures nothing; empty where it can."""
-    random, oracle = float(pool.correct.mean()), float(pool.correct.max(axis=1).mean())
-    if oracle - random >= _MIN_HEADROOM:
-        return ""
-    return (
-        f"{pool.name} measures nothing: a random pick is right in {100 * random:.1f} % and the "
-        f"best possible one in {100 * oracle:.1f} %, which leaves no room for a reward model. "
-        "Nothing is compared there."
-    )
 
 
 def plot(

@@ -12,7 +12,7 @@ from codepmp_ray.errors import InputError
 from codepmp_ray.studies import measures, paper
 from codepmp_ray.studies.catalogue import common, curves
 from codepmp_ray.studies.measures import Floats
-from codepmp_ray.studies.outcome import Outcome, Plot, Row, Series, Table
+from codepmp_ray.studies.outcome import Outcome, Plot, Series
 from codepmp_ray.studies.scores import ScoreBook
 from codepmp_ray.studies.study import Context, Models, Study
 from codepmp_ray.studies.trainings import Arm
@@ -36,14 +36,12 @@ def by_size(
     """
     name = context.sets()[0]
     sizes = context.sizes(name)
-    series, rows = [], []
+    series = []
     for arm in (common.WITHOUT, common.WITH):
         found = [measures.interval(v, context.confidence) for v in values[arm]]
         xs, ys = [float(size) for size in sizes], [v.mean for v in found]
         series.append(Series(arm, xs, ys, *curves.limits_of(found)))
-    for index, size in enumerate(sizes):
-        cells = [measures.interval(values[arm][index], context.confidence) for arm in values]
-        rows.append(Row(f"{size:,} pairs", list(cells), [None, None]))
+    rows = {f"{n:,} pairs": list(cells) for n, *cells in zip(sizes, *values.values(), strict=True)}
     with_pmp, without = values[common.WITH], values[common.WITHOUT]
     few, many = paper.FIGURE_4_MATCH
     facts: dict[str, Any] = {
@@ -60,14 +58,12 @@ def by_size(
         )
     question = f"{what}, {', '.join(f'{size:,}' for size in sizes)} finetuning pairs together"
     mean_of = [np.mean(np.stack(arm), axis=0) for arm in (with_pmp, without)]
-    return Outcome(
-        plots=[Plot(what, "finetuning pairs", "accuracy", series)],
-        tables=[Table(what, [common.WITHOUT, common.WITH], rows)],
-        comparisons=[common.of_pmp(context, question, *mean_of, told=told)],
-        facts=facts,
-        differs=common.differences(context, [name]),
-        stand_ins=common.set_stand_ins(context, [name]),
-    )
+    outcome = common.set_outcome(context, [name])
+    outcome.plots = [Plot(what, "finetuning pairs", "accuracy", series)]
+    outcome.tables = [common.table(context, what, list(values), rows)]
+    outcome.comparisons = [common.of_pmp(context, question, *mean_of, told=told)]
+    outcome.facts = facts
+    return outcome
 
 
 def measure_accuracy(context: Context, models: Models, book: ScoreBook) -> Outcome:
@@ -82,8 +78,9 @@ def measure_accuracy(context: Context, models: Models, book: ScoreBook) -> Outco
         for arm in (common.WITHOUT, common.WITH)
     }
     outcome = by_size(context, models, values, f"accuracy on {context.bench.set(name).title}")
-    rules = Table("The same pairs without a model", ["accuracy"], common.rule_rows(context, [name]))
-    outcome.tables.append(rules)
+    rules = common.rules(context, [name])
+    title = "The same pairs without a model"
+    outcome.tables.append(common.table(context, title, ["accuracy"], rules))
     return outcome
 
 
@@ -108,14 +105,10 @@ def measure_best_of_n(
     }
     outcome = by_size(context, models, values, f"best of {points[at]} on {pool.name}")
     outcome.differs.append(f"Answers: {pool.origin}.")
-    outcome.stand_ins += common.pool_stand_ins(pool)
-    rows = [
-        Row(name, [measures.interval(v[:, at], context.confidence)], [None])
-        for name, v in curves.baseline_curves(pool).items()
-    ]
-    outcome.tables.append(Table("The same answers without a model", ["accuracy"], rows))
-    if nothing := curves.no_headroom(pool):
-        outcome.notes.append(nothing)
+    base = {name: [v[:, at]] for name, v in curves.baseline_curves(pool).items()}
+    title = "The same answers without a model"
+    outcome.tables.append(common.table(context, title, ["accuracy"], base))
+    if not common.add_pool(outcome, pool):
         outcome.comparisons = []
     return outcome
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from codepmp_ray.studies import measures
 from codepmp_ray.studies.catalogue import common
 from codepmp_ray.studies.measures import Floats
-from codepmp_ray.studies.outcome import Comparison, Row, Table
+from codepmp_ray.studies.outcome import Comparison, Table
 from codepmp_ray.studies.pair_rows import TestPairs
 from codepmp_ray.studies.scores import ScoreBook
 from codepmp_ray.studies.study import Context
@@ -46,12 +46,7 @@ def compare(context: Context, what: str, given: Given, arm: Floats | None) -> li
 def table(context: Context, rows: list[tuple[str, Given]]) -> Table:
     """A row (label, values) for each set, a column for each model."""
     labels = [item.label for item in context.rewards()]
-    none: list[float | None] = [None] * len(labels)
-    made = [
-        Row(label, [measures.interval(given[n], context.confidence) for n in labels], none)
-        for label, given in rows
-    ]
-    return Table(TITLE, labels, made)
+    return common.table(context, TITLE, labels, {n: [g[k] for k in labels] for n, g in rows})
 
 
 def differences(context: Context, has_arms: bool) -> list[str]:

@@ -36,20 +36,11 @@ def measure(context: Context, models: Models, book: ScoreBook) -> Outcome:
     name = context.sets()[0]
     test = context.test_pairs(name)
     by_loss = {label: common.shares_of(book, models[label], test) for label in _LOSSES}
-    accuracy = Table(
-        f"Accuracy on pairs of {context.bench.set(name).title}",
-        ["accuracy"],
-        [
-            Row(label, [measures.interval(found, context.confidence)], [None])
-            for label, found in by_loss.items()
-        ]
-        + common.rule_rows(context, [name]),
-    )
-    outcome = Outcome(
-        tables=[accuracy],
-        differs=common.differences(context, [name]),
-        stand_ins=common.set_stand_ins(context, [name]),
-    )
+    outcome = common.set_outcome(context, [name])
+    title = f"Accuracy on pairs of {context.bench.set(name).title}"
+    values = {label: [found] for label, found in by_loss.items()}
+    rules = common.rules(context, [name])
+    outcome.tables = [common.table(context, title, ["accuracy"], values | rules)]
     outcome.comparisons = [
         measures.compare(
             f"RM + LM against {label}, pairs", by_loss["RM + LM"], found, context.confidence
@@ -60,9 +51,8 @@ def measure(context: Context, models: Models, book: ScoreBook) -> Outcome:
     for pool in context.pools():
         found = {label: curves.curve(book, models[label], pool) for label in _LOSSES}
         known = paper.TABLE_2.get(context.benchmark(pool) or "", {})
-        stand_ins = common.pool_stand_ins(pool)
-        outcome.stand_ins += stand_ins
-        outcome.tables.append(_table(context, found, pool, {} if stand_ins else known))
+        has_headroom, is_papers = common.add_pool(outcome, pool), pool.num_generators < 2
+        outcome.tables.append(_table(context, found, pool, known if is_papers else {}))
         outcome.differs += common.pool_differences(context, pool, known)
         outcome.plots.append(
             curves.plot(
@@ -73,10 +63,8 @@ def measure(context: Context, models: Models, book: ScoreBook) -> Outcome:
                 curves.ks_of(pool),
             )
         )
-        if nothing := curves.no_headroom(pool):
-            outcome.notes.append(nothing)
-        else:
-            outcome.comparisons += _compare(context, found, pool, known, not stand_ins)
+        if has_headroom:
+            outcome.comparisons += _compare(context, found, pool, known, is_papers)
     return outcome
 
 

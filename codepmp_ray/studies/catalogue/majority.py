@@ -28,8 +28,7 @@ def measure(context: Context, models: Models, book: ScoreBook) -> Outcome:
         base = curves.baseline_curves(pool)
         if "majority" not in base:
             continue
-        stand_ins = common.pool_stand_ins(pool)
-        outcome.stand_ins += stand_ins
+        has_headroom, is_papers = common.add_pool(outcome, pool), pool.num_generators < 2
         votes = base["majority"][:, -1]
         known = paper.TABLE_12.get(context.benchmark(pool) or "")
         trained = models.get(f"{own}, {common.WITH}")
@@ -40,11 +39,10 @@ def measure(context: Context, models: Models, book: ScoreBook) -> Outcome:
             None if found is None else measures.interval(found, context.confidence)
             for found in (picked, votes, *at_hand, *others)
         ]
-        shown = (None, None) if stand_ins or known is None else known
+        shown = known if is_papers and known else (None, None)
         rows.append(Row(f"{pool.origin}, N={pool.size[1]}", cells,
                         [*shown, *[None] * (len(cells) - 2)]))  # fmt: skip
-        if nothing := curves.no_headroom(pool):
-            outcome.notes.append(nothing)
+        if not has_headroom:
             continue
         if picked is not None:
             outcome.comparisons.append(
@@ -54,7 +52,7 @@ def measure(context: Context, models: Models, book: ScoreBook) -> Outcome:
                     votes,
                     context.confidence,
                     known[0] - known[1] if known else None,
-                    is_papers_method=not stand_ins,
+                    is_papers_method=is_papers,
                 )
             )
         outcome.comparisons += [

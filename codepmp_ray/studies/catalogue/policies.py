@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -107,7 +108,7 @@ def _pairs(context: Context, models: Models, book: ScoreBook, outcome: Outcome) 
     """Accuracy on test pairs of explicit and implicit rewards."""
     names = context.sets()
     tests = [context.test_pairs(name) for name in names]
-    found: dict[str, list[Floats]] = {
+    found: dict[str, list[Any]] = {
         f"RM {arm}": [common.shares_of(book, models[f"RM, {arm}"], test) for test in tests]
         for arm in (common.WITH, common.WITHOUT)
     }
@@ -129,15 +130,8 @@ def _pairs(context: Context, models: Models, book: ScoreBook, outcome: Outcome) 
             for test in tests
         ]
     titles = [context.bench.set(name).title for name in names]
-    rows = [
-        Row(
-            label,
-            [measures.interval(v, context.confidence) for v in values],
-            [None] * len(values),
-        )
-        for label, values in found.items()
-    ]
-    outcome.tables.append(Table("Accuracy on test pairs", titles, rows))
+    values = found | common.rules(context, names)
+    outcome.tables.append(common.table(context, "Accuracy on test pairs", titles, values))
     first = np.concatenate(found[f"RM {common.WITH}"], axis=1)
     for label, values in found.items():
         if label != f"RM {common.WITH}":

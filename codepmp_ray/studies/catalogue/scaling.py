@@ -69,50 +69,33 @@ def arms_of_seed_000(context: Context) -> list[Arm]:
 
 def measure_figure_5(context: Context, models: Models, book: ScoreBook) -> Outcome:
     name = context.sets()[0]
-    title = context.bench.set(name).title
-    outcome = Outcome(
-        differs=common.differences(context, [name]),
-        stand_ins=common.set_stand_ins(context, [name]),
-    )
-    arms = arms_of_figure_5(context)
-    test = context.test_pairs(name)
-    what = f"accuracy on {title}"
-    _add_curves(
-        context,
-        outcome,
-        what,
-        arms,
-        [common.shares_of(book, models[arm.label], test) for arm in arms],
-    )
-    outcome.tables.append(
-        Table(f"{what} without a model", ["accuracy"], common.rule_rows(context, [name]))
-    )
+    outcome, test = common.set_outcome(context, [name]), context.test_pairs(name)
+    arms, what = arms_of_figure_5(context), f"accuracy on {context.bench.set(name).title}"
+    shares = [common.shares_of(book, models[arm.label], test) for arm in arms]
+    _add_curves(context, outcome, what, arms, shares)
+    rules = common.rules(context, [name])
+    outcome.tables.append(common.table(context, f"{what} without a model", ["accuracy"], rules))
     for pool in context.pools():
-        outcome.stand_ins += common.pool_stand_ins(pool)
-        if nothing := curves.no_headroom(pool):
-            outcome.notes.append(nothing)
-            continue
-        last = curves.ks_of(pool)[-1]
-        found = [curves.curve(book, models[arm.label], pool)[:, :, -1] for arm in arms]
-        _add_curves(context, outcome, f"best of {last} on {pool.name}", arms, found)
+        if common.add_pool(outcome, pool):
+            last = curves.ks_of(pool)[-1]
+            found = [curves.curve(book, models[arm.label], pool)[:, :, -1] for arm in arms]
+            _add_curves(context, outcome, f"best of {last} on {pool.name}", arms, found)
     outcome.summary = _summary(outcome)
     return outcome
 
 
 def measure_seed_000(context: Context, models: Models, book: ScoreBook) -> Outcome:
     names = context.sets()
-    arms = arms_of_seed_000(context)
-    outcome = Outcome(
-        differs=common.differences(context, names),
-        stand_ins=common.set_stand_ins(context, names),
-    )
+    arms, outcome = arms_of_seed_000(context), common.set_outcome(context, names)
     tests = [context.test_pairs(name) for name in names]
     values = [
         np.concatenate([common.shares_of(book, models[arm.label], test) for test in tests], axis=1)
         for arm in arms
     ]
-    titles = ", ".join(context.bench.set(name).title for name in names)
-    _add_curves(context, outcome, f"accuracy on {titles}", arms, values)
+    titles = [context.bench.set(name).title for name in names]
+    _add_curves(context, outcome, f"accuracy on {', '.join(titles)}", arms, values)
+    rules = common.rules(context, names)
+    outcome.tables.append(common.table(context, "Accuracy without a model", titles, rules))
     outcome.summary = _summary(outcome)
     return outcome
 
@@ -138,14 +121,7 @@ def _add_curves(
         rest.sort(key=lambda item: item[0].x)
         found = [measures.interval(v, context.confidence) for _, v in rest]
         xs = [arm.x for arm, _ in rest]
-        series.append(
-            Series(
-                group,
-                xs,
-                [v.mean for v in found],
-                *curves.limits_of(found),
-            )
-        )
+        series.append(Series(group, xs, [v.mean for v in found], *curves.limits_of(found)))
         floor = measures.interval(base, context.confidence)
         label = f"{group}, {_NO_PMP}"
         series.append(Series(label, xs, [floor.mean] * len(xs), is_baseline=True))
