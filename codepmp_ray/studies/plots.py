@@ -24,7 +24,8 @@ _LINES = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)), (0, (3, 1, 1, 
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _STROKES = ("x", "+", "1", "2", "3", "4", "*")
 _MAX_LEGEND_CHARS = 20  # of a label that leaves room for another one beside it
-_KNOWN = ("random", "length", "majority", "oracle", "style", "model prior")  # baselines that look alike in every plot
+# Baselines that look alike in every plot.
+_KNOWN = ("random", "length", "majority", "oracle", "style", "model prior")
 _MAX_MARKERS, _FEW_MARKERS = 40, 8  # more would hide the line
 
 

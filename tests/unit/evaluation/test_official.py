@@ -169,7 +169,7 @@ def test_ties_have_the_score_of_their_authors(ref: Any, tied: Any, expected: flo
 
 
 def test_half_a_couple_is_refused() -> None:
-    with pytest.raises(InputError, match="1 questions .* make 0 couples"):
+    with pytest.raises(InputError, match=r"1 questions .* make 0 couples"):
         official("reward_bench_2", answers("Ties", "ref:1", [1], [0]), FEW)
 
 
