@@ -42,9 +42,9 @@ def pair_rules(context: Context, name: str, model: str | None = None) -> dict[st
         found[STYLE] = measures.pair_shares(*(style_table(t) @ rule for t in sides), test.problems)[
             1
         ]
-    rates = writer_rates([*of_set.train, *of_set.test])
+    rates = writer_rates(of_set.train or of_set.test)
     if rates and all(row.get("models") for row in test.rows):
-        writers = [[rates[row["models"][side]] for row in test.rows] for side in (0, 1)]
+        writers = [[rates.get(row["models"][side], 0.5) for row in test.rows] for side in (0, 1)]
         found[WRITER] = measures.pair_shares(*writers, test.problems)[1]
     return found
 

@@ -121,9 +121,8 @@ def _sections(
             yield source.label, built
         return
     build = SOURCES[source.kind].build
-    alone = source.model_copy(
-        update={"balance": False}
-    )  # a row knows nothing of other rows' models
+    # A row knows nothing of other rows' models.
+    alone = source.model_copy(update={"balance": False})
     num_pairs = 0
     for item in use.rows(read_source(source)):
         if isinstance(item, Reject):

@@ -5,8 +5,8 @@ question are held out together, and there are at most `max_pairs_per_problem` of
 
 Where solutions name the models that wrote them, right against wrong can be told by who wrote it and
 in which form, without any mathematics. Such pairs are balanced (`balance`, the default): both sides
-have one form, and of each question as many pairs have the right answer from the model that is right
-less often, over the whole set, as from the one that is right more often.
+have one form, and where their models are right unequally often, over the whole set, as many pairs
+of the question have the right answer from the worse model as from the better one.
 """
 
 from __future__ import annotations
@@ -104,8 +104,13 @@ def _questions(rows: Iterable[Numbered]) -> Iterator[_Question | Reject]:
 
 
 def _every_pair(question: _Question, config: DataSourceConfig) -> Iterator[Row]:
-    for pair in pair_up(list(question.right), list(question.wrong), config.max_pairs_per_problem):
-        yield make_pair(question.text, *pair, config, problem_id=stable_id(question.text))
+    right, wrong = question.right, question.wrong
+    for chosen, rejected in pair_up(list(right), list(wrong), config.max_pairs_per_problem):
+        pair = make_pair(
+            question.text, chosen, rejected, config, problem_id=stable_id(question.text)
+        )
+        models = [right[chosen], wrong[rejected]]
+        yield pair | ({"models": models} if all(models) else {})
 
 
 def _rates(questions: list[_Question]) -> dict[str, float]:
@@ -122,27 +127,28 @@ def _rates(questions: list[_Question]) -> dict[str, float]:
 def _balanced(
     question: _Question, rates: dict[str, float], config: DataSourceConfig
 ) -> Iterator[Built]:
-    """Equally many pairs with the right answer from the better model and from the worse one."""
-    better, worse = [], []
+    """Pairs of which the model says nothing; then equally many with the right answer from the
+    better model and from the worse one."""
+    even, better, worse = [], [], []
     every = product(question.right.items(), question.wrong.items())
     for (chosen, one), (rejected, other) in sorted(
         every, key=lambda p: stable_id(p[0][0], p[1][0])
     ):
         lead = rates[one] - rates[other]
-        if one and other and lead and _form(chosen) == _form(rejected):
-            (better if lead > 0 else worse).append((chosen, rejected, one, other))
-    most = config.max_pairs_per_problem
-    num = min(len(better), len(worse), max(most // 2, 1))
-    if not num:
+        if one and other and _form(chosen) == _form(rejected):
+            (better if lead > 0 else worse if lead else even).append((chosen, rejected, one, other))
+    rest = max(config.max_pairs_per_problem - len(even), 0)
+    num = min(len(better), len(worse), rest // 2 or rest)
+    if not num and not even:
         detail = (
             f"{len(better)} pairs of one form have the right answer from the better model, and "
             f"{len(worse)} from the worse one (balance=false takes them as they are)"
         )
         yield Reject(question.index, RejectReason.NO_CONTRAST, detail)
-    pairs = [*better[:num], *worse[:num]]
-    if most == 1 and pairs:  # half of the questions have it one way, half the other way
-        pairs = [pairs[int(stable_id(question.text)[-2:], 16) % 2]]
-    for chosen, rejected, one, other in pairs:
+    mixed = [*better[:num], *worse[:num]]
+    if rest == 1 and mixed:  # half of the questions have it one way, half the other way
+        mixed = [mixed[int(stable_id(question.text)[-2:], 16) % 2]]
+    for chosen, rejected, one, other in [*even[: config.max_pairs_per_problem], *mixed]:
         pair = make_pair(
             question.text, chosen, rejected, config, problem_id=stable_id(question.text)
         )
