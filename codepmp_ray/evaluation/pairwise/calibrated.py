@@ -41,5 +41,5 @@ def calibration(
 
 def _figures(sides: Floats) -> tuple[float, float, float]:
     num, gaps = sides.shape[1], sides[0] - sides[1]
-    above = rankdata(sides)[:num].sum() - num * (num + 1) / 2
+    above = rankdata(sides.ravel())[:num].sum() - num * (num + 1) / 2
     return above / num**2, float(log_losses(gaps).mean()), expected_error(gaps)

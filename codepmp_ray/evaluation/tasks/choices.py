@@ -21,6 +21,7 @@ from codepmp_ray.preference.sources.multiple_choice import (
 from codepmp_ray.preference.sources.rows import Unusable
 
 _LETTERED = re.compile(r"\(([A-Z])\)\s*")
+_ASKED = re.compile(r"(.+?)\s*Q: (.+?) Answer Choices: ", re.DOTALL)
 
 
 def problem_reader(
@@ -45,7 +46,16 @@ def problem_reader(
 
 
 def _plain(row: Row, columns: Columns) -> Row:
-    """AGIEval's options "(A)text" without their letters, and its label, a letter, as a number."""
+    """AGIEval's options "(A)text" without their letters, and its label, a letter, as a number.
+
+    On the hub passage, question and options are one text: query, beside choices and gold.
+    """
+    if asked := _ASKED.match(str(row.get("query"))):
+        gold = row.get("gold")
+        letter = "ABCDE"[gold[0]] if gold in [[i] for i in range(5)] else gold
+        values = (asked[1], asked[2], row.get("choices"), letter)
+        row = dict(zip((columns.passage, columns.question, columns.options, columns.answer), values,
+                       strict=True))  # fmt: skip
     options, label = row.get(columns.options), row.get(columns.answer)
     if not (isinstance(options, list) and isinstance(label, str) and len(label) == 1):
         return row

@@ -85,6 +85,11 @@ LSAT = {
     "options": ["(A)None is.", "(B)Buses are.", "(C) This one is."], "label": "C",
     "answer": None, "other": None,
 }  # fmt: skip
+LSAT_OF_HUB = {
+    "query": "All trams are late.Q: Which follows? Answer Choices: (A)None is. (B)Buses are. (C)This "
+    "one is.\nA: Among A through C, the answer is",
+    "choices": ["(A)None is.", "(B)Buses are.", "(C)This one is."], "gold": [2],
+}  # fmt: skip
 HH = {
     "chosen": "\n\nHuman: Hi\n\nAssistant: Hello!",
     "rejected": "\n\nHuman: Hi\n\nAssistant: What?",
@@ -120,6 +125,7 @@ def test_the_recipe_names_the_tasks_there_are() -> None:
         ("reclor", RECLOR, "ReClor/train_7", "This one is."),
         ("logiqa2", LOGIQA2, "LogiQA2/0", "This one is."),
         ("lsat_lr", LSAT, "LSAT-LR/0", "This one is."),
+        ("lsat_lr", LSAT_OF_HUB, "LSAT-LR/0", "This one is."),
     ],
 )
 def test_a_row_becomes_a_problem(
