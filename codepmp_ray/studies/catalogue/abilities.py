@@ -93,7 +93,7 @@ def measure(context: Context, models: Models, book: ScoreBook) -> Outcome:
     if not is_code:
         outcome.stand_ins.append(
             f"Answers to questions of {benchmark or name} in place of programs: give a pool of "
-            "HumanEval's or MBPP's answers of both code models, as jobs.label_noise samples them."
+            "answers of two code models to HumanEval's or MBPP's problems (jobs.pool of each)."
         )
     outcome.notes.append(
         "Intervals of one pair's differences hold together (Bonferroni). A question may be of "

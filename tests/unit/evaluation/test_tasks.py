@@ -86,8 +86,8 @@ LSAT = {
     "answer": None, "other": None,
 }  # fmt: skip
 LSAT_OF_HUB = {
-    "query": "All trams are late.Q: Which follows? Answer Choices: (A)None is. (B)Buses are. (C)This "
-    "one is.\nA: Among A through C, the answer is",
+    "query": "All trams are late.Q: Which follows? Answer Choices: (A)None is. (B)Buses are. "
+    "(C)This one is.\nA: Among A through C, the answer is",
     "choices": ["(A)None is.", "(B)Buses are.", "(C)This one is."], "gold": [2],
 }  # fmt: skip
 HH = {
