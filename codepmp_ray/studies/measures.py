@@ -109,16 +109,11 @@ def compare(
     confidence: float,
     paper_difference: float | None = None,
     about: About = "other",
-    *,
-    is_papers_method: bool = True,
     told: str = "",
 ) -> Comparison:
     """first - second, paired by problem and, where both are of trainings, by training.
 
-    Args:
-        is_papers_method: whether the paper's difference is one of the same sets, so that the power
-            to see it says something.
-        told: what may be said beside the verdict, if there is one.
+    `told` is what may be said beside the verdict, if there is one.
     """
     gaps = np.asarray(first, float) - np.asarray(second, float)
     if gaps.ndim == 1:
@@ -138,5 +133,5 @@ def compare(
         power = None if paper_difference is None else known.power(paper_difference, confidence)
     return Comparison(
         question, difference, p_value, detectable, num_seeds, gaps.shape[-1], paper_difference,
-        power if is_papers_method else None, about, told,
+        power, about, told,
     )  # fmt: skip

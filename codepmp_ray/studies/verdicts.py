@@ -38,14 +38,27 @@ def judge(outcomes: Sequence[Outcome], confidence: float) -> Judged:
         zip(map(id, results), holm([c.p_value or 0.0 for c in results]), strict=True)
     )  # fmt: skip
 
-    def judged(comparison: Comparison) -> Comparison:
-        p_value = adjusted.get(id(comparison))
-        is_seen = p_value is not None and p_value < 1 - confidence
-        return replace(comparison, verdict=_verdict(comparison, is_seen))
+    def judged(outcome: Outcome) -> Outcome:
+        found = [
+            replace(c, verdict=_verdict(c, adjusted.get(id(c), 1.0) < 1 - confidence))
+            for c in outcome.comparisons
+        ]
+        told = replace(outcome, comparisons=found)
+        return _without_paper(told) if told.is_stand_in else told
 
-    made = [replace(o, comparisons=list(map(judged, o.comparisons))) for o in outcomes]
+    made = list(map(judged, outcomes))
     num_seen = sum(p < 1 - confidence for p in adjusted.values())
     return Judged(made, len(every), len(results), num_seen)
+
+
+def _without_paper(outcome: Outcome) -> Outcome:
+    """A stand-in has none of the paper's columns, and no power for what the paper measured."""
+    tables = [
+        replace(t, paper_source="", rows=[replace(r, paper=[None] * len(r.paper)) for r in t.rows])
+        for t in outcome.tables
+    ]
+    comparisons = [replace(c, power_for_paper=None) for c in outcome.comparisons]
+    return replace(outcome, tables=tables, comparisons=comparisons)
 
 
 def _verdict(comparison: Comparison, is_seen: bool) -> str:

@@ -198,7 +198,7 @@ def test_the_papers_values_stand_beside_ours_where_ours_are_of_its_sets(
 ) -> None:
     values = summary_of(bench, list(records.values()), "make reproduce")
     html = render(values)
-    for value in ("84.4", "194.5", "2.566"):  # Tables 1 (LogiQA2.0), 11 and 16
+    for value in ("194.5", "2.566"):  # Tables 11 and 16
         assert value in html, value
     assert values["headline"] in html.replace("&#39;", "'")
     assert values["headline"].startswith("Does pretraining on code pairs (PMP) help here? This ca")
@@ -207,6 +207,10 @@ def test_the_papers_values_stand_beside_ours_where_ours_are_of_its_sets(
         if outcome.is_stand_in:
             assert f"In place of {record['place']}" in html
     shown = {r["name"]: Outcome.from_json(r["outcome"]) for r in values["studies"]}
-    for name in ("table2", "table6", "table12", "figure7"):  # answers of many models, other sets
-        assert shown[name].is_stand_in, name
-        assert all(v is None for t in shown[name].tables for row in t.rows for v in row.paper), name
+    for name, outcome in shown.items():
+        if name in ("table11", "table15", "figure12", *MISSING, "judge", "seed004_grpo"):
+            continue
+        assert outcome.is_stand_in, name  # corrupted copies, or random weights
+        texts = " ".join(outcome.stand_ins)
+        assert name == "figure13" or "one wrong edit each" in texts, name
+        assert all(v is None for t in outcome.tables for row in t.rows for v in row.paper), name

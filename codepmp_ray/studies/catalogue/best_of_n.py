@@ -80,11 +80,10 @@ def measure(
         at_hand = given.shares(context, book, test, rule)
         config = context.bench.config.sets[name]
         known = values.get((config.paper_name or name).removesuffix("-pair"), {}).get(4)
-        shown = () if config.stands_for else known or ()
         title = context.bench.set(name).title
-        rows.append(_row(context, title, found | at_hand, list(shown), list(at_hand)))
+        rows.append(_row(context, title, found | at_hand, list(known or ()), list(at_hand)))
         what = f"{title}, best of its options"
-        outcome.comparisons += _of_pmp(context, what, found, known, not config.stands_for)
+        outcome.comparisons += _of_pmp(context, what, found, known)
         outcome.comparisons += given.compare(context, what, at_hand, found.get(common.WITH))
     if rows:
         title = "Multiple choice: the right option has the highest reward"
@@ -116,17 +115,13 @@ def _of_pmp(
     question: str,
     found: given.Given,
     known: tuple[float, float] | None,
-    is_papers_method: bool,
 ) -> list[Comparison]:
     """With PMP against without, beside the paper's difference; none where neither was trained."""
     if not found:
         return []
     difference = known[1] - known[0] if known else None
     with_pmp, without = found[common.WITH], found[common.WITHOUT]
-    return [
-        common.of_pmp(context, question, with_pmp, without, difference,
-                      is_papers_method=is_papers_method)
-    ]  # fmt: skip
+    return [common.of_pmp(context, question, with_pmp, without, difference)]
 
 
 def _in_place_of(generator: str, pool: LabelledPool, generators: Generators) -> str:
@@ -149,8 +144,7 @@ def _pool(
     source: str,
 ) -> None:
     """Plot, table and comparisons of one pool, added to `outcome`."""
-    has_headroom, is_papers = common.add_pool(outcome, pool), pool.num_generators < 2
-    shown = values if is_papers else {}
+    has_headroom = common.add_pool(outcome, pool)
     points = curves.ks_of(pool)
     found = {
         arm: curves.curve(book, models[f"{own}, {arm}"], pool)
@@ -162,11 +156,11 @@ def _pool(
     outcome.plots.append(curves.plot(context, f"Best-of-N: {pool.origin}", of_models, base, points))
     others = [*at_hand, *base]
     rows = []
-    for k in sorted({*points, *shown}):
+    for k in sorted({*points, *values}):
         at_k = {}
         if k in points:
             at_k = {n: v[..., points.index(k)] for n, v in (of_models | base).items()}
-        rows.append(_row(context, f"N={k}", at_k, list(shown.get(k, ())), others))
+        rows.append(_row(context, f"N={k}", at_k, list(values.get(k, ())), others))
     outcome.tables.append(Table(f"Best-of-N: {pool.origin}", [*_ARMS, *others], rows, source))
     config = context.bench.config.pools[pool.config_name]
     outcome.differs.append(
@@ -179,7 +173,7 @@ def _pool(
     last, what = points[-1], f"{pool.name}, best of {points[-1]}"
     of_last = {label: values_at[..., -1] for label, values_at in of_models.items()}
     of_arms = {label: of_last[label] for label in found}
-    outcome.comparisons += _of_pmp(context, what, of_arms, values.get(last), is_papers)
+    outcome.comparisons += _of_pmp(context, what, of_arms, values.get(last))
     of_given = {label: of_last[label] for label in at_hand}
     outcome.comparisons += given.compare(context, what, of_given, of_arms.get(common.WITH))
 

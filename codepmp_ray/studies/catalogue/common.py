@@ -122,8 +122,6 @@ def set_differences(context: Context, names: list[str]) -> list[str]:
     for name in names:
         config, here = context.bench.config.sets[name], context.bench.set(name)
         text = f"{here.title} stands for {config.stands_for}. " if config.stands_for else ""
-        if config.kind in CORRUPTED:
-            text += f"{here.title}: one wrong edit each, no answers of models. "
         if not here.has_own_split:
             share = f"{100 * config.test_fraction:.0f} %"
             text += f"{here.title} has one part here: {share} of its questions test."
@@ -157,15 +155,31 @@ def of_pmp(
     with_pmp: Floats,
     without: Floats,
     paper_difference: float | None = None,
-    *,
-    is_papers_method: bool = True,
     told: str = "",
 ) -> Comparison:
     """With PMP minus without, over figures [trainings, problems]."""
     return measures.compare(
-        question, with_pmp, without, context.confidence, paper_difference, "pmp",
-        is_papers_method=is_papers_method, told=told,
-    )  # fmt: skip
+        question, with_pmp, without, context.confidence, paper_difference, "pmp", told
+    )
+
+
+def training_stand_ins(context: Context, arms: Sequence[Arm]) -> list[str]:
+    """Backbones and pairs of the arms' trainings that are none of the paper's method."""
+    config = context.bench.config
+    steps = [step for arm in arms for made in arm.by_seed[:1] for step in made.chain()]
+    found = [
+        f"{name}: random weights of the architecture {config.models[name].architecture}, warmed up "
+        "here, in place of a pretrained backbone."
+        for name in dict.fromkeys(step.base for step in steps)
+        if config.models[name].weights is None
+    ]
+    sets = (name for s in steps if s.config.objective != "sft" for name in s.pairs.sets)
+    return found + [
+        f"Training on {context.bench.set(name).title}, one wrong edit each, in place of pairs of "
+        "answers."
+        for name in dict.fromkeys(sets)
+        if config.sets[name].kind in CORRUPTED
+    ]
 
 
 def set_stand_ins(context: Context, names: list[str]) -> list[str]:

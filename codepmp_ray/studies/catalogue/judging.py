@@ -25,7 +25,7 @@ def measure(context: Context, models: Models, book: ScoreBook) -> Outcome:
     weights, encoder = base_weights(context), context.bench.pairs.encoder(context.model)
     for name in context.sets():
         test, config = context.test_pairs(name), context.bench.config.sets[name]
-        known = None if config.stands_for else paper.JUDGE_AGREEMENT.get(config.paper_name or name)
+        known = paper.JUDGE_AGREEMENT.get(config.paper_name or name)
         title = context.bench.set(name).title
         odds = judges.preference_odds(weights, encoder, test.rows)
         found = {

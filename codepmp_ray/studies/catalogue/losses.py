@@ -51,8 +51,8 @@ def measure(context: Context, models: Models, book: ScoreBook) -> Outcome:
     for pool in context.pools():
         found = {label: curves.curve(book, models[label], pool) for label in _LOSSES}
         known = paper.TABLE_2.get(context.benchmark(pool) or "", {})
-        has_headroom, is_papers = common.add_pool(outcome, pool), pool.num_generators < 2
-        outcome.tables.append(_table(context, found, pool, known if is_papers else {}))
+        has_headroom = common.add_pool(outcome, pool)
+        outcome.tables.append(_table(context, found, pool, known))
         outcome.differs += common.pool_differences(context, pool, known)
         outcome.plots.append(
             curves.plot(
@@ -64,7 +64,7 @@ def measure(context: Context, models: Models, book: ScoreBook) -> Outcome:
             )
         )
         if has_headroom:
-            outcome.comparisons += _compare(context, found, pool, known, is_papers)
+            outcome.comparisons += _compare(context, found, pool, known)
     return outcome
 
 
@@ -95,7 +95,6 @@ def _compare(
     found: curves.Curves,
     pool: LabelledPool,
     known: Known,
-    is_papers_method: bool,
 ) -> list[Comparison]:
     return [
         measures.compare(
@@ -104,7 +103,6 @@ def _compare(
             values[:, :, -1],
             context.confidence,
             known["RM + LM"][-1] - known[label][-1] if known else None,
-            is_papers_method=is_papers_method,
         )
         for label, values in found.items()
         if label != "RM + LM"

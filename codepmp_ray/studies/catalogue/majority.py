@@ -28,7 +28,7 @@ def measure(context: Context, models: Models, book: ScoreBook) -> Outcome:
         base = curves.baseline_curves(pool)
         if "majority" not in base:
             continue
-        has_headroom, is_papers = common.add_pool(outcome, pool), pool.num_generators < 2
+        has_headroom = common.add_pool(outcome, pool)
         votes = base["majority"][:, -1]
         known = paper.TABLE_12.get(context.benchmark(pool) or "")
         trained = models.get(f"{own}, {common.WITH}")
@@ -39,9 +39,8 @@ def measure(context: Context, models: Models, book: ScoreBook) -> Outcome:
             None if found is None else measures.interval(found, context.confidence)
             for found in (picked, votes, *at_hand, *others)
         ]
-        shown = known if is_papers and known else (None, None)
         rows.append(Row(f"{pool.origin}, N={pool.size[1]}", cells,
-                        [*shown, *[None] * (len(cells) - 2)]))  # fmt: skip
+                        [*(known or (None, None)), *[None] * (len(cells) - 2)]))  # fmt: skip
         if not has_headroom:
             continue
         if picked is not None:
@@ -52,7 +51,6 @@ def measure(context: Context, models: Models, book: ScoreBook) -> Outcome:
                     votes,
                     context.confidence,
                     known[0] - known[1] if known else None,
-                    is_papers_method=is_papers,
                 )
             )
         outcome.comparisons += [

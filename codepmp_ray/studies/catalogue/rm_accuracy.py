@@ -74,27 +74,13 @@ def measure(
     return Outcome(
         tables=tables,
         comparisons=comparisons + of_given,
-        stand_ins=_stand_ins(context),
+        stand_ins=common.set_stand_ins(context, context.sets()),
         differs=[
             *of_arms,
             *given.differences(context, bool(models)),
             *common.set_differences(context, context.sets()),
         ],
     )
-
-
-def _stand_ins(context: Context) -> list[str]:
-    """Sets in place of the paper's, and backbones without weights where the study is about them."""
-    found = common.set_stand_ins(context, context.sets())
-    if context.options.models:
-        shapes = {name: context.bench.config.models[name] for name in context.options.models}
-        found += [
-            f"{name}: random weights of the architecture {shape.architecture}, in place of a "
-            "pretrained backbone."
-            for name, shape in shapes.items()
-            if shape.weights is None
-        ]
-    return found
 
 
 def _at_hand(context: Context, models: Models, book: ScoreBook) -> tuple[Table, list[Comparison]]:
@@ -146,9 +132,7 @@ def _one(
     title = context.bench.set(name).title
     label = f"{title}, {model}" if len(_models(context)) > 1 else title
     rules = confounders.pair_rules(context, name, model)
-    shown = (
-        (None,) * 4 if config.stands_for else (*(known or (None,) * 2), *(larger or (None,) * 2))
-    )
+    shown = (*(known or (None,) * 2), *(larger or (None,) * 2))
     none = [None] * len(confounders.RULES)
     row = Row(
         label,
@@ -166,10 +150,8 @@ def _one(
     if not pair:
         return row, []
     difference = known[1] - known[0] if known else None
-    return row, [
-        common.of_pmp(context, f"{label}: PMP against none", pair[1], pair[0], difference,
-                      is_papers_method=not config.stands_for)
-    ]  # fmt: skip
+    question = f"{label}: PMP against none"
+    return row, [common.of_pmp(context, question, pair[1], pair[0], difference)]
 
 
 def _num_tokens(context: Context) -> int:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from codepmp_ray.config.study_materials import SetConfig
 from codepmp_ray.studies import confounders
-from codepmp_ray.studies.catalogue import common, curves
+from codepmp_ray.studies.catalogue import STUDIES, common, curves
 from codepmp_ray.studies.code_pairs import humaneval_pairs
 from codepmp_ray.studies.outcome import Outcome
 from codepmp_ray.studies.pools import LabelledPool
 from codepmp_ray.studies.sets import load_set
+from codepmp_ray.studies.study import Context
 from tests.unit.studies.conftest import MakeBench, measured
 
 MODELS = {"good": 0.9, "fair": 0.6, "poor": 0.3}
@@ -113,6 +115,24 @@ def test_studies_show_the_rules_and_name_their_stand_ins(make_bench: MakeBench) 
         labels = [row.label for table in outcome.tables for row in table.rows]
         assert "rule: longer answer" in labels and "rule: style" in labels, name
         assert outcome.stand_ins[0] == "sums in place of ReClor-pair.", name
+
+
+def test_trainings_of_another_method_are_stand_ins(
+    make_bench: MakeBench, tiny_model_dir: Path
+) -> None:
+    def told(**changes: Any) -> list[str]:
+        bench = make_bench(**changes)
+        context = Context("table1", bench, bench.config.options("table1"))
+        return common.training_stand_ins(context, STUDIES["table1"].trainings(context))
+
+    weights = {"trend": {"model_name_or_path": str(tiny_model_dir)}}
+    assert told(models=weights) == []
+    (random,) = told()
+    assert random.startswith("trend: random weights of the architecture llama")
+    copies = {"sums": {"kind": "humaneval_corrupted", "title": "copies", "test_fraction": 0.4}}
+    assert told(models=weights, sets=copies) == [
+        "Training on copies, one wrong edit each, in place of pairs of answers."
+    ]
 
 
 def test_corrupted_copies_are_matched_in_length() -> None:

@@ -43,8 +43,6 @@ def test_a_comparison_of_trainings_is_told_by_them() -> None:
     found = measures.compare("q", base + 0.1, base + generator.normal(0, 0.1, (4, 200)), 0.95, 0.1)
     assert found.p_value is not None and found.p_value < 0.05 and found.num_seeds == 4
     assert found.power_for_paper is not None and found.detectable is not None
-    other = measures.compare("q", base + 0.1, base, 0.95, 0.1, is_papers_method=False)
-    assert other.power_for_paper is None and other.paper_difference == 0.1
 
 
 def test_what_is_at_hand_is_held_against_every_training_of_an_arm() -> None:

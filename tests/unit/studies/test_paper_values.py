@@ -10,6 +10,7 @@ from codepmp_ray.studies import paper, words
 from codepmp_ray.studies.catalogue import STUDIES, common
 from codepmp_ray.studies.outcome import Table
 from codepmp_ray.studies.study import Context
+from codepmp_ray.studies.verdicts import judge
 from tests.unit.studies.conftest import MakeBench, measured
 
 
@@ -72,7 +73,7 @@ def test_values_of_7b_stand_beside_those_of_1_5b(make_bench: MakeBench) -> None:
     assert words.headings(unknown) == ours
     # A stand-in has the paper's difference as a mark in the figure, and none of its columns.
     stand_in = {"sums": {**sets["sums"], "paper_set": None, "stands_for": "ReClor-pair"}}
-    outcome = measured(make_bench(sets=stand_in), "table1")
+    (outcome,) = judge([measured(make_bench(sets=stand_in), "table1")], 0.95).outcomes
     assert words.headings(outcome.tables[0]) == ours and outcome.is_stand_in
     assert outcome.shown_status == "a stand-in"
     (comparison,) = outcome.comparisons
@@ -99,7 +100,8 @@ def test_tables_4_and_5_say_whose_answers_stand_for_whose(
     assert f"answers of {generator}, which is stronger than Table 3's" in note
     assert f"the {half} half" in note and "% of them are right" in note
     assert not any("none of which is" in text for text in measured(bench, "table3").stand_ins)
-    assert all(row.paper == [None] * len(row.paper) for row in outcome.tables[0].rows)
+    (told,) = judge([outcome], 0.95).outcomes
+    assert words.has_paper(outcome.tables[0]) and not any(map(words.has_paper, told.tables))
 
 
 def test_what_differs_is_of_the_models_that_were_measured(make_bench: MakeBench) -> None:
