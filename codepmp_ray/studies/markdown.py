@@ -25,8 +25,8 @@ not goals.
 def to_markdown(values: dict[str, Any], drawing: str = "") -> str:
     """The document of `report.summary_of`'s values; `drawing` is a file with the forest plot."""
     shown = f"![Differences between models with and without PMP]({drawing})\n" if drawing else ""
-    parts = (TITLE, "", values["headline"], "", shown, NOTE, _run(values), overview_text(values),
-             _studies(values))  # fmt: skip
+    parts = (TITLE, "", values["headline"], "", shown, NOTE, values.get("remark", ""), _run(values),
+             overview_text(values), _studies(values))  # fmt: skip
     return _without_paths("\n".join(parts), values)
 
 

@@ -212,5 +212,5 @@ def test_the_papers_values_stand_beside_ours_where_ours_are_of_its_sets(
             continue
         assert outcome.is_stand_in, name  # corrupted copies, or random weights
         texts = " ".join(outcome.stand_ins)
-        assert name == "figure13" or "one wrong edit each" in texts, name
+        assert name in ("figure6", "figure13") or "one wrong edit each" in texts, name
         assert all(v is None for t in outcome.tables for row in t.rows for v in row.paper), name

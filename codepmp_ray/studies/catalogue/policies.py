@@ -26,7 +26,7 @@ from codepmp_ray.studies.external_scorer import (
     scorer_name,
 )
 from codepmp_ray.studies.measures import Floats
-from codepmp_ray.studies.outcome import Outcome, Row, Table, Value
+from codepmp_ray.studies.outcome import About, Outcome, Row, Table, Value
 from codepmp_ray.studies.policy_prompts import how_filtered, test_prompts
 from codepmp_ray.studies.scores import ScoreBook, Trained
 from codepmp_ray.studies.study import Context, Models, Study
@@ -137,8 +137,9 @@ def _pairs(context: Context, models: Models, book: ScoreBook, outcome: Outcome) 
         if label != f"RM {common.WITH}":
             second = np.concatenate(values, axis=1)
             question = f"RM {common.WITH} against {label}, pairs"
+            about: About = "pmp" if label == f"RM {common.WITHOUT}" else "other"
             outcome.comparisons.append(
-                measures.compare(question, first, second, context.confidence)
+                measures.compare(question, first, second, context.confidence, about=about)
             )
 
 
