@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from pydantic import TypeAdapter
+
 from codepmp_ray.config.audit import AuditConfig
 from codepmp_ray.resampling import Interval
 
@@ -61,19 +63,7 @@ class Figures:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Figures:
-        def many(name: str) -> dict[str, Interval]:
-            return {key: Interval(**value) for key, value in values[name].items()}
-
-        return cls(
-            accuracy=Interval(**values["accuracy"]),
-            ece=Interval(**values["ece"]),
-            length_correlation=Interval(**values["length_correlation"]),
-            added_r2=Interval(**values["added_r2"]),
-            dressing_gains=many("dressing_gains"),
-            spoiled_wins=many("spoiled_wins"),
-            drops=many("drops"),
-            generator_r2=many("generator_r2"),
-        )
+        return TypeAdapter(cls).validate_python(values)
 
 
 @dataclass(frozen=True)

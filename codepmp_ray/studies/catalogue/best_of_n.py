@@ -5,7 +5,7 @@ Reward models at hand pick from the same pools: a further curve and column each.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 
 from codepmp_ray.studies import measures, paper
@@ -189,68 +189,26 @@ def num_tokens(context: Context, generators: Generators) -> int:
     return 2 * reward_tokens(context, generators) if context.options.train_arms else 0
 
 
-def _study(
-    name: str,
-    place: str,
-    title: str,
-    generators: Generators,
-    values: dict[str, PaperCurve],
-    source: str,
-    generator: str = "",
-) -> Study:
-    question = "Does a reward model with PMP pick better among N answers?"
-    found: Callable[..., Outcome] = partial(
-        measure,
-        generators=generators,
-        values=values,
-        source=f"{paper.SOURCE}, {source}",
-        generator=generator,
+_ROWS: tuple[tuple[str, str, str, Generators, dict[str, PaperCurve], str, str], ...] = (
+    ("table3", "Figure 3, Table 3", "best-of-N curves", "all", paper.TABLE_3,
+     "Table 3, reward model Qwen2-72B", ""),
+    ("table4", "Table 4",
+     "best-of-N with other generators: a pool's weaker half for Qwen2-Math-7B-Instruct", "weaker",
+     paper.TABLE_4, "Table 4, reward model Qwen2-7B, generator Qwen2-Math-7B-Instruct",
+     "Qwen2-Math-7B-Instruct"),
+    ("table5", "Table 5",
+     "best-of-N with other generators: a pool's stronger half for Qwen2.5-32B-Instruct", "stronger",
+     paper.TABLE_5, "Table 5, reward model Qwen2-7B, generator Qwen2.5-32B-Instruct",
+     "Qwen2.5-32B-Instruct"),
+    ("table14", "Table 14", "best-of-N on HumanEval", "all", {"HumanEval": paper.HUMANEVAL_BON},
+     "Table 14, reward model Qwen2-7B, generator deepseek-coder-6.7b-instruct", ""),
+)  # fmt: skip
+STUDIES = tuple(
+    Study(
+        name, place, title, "Does a reward model with PMP pick better among N answers?", arms,
+        partial(measure, generators=generators, values=values, generator=generator,
+                source=f"{paper.SOURCE}, {source}"),
+        partial(num_tokens, generators=generators), partial(reward_tokens, generators=generators),
     )
-    return Study(
-        name,
-        place,
-        title,
-        question,
-        arms,
-        found,
-        partial(num_tokens, generators=generators),
-        partial(reward_tokens, generators=generators),
-    )
-
-
-STUDIES = (
-    _study(
-        "table3",
-        "Figure 3, Table 3",
-        "best-of-N curves",
-        "all",
-        paper.TABLE_3,
-        "Table 3, reward model Qwen2-72B",
-    ),
-    _study(
-        "table4",
-        "Table 4",
-        "best-of-N with other generators: a pool's weaker half for Qwen2-Math-7B-Instruct",
-        "weaker",
-        paper.TABLE_4,
-        "Table 4, reward model Qwen2-7B, generator Qwen2-Math-7B-Instruct",
-        "Qwen2-Math-7B-Instruct",
-    ),
-    _study(
-        "table5",
-        "Table 5",
-        "best-of-N with other generators: a pool's stronger half for Qwen2.5-32B-Instruct",
-        "stronger",
-        paper.TABLE_5,
-        "Table 5, reward model Qwen2-7B, generator Qwen2.5-32B-Instruct",
-        "Qwen2.5-32B-Instruct",
-    ),
-    _study(
-        "table14",
-        "Table 14",
-        "best-of-N on HumanEval",
-        "all",
-        {"HumanEval": paper.HUMANEVAL_BON},
-        "Table 14, reward model Qwen2-7B, generator deepseek-coder-6.7b-instruct",
-    ),
-)
+    for name, place, title, generators, values, source, generator in _ROWS
+)  # fmt: skip

@@ -164,62 +164,23 @@ def _reward_tokens(context: Context) -> int:
     return common.pair_tokens(context, context.sets(), _models(context)[0])
 
 
-def _study(
-    name: str, place: str, title: str, question: str, values: PaperModels, source: str
-) -> Study:
-    return Study(
-        name,
-        place,
-        title,
-        question,
-        arms,
-        partial(measure, values=values, source=source),
-        _num_tokens,
-        _reward_tokens,
-    )
-
-
 _QUESTION = "Does a reward model order pairs better when it was pretrained on code pairs?"
-TABLE_1 = _study(
-    "table1",
-    "Table 1",
-    "reward-model accuracy with and without PMP",
-    _QUESTION,
-    paper.TABLE_1,
-    "Table 1, Qwen2-1.5B and 7B",
-)
-STUDIES = (
-    TABLE_1,
-    _study(
-        "table1_smollm2",
-        "Table 1, SmolLM2-135M",
-        "the same with pretrained weights",
-        _QUESTION,
-        paper.TABLE_1,
-        "Table 1, Qwen2-1.5B and 7B",
-    ),
-    _study(
-        "figure7",
-        "Figure 7",
-        "other backbones",
-        "Does PMP help backbones of other families?",
-        {},
-        "Figure 7",
-    ),
-    _study(
-        "table6",
-        "Table 6",
-        "RewardBench",
-        "Does PMP help on RewardBench's sections?",
-        paper.TABLE_6,
-        "Table 6, Qwen2-1.5B and 7B",
-    ),
-    _study(
-        "table13",
-        "Table 13",
-        "CodeUltraFeedback",
-        "Does PMP help on judgements of code?",
-        {model: {"CodeUltraFeedback": pair} for model, pair in paper.TABLE_13.items()},
-        "Table 13, Qwen2-1.5B and 7B",
-    ),
-)
+_TABLE_13 = {model: {"CodeUltraFeedback": pair} for model, pair in paper.TABLE_13.items()}
+STUDIES = tuple(
+    Study(
+        name, place, title, question, arms, partial(measure, values=values, source=source),
+        _num_tokens, _reward_tokens,
+    )
+    for name, place, title, question, values, source in (
+        ("table1", "Table 1", "reward-model accuracy with and without PMP", _QUESTION,
+         paper.TABLE_1, "Table 1, Qwen2-1.5B and 7B"),
+        ("table1_smollm2", "Table 1, SmolLM2-135M", "the same with pretrained weights", _QUESTION,
+         paper.TABLE_1, "Table 1, Qwen2-1.5B and 7B"),
+        ("figure7", "Figure 7", "other backbones", "Does PMP help backbones of other families?",
+         {}, "Figure 7"),
+        ("table6", "Table 6", "RewardBench", "Does PMP help on RewardBench's sections?",
+         paper.TABLE_6, "Table 6, Qwen2-1.5B and 7B"),
+        ("table13", "Table 13", "CodeUltraFeedback", "Does PMP help on judgements of code?",
+         _TABLE_13, "Table 13, Qwen2-1.5B and 7B"),
+    )
+)  # fmt: skip
