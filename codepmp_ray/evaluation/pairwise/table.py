@@ -49,7 +49,7 @@ def print_accuracy(results: dict[str, Any], console: Console | None = None) -> N
             f"log-loss {found['log_loss'][0]:.3f} to {found['log_loss'][1]:.3f}, calibration error "
             f"{found['ece'][0]:.3f} to {found['ece'][1]:.3f}: {kept}"
         )
-    for task in BENCHMARKS.keys() & results.keys():
+    for task in [name for name in BENCHMARKS if name in results]:
         title, made = preference_task(task).title, results[task]
         for name, part in {**made["parts"], **made["sections"]}.items():
             screen.print(f"{title} {name}: {shown(part)}")
