@@ -82,7 +82,7 @@ def equivalent_samples(
             [limit.high < -_EQUAL for limit in limits],
         )
     )
-    return Multiple(point, low, high, 2**span)
+    return Multiple(point, low, high, float(sizes[-1] / sizes[0]))
 
 
 def _first(shifts: Floats, reached: Sequence[bool] | Floats) -> float:

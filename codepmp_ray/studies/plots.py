@@ -21,7 +21,7 @@ from codepmp_ray.studies.outcome import Comparison, Plot, Series
 Style = tuple[str, Any, str]  # colour, dashes, marker
 _COLORS = (svg.BLUE, svg.ORANGE, svg.GREEN, svg.PURPLE, svg.RED, svg.INK)
 _LINES = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)), (0, (3, 1, 1, 1, 1, 1)))
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "p")
 _STROKES = ("x", "+", "1", "2", "3", "4", "*")
 _MAX_LEGEND_CHARS = 20  # of a label that leaves room for another one beside it
 # Baselines that look alike in every plot.
@@ -76,7 +76,7 @@ def line_styles(series: list[Series]) -> list[Style]:
 
 
 def _style(n: int) -> Style:
-    # Five dashes and seven markers have no common factor: no pair returns before 35.
+    # Five dashes and nine markers have no common factor: no pair returns before 45.
     return _COLORS[n % len(_COLORS)], _LINES[n % len(_LINES)], _MARKERS[n % len(_MARKERS)]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from codepmp_ray.config.studies import StudyOptions
 from codepmp_ray.config.study_materials import SetConfig
 from codepmp_ray.studies import confounders
 from codepmp_ray.studies.catalogue import STUDIES, common, curves
@@ -52,7 +53,7 @@ def test_balanced_pairs_cannot_be_told_by_who_wrote_them(tmp_path: Path) -> None
         wins = [MODELS[a] > MODELS[b] for a, b in zip(*texts.values(), strict=True)]
         share = float(np.mean(wins))
         assert share == expected if balance else share > expected
-        assert all(("models" in row) == balance for row in pairs)
+        assert all(row["models"] for row in pairs)
 
 
 def test_a_rule_of_style_finds_style_and_nothing_else(
@@ -69,7 +70,7 @@ def test_a_rule_of_style_finds_style_and_nothing_else(
         found = confounders.pair_rules(context, "styled")
         style = found[confounders.STYLE].mean()
         assert style > 0.95 if by_style else 0.3 < style < 0.7
-        assert confounders.WRITER not in found  # pairs that are not balanced name nobody
+        assert found[confounders.WRITER].mean() > 0.7  # the pairs are not balanced
 
 
 def _context(bench):
@@ -108,6 +109,7 @@ def test_a_pool_without_headroom_says_that_it_measures_nothing(
 def test_studies_show_the_rules_and_name_their_stand_ins(make_bench: MakeBench) -> None:
     sets = {"sums": {"paths": ["sums.jsonl"], "test_fraction": 0.5, "stands_for": "ReClor-pair"}}
     bench = make_bench("gsm8k", sets=sets)
+    bench.config.studies["figure8"] = StudyOptions(sets=("sums",), num_train=8, sizes=(4, 8))
     table = measured(bench, "table1").tables[0]
     assert table.columns[2:5] == list(confounders.RULES)
     for name in ("table2", "figure8", "figure5"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
+from html import unescape
 from typing import Any
 
 import numpy as np
@@ -97,8 +98,8 @@ def test_page_document_and_figure_say_the_same(tmp_path: Any) -> None:
     values = _values(
         stand_in, Outcome(comparisons=[many]), Outcome("not measured", "no data", "data")
     )
-    html, text = render(values), to_markdown(values, "page.svg")
-    for shown in (html, text):
+    page, text = render(values), to_markdown(values, "page.svg")
+    for shown in (unescape(page), text):
         assert "In place of Table 0: t" in shown and "a stand-in" in shown.lower()
         assert "Table 1: t" in shown and "In place of Table 1" not in shown
         assert "one training: not a result" in shown and LOWER in shown
