@@ -14,7 +14,7 @@ from fractions import Fraction
 _FRACTION = re.compile(r"\\[dt]?frac\{([^{}]+)\}\{([^{}]+)\}")
 _THOUSANDS = re.compile(r"(?<=\d)(?:,|\{,\}|\\,|[ \u2009\u202f\u00a0])(?=\d{3}(?!\d))")
 _NUMBER = re.compile(r"([+-]?)(\d+(?:\.\d*)?|\.\d+)(?: ?/ ?(\d+(?:\.\d*)?))?")
-_AROUND = " \t\n$."
+_AROUND = " \t\n$"
 _MAX_DIGITS = 300
 
 
@@ -27,7 +27,7 @@ def answer_groups(answers: Sequence[str | None]) -> list[int]:
 
 def _key(answer: str) -> object:
     """What is equal for equal answers: a number, or the text."""
-    text = answer.strip(_AROUND).replace("\u2212", "-").replace("\u2013", "-")
+    text = answer.strip(_AROUND).rstrip(_AROUND + ".").replace("\u2212", "-").replace("\u2013", "-")
     text = _THOUSANDS.sub("", _FRACTION.sub(r"\1/\2", text))
     found = _NUMBER.fullmatch(text) if len(text) <= _MAX_DIGITS else None
     if found is None or (found[3] is not None and not Fraction(found[3])):

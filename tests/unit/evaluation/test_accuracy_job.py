@@ -125,7 +125,7 @@ def test_rm_bench_is_measured_by_style_and_domain(recipe_of, tmp_path):
     found = measure(recipe, client, "m")
     score = {name: part["mean"] for name, part in found["rm_bench"]["sections"].items()}
     assert [score[level] for level in ("hard", "normal", "easy")] == [0.25, 0.25, 0.75]
-    assert score["chat"] == pytest.approx(1 / 3) and score["safety"] == 0.5
+    assert score["chat"] == pytest.approx(1 / 3) and score["safety"] == pytest.approx(0.5)
     assert found["rm_bench"]["missing"] == ["math", "code"]
     assert score["Total"] == pytest.approx((1 / 3 + 1 / 2) / 2)
     assert found["rejected"] == {"rm_bench": {"not_text": 1}}

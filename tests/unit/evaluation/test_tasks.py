@@ -353,7 +353,7 @@ def test_a_reject_names_its_row(tmp_path: Path) -> None:
 
 
 def test_a_set_of_another_kind_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"columns answer, question, but needs chosen, domain"):
+    with pytest.raises(InputError, match=r"columns answer, domain, question, but needs chosen"):
         pairs_of("rm_bench", tmp_path, GSM8K)
     with pytest.raises(InputError, match=r"gives no pair, 1 rows were rejected \(first: row 1"):
         pairs_of("reward_bench", tmp_path, PAIR | {"subset": "new"})
