@@ -1,9 +1,10 @@
 """Benchmarks of pairs by the figures that their authors report: ties, parts, micro or macro.
 
 Equal rewards are wrong; in RewardBench 2's best of four they share. Sources:
-get_benchmark_results.py (commit 05a9005), run_v2.py and utils.py (0016644) of allenai/reward-bench, Lambert et al. 2024, Malik et al. 2025;
-scripts/utils.py of THU-KEG/RM-Bench, Liu et al. 2024; Tan et al. 2024 (JudgeBench); Frick et al.
-2024 (PPE); the evaluation scripts of iNeil77/Themis (CodeRewardBench).
+get_benchmark_results.py (commit 05a9005), run_v2.py and utils.py (0016644) of
+allenai/reward-bench, Lambert et al. 2024, Malik et al. 2025; scripts/utils.py of THU-KEG/RM-Bench,
+Liu et al. 2024; Tan et al. 2024 (JudgeBench); Frick et al. 2024 (PPE); the evaluation scripts of
+iNeil77/Themis (CodeRewardBench).
 
 Paper, Table 6: its column "Summary" is none of RewardBench's sections. RewardBench knows a prior
 set of that kind, `summarize`; it is shown by that name.
