@@ -52,7 +52,7 @@ def overview_text(values: dict[str, Any]) -> str:
     for record in values["studies"]:
         outcome = Outcome.from_json(record["outcome"])
         link = f"[{record['place']}](#{_anchor(record, outcome)})"
-        told = f"{record['concluded']} {outcome.summary}".strip()
+        told = f"{record['concluded']} {outcome.summary}".strip() or " ".join(outcome.notes[:1])
         lines.append(
             f"| {link} | {_method(outcome)} | {duration(record['spent_s'])} | {_cell(told)} |"
         )
