@@ -36,32 +36,38 @@ _COLUMNS = ["id", "language", "aspect", "chosen_score", "rejected_score"]
 def read_scores(file: Path) -> list[dict[str, Any]]:
     """A model's file as PAIR_SCORE rows, in the order of ids; each pair is a question of its own.
 
+    A pair without one of its scores counts as wrong, as in the authors' column `correct`.
+
     Raises InputError for an id that stands twice.
     """
     table = pq.read_table(file, columns=_COLUMNS).sort_by("id").to_pylist()
     if len({row["id"] for row in table}) < len(table):
         raise InputError(f"{file.name} has two rows of one id.")
-    return [
-        {
-            "problem_id": str(row["id"]),
+    found = []
+    for row in table:
+        scores = [row["chosen_score"], row["rejected_score"]]
+        is_scored = None not in scores
+        chosen, rejected = scores if is_scored else (0.0, 0.0)  # as wrong as a tie
+        found.append({
+            "problem_id": str(row["id"]), "is_scored": is_scored,
             "section": f"code_reward_bench/{row['aspect']}/{row['language']}",
-            "chosen_score": row["chosen_score"],
-            "rejected_score": row["rejected_score"],
-        }
-        for row in table
-    ]
+            "chosen_score": chosen, "rejected_score": rejected,
+        })  # fmt: skip
+    return found
 
 
 def figures(rows: list[dict[str, Any]], bootstrap: Bootstrap) -> dict[str, Any]:
-    """Of one model; `total` is its accuracy with the interval."""
-    chosen, rejected = ([row[f"{side}_score"] for row in rows] for side in ("chosen", "rejected"))
-    prompts = [row["problem_id"] for row in rows]
+    """Of one model; `total` is its accuracy with the interval. Chances are of scored pairs."""
+    scored = [row for row in rows if row["is_scored"]]
+    chosen, rejected = ([row[f"{side}_score"] for row in scored] for side in ("chosen", "rejected"))
+    prompts = [row["problem_id"] for row in scored]
     made = official("code_reward_bench", rows, bootstrap)
     assert made is not None, "the set has figures of its own"
     found = fit_temperature(chosen, rejected, prompts)
     return {
         "total": made["sections"][TOTAL],
         "parts": {name: _points(value) for name, value in made["parts"].items()},
+        "unscored": len(rows) - len(scored),
         "ties": made["sections"][TOTAL]["num_ties"],
         **{
             name: [round(value[end], 4) for end in ("mean", "low", "high")]

@@ -1,8 +1,8 @@
 """Rewards as chances: what a difference of rewards is worth, and a temperature that makes it so.
 
 The loss of reward models says that the chosen answer is preferred with probability
-sigmoid(difference). Finetuned models are mostly too sure of themselves; dividing rewards by one
-number, fitted on held-out pairs, changes no order and mends that (Guo et al. 2017). It lies beside
+sigmoid(difference). Models are mostly surer than they are right, or less sure; dividing rewards by
+one number, fitted on held-out pairs, changes no order and mends some of it (Guo et al. 2017). It lies beside
 the weights in CALIBRATION_FILE, and no digest of the weights knows of it.
 """
 
