@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from codepmp_ray.errors import InputError
 from codepmp_ray.estimates import estimate
@@ -85,7 +86,7 @@ def equivalent_samples(
     return Multiple(point, low, high, float(sizes[-1] / sizes[0]))
 
 
-def _first(shifts: Floats, reached: Sequence[bool] | Floats) -> float:
+def _first(shifts: Floats, reached: npt.ArrayLike) -> float:
     """2 to the first shift at which it is so; 0 where it is from the beginning, inf where never."""
     places = np.flatnonzero(reached)
     if not len(places):

@@ -2,8 +2,8 @@
 
 The loss of reward models says that the chosen answer is preferred with probability
 sigmoid(difference). Models are mostly surer than they are right, or less sure; dividing rewards by
-one number, fitted on held-out pairs, changes no order and mends some of it (Guo et al. 2017). It lies beside
-the weights in CALIBRATION_FILE, and no digest of the weights knows of it.
+one number, fitted on held-out pairs, changes no order and mends some of it (Guo et al. 2017). It
+lies beside the weights in CALIBRATION_FILE, and no digest of the weights knows of it.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ is fitted on one half of the questions and picks in the other.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy.optimize import minimize
@@ -24,6 +24,7 @@ from codepmp_ray.studies.study import Context
 
 LONGER, STYLE, WRITER = "longer answer", "style", "model prior"
 RULES = (LONGER, STYLE, WRITER)
+_SIDES = ("chosen", "rejected")
 _MAX_FITTED = 4_000  # pairs
 _RIDGE = 0.01
 _COUNTED = re.compile(r"\d"), re.compile("="), re.compile(r"\n\n"), re.compile(r"\bStep\b")
@@ -32,20 +33,20 @@ _SAID = ("The answer is", "####", "\\boxed")
 
 def pair_rules(context: Context, name: str, model: str | None = None) -> dict[str, Floats]:
     """Of the test pairs as the study scores them: shares of right pairs [problems] by rule."""
-    test, found = context.test_pairs(name, model), {}
-    sides = [[row[side] for row in test.rows] for side in ("chosen", "rejected")]
-    lengths = [[len(text) for text in texts] for texts in sides]
-    found[LONGER] = measures.pair_shares(*lengths, test.problems)[1]
+    test = context.test_pairs(name, model)
+
+    def shares(score: Callable[[Row, int], float]) -> Floats:
+        one, other = ([score(row, side) for row in test.rows] for side in (0, 1))
+        return measures.pair_shares(one, other, test.problems)[1]
+
+    found = {LONGER: shares(lambda row, side: len(row[_SIDES[side]]))}
     of_set = context.bench.set(name)
     if of_set.train:
         rule = fitted_style(of_set.train[:_MAX_FITTED])
-        found[STYLE] = measures.pair_shares(*(style_table(t) @ rule for t in sides), test.problems)[
-            1
-        ]
+        found[STYLE] = shares(lambda row, side: float((style_table([row[_SIDES[side]]]) @ rule)[0]))
     rates = writer_rates(of_set.train or of_set.test)
     if rates and all(row.get("models") for row in test.rows):
-        writers = [[rates.get(row["models"][side], 0.5) for row in test.rows] for side in (0, 1)]
-        found[WRITER] = measures.pair_shares(*writers, test.problems)[1]
+        found[WRITER] = shares(lambda row, side: rates.get(row["models"][side], 0.5))
     return found
 
 
@@ -62,7 +63,7 @@ def writer_rates(rows: Sequence[Row]) -> dict[str, float]:
 
 def fitted_style(rows: Sequence[Row]) -> Floats:
     """Weights of `style_table`'s columns, fitted to tell chosen from rejected."""
-    tables = (style_table([row[side] for row in rows]) for side in ("chosen", "rejected"))
+    tables = (style_table([row[side] for row in rows]) for side in _SIDES)
     return _logistic(np.subtract(*tables))
 
 

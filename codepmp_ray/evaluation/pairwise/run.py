@@ -83,8 +83,8 @@ def measure_accuracy(
     return results
 
 
-def _sides(rows: Sequence[dict[str, Any]]) -> list[list[float]]:
-    return [[row[f"{side}_score"] for row in rows] for side in ("chosen", "rejected")]
+def _sides(rows: Sequence[dict[str, Any]]) -> tuple[list[float], list[float]]:
+    return [row["chosen_score"] for row in rows], [row["rejected_score"] for row in rows]
 
 
 def summarise(rows: Sequence[dict[str, Any]], recipe: Recipe) -> dict[str, Any]:

@@ -181,8 +181,8 @@ def _labelled(first: str, second: str, column: str, labels: dict[str, bool]) -> 
         label = row.get(column)
         if label not in labels:
             raise Unusable(RejectReason.BAD_LABEL, f"{column} is {label!r}, not one of {[*labels]}")
-        texts = [text_cell(row, name) for name in (first, second)]
-        return [Sides(*(texts if labels[label] else texts[::-1]))]
+        one, two = (text_cell(row, name) for name in (first, second))
+        return [Sides(one, two) if labels[label] else Sides(two, one)]
 
     return sides
 
@@ -200,8 +200,8 @@ def _conflicts(row: Row) -> list[Sides]:
                 raise ValueError(f"answers {one} and {two} are equally right")
         except (TypeError, ValueError, IndexError) as error:
             raise Unusable(RejectReason.BAD_LABEL, f"sampled_conflict_pairs: {error}") from error
-        texts = [text_cell(row, f"response_{i + 1}") for i in (one, two)]
-        found.append(Sides(*texts, f"{one}/{two}"))
+        right, wrong = (text_cell(row, f"response_{i + 1}") for i in (one, two))
+        found.append(Sides(right, wrong, f"{one}/{two}"))
     return found
 
 

@@ -79,7 +79,9 @@ def measure(context: Context, models: Models, book: ScoreBook) -> Outcome:
         by_kind = _by_kind(found, is_code)
         # Intervals of one pair of generators hold together (Bonferroni).
         alone = 1 - (1 - config.confidence) / len(by_kind)
-        gaps = {n: measures.compare(n, *v.T, alone).difference for n, v in by_kind.items()}
+        gaps = {
+            n: measures.compare(n, v[:, 0], v[:, 1], alone).difference for n, v in by_kind.items()
+        }
         title = f"{found.generators[0]} and {found.generators[1]}, {group}"
         outcome.tables.append(_table(title, by_kind, gaps))
         outcome.plots.append(_radar(title, found.generators, by_kind))
