@@ -31,6 +31,7 @@ from typing import Any
 import httpx
 import psutil
 
+from benchmarks._cached_tokens import cached_prompt_tokens
 from benchmarks._results import gpu, series_result, write_results
 from benchmarks._scoring_peers import offline_engine, padded_batches, peer, serve_rm
 from benchmarks._serving import (
@@ -43,7 +44,6 @@ from benchmarks._serving import (
     serving_recipe,
 )
 from codepmp_ray.preference.tokenization import Encoder
-from codepmp_ray.scoring.prefix_sharing import cached_prompt_tokens
 
 NUM_PROMPT_TOKENS = 200
 SHORTEST, LONGEST = 75, 225

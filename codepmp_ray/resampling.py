@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -61,6 +62,21 @@ def percentiles(draws: Floats, confidence: float) -> tuple[Floats, Floats]:
     return low, high
 
 
+def share_limits(
+    draws: Floats, confidence: float, num_units: npt.ArrayLike
+) -> tuple[Floats, Floats]:
+    """`percentiles` of shares, within [0, 1], and never a point.
+
+    Where no resample moves a figure it is widened by `unseen_share` of its `num_units` [columns];
+    below two units nothing is known, and the limits are 0 and 1.
+    """
+    units = np.broadcast_to(np.asarray(num_units, float), draws.shape[1:])
+    low, high = percentiles(draws, confidence)
+    slack = np.where(high - low < 1e-12, unseen_share(np.maximum(units, 1), confidence), 0.0)
+    low, high = np.maximum(low - slack, 0.0), np.minimum(high + slack, 1.0)
+    return np.where(units < 2, 0.0, low), np.where(units < 2, 1.0, high)
+
+
 def cluster_sums(values: Floats, clusters: npt.ArrayLike) -> tuple[Floats, Floats]:
     """(sums [clusters, columns] of `values` [rows, columns], rows in each cluster [clusters])."""
     _, index = np.unique(np.asarray(clusters), return_inverse=True)
@@ -70,8 +86,8 @@ def cluster_sums(values: Floats, clusters: npt.ArrayLike) -> tuple[Floats, Float
     return sums, np.bincount(index, minlength=num).astype(float)
 
 
-def unseen_share(num_units: int, confidence: float) -> float:
-    """Share of units of another kind that `num_units` alike ones do not exclude.
+def unseen_share(num_units: Any, confidence: float) -> Any:
+    """Share of units of another kind that `num_units` alike ones do not exclude; of one or many.
 
     The upper Clopper-Pearson limit for none in n (the "rule of three"): it widens an interval
     that resampling would give no width because every unit came out the same.

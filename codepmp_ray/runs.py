@@ -61,8 +61,8 @@ STAGE_FOLDER = re.compile(rf"({'|'.join(STAGE_JOBS | SIDE_JOBS)})-([0-9a-f]{{12}
 _STAGE_VERSION = (
     dict.fromkeys(STAGE_JOBS, 2)
     | dict.fromkeys(("corpus", "synthesis", "candidates"), 3)
-    | dict.fromkeys(("pretraining", "finetuning", "evaluation", "grades"), 4)
-    | {"scoring": 2}
+    | dict.fromkeys(("pretraining", "finetuning", "grades"), 4)
+    | {"scoring": 2, "evaluation": 5}
 )
 
 

@@ -19,6 +19,7 @@ from codepmp_ray.errors import InputError
 from codepmp_ray.hub_models import hub_model, snapshot
 from codepmp_ray.storage import LocalStore, Store, absolute, is_uri, open_store
 
+CALIBRATION_FILE = "codepmp_calibration.json"  # says what rewards are worth, and changes none
 _WHOLE_BYTES = 1 << 22  # a file up to this size is read whole
 _PLACES, _SAMPLE_BYTES = 4, 16_384  # of one tensor, or of another large file
 _MAX_HEADER_BYTES = 1 << 27
@@ -34,7 +35,7 @@ def weights_digest(model_path: str) -> str:
     hub = hub_model(model_path)
     place = absolute(str(snapshot(hub)) if hub else model_path)
     store = open_store(place)
-    files = sorted(store.files("").items())
+    files = sorted(item for item in store.files("").items() if item[0] != CALIBRATION_FILE)
     sizes = [(name, facts.num_bytes) for name, facts in files]
     if isinstance(store, LocalStore) and not all(is_settled(int(f.version)) for _, f in files):
         return _read(store, sizes)

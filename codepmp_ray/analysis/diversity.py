@@ -1,7 +1,7 @@
 """How varied a set of pairs is: lengths, n-grams, likeness of the descriptions, provenance.
 
 Paper, Table 15: "n-gram density" is the number of n-grams over 100 hash buckets. That measures
-length alone (it differs by a constant between n = 1 and n = 2), so the entropy over the buckets and
+length alone (a text has one bigram less than words), so the entropy over the buckets and
 the share of distinct n-grams stand beside it; those two depend on how much text is looked at, and
 are taken from equally many words of each column.
 """
@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
-from itertools import chain, islice
+from collections.abc import Iterable, Iterator
 from typing import Any
 from zlib import crc32
 
@@ -67,10 +66,32 @@ def measure_diversity(stage: Stage, num_pairs: int = NUM_PAIRS) -> Values:
     }
 
 
-def ngram_figures(words: list[str], n: int) -> Values:
-    """Of the n-grams of a text: entropy over NUM_BUCKETS hash buckets, in bits (at most log2 of
+def ngrams_of(documents: Iterable[list[str]], n: int) -> Iterator[tuple[str, ...]]:
+    """The n-grams of texts in words; none crosses from one text to the next."""
+    for words in documents:
+        yield from zip(*(words[i:] for i in range(n)), strict=False)
+
+
+def first_words(documents: Iterable[list[str]], num: int) -> list[list[str]]:
+    """The first `num` words of all texts together, by text."""
+    found = []
+    for words in documents:
+        found.append(words[:num])
+        num -= len(found[-1])
+        if num <= 0:
+            break
+    return found
+
+
+def density(documents: Iterable[list[str]], n: int) -> float:
+    """Table 15: n-grams over NUM_BUCKETS."""
+    return sum(max(len(words) - n + 1, 0) for words in documents) / NUM_BUCKETS
+
+
+def ngram_figures(documents: list[list[str]], n: int) -> Values:
+    """Of the n-grams of texts: entropy over NUM_BUCKETS hash buckets, in bits (at most log2 of
     their number), and the share that is distinct."""
-    ngrams = Counter(zip(*(words[i:] for i in range(n)), strict=False))
+    ngrams = Counter(ngrams_of(documents, n))
     num = sum(ngrams.values())
     buckets = np.zeros(NUM_BUCKETS)
     for ngram, count in ngrams.items():
@@ -147,25 +168,18 @@ def _bias(lengths: dict[str, Lengths]) -> Values:
 
 
 def _ngram_values(texts: dict[str, list[str]]) -> Values:
-    num_words = {text: sum(len(split_words(one)) for one in texts[text]) for text in TEXTS}
+    words = {text: list(map(split_words, texts[text])) for text in TEXTS}
+    num_words = {text: sum(map(len, documents)) for text, documents in words.items()}
     num_compared = min(_MAX_WORDS, *num_words.values())
-    words = {
-        text: list(islice(chain.from_iterable(map(split_words, column)), num_compared))
-        for text, column in texts.items()
-    }
-    return {
-        "num_buckets": NUM_BUCKETS,
-        "num_words_compared": num_compared,
-        **{
-            text: {
-                "num_words": num_words[text],
-                # Table 15: of all texts, the n-grams that cross from one to the next included.
-                "density": {str(n): max(num_words[text] - n + 1, 0) / NUM_BUCKETS for n in ORDERS},
-                **{str(n): ngram_figures(found, n) for n in ORDERS},
-            }
-            for text, found in words.items()
-        },
-    }
+    found: Values = {"num_buckets": NUM_BUCKETS, "num_words_compared": num_compared}
+    for text, documents in words.items():
+        cut = first_words(documents, num_compared)
+        found[text] = {
+            "num_words": num_words[text],
+            "density": {str(n): density(documents, n) for n in ORDERS},
+            **{str(n): ngram_figures(cut, n) for n in ORDERS},
+        }
+    return found
 
 
 def bucket_of(ngram: tuple[str, ...]) -> int:

@@ -16,7 +16,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from codepmp_ray.analysis.diversity import NUM_BUCKETS, ORDERS, bucket_of, ngram_figures
+from codepmp_ray.analysis.diversity import (
+    NUM_BUCKETS,
+    ORDERS,
+    bucket_of,
+    density,
+    first_words,
+    ngram_figures,
+    ngrams_of,
+)
 from codepmp_ray.corpus.words import split_words
 from codepmp_ray.errors import InputError
 from codepmp_ray.resampling import Floats, Interval
@@ -38,25 +46,27 @@ class Divergence:
 def bucket_table(sources: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """Density, entropy and shares of buckets by source and order; JSON values.
 
-    Density is of all texts; entropy and shares (Figures 10, 11) of equally many words each.
+    Density is of all texts; entropy and shares (Figures 10, 11) of equally many words each. No
+    n-gram crosses from one text to the next.
     """
-    words = {name: [w for text in texts for w in split_words(text)]
-             for name, texts in sources.items()}  # fmt: skip
-    num_compared = min(map(len, words.values()), default=0)
+    words = {name: [split_words(text) for text in texts] for name, texts in sources.items()}
+    num_words = {name: sum(map(len, documents)) for name, documents in words.items()}
+    num_compared = min(num_words.values(), default=0)
     if not num_compared:
         raise InputError("A source without words cannot be compared.")
+    cut = {name: first_words(documents, num_compared) for name, documents in words.items()}
     return {
         "num_words_compared": num_compared,
         "sources": {
             name: {
                 str(n): {
-                    "density": max(len(found) - n + 1, 0) / NUM_BUCKETS,
-                    **ngram_figures(found[:num_compared], n),
-                    "bucket_shares": _bucket_shares(found[:num_compared], n),
+                    "density": density(documents, n),
+                    **ngram_figures(cut[name], n),
+                    "bucket_shares": _bucket_shares(cut[name], n),
                 }
                 for n in ORDERS
             }
-            for name, found in words.items()
+            for name, documents in words.items()
         },
     }
 
@@ -148,8 +158,8 @@ def _numbered(sources: Sequence[Sequence[str]], order: int) -> tuple[list[list[I
     return found, len(numbers)
 
 
-def _bucket_shares(words: list[str], n: int) -> list[float]:
+def _bucket_shares(documents: list[list[str]], n: int) -> list[float]:
     counts = np.zeros(NUM_BUCKETS)
-    for gram in zip(*(words[i:] for i in range(n)), strict=False):
+    for gram in ngrams_of(documents, n):
         counts[bucket_of(gram)] += 1
     return (counts / max(counts.sum(), 1)).tolist()

@@ -1,40 +1,42 @@
 """How many times more finetuning samples the model without PMP needs. Paper, Figures 4, 8 and 9.
 
 The figure reads 80 times off one point: 0.5k samples with PMP reach what 40k reach without. Here
-the curve without PMP is made monotone, read backwards at the accuracy with PMP, and the ratio of
-sizes is the multiple; its interval comes from resampling the problems of both curves together. An
-accuracy that the curve without PMP never reaches bounds the multiple from one side only.
+all sizes give one multiple: with m times the samples at every size, the curve without PMP is on
+average as high as the one with it. Its interval holds the multiples for which the average
+difference may be nothing, by the same estimate as every other comparison of trainings; so it leaves
+out 1 where the two curves are told apart. What would take more, or fewer, samples than were tried
+bounds the multiple from one side only.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from codepmp_ray.analysis.curves import Curve
 from codepmp_ray.errors import InputError
+from codepmp_ray.estimates import estimate
 from codepmp_ray.resampling import Floats
 
-_EQUAL = 1e-12  # means of the same problems differ in their last digits
+_STEPS = 8  # to a doubling
+_EQUAL = 1e-9
 
 
 @dataclass(frozen=True)
 class Multiple:
-    """At `size` samples with PMP.
-
-    Attributes:
-        multiple: samples without PMP for the same accuracy, over `size`. inf: more than any size
-            tried; 0: fewer than the smallest.
-        low, high: its interval, with the same meaning of inf and 0.
-        smallest, largest: what could have been seen: the multiples of the sizes tried without PMP.
+    """Attributes:
+    multiple: samples without PMP for the same figure, over those with it. inf: more than any
+        that was tried; 0: fewer.
+    low, high: its interval, with the same meaning of inf and 0.
+    largest: the largest multiple that could have been seen; 1 / largest is the smallest.
     """
 
-    size: float
     multiple: float
     low: float
     high: float
-    smallest: float
     largest: float
 
     @property
@@ -43,72 +45,60 @@ class Multiple:
 
     def as_json(self) -> dict[str, float | str | None]:
         """JSON has no inf: null, and `text` says on which side."""
-        numbers = {name: getattr(self, name) for name in ("multiple", "low", "high")}
-        known = {name: value if np.isfinite(value) and value else None
-                 for name, value in numbers.items()}  # fmt: skip
-        bounds = {"smallest": self.smallest, "largest": self.largest}
-        return {"size": self.size, **known, **bounds, "text": self.text}
+        known = {n: v if math.isfinite(v) and v else None for n, v in asdict(self).items()}
+        return {**known, "text": self.text}
 
     def _shown(self, value: float) -> str:
-        if np.isinf(value):
+        if math.isinf(value):
             return f"more than {self.largest:.3g}"
-        return f"{value:.3g}" if value else f"less than {self.smallest:.3g}"
+        return f"{value:.3g}" if value else f"less than {1 / self.largest:.3g}"
 
 
 def equivalent_samples(
-    with_pmp: Curve, without_pmp: Curve, confidence: float = 0.95
-) -> list[Multiple]:
-    """One multiple for each size with PMP. Make both curves with one seed, on the same problems.
+    sizes: Sequence[float],
+    with_pmp: Sequence[Floats],
+    without_pmp: Sequence[Floats],
+    confidence: float = 0.95,
+) -> Multiple:
+    """From figures [trainings, problems] of both models at each of the increasing sizes.
 
-    Raises InputError when they do not have equally many resamples, or one size is all there is.
+    Between two sizes the figures change with the logarithm of the size. Raises InputError for a
+    single size, and what `estimates.estimate` raises.
     """
-    if len(without_pmp.sizes) < 2:
-        raise InputError("A curve without PMP needs at least two sizes to be read backwards.")
-    if len(with_pmp.draws) != len(without_pmp.draws):
-        raise InputError("Both curves need the same resamples: one seed, one num_bootstrap.")
-    logs = np.log(without_pmp.sizes)
-    found = []
-    for column, size in enumerate(with_pmp.sizes):
-        point = _inverse(without_pmp.mean[None, :], logs, with_pmp.mean[column : column + 1])
-        draws = _inverse(without_pmp.draws, logs, with_pmp.draws[:, column]) / size
-        tail = (1 - confidence) / 2
-        # Order statistics: between two of them may lie infinity.
-        low, high = np.quantile(draws, [tail, 1 - tail], method="inverted_cdf")
-        bounds = without_pmp.sizes[[0, -1]] / size
-        found.append(Multiple(float(size), float(point[0] / size), float(low), float(high),
-                              float(bounds[0]), float(bounds[1])))  # fmt: skip
-    return found
+    if len(sizes) < 2:
+        raise InputError("A multiple of samples needs figures at two sizes or more.")
+    logs = np.log2(np.asarray(sizes, float))
+    span = float(logs[-1] - logs[0])
+    shifts = np.linspace(-span, span, 2 * max(1, round(_STEPS * span)) + 1)
+    higher, lower = np.stack(with_pmp), np.stack(without_pmp)
+    gaps = [estimate(_gap(logs, higher, lower, shift)) for shift in shifts]
+    means = np.array([gap.mean for gap in gaps])
+    limits = [gap.interval(confidence) for gap in gaps]
+    # Below the interval the curve without PMP is surely lower, above it surely higher.
+    low, point, high = (
+        _first(shifts, reached)
+        for reached in (
+            [limit.low <= _EQUAL for limit in limits],
+            means <= _EQUAL,
+            [limit.high < -_EQUAL for limit in limits],
+        )
+    )
+    return Multiple(point, low, high, float(sizes[-1] / sizes[0]))
 
 
-def _inverse(curves: Floats, logs: Floats, wanted: Floats) -> Floats:
-    """The smallest size at which each curve [rows, sizes] reaches `wanted` [rows]."""
-    sizes = np.empty(len(curves))
-    for row, (values, goal) in enumerate(zip(monotone(curves), wanted, strict=True)):
-        if goal > values[-1] + _EQUAL:
-            sizes[row] = np.inf
-        elif goal < values[0] - _EQUAL:
-            sizes[row] = 0.0
-        else:
-            place = int(np.searchsorted(values, goal - _EQUAL))  # the first that reaches it
-            if place == 0 or values[place] <= goal + _EQUAL:
-                sizes[row] = np.exp(logs[place])
-                continue
-            share = (goal - values[place - 1]) / (values[place] - values[place - 1])
-            sizes[row] = np.exp(logs[place - 1] + share * (logs[place] - logs[place - 1]))
-    return sizes
+def _first(shifts: Floats, reached: npt.ArrayLike) -> float:
+    """2 to the first shift at which it is so; 0 where it is from the beginning, inf where never."""
+    places = np.flatnonzero(reached)
+    if not len(places):
+        return math.inf
+    return 0.0 if places[0] == 0 else float(2 ** shifts[places[0]])
 
 
-def monotone(curves: Floats) -> Floats:
-    """The nearest non-decreasing curves [rows, sizes] by squares (pool adjacent violators).
-
-    Its value at i is the largest over starts a <= i of the smallest over ends b >= i of the mean
-    from a to b.
-    """
-    num = curves.shape[1]
-    sums = np.concatenate([np.zeros((len(curves), 1)), np.cumsum(curves, axis=1)], axis=1)
-    result = np.full(curves.shape, -np.inf)
-    for start in range(num):
-        means = (sums[:, start + 1 :] - sums[:, start : start + 1]) / np.arange(1, num - start + 1)
-        smallest = np.minimum.accumulate(means[:, ::-1], axis=1)[:, ::-1]
-        result[:, start:] = np.maximum(result[:, start:], smallest)
-    return result
+def _gap(logs: Floats, higher: Floats, lower: Floats, shift: float) -> Floats:
+    """Mean difference [trainings, problems] over the sizes whose multiple was tried."""
+    wanted = logs + shift
+    known = (wanted >= logs[0] - _EQUAL) & (wanted <= logs[-1] + _EQUAL)
+    place = np.clip(np.searchsorted(logs, wanted[known] - _EQUAL), 1, len(logs) - 1)
+    share = (wanted[known] - logs[place - 1]) / (logs[place] - logs[place - 1])
+    share = np.clip(share, 0, 1)[:, None, None]
+    return (higher[known] - (1 - share) * lower[place - 1] - share * lower[place]).mean(axis=0)

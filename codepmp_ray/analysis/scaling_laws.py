@@ -6,16 +6,18 @@ The error 1 - accuracy at x pairs is fitted as
     saturating  f + b x^-c          ends at the floor f
 
 by weighted least squares; for a given exponent both are linear, so only exponents are searched for.
-Every resample of the problems is fitted again, which gives the intervals. The verdict is
-"saturating" where the floor's interval lies above zero, "power law" where it leaves room for less
-than half of the smallest error seen, and "undecided" otherwise. It is "undecided" as well below
-four sizes, and where the trend's own interval includes zero. Beside it stands a measure without a
-law: the curvature of accuracy over doublings, below zero where each doubling brings less.
+Every draw of the curve is fitted again, which gives the intervals. The verdict is "saturating"
+where the floor's interval lies above zero, "power law" where it leaves room for less than half of
+the smallest error seen, "falling" where the trend is below zero, for which neither is a law, and
+"undecided" otherwise. A fit is admitted first: it is "undecided" as well below four sizes, with
+fewer trainings of a size than say anything of others, where the trend's own interval includes zero,
+where the exponent lies at an edge of its range, and where the floor lies above an error that was
+seen. Beside it stands a measure without a law: the curvature of accuracy over doublings, below zero
+where each doubling brings less.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -23,15 +25,16 @@ import numpy as np
 
 from codepmp_ray.analysis.curves import Curve
 from codepmp_ray.errors import InputError
+from codepmp_ray.estimates import MIN_TRAININGS
 from codepmp_ray.resampling import Floats, Interval, percentiles
 
-UNDECIDED, POWER, SATURATING = "undecided", "power law", "saturating"
+UNDECIDED, POWER, SATURATING, FALLING = "undecided", "power law", "saturating", "falling"
 MIN_SIZES = 4
 EXPONENT_RANGE = (0.01, 4.0)  # where exponents are searched for
-_EXPONENTS = np.geomspace(*EXPONENT_RANGE, 60)
-_NUM_REFINEMENTS = 30  # of the golden section: each leaves 0.62 of the range
+_EXPONENTS = np.geomspace(*EXPONENT_RANGE, 600)  # a per cent apart
 _ROOM = 0.5
 _FLOOR_SEEN = 0.01  # of the smallest error: less is no floor
+_EDGE = 1.05  # a factor: exponents nearer to an edge of their range were stopped by it
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,12 @@ def fit_scaling(curve: Curve, confidence: float = 0.95) -> ScalingVerdict:
     if num < 3:
         reason = f"{num} sizes show no law; at least {MIN_SIZES} are needed."
         return ScalingVerdict(UNDECIDED, reason, None, None, None, None)
+    if not curve.is_known:
+        reason = (
+            f"{curve.num_trainings} training(s) of every size are no result: others may give "
+            f"another curve; {MIN_TRAININGS} are needed."
+        )
+        return ScalingVerdict(UNDECIDED, reason, None, None, None, None)
     doublings = np.log2(curve.sizes)
     weights = _weights(curve)
     slope = _polynomial(curve, doublings, weights, 1, confidence)
@@ -81,25 +90,39 @@ def fit_scaling(curve: Curve, confidence: float = 0.95) -> ScalingVerdict:
         return ScalingVerdict(UNDECIDED, reason, slope, bend, None, None)
     power = _law(curve, weights, False, confidence)
     saturating = _law(curve, weights, True, confidence)
-    verdict, reason = _decide(curve, slope, saturating.floor)
+    verdict, reason = _decide(curve, slope, power, saturating)
     return ScalingVerdict(verdict, reason, slope, bend, power, saturating)
 
 
-def _decide(curve: Curve, slope: Interval, floor: Interval) -> tuple[str, str]:
+def _decide(curve: Curve, slope: Interval, power: Law, saturating: Law) -> tuple[str, str]:
     smallest = float((1 - curve.mean).min())
+    floor = saturating.floor
+    trend = (
+        f"A doubling changes accuracy by {100 * slope.mean:+.2f} points, interval "
+        f"{100 * slope.low:+.2f} to {100 * slope.high:+.2f}: "
+    )
     if slope.low <= 0 <= slope.high:
-        return UNDECIDED, (
-            f"A doubling changes accuracy by {100 * slope.mean:+.2f} points, interval "
-            f"{100 * slope.low:+.2f} to {100 * slope.high:+.2f}: no trend is seen."
-        )
+        return UNDECIDED, f"{trend}no trend is seen."
+    if slope.high < 0:
+        return FALLING, f"{trend}accuracy falls, and no law of a falling error fits."
     shown = (f"the floor of the error is {100 * floor.mean:.1f} %, interval {100 * floor.low:.1f} "
              f"to {100 * floor.high:.1f}, and the smallest error seen "
              f"{100 * smallest:.1f}")  # fmt: skip
-    if floor.low > _FLOOR_SEEN * smallest:
+    if floor.mean > smallest:
+        return UNDECIDED, f"An error below the floor was seen, so there is none: {shown}."
+    is_floor = floor.low > _FLOOR_SEEN * smallest
+    if not is_floor and floor.high >= _ROOM * smallest:
+        return UNDECIDED, f"Both laws fit: {shown}."
+    exponent = (saturating if is_floor else power).exponent.mean
+    low, high = EXPONENT_RANGE
+    if not low * _EDGE < exponent < high / _EDGE:
+        return UNDECIDED, (
+            f"The exponent {exponent:.3g} lies at the edge of its range, {low:g} to {high:g}: the "
+            f"fit was stopped there ({shown})."
+        )
+    if is_floor:
         return SATURATING, f"It ends above zero: {shown}."
-    if floor.high < _ROOM * smallest:
-        return POWER, f"Less than half of what is left can be a floor: {shown}."
-    return UNDECIDED, f"Both laws fit: {shown}."
+    return POWER, f"Less than half of what is left can be a floor: {shown}."
 
 
 def _weights(curve: Curve) -> Floats:
@@ -144,17 +167,8 @@ def _fit(errors: Floats, sizes: Floats, weights: Floats, has_floor: bool) -> tup
     def solved(exponents: Floats) -> tuple[Floats, Floats, Floats]:
         return _solve(errors, np.exp(-exponents[:, None] * logs), weights, has_floor)
 
-    coarse = np.stack([solved(np.full(len(errors), c))[2] for c in _EXPONENTS], axis=1)
-    best = coarse.argmin(axis=1)
-    known = np.log(_EXPONENTS)
-    left = known[np.maximum(best - 1, 0)]
-    right = known[np.minimum(best + 1, len(known) - 1)]
-    golden = (math.sqrt(5) - 1) / 2
-    for _ in range(_NUM_REFINEMENTS):
-        inner, outer = right - golden * (right - left), left + golden * (right - left)
-        is_left = solved(np.exp(inner))[2] < solved(np.exp(outer))[2]
-        left, right = np.where(is_left, left, inner), np.where(is_left, outer, right)
-    exponents = np.exp((left + right) / 2)
+    squares = np.stack([solved(np.full(len(errors), c))[2] for c in _EXPONENTS], axis=1)
+    exponents = _EXPONENTS[squares.argmin(axis=1)]
     floor, factor, squares = solved(exponents)
     return np.stack([floor, factor * sizes[0] ** exponents, exponents], axis=1), squares
 

@@ -11,6 +11,7 @@ import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -89,3 +90,12 @@ def to_svg(drawing: Figure, name: str, description: str) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
         f'{box} role="img" aria-label="{label}">{text[opening.end() :].strip()}'
     )
+
+
+def standalone(text: str) -> str:
+    """The `<svg>` as a file of its own, with the light colours of the page."""
+    css = (Path(__file__).parent / "templates" / "report.css").read_text(encoding="utf-8")
+    colors = css[css.index("{") + 1 : css.index("}")].strip()
+    style = f"<style>svg {{{colors} background: var(--paper); font-family: sans-serif;}}</style>"
+    at = text.index(">") + 1
+    return text[:at] + style + text[at:]

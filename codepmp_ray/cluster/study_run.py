@@ -15,6 +15,7 @@ from codepmp_ray.cluster.laboratory import Laboratory
 from codepmp_ray.json_records import read_record, record_bytes
 from codepmp_ray.studies.announce import announce, at_hand_cost
 from codepmp_ray.studies.bench import Bench
+from codepmp_ray.studies.catalogue.common import training_stand_ins
 from codepmp_ray.studies.cost import Rates, training_keys
 from codepmp_ray.studies.outcome import Outcome, not_measured, of_error
 from codepmp_ray.studies.study import Context, Models, Study
@@ -23,7 +24,7 @@ from codepmp_ray.studies.trainings import Arm, Training
 Prepare = Callable[[Bench], None]  # what a study needs beside its arms, made before it is measured
 Record = dict[str, Any]
 _WORTH_S = 30.0  # less time than that is not begun with again
-_FORMAT = 3  # of records; one of another format is measured again
+_FORMAT = 4  # of records; one of another format is measured again
 
 
 @dataclass(frozen=True)
@@ -170,6 +171,7 @@ def _measure(study: Study, context: Context, arms: list[Arm], allowance: Allowan
         outcome = study.measure(context, models, lab.book)
     finally:
         lab.book.close()
+    outcome.stand_ins[:0] = training_stand_ins(context, arms)
     if arms and num_seeds < len(context.seeds) and outcome.status == "measured":
         outcome.status = "partly measured"
         outcome.notes.append(

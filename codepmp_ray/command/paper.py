@@ -111,7 +111,11 @@ def run_all(
     ] = None,
     plan: _Plan = False,
     docs: Annotated[
-        Path | None, Option(metavar="FILE", help="Also write the report as Markdown to this file.")
+        Path | None,
+        Option(
+            metavar="FILE",
+            help="Also write Markdown to this file, its figure and numbers beside it.",
+        ),
     ] = None,
 ) -> dict[str, Any]:
     """Run every study of a recipe within its budget, and write one report.
@@ -130,7 +134,12 @@ def run_all(
     from codepmp_ray.command.train import GRPO, train_policy
     from codepmp_ray.studies.announce import announce_all
     from codepmp_ray.studies.bench import Bench
-    from codepmp_ray.studies.report import print_overview, write_numbers, write_reports
+    from codepmp_ray.studies.report import (
+        print_overview,
+        write_document,
+        write_numbers,
+        write_reports,
+    )
 
     start_s = time.monotonic()
     bench = Bench(config)
@@ -144,8 +153,7 @@ def run_all(
     page = write_reports(bench, records, config.name)
     print_overview(records)
     if docs:
-        text = bench.store.read_bytes(f"reports/{config.name}.md").decode()
-        docs.write_text(text, encoding="utf-8")
+        write_document(bench, config.name, docs)
     print(f"Took {time.monotonic() - start_s:.0f} s. Report: {page}")
     return found
 

@@ -59,7 +59,7 @@ def run(recipe: "Recipe", compare: _Compare = False) -> None:
     from codepmp_ray.evaluation.without_pmp import compare_with, recipe_without_pmp
     from codepmp_ray.runs import open_stage
 
-    work: "_Work" = [(recipe, name) for name in STAGES]
+    work: _Work = [(recipe, name) for name in STAGES]
     other = recipe_without_pmp(recipe) if compare else None
     if other is not None:
         work += [(other, name) for name in ("finetuning", "evaluation")]

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from codepmp_ray.config.base import Section
+from codepmp_ray.config.base import Section, later
 from codepmp_ray.config.data import DataSourceConfig, check_names
 
 PreferenceTaskName = Literal[
@@ -17,7 +17,12 @@ PreferenceTaskName = Literal[
     "hh_helpful",
     "hh_harmless",
     "reward_bench",
+    "reward_bench_2",
     "rm_bench",
+    "judge_bench",
+    "ppe_human",
+    "ppe_correctness",
+    "code_reward_bench",
 ]
 
 
@@ -43,13 +48,15 @@ class AccuracyConfig(Section):
     """Which pairs are scored, and how accuracies of their sections are put together.
 
     Attributes:
-        tasks: known sets of pairs; docs/evaluation.md lists them. RewardBench and RM-Bench bring
-            their sections, weights and ties with them.
+        tasks: known sets of pairs; docs/evaluation.md lists them. Benchmarks bring their sections,
+            weights and ties with them.
         data: preference sets; each is a section by its name.
         section_column: column of the rows of `data` that names their section instead. Not for
             math_shepherd, whose pairs are made of several rows.
         weights: "reward_bench" where the sections of `data` are that benchmark's subsets.
-        ties: what equal rewards of both sides count; in both benchmarks they are always wrong.
+        ties: what equal rewards of both sides count; in benchmarks they are always wrong.
+        calibrate: of the model that is measured, fit a temperature on half of the prompts and keep
+            it beside its weights if it serves the other half: `probabilities` of a service use it.
     """
 
     tasks: tuple[AccuracyTaskConfig, ...] = ()
@@ -57,6 +64,7 @@ class AccuracyConfig(Section):
     section_column: str | None = None
     weights: Literal["none", "reward_bench"] = "none"
     ties: Literal["half", "wrong"] = "half"
+    calibrate: bool = later(False)
     prompts_per_shard: int = Field(default=64, ge=1)
 
     @property

@@ -34,6 +34,8 @@ class AuditConfig(Section):
         max_problems / max_candidates: of each of these files; candidates of each problem.
         min_accuracy: on the unedited pairs; above guessing, or nothing else means anything.
         max_length_correlation: partial rank correlation of score and length, either sign.
+        max_ece: expected calibration error on the pairs; null, the default, asks for none: it says
+            nothing of the order, and a temperature mends it (accuracy.calibrate).
         max_style_r2: share of the scores' variance that style explains beyond correctness.
         max_dressing_gain: how many more pairs a dressed rejected answer may win than the bare one.
         max_spoiled_wins: share of pairs in which a spoiled answer may beat its origin.
@@ -61,6 +63,7 @@ class AuditConfig(Section):
     max_candidates: int = Field(default=256, ge=1)
     problems_per_shard: int = Field(default=4, ge=1)
     min_accuracy: float = operational(0.55, ge=0, le=1)
+    max_ece: float | None = operational(None, ge=0, le=1)
     max_length_correlation: float = operational(0.3, ge=0, le=1)
     max_style_r2: float = operational(0.2, ge=0, le=1)
     max_dressing_gain: float = operational(0.1, ge=0, le=1)

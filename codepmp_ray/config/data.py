@@ -66,6 +66,9 @@ class DataSourceConfig(Section):
         max_rows: pairs that are taken, from the beginning of the set (of `math_shepherd`: of its
             questions in an order of their own); what comes after is not read.
         max_pairs_per_problem: of the kinds that pair right with wrong answers to one question.
+        balance: of gsm8k_solutions whose answers name several models: as many pairs have the right
+            answer from the weaker model as from the stronger one, and both sides have one form.
+            False takes any right with any wrong answer, which who wrote it mostly decides.
         scores_as_margin: the margin is score_chosen - score_rejected, where a row has no `margin`.
         prompt_format: text around every prompt, for example "Question: {prompt} Answer:".
         show_options: of reclor and logiqa2: the prompt lists the options too.
@@ -84,6 +87,7 @@ class DataSourceConfig(Section):
     weight: float = Field(default=1.0, gt=0, le=1000)
     max_rows: int | None = Field(default=None, ge=1)
     max_pairs_per_problem: int = Field(default=8, ge=1)
+    balance: bool = True
     scores_as_margin: bool = False
     prompt_format: str | None = None
     show_options: bool = False

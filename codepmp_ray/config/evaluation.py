@@ -10,7 +10,8 @@ from codepmp_ray.config.base import LabelSelector, Section, later, operational
 from codepmp_ray.config.engines import EngineConfig, Role, SamplingConfig
 
 Task = Literal[
-    "humaneval", "mbpp", "gsm8k", "math", "math500", "reclor", "logiqa2", "reasoning_gym"
+    "humaneval", "humaneval_plus", "mbpp", "mbpp_plus", "gsm8k", "math", "math500", "reclor",
+    "logiqa2", "lsat_lr", "reasoning_gym",
 ]  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from codepmp_ray.storage.uris import written_name
 Objective = Literal["pmp", "rm", "lm", "sft", "dpo"]
 SetKind = Kind | Literal["python_functions", "stdlib_functions", "humaneval_corrupted"]
 MADE_HERE = ("stdlib_functions", "humaneval_corrupted")
+CORRUPTED = ("python_functions", *MADE_HERE)
 
 
 class SetConfig(Section):
@@ -28,7 +29,9 @@ class SetConfig(Section):
             by a hash, are the test part.
         hub_id / subset / split / test_split: the set on the hub, where no file is there.
         title: in tables; by default the set's name.
-        stands_for: the paper's set in whose place this one is measured.
+        paper_set: the paper's own name of this set, if it is that set.
+        stands_for: the paper's set in whose place this one is measured: a stand-in has none of the
+            paper's columns beside it.
         test_fraction: 1 makes all of it test: it is measured on, and never trained on.
         made_by: the command that makes it, which is said where it is not here.
         as_transcript: conversations become one text of "\\n\\nHuman: ...\\n\\nAssistant:" turns, as
@@ -45,9 +48,11 @@ class SetConfig(Section):
     split: str = "train"
     test_split: str | None = None
     title: str = ""
+    paper_set: str | None = None
     stands_for: str | None = None
     max_rows: int | None = Field(default=None, ge=1)
     max_pairs_per_problem: int = Field(default=4, ge=1)
+    balance: bool = True
     prompt_format: str | None = None
     test_fraction: float = Field(default=0.2, ge=0, le=1)
     made_by: str = operational("")
@@ -59,10 +64,20 @@ class SetConfig(Section):
     def hub_set(self) -> str | None:
         return self.hub_id or HUB_IDS.get(self.kind)
 
+    @property
+    def paper_name(self) -> str | None:
+        """The paper's set that this one is, or in whose place it is measured."""
+        return self.paper_set or self.stands_for
+
     @model_validator(mode="after")
     def _somewhere(self) -> SetConfig:
         if self.kind not in MADE_HERE and not self.paths and not self.hub_set:
             raise ValueError(f"kind={self.kind} needs paths (below data_dir) or hub_id")
+        if self.paper_set is not None and self.stands_for is not None:
+            raise ValueError(
+                f"paper_set={self.paper_set!r} says that it is the paper's set, and "
+                f"stands_for={self.stands_for!r} that it is another one; give one of them"
+            )
         return self
 
 

@@ -20,6 +20,7 @@ from codepmp_ray.analysis.text import MIN_HEADLINE_ITEMS
 from codepmp_ray.config.evaluation import CandidatesConfig, EvaluationConfig
 from codepmp_ray.errors import InputError
 from codepmp_ray.evaluation import statistics
+from codepmp_ray.evaluation.answer_groups import answer_groups
 from codepmp_ray.evaluation.audit.features import FEATURES, style_features
 from codepmp_ray.evaluation.audit.within import centred, numbered
 from codepmp_ray.evaluation.tasks.registry import problem_task
@@ -94,7 +95,10 @@ def summarise(
         },
         "bon": {"k": ks},
     }
-    groups = np.array([_answer_groups(pool, grade_of) for pool in pools])
+    groups = np.array([
+        answer_groups([grade_of[row["candidate_id"]].get("answer") for row in pool.candidates])
+        for pool in pools
+    ])  # fmt: skip
     curves, majority_error = _curves(pools, groups, reward, marks, ks, config.seed)
     style = style_scores(training, pools)
     if style is not None:
@@ -213,17 +217,6 @@ def _curves(
         "oracle": statistics.oracle(marks, ks),
     }
     return curves, error
-
-
-def _answer_groups(pool: Pool, grade_of: dict[str, Row]) -> list[int]:
-    """Group numbers: equal for equal final answers. What has none agrees with nobody."""
-    numbers: dict[str, int] = {}
-    groups = []
-    for index, row in enumerate(pool.candidates):
-        answer = grade_of[row["candidate_id"]].get("answer")
-        key = f"none {index}" if answer is None else f"answer {answer}"
-        groups.append(numbers.setdefault(key, len(numbers)))
-    return groups
 
 
 def _lengths(pool: Pool) -> list[int]:

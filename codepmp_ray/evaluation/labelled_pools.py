@@ -9,6 +9,7 @@ from pathlib import Path
 
 from codepmp_ray.config.pool_statistics import PoolStatisticsConfig
 from codepmp_ray.errors import ConfigError, InputError
+from codepmp_ray.evaluation.answer_groups import answer_groups
 from codepmp_ray.evaluation.pool_report import PoolArrays
 from codepmp_ray.evaluation.pool_rows import Answer, read_pool_row
 from codepmp_ray.evaluation.pool_tables import (
@@ -124,7 +125,9 @@ def arrays_of(loaded: LabelledPools, model_names: Sequence[str]) -> PoolArrays:
     return PoolArrays(
         passed,
         rewards,
-        padded([_groups(pool) for pool in pools])[0] if has_finals else None,
+        padded([answer_groups([c.final for c in pool]) for pool in pools])[0]
+        if has_finals
+        else None,
         padded(lengths)[0],
         padded(models)[0] if len(numbers) > 1 else None,
         present,
@@ -224,13 +227,6 @@ def _require_rewards(config: PoolStatisticsConfig, pools: dict[str, list[Candida
                 f"Score {config.path} with that model (ids and numbers of candidates have to be "
                 "equal), or rank such candidates last: pool_statistics.nan_scores=last.",
             )
-
-
-def _groups(pool: Sequence[Candidate]) -> list[float]:
-    """Equal numbers for equal final answers. What has none agrees with nobody."""
-    numbers: dict[tuple[str, object], int] = {}
-    keys = [("", i) if c.final is None else ("is", c.final) for i, c in enumerate(pool)]
-    return [float(numbers.setdefault(key, len(numbers))) for key in keys]
 
 
 def _nan(value: float | None) -> float:

@@ -15,7 +15,7 @@ from codepmp_ray.storage import open_store
 
 RESULTS_FILE = "pool_statistics.json"
 # Goes up when the code computes something else from equal settings.
-_VERSION = 1
+_VERSION = 2
 
 
 def folder_of(recipe: Recipe) -> str:

@@ -49,7 +49,7 @@ class AssumedBench(Bench):
         half = " " * int(_CHARACTERS * self.config.tokens_per_pair / 3)
         texts = [[half] * size] * num
         labels = np.zeros((num, size))
-        return LabelledPool(name, [half] * num, texts, labels, None, "assumed", name, 0)
+        return LabelledPool(name, [half] * num, texts, labels, None, None, "assumed", name, 0)
 
     def require_scorer(self, name: str) -> None:
         """It is named among what is missing instead."""

@@ -1,7 +1,9 @@
 """Pairs that this project makes by itself: Python functions against corrupted copies.
 
 The prompt is a function's signature and docstring, chosen its code, rejected the same code after
-one wrong edit. Both sides are printed by `ast`, so that layout tells nothing.
+one wrong edit. Both sides are printed by `ast`, so that layout tells nothing, and of several edits
+the one is taken that keeps longer and shorter copies equally many, so that length does not either.
+They are no PMP pairs, whose sides are the answers of two models.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from codepmp_ray.records import stable_id
 from codepmp_ray.studies.corruptions import corrupt
 
 _MAX_LINES, _MIN_STATEMENTS, _MAX_CHARS = 40, 2, 1_200
+_NUM_TRIES = 8  # edits of one function, of which one is taken
+_MAX_FOREIGN = 64
 _MAX_DOCSTRING_CHARS = 500
 _SKIPPED = {"test", "tests", "idlelib", "lib2to3", "site-packages", "dist-packages", "idle_test"}
 _STATEMENTS = (ast.Assign, ast.AugAssign, ast.Expr, ast.Return)
@@ -31,16 +35,18 @@ def function_pairs(functions: Iterable[dict[str, Any]], seed: int = 0) -> Iterat
     (`source_id`) is the file, so that test pairs come from files that nothing is trained on.
     """
     foreign: list[ast.stmt] = []
+    lead = 0
     for row in functions:
         function = _parse(row.get("code"))
         if function is None:
             continue
         text = _docstring(function) or row.get("docstring") or ""
-        pair = _pair(function, text, foreign, seed)
+        pair = _pair(function, text, foreign, seed, lead)
         if pair is not None:
+            lead += _lead(pair["chosen"], pair["rejected"])
             origin = f"{row.get('source') or ''}:{row.get('path') or pair['pair_id']}"
             yield pair | {"source_id": stable_id(origin)}
-        foreign = ([s for s in function.body if isinstance(s, _STATEMENTS)] + foreign)[:64]
+        foreign = _with(function, foreign)
 
 
 def stdlib_functions() -> Iterator[dict[str, Any]]:
@@ -68,18 +74,43 @@ def humaneval_pairs(seed: int = 0) -> Iterator[Row]:
     from codepmp_ray.evaluation.tasks.loading import read_problems
     from codepmp_ray.evaluation.tasks.registry import problem_task
 
+    foreign: list[ast.stmt] = []
+    lead = 0
     for problem in read_problems(problem_task("humaneval")):
         assert isinstance(problem, CodeProblem)
         tree = ast.parse(problem.canonical_program)
         functions = [n for n in tree.body if isinstance(n, ast.FunctionDef)]
         function = next(n for n in functions if n.name == problem.entry_point)
-        pair = _pair(function, _docstring(function), [], seed)
+        pair = _pair(function, _docstring(function), foreign, seed, lead)
         if pair is not None:
+            lead += _lead(pair["chosen"], pair["rejected"])
             yield pair | {"problem_id": problem.problem_id, "source_id": None}
+        foreign = _with(function, foreign)
 
 
-def _pair(function: ast.FunctionDef, text: str, foreign: list[ast.stmt], seed: int) -> Row | None:
-    """`function`'s docstring is gone, whatever comes of it."""
+def _with(function: ast.FunctionDef, foreign: list[ast.stmt]) -> list[ast.stmt]:
+    own = [s for s in function.body if isinstance(s, _STATEMENTS) and not _is_text(s)]
+    return (own + foreign)[:_MAX_FOREIGN]
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    """A docstring, which would be longer than any statement."""
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+
+
+def _lead(chosen: str, rejected: str) -> int:
+    """1 where chosen is the longer side, -1 where it is the shorter one."""
+    return (len(chosen) > len(rejected)) - (len(chosen) < len(rejected))
+
+
+def _pair(
+    function: ast.FunctionDef, text: str, foreign: list[ast.stmt], seed: int, lead: int
+) -> Row | None:
+    """`function`'s docstring is gone, whatever comes of it.
+
+    Args:
+        lead: how many more chosen sides were the longer one so far.
+    """
     if _docstring(function):
         function.body = function.body[1:]
     if len(function.body) < _MIN_STATEMENTS or not text.strip():
@@ -89,13 +120,11 @@ def _pair(function: ast.FunctionDef, text: str, foreign: list[ast.stmt], seed: i
         return None
     signature = chosen[: chosen.index("\n")]
     rng = random.Random(f"{seed}|{chosen}")
-    copy = ast.parse(chosen).body[0]
-    assert isinstance(copy, ast.FunctionDef), "what was printed is the function"
-    if corrupt(copy, foreign, rng) is None:
+    made = [_corrupted(chosen, foreign, rng) for _ in range(_NUM_TRIES)]
+    copies = [text for text in made if text is not None and text != chosen]
+    if not copies:
         return None
-    rejected = ast.unparse(ast.fix_missing_locations(copy))
-    if rejected == chosen:
-        return None
+    rejected = min(copies, key=lambda copy: abs(lead + _lead(chosen, copy)))
     prompt = f"Write this Python function.\n\n{signature}\n\n{text.strip()[:_MAX_DOCSTRING_CHARS]}"
     return {
         "pair_id": stable_id(prompt, chosen, rejected),
@@ -106,6 +135,15 @@ def _pair(function: ast.FunctionDef, text: str, foreign: list[ast.stmt], seed: i
         "margin": None,
         "problem_id": None,
     }
+
+
+def _corrupted(chosen: str, foreign: list[ast.stmt], rng: random.Random) -> str | None:
+    """The code after one edit; None where none could be made."""
+    copy = ast.parse(chosen).body[0]
+    assert isinstance(copy, ast.FunctionDef), "what was printed is the function"
+    if corrupt(copy, foreign, rng) is None:
+        return None
+    return ast.unparse(ast.fix_missing_locations(copy))
 
 
 def _parse(code: Any) -> ast.FunctionDef | None:

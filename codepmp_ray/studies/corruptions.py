@@ -1,8 +1,8 @@
 """One wrong edit of a Python function: the rejected side of pairs that no model has to write.
 
 The paper's rejected answers come from a weak model. Where none is at hand, these pairs show trends
-of training; they are not CodePMP's data and every table says so. Edits make code longer as often
-as shorter, so that length does not give them away.
+of training; they are not CodePMP's data and every table says so. `code_pairs` chooses edits so that
+length does not give them away.
 """
 
 from __future__ import annotations

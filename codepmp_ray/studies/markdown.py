@@ -12,22 +12,22 @@ from codepmp_ray.analysis.text import duration
 from codepmp_ray.studies import words
 from codepmp_ray.studies.outcome import Outcome, Table
 
-HEADER = """# Reproduction
+TITLE = "# Reproduction"
+NOTE = """Written by `make reproduce` from its JSON; do not edit. [How it works](reproducing.md).
 
-Each table and figure of the paper at the size of a small machine, beside the paper's own values.
-Written by `make reproduce` from its JSON; do not edit. [How it works](reproducing.md).
-
-Models and data are thousands of times smaller than the paper's, so most comparisons cannot see an
-effect of its size: each says what it could have seen. Values are in per cent, with 95 % intervals
-over questions and trainings. Numbers of the paper are of its own models and data, not goals.
+Each table and figure of the paper at the size of a small machine. Values are in per cent, with
+95 % intervals over questions and, of what was trained here, over trainings; of fewer than three
+trainings there is no interval and no verdict. Numbers of the paper are of its own models and data,
+not goals.
 """
 
 
-def to_markdown(values: dict[str, Any]) -> str:
-    """The document of `report.summary_of`'s values."""
-    return _without_paths(
-        "\n".join((HEADER, _run(values), _overview(values), _studies(values))), values
-    )
+def to_markdown(values: dict[str, Any], drawing: str = "") -> str:
+    """The document of `report.summary_of`'s values; `drawing` is a file with the forest plot."""
+    shown = f"![Differences between models with and without PMP]({drawing})\n" if drawing else ""
+    parts = (TITLE, "", values["headline"], "", shown, NOTE, values.get("remark", ""), _run(values),
+             overview_text(values), _studies(values))  # fmt: skip
+    return _without_paths("\n".join(parts), values)
 
 
 def _run(values: dict[str, Any]) -> str:
@@ -41,34 +41,41 @@ def _run(values: dict[str, Any]) -> str:
         f"- Written: {values['written']}, on {values['platform']}, Python {values['python']}\n"
         f"- Versions: {versions}\n- Models: {models or 'none trained'}\n"
         f"- Time: {duration(values['spent_s'])}\n"
-        f"- Comparisons: {values['num_comparisons']} in all; {values['num_beyond_chance']} beyond "
-        "chance when their number is counted (Holm)\n"
+        f"- Comparisons: {values['num_comparisons']} in all, {values['num_results']} of them "
+        f"results; {values['num_beyond_chance']} beyond chance, their number counted (Holm)\n"
     )
 
 
-def _overview(values: dict[str, Any]) -> str:
-    lines = ["| study | outcome | time | what came out |", "|---|---|---|---|"]
+def overview_text(values: dict[str, Any]) -> str:
+    """A line for each study."""
+    lines = ["| study | method of the paper | time | what came out |", "|---|---|---|---|"]
     for record in values["studies"]:
-        outcome = record["outcome"]
-        link = f"[{record['place']}](#{_anchor(record)})"
+        outcome = Outcome.from_json(record["outcome"])
+        link = f"[{record['place']}](#{_anchor(record, outcome)})"
+        told = f"{record['concluded']} {outcome.summary}".strip() or " ".join(outcome.notes[:1])
         lines.append(
-            f"| {link} | {outcome['status']} | {duration(record['spent_s'])} | "
-            f"{_cell(outcome['summary'])} |"
+            f"| {link} | {_method(outcome)} | {duration(record['spent_s'])} | {_cell(told)} |"
         )
     return "\n".join(lines) + "\n"
 
 
+def _method(outcome: Outcome) -> str:
+    if outcome.is_stand_in:
+        return outcome.shown_status
+    return outcome.status.replace("measured", "faithful") if outcome.tables else outcome.status
+
+
 def _studies(values: dict[str, Any]) -> str:
-    return "\n".join(_study(record) for record in values["studies"])
+    return "\n".join(study_text(record) for record in values["studies"])
 
 
-def _study(record: dict[str, Any]) -> str:
+def study_text(record: dict[str, Any]) -> str:
+    """What one study found."""
     outcome = Outcome.from_json(record["outcome"])
-    parts = [f"## {_heading(record)}", "", record["question"], ""]
-    if outcome.summary:
-        because = f", because of {outcome.because}" if outcome.because else ""
-        text = f"{outcome.summary} {outcome.remedy}".strip()
-        parts += [f"**{outcome.status.capitalize()}{because}.** {text}", ""]
+    parts = [f"## {_heading(record, outcome)}", "", record["question"], ""]
+    because = f", because of {outcome.because}" if outcome.because else ""
+    text = " ".join(filter(None, (record["concluded"], outcome.summary, outcome.remedy)))
+    parts += [f"**{outcome.shown_status.capitalize()}{because}.** {text}", ""]
     for table in outcome.tables:
         parts += [_table(table), ""]
     if outcome.comparisons:
@@ -82,6 +89,7 @@ def _study(record: dict[str, Any]) -> str:
         parts += [""]
     if isinstance(paper := outcome.facts.get("paper"), str):
         parts += [f"The paper: {paper}.", ""]
+    parts += [f"- Stand-in: {text}" for text in outcome.stand_ins]
     parts += [f"- {text}" for text in (*outcome.differs, *outcome.notes)]
     return "\n".join(parts) + "\n"
 
@@ -96,12 +104,12 @@ def _table(table: Table) -> str:
     return "\n".join(lines)
 
 
-def _heading(record: dict[str, Any]) -> str:
-    return f"{record['place']}: {record['title']}"
+def _heading(record: dict[str, Any], outcome: Outcome) -> str:
+    return f"{words.place_text(record['place'], outcome)}: {record['title']}"
 
 
-def _anchor(record: dict[str, Any]) -> str:
-    kept = (c for c in _heading(record).lower() if c.isalnum() or c in " -")
+def _anchor(record: dict[str, Any], outcome: Outcome) -> str:
+    kept = (c for c in _heading(record, outcome).lower() if c.isalnum() or c in " -")
     return "".join(kept).replace(" ", "-")
 
 

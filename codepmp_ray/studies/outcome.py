@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from pydantic import TypeAdapter
+
 from codepmp_ray.errors import CodePMPError, InputError, ResourceError
 
 Status = Literal["measured", "partly measured", "not measured", "failed"]
 # Why nothing was measured: what it needs is not here, time was up, or something went wrong.
 Because = Literal["data", "resources", "time", "error"]
 PlotKind = Literal["curves", "bars", "points", "radar"]
+About = Literal["pmp", "at hand", "other"]
 
 _MAX_ERROR_CHARS = 300
 _UNEXPECTED = "Its traceback lies beside its record in results/; the same command tries it again."
@@ -92,22 +95,27 @@ class Comparison:
 
     Attributes:
         difference: first minus second, with its interval.
-        p_value: two-sided, of "no difference".
+        p_value: two-sided, of "no difference"; None where too few trainings make no result.
         detectable: the smallest true difference that would have been seen with 80 % power.
+        num_seeds / num_problems: trainings of an arm, none where both are at hand; problems.
         paper_difference: what the paper found, where it asked the same.
         power_for_paper: chance to see a difference of that size with our data.
-        num_seeds / num_problems: what it rests on.
+        about: PMP against none, a model at hand, or something else.
+        told: what is said beside the verdict where it is higher or lower.
+        verdict: by all comparisons of a report together (studies.verdicts).
     """
 
     question: str
     difference: Value
-    p_value: float
-    detectable: float
+    p_value: float | None
+    detectable: float | None
     num_seeds: int
     num_problems: int
-    verdict: str
     paper_difference: float | None = None
     power_for_paper: float | None = None
+    about: About = "other"
+    told: str = ""
+    verdict: str = ""
 
 
 @dataclass
@@ -115,7 +123,9 @@ class Outcome:
     """What one study found.
 
     Attributes:
-        summary: one honest sentence or two; of what was not measured, the reason.
+        summary: what is not a comparison, in one honest sentence or two; of what was not measured,
+            the reason.
+        stand_ins: what was measured in place of the paper's; empty where its method ran.
         because: what kind of reason that is; `remedy` is what to give or to do.
         differs: what is not as in the paper.
         facts: further figures by name, for the JSON and the page.
@@ -128,9 +138,19 @@ class Outcome:
     tables: list[Table] = field(default_factory=list)
     plots: list[Plot] = field(default_factory=list)
     comparisons: list[Comparison] = field(default_factory=list)
+    stand_ins: list[str] = field(default_factory=list)
     differs: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def shown_status(self) -> str:
+        """ "Measured" is said where the method of the paper ran."""
+        return self.status.replace("measured", "a stand-in") if self.is_stand_in else self.status
+
+    @property
+    def is_stand_in(self) -> bool:
+        return bool(self.stand_ins) and self.status in ("measured", "partly measured")
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -138,23 +158,7 @@ class Outcome:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Outcome:
         """The outcome that `to_json` wrote."""
-        return cls(
-            status=data["status"],
-            summary=data["summary"],
-            because=data["because"],
-            remedy=data["remedy"],
-            tables=[_table(item) for item in data["tables"]],
-            plots=[
-                Plot(**{**p, "series": [Series(**s) for s in p["series"]]}) for p in data["plots"]
-            ],
-            comparisons=[
-                Comparison(**{**c, "difference": Value(**c["difference"])})
-                for c in data["comparisons"]
-            ],
-            differs=data["differs"],
-            notes=data["notes"],
-            facts=data["facts"],
-        )
+        return TypeAdapter(cls).validate_python(data)
 
 
 def not_measured(because: Because, reason: str, remedy: str = "") -> Outcome:
@@ -172,11 +176,3 @@ def of_error(error: Exception) -> Outcome:
         return Outcome("failed", error.problem, "error", error.remedy)
     text = " ".join(str(error).split())[:_MAX_ERROR_CHARS]
     return Outcome("failed", f"{type(error).__name__}: {text}", "error", _UNEXPECTED)
-
-
-def _table(data: dict[str, Any]) -> Table:
-    rows = [
-        Row(**{**row, "ours": [Value(**v) if v else None for v in row["ours"]]})
-        for row in data["rows"]
-    ]
-    return Table(**{**data, "rows": rows})

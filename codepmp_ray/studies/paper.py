@@ -99,8 +99,8 @@ JUDGE_AGREEMENT = {"CodePMP": 0.7512, "CodeUltraFeedback": 0.7156}
 # Figure 4: so many finetuning samples with PMP match so many without (7B, best-of-N).
 FIGURE_4_MATCH = (500, 40_000)
 
-# Benchmarks of which the paper has best-of-N values.
-_BENCHMARKS = ("GSM8K", "MATH", "HumanEval")
+# Benchmarks of which the paper has best-of-N values, and MBPP, whose problems are programs as well.
+_BENCHMARKS = ("GSM8K", "MATH", "HumanEval", "MBPP")
 
 
 def benchmark_of(name: str, config: PoolConfig) -> str | None:

@@ -5,23 +5,27 @@ No two lines of a plot share both dashes and marker: curves take open shapes, ba
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from itertools import count
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
 from matplotlib.colors import to_rgb
 
 from codepmp_ray.analysis import svg
-from codepmp_ray.analysis.study_plots import points_chart, radar_chart
 from codepmp_ray.analysis.text import visible
-from codepmp_ray.studies.outcome import Plot, Series
+from codepmp_ray.resampling import Floats
+from codepmp_ray.studies.outcome import Comparison, Plot, Series
 
 Style = tuple[str, Any, str]  # colour, dashes, marker
 _COLORS = (svg.BLUE, svg.ORANGE, svg.GREEN, svg.PURPLE, svg.RED, svg.INK)
 _LINES = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)), (0, (3, 1, 1, 1, 1, 1)))
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "p")
 _STROKES = ("x", "+", "1", "2", "3", "4", "*")
-_KNOWN = ("random", "length", "majority", "oracle")  # baselines that look alike in every plot
+_MAX_LEGEND_CHARS = 20  # of a label that leaves room for another one beside it
+# Baselines that look alike in every plot.
+_KNOWN = ("random", "length", "majority", "oracle", "style", "model prior")
 _MAX_MARKERS, _FEW_MARKERS = 40, 8  # more would hide the line
 
 
@@ -32,7 +36,7 @@ def draw(plot: Plot, name: str) -> str:
     if plot.kind == "bars":
         return _bars(plot, name)
     if plot.kind == "radar":
-        return radar_chart(
+        return _radar(
             list(map(visible, plot.spokes)),
             {visible(s.label): s.y for s in plot.series},
             name,
@@ -40,7 +44,7 @@ def draw(plot: Plot, name: str) -> str:
         )
     if plot.kind == "points":
         places = {visible(s.label): (s.x, s.y) for s in plot.series}
-        return points_chart(places, name, plot.title, (plot.x_label, plot.y_label))
+        return _points(places, name, plot.title, (plot.x_label, plot.y_label))
     with svg.figure(height) as (drawing, axes):
         for series, style in zip(plot.series, line_styles(plot.series), strict=True):
             _curve(axes, plot, series, style)
@@ -63,15 +67,17 @@ def line_styles(series: list[Series]) -> list[Style]:
     curves, others = count(), count(len(_KNOWN))
     for item in series:
         if not item.is_baseline:
-            n = next(curves)
-            # Five dashes and seven markers have no common factor: no pair returns before 35.
-            line, marker = _LINES[n % len(_LINES)], _MARKERS[n % len(_MARKERS)]
-            styles.append((_COLORS[n % len(_COLORS)], line, marker))
+            styles.append(_style(next(curves)))
             continue
         n = _KNOWN.index(item.label) if item.label in _KNOWN else next(others)
         dashed = _LINES[1:]
         styles.append((svg.GREY, dashed[n % len(dashed)], _STROKES[n % len(_STROKES)]))
     return styles
+
+
+def _style(n: int) -> Style:
+    # Five dashes and nine markers have no common factor: no pair returns before 45.
+    return _COLORS[n % len(_COLORS)], _LINES[n % len(_LINES)], _MARKERS[n % len(_MARKERS)]
 
 
 def _curve(axes: Any, plot: Plot, series: Series, style: Style) -> None:
@@ -110,6 +116,96 @@ def _bars(plot: Plot, name: str) -> str:
         axes.grid(axis="y", visible=False)
         axes.margins(x=0.16)
         return svg.to_svg(drawing, name, plot.title)
+
+
+def draw_forest(rows: list[tuple[str, Comparison]], name: str, standalone: bool = False) -> str:
+    """A point with its interval for each difference, hollow where it is no result, and the paper's
+    as a diamond. `standalone` drawings bring their colours with them."""
+    with svg.figure(1.0 + 0.42 * len(rows)) as (drawing, axes):
+        axes.axvline(0, color=svg.GREY, linewidth=1)
+        labels: dict[str, Any] = {}
+        for place, (_, comparison) in enumerate(reversed(rows)):
+            found, is_result = comparison.difference, comparison.p_value is not None
+            if found.low is not None and found.high is not None:
+                axes.plot([100 * found.low, 100 * found.high], [place] * 2, color=svg.BLUE,
+                          linewidth=1.6)  # fmt: skip
+            kind = "a result" if is_result else "no result: too few trainings"
+            face = svg.BLUE if is_result else svg.PAPER
+            (labels[kind],) = axes.plot(100 * found.mean, place, color=svg.BLUE, marker="o",
+                                        markerfacecolor=face, linestyle="none")  # fmt: skip
+            if comparison.paper_difference is not None:
+                (labels["the paper"],) = axes.plot(
+                    100 * comparison.paper_difference, place, color=svg.ORANGE, marker="D",
+                    markerfacecolor=svg.PAPER, linestyle="none",
+                )  # fmt: skip
+        texts = ["\n".join(wrap(visible(label), 38)[:3]) for label, _ in reversed(rows)]
+        axes.set_yticks(range(len(rows)), texts, parse_math=False, fontsize=7)
+        axes.set_ylim(-0.7, len(rows) - 0.3)
+        axes.grid(axis="y", visible=False)
+        axes.set_xlabel("with PMP minus without, points")
+        drawing.legend(labels.values(), labels, loc="outside upper left", ncols=2)
+        text = svg.to_svg(drawing, name, "Differences between models with and without PMP")
+        return svg.standalone(text) if standalone else text
+
+
+def _radar(
+    labels: Sequence[str], values: Mapping[str, Sequence[float]], name: str, title: str
+) -> str:
+    """Shares of each source by label, on spokes from 0 to the largest (Figure 13)."""
+    angles = np.pi / 2 - 2 * np.pi * np.arange(len(labels)) / len(labels)
+    spokes = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    arrays = {label: np.array(value, float) for label, value in values.items()}
+    top = max(float(max(value.max() for value in arrays.values())), 1e-9)
+    with svg.figure(3.8) as (drawing, axes):
+        _rings(axes, angles, spokes, top)
+        for spoke, label in zip(spokes, labels, strict=True):
+            axes.plot([0, spoke[0]], [0, spoke[1]], color=svg.GRID, linewidth=0.8)
+            side = "center" if abs(spoke[0]) < 0.2 else "left" if spoke[0] > 0 else "right"
+            axes.text(1.08 * spoke[0], 1.08 * spoke[1], label, ha=side, va="center", fontsize=9)
+        for n, (label, value) in enumerate(arrays.items()):
+            color, line, marker = _style(n)
+            shape = np.concatenate([spokes * value[:, None], spokes[:1] * value[0]]) / top
+            axes.plot(*shape.T, color=color, linestyle=line, marker=marker, label=label,
+                      markerfacecolor=svg.PAPER)  # fmt: skip
+        axes.set_xlim(-1.75, 1.75)
+        axes.set_ylim(-1.25, 1.25)
+        axes.set_aspect("equal")
+        axes.set_axis_off()
+        is_long = max(map(len, arrays)) > _MAX_LEGEND_CHARS
+        drawing.legend(loc="outside upper left", ncols=1 if is_long else 2)
+        return svg.to_svg(drawing, name, title)
+
+
+def _rings(axes: Any, angles: Floats, spokes: Floats, top: float) -> None:
+    """The web behind a radar, and what two of its rings stand for."""
+    for share in (0.25, 0.5, 0.75, 1.0):
+        ring = np.concatenate([spokes, spokes[:1]]) * share
+        axes.plot(*ring.T, color=svg.GRID, linewidth=0.8)
+        if share in (0.5, 1.0):
+            between = angles[0] - np.pi / len(angles)  # of two spokes, where no label is
+            radius = share * np.cos(np.pi / len(angles))
+            place = radius * np.cos(between), radius * np.sin(between)
+            axes.text(*place, f"{100 * share * top:.0f} %", fontsize=8)
+
+
+def _points(
+    points: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    name: str,
+    title: str,
+    axis_labels: tuple[str, str],
+) -> str:
+    """Points of each source in the plane (Figure 12)."""
+    with svg.figure(3.6) as (drawing, axes):
+        for n, (label, (x, y)) in enumerate(points.items()):
+            color, _, marker = _style(n)
+            axes.scatter(x, y, s=10, marker=marker, linewidths=0.6, label=label,
+                         facecolors="none", edgecolors=color)  # fmt: skip
+        axes.set_xlabel(axis_labels[0])
+        axes.set_ylabel(axis_labels[1])
+        axes.set_xticks([])
+        axes.set_yticks([])
+        drawing.legend(loc="outside upper left", ncols=min(len(points), 3))
+        return svg.to_svg(drawing, name, title)
 
 
 def _shown(plot: Plot, values: list[float]) -> np.ndarray:

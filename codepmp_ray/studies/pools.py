@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from codepmp_ray.config.study_materials import PoolConfig
 from codepmp_ray.errors import InputError
+from codepmp_ray.evaluation.answer_groups import answer_groups
 from codepmp_ray.evaluation.pool_rows import Answer
 from codepmp_ray.records import stable_id
 from codepmp_ray.studies.pool_files import Question, read_questions
@@ -29,6 +30,7 @@ class LabelledPool:
         prompts: [problems]; `texts` [problems][candidates].
         correct: [problems, candidates], 0 or 1.
         answers: [problems, candidates], equal numbers for equal final answers; None if not known.
+        models: [problems, candidates], equal numbers for one generator; None unless all are known.
         origin: file and which answers, for the report; `config_name` is the pool's in the recipe.
         num_generators: how many models the answers name; 0 where they name none.
     """
@@ -38,6 +40,7 @@ class LabelledPool:
     texts: list[list[str]]
     correct: npt.NDArray[np.float64]
     answers: npt.NDArray[np.int64] | None
+    models: npt.NDArray[np.int64] | None
     origin: str
     config_name: str
     num_generators: int
@@ -98,6 +101,7 @@ def load_pool(
         [[a.text.strip() for a in answers] for _, answers in kept],
         np.array([[float(a.label or 0) for a in answers] for _, answers in kept]),
         _groups([[a.final for a in answers] for _, answers in kept]),
+        _numbers([[a.model for a in answers] for _, answers in kept]),
         f"{config.path}{words}",
         name,
         len({a.model for _, answers in kept for a in answers if a.model is not None}),
@@ -145,10 +149,12 @@ def _models(questions: list[Question], generators: Generators) -> set[str | None
 def _groups(answers: list[list[str | None]]) -> npt.NDArray[np.int64] | None:
     if all(answer is None for row in answers for answer in row):
         return None
-    rows = []
-    for row in answers:
-        numbers: dict[str, int] = {}
-        # No answer agrees with nobody.
-        names = [name if name is not None else f"none {i}" for i, name in enumerate(row)]
-        rows.append([numbers.setdefault(name, len(numbers)) for name in names])
-    return np.array(rows, dtype=np.int64)
+    return np.array(list(map(answer_groups, answers)), dtype=np.int64)
+
+
+def _numbers(models: list[list[str | None]]) -> npt.NDArray[np.int64] | None:
+    """None where one is not named, or one model wrote everything."""
+    names = sorted({name for row in models for name in row if name is not None})
+    if len(names) < 2 or any(name is None for row in models for name in row):
+        return None
+    return np.array([[names.index(name or "") for name in row] for row in models], dtype=np.int64)

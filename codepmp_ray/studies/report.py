@@ -11,25 +11,22 @@ from typing import Any
 from jinja2 import ChoiceLoader, FileSystemLoader
 from markupsafe import Markup
 from rich.console import Console
-from rich.table import Table as ScreenTable
 from rich.text import Text
 
 from codepmp_ray import __version__
 from codepmp_ray.analysis.report import report_environment
-from codepmp_ray.analysis.text import duration
-from codepmp_ray.evaluation.statistics import holm
 from codepmp_ray.hub_models import pin
-from codepmp_ray.json_records import record_bytes
-from codepmp_ray.studies import paper, words
+from codepmp_ray.json_records import read_record, record_bytes
+from codepmp_ray.studies import paper, verdicts, words
 from codepmp_ray.studies.bench import Bench
-from codepmp_ray.studies.markdown import to_markdown
+from codepmp_ray.studies.markdown import overview_text, study_text, to_markdown
 from codepmp_ray.studies.outcome import Outcome, Plot
-from codepmp_ray.studies.plots import draw
+from codepmp_ray.studies.plots import draw, draw_forest
 from codepmp_ray.versions import git_commit, installed_versions
 
 Values = dict[str, Any]
 _CAPTIONS = {
-    "curves": ". Bands are 95 % intervals over questions and trainings.",
+    "curves": ". Bands, where there are any, are 95 % intervals.",
     "bars": ". Lines at the ends are 95 % intervals; hatched: the paper's.",
     "points": ".",
     "radar": ". The rim is the largest value.",
@@ -38,25 +35,38 @@ _CAPTIONS = {
 
 def summary_of(bench: Bench, records: list[Values], command: str) -> Values:
     """Everything that the report says, as JSON values."""
-    every = [Outcome.from_json(record["outcome"]) for record in records]
-    comparisons = [c for outcome in every for c in outcome.comparisons]
-    adjusted = holm([c.p_value for c in comparisons])
-    return {
-        "name": bench.config.name,
-        "paper": paper.SOURCE,
-        "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "command": command,
-        "commit": git_commit(),
-        "versions": {"codepmp-ray": __version__, **installed_versions()},
-        "python": platform.python_version(),
-        "platform": f"{platform.system()} {platform.machine()}",
-        "models": model_sizes(bench),
-        "sets": bench.origins(),
-        "config": bench.config.model_dump(mode="json"),
-        "num_comparisons": len(comparisons),
-        "num_beyond_chance": sum(p < 1 - bench.config.confidence for p in adjusted),
-        "spent_s": sum(record["spent_s"] for record in records),
-        "studies": records,
+    return judged_values(
+        {
+            "name": bench.config.name,
+            "paper": paper.SOURCE,
+            "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "command": command,
+            "commit": git_commit(),
+            "versions": {"codepmp-ray": __version__, **installed_versions()},
+            "python": platform.python_version(),
+            "platform": f"{platform.system()} {platform.machine()}",
+            "models": model_sizes(bench),
+            "sets": bench.origins(),
+            "config": bench.config.model_dump(mode="json"),
+            "spent_s": sum(record["spent_s"] for record in records),
+            "studies": records,
+        }
+    )
+
+
+def judged_values(values: Values) -> Values:
+    """`values` with the verdicts and sentences of the rules of today; the figures stay."""
+    outcomes = [Outcome.from_json(record["outcome"]) for record in values["studies"]]
+    judged = verdicts.judge(outcomes, values["config"]["confidence"])
+    return values | {
+        "headline": verdicts.headline(judged),
+        "num_comparisons": judged.num_comparisons,
+        "num_results": judged.num_results,
+        "num_beyond_chance": judged.num_beyond_chance,
+        "studies": [
+            record | {"outcome": o.to_json(), "concluded": verdicts.conclude(o.comparisons)}
+            for record, o in zip(values["studies"], judged.outcomes, strict=True)
+        ],
     }
 
 
@@ -81,8 +91,28 @@ def write_reports(bench: Bench, records: list[Values], name: str, command: str =
     values = write_numbers(bench, records, name, command)
     store = bench.store
     store.put(f"reports/{name}.html", render(values).encode())
-    store.put(f"reports/{name}.md", to_markdown(values).encode())
+    drawing = forest_of(values, standalone=True)
+    if drawing:
+        store.put(f"reports/{name}.svg", drawing.encode())
+    text = to_markdown(values, f"{name}.svg" if drawing else "")
+    store.put(f"reports/{name}.md", text.encode())
     return store.locate(f"reports/{name}.html")
+
+
+def write_document(bench: Bench, name: str, file: Path) -> None:
+    """The Markdown of the report at `file`; its figure and its numbers lie beside it."""
+    values = read_record(bench.store.read_bytes(f"reports/{name}.json"))
+    document(values, file)
+    file.with_suffix(".json").write_bytes(record_bytes(values, indent=1, ensure_ascii=False))
+
+
+def document(values: Values, file: Path) -> None:
+    """The Markdown of a report's numbers at `file`, by the rules of today, and its figure."""
+    values = judged_values(values)
+    drawing = file.with_suffix(".svg")
+    if text := forest_of(values, standalone=True):
+        drawing.write_text(text, encoding="utf-8")
+    file.write_text(to_markdown(values, drawing.name if text else ""), encoding="utf-8")
 
 
 def write_numbers(bench: Bench, records: list[Values], name: str, command: str = "") -> Values:
@@ -106,6 +136,7 @@ def render(values: Values) -> str:
         "headings": words.headings,
         "cells": words.cells,
         "has_paper": words.has_paper,
+        "place": words.place_text,
     }
     studies = [
         {
@@ -118,7 +149,19 @@ def render(values: Values) -> str:
         for record in values["studies"]
     ]
     template = environment.get_template("reproduction.html.j2")
-    return template.render(values=values, studies=studies, captions=_CAPTIONS)
+    forest = Markup(forest_of(values))
+    return template.render(values=values, studies=studies, captions=_CAPTIONS, forest=forest)
+
+
+def forest_of(values: Values, standalone: bool = False) -> str:
+    """All differences between models with and without PMP, the paper's as marks; one `<svg>`."""
+    rows = [
+        (f"{record['place']}: {comparison.question}", comparison)
+        for record in values["studies"]
+        for comparison in Outcome.from_json(record["outcome"]).comparisons
+        if comparison.about == "pmp"
+    ]
+    return draw_forest(rows, "forest", standalone) if rows else ""
 
 
 def _drawn(plot: Plot, name: str) -> Markup:
@@ -131,28 +174,19 @@ def _drawn(plot: Plot, name: str) -> Markup:
 
 
 def print_study(record: Values, console: Console | None = None) -> None:
-    """The outcome on a terminal: tables beside the paper, comparisons with their power."""
-    screen = console or Console()
-    outcome = Outcome.from_json(record["outcome"])
-    screen.print(Text(f"{record['place']}: {record['title']} ({outcome.status})", style="bold"))
-    for table in outcome.tables:
-        unit = "%, " if table.unit == "share" else ""
-        shown = ScreenTable(title=f"{table.title} ({unit}95 % interval)", title_justify="left")
-        for index, heading in enumerate(["", *words.headings(table)]):
-            shown.add_column(heading, justify="right" if index else "left")
-        for row in words.cells(table):
-            shown.add_row(*(Text(cell) for cell in row))
-        screen.print(shown)
-    for comparison in outcome.comparisons:
-        screen.print(
-            Text(
-                f"{comparison.question}: {words.difference_text(comparison)}: "
-                f"{comparison.verdict}. Power 80 % at {words.power_text(comparison)}."
-            )
-        )
-    for text in (outcome.summary, outcome.remedy, *outcome.differs, *outcome.notes):
-        if text:
-            screen.print(Text(text))
+    """The outcome on a terminal, as the document has it, by its own comparisons alone."""
+    (judged,) = judged_values({"config": {"confidence": 0.95}, "studies": [record]})["studies"]
+    _print(study_text(judged), console)
+
+
+def print_overview(records: list[Values], console: Console | None = None) -> None:
+    """One line for each study."""
+    values = judged_values({"config": {"confidence": 0.95}, "studies": records})
+    _print(overview_text(values), console)
+
+
+def _print(text: str, console: Console | None) -> None:
+    (console or Console()).print(Text(text), soft_wrap=True)
 
 
 def _command() -> str:
@@ -161,20 +195,3 @@ def _command() -> str:
     # Where the document lies on this machine is nothing to put into it.
     given = [Path(word).name if word.startswith("/") else word for word in sys.argv[1:]]
     return " ".join([head, *given])
-
-
-def print_overview(records: list[Values], console: Console | None = None) -> None:
-    """One line for each study."""
-    shown = ScreenTable(title="Studies", title_justify="left")
-    for heading in ("study", "outcome", "time", "what came out"):
-        shown.add_column(heading)
-    for record in records:
-        outcome = record["outcome"]
-        cells = (
-            record["place"],
-            outcome["status"],
-            duration(record["spent_s"]),
-            outcome["summary"],
-        )
-        shown.add_row(*(Text(cell) for cell in cells))
-    (console or Console()).print(shown)

@@ -117,6 +117,7 @@ def _places(
             "hub_id": config.hub_set,
             "subset": config.subset,
             "max_pairs_per_problem": config.max_pairs_per_problem,
+            "balance": config.balance,
             "prompt_format": config.prompt_format,
             "max_rows": config.max_rows,
         }
@@ -142,6 +143,7 @@ def _source(config: SetConfig, file: Path) -> Place:
         kind=config.kind,
         path=str(file),
         max_pairs_per_problem=config.max_pairs_per_problem,
+        balance=config.balance,
         prompt_format=config.prompt_format,
         max_rows=config.max_rows,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from codepmp_ray.studies.outcome import Comparison, Table, Value
+from codepmp_ray.studies.outcome import Comparison, Outcome, Table, Value
 
 
 def value_text(value: Value | None, unit: str) -> str:
@@ -21,15 +21,20 @@ def paper_text(value: float | None, unit: str) -> str:
 
 
 def difference_text(comparison: Comparison) -> str:
-    """`+1.2 (-0.3 to +2.7), p = 0.11`, in points."""
+    """`+1.2 (-0.3 to +2.7), p = 0.11`, in points; the difference alone where it is no result."""
     found = comparison.difference
-    assert found.low is not None and found.high is not None, "comparisons have intervals"
-    low, high = 100 * found.low, 100 * found.high
-    return f"{100 * found.mean:+.1f} ({low:+.1f} to {high:+.1f}), p = {comparison.p_value:.2g}"
+    text = f"{100 * found.mean:+.1f}"
+    if comparison.p_value is None or found.low is None or found.high is None:
+        return text
+    return (
+        f"{text} ({100 * found.low:+.1f} to {100 * found.high:+.1f}), p = {comparison.p_value:.2g}"
+    )
 
 
 def power_text(comparison: Comparison) -> str:
     """What the comparison could have seen."""
+    if comparison.detectable is None:
+        return "-"
     text = f"{100 * comparison.detectable:.1f} points"
     if comparison.paper_difference is None or comparison.power_for_paper is None:
         return text
@@ -37,6 +42,11 @@ def power_text(comparison: Comparison) -> str:
         f"{text}; {100 * comparison.power_for_paper:.0f} % for the paper's "
         f"{100 * comparison.paper_difference:+.1f}"
     )
+
+
+def place_text(place: str, outcome: Outcome) -> str:
+    """The table or figure of the paper; of a stand-in that it is one."""
+    return f"In place of {place}" if outcome.is_stand_in else place
 
 
 def headings(table: Table) -> list[str]:

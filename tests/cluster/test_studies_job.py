@@ -129,13 +129,17 @@ def test_every_study_says_what_it_measured(records: dict[str, dict[str, Any]]) -
     table1 = Outcome.from_json(records["table1"]["outcome"])
     assert table1.status == "measured"
     (row,) = table1.tables[0].rows
-    measured, of_7b = row.ours[:3], row.ours[3:]
-    assert all(v is not None and v.low <= v.mean <= v.high for v in measured)
+    without, with_pmp, longer, style, prior, *of_7b = row.ours
+    assert without is not None and with_pmp is not None
+    assert without.low is None and with_pmp.low is None  # two trainings say nothing of others
+    for rule in (longer, style):
+        assert rule is not None and rule.low < rule.high
+    assert prior is None  # no model is named
     assert of_7b == [None, None]  # only the paper has a 7B model
     (comparison,) = table1.comparisons
-    without, with_pmp = row.ours[:2]
     assert comparison.difference.mean == pytest.approx(with_pmp.mean - without.mean)
-    assert comparison.num_seeds == 2 and comparison.detectable > 0
+    assert comparison.num_seeds == 2
+    assert comparison.p_value is None and comparison.detectable is None
     assert any("reclor" in note and "data_dir" in note for note in table1.notes)
 
     curve = Outcome.from_json(records["table3"]["outcome"])
@@ -333,6 +337,8 @@ def test_the_report_shows_every_number_and_loads_nothing(
     assert value is not None
     for text in (html, markdown):
         assert f"{100 * value.mean:.1f}" in text and "not measured" in text
+    assert "two trainings: not a result" in markdown and "p = " not in markdown
+    assert values["num_results"] == 0 < values["num_comparisons"]
     assert str(bench.config.data_dir) not in markdown
     context = Context("table1", bench, bench.config.options("table1"))
     assert context.bench.set("sums").title in html

@@ -11,12 +11,12 @@ import httpx
 import pytest
 import torch
 
+from benchmarks._cached_tokens import cached_prompt_tokens
 from codepmp_ray.cluster.connect import connect
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.evaluation.parity import FP32_TOLERANCE, compare, make_question
 from codepmp_ray.evaluation.parity_ways import trainer_rewards, transformers_rewards
 from codepmp_ray.preference.tokenization import Encoder
-from codepmp_ray.scoring.prefix_sharing import cached_prompt_tokens
 from codepmp_ray.serve.auth import digest_of
 from codepmp_ray.serve.launch import ServiceHandle, running_service
 from codepmp_ray.serve.parity import ask_service

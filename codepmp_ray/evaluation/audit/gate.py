@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from pydantic import TypeAdapter
+
 from codepmp_ray.config.audit import AuditConfig
 from codepmp_ray.resampling import Interval
 
@@ -42,9 +44,13 @@ class Check:
 
 @dataclass(frozen=True)
 class Figures:
-    """What an audit measured; absent where it could not. `drops` and `generator_r2` by pool."""
+    """What an audit measured; absent where it could not. `drops` and `generator_r2` by pool.
+
+    Shares of variance are what lies beyond chance, and a drop that chance may explain is 0.
+    """
 
     accuracy: Interval
+    ece: Interval
     length_correlation: Interval
     added_r2: Interval
     dressing_gains: dict[str, Interval]
@@ -57,18 +63,7 @@ class Figures:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Figures:
-        def many(name: str) -> dict[str, Interval]:
-            return {key: Interval(**value) for key, value in values[name].items()}
-
-        return cls(
-            accuracy=Interval(**values["accuracy"]),
-            length_correlation=Interval(**values["length_correlation"]),
-            added_r2=Interval(**values["added_r2"]),
-            dressing_gains=many("dressing_gains"),
-            spoiled_wins=many("spoiled_wins"),
-            drops=many("drops"),
-            generator_r2=many("generator_r2"),
-        )
+        return TypeAdapter(cls).validate_python(values)
 
 
 @dataclass(frozen=True)
@@ -79,6 +74,11 @@ class GateResult:
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self) | {"text": [check.text for check in self.checks]}
+
+
+def beyond_chance(share: Interval, by_chance: float) -> Interval:
+    """A share of variance less what features or names without any meaning would explain."""
+    return Interval(*(max(end - by_chance, 0.0) for end in (share.mean, share.low, share.high)))
 
 
 def gate(figures: Figures, config: AuditConfig) -> GateResult:
@@ -92,6 +92,8 @@ def gate(figures: Figures, config: AuditConfig) -> GateResult:
         _check("length correlation", "at most", config.max_length_correlation, size, config),
         _check("variance by style", "at most", config.max_style_r2, figures.added_r2, config),
     ]
+    if config.max_ece is not None:
+        checks.append(_check("calibration error", "at most", config.max_ece, figures.ece, config))
     for name, gain in figures.dressing_gains.items():
         limit = config.max_dressing_gain
         checks.append(_check(f"gain by {name}", "at most", limit, gain, config))

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from codepmp_ray.evaluation.audit.within import (
+    TINY,
     Index,
     cells,
     centred,
@@ -25,7 +26,7 @@ from codepmp_ray.evaluation.audit.within import (
     ratio,
     sums_by_problem,
 )
-from codepmp_ray.resampling import Floats, Interval, percentiles, resampled
+from codepmp_ray.resampling import Floats, Interval, resampled, share_limits
 
 MAX_GROUPS = 64
 OTHERS = "(others)"
@@ -121,11 +122,18 @@ def group_effects(
 def effects_from(
     found: Cells, point: Floats, draws: Floats, confidence: float
 ) -> dict[str, GroupEffect]:
-    """Of differences [groups] and their resamples [resamples, groups]."""
+    """Of differences [groups] and their resamples [resamples, groups].
+
+    Ranks differ by -1 to 1: that is the interval of a group that only one problem compares with
+    others, and where no resample moves a difference it is widened by `unseen_share`.
+    """
     known = ~np.isnan(point)
     low, high = np.full(len(point), np.nan), np.full(len(point), np.nan)
+    num_problems = (found.effect_sums()[:, len(point) :] > TINY).sum(axis=0)[known]
     if known.any():
-        low[known], high[known] = percentiles(draws[:, known], confidence)
+        # Halved and shifted they are shares.
+        limits = share_limits((draws[:, known] + 1) / 2, confidence, num_problems)
+        low[known], high[known] = (2 * end - 1 for end in limits)
     num = np.bincount(found.group, minlength=len(point))
     num_right = np.bincount(found.group, found.correct, minlength=len(point))
     return {

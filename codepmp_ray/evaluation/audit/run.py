@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,7 @@ from codepmp_ray.evaluation.audit.choices import choices
 from codepmp_ray.evaluation.audit.dependence import style_dependence
 from codepmp_ray.evaluation.audit.edits import DRESSINGS, SPOILINGS
 from codepmp_ray.evaluation.audit.features import FEATURES, LENGTH, style_features
-from codepmp_ray.evaluation.audit.gate import Figures, gate
+from codepmp_ray.evaluation.audit.gate import Figures, beyond_chance, gate
 from codepmp_ray.evaluation.audit.pool_figures import Draws, measure_pool, text_figures
 from codepmp_ray.evaluation.audit.pools import (
     AuditPool,
@@ -29,6 +29,7 @@ from codepmp_ray.evaluation.audit.pools import (
 from codepmp_ray.evaluation.audit.report import render_audit
 from codepmp_ray.evaluation.audit.robustness import edit_effects
 from codepmp_ray.evaluation.pairwise.accuracy import Bootstrap, Outcomes, pair_accuracy
+from codepmp_ray.evaluation.pairwise.calibrated import calibration
 from codepmp_ray.evaluation.pairwise.pairs import LoadedPairs, Pair
 from codepmp_ray.evaluation.scored_shards import Request, score_in_shards
 from codepmp_ray.json_records import record_bytes
@@ -42,7 +43,7 @@ from codepmp_ray.weights_digest import weights_digest
 RESULTS_FILE, PAGE = "audit.json", "audit.html"
 _POOLS = "pools"  # the folder of their scores: shards of pairs and of pools are counted apart
 # Goes up when the code computes something else from equal settings.
-_VERSION = 3
+_VERSION = 4
 Row = dict[str, Any]
 
 
@@ -108,6 +109,7 @@ def summarise(
     found = [style_features(text) for text in texts]
     outcomes = Outcomes.of(scores["chosen"], scores["rejected"], problems)
     accuracy = pair_accuracy(outcomes, Bootstrap(*draws))
+    calibrated = calibration(scores["chosen"], scores["rejected"], problems, Bootstrap(*draws))
     features = {name: [row[name] for row in found] for name in FEATURES}
     style = style_dependence(both, is_right, features, problems * 2, *draws)
     answers = ScoredPool("pairs", problems * 2, is_right.tolist(), both.tolist(), [], texts)
@@ -116,12 +118,21 @@ def summarise(
     measured = {pool.name: measure_pool(pool, draws) for pool in pools}
     figures = Figures(
         accuracy=Interval(accuracy.mean, accuracy.low, accuracy.high),
+        ece=Interval(**calibrated["ece"]),
         length_correlation=style.correlations[LENGTH],
-        added_r2=style.added_r2,
+        added_r2=beyond_chance(style.added_r2, style.by_chance),
         dressing_gains={n: e.gain for n, e in effects.items() if e.kind == "dressing"},
         spoiled_wins={n: e.gain for n, e in effects.items() if e.kind == "spoiling"},
-        drops=_intervals(measured, "over_optimisation", "drop"),
-        generator_r2=_intervals(measured, "generators", "generator_r2"),
+        drops={
+            pool: drop
+            if measured[pool]["over_optimisation"]["is_seen"]
+            else replace(drop, mean=0.0)
+            for pool, drop in _intervals(measured, "over_optimisation", "drop").items()
+        },
+        generator_r2={
+            pool: beyond_chance(share, measured[pool]["generators"]["by_chance"])
+            for pool, share in _intervals(measured, "generators", "generator_r2").items()
+        },
     )
     result = gate(figures, recipe.audit)
     return {
@@ -129,6 +140,7 @@ def summarise(
         "num_pairs": len(pairs),
         "confidence": settings.confidence,
         "accuracy": asdict(accuracy),
+        "calibration": calibrated,
         "style": style.as_json(),
         "edits": {name: effect.as_json() for name, effect in effects.items()},
         **text_figures(answers, draws),

@@ -18,9 +18,8 @@ from codepmp_ray.resampling import (
     Floats,
     Interval,
     cluster_sums,
-    percentiles,
     resampled,
-    unseen_share,
+    share_limits,
 )
 
 # From column sums [resamples, columns] to figures [resamples, any].
@@ -134,6 +133,7 @@ def weighted_accuracy(
     matrix = np.stack(list(shares.values()), axis=1)
     # Where nothing goes wrong, a mean is as sure as the smallest of its subsets.
     num_prompts = np.where(matrix > 0, table.num_prompts[:, None], np.inf).min(axis=0)
+    num_prompts = np.maximum(num_prompts, min(2, len(table.sums)))
     low, high = table.limits(lambda sums: table.ratios(sums) @ matrix, num_prompts, bootstrap)
     return {
         name: Interval(float(mean), float(a), float(b))
@@ -175,12 +175,6 @@ class SectionSums:
     def limits(
         self, figures: Figures, num_prompts: Floats, bootstrap: Bootstrap
     ) -> tuple[Floats, Floats]:
-        """Percentiles [figures] over resampled prompts; wider where resampling moves nothing, by
-        the number of prompts that a figure rests on."""
-        if len(self.sums) < 2:
-            return np.zeros(len(num_prompts)), np.ones(len(num_prompts))
+        """`share_limits` [figures] over resampled prompts, by the prompts that each rests on."""
         draws = resampled(self.sums, bootstrap.num_bootstrap, figures, bootstrap.seed)
-        low, high = percentiles(draws, bootstrap.confidence)
-        unseen = np.array([unseen_share(int(num), bootstrap.confidence) for num in num_prompts])
-        slack = np.where(high - low < 1e-12, unseen, 0.0)
-        return np.maximum(low - slack, 0.0), np.minimum(high + slack, 1.0)
+        return share_limits(draws, bootstrap.confidence, num_prompts)

@@ -121,6 +121,8 @@ def _sections(
             yield source.label, built
         return
     build = SOURCES[source.kind].build
+    # A row knows nothing of other rows' models.
+    alone = source.model_copy(update={"balance": False})
     num_pairs = 0
     for item in use.rows(read_source(source)):
         if isinstance(item, Reject):
@@ -133,7 +135,7 @@ def _sections(
                 "no section.",
                 f"Set accuracy.section_column to one of {', '.join(sorted(item[1]))}, or to null.",
             )
-        for built in map(of_one_answer, build([item], source)):
+        for built in map(of_one_answer, build([item], alone)):
             yield section, built
             num_pairs += not isinstance(built, Reject)
             if num_pairs == source.max_rows:

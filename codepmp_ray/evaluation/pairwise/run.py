@@ -12,29 +12,27 @@ from codepmp_ray.config.accuracy import AccuracyConfig
 from codepmp_ray.config.base import fingerprint
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.content_digests import content_digests
+from codepmp_ray.errors import ConfigError
 from codepmp_ray.evaluation.pairwise.accuracy import (
     Bootstrap,
     Outcomes,
     accuracy_by_section,
     pair_accuracy,
 )
+from codepmp_ray.evaluation.pairwise.calibrated import calibration
+from codepmp_ray.evaluation.pairwise.official import BENCHMARKS, official
 from codepmp_ray.evaluation.pairwise.pairs import LoadedPairs, Pair, by_prompt
-from codepmp_ray.evaluation.pairwise.reward_bench import TIE as REWARD_BENCH_TIE
-from codepmp_ray.evaluation.pairwise.reward_bench import reward_bench
-from codepmp_ray.evaluation.pairwise.rm_bench import TIE as RM_BENCH_TIE
-from codepmp_ray.evaluation.pairwise.rm_bench import by_prompt as scores_by_style
-from codepmp_ray.evaluation.pairwise.rm_bench import rm_bench
 from codepmp_ray.evaluation.scored_shards import Request, score_in_shards
 from codepmp_ray.json_records import record_bytes
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.records import PAIR_SCORE
 from codepmp_ray.runs import model_identity, run_manifest
+from codepmp_ray.scoring.calibration import fit_temperature, write_temperature
 from codepmp_ray.storage import open_store
 
-_OFFICIAL_TIES = {"reward_bench": REWARD_BENCH_TIE, "rm_bench": RM_BENCH_TIE}
 RESULTS_FILE = "accuracy.json"
 # Goes up when the code computes something else from equal settings.
-_VERSION = 3
+_VERSION = 4
 
 
 def folder_of(recipe: Recipe) -> str:
@@ -51,8 +49,15 @@ def measure_accuracy(
 ) -> dict[str, Any]:
     """Score what is not scored yet and write accuracy.json; returns its content.
 
-    `loaded` are the pairs of `recipe.accuracy`. Raises what `RewardClient.score` raises.
+    `loaded` are the pairs of `recipe.accuracy`. Raises what `RewardClient.score` raises, and
+    ConfigError or InputError for a temperature that cannot be kept or fitted.
     """
+    if recipe.accuracy.calibrate and recipe.evaluation.endpoint:
+        raise ConfigError(
+            "accuracy.calibrate keeps a temperature beside the weights that were measured, and "
+            "those behind evaluation.endpoint are not here.",
+            "Leave out one of the two.",
+        )
     store = open_store(recipe.run_dir).sub(folder_of(recipe))
     requests = [_request(group) for group in by_prompt(loaded.pairs)]
     rows = score_in_shards(
@@ -70,16 +75,23 @@ def measure_accuracy(
         "folder": store.uri,
         "manifest": run_manifest(recipe),
     }
+    if recipe.accuracy.calibrate:
+        found = fit_temperature(*_sides(rows), [row["problem_id"] for row in rows])
+        write_temperature(open_store(model), found)
+        results["temperature"] = asdict(found) | {"is_kept": found.is_kept}
     store.put(RESULTS_FILE, record_bytes(results, indent=2))
     return results
+
+
+def _sides(rows: Sequence[dict[str, Any]]) -> tuple[list[float], list[float]]:
+    return [row["chosen_score"] for row in rows], [row["rejected_score"] for row in rows]
 
 
 def summarise(rows: Sequence[dict[str, Any]], recipe: Recipe) -> dict[str, Any]:
     """Accuracies of PAIR_SCORE rows: all together, by section, and as the benchmarks weigh them."""
     config, settings = recipe.accuracy, recipe.evaluation
     bootstrap = Bootstrap(settings.confidence, settings.num_bootstrap, settings.seed)
-    chosen = [row["chosen_score"] for row in rows]
-    rejected = [row["rejected_score"] for row in rows]
+    chosen, rejected = _sides(rows)
     prompts = [row["problem_id"] for row in rows]
     sections = [row["section"] for row in rows]
     outcomes = Outcomes.of(chosen, rejected, prompts, [_tie(row["source"], config) for row in rows])
@@ -94,6 +106,7 @@ def summarise(rows: Sequence[dict[str, Any]], recipe: Recipe) -> dict[str, Any]:
             name: asdict(found)
             for name, found in accuracy_by_section(outcomes, sections, bootstrap).items()
         },
+        "calibration": calibration(chosen, rejected, prompts, bootstrap),
         # The null baseline: the longer answer is the chosen one (half for equal lengths).
         "longer_rule": {
             name: asdict(found)
@@ -107,8 +120,8 @@ def summarise(rows: Sequence[dict[str, Any]], recipe: Recipe) -> dict[str, Any]:
 
 def _tie(source: str, config: AccuracyConfig) -> float:
     """What equal rewards count."""
-    if source in config.task_names and source in _OFFICIAL_TIES:
-        return _OFFICIAL_TIES[source]
+    if source in config.task_names and source in BENCHMARKS:
+        return 0.0
     return 0.0 if config.weights == "reward_bench" or config.ties == "wrong" else 0.5
 
 
@@ -116,22 +129,11 @@ def _official(
     rows: Sequence[dict[str, Any]], config: AccuracyConfig, bootstrap: Bootstrap
 ) -> dict[str, Any]:
     """Figures as the benchmarks themselves make them, by the benchmark's name."""
-    made: dict[str, Any] = {}
     of_tasks = {name: [row for row in rows if row["source"] == name] for name in config.task_names}
-    rewarded = of_tasks.get("reward_bench", [])
     if config.weights == "reward_bench":
-        rewarded = [row for row in rows if row["source"] not in config.task_names]
-    if rewarded:
-        made["reward_bench"] = reward_bench(
-            [row["chosen_score"] for row in rewarded],
-            [row["rejected_score"] for row in rewarded],
-            [row["section"].removeprefix("reward_bench/") for row in rewarded],
-            [row["problem_id"] for row in rewarded],
-            bootstrap,
-        )
-    if styled := of_tasks.get("rm_bench", []):
-        made["rm_bench"] = rm_bench(*scores_by_style(styled), bootstrap)
-    return made
+        of_tasks["reward_bench"] = [row for row in rows if row["source"] not in config.task_names]
+    made = {name: official(name, found, bootstrap) for name, found in of_tasks.items()}
+    return {name: values for name, values in made.items() if values is not None}
 
 
 def _request(group: list[Pair]) -> Request:

@@ -7,7 +7,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from codepmp_ray.evaluation.pairwise.rm_bench import LEVELS
+from codepmp_ray.evaluation.pairwise.official import BENCHMARKS
+from codepmp_ray.evaluation.tasks.registry import preference_task
 
 
 def print_accuracy(results: dict[str, Any], console: Console | None = None) -> None:
@@ -36,17 +37,29 @@ def print_accuracy(results: dict[str, Any], console: Console | None = None) -> N
             "all", f"{found['num_pairs']:,}", f"{found['num_prompts']:,}", shown(found), ""
         )
     screen.print(table)
-    for name, found in results.get("reward_bench", {}).get("sections", {}).items():
-        screen.print(f"RewardBench {name}: {shown(found)}")
-    if missing := results.get("reward_bench", {}).get("missing"):
-        screen.print(f"Not complete: RewardBench's {', '.join(missing)} are not there.")
-    if found := results.get("rm_bench"):
-        parts = {level: found[level] for level in LEVELS} | found["domains"]
-        for name, part in {**parts, "total": found["total"]}.items():
-            screen.print(f"RM-Bench {name}: {shown(part)}")
-        if found["missing"]:
-            screen.print(f"Not complete: RM-Bench's {', '.join(found['missing'])} are not there.")
+    values = results["calibration"]
+    screen.print(
+        f"AUC {shown(values['auc'])} %, log-loss {_plain(values['log_loss'])}, calibration error "
+        f"{_plain(values['ece'])}"
+    )
+    if (found := results.get("temperature")) is not None:
+        kept = "kept" if found["is_kept"] else "not kept: it does not lower both"
+        screen.print(
+            f"Temperature {found['temperature']:.3g}: on {found['num_checked']:,} other pairs "
+            f"log-loss {found['log_loss'][0]:.3f} to {found['log_loss'][1]:.3f}, calibration error "
+            f"{found['ece'][0]:.3f} to {found['ece'][1]:.3f}: {kept}"
+        )
+    for task in [name for name in BENCHMARKS if name in results]:
+        title, made = preference_task(task).title, results[task]
+        for name, part in {**made["parts"], **made["sections"]}.items():
+            screen.print(f"{title} {name}: {shown(part)}")
+        if made["missing"]:
+            screen.print(f"Not complete: {title}'s {', '.join(made['missing'])} are not there.")
     screen.print(results["folder"], soft_wrap=True, highlight=False)
+
+
+def _plain(found: dict[str, Any]) -> str:
+    return f"{found['mean']:.3f} ({found['low']:.3f}-{found['high']:.3f})"
 
 
 def shown(found: dict[str, Any]) -> str:

@@ -11,8 +11,8 @@ from codepmp_ray.evaluation.statistics.comparison import (
     Comparison,
     compare,
     compare_gaps,
+    detectable_difference,
     mcnemar,
-    sign_flip_test,
 )
 from codepmp_ray.evaluation.statistics.intervals import (
     Difference,
@@ -20,18 +20,16 @@ from codepmp_ray.evaluation.statistics.intervals import (
     bootstrap_ratio,
     paired_difference,
 )
-from codepmp_ray.evaluation.statistics.multiplicity import benjamini_hochberg, holm
-from codepmp_ray.evaluation.statistics.one_draw import one_draw_curves, one_draw_sd
+from codepmp_ray.evaluation.statistics.multiplicity import holm
 from codepmp_ray.evaluation.statistics.picks import (
     best_of_k,
     expected_best_score,
     model_prior_scores,
+    one_draw_sd,
     oracle,
     random_choice,
 )
 from codepmp_ray.evaluation.statistics.pools import default_ks, padded
-from codepmp_ray.evaluation.statistics.power import detectable_difference, num_problems_needed
-from codepmp_ray.evaluation.statistics.seeds import seed_difference, seed_interval
 from codepmp_ray.evaluation.statistics.voting import majority
 from codepmp_ray.evaluation.statistics.weighted_voting import vote_weights, weighted_majority
 from codepmp_ray.resampling import Floats, Interval, unseen_share
@@ -41,7 +39,6 @@ __all__ = [
     "Difference",
     "Floats",
     "Interval",
-    "benjamini_hochberg",
     "best_of_k",
     "bootstrap_intervals",
     "bootstrap_ratio",
@@ -54,16 +51,11 @@ __all__ = [
     "majority",
     "mcnemar",
     "model_prior_scores",
-    "num_problems_needed",
-    "one_draw_curves",
     "one_draw_sd",
     "oracle",
     "padded",
     "paired_difference",
     "random_choice",
-    "seed_difference",
-    "seed_interval",
-    "sign_flip_test",
     "unseen_share",
     "vote_weights",
     "weighted_majority",

@@ -7,7 +7,7 @@ difference that this many problems would have shown (how much a "no" means).
 The test is McNemar's exact one where each unit is won, lost or tied (pairs, single picks): the
 losses among the units that differ are binomial. Expected accuracies by problem are fractions, which
 McNemar's test does not know; their signs are flipped at random instead (Fisher's randomisation
-test), all ways for few units. Of equal gaps the second is the first.
+test). Of equal gaps the second is the first.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import ndtri
+from scipy.stats import binomtest, permutation_test
 
 from codepmp_ray.errors import InputError
 from codepmp_ray.evaluation.statistics.intervals import Difference, differences
-from codepmp_ray.evaluation.statistics.power import detectable_difference
-from codepmp_ray.resampling import Floats, cluster_sums
+from codepmp_ray.resampling import Floats, cluster_sums, unseen_share
 
-_MAX_ENUMERATED = 12  # 2^12 ways to flip
 _BLOCK = 2_000_000
 _EQUAL = 1e-9
 
@@ -98,51 +98,44 @@ def compare_gaps(
 
 
 def significance(gaps: Floats, num_draws: int, seed: int = 0) -> list[tuple[str, float]]:
-    """(name of the right test, two-sided p) by column of paired differences [units, columns]."""
-    flipped = sign_flip_tests(gaps, num_draws, seed)
+    """(name of the right test, two-sided p) by column of paired differences [units, columns].
+
+    Signs are flipped in all ways where those are at most `num_draws`, else in so many random ones.
+    """
     found = []
-    for column, p_value in zip(gaps.T, flipped, strict=True):
-        sizes = np.abs(column[np.abs(column) > _EQUAL])
-        if len(sizes) and np.ptp(sizes) >= _EQUAL * sizes.max():
-            found.append(("sign flip", p_value))
+    for column in gaps.T:
+        differ = column[np.abs(column) > _EQUAL]
+        if len(differ) and np.ptp(np.abs(differ)) >= _EQUAL * np.abs(differ).max():
+            p_value = permutation_test(
+                (differ,), np.mean, permutation_type="samples", vectorized=True,
+                n_resamples=num_draws, batch=max(1, _BLOCK // len(differ)),
+                rng=np.random.default_rng(seed),
+            ).pvalue  # fmt: skip
+            found.append(("sign flip", float(p_value)))
         else:
-            wins, losses = int((column > _EQUAL).sum()), int((column < -_EQUAL).sum())
-            found.append(("mcnemar", mcnemar(wins, losses)))
+            found.append(("mcnemar", mcnemar(int((differ > 0).sum()), int((differ < 0).sum()))))
     return found
 
 
 def mcnemar(num_left: int, num_right: int) -> float:
     """Exact two-sided p: units that only the left, and only the right model gets right."""
-    num, few = num_left + num_right, min(num_left, num_right)
-    logs = [math.lgamma(num + 1) - math.lgamma(i + 1) - math.lgamma(num - i + 1)
-            for i in range(few + 1)]  # fmt: skip
-    tail = sum(math.exp(value - num * math.log(2)) for value in logs)
-    return min(1.0, 2 * tail)
+    num = num_left + num_right
+    return float(binomtest(num_left, num).pvalue) if num else 1.0
 
 
-def sign_flip_test(gaps: npt.ArrayLike, num_draws: int = 10_000, seed: int = 0) -> float:
-    """Two-sided p of the mean of paired differences [units], flipping their signs.
+def detectable_difference(
+    gaps: npt.ArrayLike, confidence: float = 0.95, power: float = 0.8
+) -> float:
+    """Smallest true mean difference that n units with the spread of `gaps` [n] show: of so many
+    standard errors that it is found significant with probability `power`.
 
-    All 2^n ways for up to 12 units that differ; else `num_draws` random ones, the observed one
-    among them, so p is never below 1 / (num_draws + 1).
+    Where all gaps are equal the spread is not known; what the rule of three leaves open is
+    returned. Raises InputError for fewer than two units.
     """
-    return sign_flip_tests(np.asarray(gaps, float)[:, None], num_draws, seed)[0]
-
-
-def sign_flip_tests(gaps: Floats, num_draws: int = 10_000, seed: int = 0) -> list[float]:
-    """The same by column of `gaps` [units, columns], with the same flips."""
-    values = np.where(np.abs(gaps) > _EQUAL, gaps, 0.0)
-    values = values[np.abs(values).any(axis=1)]
-    totals = values.sum(axis=0)
-    limits = np.abs(totals) * (1 - _EQUAL)
-    if len(values) <= _MAX_ENUMERATED:
-        ways = np.arange(2 ** len(values))[:, None] >> np.arange(len(values)) & 1
-        return (np.abs(totals - 2 * (ways @ values)) >= limits).mean(axis=0).tolist()
-    generator = np.random.default_rng(seed)
-    step = max(1, _BLOCK // len(values))
-    hits = np.zeros(values.shape[1])
-    for start in range(0, num_draws, step):
-        rows = min(step, num_draws - start)
-        flips = generator.integers(2, size=(rows, len(values)), dtype=np.int8).astype(float)
-        hits += (np.abs(totals - 2 * (flips @ values)) >= limits).sum(axis=0)
-    return ((hits + 1) / (num_draws + 1)).tolist()
+    values = np.asarray(gaps, float)
+    if len(values) < 2:
+        raise InputError(f"{len(values)} units have no spread.", "Compare on at least two.")
+    if np.ptp(values) < 1e-12:
+        return unseen_share(len(values), confidence)
+    quantiles = float(ndtri(0.5 + confidence / 2) + ndtri(power))
+    return quantiles * float(values.std(ddof=1)) / math.sqrt(len(values))

@@ -11,6 +11,7 @@ from codepmp_ray.resampling import (
     Interval,
     percentiles,
     resampled_means,
+    share_limits,
     unseen_share,
 )
 
@@ -32,14 +33,11 @@ def bootstrap_intervals(
     """Percentile intervals of the mean over problems, one per column of `values`.
 
     With fewer than two problems nothing is known of their spread: the interval is [0, 1]. Where all
-    problems agree the bootstrap sees no spread, which is not certainty: see `unseen_share`.
+    problems agree the bootstrap sees no spread, which is not certainty: see `share_limits`.
     """
     means = values.mean(axis=0)
-    if len(values) < 2:
-        return [Interval(float(mean), 0.0, 1.0) for mean in means]
-    low, high = percentiles(resampled_means(values, num_bootstrap, seed), confidence)
-    slack = np.where(np.ptp(values, axis=0) < 1e-12, unseen_share(len(values), confidence), 0.0)
-    low, high = np.maximum(low - slack, 0.0), np.minimum(high + slack, 1.0)
+    draws = resampled_means(values, num_bootstrap, seed)
+    low, high = share_limits(draws, confidence, len(values))
     return [
         Interval(float(m), float(a), float(b)) for m, a, b in zip(means, low, high, strict=True)
     ]
@@ -56,10 +54,8 @@ def bootstrap_ratio(
     draws = resampled_means(np.stack([numerators, denominators], axis=1), num_bootstrap, seed)
     draws = draws[draws[:, 1] > 0]
     ratio = float(numerators.sum() / denominators.sum())
-    (low,), (high,) = percentiles(draws[:, :1] / draws[:, 1:], confidence)
-    if high - low < 1e-12:
-        slack = unseen_share(int((denominators > 0).sum()), confidence)
-        low, high = max(low - slack, 0.0), min(high + slack, 1.0)
+    num_counted = int((denominators > 0).sum())
+    (low,), (high,) = share_limits(draws[:, :1] / draws[:, 1:], confidence, num_counted)
     return Interval(ratio, float(low), float(high))
 
 

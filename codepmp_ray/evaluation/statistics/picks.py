@@ -45,6 +45,17 @@ def best_of_k(
     return over_sizes(_best_of, ks, mask, [values, correct])
 
 
+def one_draw_sd(expected: Floats) -> Floats:
+    """Standard deviation [ks] of the accuracy by one random draw of k candidates, as the paper's
+    scripts take for each k, from `best_of_k` [problems, ks].
+
+    A draw's pick for problem i is right with the exact expectation p_i, independently of other
+    problems; it comes on top of what other problems would have given.
+    """
+    chance = np.clip(expected, 0.0, 1.0)
+    return np.sqrt((chance * (1 - chance)).sum(axis=0)) / len(chance)
+
+
 def expected_best_score(
     scores: npt.ArrayLike, ks: Sequence[int], present: npt.ArrayLike | None = None
 ) -> Floats:

@@ -126,6 +126,7 @@ class PreferenceTask:
         name, title, license, hub: as of problem tasks.
         columns: a set needs those of one of these.
         pairs: rows as pairs; what is no pair is a Reject with its reason.
+        file_column: column that a file's name is where its rows lack it: the part before "_".
     """
 
     name: str
@@ -134,6 +135,7 @@ class PreferenceTask:
     hub: HubSet | None
     columns: tuple[set[str], ...]
     pairs: PairBuilder
+    file_column: str | None = None
     kind: Kind = "preference"
 
 

@@ -6,9 +6,10 @@ Rows of the same schema come from other benchmarks too (mxeval's MBPP): `code_pr
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from codepmp_ray.errors import InputError
-from codepmp_ray.evaluation.tasks.base import ProblemTask, Row, text_of
+from codepmp_ray.evaluation.tasks.base import HubSet, ProblemTask, Row, text_of
 from codepmp_ray.evaluation.tasks.code import CodeProblem
 
 COLUMNS = ("task_id", "prompt", "canonical_solution", "test", "entry_point")
@@ -42,4 +43,13 @@ TASK = ProblemTask(
     problem=code_problem,
     packaged=_packaged,
     num_problems=164,
+)
+# Liu et al. 2023: the same problems with eighty times the tests, which import numpy.
+PLUS = replace(
+    TASK,
+    name="humaneval_plus",
+    title="HumanEval+",
+    license="Apache-2.0",
+    hub=HubSet("evalplus/humanevalplus", "test"),
+    packaged=None,
 )

@@ -3,13 +3,15 @@
 The original rows (`task_id, text, code, test_list`; `prompt` instead of `text` in the sanitized
 part) ask in one sentence and test by assert statements that name the function. They are brought
 into HumanEval's form, as mxeval does: a stub with the canonical signature, the sentence and the
-asserts' first line as an example. Rows that are in that form already are taken as they are.
+asserts' first line as an example. Rows that are in that form already are taken as they are. Rows of
+MBPP+ have more tests in `test`, which are run in place of the asserts.
 """
 
 from __future__ import annotations
 
 import ast
 import textwrap
+from dataclasses import replace
 
 from codepmp_ray.evaluation.tasks.base import BadRow, HubSet, ProblemTask, Row
 from codepmp_ray.evaluation.tasks.code import CodeProblem
@@ -31,7 +33,9 @@ def _convert(row: Row) -> CodeProblem:
     lines = [*textwrap.wrap(sentence.strip(), 88), "", f"Example: {tests[0].strip()}"]
     docstring = textwrap.indent("\n".join(lines).replace("\\", "\\\\"), "    ")
     setup = "\n".join(filter(None, [row.get("test_setup_code"), *row.get("test_imports", [])]))
-    body = "\n".join([setup, f"{entry_point} = candidate", *tests])
+    own = row.get("test")
+    made = [own] if isinstance(own, str) and own.strip() else tests
+    body = "\n".join([setup, f"{entry_point} = candidate", *made])
     return CodeProblem(
         problem_id=f"MBPP/{row['task_id']}",
         stub=f'{signature}\n    """\n{docstring}\n    """\n',
@@ -67,4 +71,11 @@ TASK = ProblemTask(
     grader="code",
     hub=HubSet("google-research-datasets/mbpp", "train+test+validation+prompt", "full"),
     problem=problem,
+)
+PLUS = replace(
+    TASK,
+    name="mbpp_plus",
+    title="MBPP+",
+    license="Apache-2.0",
+    hub=HubSet("evalplus/mbppplus", "test"),
 )

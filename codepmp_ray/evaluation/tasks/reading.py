@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, cast
 
 from codepmp_ray.config.data import DataSourceConfig
 from codepmp_ray.corpus.evaluation_files import UnreadableSet, read_evaluation_rows
 from codepmp_ray.errors import ConfigError, InputError
 from codepmp_ray.evaluation.tasks.base import HubSet, PreferenceTask, ProblemTask, Row
-from codepmp_ray.preference.sources.reading import read_source
-from codepmp_ray.preference.sources.rows import Numbered
+from codepmp_ray.preference.sources.reading import data_files, read_source
+from codepmp_ray.preference.sources.rows import Numbered, Reject
 
 AnyTask = ProblemTask | PreferenceTask
 
@@ -28,9 +29,28 @@ def read_rows(task: AnyTask, path: str | None) -> Iterator[Numbered]:
     A damaged line of a set of problems is an error; of pairs it is a reject among the rows.
     """
     if path is not None and isinstance(task, PreferenceTask):
-        yield from read_source(DataSourceConfig(path=path, name=task.name))
+        source = DataSourceConfig(path=path, name=task.name)
+        yield from read_source(source) if task.file_column is None else _by_file(
+            source, task.file_column
+        )  # fmt: skip
         return
     yield from enumerate(_rows(task, path))
+
+
+def _by_file(source: DataSourceConfig, column: str) -> Iterator[Numbered]:
+    """Rows of all files, numbered on, with the beginning of their file's name in `column`."""
+    first = 0
+    for file in data_files(source):
+        name = str(file).rpartition("/")[2].partition(".")[0].partition("_")[0]
+        number = first
+        for item in read_source(source.model_copy(update={"path": str(file)})):
+            if isinstance(item, Reject):
+                number = first + item.index
+                yield replace(item, index=number)
+            else:
+                number = first + item[0]
+                yield number, {column: name, **item[1]}
+        first = number + 1
 
 
 def _rows(task: AnyTask, path: str | None) -> Iterator[Row]:

@@ -3,21 +3,10 @@
 from __future__ import annotations
 
 from codepmp_ray.errors import ConfigError
-from codepmp_ray.evaluation.tasks import (
-    code_ultrafeedback,
-    gsm8k,
-    hh_rlhf,
-    humaneval,
-    logiqa2,
-    math,
-    math_shepherd,
-    mbpp,
-    reasoning_gym,
-    reclor,
-    reward_bench,
-    rm_bench,
-)
+from codepmp_ray.evaluation.tasks import gsm8k, humaneval, math, mbpp, reasoning_gym
 from codepmp_ray.evaluation.tasks.base import PreferenceTask, ProblemTask
+from codepmp_ray.evaluation.tasks.choices import CHOICE_TASKS
+from codepmp_ray.evaluation.tasks.preference_sets import PREFERENCE_TASKS
 
 PROBLEM_TASKS: dict[str, ProblemTask] = {
     task.name: task
@@ -25,24 +14,12 @@ PROBLEM_TASKS: dict[str, ProblemTask] = {
         gsm8k.TASK,
         math.MATH,
         math.MATH_500,
-        reclor.TASK,
-        logiqa2.TASK,
+        *CHOICE_TASKS,
         humaneval.TASK,
+        humaneval.PLUS,
         mbpp.TASK,
+        mbpp.PLUS,
         reasoning_gym.TASK,
-    )
-}
-PREFERENCE_TASKS: dict[str, PreferenceTask] = {
-    task.name: task
-    for task in (
-        math_shepherd.PAIRS,
-        reclor.PAIRS,
-        logiqa2.PAIRS,
-        code_ultrafeedback.PAIRS,
-        hh_rlhf.HELPFUL,
-        hh_rlhf.HARMLESS,
-        reward_bench.TASK,
-        rm_bench.TASK,
     )
 }
 

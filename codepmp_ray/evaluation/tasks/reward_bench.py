@@ -8,13 +8,6 @@ benchmarks are not in the set's `filtered` part, but may be in a file.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-
-from codepmp_ray.evaluation.tasks.base import HubSet, PreferencePair, PreferenceTask
-from codepmp_ray.preference.sources.rows import Numbered, Reject, Row, Unusable, text_cell
-from codepmp_ray.records import stable_id
-from codepmp_ray.reject_reasons import RejectReason
-
 SECTIONS: dict[str, dict[str, int]] = {
     "Chat": {
         "alpacaeval-easy": 100,
@@ -57,52 +50,3 @@ _KNOWN = {name.lower(): name for name in (*SUBSETS, *PRIOR_SETS)}
 def canonical(subset: str) -> str | None:
     """The benchmark's own name of a subset, None for what it does not have."""
     return _KNOWN.get(subset.lower())
-
-
-def pairs(rows: Iterable[Numbered]) -> Iterator[PreferencePair | Reject]:
-    """Rows with `prompt`, `chosen`, `rejected`, `subset` and `id` (unique in its subset); perhaps
-    with `chosen_model` and `rejected_model`."""
-    seen: set[tuple[str, str]] = set()
-    for item in rows:
-        if isinstance(item, Reject):
-            yield item
-            continue
-        index, row = item
-        try:
-            given = text_cell(row, "subset")
-            subset = canonical(given)
-            prompt, chosen, rejected = (
-                text_cell(row, name) for name in ("prompt", "chosen", "rejected")
-            )
-            if subset is None:
-                raise Unusable(RejectReason.BAD_LABEL, f"RewardBench has no subset {given!r}")
-            for name, text in (("prompt", prompt), ("chosen", chosen), ("rejected", rejected)):
-                if not text.strip():
-                    raise Unusable(RejectReason.EMPTY, f"{name} is missing or blank")
-            key = (subset, str(row.get("id", f"row {index}")))
-            if key in seen:
-                raise Unusable(RejectReason.EXACT_DUPLICATE, f"a second row {key[1]!r} of {subset}")
-        except Unusable as error:
-            yield Reject(index, error.reason, error.detail)
-            continue
-        seen.add(key)
-        yield PreferencePair(
-            stable_id(*key), stable_id(prompt), prompt, chosen, rejected, subset, None, _models(row)
-        )
-
-
-def _models(row: Row) -> tuple[str, str] | None:
-    chosen, rejected = row.get("chosen_model"), row.get("rejected_model")
-    if isinstance(chosen, str) and isinstance(rejected, str) and chosen and rejected:
-        return chosen, rejected
-    return None
-
-
-TASK = PreferenceTask(
-    name="reward_bench",
-    title="RewardBench",
-    license="ODC-BY, parts CC BY-NC 4.0",
-    hub=HubSet("allenai/reward-bench", "filtered"),
-    columns=({"prompt", "chosen", "rejected", "subset"},),
-    pairs=pairs,
-)

@@ -5,7 +5,7 @@ Reward models at hand pick from the same pools: a further curve and column each.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 
 from codepmp_ray.studies import measures, paper
@@ -60,15 +60,15 @@ def measure(
     of_arms = common.differences(context, choices) if models else []
     outcome = Outcome(differs=of_arms or common.set_differences(context, choices))
     outcome.differs += given.differences(context, bool(models))
-    of_given: list[Comparison] = []
+    outcome.stand_ins += common.set_stand_ins(context, choices)
     own = pool_set(context)
     if own is not None or context.options.rewards:
         for pool in context.pools(generators):
             known = values.get(context.benchmark(pool) or "", {})
-            of_given += _pool(context, models, book, outcome, pool, own, known, source)
+            _pool(context, models, book, outcome, pool, own, known, source)
             outcome.differs += common.pool_differences(context, pool, known)
-            if generators != "all":
-                outcome.differs.append(_in_place_of(generator, pool, generators))
+            if generators != "all" and pool.num_generators > 1:
+                outcome.stand_ins.append(_in_place_of(generator, pool, generators))
     rows = []
     for name in choices:
         test = context.test_pairs(name)
@@ -78,21 +78,19 @@ def measure(
             for arm in (_ARMS if models else ())
         }
         at_hand = given.shares(context, book, test, rule)
-        stands_for = context.bench.config.sets[name].stands_for or name
-        known = values.get(stands_for.removesuffix("-pair"), {}).get(4)
+        config = context.bench.config.sets[name]
+        known = values.get((config.paper_name or name).removesuffix("-pair"), {}).get(4)
         title = context.bench.set(name).title
         rows.append(_row(context, title, found | at_hand, list(known or ()), list(at_hand)))
         what = f"{title}, best of its options"
-        of_given += given.compare(context, what, at_hand, found.get(common.WITH))
         outcome.comparisons += _of_pmp(context, what, found, known)
+        outcome.comparisons += given.compare(context, what, at_hand, found.get(common.WITH))
     if rows:
         title = "Multiple choice: the right option has the highest reward"
         labels = [*_ARMS, *(item.label for item in context.rewards())]
         outcome.tables.append(Table(title, labels, rows, source))
     if not outcome.tables:
         context.sets()  # it says what is missing
-    outcome.summary = given.conclude(context, outcome.comparisons, of_given)
-    outcome.comparisons += of_given
     return outcome
 
 
@@ -123,7 +121,7 @@ def _of_pmp(
         return []
     difference = known[1] - known[0] if known else None
     with_pmp, without = found[common.WITH], found[common.WITHOUT]
-    return [measures.compare(question, with_pmp, without, context.confidence, difference)]
+    return [common.of_pmp(context, question, with_pmp, without, difference)]
 
 
 def _in_place_of(generator: str, pool: LabelledPool, generators: Generators) -> str:
@@ -131,7 +129,7 @@ def _in_place_of(generator: str, pool: LabelledPool, generators: Generators) -> 
         f"The paper has answers of {generator}, which is stronger than Table 3's generator, "
         f"MetaMath-Mistral-7B. These are of the {generators} half of a pool's models, by their "
         f"share of right answers, and {100 * pool.correct.mean():.1f} % of them are right: other "
-        f"generators than Table 3's, but no stand-in for {generator}."
+        f"generators than Table 3's, none of which is {generator}."
     )
 
 
@@ -144,14 +142,15 @@ def _pool(
     own: str | None,
     values: PaperCurve,
     source: str,
-) -> list[Comparison]:
-    """Plot, table and comparison of one pool, added to `outcome`; comparisons of models at hand."""
+) -> None:
+    """Plot, table and comparisons of one pool, added to `outcome`."""
+    has_headroom = common.add_pool(outcome, pool)
     points = curves.ks_of(pool)
     found = {
         arm: curves.curve(book, models[f"{own}, {arm}"], pool)
         for arm in (_ARMS if models and own is not None else ())
     }
-    at_hand = {r.label: curves.curve(book, [r.model], pool) for r in context.rewards()}
+    at_hand = {r.label: curves.curve(book, [r.model], pool)[0] for r in context.rewards()}
     base = curves.baseline_curves(pool)
     of_models = found | at_hand
     outcome.plots.append(curves.plot(context, f"Best-of-N: {pool.origin}", of_models, base, points))
@@ -160,22 +159,23 @@ def _pool(
     for k in sorted({*points, *values}):
         at_k = {}
         if k in points:
-            at_k = {n: v[:, :, points.index(k)] for n, v in (of_models | base).items()}
+            at_k = {n: v[..., points.index(k)] for n, v in (of_models | base).items()}
         rows.append(_row(context, f"N={k}", at_k, list(values.get(k, ())), others))
     outcome.tables.append(Table(f"Best-of-N: {pool.origin}", [*_ARMS, *others], rows, source))
     config = context.bench.config.pools[pool.config_name]
-    told = f"Answers: {pool.origin}; {pool.size[0]} questions with {pool.size[1]} answers each"
-    if pool.num_generators > 1:
-        told += ", whose generators differ: style may tell them apart"
-    outcome.differs.append(f"{told}.")
+    outcome.differs.append(
+        f"Answers: {pool.origin}; {pool.size[0]} questions with {pool.size[1]} answers each."
+    )
     if found and config.test_of != own:
         outcome.differs.append(f"{pool.origin} is scored by models finetuned on {own}.")
+    if not has_headroom:
+        return
     last, what = points[-1], f"{pool.name}, best of {points[-1]}"
-    of_last = {label: values_at[:, :, -1] for label, values_at in of_models.items()}
+    of_last = {label: values_at[..., -1] for label, values_at in of_models.items()}
     of_arms = {label: of_last[label] for label in found}
     outcome.comparisons += _of_pmp(context, what, of_arms, values.get(last))
     of_given = {label: of_last[label] for label in at_hand}
-    return given.compare(context, what, of_given, of_arms.get(common.WITH))
+    outcome.comparisons += given.compare(context, what, of_given, of_arms.get(common.WITH))
 
 
 def reward_tokens(context: Context, generators: Generators) -> int:
@@ -189,68 +189,26 @@ def num_tokens(context: Context, generators: Generators) -> int:
     return 2 * reward_tokens(context, generators) if context.options.train_arms else 0
 
 
-def _study(
-    name: str,
-    place: str,
-    title: str,
-    generators: Generators,
-    values: dict[str, PaperCurve],
-    source: str,
-    generator: str = "",
-) -> Study:
-    question = "Does a reward model with PMP pick better among N answers?"
-    found: Callable[..., Outcome] = partial(
-        measure,
-        generators=generators,
-        values=values,
-        source=f"{paper.SOURCE}, {source}",
-        generator=generator,
+_ROWS: tuple[tuple[str, str, str, Generators, dict[str, PaperCurve], str, str], ...] = (
+    ("table3", "Figure 3, Table 3", "best-of-N curves", "all", paper.TABLE_3,
+     "Table 3, reward model Qwen2-72B", ""),
+    ("table4", "Table 4",
+     "best-of-N with other generators: a pool's weaker half for Qwen2-Math-7B-Instruct", "weaker",
+     paper.TABLE_4, "Table 4, reward model Qwen2-7B, generator Qwen2-Math-7B-Instruct",
+     "Qwen2-Math-7B-Instruct"),
+    ("table5", "Table 5",
+     "best-of-N with other generators: a pool's stronger half for Qwen2.5-32B-Instruct", "stronger",
+     paper.TABLE_5, "Table 5, reward model Qwen2-7B, generator Qwen2.5-32B-Instruct",
+     "Qwen2.5-32B-Instruct"),
+    ("table14", "Table 14", "best-of-N on HumanEval", "all", {"HumanEval": paper.HUMANEVAL_BON},
+     "Table 14, reward model Qwen2-7B, generator deepseek-coder-6.7b-instruct", ""),
+)  # fmt: skip
+STUDIES = tuple(
+    Study(
+        name, place, title, "Does a reward model with PMP pick better among N answers?", arms,
+        partial(measure, generators=generators, values=values, generator=generator,
+                source=f"{paper.SOURCE}, {source}"),
+        partial(num_tokens, generators=generators), partial(reward_tokens, generators=generators),
     )
-    return Study(
-        name,
-        place,
-        title,
-        question,
-        arms,
-        found,
-        partial(num_tokens, generators=generators),
-        partial(reward_tokens, generators=generators),
-    )
-
-
-STUDIES = (
-    _study(
-        "table3",
-        "Figure 3, Table 3",
-        "best-of-N curves",
-        "all",
-        paper.TABLE_3,
-        "Table 3, reward model Qwen2-72B",
-    ),
-    _study(
-        "table4",
-        "Table 4",
-        "best-of-N with other generators: a pool's weaker half for Qwen2-Math-7B-Instruct",
-        "weaker",
-        paper.TABLE_4,
-        "Table 4, reward model Qwen2-7B, generator Qwen2-Math-7B-Instruct",
-        "Qwen2-Math-7B-Instruct",
-    ),
-    _study(
-        "table5",
-        "Table 5",
-        "best-of-N with other generators: a pool's stronger half for Qwen2.5-32B-Instruct",
-        "stronger",
-        paper.TABLE_5,
-        "Table 5, reward model Qwen2-7B, generator Qwen2.5-32B-Instruct",
-        "Qwen2.5-32B-Instruct",
-    ),
-    _study(
-        "table14",
-        "Table 14",
-        "best-of-N on HumanEval",
-        "all",
-        {"HumanEval": paper.HUMANEVAL_BON},
-        "Table 14, reward model Qwen2-7B, generator deepseek-coder-6.7b-instruct",
-    ),
-)
+    for name, place, title, generators, values, source, generator in _ROWS
+)  # fmt: skip

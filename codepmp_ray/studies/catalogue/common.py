@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from codepmp_ray.evaluation.statistics import holm
-from codepmp_ray.studies import measures
+from codepmp_ray.config.study_materials import CORRUPTED
+from codepmp_ray.studies import confounders, measures
 from codepmp_ray.studies.measures import Floats
-from codepmp_ray.studies.outcome import Comparison
+from codepmp_ray.studies.outcome import Comparison, Outcome, Row, Table
 from codepmp_ray.studies.pair_rows import TestPairs
 from codepmp_ray.studies.pools import LabelledPool
 from codepmp_ray.studies.scores import ScoreBook, Trained
@@ -20,6 +20,7 @@ from codepmp_ray.studies.trainings import Arm, Training
 WITHOUT, WITH = "without PMP", "with PMP"
 PAPERS_MODELS = ("Qwen/Qwen2-1.5B", "Qwen/Qwen2-7B")
 Shares = Callable[..., tuple[list[str], Floats]]
+_MIN_HEADROOM = 0.1  # between a random pick and the oracle: with less no score shows anything
 
 
 def rm_arm(
@@ -63,7 +64,7 @@ def shares_of(
     test: TestPairs,
     rule: Shares = measures.pair_shares,
 ) -> Floats:
-    """[seeds, problems]: what `rule` makes of each model's rewards."""
+    """[trainings, problems]: what `rule` makes of each model's rewards."""
     return np.array([rule(*book.pair_rewards(m, test), test.problems)[1] for m in models])
 
 
@@ -106,6 +107,12 @@ def pmp_difference(context: Context, *names: str) -> str:
     text = " and ".join(dict.fromkeys(f"{num:,}" for num in nums.values()))
     if len(set(nums.values())) > 1:
         text = ", ".join(f"{num:,} ({name})" for name, num in nums.items())
+    if any(bench.config.sets[name].kind in CORRUPTED for name in bench.code_sets):
+        return (
+            f'"PMP" is pretraining on {text} corrupted copies of functions ({titles}) here. These '
+            "are no PMP pairs: those are answers of a strong and a weak model, 28 million in the "
+            "paper."
+        )
     return f"PMP on {text} pairs ({titles}) instead of 28 million of the paper's."
 
 
@@ -142,12 +149,99 @@ def differences(context: Context, names: list[str]) -> list[str]:
     return [models, pmp, *set_differences(context, names)]
 
 
-def conclude(comparisons: list[Comparison]) -> str:
-    """One sentence over all comparisons, after Holm's correction."""
-    if not comparisons:
-        return ""
-    adjusted = holm([c.p_value for c in comparisons])
-    seen = [c for c, p in zip(comparisons, adjusted, strict=True) if p < 0.05]
-    up = sum(c.difference.mean > 0 for c in seen)
-    head = f"Of {len(comparisons)} comparisons {up} came out higher and {len(seen) - up} lower"
-    return f"{head} beyond chance (Holm, 5 %); {len(comparisons) - len(seen)} are undecided."
+def of_pmp(
+    context: Context,
+    question: str,
+    with_pmp: Floats,
+    without: Floats,
+    paper_difference: float | None = None,
+    told: str = "",
+) -> Comparison:
+    """With PMP minus without, over figures [trainings, problems]."""
+    return measures.compare(
+        question, with_pmp, without, context.confidence, paper_difference, "pmp", told
+    )
+
+
+def training_stand_ins(context: Context, arms: Sequence[Arm]) -> list[str]:
+    """Backbones and pairs of the arms' trainings that are none of the paper's method."""
+    config = context.bench.config
+    steps = [step for arm in arms for made in arm.by_seed[:1] for step in made.chain()]
+    found = [
+        f"{name}: random weights of the architecture {config.models[name].architecture}, warmed up "
+        "here, in place of a pretrained backbone."
+        for name in dict.fromkeys(step.base for step in steps)
+        if config.models[name].weights is None
+    ]
+    sets = (name for s in steps if s.config.objective != "sft" for name in s.pairs.sets)
+    return found + [
+        f"Training on {context.bench.set(name).title}, one wrong edit each, in place of pairs of "
+        "answers."
+        for name in dict.fromkeys(sets)
+        if config.sets[name].kind in CORRUPTED
+    ]
+
+
+def set_stand_ins(context: Context, names: list[str]) -> list[str]:
+    """A sentence for each of the sets that stands for one of the paper's."""
+    sets = {name: context.bench.config.sets[name] for name in names}
+    return [
+        f"{context.bench.set(name).title} in place of {config.stands_for}."
+        for name, config in sets.items()
+        if config.stands_for is not None
+    ]
+
+
+def pool_stand_ins(pool: LabelledPool) -> list[str]:
+    """A pool of many models asks which model wrote an answer, and not which of one's is right."""
+    if pool.num_generators < 2:
+        return []
+    return [
+        f"{pool.name}: answers of {pool.num_generators} models to each question, in place of many "
+        "of one generator. Whoever knows good models picks well."
+    ]
+
+
+def table(
+    context: Context,
+    title: str,
+    columns: list[str],
+    values: Mapping[str, Sequence[Floats | None]],
+) -> Table:
+    """Shares with their intervals, a row for each label; the paper has no value beside them."""
+    none: list[float | None] = [None] * len(columns)
+    rows = [
+        Row(label, [None if v is None else measures.interval(v, context.confidence) for v in cells],
+            none)
+        for label, cells in values.items()
+    ]  # fmt: skip
+    return Table(title, columns, rows)
+
+
+def rules(context: Context, names: list[str]) -> dict[str, list[Floats | None]]:
+    """What rules without any reward model reach on the test pairs of the sets, by rule and set."""
+    found = [confounders.pair_rules(context, name) for name in names]
+    return {
+        f"rule: {rule}": [of_set.get(rule) for of_set in found]
+        for rule in confounders.RULES
+        if any(rule in of_set for of_set in found)
+    }
+
+
+def set_outcome(context: Context, names: list[str]) -> Outcome:
+    """The outcome of a study of the sets `names`, as far as it is what they are."""
+    return Outcome(differs=differences(context, names), stand_ins=set_stand_ins(context, names))
+
+
+def add_pool(outcome: Outcome, pool: LabelledPool) -> bool:
+    """What the pool is, added to `outcome`; False where it has no headroom: it measures nothing."""
+    outcome.stand_ins += pool_stand_ins(pool)
+    random, oracle = float(pool.correct.mean()), float(pool.correct.max(axis=1).mean())
+    if oracle - random >= _MIN_HEADROOM:
+        return True
+    outcome.notes.append(
+        f"{pool.name} measures nothing: a random pick is right in {100 * random:.1f} % and the "
+        f"best possible one in {100 * oracle:.1f} %, which leaves no room for a reward model. "
+        "Nothing is compared there."
+    )
+    return False

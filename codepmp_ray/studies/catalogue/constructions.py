@@ -7,6 +7,7 @@ their own (`constructions`), made by recipes.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from codepmp_ray.errors import ConfigError, InputError
 from codepmp_ray.preference.sources.rows import Row as PairRow
 from codepmp_ray.studies import constructions, measures
 from codepmp_ray.studies.catalogue import common
-from codepmp_ray.studies.outcome import Outcome, Row, Table
+from codepmp_ray.studies.outcome import Outcome
 from codepmp_ray.studies.scores import ScoreBook
 from codepmp_ray.studies.study import Context, Models, Study
 from codepmp_ray.studies.trainings import Arm, Pairs, Training
@@ -113,18 +114,10 @@ def _pairs_set(context: Context) -> str:
 
 def measure(context: Context, models: Models, book: ScoreBook) -> Outcome:
     names = context.sets()
-    found = {
+    found: dict[str, list[Any]] = {
         label: [common.shares_of(book, trained, context.test_pairs(name)) for name in names]
         for label, trained in models.items()
     }
-    rows = [
-        Row(
-            label,
-            [measures.interval(v, context.confidence) for v in values],
-            [None] * len(names),
-        )
-        for label, values in found.items()
-    ]
     best = {label: np.concatenate(values, axis=1) for label, values in found.items()}
     comparisons = [
         measures.compare(
@@ -132,15 +125,18 @@ def measure(context: Context, models: Models, book: ScoreBook) -> Outcome:
             best[constructions.STRONG_WEAK],
             values,
             context.confidence,
+            about="pmp" if label == _NO_PMP else "other",
         )
         for label, values in best.items()
         if label != constructions.STRONG_WEAK
     ]
     titles = [context.bench.set(name).title for name in names]
     made = here(context)
+    values = found | common.rules(context, names)
+    title = "Accuracy after PMP on each construction"
     return Outcome(
-        summary=common.conclude(comparisons),
-        tables=[Table("Accuracy after PMP on each construction", titles, rows)],
+        stand_ins=common.set_stand_ins(context, names),
+        tables=[common.table(context, title, titles, values)],
         comparisons=comparisons,
         facts={
             "paper": "best is 6.7B & 1.3B (strong & weak), and GitHub code beats web pages: Figure "

@@ -5,14 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 from codepmp_ray.evaluation.statistics import default_ks
-from codepmp_ray.studies import measures
+from codepmp_ray.studies import confounders, measures
 from codepmp_ray.studies.measures import Floats
-from codepmp_ray.studies.outcome import Plot, Series
+from codepmp_ray.studies.outcome import Plot, Series, Value
 from codepmp_ray.studies.pools import LabelledPool
 from codepmp_ray.studies.scores import ScoreBook, Trained
 from codepmp_ray.studies.study import Context
 
-Curves = dict[str, Floats]  # label -> [seeds, problems, ks]
+# By label: [trainings, problems, ks], and [problems, ks] of what is at hand.
+Curves = dict[str, Floats]
 
 
 def ks(size: int) -> list[int]:
@@ -24,17 +25,19 @@ def ks_of(pool: LabelledPool) -> list[int]:
 
 
 def curve(book: ScoreBook, models: list[Trained], pool: LabelledPool) -> Floats:
-    """[seeds, problems, ks] of the answer with the highest reward among k."""
+    """[trainings, problems, ks] of the answer with the highest reward among k."""
     return np.array(
         [measures.best_of_k(book.pool_rewards(m, pool), pool.correct, ks_of(pool)) for m in models]
     )
 
 
 def baseline_curves(pool: LabelledPool) -> Curves:
-    """Random, longest (in characters), oracle and, where answers are known, majority."""
+    """Random, longest (in characters), oracle, style; vote and model prior where they are known."""
     lengths = np.array([[float(len(text)) for text in texts] for texts in pool.texts])
-    found = measures.baselines(pool.correct, lengths, pool.answers, ks_of(pool))
-    return {label: values[None] for label, values in found.items()}
+    ks = ks_of(pool)
+    found = measures.baselines(pool.correct, lengths, pool.answers, pool.models, ks)
+    found["style"] = measures.best_of_k(confounders.pool_style(pool), pool.correct, ks)
+    return found
 
 
 def plot(
@@ -52,15 +55,21 @@ def plot(
 def _series(
     context: Context, label: str, values: Floats, points: list[int], is_baseline: bool
 ) -> Series:
-    found = [measures.interval(values[:, :, i], context.confidence) for i in range(len(points))]
+    found = [measures.interval(values[..., i], context.confidence) for i in range(len(points))]
     return Series(
         label,
         [float(k) for k in points],
         [v.mean for v in found],
-        [v.low if v.low is not None else v.mean for v in found],
-        [v.high if v.high is not None else v.mean for v in found],
+        *limits_of(found),
         is_baseline=is_baseline,
     )
+
+
+def limits_of(found: list[Value]) -> tuple[list[float], list[float]]:
+    """The lower and upper limits of a curve; none where its trainings are too few for any."""
+    if any(value.low is None or value.high is None for value in found):
+        return [], []
+    return [v.low or 0.0 for v in found], [v.high or 0.0 for v in found]
 
 
 def pool_tokens(context: Context, pool: LabelledPool) -> int:

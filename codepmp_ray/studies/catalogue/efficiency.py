@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
-from codepmp_ray.analysis.curves import curve
-from codepmp_ray.analysis.sample_efficiency import Multiple, equivalent_samples
+import numpy as np
+
+from codepmp_ray.analysis.sample_efficiency import equivalent_samples
 from codepmp_ray.errors import InputError
 from codepmp_ray.studies import measures, paper
 from codepmp_ray.studies.catalogue import common, curves
 from codepmp_ray.studies.measures import Floats
-from codepmp_ray.studies.outcome import Outcome, Plot, Row, Series, Table
-from codepmp_ray.studies.pools import LabelledPool
+from codepmp_ray.studies.outcome import Outcome, Plot, Series
 from codepmp_ray.studies.scores import ScoreBook
 from codepmp_ray.studies.study import Context, Models, Study
 from codepmp_ray.studies.trainings import Arm
-
-_EQUIVALENCE_DRAWS = 1000
 
 
 def arms(context: Context) -> list[Arm]:
@@ -31,64 +30,40 @@ def arms(context: Context) -> list[Arm]:
 def by_size(
     context: Context, models: Models, values: dict[str, list[Floats]], what: str
 ) -> Outcome:
-    """The outcome of arrays [seeds, problems] of both arms, one for each of the sizes."""
-    sizes = context.sizes(context.sets()[0])
-    series, rows = [], []
+    """The outcome of arrays [trainings, problems] of both arms, one for each of the sizes.
+
+    All sizes together are one comparison and give one multiple, which is told where they differ.
+    """
+    name = context.sets()[0]
+    sizes = context.sizes(name)
+    series = []
     for arm in (common.WITHOUT, common.WITH):
         found = [measures.interval(v, context.confidence) for v in values[arm]]
-        series.append(
-            Series(
-                arm,
-                [float(size) for size in sizes],
-                [v.mean for v in found],
-                [v.mean if v.low is None else v.low for v in found],
-                [v.mean if v.high is None else v.high for v in found],
-            )
-        )
-    for index, size in enumerate(sizes):
-        cells = [measures.interval(values[arm][index], context.confidence) for arm in values]
-        rows.append(Row(f"{size:,} pairs", list(cells), [None, None]))
-    comparisons = [
-        measures.compare(
-            f"{what}, {size:,} finetuning pairs",
-            values[common.WITH][index],
-            values[common.WITHOUT][index],
-            context.confidence,
-        )
-        for index, size in enumerate(sizes)
-    ]
-    multiples = _multiples(context, sizes, values)
+        xs, ys = [float(size) for size in sizes], [v.mean for v in found]
+        series.append(Series(arm, xs, ys, *curves.limits_of(found)))
+    rows = {f"{n:,} pairs": list(cells) for n, *cells in zip(sizes, *values.values(), strict=True)}
+    with_pmp, without = values[common.WITH], values[common.WITHOUT]
     few, many = paper.FIGURE_4_MATCH
-    return Outcome(
-        summary=f"{common.conclude(comparisons)} {_in_words(multiples)}".strip(),
-        plots=[Plot(what, "finetuning pairs", "accuracy", series)],
-        tables=[Table(what, [common.WITHOUT, common.WITH], rows)],
-        comparisons=comparisons,
-        facts={
-            "equivalent_samples": [multiple.as_json() for multiple in multiples],
-            "paper": f"{few:,} with PMP match {many:,} without ({many // few}x): "
-            f"{paper.SOURCE}, Figure 4, Qwen2-7B",
-        },
-        differs=common.differences(context, context.sets()[:1]),
-    )
-
-
-def _multiples(
-    context: Context, sizes: list[int], values: dict[str, list[Floats]]
-) -> list[Multiple]:
-    """One for each size with PMP; none where one size is all there is."""
-    if len(sizes) < 2:
-        return []
-    draws = min(_EQUIVALENCE_DRAWS, context.bench.config.num_bootstrap)
-    with_pmp, without = (curve(sizes, values[arm], draws) for arm in (common.WITH, common.WITHOUT))
-    return equivalent_samples(with_pmp, without, context.confidence)
-
-
-def _in_words(multiples: list[Multiple]) -> str:
-    if not multiples:
-        return ""
-    first = multiples[0]
-    return f"{first.size:,.0f} pairs with PMP are worth {first.text} times as many without."
+    facts: dict[str, Any] = {
+        "paper": f"{few:,} with PMP match {many:,} without ({many // few}x): "
+        f"{paper.SOURCE}, Figure 4, Qwen2-7B"
+    }
+    told = ""
+    if len(sizes) > 1:
+        multiple = equivalent_samples(sizes, with_pmp, without, context.confidence)
+        facts["equivalent_samples"] = multiple.as_json()
+        told = (
+            f"Over {sizes[0]:,} to {sizes[-1]:,} pairs, one pair with PMP is worth "
+            f"{multiple.text} without."
+        )
+    question = f"{what}, {', '.join(f'{size:,}' for size in sizes)} finetuning pairs together"
+    mean_of = [np.mean(np.stack(arm), axis=0) for arm in (with_pmp, without)]
+    outcome = common.set_outcome(context, [name])
+    outcome.plots = [Plot(what, "finetuning pairs", "accuracy", series)]
+    outcome.tables = [common.table(context, what, list(values), rows)]
+    outcome.comparisons = [common.of_pmp(context, question, *mean_of, told=told)]
+    outcome.facts = facts
+    return outcome
 
 
 def measure_accuracy(context: Context, models: Models, book: ScoreBook) -> Outcome:
@@ -102,7 +77,11 @@ def measure_accuracy(context: Context, models: Models, book: ScoreBook) -> Outco
         ]
         for arm in (common.WITHOUT, common.WITH)
     }
-    return by_size(context, models, values, f"accuracy on {context.bench.set(name).title}")
+    outcome = by_size(context, models, values, f"accuracy on {context.bench.set(name).title}")
+    rules = common.rules(context, [name])
+    title = "The same pairs without a model"
+    outcome.tables.append(common.table(context, title, ["accuracy"], rules))
+    return outcome
 
 
 def measure_best_of_n(
@@ -126,12 +105,12 @@ def measure_best_of_n(
     }
     outcome = by_size(context, models, values, f"best of {points[at]} on {pool.name}")
     outcome.differs.append(f"Answers: {pool.origin}.")
-    outcome.facts["baselines"] = _baselines(pool, at)
+    base = {name: [v[:, at]] for name, v in curves.baseline_curves(pool).items()}
+    title = "The same answers without a model"
+    outcome.tables.append(common.table(context, title, ["accuracy"], base))
+    if not common.add_pool(outcome, pool):
+        outcome.comparisons = []
     return outcome
-
-
-def _baselines(pool: LabelledPool, at: int) -> dict[str, float]:
-    return {name: float(v[0, :, at].mean()) for name, v in curves.baseline_curves(pool).items()}
 
 
 def _pool_tokens(context: Context) -> int:

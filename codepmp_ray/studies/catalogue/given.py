@@ -5,13 +5,13 @@ from __future__ import annotations
 from codepmp_ray.studies import measures
 from codepmp_ray.studies.catalogue import common
 from codepmp_ray.studies.measures import Floats
-from codepmp_ray.studies.outcome import Comparison, Row, Table
+from codepmp_ray.studies.outcome import Comparison, Table
 from codepmp_ray.studies.pair_rows import TestPairs
 from codepmp_ray.studies.scores import ScoreBook
 from codepmp_ray.studies.study import Context
 
 TITLE = "Reward models at hand"
-Given = dict[str, Floats]  # label -> [1, problems]
+Given = dict[str, Floats]  # label -> [problems]
 
 
 def shares(
@@ -22,51 +22,31 @@ def shares(
 ) -> Given:
     """Of every model that the study names."""
     return {
-        item.label: common.shares_of(book, [item.model], test, rule) for item in context.rewards()
+        item.label: common.shares_of(book, [item.model], test, rule)[0]
+        for item in context.rewards()
     }
 
 
 def compare(context: Context, what: str, given: Given, arm: Floats | None) -> list[Comparison]:
-    """Each of `given` against `arm` [seeds, problems], the study's own models with PMP.
+    """Each of `given` against `arm` [trainings, problems], the study's own models with PMP.
 
     Without an arm the first of them against each other one.
     """
     if arm is not None:
-        return [
-            measures.compare_given(
-                f"{what}: {label}, at hand, against {common.WITH}", values, arm, context.confidence
-            )
-            for label, values in given.items()
-        ]
-    first, *others = given or ("",)
+        found = [(f"{n}, at hand, against {common.WITH}", v, arm) for n, v in given.items()]
+    else:
+        first, *others = given or ("",)
+        found = [(f"{first} against {n}, both at hand", given[first], given[n]) for n in others]
     return [
-        measures.compare(
-            f"{what}: {first} against {label}, both at hand",
-            given[first],
-            given[label],
-            context.confidence,
-        )
-        for label in others
+        measures.compare(f"{what}: {text}", one, other, context.confidence, about="at hand")
+        for text, one, other in found
     ]
 
 
 def table(context: Context, rows: list[tuple[str, Given]]) -> Table:
     """A row (label, values) for each set, a column for each model."""
     labels = [item.label for item in context.rewards()]
-    none: list[float | None] = [None] * len(labels)
-    made = [
-        Row(label, [measures.interval(given[n], context.confidence) for n in labels], none)
-        for label, given in rows
-    ]
-    return Table(TITLE, labels, made)
-
-
-def conclude(context: Context, own: list[Comparison], of_given: list[Comparison]) -> str:
-    """A sentence about the study's own question, and one about models at hand."""
-    found = common.conclude(of_given)
-    if not own and not found and context.options.rewards:
-        return f"{TITLE} were measured, and compared with none."
-    return f"{common.conclude(own)} {f'{TITLE}: {found}' if found else ''}".strip()
+    return common.table(context, TITLE, labels, {n: [g[k] for k in labels] for n, g in rows})
 
 
 def differences(context: Context, has_arms: bool) -> list[str]:
@@ -86,5 +66,6 @@ def differences(context: Context, has_arms: bool) -> list[str]:
         *told,
         f"Models at hand were trained on other data than those {common.WITH}, which train here, "
         "and may be of another size: which is better says nothing about PMP. Whether they were "
-        "trained on questions that are asked here is not known.",
+        "trained on questions that are asked here is not known. Comparisons with a vote or with "
+        "each other speak of other questions only, for of each there is one training.",
     ]

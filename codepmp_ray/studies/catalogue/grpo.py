@@ -81,7 +81,6 @@ def measure(context: Context, models: Models, book: ScoreBook) -> Outcome:
     steps = [float(i + 1) for i in range(len(log))]
     curve = Series("mean reward of the step's answers", steps, [row["reward"] for row in log])
     return Outcome(
-        summary=common.conclude([comparison]),
         tables=[
             Table(
                 f"Mean reward of greedy answers to {len(prompts)} prompts",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from codepmp_ray.analysis.judge_agreement import OrderAgreement, order_agreement
 from codepmp_ray.studies import judges, paper
+from codepmp_ray.studies.catalogue import common
 from codepmp_ray.studies.catalogue.policies import base_weights
-from codepmp_ray.studies.outcome import Outcome, Row, Table, Value
+from codepmp_ray.studies.outcome import Outcome, Row, Table, Value, not_measured
 from codepmp_ray.studies.scores import ScoreBook
 from codepmp_ray.studies.study import Context, Models, Study
 from codepmp_ray.studies.trainings import Arm
@@ -20,12 +21,11 @@ def arms(context: Context) -> list[Arm]:
 
 
 def measure(context: Context, models: Models, book: ScoreBook) -> Outcome:
-    rows, undecided, places = [], [], []
+    rows, places, judged = [], [], []
     weights, encoder = base_weights(context), context.bench.pairs.encoder(context.model)
     for name in context.sets():
-        test = context.test_pairs(name)
-        stands_for = context.bench.config.sets[name].stands_for or name
-        known = paper.JUDGE_AGREEMENT.get(stands_for)
+        test, config = context.test_pairs(name), context.bench.config.sets[name]
+        known = paper.JUDGE_AGREEMENT.get(config.paper_name or name)
         title = context.bench.set(name).title
         odds = judges.preference_odds(weights, encoder, test.rows)
         found = {
@@ -33,11 +33,20 @@ def measure(context: Context, models: Models, book: ScoreBook) -> Outcome:
             _BOTH: order_agreement(judges.debiased(odds)),
         }
         rows += [Row(f"{title}, {how}", [_share(of)], [known]) for how, of in found.items()]
-        undecided.append(f"{title}: {found[_ONE].num_undecided} of {found[_ONE].num_pairs}")
-        places.append(f"{title}: {100 * (found[_ONE].first_shown or 0.0):.0f} %")
+        judged.append(found[_ONE].can_judge)
+        places.append(
+            f"{title}: {found[_ONE].num_undecided} of {found[_ONE].num_pairs} verdicts turned with "
+            f"the order of showing, and {100 * (found[_ONE].first_shown or 0.0):.0f} % are for the "
+            "answer shown first"
+        )
+    if not any(judged):
+        return not_measured(
+            "resources",
+            f"{context.model} cannot judge. {'; '.join(places)}.",
+            f"Set studies.{context.name}.model to a language model that can.",
+        )
     return Outcome(
-        summary=f"Verdicts that turned with the order of showing: {'; '.join(undecided)}. The "
-        f"answer shown first was preferred in {'; '.join(places)} of verdicts.",
+        summary=f"{'; '.join(places)}.",
         tables=[
             Table(
                 "Pairs with a verdict in which the judge agrees with the pair's order",
@@ -46,6 +55,7 @@ def measure(context: Context, models: Models, book: ScoreBook) -> Outcome:
                 f"{paper.SOURCE}, section D.4.2, judge GPT-4o",
             )
         ],
+        stand_ins=common.set_stand_ins(context, context.sets()),
         differs=[
             f"The judge is {context.model} ({weights.rsplit('/', 1)[-1]}), a language model that "
             "names the better of two answers; the paper's is GPT-4o. A judge near 50 % with most "

@@ -36,18 +36,11 @@ def measure(context: Context, models: Models, book: ScoreBook) -> Outcome:
     name = context.sets()[0]
     test = context.test_pairs(name)
     by_loss = {label: common.shares_of(book, models[label], test) for label in _LOSSES}
-    accuracy = Table(
-        f"Accuracy on pairs of {context.bench.set(name).title}",
-        ["accuracy"],
-        [
-            Row(label, [measures.interval(found, context.confidence)], [None])
-            for label, found in by_loss.items()
-        ],
-    )
-    outcome = Outcome(
-        tables=[accuracy],
-        differs=common.differences(context, [name]),
-    )
+    outcome = common.set_outcome(context, [name])
+    title = f"Accuracy on pairs of {context.bench.set(name).title}"
+    values = {label: [found] for label, found in by_loss.items()}
+    rules = common.rules(context, [name])
+    outcome.tables = [common.table(context, title, ["accuracy"], values | rules)]
     outcome.comparisons = [
         measures.compare(
             f"RM + LM against {label}, pairs", by_loss["RM + LM"], found, context.confidence
@@ -58,6 +51,7 @@ def measure(context: Context, models: Models, book: ScoreBook) -> Outcome:
     for pool in context.pools():
         found = {label: curves.curve(book, models[label], pool) for label in _LOSSES}
         known = paper.TABLE_2.get(context.benchmark(pool) or "", {})
+        has_headroom = common.add_pool(outcome, pool)
         outcome.tables.append(_table(context, found, pool, known))
         outcome.differs += common.pool_differences(context, pool, known)
         outcome.plots.append(
@@ -69,8 +63,8 @@ def measure(context: Context, models: Models, book: ScoreBook) -> Outcome:
                 curves.ks_of(pool),
             )
         )
-        outcome.comparisons += _compare(context, found, pool, known)
-    outcome.summary = common.conclude(outcome.comparisons)
+        if has_headroom:
+            outcome.comparisons += _compare(context, found, pool, known)
     return outcome
 
 
@@ -97,7 +91,10 @@ def _table(context: Context, found: curves.Curves, pool: LabelledPool, known: Kn
 
 
 def _compare(
-    context: Context, found: curves.Curves, pool: LabelledPool, known: Known
+    context: Context,
+    found: curves.Curves,
+    pool: LabelledPool,
+    known: Known,
 ) -> list[Comparison]:
     return [
         measures.compare(

@@ -7,11 +7,11 @@ from functools import partial
 from codepmp_ray.errors import InputError
 from codepmp_ray.studies import measures, paper
 from codepmp_ray.studies.catalogue import best_of_n, common, curves, given
-from codepmp_ray.studies.outcome import Comparison, Outcome, Row, Table
+from codepmp_ray.studies.outcome import Outcome, Row, Table
 from codepmp_ray.studies.scores import ScoreBook
 from codepmp_ray.studies.study import Context, Models, Study
 
-_ONE_TRAINING = "; of the model there is one training"
+_RULES = ("model prior", "style", "random")
 
 
 def measure(context: Context, models: Models, book: ScoreBook) -> Outcome:
@@ -23,57 +23,55 @@ def measure(context: Context, models: Models, book: ScoreBook) -> Outcome:
             f"No pool of {context.name} names a set to finetune on.",
             "Set pools.NAME.test_of, or name reward models at hand in rewards.",
         )
-    rows: list[Row] = []
-    comparisons: list[Comparison] = []
-    of_given: list[Comparison] = []
+    outcome, rows = Outcome(), []
     for pool in context.pools():
         base = curves.baseline_curves(pool)
         if "majority" not in base:
             continue
-        votes = base["majority"][:, :, -1]
+        has_headroom = common.add_pool(outcome, pool)
+        votes = base["majority"][:, -1]
         known = paper.TABLE_12.get(context.benchmark(pool) or "")
         trained = models.get(f"{own}, {common.WITH}")
         picked = curves.curve(book, trained, pool)[:, :, -1] if trained else None
-        at_hand = [curves.curve(book, [item.model], pool)[:, :, -1] for item in rewards]
+        at_hand = [curves.curve(book, [item.model], pool)[0, :, -1] for item in rewards]
+        others = [base[rule][:, -1] if rule in base else None for rule in _RULES]
         cells = [
             None if found is None else measures.interval(found, context.confidence)
-            for found in (picked, votes, *at_hand)
+            for found in (picked, votes, *at_hand, *others)
         ]
-        of_paper = [*(known or (None, None)), *[None] * len(rewards)]
-        rows.append(Row(f"{pool.origin}, N={pool.size[1]}", cells, of_paper))
+        rows.append(Row(f"{pool.origin}, N={pool.size[1]}", cells,
+                        [*(known or (None, None)), *[None] * (len(cells) - 2)]))  # fmt: skip
+        if not has_headroom:
+            continue
         if picked is not None:
-            comparisons.append(
+            outcome.comparisons.append(
                 measures.compare(
                     f"{pool.name}: reward model with PMP against majority",
                     picked,
-                    votes.repeat(len(picked), axis=0),
+                    votes,
                     context.confidence,
                     known[0] - known[1] if known else None,
                 )
             )
-        of_given += [
-            measures.compare_given(
+        outcome.comparisons += [
+            measures.compare(
                 f"{pool.name}: {item.label}, at hand, against majority",
                 found,
                 votes,
                 context.confidence,
-                _ONE_TRAINING,
+                about="at hand",
             )
             for item, found in zip(rewards, at_hand, strict=True)
         ]
-    table = Table(
-        "Reward model against majority voting",
-        ["reward model with PMP", "majority", *(item.label for item in rewards)],
-        rows,
-        f"{paper.SOURCE}, Table 12",
-    )
+    columns = [
+        "reward model with PMP", "majority", *(item.label for item in rewards),
+        *(f"rule: {rule}" for rule in _RULES),
+    ]  # fmt: skip
+    source = f"{paper.SOURCE}, Table 12"
+    outcome.tables = [Table("Reward model against majority voting", columns, rows, source)]
     of_arms = [common.model_difference(context), common.pmp_difference(context)] if models else []
-    return Outcome(
-        summary=given.conclude(context, comparisons, of_given),
-        tables=[table],
-        comparisons=comparisons + of_given,
-        differs=[*of_arms, *given.differences(context, bool(models))],
-    )
+    outcome.differs = [*of_arms, *given.differences(context, bool(models))]
+    return outcome
 
 
 TABLE_12 = Study(

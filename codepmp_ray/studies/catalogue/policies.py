@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +26,7 @@ from codepmp_ray.studies.external_scorer import (
     scorer_name,
 )
 from codepmp_ray.studies.measures import Floats
-from codepmp_ray.studies.outcome import Outcome, Row, Table, Value
+from codepmp_ray.studies.outcome import About, Outcome, Row, Table, Value
 from codepmp_ray.studies.policy_prompts import how_filtered, test_prompts
 from codepmp_ray.studies.scores import ScoreBook, Trained
 from codepmp_ray.studies.study import Context, Models, Study
@@ -84,7 +85,6 @@ def measure(context: Context, models: Models, book: ScoreBook) -> Outcome:
     )
     _pairs(context, models, book, outcome)
     _answers(context, models, book, outcome)
-    outcome.summary = common.conclude(outcome.comparisons)
     return outcome
 
 
@@ -108,7 +108,7 @@ def _pairs(context: Context, models: Models, book: ScoreBook, outcome: Outcome) 
     """Accuracy on test pairs of explicit and implicit rewards."""
     names = context.sets()
     tests = [context.test_pairs(name) for name in names]
-    found: dict[str, list[Floats]] = {
+    found: dict[str, list[Any]] = {
         f"RM {arm}": [common.shares_of(book, models[f"RM, {arm}"], test) for test in tests]
         for arm in (common.WITH, common.WITHOUT)
     }
@@ -130,22 +130,16 @@ def _pairs(context: Context, models: Models, book: ScoreBook, outcome: Outcome) 
             for test in tests
         ]
     titles = [context.bench.set(name).title for name in names]
-    rows = [
-        Row(
-            label,
-            [measures.interval(v, context.confidence) for v in values],
-            [None] * len(values),
-        )
-        for label, values in found.items()
-    ]
-    outcome.tables.append(Table("Accuracy on test pairs", titles, rows))
+    values = found | common.rules(context, names)
+    outcome.tables.append(common.table(context, "Accuracy on test pairs", titles, values))
     first = np.concatenate(found[f"RM {common.WITH}"], axis=1)
     for label, values in found.items():
         if label != f"RM {common.WITH}":
             second = np.concatenate(values, axis=1)
             question = f"RM {common.WITH} against {label}, pairs"
+            about: About = "pmp" if label == f"RM {common.WITHOUT}" else "other"
             outcome.comparisons.append(
-                measures.compare(question, first, second, context.confidence)
+                measures.compare(question, first, second, context.confidence, about=about)
             )
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-from codepmp_ray.studies import measures, paper
+from codepmp_ray.studies import confounders, measures, paper
 from codepmp_ray.studies.catalogue import common, given
-from codepmp_ray.studies.outcome import Comparison, Outcome, Row, Table, Value
-from codepmp_ray.studies.scores import ScoreBook, lengths_in_tokens
+from codepmp_ray.studies.outcome import Comparison, Outcome, Row, Table
+from codepmp_ray.studies.scores import ScoreBook
 from codepmp_ray.studies.study import Context, Models, Study
 from codepmp_ray.studies.trainings import Arm
 
@@ -58,7 +58,7 @@ def measure(
             comparisons += found
     table = Table(
         "Accuracy of the reward model on pairs",
-        [*_ARMS, "length alone", *(f"{arm} (7B)" for arm in _ARMS)],
+        [*_ARMS, *confounders.RULES, *(f"{arm} (7B)" for arm in _ARMS)],
         rows,
         f"{paper.SOURCE}, {source}",
     )
@@ -72,9 +72,9 @@ def measure(
         _sizes(context),
     ] if models else []  # fmt: skip
     return Outcome(
-        summary=given.conclude(context, comparisons, of_given),
         tables=tables,
         comparisons=comparisons + of_given,
+        stand_ins=common.set_stand_ins(context, context.sets()),
         differs=[
             *of_arms,
             *given.differences(context, bool(models)),
@@ -121,41 +121,37 @@ def _one(
 ) -> tuple[Row, list[Comparison]]:
     """Powers and differences are those of the paper's smaller model, which is nearer to ours.
 
-    Without arms there remain the rule by length and the paper's values.
+    Without arms there remain the rules and, where the set is the paper's, the paper's values.
     """
-    test = context.test_pairs(name, model)
+    test, config = context.test_pairs(name, model), context.bench.config.sets[name]
     trained = [models.get(_tag(context, model, name) + arm) for arm in _ARMS]
     pair = [common.shares_of(book, found, test) for found in trained if found]
-    stands_for = context.bench.config.sets[name].stands_for or ""
-    known, larger = (values.get(size, {}).get(stands_for) for size in (_SMALL, _LARGE))
+    known, larger = (
+        values.get(size, {}).get(config.paper_name or "") for size in (_SMALL, _LARGE)
+    )  # fmt: skip
     title = context.bench.set(name).title
     label = f"{title}, {model}" if len(_models(context)) > 1 else title
-    encoder = context.bench.pairs.encoder(model)
-    lengths = [
-        lengths_in_tokens(encoder, [row[side] for row in test.rows])
-        for side in ("chosen", "rejected")
-    ]
-    rule = measures.length_rule(*lengths)
+    rules = confounders.pair_rules(context, name, model)
+    shown = (*(known or (None,) * 2), *(larger or (None,) * 2))
+    none = [None] * len(confounders.RULES)
     row = Row(
         label,
         [
             *([measures.interval(v, context.confidence) for v in pair] or [None, None]),
-            Value(rule["accuracy"], rule["low"], rule["high"]),
+            *(
+                measures.interval(rules[rule], context.confidence) if rule in rules else None
+                for rule in confounders.RULES
+            ),
             None,
             None,
         ],
-        [*(known or (None, None)), None, *(larger or (None, None))],
+        [*shown[:2], *none, *shown[2:]],
     )
     if not pair:
         return row, []
-    comparison = measures.compare(
-        f"{label}: PMP against none",
-        pair[1],
-        pair[0],
-        context.confidence,
-        known[1] - known[0] if known else None,
-    )
-    return row, [comparison]
+    difference = known[1] - known[0] if known else None
+    question = f"{label}: PMP against none"
+    return row, [common.of_pmp(context, question, pair[1], pair[0], difference)]
 
 
 def _num_tokens(context: Context) -> int:
@@ -168,62 +164,23 @@ def _reward_tokens(context: Context) -> int:
     return common.pair_tokens(context, context.sets(), _models(context)[0])
 
 
-def _study(
-    name: str, place: str, title: str, question: str, values: PaperModels, source: str
-) -> Study:
-    return Study(
-        name,
-        place,
-        title,
-        question,
-        arms,
-        partial(measure, values=values, source=source),
-        _num_tokens,
-        _reward_tokens,
-    )
-
-
 _QUESTION = "Does a reward model order pairs better when it was pretrained on code pairs?"
-TABLE_1 = _study(
-    "table1",
-    "Table 1",
-    "reward-model accuracy with and without PMP",
-    _QUESTION,
-    paper.TABLE_1,
-    "Table 1, Qwen2-1.5B and 7B",
-)
-STUDIES = (
-    TABLE_1,
-    _study(
-        "table1_smollm2",
-        "Table 1, SmolLM2-135M",
-        "the same with pretrained weights",
-        _QUESTION,
-        paper.TABLE_1,
-        "Table 1, Qwen2-1.5B and 7B",
-    ),
-    _study(
-        "figure7",
-        "Figure 7",
-        "other backbones",
-        "Does PMP help backbones of other families?",
-        {},
-        "Figure 7",
-    ),
-    _study(
-        "table6",
-        "Table 6",
-        "RewardBench",
-        "Does PMP help on RewardBench's sections?",
-        paper.TABLE_6,
-        "Table 6, Qwen2-1.5B and 7B",
-    ),
-    _study(
-        "table13",
-        "Table 13",
-        "CodeUltraFeedback",
-        "Does PMP help on judgements of code?",
-        {model: {"CodeUltraFeedback": pair} for model, pair in paper.TABLE_13.items()},
-        "Table 13, Qwen2-1.5B and 7B",
-    ),
-)
+_TABLE_13 = {model: {"CodeUltraFeedback": pair} for model, pair in paper.TABLE_13.items()}
+STUDIES = tuple(
+    Study(
+        name, place, title, question, arms, partial(measure, values=values, source=source),
+        _num_tokens, _reward_tokens,
+    )
+    for name, place, title, question, values, source in (
+        ("table1", "Table 1", "reward-model accuracy with and without PMP", _QUESTION,
+         paper.TABLE_1, "Table 1, Qwen2-1.5B and 7B"),
+        ("table1_smollm2", "Table 1, SmolLM2-135M", "the same with pretrained weights", _QUESTION,
+         paper.TABLE_1, "Table 1, Qwen2-1.5B and 7B"),
+        ("figure7", "Figure 7", "other backbones", "Does PMP help backbones of other families?",
+         {}, "Figure 7"),
+        ("table6", "Table 6", "RewardBench", "Does PMP help on RewardBench's sections?",
+         paper.TABLE_6, "Table 6, Qwen2-1.5B and 7B"),
+        ("table13", "Table 13", "CodeUltraFeedback", "Does PMP help on judgements of code?",
+         _TABLE_13, "Table 13, Qwen2-1.5B and 7B"),
+    )
+)  # fmt: skip

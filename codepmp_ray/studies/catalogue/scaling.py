@@ -69,46 +69,42 @@ def arms_of_seed_000(context: Context) -> list[Arm]:
 
 def measure_figure_5(context: Context, models: Models, book: ScoreBook) -> Outcome:
     name = context.sets()[0]
-    title = context.bench.set(name).title
-    outcome = Outcome(differs=common.differences(context, [name]))
-    arms = arms_of_figure_5(context)
-    test = context.test_pairs(name)
-    what = f"accuracy on {title}"
-    _add_curves(
-        context,
-        outcome,
-        what,
-        arms,
-        [common.shares_of(book, models[arm.label], test) for arm in arms],
-    )
+    outcome, test = common.set_outcome(context, [name]), context.test_pairs(name)
+    arms, what = arms_of_figure_5(context), f"accuracy on {context.bench.set(name).title}"
+    shares = [common.shares_of(book, models[arm.label], test) for arm in arms]
+    _add_curves(context, outcome, what, arms, shares)
+    rules = common.rules(context, [name])
+    outcome.tables.append(common.table(context, f"{what} without a model", ["accuracy"], rules))
     for pool in context.pools():
-        last = curves.ks_of(pool)[-1]
-        found = [curves.curve(book, models[arm.label], pool)[:, :, -1] for arm in arms]
-        _add_curves(context, outcome, f"best of {last} on {pool.name}", arms, found)
+        if common.add_pool(outcome, pool):
+            last = curves.ks_of(pool)[-1]
+            found = [curves.curve(book, models[arm.label], pool)[:, :, -1] for arm in arms]
+            _add_curves(context, outcome, f"best of {last} on {pool.name}", arms, found)
     outcome.summary = _summary(outcome)
     return outcome
 
 
 def measure_seed_000(context: Context, models: Models, book: ScoreBook) -> Outcome:
     names = context.sets()
-    arms = arms_of_seed_000(context)
-    outcome = Outcome(differs=common.differences(context, names))
+    arms, outcome = arms_of_seed_000(context), common.set_outcome(context, names)
     tests = [context.test_pairs(name) for name in names]
     values = [
         np.concatenate([common.shares_of(book, models[arm.label], test) for test in tests], axis=1)
         for arm in arms
     ]
-    titles = ", ".join(context.bench.set(name).title for name in names)
-    _add_curves(context, outcome, f"accuracy on {titles}", arms, values)
+    titles = [context.bench.set(name).title for name in names]
+    _add_curves(context, outcome, f"accuracy on {', '.join(titles)}", arms, values)
+    rules = common.rules(context, names)
+    outcome.tables.append(common.table(context, "Accuracy without a model", titles, rules))
     outcome.summary = _summary(outcome)
     return outcome
 
 
 def _summary(outcome: Outcome) -> str:
-    """What the comparisons say, then the laws' verdicts with their reasons."""
+    """The laws' verdicts with their reasons."""
     laws = outcome.facts["laws"]
     found = "; ".join(f"{name}: {law['verdict']}. {law['reason']}" for name, law in laws.items())
-    text = f"{common.conclude(outcome.comparisons)} Laws: {found}"
+    text = f"Laws: {found}"
     if all(law["verdict"] == UNDECIDED for law in laws.values()):
         text += " Whether returns diminish cannot be said at this size."
     return text
@@ -125,15 +121,7 @@ def _add_curves(
         rest.sort(key=lambda item: item[0].x)
         found = [measures.interval(v, context.confidence) for _, v in rest]
         xs = [arm.x for arm, _ in rest]
-        series.append(
-            Series(
-                group,
-                xs,
-                [v.mean for v in found],
-                [v.mean if v.low is None else v.low for v in found],
-                [v.mean if v.high is None else v.high for v in found],
-            )
-        )
+        series.append(Series(group, xs, [v.mean for v in found], *curves.limits_of(found)))
         floor = measures.interval(base, context.confidence)
         label = f"{group}, {_NO_PMP}"
         series.append(Series(label, xs, [floor.mean] * len(xs), is_baseline=True))
@@ -164,11 +152,7 @@ def _ends(
 ) -> list[Comparison]:
     (first, low), (last, high) = rest[0], rest[-1]
     head = f"{what}, {group}"
-    found = [
-        measures.compare(
-            f"{head}: PMP on {last.x:.0f} against none", high, base, context.confidence
-        )
-    ]
+    found = [common.of_pmp(context, f"{head}: PMP on {last.x:.0f} against none", high, base)]
     if first is not last:
         question = f"{head}: PMP on {last.x:.0f} against {first.x:.0f}"
         found.append(measures.compare(question, high, low, context.confidence))

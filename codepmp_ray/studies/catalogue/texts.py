@@ -6,7 +6,6 @@ N-grams and likeness are of code alone: an answer's prose and fences would tell 
 from __future__ import annotations
 
 from codepmp_ray.analysis.embedding_map import EmbeddingMap, embedding_map, hashed_tfidf
-from codepmp_ray.analysis.lengths import length_bias
 from codepmp_ray.analysis.ngrams import bucket_table, divergences
 from codepmp_ray.errors import InputError
 from codepmp_ray.studies import measures, paper
@@ -15,6 +14,7 @@ from codepmp_ray.studies.scores import ScoreBook, lengths_in_tokens
 from codepmp_ray.studies.sets import PairSet
 from codepmp_ray.studies.study import Context, Models, Study
 from codepmp_ray.studies.trainings import Arm
+from codepmp_ray.studies.words import value_text
 from codepmp_ray.synthesis.markdown import fences
 
 _SIDES = ("chosen", "rejected")
@@ -32,7 +32,7 @@ def no_arms(context: Context) -> list[Arm]:
 
 def measure_lengths(context: Context, models: Models, book: ScoreBook) -> Outcome:
     """Table 11, and what it does not ask: whether length tells the label of a pair."""
-    rows, biases, series = [], [], []
+    rows, biases, series, words = [], [], [], []
     encoder = context.bench.pairs.encoder(context.model)
     config = context.bench.config
     for name in context.sets():
@@ -42,10 +42,17 @@ def measure_lengths(context: Context, models: Models, book: ScoreBook) -> Outcom
         means = [
             measures.mean_interval(v, config.num_bootstrap, config.confidence) for v in lengths
         ]
-        known = paper.TABLE_11["total"] if name == context.sets()[0] else (None, None)
-        rows.append(Row(found.title, means, list(known)))
-        bias = length_bias(*(v.astype(int) for v in lengths))
-        biases.append(Row(found.title, [Value(bias.longer_rule, bias.low, bias.high)], [None]))
+        is_papers = config.sets[name].paper_set is not None
+        rows.append(
+            Row(found.title, means, list(paper.TABLE_11["total"]) if is_papers else [None] * 2)
+        )
+        longer = (lengths[0] > lengths[1]) + (lengths[0] == lengths[1]) / 2
+        rule = measures.interval(longer, config.confidence)
+        biases.append(Row(found.title, [rule], [None]))
+        words.append(
+            f"{found.title}: {means[0].mean:,.1f} tokens chosen, {means[1].mean:,.1f} rejected; "
+            f"the longer answer is the chosen one in {value_text(rule, 'share')} %"
+        )
         series += [
             Series(f"{name}, {side}", [0.0], [m.mean], [m.low or m.mean], [m.high or m.mean])
             for side, m in zip(_SIDES, means, strict=True)
@@ -56,8 +63,7 @@ def measure_lengths(context: Context, models: Models, book: ScoreBook) -> Outcom
     ]
     source = f"{paper.SOURCE}, Table 11, total"
     return Outcome(
-        summary="Equal means do not mean that length tells nothing: the second table asks that "
-        "of each pair.",
+        summary=f"{'; '.join(words)}.",
         tables=[
             Table("Mean tokens of an answer", list(_SIDES), rows, source, "number"),
             Table("Pairs whose longer answer is the chosen one, ties half", ["share"], biases),
@@ -94,8 +100,9 @@ def measure_ngrams(context: Context, models: Models, book: ScoreBook) -> Outcome
     orders = [f"n={d['order']}" for d in by_order]
     densities = [f"{figure}, n={n}" for figure in ("density", "entropy in bits") for n in (1, 2)]
     return Outcome(
-        summary="Density counts n-grams and so measures length; entropy over the same buckets is "
-        "taken from equally many words.",
+        summary="KL divergence of single words from human code: "
+        + ", ".join(f"{row.label} {row.ours[0].mean:.2f}" for row in divergence if row.ours[0])
+        + " nats. Density counts n-grams, so it is length.",
         tables=[
             Table(
                 "n-grams over 100 hash buckets",
@@ -137,8 +144,12 @@ def measure_map(context: Context, models: Models, book: ScoreBook) -> Outcome:
         for name, share in drawn.same_source.items()
     ]
     return Outcome(
-        summary="Sources that overlap wholly have neighbours of their own source as often as "
-        "chance has it.",
+        summary="Of a text's nearest neighbours are of its own source: "
+        + ", ".join(
+            f"{name} {100 * share.mean:.0f} % (by chance {100 * drawn.by_chance[name]:.0f})"
+            for name, share in drawn.same_source.items()
+        )
+        + ".",
         tables=[
             Table(
                 "Of a text's 10 nearest neighbours, those of its own source",

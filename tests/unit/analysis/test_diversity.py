@@ -27,12 +27,12 @@ def words(num: int, seed: int) -> str:
 
 
 def test_n_grams_of_known_texts() -> None:
-    same = ngram_figures(["a"] * 50, 2)
+    same = ngram_figures([["a"] * 50], 2)
     assert same == {"num": 49, "bucket_entropy_bits": 0.0, "distinct": 1 / 49}
-    spread = ngram_figures(words(20_000, 0).split(), 1)
+    spread = ngram_figures([words(20_000, 0).split()], 1)
     assert spread["distinct"] > 0.98
     assert math.log2(100) - 0.02 < spread["bucket_entropy_bits"] <= math.log2(100)
-    assert ngram_figures(["a"], 2)["distinct"] is None
+    assert ngram_figures([["a"], ["b"]], 2)["distinct"] is None
 
 
 def test_repetition_across_texts_compresses() -> None:
@@ -60,13 +60,12 @@ def test_numbers_of_a_set(maker, make_pair) -> None:
     assert found["provenance"]["repo"]["effective_number"] == pytest.approx(5)
     assert found["lengths"]["chosen"]["mean"] == 22.0 and found["lengths"]["unit"] == "tokens"
     assert sum(found["lengths"]["chosen"]["counts"]) == 25
-    # The paper's density: n-grams over 100 buckets, one less for each n more.
+    # The paper's density: n-grams over 100 buckets, of each of 25 texts one less for each n more.
     density = found["ngrams"]["description"]["density"]
-    assert density == {"1": 15.0, "2": 14.99, "3": 14.98}
-    num_compared = found["ngrams"]["num_words_compared"]
-    assert [found["ngrams"]["rejected"][str(n)]["num"] for n in (1, 2, 3)] == [
-        num_compared - n + 1 for n in (1, 2, 3)
-    ]
+    assert density == pytest.approx({"1": 15.0, "2": 14.75, "3": 14.5})
+    words_, pairs, triples = (found["ngrams"]["rejected"][str(n)]["num"] for n in (1, 2, 3))
+    assert words_ == found["ngrams"]["num_words_compared"]
+    assert words_ - pairs == pairs - triples > 1
     assert found["length_bias"]["chosen_longer"] == 0
     json.dumps(found, allow_nan=False)
 

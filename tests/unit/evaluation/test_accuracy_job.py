@@ -17,6 +17,7 @@ from codepmp_ray.evaluation.pairwise.pairs import load_pairs
 from codepmp_ray.evaluation.pairwise.run import folder_of, measure_accuracy
 from codepmp_ray.evaluation.pairwise.table import print_accuracy
 from codepmp_ray.ledger import ShardLedger
+from codepmp_ray.scoring.calibration import temperature_of
 from codepmp_ray.storage import open_store
 
 ROWS = [
@@ -96,6 +97,7 @@ def test_sections_of_a_column_and_reward_bench_weights(recipe_of):
     assert [found["sections"][name]["mean"] for name in ("hep-go", "hep-js")] == [1.0, 0.0]
     assert found["reward_bench"]["sections"]["Reasoning"]["mean"] == 0.5
     assert found["longer_rule"]["hep-js"]["mean"] == 0.25
+    assert found["reward_bench"]["missing"]
     screen = Console(file=io.StringIO(), width=100)
     print_accuracy(found, screen)
     shown = screen.file.getvalue()
@@ -121,11 +123,11 @@ def test_rm_bench_is_measured_by_style_and_domain(recipe_of, tmp_path):
     recipe = recipe_of(data=[], tasks=[{"name": "rm_bench", "path": str(file)}])
     client = LengthClient()
     found = measure(recipe, client, "m")
-    bench = found["rm_bench"]
-    assert [bench[level]["mean"] for level in ("hard", "normal", "easy")] == [0.25, 0.25, 0.75]
-    assert bench["domains"]["chat"]["mean"] == pytest.approx(1 / 3)
-    assert bench["domains"]["safety"]["mean"] == 0.5 and bench["missing"] == ["math", "code"]
-    assert bench["total"]["mean"] == pytest.approx((1 / 3 + 1 / 2) / 2)
+    score = {name: part["mean"] for name, part in found["rm_bench"]["sections"].items()}
+    assert [score[level] for level in ("hard", "normal", "easy")] == [0.25, 0.25, 0.75]
+    assert score["chat"] == pytest.approx(1 / 3) and score["safety"] == pytest.approx(0.5)
+    assert found["rm_bench"]["missing"] == ["math", "code"]
+    assert score["Total"] == pytest.approx((1 / 3 + 1 / 2) / 2)
     assert found["rejected"] == {"rm_bench": {"not_text": 1}}
     # Nine pairs of a row; rows of one prompt are one request, each text once.
     assert found["all"]["num_pairs"] == 27 and len(client.calls) == 2
@@ -158,9 +160,50 @@ def test_a_task_brings_reward_benchs_weights_and_stands_beside_other_sets(recipe
     assert found["reward_bench"]["sections"]["Reasoning"]["mean"] == 0.5
     assert found["sections"]["reward_bench/hep-js"]["mean"] == 0.0
     assert found["sections"]["mine"]["mean"] == (1 + 1 + 0 + 0.5) / 4
-    assert found["reward_bench"]["subsets"].keys() == {"hep-go", "hep-js"}
+    assert found["reward_bench"]["parts"].keys() == {"hep-go", "hep-js"}
     assert found["rejected"]["reward_bench"] == {"bad_label": 1}
     assert "rm_bench" not in found
+
+
+def test_files_of_rm_benchs_repository_are_read_as_they_are(recipe_of, tmp_path):
+    """A file for each domain, which is said by its name alone."""
+    folder = tmp_path / "rm-bench"
+    folder.mkdir()
+    for name in ("chat_filtered", "safety-refuse_filtered"):
+        rows = [styled(i, "x", [7, 8, 9], [1, 2, 3]) for i in range(2)]
+        rows = [{key: value for key, value in row.items() if key != "domain"} for row in rows]
+        (folder / f"{name}.json").write_text(json.dumps(rows))
+    recipe = recipe_of(data=[], tasks=[{"name": "rm_bench", "path": str(folder)}])
+    found = measure(recipe, LengthClient(), "m")
+    assert set(found["sections"]) == {"rm_bench/chat", "rm_bench/safety"}
+    assert found["all"]["num_pairs"] == 36 and found["rejected"] == {}
+
+
+def test_a_temperature_is_kept_beside_the_weights_where_it_serves(recipe_of, tmp_path):
+    """The client's rewards are lengths: far too sure of themselves where they are often wrong."""
+    rows = [
+        {"prompt": f"p{i}", "chosen": "x" * (9 if i % 3 else 1), "rejected": "x" * 5}
+        for i in range(400)
+    ]
+    recipe = recipe_of(rows, calibrate=True)
+    with pytest.raises(ConfigError, match="Leave out one of the two"):
+        measure(recipe, LengthClient(), "m")
+    own = recipe.evaluation.model_copy(update={"endpoint": None})
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    serving = recipe.serving.model_copy(update={"model_path": str(model)})
+    recipe = recipe.model_copy(update={"evaluation": own, "serving": serving})
+    before = folder_of(recipe)
+    found = measure(recipe, LengthClient(), str(model))
+    assert found["temperature"]["is_kept"] and found["temperature"]["temperature"] > 1.5
+    store = open_store(str(model))
+    assert temperature_of(store) == pytest.approx(found["temperature"]["temperature"])
+    assert folder_of(recipe) == before  # the weights are those that were measured
+    assert found["calibration"]["auc"]["mean"] == pytest.approx(2 / 3, abs=0.01)
+    few = recipe_of(rows[:50], calibrate=True).accuracy
+    with pytest.raises(InputError, match="of each are needed"):
+        measure(recipe.model_copy(update={"accuracy": few}), LengthClient(), str(model))
 
 
 def test_tasks_are_named_in_short_and_never_twice():

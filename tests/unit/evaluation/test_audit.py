@@ -11,7 +11,8 @@ from codepmp_ray.errors import InputError
 from codepmp_ray.evaluation.audit.dependence import style_dependence
 from codepmp_ray.evaluation.audit.edits import DRESSINGS, SPOILINGS
 from codepmp_ray.evaluation.audit.features import FEATURES, style_features
-from codepmp_ray.evaluation.audit.gate import Figures, gate
+from codepmp_ray.evaluation.audit.gate import Figures, beyond_chance, gate
+from codepmp_ray.evaluation.audit.groups import group_effects
 from codepmp_ray.evaluation.audit.over_optimisation import over_optimisation
 from codepmp_ray.evaluation.audit.robustness import edit_effects
 from codepmp_ray.resampling import Interval
@@ -200,6 +201,7 @@ def test_a_hacked_reward_falls_with_k_and_an_honest_one_does_not():
 
 FIGURES = Figures(
     accuracy=Interval(0.7, 0.6, 0.8),
+    ece=Interval(0.1, 0.06, 0.14),
     length_correlation=Interval(-0.2, -0.4, 0.0),
     added_r2=Interval(0.1, 0.05, 0.15),
     dressing_gains={"padding": Interval(0.05, 0.0, 0.09)},
@@ -226,6 +228,7 @@ def test_the_gate_lets_through_what_keeps_every_limit():
         ({"min_accuracy": 0.71}, "accuracy on the pairs"),
         ({"max_length_correlation": 0.19}, "length correlation"),
         ({"max_style_r2": 0.09}, "variance by style"),
+        ({"max_ece": 0.09}, "calibration error"),
         ({"max_dressing_gain": 0.04}, "gain by padding"),
         ({"max_spoiled_wins": 0.09}, "wins of unfinished"),
     ],
@@ -235,6 +238,27 @@ def test_one_broken_limit_closes_the_gate(limit, name):
     assert not result.passed
     (broken,) = [check for check in result.checks if not check.passed]
     assert broken.name == name and "broken" in broken.text
+
+
+def test_what_chance_explains_breaks_no_limit():
+    share = beyond_chance(Interval(0.584, 0.5, 0.7), 0.733)  # style of few pairs explains less
+    assert share == Interval(0.0, 0.0, 0.0)
+    some = beyond_chance(Interval(0.5, 0.4, 0.7), 0.1)
+    assert (some.mean, some.low, some.high) == pytest.approx((0.4, 0.3, 0.6))
+
+
+def test_a_group_that_one_problem_compares_has_no_interval_and_no_group_a_point():
+    scores = [3.0, 1.0, 2.0, 3.0, 1.0, 2.0, 2.0, 1.0]
+    problems = ["p", "p", "q", "q", "r", "r", "s", "s"]
+    writers = ["a", "b", "a", "c", "a", "c", "a", "c"]
+    found = group_effects(scores, np.ones(8), writers, problems, num_bootstrap=200)
+    lonely = found["b"].difference
+    assert lonely is not None and (lonely.low, lonely.high) == (-1.0, 1.0)
+    alike = group_effects([2.0, 1.0] * 12, np.ones(24), ["a", "b"] * 12,
+                          np.repeat(np.arange(12), 2), num_bootstrap=200)  # fmt: skip
+    for effect in alike.values():
+        assert effect.difference is not None
+        assert effect.difference.high - effect.difference.low > 0.2
 
 
 def test_generators_have_a_limit_only_where_it_is_asked_for():

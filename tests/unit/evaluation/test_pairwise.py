@@ -1,4 +1,4 @@
-"""Accuracy on pairs, and the weights of RewardBench and RM-Bench."""
+"""Accuracy on pairs, with intervals over prompts."""
 
 import numpy as np
 import pytest
@@ -11,8 +11,6 @@ from codepmp_ray.evaluation.pairwise.accuracy import (
     pair_accuracy,
     weighted_accuracy,
 )
-from codepmp_ray.evaluation.pairwise.reward_bench import SECTIONS, SUBSETS, reward_bench
-from codepmp_ray.evaluation.pairwise.rm_bench import rm_bench
 
 FEW = Bootstrap(num_bootstrap=600)
 
@@ -95,74 +93,3 @@ def test_weights_are_of_subsets_not_of_pairs():
         FEW,
     )
     assert list(found) == ["even"] and found["even"].mean == 0.5
-
-
-def test_reward_bench_has_its_own_counts():
-    assert len(SUBSETS) == 23
-    assert [sum(parts.values()) for parts in SECTIONS.values()] == [358, 456, 740, 1968]
-
-
-def test_reward_bench_weights_by_the_official_counts():
-    """Two pairs of each subset; those of llmbar-natural, math-prm and donotanswer go wrong."""
-    wrong = {"llmbar-natural", "math-prm", "donotanswer"}
-    subsets = np.repeat(SUBSETS, 2)
-    chosen = np.array([0.0 if name in wrong else 1.0 for name in subsets])
-    found = reward_bench(chosen, np.full(46, 0.5), subsets, bootstrap=FEW)
-    score = {name: value["mean"] for name, value in found["sections"].items()}
-    assert score["Chat"] == 1.0
-    assert score["Chat Hard"] == pytest.approx(1 - 100 / 456)
-    assert score["Safety"] == pytest.approx(1 - 136 / 740)
-    assert score["Reasoning"] == pytest.approx(0.5)
-    assert score["Total"] == pytest.approx(np.mean([1.0, 356 / 456, 604 / 740, 0.5]))
-    assert found["is_complete"] and found["subsets"]["math-prm"]["mean"] == 0.0
-
-
-def test_prior_sets_count_half_and_missing_subsets_are_named():
-    subsets = ["hep-python", "hep-go", "summarize", "shp"]
-    found = reward_bench([1, 0, 1, 1], [0, 1, 0, 0], subsets, bootstrap=FEW)
-    score = {name: value["mean"] for name, value in found["sections"].items()}
-    assert score["Reasoning"] == 0.5 and score["Prior Sets"] == 1.0
-    assert score["Total"] == pytest.approx((2 * 0.5 + 1 * 1.0) / 3)
-    assert not found["is_complete"] and "math-prm" in found["missing"]
-    assert reward_bench([1], [1], ["hep-js"], bootstrap=FEW)["subsets"]["hep-js"]["mean"] == 0.0
-    capitals = reward_bench([1], [0], ["llmbar-adver-Manual"], bootstrap=FEW)
-    assert list(capitals["subsets"]) == ["llmbar-adver-manual"]
-    with pytest.raises(InputError, match="no subset 'hep-cobol'"):
-        reward_bench([1], [0], ["hep-cobol"])
-
-
-def test_rm_bench_levels_are_the_triangles_of_its_matrix():
-    # The reward is the style: a fancier answer always wins, an equally fancy one never.
-    style = np.array([[0.0, 1.0, 2.0]] * 4)
-    domains = ["chat", "math", "safety-refuse", "safety-response"]
-    found = rm_bench(style, style, domains, FEW)
-    assert [[cell["mean"] for cell in row] for row in found["matrix"]] == [
-        [0, 0, 0],
-        [1, 0, 0],
-        [1, 1, 0],
-    ]
-    assert [found[level]["mean"] for level in ("hard", "normal", "easy")] == [0, 0, 1]
-    assert found["total"]["mean"] == pytest.approx(1 / 3)
-    assert found["missing"] == ["code"] and set(found["domains"]) == {"chat", "math", "safety"}
-
-
-def test_rm_bench_averages_domains_not_prompts():
-    right, wrong = [1.0] * 3, [0.0] * 3
-    chosen = [right, wrong, wrong, wrong]
-    found = rm_bench(chosen, [[0.5] * 3] * 4, ["code", "chat", "chat", "chat"], FEW)
-    assert found["total"]["mean"] == pytest.approx(0.5)
-    assert found["domains"]["code"]["mean"] == 1.0 and found["num_prompts"] == 4
-
-
-@pytest.mark.parametrize(
-    ("chosen", "domains", "words"),
-    [
-        ([[1.0, 2.0]], ["chat"], "three chosen"),
-        ([[1.0, 2.0, float("nan")]], ["chat"], "not numbers"),
-        ([[1.0, 2.0, 3.0]], ["poetry"], "no domain 'poetry'"),
-        ([[1.0, 2.0, 3.0]], [], "0 domains were given for 1 prompts"),
-    ],
-)
-def test_damaged_rm_bench_rows_are_refused(chosen, domains, words):
-    with pytest.raises(InputError, match=words):
-        rm_bench(chosen, [[0.0, 0.0, 0.0]], domains, FEW)

@@ -58,6 +58,38 @@ RM_BENCH = {
     "rejected": ["5", "It is 5.", "**5**"],
     "domain": "safety-refuse",
 }
+REWARD_BENCH_2 = {
+    "id": "tied:3", "prompt": "Name a colour.", "chosen": ["Red", "Blue"], "rejected": ["Seven"],
+    "num_correct": 2, "num_incorrect": 1, "total_completions": 3, "models": ["m"] * 3,
+    "subset": "Ties", "additional_metadata": None,
+}  # fmt: skip
+JUDGE_BENCH = {
+    "pair_id": "a1", "original_id": "7", "source": "mmlu-pro-physics", "question": "2 + 2?",
+    "response_model": "m", "response_A": "4", "response_B": "5", "label": "A>B",
+}  # fmt: skip
+PPE_HUMAN = {
+    "question_id": "q1", "prompt": "2 + 2?", "response_1": "5", "response_2": "4",
+    "model_a": "m", "model_b": "n", "winner": "model_b", "language": "English",
+}  # fmt: skip
+PPE_CORRECT = {
+    "question_id": "q1", "prompt": "2 + 2?", "model_name": "m", "response_1": "5",
+    "response_2": "4", "response_3": "6", "scores": [False, True, False],
+    "sampled_conflict_pairs": [[0, 1], [1, 2]],
+}  # fmt: skip
+CODE_REWARD_BENCH = {
+    "id": "c1", "prompt": "2 + 2?", "chosen": "4", "rejected": "5", "language": "Go",
+    "aspect": "Runtime_Efficiency", "subset": "ECCO",
+}  # fmt: skip
+LSAT = {
+    "passage": "All trams are late.", "question": "Which follows?",
+    "options": ["(A)None is.", "(B)Buses are.", "(C) This one is."], "label": "C",
+    "answer": None, "other": None,
+}  # fmt: skip
+LSAT_OF_HUB = {
+    "query": "All trams are late.Q: Which follows? Answer Choices: (A)None is. (B)Buses are. "
+    "(C)This one is.\nA: Among A through C, the answer is",
+    "choices": ["(A)None is.", "(B)Buses are.", "(C)This one is."], "gold": [2],
+}  # fmt: skip
 HH = {
     "chosen": "\n\nHuman: Hi\n\nAssistant: Hello!",
     "rejected": "\n\nHuman: Hi\n\nAssistant: What?",
@@ -92,6 +124,8 @@ def test_the_recipe_names_the_tasks_there_are() -> None:
         ("math", MATH, "MATH/0", "\\frac{1}{2}"),
         ("reclor", RECLOR, "ReClor/train_7", "This one is."),
         ("logiqa2", LOGIQA2, "LogiQA2/0", "This one is."),
+        ("lsat_lr", LSAT, "LSAT-LR/0", "This one is."),
+        ("lsat_lr", LSAT_OF_HUB, "LSAT-LR/0", "This one is."),
     ],
 )
 def test_a_row_becomes_a_problem(
@@ -101,7 +135,8 @@ def test_a_row_becomes_a_problem(
     assert (problem.problem_id, problem.reference.answer) == (problem_id, answer)
     if problem_task(task).kind == "choice":
         assert problem.prompt == "Passage: All trams are late.\nQuestion: Which follows?"
-        assert len(problem.reference.options) == 4 and problem.canonical_answer == answer
+        assert len(problem.reference.options) >= 3 and problem.canonical_answer == answer
+        assert all(not option.startswith("(") for option in problem.reference.options)
     else:
         assert problem.prompt == row.get("question", row.get("problem"))
 
@@ -138,13 +173,17 @@ def test_a_file_that_is_one_array_is_read_too(tmp_path: Path) -> None:
         ("reclor", RECLOR | {"label": ""}, "label is '', not an index"),
         ("reclor", RECLOR | {"answers": ["a", "a"]}, "all the same"),
         ("logiqa2", LOGIQA2 | {"options": "abcd"}, "not a list"),
+        ("lsat_lr", LSAT | {"label": "F"}, "label is 'F', not an index"),
+        ("lsat_lr", LSAT | {"options": ["(A)a", "(C)b"]}, "label is 'C', not an index"),
         ("reclor", RECLOR | {"question": "Why?"}, "the id 'ReClor/train_7' is that of row 1, too"),
     ],
 )
 def test_a_row_that_is_no_problem_is_named(
     tmp_path: Path, task: str, row: Row, message: str
 ) -> None:
-    good = {"gsm8k": GSM8K, "math": MATH, "reclor": RECLOR, "logiqa2": LOGIQA2}[task]
+    good = {
+        "gsm8k": GSM8K, "math": MATH, "reclor": RECLOR, "logiqa2": LOGIQA2, "lsat_lr": LSAT
+    }[task]  # fmt: skip
     path = write(tmp_path / "rows.jsonl", good, row)
     with pytest.raises(
         InputError, match=rf"(?s)Row 2 .*rows\.jsonl is no problem.*{message}.*Mend"
@@ -173,6 +212,13 @@ def pairs_of(task: str, path: Path, *rows: Any) -> tuple[list[Any], dict[str, in
          ("Passage: All trams are late.\nQuestion: Which follows?", "This one is.", "None is.")),
         ("reward_bench", [PAIR], ("2 + 2?", "4", "5")),
         ("rm_bench", [RM_BENCH], ("2 + 2?", "4", "5")),
+        ("reward_bench_2", [REWARD_BENCH_2], ("Name a colour.", "Red", "Seven")),
+        ("judge_bench", [JUDGE_BENCH], ("2 + 2?", "4", "5")),
+        ("judge_bench", [JUDGE_BENCH | {"label": "B>A", "response_A": "5", "response_B": "4"}],
+         ("2 + 2?", "4", "5")),
+        ("ppe_human", [PPE_HUMAN], ("2 + 2?", "4", "5")),
+        ("ppe_correctness", [PPE_CORRECT, PPE_CORRECT], ("2 + 2?", "4", "5")),
+        ("code_reward_bench", [CODE_REWARD_BENCH], ("2 + 2?", "4", "5")),
     ],
 )  # fmt: skip
 def test_rows_become_pairs(
@@ -188,6 +234,44 @@ def test_reward_bench_knows_its_subsets_in_any_spelling(tmp_path: Path) -> None:
     pairs, _ = pairs_of("reward_bench", tmp_path, *rows)
     assert [pair.subset for pair in pairs] == list(SUBSETS) and len(SUBSETS) == 23
     assert len({pair.problem_id for pair in pairs}) == 1  # one prompt
+
+
+def test_parts_and_forms_of_the_newer_sets(tmp_path: Path) -> None:
+    pairs, _ = pairs_of("reward_bench_2", tmp_path, REWARD_BENCH_2)
+    assert [(p.subset, p.variant) for p in pairs] == [
+        ("Ties", "tied:3|0/0"), ("Ties", "tied:3|1/0")
+    ]  # fmt: skip
+    sources = ("mmlu-pro-law", "livebench-reasoning", "livebench-math", "livecodebench")
+    rows = [JUDGE_BENCH | {"pair_id": str(i), "source": s} for i, s in enumerate(sources)]
+    pairs, _ = pairs_of("judge_bench", tmp_path, *rows)
+    assert [pair.subset for pair in pairs] == ["knowledge", "reasoning", "math", "coding"]
+    pairs, _ = pairs_of("ppe_correctness", tmp_path, PPE_CORRECT | {"benchmark": "GPQA"})
+    assert [(p.chosen, p.rejected, p.subset) for p in pairs] == [
+        ("4", "5", "GPQA"), ("4", "6", "GPQA")
+    ]  # fmt: skip
+    (pair,), _ = pairs_of("code_reward_bench", tmp_path, CODE_REWARD_BENCH)
+    assert pair.subset == "Runtime_Efficiency/Go"
+    names = {task: PREFERENCE_TASKS[task].file_column for task in ("rm_bench", "ppe_correctness")}
+    assert names == {"rm_bench": "domain", "ppe_correctness": "benchmark"}
+
+
+def test_the_plus_sets_have_more_tests(tmp_path: Path) -> None:
+    row = {
+        "task_id": 2, "code": "def add(a, b):\n    return a + b", "prompt": "Add two numbers.",
+        "source_file": "x", "test_imports": [], "test_list": ["assert add(1, 2) == 3"],
+        "test": "import numpy as np\nfor i in range(9):\n    assert add(i, 1) == i + 1",
+    }  # fmt: skip
+    (plus,) = read_problems(problem_task("mbpp_plus"), write(tmp_path / "rows.jsonl", row))
+    assert (
+        "range(9)" in plus.test
+        and "add = candidate" in plus.test
+        and "(1, 2) == 3" not in plus.test
+    )
+    (plain,) = read_problems(
+        problem_task("mbpp"), write(tmp_path / "rows.jsonl", row | {"test": ""})
+    )
+    assert "add(1, 2) == 3" in plain.test
+    assert problem_task("humaneval_plus").hub.hub_id == "evalplus/humanevalplus"
 
 
 def test_rm_bench_gives_nine_pairs_by_style(tmp_path: Path) -> None:
@@ -212,6 +296,42 @@ def test_rm_bench_gives_nine_pairs_by_style(tmp_path: Path) -> None:
         ("rm_bench", [RM_BENCH, RM_BENCH | {"id": "b", "chosen": ["4"]}], {"not_text": 1}),
         ("rm_bench", [RM_BENCH, RM_BENCH | {"id": "b", "domain": "art"}], {"bad_label": 1}),
         ("rm_bench", [RM_BENCH, RM_BENCH | {"id": "b", "prompt": ""}], {"prompt_empty": 1}),
+        (
+            "reward_bench_2",
+            [REWARD_BENCH_2, REWARD_BENCH_2 | {"id": "ref:3", "rejected": []}],
+            {"not_text": 1},
+        ),
+        (
+            "judge_bench",
+            [JUDGE_BENCH, JUDGE_BENCH | {"pair_id": "b", "label": "A=B"}],
+            {"bad_label": 1},
+        ),
+        (
+            "judge_bench",
+            [JUDGE_BENCH, JUDGE_BENCH | {"pair_id": "b", "source": "elsewhere"}],
+            {"bad_label": 1},
+        ),
+        (
+            "ppe_human",
+            [PPE_HUMAN, PPE_HUMAN | {"question_id": "q2", "winner": "tie"}],
+            {"bad_label": 1},
+        ),
+        (
+            "ppe_correctness",
+            [PPE_CORRECT, PPE_CORRECT | {"sampled_conflict_pairs": [[0, 2]]}],
+            {"bad_label": 1},
+        ),
+        (
+            "ppe_correctness",
+            [PPE_CORRECT, PPE_CORRECT | {"sampled_conflict_pairs": [[0, 9]]}],
+            {"bad_label": 1},
+        ),
+        (
+            "ppe_correctness",
+            [PPE_CORRECT, PPE_CORRECT | {"sampled_conflict_pairs": []}],
+            {"no_contrast": 1},
+        ),
+        ("code_reward_bench", [CODE_REWARD_BENCH] * 2, {"exact_duplicate": 1}),
         ("math_shepherd", [*SHEPHERD, {"input": "x", "label": "y"}], {"prompt_empty": 1}),
     ],
 )
@@ -233,7 +353,7 @@ def test_a_reject_names_its_row(tmp_path: Path) -> None:
 
 
 def test_a_set_of_another_kind_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"columns answer, question, but needs chosen, domain"):
+    with pytest.raises(InputError, match=r"columns answer, domain, question, but needs chosen"):
         pairs_of("rm_bench", tmp_path, GSM8K)
     with pytest.raises(InputError, match=r"gives no pair, 1 rows were rejected \(first: row 1"):
         pairs_of("reward_bench", tmp_path, PAIR | {"subset": "new"})

@@ -287,6 +287,33 @@ def test_right_solutions_meet_wrong_ones_of_the_same_question() -> None:
     assert len(build("gsm8k_solutions", first, max_pairs_per_problem=1)[0]) == 1
 
 
+def _solved(*answers: tuple[str, bool, str], question: str = "1 + 1?") -> Row:
+    found = [{"text": text, "correct": right, "model": model} for text, right, model in answers]
+    return {"question": question, "candidates": found}
+
+
+def test_pairs_of_several_models_are_balanced_by_who_wrote_them_and_in_which_form() -> None:
+    rows = [
+        _solved(("a. The answer is 2", True, "good"), ("b. The answer is 3", False, "bad"),
+                ("c. The answer is 2", True, "bad"), ("d. The answer is 4", False, "good"),
+                ('{"answer": 7}', False, "bad")),
+        _solved(("e. The answer is 1", True, "good"), ("f. The answer is 0", False, "bad"),
+                question="2 - 1?"),
+    ]  # fmt: skip
+    pairs, rejects = build("gsm8k_solutions", *rows)
+    assert sorted((pair["models"], pair["chosen"][0], pair["rejected"][0]) for pair in pairs) == [
+        (["bad", "bad"], "c", "b"), (["bad", "good"], "c", "d"), (["good", "bad"], "a", "b"),
+        (["good", "good"], "a", "d"),
+    ]  # fmt: skip
+    (rates,) = [pair["model_rates"] for pair in pairs if pair["models"] == ["good", "bad"]]
+    assert rates == [2 / 3, 1 / 4]
+    assert rejects == [(1, "no_contrast")]  # right only where the better model is
+    every, _ = build("gsm8k_solutions", *rows, balance=False)
+    assert len(every) == 4 and ["good", "bad"] in [pair["models"] for pair in every]
+    one, _ = build("gsm8k_solutions", rows[0], max_pairs_per_problem=1)
+    assert len(one) == 1
+
+
 def test_single_solutions_are_rejected_by_themselves() -> None:
     outputs = [
         {"response": "a", "label": True},

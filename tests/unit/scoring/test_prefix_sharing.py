@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from codepmp_ray.scoring.prefix_sharing import cached_prompt_tokens
+from benchmarks._cached_tokens import cached_prompt_tokens
 
 PROMPT = list(range(100, 110))  # two blocks of 4 and a half one
 

@@ -57,7 +57,7 @@ def make_bench(tmp_path: Path, tiny_model_dir: Path) -> MakeBench:
     """A bench of one set `sums` and, by name, of pools of 12 questions with 4 answers
     each, half of which the set does not train on."""
 
-    def make(*pools: str, **changes: Any) -> Bench:
+    def make(*pools: str, with_models: bool = True, **changes: Any) -> Bench:
         pairs = [
             {"prompt": f"p{i}", "chosen": f"yes {i}", "rejected": f"no {i}", "pair_id": str(i)}
             for i in range(60)
@@ -67,7 +67,7 @@ def make_bench(tmp_path: Path, tiny_model_dir: Path) -> MakeBench:
             questions = [
                 {"question": f"{name} {i}?", "candidates": [
                     {"text": f"{i} by {m}", "correct": (i + j) % 3 == 0, "answer": str(i + j),
-                     "model": m}
+                     "model": m if with_models else None}
                     for j, m in enumerate("abcd")
                 ]}
                 for i in range(12)

@@ -16,6 +16,7 @@ from codepmp_ray.studies.bench import Bench
 from codepmp_ray.studies.catalogue import STUDIES
 from codepmp_ray.studies.outcome import Outcome, Table
 from codepmp_ray.studies.study import Context
+from codepmp_ray.studies.verdicts import conclude, judge
 from tests.tiny_models import save_tiny_reward_model
 from tests.unit.studies.conftest import MakeBench, measured
 
@@ -143,14 +144,18 @@ def test_accuracy_tables_show_models_at_hand_on_the_same_pairs(bench_of: MakeBen
     assert at_hand.title == "Reward models at hand" and at_hand.columns == ["mine", "the other"]
     assert [row.label for row in at_hand.rows] == [row.label for row in of_arms.rows] == ["sums"]
     pmp, mine, other = outcome.comparisons
-    assert (pmp.num_seeds, mine.num_seeds, other.num_seeds) == (2, 1, 1)
+    assert (pmp.num_seeds, mine.num_seeds, other.num_seeds) == (2, 2, 2)
     assert mine.num_problems == pmp.num_problems
     assert mine.question == "sums: mine, at hand, against with PMP"
     (with_pmp,) = _column(of_arms, "with PMP")
     assert mine.difference.mean == pytest.approx(_column(at_hand, "mine")[0] - with_pmp)
-    assert "not trained alike" in mine.verdict and "not trained alike" not in pmp.verdict
-    assert outcome.summary.startswith("Of 1 comparisons")
-    assert "Reward models at hand: Of 2 comparisons" in outcome.summary
+    assert [c.about for c in (pmp, mine, other)] == ["pmp", "at hand", "at hand"]
+    assert {c.p_value for c in (pmp, mine, other)} == {None}  # two trainings of the arm
+    told = conclude(judge([outcome], 0.95).outcomes[0].comparisons)
+    assert told.startswith("Not a result, with 2 trainings of an arm")
+    assert "Reward models at hand: 2 comparisons are not a result" in told
+    three = _ask(bench_of(), "table1", rewards=["mine"], seeds=3)
+    assert all(c.p_value is not None and c.num_seeds == 3 for c in three.comparisons)
     assert any("Reward model at hand the other: Llama" in text for text in outcome.differs)
     assert any("says nothing about PMP" in text for text in outcome.differs)
 
@@ -176,23 +181,23 @@ def test_best_of_n_studies_give_models_at_hand_a_curve_and_a_column(bench_of: Ma
 
 
 def test_table_12_holds_models_at_hand_against_the_vote(bench_of: MakeBench) -> None:
-    bench = bench_of("gsm8k")
+    bench = bench_of("gsm8k", with_models=False)
     outcome = _ask(bench, "table12", rewards=["mine"], pools=["gsm8k"], num_train=8,
                    num_candidates=4)  # fmt: skip
     (table,) = outcome.tables
-    assert table.columns == ["reward model with PMP", "majority", "mine"]
-    assert table.rows[0].paper == [0.8484, 0.8453, None]
+    assert table.columns[:3] == ["reward model with PMP", "majority", "mine"]
+    assert table.rows[0].paper[:3] == [0.8484, 0.8453, None]
     against = outcome.comparisons[-1]
     assert against.question == "gsm8k-all: mine, at hand, against majority"
     gap = _column(table, "mine")[0] - _column(table, "majority")[0]
     assert against.difference.mean == pytest.approx(gap)
-    assert against.verdict.endswith("of the model there is one training")
+    assert against.num_seeds == 0 and against.p_value is not None  # of two that are at hand
 
 
 @pytest.mark.parametrize("name", ["table1", "table3", "table12"])
 def test_models_at_hand_alone_need_no_training(bench_of: MakeBench, name: str) -> None:
     pools = {"gsm8k": {"path": "gsm8k.jsonl", "stands_for": "GSM8K"}}  # of no set that trains
-    bench = bench_of("gsm8k", pools=pools, code_pairs=[])
+    bench = bench_of("gsm8k", with_models=False, pools=pools, code_pairs=[])
     outcome = _ask(bench, name, rewards=["mine", "other"], train_arms=False, sets=["sums"],
                    pools=["gsm8k"], num_candidates=4)  # fmt: skip
     context = Context(name, bench, bench.config.options(name))
@@ -206,11 +211,11 @@ def test_models_at_hand_alone_need_no_training(bench_of: MakeBench, name: str) -
         (found,) = outcome.comparisons
         assert found.question == "sums: mine against the other, both at hand"
         gap = np.subtract(_column(table, "mine"), _column(table, "the other"))
-        assert found.difference.mean == pytest.approx(gap[0]) and found.num_seeds == 1
-        assert "one training each" in found.verdict
+        assert found.difference.mean == pytest.approx(gap[0]) and found.num_seeds == 0
+        assert found.p_value is not None
     alone = _ask(bench, name, rewards=["mine"], train_arms=False, sets=["sums"],
                  pools=["gsm8k"], num_candidates=4)  # fmt: skip
-    assert alone.summary and len(alone.comparisons) == (name == "table12")
+    assert len(alone.comparisons) == (name == "table12")
     if name == "table3":
         assert _column(table, "with PMP") == [] and table.rows[-1].paper[:2] == [0.8249, 0.84]
 

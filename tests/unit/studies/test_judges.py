@@ -102,6 +102,8 @@ def test_kinds_are_told_by_words() -> None:
     assert kinds_of("Twice each row, 1 2 3 4 5 times") == {"rates", "more or less", "many numbers"}
     assert kinds_of("word " * 60) == {"long"}
     assert kinds_of("What is 2 + 2?") == set()
+    code = "Sort the list of words by their first character"
+    assert kinds_of(code, is_code=True) == {"strings", "lists", "sorting"}
 
 
 def test_code_of_an_answer_is_what_its_fences_hold() -> None:

@@ -10,6 +10,7 @@ from codepmp_ray.studies import paper, words
 from codepmp_ray.studies.catalogue import STUDIES, common
 from codepmp_ray.studies.outcome import Table
 from codepmp_ray.studies.study import Context
+from codepmp_ray.studies.verdicts import judge
 from tests.unit.studies.conftest import MakeBench, measured
 
 
@@ -36,8 +37,9 @@ def test_a_pools_benchmark_is_what_it_says_or_is_named_after(
 
 
 def test_table_2_holds_a_pool_against_its_own_benchmark(make_bench: MakeBench) -> None:
-    outcome = measured(make_bench("gsm8k", "math", "ours"), "table2")
+    outcome = measured(make_bench("gsm8k", "math", "ours", with_models=False), "table2")
     _, gsm8k, math, ours = outcome.tables
+    assert outcome.stand_ins == []  # these pools name no generator
     assert _of_paper(gsm8k, "N=256") == {"RM only": 0.8271, "LM only": 0.8226, "RM + LM": 0.8484}
     assert _of_paper(math, "N=256") == {"RM only": 0.362, "LM only": 0.372, "RM + LM": 0.41}
     assert gsm8k.paper_source.endswith("GSM8K") and math.paper_source.endswith("MATH")
@@ -50,24 +52,34 @@ def test_table_2_holds_a_pool_against_its_own_benchmark(make_bench: MakeBench) -
 
 
 def test_best_of_n_tables_do_so_too(make_bench: MakeBench) -> None:
-    outcome = measured(make_bench("math", "ours"), "table3")
+    outcome = measured(make_bench("math", "ours", with_models=False), "table3")
     math, ours = (t for t in outcome.tables if "Best-of-N" in t.title)
     assert _of_paper(math, "with PMP")["N=256"] == 0.514
     assert not words.has_paper(ours)
 
 
 def test_values_of_7b_stand_beside_those_of_1_5b(make_bench: MakeBench) -> None:
-    sets = {"sums": {"paths": ["sums.jsonl"], "test_fraction": 0.5, "stands_for": "ReClor-pair"}}
+    sets = {"sums": {"paths": ["sums.jsonl"], "test_fraction": 0.5, "paper_set": "ReClor-pair"}}
     outcome = measured(make_bench(sets=sets), "table1")
     (table,) = outcome.tables
+    ours = ["without PMP", "with PMP", "longer answer", "style"]
     assert words.headings(table) == [
-        "without PMP", "with PMP", "length alone", "paper: without PMP", "paper: with PMP",
-        "paper: without PMP (7B)", "paper: with PMP (7B)",
+        *ours, "paper: without PMP", "paper: with PMP", "paper: without PMP (7B)",
+        "paper: with PMP (7B)",
     ]  # fmt: skip
-    assert words.cells(table)[0][4:] == ["75.8", "79.4", "86.2", "87.4"]
+    assert words.cells(table)[0][5:] == ["75.8", "79.4", "86.2", "87.4"]
     assert outcome.comparisons[0].paper_difference == pytest.approx(0.794 - 0.758)
     unknown = measured(make_bench(), "table1").tables[0]
-    assert words.headings(unknown) == ["without PMP", "with PMP", "length alone"]
+    assert words.headings(unknown) == ours
+    # A stand-in has the paper's difference as a mark in the figure, and none of its columns.
+    stand_in = {"sums": {**sets["sums"], "paper_set": None, "stands_for": "ReClor-pair"}}
+    (outcome,) = judge([measured(make_bench(sets=stand_in), "table1")], 0.95).outcomes
+    assert words.headings(outcome.tables[0]) == ours and outcome.is_stand_in
+    assert outcome.shown_status == "a stand-in"
+    (comparison,) = outcome.comparisons
+    assert comparison.paper_difference is not None and comparison.power_for_paper is None
+    with pytest.raises(ValueError, match="give one of them"):
+        make_bench(sets={"sums": {**sets["sums"], "stands_for": "ReClor-pair"}})
 
 
 @pytest.mark.parametrize(
@@ -84,10 +96,12 @@ def test_tables_4_and_5_say_whose_answers_stand_for_whose(
     bench.config.studies[name] = StudyOptions(num_candidates=2)
     outcome = measured(bench, name)
     assert generator in STUDIES[name].title and half in STUDIES[name].title
-    (note,) = (text for text in outcome.differs if "no stand-in" in text)
+    (note,) = (text for text in outcome.stand_ins if "none of which is" in text)
     assert f"answers of {generator}, which is stronger than Table 3's" in note
     assert f"the {half} half" in note and "% of them are right" in note
-    assert not any("no stand-in" in text for text in measured(bench, "table3").differs)
+    assert not any("none of which is" in text for text in measured(bench, "table3").stand_ins)
+    (told,) = judge([outcome], 0.95).outcomes
+    assert words.has_paper(outcome.tables[0]) and not any(map(words.has_paper, told.tables))
 
 
 def test_what_differs_is_of_the_models_that_were_measured(make_bench: MakeBench) -> None:

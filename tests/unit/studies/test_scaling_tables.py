@@ -30,7 +30,7 @@ def _laws(bench: Any, curve: Any) -> tuple[Outcome, Table]:
     random = np.random.default_rng(0)
     right = curve(np.array(SIZES, float))
     arms = [Arm("no PMP", (), 0.0, "g"), *(Arm(f"{x}", (), float(x), "g") for x in SIZES)]
-    values = [random.normal(mean, 0.004, (1, 400)).clip(0, 1) for mean in (0.5, *right)]
+    values = [random.normal(mean, 0.004, (4, 400)).clip(0, 1) for mean in (0.5, *right)]
     outcome = Outcome()
     context = Context("seed000", bench, bench.config.options("seed000"))
     scaling._add_curves(context, outcome, "accuracy", arms, values)
@@ -80,3 +80,6 @@ def test_too_few_sizes_are_undecided_and_the_summary_says_why(make_bench: MakeBe
         assert words.headings(table) == ["verdict"]
         assert {row.remark for row in table.rows} == {UNDECIDED}
     assert "2 sizes show no law" in outcome.summary and "cannot be said" in outcome.summary
+    assert not any(
+        series.low for plot in outcome.plots for series in plot.series if not series.is_baseline
+    )  # two trainings have no band

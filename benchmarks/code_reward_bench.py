@@ -1,0 +1,146 @@
+"""What released scores of reward models on CodeRewardBench say: a row of figures for each model.
+
+Accuracy of all pairs together as the authors count it (ties are wrong), by criterion and by
+language, with intervals; whether the best model is better than this one (McNemar, Holm over
+models); AUC, log-loss, calibration error, and a temperature fitted on one half of the pairs and
+held against the other. FOLDER has a Parquet file for each model with `id`, `language`, `aspect`,
+`chosen_score`, `rejected_score`, such as iNeil77/Themis (commit ddd7934) has under
+`Evaluation/Evaluation_Runs`. Nothing is scored.
+
+    python -m benchmarks.code_reward_bench FOLDER [--num-bootstrap 1000]
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from benchmarks._results import write_results
+from codepmp_ray.errors import InputError
+from codepmp_ray.evaluation.pairwise.accuracy import Bootstrap
+from codepmp_ray.evaluation.pairwise.calibrated import calibration
+from codepmp_ray.evaluation.pairwise.official import TOTAL, official
+from codepmp_ray.evaluation.statistics import compare, holm
+from codepmp_ray.scoring.calibration import fit_temperature
+
+# The authors' table where it was seen to differ from their own files, in per cent. It also has the
+# values of Athene-RM-70B and Llama-3.3-Nemotron-70B-Reward in each other's row.
+AUTHORS = {"Themis-RM-1.7B": 83.04, "Themis-RM-0.6B": 79.26}
+_COLUMNS = ["id", "language", "aspect", "chosen_score", "rejected_score"]
+
+
+def read_scores(file: Path) -> list[dict[str, Any]]:
+    """A model's file as PAIR_SCORE rows, in the order of ids; each pair is a question of its own.
+
+    A pair without one of its scores counts as wrong, as in the authors' column `correct`.
+
+    Raises InputError for an id that stands twice.
+    """
+    table = pq.read_table(file, columns=_COLUMNS).sort_by("id").to_pylist()
+    if len({row["id"] for row in table}) < len(table):
+        raise InputError(f"{file.name} has two rows of one id.")
+    found = []
+    for row in table:
+        scores = [row["chosen_score"], row["rejected_score"]]
+        is_scored = None not in scores
+        chosen, rejected = scores if is_scored else (0.0, 0.0)  # as wrong as a tie
+        found.append({
+            "problem_id": str(row["id"]), "is_scored": is_scored,
+            "section": f"code_reward_bench/{row['aspect']}/{row['language']}",
+            "chosen_score": chosen, "rejected_score": rejected,
+        })  # fmt: skip
+    return found
+
+
+def figures(rows: list[dict[str, Any]], bootstrap: Bootstrap) -> dict[str, Any]:
+    """Of one model; `total` is its accuracy with the interval. Chances are of scored pairs."""
+    scored = [row for row in rows if row["is_scored"]]
+    chosen, rejected = ([row[f"{side}_score"] for row in scored] for side in ("chosen", "rejected"))
+    prompts = [row["problem_id"] for row in scored]
+    made = official("code_reward_bench", rows, bootstrap)
+    assert made is not None, "the set has figures of its own"
+    found = fit_temperature(chosen, rejected, prompts)
+    return {
+        "total": made["sections"][TOTAL],
+        "parts": {name: _points(value) for name, value in made["parts"].items()},
+        "unscored": len(rows) - len(scored),
+        "ties": made["sections"][TOTAL]["num_ties"],
+        **{
+            name: [round(value[end], 4) for end in ("mean", "low", "high")]
+            for name, value in calibration(chosen, rejected, prompts, bootstrap).items()
+        },
+        "temperature": round(found.temperature, 4),
+        "log_loss_without_and_with": [round(value, 4) for value in found.log_loss],
+        "ece_without_and_with": [round(value, 4) for value in found.ece],
+        "temperature_kept": found.is_kept,
+    }
+
+
+def against_best(right: dict[str, np.ndarray], bootstrap: Bootstrap) -> tuple[str, dict[str, Any]]:
+    """The best model, and of every other one the difference from it with p by Holm.
+
+    The best one was chosen by the same pairs, which makes its lead a little too large.
+    """
+    best = max(right, key=lambda name: right[name].mean())
+    others = [name for name in right if name != best]
+    found = [
+        compare(right[best], right[name], bootstrap.confidence, bootstrap.num_bootstrap)
+        for name in others
+    ]
+    adjusted = holm([one.test_p_value for one in found])
+    return best, {
+        name: {"best_minus_this": _points(vars(one)), "p_holm": float(f"{p:.2g}")}
+        for name, one, p in zip(others, found, adjusted, strict=True)
+    }
+
+
+def _points(value: dict[str, Any]) -> list[float]:
+    return [round(100 * value[end], 2) for end in ("mean", "low", "high")]
+
+
+def results(folder: Path, bootstrap: Bootstrap) -> list[dict[str, Any]]:
+    """A result for each file. Raises InputError where files are of other pairs than the first."""
+    files = sorted(folder.glob("*.parquet"))
+    if not files:
+        raise InputError(f"{folder} holds no .parquet file of scores.")
+    made, right, pairs = {}, {}, None
+    for file in files:
+        rows = read_scores(file)
+        pairs = pairs or [row["problem_id"] for row in rows]
+        if pairs != [row["problem_id"] for row in rows]:
+            raise InputError(f"{file.name} holds other pairs than {files[0].name}.")
+        right[file.stem] = np.array([row["chosen_score"] > row["rejected_score"] for row in rows])
+        made[file.stem] = figures(rows, bootstrap)
+    _, compared = against_best(right, bootstrap)
+    return [
+        {
+            "metric": f"accuracy_{name}",
+            "value": _points(of["total"])[0],
+            "unit": "%",
+            "goal": None,
+            "spread": _points(of["total"])[1:],
+            "runs": 1,
+            "num_pairs": len(pairs or ()),
+            "authors_table": AUTHORS.get(name),
+            **{key: value for key, value in of.items() if key != "total"},
+            **compared.get(name, {"best_minus_this": None, "p_holm": None}),
+        }
+        for name, of in sorted(made.items(), key=lambda item: -item[1]["total"]["mean"])
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--num-bootstrap", type=int, default=1_000)
+    arguments = parser.parse_args()
+    bootstrap = Bootstrap(num_bootstrap=arguments.num_bootstrap)
+    write_results("code_reward_bench", results(arguments.folder, bootstrap))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""What decides right against wrong without reading an answer: its length, its style, its author.
+
+A score is worth what lies above these rules, so they stand beside every score. On pairs: the
+longer answer; a logistic rule of counts of style, fitted on the set's training pairs; and, where
+pairs name who wrote the two answers, the writer that is right more often. In pools: the style rule
+is fitted on one half of the questions and picks in the other.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from scipy.optimize import minimize
+
+from codepmp_ray.evaluation.audit.features import style_features
+from codepmp_ray.preference.sources.rows import Row
+from codepmp_ray.records import stable_id
+from codepmp_ray.resampling import Floats
+from codepmp_ray.studies import measures
+from codepmp_ray.studies.pools import LabelledPool
+from codepmp_ray.studies.study import Context
+
+LONGER, STYLE, WRITER = "longer answer", "style", "model prior"
+RULES = (LONGER, STYLE, WRITER)
+_SIDES = ("chosen", "rejected")
+_MAX_FITTED = 4_000  # pairs
+_RIDGE = 0.01
+_COUNTED = re.compile(r"\d"), re.compile("="), re.compile(r"\n\n"), re.compile(r"\bStep\b")
+_SAID = ("The answer is", "####", "\\boxed")
+
+
+def pair_rules(context: Context, name: str, model: str | None = None) -> dict[str, Floats]:
+    """Of the test pairs as the study scores them: shares of right pairs [problems] by rule."""
+    test = context.test_pairs(name, model)
+
+    def shares(score: Callable[[Row, int], float]) -> Floats:
+        one, other = ([score(row, side) for row in test.rows] for side in (0, 1))
+        return measures.pair_shares(one, other, test.problems)[1]
+
+    found = {LONGER: shares(lambda row, side: len(row[_SIDES[side]]))}
+    of_set = context.bench.set(name)
+    if of_set.train:
+        rule = fitted_style(of_set.train[:_MAX_FITTED])
+        found[STYLE] = shares(lambda row, side: float((style_table([row[_SIDES[side]]]) @ rule)[0]))
+    rates = writer_rates(of_set.train or of_set.test)
+    if rates and all(row.get("models") for row in test.rows):
+        found[WRITER] = shares(lambda row, side: rates.get(row["models"][side], 0.5))
+    return found
+
+
+def writer_rates(rows: Sequence[Row]) -> dict[str, float]:
+    """Of each writer that pairs name: its share of right answers, as their source counted it, or of
+    chosen ones."""
+    won: dict[str, list[float]] = {}
+    for row in rows:
+        for side, model in enumerate(row.get("models") or ()):
+            rates = row.get("model_rates")
+            won.setdefault(model, []).append(rates[side] if rates else 1.0 - side)
+    return {model: sum(values) / len(values) for model, values in won.items()}
+
+
+def fitted_style(rows: Sequence[Row]) -> Floats:
+    """Weights of `style_table`'s columns, fitted to tell chosen from rejected."""
+    tables = (style_table([row[side] for row in rows]) for side in _SIDES)
+    return _logistic(np.subtract(*tables))
+
+
+def pool_style(pool: LabelledPool) -> Floats:
+    """A score by style [problems, candidates], fitted on the other half of the questions."""
+    tables = np.array([style_table(texts) for texts in pool.texts])
+    gaps = np.array([
+        table[right > 0].mean(axis=0) - table[right == 0].mean(axis=0)
+        if 0 < right.sum() < len(right) else np.zeros(table.shape[1])
+        for table, right in zip(tables, pool.correct, strict=True)
+    ])  # fmt: skip
+    half = np.array([int(stable_id("style", prompt)[:8], 16) % 2 for prompt in pool.prompts])
+    scores = np.zeros(pool.size)
+    for one in (0, 1):
+        scores[half == one] = tables[half == one] @ _logistic(gaps[half != one])
+    return scores
+
+
+def style_table(texts: Sequence[str]) -> Floats:
+    """Counts of style [texts, features]: nothing that says whether an answer is right."""
+    return np.array([
+        [
+            *style_features(text).values(),
+            *(len(pattern.findall(text)) for pattern in _COUNTED),
+            *(said in text for said in _SAID),
+        ]
+        for text in texts
+    ], float)  # fmt: skip
+
+
+def _logistic(gaps: Floats) -> Floats:
+    """Weights [features] under which most of `gaps` [pairs, features] are positive."""
+    if not len(gaps):
+        return np.zeros(gaps.shape[-1])
+    scale = gaps.std(axis=0) + np.abs(gaps).max(axis=0) * 1e-3 + 1e-9
+    table = gaps / scale
+
+    def loss(weights: Floats) -> tuple[float, Floats]:
+        margins = table @ weights
+        slope = -0.5 * (1 - np.tanh(margins / 2))
+        value = np.logaddexp(0, -margins).mean() + _RIDGE * (weights**2).sum()
+        return float(value), table.T @ slope / len(table) + 2 * _RIDGE * weights
+
+    return minimize(loss, np.zeros(table.shape[1]), jac=True, method="L-BFGS-B").x / scale
