@@ -114,7 +114,7 @@ def run_all(
         Path | None,
         Option(
             metavar="FILE",
-            help="Also write Markdown to this file, its figure and numbers beside it.",
+            help="Also write Markdown to this file, with figure and numbers.",
         ),
     ] = None,
 ) -> dict[str, Any]:
