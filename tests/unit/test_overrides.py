@@ -56,6 +56,8 @@ NEEDS: dict[str, tuple[str, ...]] = {
         ["candidates.task", "candidates.task_path", "candidates.pool_path"],
         ("candidates.task=gsm8k", "candidates.kinds={}"),
     ),
+    "sets.*.stands_for": (".paper_set=null",),
+    "sets.*.paper_set": (".stands_for=null",),
     "defaults.rewards": ("rewards.mine.model_name_or_path=x",),
     "studies.*.rewards": ("rewards.mine.model_name_or_path=x",),
 }

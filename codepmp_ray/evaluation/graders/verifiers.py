@@ -10,6 +10,7 @@ import json
 import re
 import warnings
 from decimal import Decimal
+from fractions import Fraction
 from functools import cache
 from typing import Any
 
@@ -19,6 +20,7 @@ from codepmp_ray.evaluation.graders.final_answer import MAX_CHARS, stated_answer
 from codepmp_ray.evaluation.graders.numbers import find_number
 
 _FULL_SCORE = 1.0 - 1e-9
+_FRACTION = re.compile(r"(?<![\d./])-?\d+/0*[1-9]\d*(?![\d./])")
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 # Words of which one is the answer, as "Yes, it does." or "The answer is no." say it.
 _PAIRS_OF_WORDS = (("yes", "no"), ("true", "false"))
@@ -60,11 +62,14 @@ def bare_answer(reference: str, text: str) -> str | None:
     """The final answer of `text` in the form of `reference`: a number, a word, or any text.
 
     A number that is the reference's is given as that writes it ("7.0" for 7), since verifiers
-    compare texts; yes and no, true and false likewise.
+    compare texts; yes and no, true and false likewise. A fraction is as the text writes it: some
+    kinds ask for it in lowest terms.
     """
     text = text[-MAX_CHARS:]
     if all(map(_NUMBER.fullmatch, reference.split("/"))):
         found = find_number(text)
+        if found and "/" in reference:
+            return _as_written(text, found)
         pair = [found or "", reference]
         are_equal = all(map(_NUMBER.fullmatch, pair)) and len(set(map(Decimal, pair))) == 1
         return reference if are_equal else found
@@ -80,6 +85,15 @@ def bare_answer(reference: str, text: str) -> str | None:
     if not reference.endswith("."):
         bare = bare.removesuffix(".").strip(_MARKUP)
     return bare or None
+
+
+def _as_written(text: str, number: str) -> str:
+    stated = [one.text for one in stated_answers(text)]
+    for place in (*stated, text):
+        for written in reversed(_FRACTION.findall(place)):
+            if Fraction(written) == Fraction(number):
+                return written
+    return number
 
 
 def _stated_word(text: str, words: tuple[str, ...]) -> str | None:

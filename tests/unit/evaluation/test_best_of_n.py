@@ -169,9 +169,9 @@ def test_pools_are_cut_to_one_size_and_training_rows_left_out():
 def test_problems_that_cannot_be_graded_leave_n_and_one_is_too_few(tmp_path):
     recipe = _recipe_with_stages(tmp_path, not_gradable={PROBLEMS[0].problem_id})
     results = evaluate(recipe, _Client(), "model")
-    assert (results["num_problems"], results["num_not_gradable"]) == (9, 1)
+    assert (results["num_problems"], results["num_not_gradable"]) == (31, 1)
     names = {problem.problem_id for problem in PROBLEMS[1:]}
-    with pytest.raises(InputError, match=r"of 1 evaluation problems.*9 problems could not"):
+    with pytest.raises(InputError, match=r"of 1 evaluation problems.*31 problems could not"):
         evaluation_pools(_rows()[0], names)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from argparse import Namespace
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -12,12 +11,12 @@ from typing import Any
 import pytest
 
 from codepmp_ray.analysis.outcomes import load_evaluation
+from codepmp_ray.command import run as pipeline
 from codepmp_ray.config.recipe import Recipe, parse_recipe
 from codepmp_ray.errors import ConfigError, InputError
 from codepmp_ray.evaluation.without_pmp import compare_with, recipe_without_pmp
 from codepmp_ray.runs import STAGE_JOBS, base_model, open_stage, stage_fingerprints
 from codepmp_ray.storage.uris import written_name
-from jobs import pipeline
 
 OWN = ("finetuning", "evaluation", "scoring")
 
@@ -109,13 +108,13 @@ def test_the_main_job_runs_the_other_arm_after_its_own(
 
         return run
 
-    monkeypatch.setattr(pipeline, "_stages", lambda: {name: stage(name) for name in STAGE_JOBS})
+    monkeypatch.setattr(pipeline, "_makers", lambda: {name: stage(name) for name in STAGE_JOBS})
     monkeypatch.setattr("codepmp_ray.cluster.connect.connect", nullcontext)
     monkeypatch.setattr("codepmp_ray.analysis.report.write_report", lambda _: None)
     ours = recipe(tmp_path)
-    pipeline.body(ours, Namespace(compare=False))
+    pipeline.run(ours)
     assert ran == [(name, True) for name in STAGE_JOBS]
-    pipeline.body(ours, Namespace(compare=True))
+    pipeline.run(ours, compare=True)
     assert ran[len(STAGE_JOBS) :] == [("finetuning", False), ("evaluation", False)]
     told = capsys.readouterr()
     assert "[9/9] evaluation without PMP: running" in told.err
