@@ -14,6 +14,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 HEADERS_TIMEOUT_S = 20.0
 LINGER_S = 10.0
 MAX_HEADER_BYTES = 65_536
+_DECODED_BY_SERVE = frozenset(
+    {b"x-request-id", b"x-request-timeout-seconds", b"x-request-disconnect-disabled"}
+    | {b"x-session-id", b"x_session_id", b"serve-multiplexed-model-id"}
+    | {b"serve_multiplexed_model_id"}
+)
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -49,6 +54,11 @@ class GuardedProtocol(HttpToolsProtocol):
         self._begin()
         self._is_complete = False
         super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # Serve fails with a 500 where it cannot decode a name, or the value of one of these.
+        if name.isascii() and (name.lower() not in _DECODED_BY_SERVE or value.isascii()):
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         self._end()

@@ -2,7 +2,6 @@
 
 Serve's own routes /-/healthz and /-/routes answer on the same port without a key. They say that
 the proxy lives and that an application is mounted at /, and nothing about models or requests.
-serve/front.py keeps them for callers of this machine, where Ray was started by us.
 """
 
 from __future__ import annotations
@@ -32,7 +31,8 @@ from codepmp_ray.errors import ModelError, ResourceError
 from codepmp_ray.evaluation.audit.served import with_own_audit
 from codepmp_ray.progress import Progress
 from codepmp_ray.storage import absolute
-from serve.application import (
+
+from .application import (
     INGRESS_NAME,
     SCORER_NAME,
     build_app,
@@ -40,9 +40,10 @@ from serve.application import (
     served_name,
     tls_options,
 )
-from serve.auth import digest_of, generate_key, key_from_environment
-from serve.deployments import ScorerReplica
-from serve.front import use_front
+from .auth import digest_of, generate_key, key_from_environment
+from .deployments import ScorerReplica
+from .front import use_front
+from .owner import make_owner
 
 __all__ = ["ServiceHandle", "build_app", "running_service"]
 
@@ -89,8 +90,9 @@ def running_service(
     tls = tls_options(config) if with_tls else {}
     use_front()
     with connect():
+        owner = make_owner()
         application = build_application(
-            config, model, [digest_of(key)], replica_class, recipe.audit
+            config, model, [digest_of(key)], replica_class, recipe.audit, owner
         )
         # Importing Serve set this back to INFO after connect() had quieted it.
         logging.getLogger("ray.serve").setLevel(logging.WARNING)

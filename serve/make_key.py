@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 
-from serve.auth import digest_of, generate_key
+from .auth import digest_of, generate_key
 
 
 def main() -> None:

@@ -8,8 +8,9 @@ from codepmp_ray.client import RewardClient
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.errors import EngineError, ParityError
 from codepmp_ray.evaluation.parity import Question, Rewards
-from serve.application import SCORER_NAME
-from serve.launch import ServiceHandle, running_service
+
+from .application import SCORER_NAME
+from .launch import ServiceHandle, running_service
 
 _TIMEOUT_S = 600.0
 

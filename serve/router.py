@@ -7,7 +7,8 @@ from typing import Any
 from ray.serve.request_router import PendingRequest, ReplicaID, RequestRouter, RunningReplica
 
 from codepmp_ray.scoring.best_of_n import ScoringRequest, num_chars
-from serve.routing import key_of, ranked
+
+from .routing import key_of, ranked
 
 _num_replicas: dict[str, int] = {}  # of each deployment that this process routes to
 

@@ -96,7 +96,7 @@ class RewardClient(_Common):
     def score(
         self, prompt: Prompt, candidates: list[str], deadline_ms: int | None = None
     ) -> list[CandidateScore]:
-        """Scores in the order of `candidates`, any number of them, sent 256 at a time.
+        """Scores in the order of `candidates`, any number of them, sent 256 and 4 MB at a time.
 
         Args:
             prompt: text, or messages {role, content}.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from codepmp_ray.config.evaluation import ServingConfig
 from codepmp_ray.errors import ConfigError, InputError
@@ -12,8 +13,9 @@ from codepmp_ray.modeling.sources import CONFIG_FILE, model_store
 from codepmp_ray.preference.tokenization import TEMPLATE_FILE
 
 
-def require_model(config: ServingConfig, model_path: str) -> None:
-    """Refuse what is no export, and a context longer than the model was made for.
+def require_model(config: ServingConfig, model_path: str) -> dict[str, Any]:
+    """Refuse what is no export, and a context longer than the model was made for. Returns what its
+    configuration says.
 
     For the torch engine also a quantised model, which only vLLM can read; for vLLM a base with the
     reward head beside it. `model_path` is a folder
@@ -45,3 +47,4 @@ def require_model(config: ServingConfig, model_path: str) -> None:
             f"model in {model_path}.",
             f"Set serving.max_model_len={longest} or less.",
         )
+    return facts
