@@ -118,7 +118,8 @@ class ScoringPath:
         results = []
         for outcome in await self.score_each(caller, requests):
             if isinstance(outcome, InputError):
-                raise ApiError(422, str(outcome), param=param)
+                is_text = outcome.problem.startswith("Text ")
+                raise ApiError(422, str(outcome), param=param if is_text else None)
             results.append(outcome)
         require_scores(results)
         return results

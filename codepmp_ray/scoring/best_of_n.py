@@ -51,14 +51,15 @@ class ScoringRequest:
     Attributes:
         prompt: put into the model's template; None where the candidates are whole texts that hold
             their prompt and its markers already, or ids.
-        cut: what happens to a text that does not fit; what was cut says so.
+        cut: what happens to a text that does not fit; what was cut says so. None: the right end of
+            a response is lost, and whole texts are refused.
         timeout_s: answer with what has been scored by then.
         places: of the candidates in what the caller sent, for error messages.
     """
 
     prompt: str | Sequence[Message] | None
     candidates: Sequence[Candidate]
-    cut: Cut = RIGHT
+    cut: Cut | None = None
     timeout_s: float | None = None
     places: Sequence[int] | None = None
 
@@ -171,7 +172,7 @@ def plan_request(
     response_of = [position[text] for text in request.candidates]
     places = request.places or range(len(request.candidates))
     _require_known_ids(request, places, vocab_size)
-    cut = request.cut
+    cut = request.cut or (REFUSE if request.prompt is None else RIGHT)
     limit = min(max_model_len, cut.max_tokens or max_model_len)
     within = f"max_model_len={max_model_len}" if limit == max_model_len else f"{limit} tokens"
     encoded, over = _encoded(encoder, request.prompt, list(position), limit, cut.side)
