@@ -29,6 +29,7 @@ from schemathesis.specs.openapi import checks
 
 from benchmarks._fake_service import KEY, fake_service
 from benchmarks._results import write_results
+from serve.dialect_schemas import UNSUPPORTED
 
 PUBLIC = ("/health", "/ready")
 # Routes that share a handler with one that the schema shows.
@@ -37,7 +38,10 @@ ALIASES = {
     "/score": ["/v1/score"],
     "/rerank": ["/v1/rerank", "/v2/rerank"],
 }
-_CHOICES = [("prompt", "messages"), ("input", "messages"), ("text", "input")]
+_CHOICES = [("prompt", "messages"), ("input", "messages"), ("text", "input_ids", "input")]
+_CHOICES += [("requests", "candidates")]
+# Half of the valid bodies leave out what the service has to refuse, unless it is said otherwise.
+_REFUSED = sorted(UNSUPPORTED)
 
 
 @dataclass
@@ -159,6 +163,8 @@ def make_plausible(body: Any, model: str, choice: random.Random) -> None:
         given_names = [name for name in names if body.get(name) is not None]
         for name in given_names[1:] if choice.random() < 0.5 else given_names[:-1]:
             del body[name]
+    for name in _REFUSED:
+        body.pop(name, None)
     if "model" in body:
         body["model"] = choice.choice([None, model])
 

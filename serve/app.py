@@ -18,11 +18,10 @@ from starlette.routing import Route
 from codepmp_ray import __version__
 from codepmp_ray.config.base import Section
 from codepmp_ray.errors import InputError
-from codepmp_ray.scoring.best_of_n import Cut, Side
+from codepmp_ray.scoring.best_of_n import Cut, ScoringRequest, Side
 
 from .admission import Admission
 from .auth import KeyRing
-from .dialect_answers import TeiInfo
 from .dialect_schemas import MAX_TEXTS
 from .dialects import add_dialects
 from .draining import Doors
@@ -33,17 +32,17 @@ from .page import playground
 from .schemas import (
     MAX_CANDIDATES,
     BonBody,
+    BonItem,
     BonItemResult,
-    BonManyRequest,
     BonManyResponse,
+    BonRequest,
     BonResponse,
-    BonUsage,
     Calibration,
     ErrorBody,
-    ErrorDetail,
     ModelCard,
     ModelList,
     Status,
+    fields_of,
 )
 from .scoring import ANSWER_HEADERS, Backend, ScoringPath
 from .weights import WeightsAnswer, WeightsRequest, allowed_place
@@ -130,52 +129,41 @@ def create_app(
         to 1,024 prompts.
         """
         scoring.require_model(request.model)
-        if request.normalize and settings.calibration is None:
+        calibration = settings.calibration if request.normalize else None
+        if request.normalize and calibration is None:
             raise ApiError(
                 422,
                 "normalize: this service has no calibration (serving.score_mean and score_std)",
                 param="normalize",
             )
-        calibration = settings.calibration if request.normalize else None
+        items: list[BonItem] = [request] if isinstance(request, BonRequest) else request.requests
+        for place, item in enumerate(items):
+            if len(item.candidates) > settings.max_candidates:
+                param = "candidates" if item is request else f"requests.{place}.candidates"
+                num, most = len(item.candidates), settings.max_candidates
+                raise ApiError(422, f"{param}: {num} exceed max_candidates={most}", param=param)
         caller = caller_of(http.scope)
-        if isinstance(request, BonManyRequest):
-            return await bon_many(caller, request, calibration)
-        require_few(request.candidates, "candidates")
-        result = await scoring.score(caller, request.asked(request, scoring.cut))
-        fields = BonResponse.fields_of(result, request, request, calibration)
-        return BonResponse(model=settings.model_name, **fields)
-
-    async def bon_many(
-        caller: str, request: BonManyRequest, calibration: Calibration | None
-    ) -> BonManyResponse:
-        asked, results = [], {}
-        for place, item in enumerate(request.requests):
-            require_few(item.candidates, f"requests.{place}.candidates")
-            try:
-                asked.append((place, request.asked(item, scoring.cut)))
-            except InputError as error:
-                results[place] = failed(place, error)
-        outcomes = await scoring.score_each(caller, [item for _, item in asked])
-        for (place, _), outcome in zip(asked, outcomes, strict=True):
-            if isinstance(outcome, InputError):
-                results[place] = failed(place, outcome)
-                continue
-            item = request.requests[place]
-            fields = BonItemResult.fields_of(outcome, item, request, calibration)
-            results[place] = BonItemResult(index=place, **fields)
-        return BonManyResponse(
-            model=settings.model_name,
-            partial=any(item.partial for item in results.values()),
-            results=[results[place] for place in range(len(request.requests))],
-        )
-
-    def require_few(candidates: list[str], param: str) -> None:
-        if len(candidates) > settings.max_candidates:
-            raise ApiError(
-                422,
-                f"{param}: {len(candidates)} exceed max_candidates={settings.max_candidates}",
-                param=param,
+        if isinstance(request, BonRequest):
+            result = await scoring.score(caller, request.asked(request, scoring.cut))
+            return BonResponse(
+                model=settings.model_name, **fields_of(result, request, request, calibration)
             )
+        outcomes: list[Any] = []
+        for item in items:
+            try:
+                outcomes.append(request.asked(item, scoring.cut))
+            except InputError as error:
+                outcomes.append(error)
+        asked = [place for place, item in enumerate(outcomes) if isinstance(item, ScoringRequest)]
+        found = await scoring.score_each(caller, [outcomes[place] for place in asked])
+        for place, outcome in zip(asked, found, strict=True):
+            outcomes[place] = outcome
+        results = [
+            BonItemResult(index=place, **fields_of(outcome, items[place], request, calibration))
+            for place, outcome in enumerate(outcomes)
+        ]
+        is_partial = any(item.partial for item in results)
+        return BonManyResponse(model=settings.model_name, partial=is_partial, results=results)
 
     add_dialects(app, scoring, failures, settings.max_model_len, settings.label)
 
@@ -202,7 +190,7 @@ def create_app(
         scoring.require_model(name)
         return card()
 
-    @app.get("/info", response_model=TeiInfo, responses={401: failures[401]})
+    @app.get("/info", responses={401: failures[401]})
     async def info() -> dict[str, Any]:
         """The served model, as TEI tells it."""
         return {
@@ -273,15 +261,6 @@ def create_app(
         )
     describe_keys(app)
     return app
-
-
-def failed(place: int, error: InputError) -> BonItemResult:
-    """The result of a prompt that cannot be scored."""
-    usage = BonUsage(prompt_tokens=0, candidate_tokens=0, cached_prompt_tokens=0)
-    detail = ErrorDetail.model_validate(ApiError(422, str(error), param="requests").detail())
-    return BonItemResult(
-        index=place, best_index=None, partial=False, data=[], usage=usage, error=detail
-    )
 
 
 def describe_keys(app: FastAPI) -> None:

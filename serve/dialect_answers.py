@@ -52,17 +52,6 @@ RerankAnswer = create_model(
 )
 TeiRank = create_model("TeiRank", index=int, score=Score, text=(str, ""))
 TeiPrediction = create_model("TeiPrediction", score=Score, label=str)
-TeiInfo = create_model(
-    "TeiInfo",
-    model_id=str,
-    model_sha=str | None,
-    model_dtype=str | None,
-    model_type=dict[str, Any],
-    max_concurrent_requests=int,
-    max_input_length=int | None,
-    max_client_batch_size=int,
-    version=str,
-)
 RewardAnswer = create_model(
     "RewardAnswer", rewards=list[Score], scores=list[Score], extra_logs=dict[str, Any]
 )
@@ -95,7 +84,7 @@ def as_vector(reward: float | None, encoding: str | None) -> list[float | None] 
 def envelope(
     kind: str, model: str, rows: list[dict[str, Any]], results: list[BestOfN]
 ) -> dict[str, Any]:
-    """vLLM's list answer."""
+    """vLLM's list answer; rows get their index."""
     num_tokens = num_tokens_of(results)
     num_cached = sum(result.num_cached_prompt_tokens for result in results)
     return {
@@ -103,7 +92,7 @@ def envelope(
         "object": "list",
         "created": int(time.time()),
         "model": model,
-        "data": rows,
+        "data": [{"index": index, **row} for index, row in enumerate(rows)],
         "usage": {
             "prompt_tokens": num_tokens,
             "total_tokens": num_tokens,

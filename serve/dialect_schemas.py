@@ -8,11 +8,13 @@ sigmoid is asked for; TEI's and infinity's clients ask for it by their own field
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     AliasChoices,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -24,36 +26,26 @@ from codepmp_ray.scoring.best_of_n import Candidate, Cut, Side
 
 from .dialect_answers import sigmoid
 from .errors import ApiError
-from .schemas import MAX_MESSAGES, ChatMessage, Text
+from .schemas import Messages, Text
 
 MAX_TEXTS = 16_384  # of one request; `max_body_bytes` is what bounds long ones
 _MAX_IDS = 1_000_000
 
 # Fields of other servers -> values beside null that change nothing here. All others get 422.
 UNSUPPORTED: dict[str, tuple[Any, ...]] = {
-    "add_generation_prompt": (False,),
-    "add_special_tokens": (False,),  # those of the template are in the text, EOS is added
-    "cache_salt": (),
-    "chat_template": (),
-    "chat_template_kwargs": ({},),
-    "continue_final_message": (False,),
-    "dimensions": (),
+    **dict.fromkeys(["cache_salt", "chat_template", "dimensions", "instruction"], ()),
+    **dict.fromkeys(["image_data", "input_embeds", "max_chunks_per_doc", "prompt_name"], ()),
+    # Special tokens: those of the template are in the text, EOS is added.
+    **dict.fromkeys(["add_generation_prompt", "add_special_tokens"], (False,)),
+    **dict.fromkeys(["continue_final_message", "is_cross_encoder_request"], (False,)),
+    **dict.fromkeys(["normalize", "softmax"], (False,)),
+    **dict.fromkeys(["chat_template_kwargs", "media_io_kwargs", "mm_processor_kwargs"], ({},)),
     "embed_dtype": ("float32",),
     "encoding_format": ("float",),
     "endianness": ("native", "little"),
-    "image_data": (),
-    "input_embeds": (),
-    "instruction": (),
-    "is_cross_encoder_request": (False,),
-    "max_chunks_per_doc": (),
     "max_tokens_per_query": (0,),
-    "media_io_kwargs": ({},),
-    "mm_processor_kwargs": ({},),
-    "normalize": (False,),
     "padding": ("do_not_pad",),
-    "prompt_name": (),
     "rank_fields": (["text"],),
-    "softmax": (False,),
     "task": ("classify",),
     "tools": ([],),
 }
@@ -68,24 +60,19 @@ class _Dialect(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _all_supported(cls, body: object) -> object:
-        if isinstance(body, dict):
-            known = cls.model_fields
-            for name in UNSUPPORTED.keys() & body.keys() - known.keys():
-                _require_neutral(name, body[name])
+        given = body if isinstance(body, dict) else {}
+        for name in UNSUPPORTED.keys() & given.keys() - cls.model_fields.keys():
+            value, allowed = given[name], (None, *UNSUPPORTED[name])
+            if not any(type(value) is type(item) and value == item for item in allowed):
+                shown = " or ".join(["null", *map(str, allowed[1:])])
+                raise ApiError(
+                    422,
+                    f"{name} is not supported here and would change the answer: leave it out, or "
+                    f"send {shown}.",
+                    param=name,
+                    code="unsupported_field",
+                )
         return body
-
-
-def _require_neutral(name: str, value: object) -> None:
-    allowed = UNSUPPORTED[name]
-    if value is None or any(type(value) is type(item) and value == item for item in allowed):
-        return
-    shown = " or ".join(["null", *map(str, allowed)])
-    raise ApiError(
-        422,
-        f"{name} is not supported here and would change the answer: leave it out, or send {shown}.",
-        param=name,
-        code="unsupported_field",
-    )
 
 
 class _Cutting(_Dialect):
@@ -112,17 +99,17 @@ class _Cutting(_Dialect):
         return self
 
     def cut(self, usual: Cut) -> Cut:
-        most = self.truncate_prompt_tokens
-        side = _side(self.truncation_side)
+        most, side = self.truncate_prompt_tokens, self._side
         if most is not None or self.truncate:
             return Cut(side or usual.side or "right", most if most and most > 0 else None)
         if self.truncate is False or usual.side is None:
             return Cut()
         return Cut(side or usual.side)
 
-
-def _side(name: str | None) -> Side | None:
-    return None if name is None else "left" if name.lower() == "left" else "right"
+    @property
+    def _side(self) -> Side | None:
+        sides: dict[str | None, Side] = {"right": "right", "left": "left"}
+        return sides.get(self.truncation_side and self.truncation_side.lower())
 
 
 class _Scored(_Cutting):
@@ -139,9 +126,7 @@ class _Scored(_Cutting):
 
     @model_validator(mode="after")
     def _one_scale(self) -> _Scored:
-        if None not in (self.use_activation, self.raw_scores) and (
-            self.use_activation is self.raw_scores
-        ):
+        if self.use_activation is not None and self.use_activation is self.raw_scores:
             raise ValueError("use_activation and raw_scores contradict each other: send one")
         return self
 
@@ -150,32 +135,33 @@ class _Scored(_Cutting):
         return reward if is_raw or reward is None else sigmoid(reward)
 
 
-def _kind_of_texts(value: object) -> str:
-    return "texts" if isinstance(value, list) else "text"
+def _as_list(value: object) -> object:
+    """Of one text, or of the ids of one."""
+    is_ids = isinstance(value, list) and value and isinstance(value[0], int)
+    return [value] if isinstance(value, str) or is_ids else value
 
 
-def _kind_of_input(value: object) -> str:
-    first = value[0] if isinstance(value, list) and value else None
-    kinds = {list: "rows", int: "ids"}
-    return kinds.get(type(first)) or _kind_of_texts(value)
+def _text_of(document: object) -> object:
+    return document.get("text") if isinstance(document, dict) else document
 
 
-Texts = Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS, fail_fast=True)]
+_MANY = Field(min_length=1, max_length=MAX_TEXTS, fail_fast=True)
 Ids = Annotated[
     list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=_MAX_IDS, fail_fast=True)
 ]
-Rows = Annotated[list[Ids], Field(min_length=1, max_length=MAX_TEXTS, fail_fast=True)]
-OneOrMore = Annotated[
-    Annotated[Text, Tag("text")] | Annotated[Texts, Tag("texts")], Discriminator(_kind_of_texts)
-]
+Texts = Annotated[list[Text], _MANY]
+OneOrMore = Annotated[Texts, BeforeValidator(_as_list, json_schema_input_type=Text | Texts)]
 TextsOrIds = Annotated[
-    Annotated[Text, Tag("text")]
-    | Annotated[Texts, Tag("texts")]
-    | Annotated[Ids, Tag("ids")]
-    | Annotated[Rows, Tag("rows")],
-    Discriminator(_kind_of_input),
+    list[Text | Ids],
+    _MANY,
+    BeforeValidator(
+        _as_list, json_schema_input_type=Text | Texts | Ids | Annotated[list[Ids], _MANY]
+    ),
 ]
-_CONVERSATION = Field(min_length=2, max_length=MAX_MESSAGES)
+Documents = Annotated[
+    list[Annotated[Text, BeforeValidator(_text_of, json_schema_input_type=Text | dict[str, Any])]],
+    _MANY,
+]
 
 
 class WholeTextRequest(_Scored):
@@ -188,7 +174,7 @@ class WholeTextRequest(_Scored):
         description="Texts are scored as they are; EOS is added where the model was trained with "
         "it. Ids get nothing added.",
     )
-    messages: Annotated[list[ChatMessage], _CONVERSATION] | None = Field(
+    messages: Annotated[Messages, Field(min_length=2)] | None = Field(
         None, description="A conversation that ends with the assistant's message to be scored."
     )
 
@@ -201,42 +187,41 @@ class WholeTextRequest(_Scored):
         return self
 
 
-class EncodedRequest(WholeTextRequest):
-    """`/pooling`, where the reward is a vector that may be asked for as base64."""
+class VectorRequest(WholeTextRequest):
+    """`/pooling`, and `/v1/embeddings` as SGLang's reward models have it: a vector of one."""
 
     encoding_format: Literal["float", "base64"] | None = Field(
         None, description="base64: little-endian float32."
     )
 
 
-class EmbeddingsRequest(_Cutting):
-    """`/v1/embeddings` as SGLang's reward models answer it: the reward as a vector of one."""
-
-    input: TextsOrIds
-    encoding_format: Literal["float", "base64"] | None = None
-
-
 class SglangRequest(_Cutting):
     """SGLang's native `/classify`; told from vLLM's by its `text` or `input_ids`."""
 
-    text: OneOrMore | None = None
-    input_ids: TextsOrIds | None = None
+    text: Text | Texts | None = None
+    input_ids: Ids | Annotated[list[Ids], _MANY] | None = None
 
     @model_validator(mode="after")
     def _one_input(self) -> SglangRequest:
         if (self.text is None) == (self.input_ids is None):
             raise ValueError("send exactly one of text and input_ids")
-        if any(isinstance(ids, str) for ids in listed(self.input_ids or [])):
-            raise ValueError("input_ids holds text; send it as text")
         return self
 
-    @property
-    def is_one(self) -> bool:
-        given = self.text if self.text is not None else self.input_ids
-        return isinstance(given, str) or (isinstance(given, list) and isinstance(given[0], int))
+    def items(self) -> tuple[list[Any], bool]:
+        """(texts or ids, whether it was one without a list around it)."""
+        given = self.input_ids if self.text is None else self.text
+        found: Any = _as_list(given)
+        return found, found is not given
 
 
-class ScoreRequest(_Scored):
+class _Documents(_Scored):
+    max_tokens_per_doc: int | None = Field(None, ge=0, description="Each is cut to so many tokens.")
+
+    def cut(self, usual: Cut) -> Cut:
+        return replace(super().cut(usual), max_response_tokens=self.max_tokens_per_doc or None)
+
+
+class ScoreRequest(_Documents):
     """`/score`: each second text as a response to its first; one first text serves them all."""
 
     text_1: OneOrMore = Field(
@@ -247,48 +232,25 @@ class ScoreRequest(_Scored):
         validation_alias=AliasChoices("text_2", "documents", "items", "data_2"),
         description="Also called documents, items or data_2.",
     )
-    max_tokens_per_doc: int | None = Field(None, ge=0, description="Each is cut to so many tokens.")
 
-    def cut(self, usual: Cut) -> Cut:
-        return _of_documents(super().cut(usual), self.max_tokens_per_doc)
-
-    def pairs(self) -> list[tuple[str, str]]:
-        """Raises ValueError when the lengths do not fit."""
-        seconds, firsts = _texts(self.text_2), _texts(self.text_1)
-        if len(firsts) == 1:
-            firsts = firsts * len(seconds)
-        if len(firsts) != len(seconds):
-            raise ValueError(
-                f"text_1 has {len(firsts)} texts and text_2 {len(seconds)}: send one text_1, or as "
-                "many as text_2"
+    def pairs(self) -> list[tuple[str | None, Candidate]]:
+        """Raises ApiError when the lengths do not fit."""
+        firsts = self.text_1 * (len(self.text_2) if len(self.text_1) == 1 else 1)
+        if len(firsts) != len(self.text_2):
+            raise ApiError(
+                422,
+                f"text_1 has {len(firsts)} texts and text_2 {len(self.text_2)}: send one text_1, "
+                "or as many as text_2",
+                param="text_1",
             )
-        return list(zip(firsts, seconds, strict=True))
+        return list(zip(firsts, self.text_2, strict=True))
 
 
-def _of_documents(cut: Cut, max_tokens: int | None) -> Cut:
-    return Cut(cut.side, cut.max_tokens, max_tokens or None)
-
-
-class TextDocument(BaseModel):
-    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
-    text: Text
-
-
-def _kind_of_document(value: object) -> str:
-    return "object" if isinstance(value, dict | TextDocument) else "text"
-
-
-Document = Annotated[
-    Annotated[Text, Tag("text")] | Annotated[TextDocument, Tag("object")],
-    Discriminator(_kind_of_document),
-]
-
-
-class RerankRequest(_Scored):
-    """Cohere's, Jina's, vLLM's and infinity's `/rerank`."""
+class RerankRequest(_Documents):
+    """Cohere's, Jina's, vLLM's and infinity's `/rerank`; documents are texts or {text}."""
 
     query: Annotated[Text, Field(min_length=1)]
-    documents: Annotated[list[Document], Field(min_length=1, max_length=MAX_TEXTS, fail_fast=True)]
+    documents: Documents
     top_n: int | None = Field(
         None,
         ge=0,
@@ -296,13 +258,6 @@ class RerankRequest(_Scored):
         description="0 and null return all.",
     )
     return_documents: bool | None = None
-    max_tokens_per_doc: int | None = Field(None, ge=0, description="Each is cut to so many tokens.")
-
-    def cut(self, usual: Cut) -> Cut:
-        return _of_documents(super().cut(usual), self.max_tokens_per_doc)
-
-    def texts(self) -> list[str]:
-        return [item if isinstance(item, str) else item.text for item in self.documents]
 
 
 class TeiRerankRequest(_Cutting):
@@ -310,45 +265,26 @@ class TeiRerankRequest(_Cutting):
 
     query: Annotated[Text, Field(min_length=1)]
     texts: Texts
-    raw_scores: bool | None = Field(
-        None, description="True: the raw reward. Otherwise its sigmoid."
-    )
+    raw_scores: bool | None = None
     return_text: bool | None = None
     top_n: int | None = Field(None, ge=0)
 
 
-Pair = Annotated[list[Text], Field(min_length=1, max_length=2)]
-
-
-def _kind_of_inputs(value: object) -> str:
-    if not isinstance(value, list):
-        return "text"
-    return "batch" if value and isinstance(value[0], list) else "pair"
+_Pair = Annotated[list[Text], Field(min_length=1, max_length=2)]
 
 
 class TeiPredictRequest(_Cutting):
     """TEI's `/predict`: a whole text, a pair of prompt and response, or a batch of such."""
 
-    inputs: Annotated[
-        Annotated[Text, Tag("text")]
-        | Annotated[Pair, Tag("pair")]
-        | Annotated[
-            list[Pair],
-            Field(min_length=1, max_length=MAX_TEXTS, fail_fast=True),
-            Tag("batch"),
-        ],
-        Discriminator(_kind_of_inputs),
-    ]
-    raw_scores: bool | None = Field(
-        None, description="True: the raw reward. Otherwise its sigmoid."
-    )
+    inputs: Text | _Pair | Annotated[list[_Pair], _MANY]
+    raw_scores: bool | None = None
 
-    def rows(self) -> list[tuple[str | None, str]]:
-        """(prompt or None, text) of each."""
-        if isinstance(self.inputs, str):
-            return [(None, self.inputs)]
-        rows = self.inputs if isinstance(self.inputs[0], list) else [self.inputs]
-        return [(row[0] if len(row) == 2 else None, row[-1]) for row in rows]  # type: ignore[misc]
+    def rows(self) -> tuple[list[tuple[str | None, Candidate]], bool]:
+        """((prompt or None, text) of each, whether they came as a batch)."""
+        given: Any = [self.inputs] if isinstance(self.inputs, str) else self.inputs
+        is_batch = not isinstance(given[0], str)
+        rows = given if is_batch else [given]
+        return [(row[0] if len(row) == 2 else None, row[-1]) for row in rows], is_batch
 
 
 class OpenRLHFRequest(_Cutting):
@@ -365,7 +301,7 @@ class SlimeRequest(_Cutting):
     `prompt` as text has the template around it already, which ends where the response begins.
     """
 
-    prompt: Text | Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
+    prompt: Text | Messages
     response: Text
     label: Any = None
 
@@ -379,15 +315,15 @@ class LlamaFactoryRequest(_Cutting):
     def cut(self, usual: Cut) -> Cut:
         if self.max_length is None:
             return super().cut(usual)
-        return Cut(_side(self.truncation_side) or "right", self.max_length)
+        return Cut(self._side or "right", self.max_length)
 
 
 class TokenizeRequest(_Dialect):
     """vLLM's `/tokenize`: the ids that would be scored."""
 
     prompt: Text | None = Field(None, description="A whole text; EOS is added as in /classify.")
-    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES)] | None = (
-        Field(None, description="A conversation; with the assistant's last message, where it ends.")
+    messages: Messages | None = Field(
+        None, description="A conversation; with the assistant's last message, where it ends."
     )
     add_generation_prompt: bool | None = Field(
         None, description="True is what happens after messages that end with another's turn."
@@ -400,8 +336,8 @@ class TokenizeRequest(_Dialect):
         return self
 
 
-def has_field(*names: str) -> Any:
-    """A Discriminator that tells "other" from "usual" requests by the presence of a field."""
+def _has(*names: str) -> Discriminator:
+    """Tells "other" from "usual" requests by a field that only they have."""
 
     def kind(body: object) -> str:
         return "other" if isinstance(body, dict) and any(n in body for n in names) else "usual"
@@ -411,26 +347,17 @@ def has_field(*names: str) -> Any:
 
 ClassifyBody = Annotated[
     Annotated[WholeTextRequest, Tag("usual")] | Annotated[SglangRequest, Tag("other")],
-    has_field("text", "input_ids"),
+    _has("text", "input_ids"),
 ]
 RerankBody = Annotated[
     Annotated[RerankRequest, Tag("usual")] | Annotated[TeiRerankRequest, Tag("other")],
-    has_field("texts"),
+    _has("texts"),
 ]
 RewardBody = Annotated[
     Annotated[OpenRLHFRequest, Tag("usual")] | Annotated[SlimeRequest, Tag("other")],
-    has_field("response"),
+    _has("response"),
 ]
 
 
-def listed(given: Any) -> list[Candidate]:
-    """The texts or rows of ids of a field that holds one or more."""
-    if isinstance(given, str):
-        return [given]
-    if given and isinstance(given[0], int):
-        return [tuple(given)]
-    return [item if isinstance(item, str) else tuple(item) for item in given]
-
-
-def _texts(given: str | list[str]) -> list[str]:
-    return [given] if isinstance(given, str) else given
+def candidates_of(items: list[Any]) -> list[Candidate]:
+    return [item if isinstance(item, str) else tuple(item) for item in items]

@@ -26,6 +26,8 @@ from codepmp_ray.errors import InputError
 from codepmp_ray.preference.messages import Message, checked_messages
 from codepmp_ray.scoring.best_of_n import RIGHT, BestOfN, Cut, ScoringRequest
 
+from .errors import ApiError
+
 MAX_CANDIDATES = 256  # of one prompt in /v1/bon, and of what is scored in one turn
 MAX_PROMPTS = 1_024  # of one call to /v1/bon
 MAX_MESSAGES = 256
@@ -107,7 +109,7 @@ class BonItem(_Request):
         return messages
 
 
-class _BonOptions(_Request):
+class BonOptions(_Request):
     model: Text | None = Field(
         None, description="Name of the served model; null takes it as it is."
     )
@@ -126,24 +128,20 @@ class _BonOptions(_Request):
         "long. Null: right, or what the service is set to.",
     )
 
-    def cut(self, usual: Cut) -> Cut:
-        if self.truncate is None:
-            return usual if usual.side else RIGHT
-        return Cut(None if self.truncate == "refuse" else self.truncate)
-
     def asked(self, item: BonItem, usual: Cut) -> ScoringRequest:
         """Raises InputError for messages that cannot be used."""
+        cut = usual if usual.side else RIGHT
+        if self.truncate is not None:
+            cut = Cut(None if self.truncate == "refuse" else self.truncate)
         timeout_s = None if self.deadline_ms is None else self.deadline_ms / 1000
-        return ScoringRequest(
-            item.prompt_or_messages(), item.candidates, self.cut(usual), timeout_s
-        )
+        return ScoringRequest(item.prompt_or_messages(), item.candidates, cut, timeout_s)
 
 
-class BonRequest(BonItem, _BonOptions):
+class BonRequest(BonItem, BonOptions):
     """One prompt."""
 
 
-class BonManyRequest(_BonOptions):
+class BonManyRequest(BonOptions):
     """Many prompts in one call, with one deadline."""
 
     requests: list[BonItem] = Field(min_length=1, max_length=MAX_PROMPTS, fail_fast=True)
@@ -206,43 +204,48 @@ class ErrorBody(BaseModel):
 
 
 class _BonResult(BaseModel):
-    best_index: int | None = Field(description="Null where no candidate has a score.")
-    partial: bool = Field(description="The deadline came before every candidate had its score.")
-    data: list[BonCandidate]
+    best_index: int | None = Field(None, description="Null where no candidate has a score.")
+    partial: bool = Field(
+        False, description="The deadline came before every candidate had its score."
+    )
+    data: list[BonCandidate] = []
     usage: BonUsage
     weights_digest: str | None = Field(
         None, description="Of the weights that made the scores.", exclude_if=_is_none
     )
 
-    @classmethod
-    def fields_of(
-        cls,
-        result: BestOfN,
-        item: BonItem,
-        options: _BonOptions,
-        calibration: Calibration | None,
-    ) -> dict[str, Any]:
-        chances = best_probabilities(result) if options.probabilities else {}
-        data = []
-        for found in result.candidates:
-            if item.top_n is not None and (found.rank is None or found.rank > item.top_n):
-                continue
-            shown = BonCandidate.model_validate(found, from_attributes=True)
-            shown.probability = chances.get(found.index)
-            if calibration is not None and shown.score is not None:
-                shown.score = (shown.score - calibration.mean) / calibration.std
-            data.append(shown)
-        return {
-            "best_index": result.best_index,
-            "partial": result.is_partial,
-            "data": data,
-            "usage": BonUsage(
-                prompt_tokens=result.num_prompt_tokens,
-                candidate_tokens=result.num_response_tokens,
-                cached_prompt_tokens=result.num_cached_prompt_tokens,
-            ),
-            "weights_digest": result.weights_digest,
-        }
+
+def fields_of(
+    outcome: BestOfN | InputError,
+    item: BonItem,
+    options: BonOptions,
+    calibration: Calibration | None,
+) -> dict[str, Any]:
+    """What an answer says of one prompt."""
+    if isinstance(outcome, InputError):
+        usage = BonUsage(prompt_tokens=0, candidate_tokens=0, cached_prompt_tokens=0)
+        return {"usage": usage, "error": ApiError(422, str(outcome), param="requests").detail()}
+    chances = best_probabilities(outcome) if options.probabilities else {}
+    data = []
+    for found in outcome.candidates:
+        if item.top_n is not None and (found.rank is None or found.rank > item.top_n):
+            continue
+        shown = BonCandidate.model_validate(found, from_attributes=True)
+        shown.probability = chances.get(found.index)
+        if calibration is not None and shown.score is not None:
+            shown.score = (shown.score - calibration.mean) / calibration.std
+        data.append(shown)
+    return {
+        "best_index": outcome.best_index,
+        "partial": outcome.is_partial,
+        "data": data,
+        "usage": BonUsage(
+            prompt_tokens=outcome.num_prompt_tokens,
+            candidate_tokens=outcome.num_response_tokens,
+            cached_prompt_tokens=outcome.num_cached_prompt_tokens,
+        ),
+        "weights_digest": outcome.weights_digest,
+    }
 
 
 class BonResponse(_BonResult):
