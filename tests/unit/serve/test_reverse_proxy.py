@@ -1,4 +1,4 @@
-"""The shipped reverse proxy before the service: what strangers cannot do, and that nothing else changes."""
+"""The shipped reverse proxy before the service: what strangers cannot do, all else unchanged."""
 
 from __future__ import annotations
 
