@@ -103,7 +103,7 @@ class Admission:
         caller = self._callers.get(name)
         if caller is None:
             caller = self._callers[name] = _Caller(given=self._level)
-        elif caller.num_waiting_bytes + call.num_bytes > self._share:
+        elif call.num_bytes and caller.num_waiting_bytes + call.num_bytes > self._share:
             raise self._refusal()
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         caller.waiting[turn] = call

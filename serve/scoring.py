@@ -135,11 +135,13 @@ class ScoringPath:
         raises.
         """
         parts = list(_parts(requests))
-        num_bytes = _BYTES_OF_A_CALL + sum(map(num_chars, requests))
         # What the call holds is counted once, with its first part.
-        waits = [num_bytes, *[0] * (len(parts) - 1)]
+        num_bytes = _BYTES_OF_A_CALL + sum(map(num_chars, requests))
         found = await all_of(
-            [self._score_part(caller, part, held) for part, held in zip(parts, waits, strict=True)]
+            [
+                self._score_part(caller, part, 0 if number else num_bytes)
+                for number, part in enumerate(parts)
+            ]
         )
         pieces: list[list[BestOfN]] = [[] for _ in requests]
         refused: dict[int, InputError] = {}

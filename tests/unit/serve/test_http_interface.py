@@ -179,6 +179,8 @@ def test_many_prompts_in_one_call_cost_each_other_nothing(client: TestClient) ->
         alone = bon(client, **requests[index], probabilities=True).json()
         assert [first, second] == alone["data"] and results[index]["usage"] == alone["usage"]
     assert len(results[10]["data"]) == 1 and results[8]["data"][0]["score"] == 4.0
+    answer = client.post("/v1/bon", json={"requests": [requests[9]]}).json()
+    assert "no content" in answer["results"][0]["error"]["message"]
     few = [{"prompt": "p", "candidates": ["a"]}] * 1_025
     assert error_of(client.post("/v1/bon", json={"requests": few}), 422)["param"] == "requests"
     wide = [{"prompt": "p", "candidates": ["a"] * 201}]
