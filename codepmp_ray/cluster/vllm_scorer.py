@@ -127,14 +127,14 @@ def engine_arguments(config: ServingConfig, num_gpus: float, on_cpu: bool) -> di
         "max_model_len": config.max_model_len,
         "block_size": block_size(config.block_size, on_cpu),
         "enable_prefix_caching": True,
-        # A row is computed in one step: the last token's score of a row that was split into several
-        # has been wrong under compilation (vLLM's issue 48831), and nothing would show it.
+        # A row is computed in one step, and eagerly. Last-token scores of rows that were split into
+        # several steps under compilation have been wrong (vLLM's issue 48831, with a race over a
+        # buffer left open), and nothing would show it. Prefill-only work gains little from either.
         "enable_chunked_prefill": False,
+        "enforce_eager": True,
         "max_num_batched_tokens": max(2048 if on_cpu else 8192, config.max_model_len),
         "max_num_seqs": 256,
         "tensor_parallel_size": max(1, int(num_gpus)),
-        # Compilation costs minutes on CPU and gains little for prefill-only work.
-        "enforce_eager": on_cpu,
         "skip_tokenizer_init": True,  # it is fed with ids
     }
 
