@@ -105,8 +105,3 @@ def envelope(
 def num_tokens_of(results: list[BestOfN]) -> int:
     """Of the prompts once and of the distinct texts."""
     return sum(result.num_prompt_tokens + result.num_response_tokens for result in results)
-
-
-def rewards_of(result: BestOfN) -> list[float | None]:
-    """One for each text, in the order of the request."""
-    return [item.score for item in result.candidates]

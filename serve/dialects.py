@@ -28,7 +28,6 @@ from .dialect_answers import (
     as_vector,
     envelope,
     num_tokens_of,
-    rewards_of,
     sigmoid,
 )
 from .dialect_schemas import (
@@ -48,7 +47,7 @@ from .dialect_schemas import (
 )
 from .errors import ApiError
 from .gate import caller_of
-from .schemas import plain_messages
+from .schemas import MAX_CANDIDATES, plain_messages
 from .scoring import ScoringPath
 
 
@@ -69,41 +68,50 @@ def add_dialects(
 
         return add
 
-    async def score_texts(
-        http: Request, request: Any, texts: list[Any], param: str, prompt: Any = None
-    ) -> BestOfN:
-        scoring.require_model(request.model)
-        asked = ScoringRequest(prompt, candidates_of(texts), request.cut(scoring.cut))
-        return await scoring.score(caller_of(http.scope), asked, param)
-
     async def score_pairs(
-        http: Request, request: Any, pairs: list[tuple[str | None, Candidate]], param: str
-    ) -> tuple[list[Score], list[BestOfN]]:
-        """Rewards in the order of `pairs`, each prompt computed once."""
+        http: Request, request: Any, pairs: list[tuple[Any, Candidate]], param: str
+    ) -> tuple[list[ScoredCandidate], list[BestOfN]]:
+        """(what became of each pair of prompt and text, of what is computed): a prompt once for
+        every MAX_CANDIDATES texts.
+        """
         scoring.require_model(request.model)
-        places: dict[str | None, list[int]] = {}
-        for index, (prompt, _) in enumerate(pairs):
-            places.setdefault(prompt, []).append(index)
+        by_prompt: dict[str | None, list[int]] = {}
+        for place, (prompt, _) in enumerate(pairs):  # messages are those of all pairs
+            by_prompt.setdefault(prompt if isinstance(prompt, str) else None, []).append(place)
+        groups = [
+            places[start : start + MAX_CANDIDATES]
+            for places in by_prompt.values()
+            for start in range(0, len(places), MAX_CANDIDATES)
+        ]
         cut = request.cut(scoring.cut)
         asked = [
-            ScoringRequest(prompt, [pairs[index][1] for index in indices], cut, places=indices)
-            for prompt, indices in places.items()
+            ScoringRequest(pairs[group[0]][0], [pairs[p][1] for p in group], cut, places=group)
+            for group in groups
         ]
         results = await scoring.score_all(caller_of(http.scope), asked, param)
         found = {
-            index: reward
-            for indices, result in zip(places.values(), results, strict=True)
-            for index, reward in zip(indices, rewards_of(result), strict=True)
+            place: item
+            for group, result in zip(groups, results, strict=True)
+            for place, item in zip(group, result.candidates, strict=True)
         }
-        return [found[index] for index in range(len(pairs))], results
+        return [found[place] for place in range(len(pairs))], results
 
-    async def answered(http: Request, request: WholeTextRequest) -> tuple[list[Score], BestOfN]:
+    async def score_texts(
+        http: Request, request: Any, texts: list[Any], param: str, prompt: Any = None
+    ) -> tuple[list[ScoredCandidate], list[BestOfN]]:
+        """Texts or ids after one prompt, or with theirs inside."""
+        pairs = [(prompt, text) for text in candidates_of(texts)]
+        return await score_pairs(http, request, pairs, param)
+
+    async def answered(
+        http: Request, request: WholeTextRequest
+    ) -> tuple[list[Score], list[BestOfN]]:
         if request.input is not None:
-            result = await score_texts(http, request, request.input, "input")
+            found, results = await score_texts(http, request, request.input, "input")
         else:
             prompt, response = split_answer(plain_messages(request.messages or []))
-            result = await score_texts(http, request, [response], "messages", prompt)
-        return [request.shown(reward) for reward in rewards_of(result)], result
+            found, results = await score_texts(http, request, [response], "messages", prompt)
+        return [request.shown(item.score) for item in found], results
 
     @route("/classify", ClassifyAnswer | SglangAnswer | list[SglangAnswer], "/v1/classify")
     async def classify(request: ClassifyBody, http: Request) -> Any:
@@ -111,30 +119,31 @@ def add_dialects(
         if isinstance(request, SglangRequest):
             items, is_one = request.items()
             param = "input_ids" if request.text is None else "text"
-            found = [
+            found, _ = await score_texts(http, request, items, param)
+            rows = [
                 {"embedding": [item.score], "meta_info": {"prompt_tokens": item.num_tokens}}
-                for item in (await score_texts(http, request, items, param)).candidates
+                for item in found
             ]
-            return found[0] if is_one else found
-        shown, result = await answered(http, request)
+            return rows[0] if is_one else rows
+        shown, results = await answered(http, request)
         rows = [{"label": label, "probs": [reward], "num_classes": 1} for reward in shown]
-        return envelope("classify", scoring.model_name, rows, [result])
+        return envelope("classify", scoring.model_name, rows, results)
 
     @route("/pooling", PoolingAnswer)
     async def pooling(request: VectorRequest, http: Request) -> Any:
         """vLLM's route: the reward of each text as its pooled vector."""
-        shown, result = await answered(http, request)
+        shown, results = await answered(http, request)
         vectors = [as_vector(reward, request.encoding_format) for reward in shown]
         rows = [{"object": "pooling", "data": vector} for vector in vectors]
-        return envelope("pool", scoring.model_name, rows, [result])
+        return envelope("pool", scoring.model_name, rows, results)
 
     @route("/v1/embeddings", EmbeddingsAnswer)
     async def embeddings(request: VectorRequest, http: Request) -> Any:
         """SGLang's route for reward models: the reward of each text as its embedding."""
-        shown, result = await answered(http, request)
+        shown, results = await answered(http, request)
         vectors = [as_vector(reward, request.encoding_format) for reward in shown]
         rows = [{"object": "embedding", "embedding": vector} for vector in vectors]
-        return envelope("embd", scoring.model_name, rows, [result])
+        return envelope("embd", scoring.model_name, rows, results)
 
     @route("/score", ScoreAnswer, "/v1/score")
     async def score(request: ScoreRequest, http: Request) -> Any:
@@ -142,7 +151,7 @@ def add_dialects(
         template around them.
         """
         found, results = await score_pairs(http, request, request.pairs(), "text_2")
-        rows = [{"object": "score", "score": request.shown(reward)} for reward in found]
+        rows = [{"object": "score", "score": request.shown(item.score)} for item in found]
         return envelope("score", scoring.model_name, rows, results)
 
     @route("/rerank", RerankAnswer | list[TeiRank], "/v1/rerank", "/v2/rerank")
@@ -152,20 +161,20 @@ def add_dialects(
         """
         if isinstance(request, TeiRerankRequest):
             texts, query = request.texts, request.query
-            result = await score_texts(http, request, [*texts], "texts", query)
+            found, _ = await score_texts(http, request, [*texts], "texts", query)
             return [
-                {"index": item.index, "score": tei_score(item.score, request.raw_scores)}
-                | ({"text": texts[item.index]} if request.return_text else {})
-                for item in by_rank(result, request.top_n)
+                {"index": index, "score": tei_score(score, request.raw_scores)}
+                | ({"text": texts[index]} if request.return_text else {})
+                for index, score in by_score(found, request.top_n)
             ]
         texts = request.documents
-        result = await score_texts(http, request, [*texts], "documents", request.query)
+        found, computed = await score_texts(http, request, [*texts], "documents", request.query)
         results = [
-            {"index": item.index, "relevance_score": request.shown(item.score)}
-            | ({"document": {"text": texts[item.index]}} if request.return_documents else {})
-            for item in by_rank(result, request.top_n)
+            {"index": index, "relevance_score": request.shown(score)}
+            | ({"document": {"text": texts[index]}} if request.return_documents else {})
+            for index, score in by_score(found, request.top_n)
         ]
-        num_tokens = num_tokens_of([result])
+        num_tokens = num_tokens_of(computed)
         return {
             "id": f"rerank-{uuid.uuid4().hex}",
             "model": scoring.model_name,
@@ -179,7 +188,8 @@ def add_dialects(
         """TEI's route for classifiers."""
         pairs, is_batch = request.rows()
         found, _ = await score_pairs(http, request, pairs, "inputs")
-        rows = [[{"score": tei_score(r, request.raw_scores), "label": label}] for r in found]
+        scores = [tei_score(item.score, request.raw_scores) for item in found]
+        rows = [[{"score": score, "label": label}] for score in scores]
         return rows if is_batch else rows[0]
 
     @route("/get_reward", RewardAnswer | float)
@@ -191,19 +201,21 @@ def add_dialects(
                 text = request.prompt + text
             else:
                 prompt = plain_messages(request.prompt)
-            return rewards_of(await score_texts(http, request, [text], "response", prompt))[0]
-        rewards = rewards_of(await score_texts(http, request, [*request.query], "query"))
+            found, _ = await score_texts(http, request, [text], "response", prompt)
+            return found[0].score
+        found, _ = await score_texts(http, request, [*request.query], "query")
+        rewards = [item.score for item in found]
         return {"rewards": rewards, "scores": rewards, "extra_logs": {}}
 
     @route("/v1/score/evaluation", LlamaFactoryAnswer)
     async def evaluation(request: LlamaFactoryRequest, http: Request) -> Any:
         """LLaMA-Factory's route of its reward models."""
-        result = await score_texts(http, request, [*request.messages], "messages")
+        found, _ = await score_texts(http, request, [*request.messages], "messages")
         return {
             "id": f"scoreeval-{uuid.uuid4().hex}",
             "object": "score.evaluation",
             "model": scoring.model_name,
-            "scores": rewards_of(result),
+            "scores": [item.score for item in found],
         }
 
     @route("/tokenize", TokenizeAnswer)
@@ -237,9 +249,10 @@ def split_answer(messages: list[Message]) -> tuple[list[Message], str]:
     return prompt, response["content"]
 
 
-def by_rank(result: BestOfN, top_n: int | None) -> list[ScoredCandidate]:
-    """The best first, those without a score last."""
-    ordered = sorted(result.candidates, key=lambda item: item.rank or len(result.candidates) + 1)
+def by_score(found: list[ScoredCandidate], top_n: int | None) -> list[tuple[int, Score]]:
+    """(place, score), the best first, of equal ones the first, those without a score last."""
+    scores = [item.score for item in found]
+    ordered = sorted(enumerate(scores), key=lambda item: (item[1] is None, -(item[1] or 0.0)))
     return ordered[: top_n or None]
 
 

@@ -14,7 +14,6 @@ from codepmp_ray.scoring.best_of_n import (
     BestOfN,
     Cut,
     ScoringRequest,
-    merged,
     num_chars,
     require_scores,
     unscored,
@@ -31,7 +30,6 @@ _BYTES_OF_A_CALL = 32_768
 ANSWER_HEADERS = _DIGEST_HEADER, _TRUNCATED_HEADER = "x-codepmp-weights", "x-codepmp-truncated"
 
 Outcome = BestOfN | InputError | DeadlineError
-Part = list[tuple[int, ScoringRequest]]  # with the place of its request in the call
 T = TypeVar("T")
 
 
@@ -129,7 +127,7 @@ class ScoringPath:
     ) -> list[BestOfN | InputError]:
         """The result of each prompt of one HTTP request, or why there is none.
 
-        Large requests are split, and each part waits for a turn of its own. Time spent waiting
+        A call of many is split, and each part waits for a turn of its own. Time spent waiting
         counts against `timeout_s`; what was not scored in time has no scores.
         Raises ApiError 429 without room, DeadlineError where it is one prompt's, and what Backend
         raises.
@@ -143,19 +141,14 @@ class ScoringPath:
                 for number, part in enumerate(parts)
             ]
         )
-        pieces: list[list[BestOfN]] = [[] for _ in requests]
-        refused: dict[int, InputError] = {}
+        results: list[BestOfN | InputError] = []
         for part, outcomes in zip(parts, found, strict=True):
-            for (place, request), outcome in zip(part, outcomes, strict=True):
-                if isinstance(outcome, InputError):
-                    refused.setdefault(place, outcome)
-                    continue
+            for request, outcome in zip(part, outcomes, strict=True):
                 if isinstance(outcome, DeadlineError):
-                    if len(requests) == len(parts) == 1:
+                    if len(requests) == 1:
                         raise outcome
                     outcome = unscored(request)
-                pieces[place].append(outcome)
-        results = [refused.get(place) or merged(pieces[place]) for place in range(len(requests))]
+                results.append(outcome)
         self._tell([result for result in results if isinstance(result, BestOfN)])
         return results
 
@@ -171,8 +164,9 @@ class ScoringPath:
         await self._backend.load_weights(weights)
         self.weights_digest = digest
 
-    async def _score_part(self, caller: str, part: Part, num_bytes: int) -> Sequence[Outcome]:
-        requests = [request for _, request in part]
+    async def _score_part(
+        self, caller: str, requests: list[ScoringRequest], num_bytes: int
+    ) -> Sequence[Outcome]:
         start_s = time.monotonic()
         tokens = sum(map(self._estimate, requests))
         times = [request.timeout_s for request in requests if request.timeout_s is not None]
@@ -186,7 +180,7 @@ class ScoringPath:
                 scored_s = time.monotonic() - start_s - waited_s
                 self._metrics.seconds.labels("scoring").observe(scored_s)
         except (DeadlineError, InputError) as error:
-            return [error] * len(part)
+            return [error] * len(requests)
         note(caller=caller, waiting_s=round(waited_s, 4), scoring_s=round(scored_s, 4))
         for request, outcome in zip(requests, outcomes, strict=True):
             if isinstance(outcome, BestOfN):
@@ -215,23 +209,16 @@ class ScoringPath:
             header(_DIGEST_HEADER, ", ".join(filter(None, digests)))
 
 
-def _parts(requests: Sequence[ScoringRequest]) -> Iterator[Part]:
-    """The requests, at most MAX_CANDIDATES texts together."""
-    part: Part = []
+def _parts(requests: Sequence[ScoringRequest]) -> Iterator[list[ScoringRequest]]:
+    """The requests in their order, at most MAX_CANDIDATES texts together where they have fewer."""
+    part: list[ScoringRequest] = []
     num_texts = 0
-    for place, request in enumerate(requests):
-        texts = request.candidates
-        for start in range(0, len(texts), MAX_CANDIDATES):
-            piece = request
-            if len(texts) > MAX_CANDIDATES:
-                stop = min(start + MAX_CANDIDATES, len(texts))
-                places = (request.places or range(len(texts)))[start:stop]
-                piece = replace(request, candidates=texts[start:stop], places=places)
-            if num_texts + len(piece.candidates) > MAX_CANDIDATES and part:
-                yield part
-                part, num_texts = [], 0
-            part.append((place, piece))
-            num_texts += len(piece.candidates)
+    for request in requests:
+        if part and num_texts + len(request.candidates) > MAX_CANDIDATES:
+            yield part
+            part, num_texts = [], 0
+        part.append(request)
+        num_texts += len(request.candidates)
     if part:
         yield part
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 from codepmp_ray.errors import DeadlineError, EngineError, InputError
@@ -274,7 +274,9 @@ def rank(plan: RequestPlan, scores: Scores) -> BestOfN:
         for index, score in enumerate(by_candidate)
         if score is not None and math.isfinite(score)
     }
-    place = _places(scores_of)
+    # Python's sort is stable: equal scores keep the order of their indices.
+    order = sorted(scores_of, key=lambda index: -scores_of[index])
+    place = {index: rank for rank, index in enumerate(order, start=1)}
     first_of: dict[int, int] = {}
     scored = []
     for index, position in enumerate(plan.response_of):
@@ -292,7 +294,7 @@ def rank(plan: RequestPlan, scores: Scores) -> BestOfN:
             )
         )
     return BestOfN(
-        best_index=next(iter(place), None),
+        best_index=order[0] if order else None,
         candidates=scored,
         num_prompt_tokens=len(plan.prompt_ids),
         num_response_tokens=plan.num_response_tokens,
@@ -332,30 +334,3 @@ def unscored(request: ScoringRequest) -> BestOfN:
         for index in range(len(request.candidates))
     ]
     return BestOfN(None, candidates, 0, 0, 0)
-
-
-def merged(parts: Sequence[BestOfN]) -> BestOfN:
-    """One result of a request whose candidates were scored in parts, in their order."""
-    if len(parts) == 1:
-        return parts[0]
-    found: list[ScoredCandidate] = []
-    for part in parts:
-        start = len(found)
-        for item in part.candidates:
-            first = None if item.duplicate_of is None else start + item.duplicate_of
-            found.append(replace(item, index=start + item.index, duplicate_of=first))
-    place = _places({item.index: item.score for item in found if item.score is not None})
-    return BestOfN(
-        next(iter(place), None),
-        [replace(item, rank=place.get(item.index)) for item in found],
-        max(part.num_prompt_tokens for part in parts),
-        sum(part.num_response_tokens for part in parts),
-        sum(part.num_cached_prompt_tokens for part in parts),
-        ", ".join(dict.fromkeys(part.weights_digest or "" for part in parts)) or None,
-    )
-
-
-def _places(scores: dict[int, float]) -> dict[int, int]:
-    """Rank of each index, the best first; of equal scores the lower index comes first."""
-    order = sorted(sorted(scores), key=lambda index: -scores[index])
-    return {index: rank for rank, index in enumerate(order, start=1)}

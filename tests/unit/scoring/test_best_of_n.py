@@ -16,7 +16,6 @@ from codepmp_ray.scoring.best_of_n import (
     ScoringRequest,
     Side,
     best_of_n,
-    merged,
     plan_request,
     rank,
     require_finite,
@@ -225,19 +224,3 @@ def test_ids_outside_the_vocabulary_are_the_callers_error(encoder: Encoder) -> N
     request = ScoringRequest(None, [(5,), (5, 1_000)], places=[7, 8])
     with pytest.raises(InputError, match="Text 8 has the token id 1000; the model has 300"):
         plan_request(encoder, 10, request, vocab_size=300)
-
-
-def test_parts_of_a_request_are_one_again(encoder: Encoder) -> None:
-    texts = ["a", "bbb", "a", "cc", "bbb", ""]
-    whole = plan_request(encoder, 10, ScoringRequest("p", texts))
-    rewards: list[float | None] = [float(len(ids)) for ids in whole.response_ids]
-    expected = rank(whole, Scores(rewards))
-    parts = []
-    for start in (0, 3):
-        plan = plan_request(encoder, 10, ScoringRequest("p", texts[start : start + 3]))
-        parts.append(rank(plan, Scores([float(len(ids)) for ids in plan.response_ids])))
-    found = merged(parts)
-    assert [item.rank for item in found.candidates] == [item.rank for item in expected.candidates]
-    assert (found.best_index, found.num_prompt_tokens) == (expected.best_index, 2)
-    assert [item.index for item in found.candidates] == list(range(6))
-    assert found.candidates[2].duplicate_of == 0
