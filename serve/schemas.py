@@ -90,7 +90,7 @@ class BonItem(_Request):
     messages: Messages | None = Field(
         None, description="Rendered with the chat template saved beside the weights."
     )
-    candidates: list[Text] = Field(min_length=1, max_length=MAX_CANDIDATES, fail_fast=True)
+    candidates: list[Text] = Field(min_length=1, max_length=MAX_CANDIDATES)
     top_n: int | None = Field(None, ge=1, le=MAX_CANDIDATES, description="Return the best n only.")
 
     @model_validator(mode="after")
