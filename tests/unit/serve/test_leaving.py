@@ -26,7 +26,7 @@ from tests.unit.serve.http_fakes import HEADERS, SETTINGS, bon, error_of, reques
 SLOW = SETTINGS.model_copy(
     update={
         "max_concurrent_requests": 1,
-        "max_waiting_bytes": 1_000_000,
+        "max_waiting_bytes": 100_000_000,
         "metrics_token_sha256": (digest_of("scrape"),),
     }
 )

@@ -48,10 +48,11 @@ def replica(folder: Path) -> ScorerReplica:
     return ScorerReplica(str(folder), CONFIG, 0.0)
 
 
-def told(folder: Path, base: Path, **changes: Any) -> Weights:
-    digest = weights_digest(str(folder))
-    fields = {"version": 1, "path": str(folder), "digest": digest}
-    return Weights(**fields | {"base": weights_digest(str(base))} | changes)
+def told(folder: Path, first: Path, **changes: Any) -> Weights:
+    """What the service that was started with `first` says when it changes to `folder`."""
+    digest, base = weights_digest(str(folder)), weights_digest(str(first))
+    fields = {"version": 1, "path": str(folder), "digest": digest, "base": base}
+    return Weights(**fields | changes)
 
 
 def scores_of(found: list[Any]) -> list[float | None]:
