@@ -93,8 +93,9 @@ class Fuzzer:
         """
         for operation in self.operations:
             if not operation.body:
-                for _ in range(3):
-                    self._send(operation.Case(), after)
+                for name in (self.model, "another/model", "\u00fc"):
+                    # The one thing that a path of ours may name is a model.
+                    self._send(operation.Case(path_parameters={"name": name}), after)
                 continue
             for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
                 self._run_mode(operation, mode, max(num_each // 2, 1), after)

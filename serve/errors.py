@@ -28,7 +28,6 @@ _KINDS = {
     415: ("invalid_request_error", "unsupported_media_type"),
     422: ("invalid_request_error", "invalid_request"),
     429: ("rate_limit_error", "too_many_requests"),
-    431: ("invalid_request_error", "header_too_large"),
     500: ("server_error", "internal_error"),
     503: ("server_error", "service_unavailable"),
     504: ("server_error", "deadline_exceeded"),
