@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from starlette.responses import RedirectResponse
-from starlette.routing import get_route_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .auth import KeyRing
@@ -36,8 +35,10 @@ def caller_of(scope: Mapping[str, Any]) -> str:
 
 def plain_path(scope: Scope) -> str:
     """The path below the application's route prefix, without slashes that mean nothing."""
-    path = re.sub("/{2,}", "/", get_route_path(scope))
-    return path.rstrip("/") or "/"
+    path, prefix = scope["path"], scope.get("root_path", "")
+    if prefix and (path == prefix or path.startswith(f"{prefix}/")):
+        path = path.removeprefix(prefix)
+    return re.sub("/{2,}", "/", path).rstrip("/") or "/"
 
 
 class _Disconnected(Exception):

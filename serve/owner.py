@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from typing import Any
 
 import ray
 from ray import serve
@@ -24,8 +25,8 @@ class _Owner:
         await asyncio.Event().wait()
 
 
-def make_owner() -> ActorHandle:
-    """Lives as long as this process's job, or its handle here."""
+def make_owner() -> Any:
+    """An actor that lives as long as this process's job, or its handle here."""
     return ray.remote(num_cpus=0)(_Owner).remote()
 
 
