@@ -272,6 +272,7 @@ def test_a_stop_answers_who_is_inside(service: ServiceHandle, folder: Path) -> N
     serve.shutdown()
 
 
+@pytest.mark.rehearsal
 def test_two_models_under_two_prefixes_of_one_serve_beside_anothers_application(
     cluster: None, folder: Path
 ) -> None:
