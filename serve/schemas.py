@@ -97,16 +97,13 @@ class BonItem(_Request):
     def _one_prompt(self) -> BonItem:
         if (self.prompt is None) == (self.messages is None):
             raise ValueError("send exactly one of prompt and messages")
+        if self.messages and self.messages[-1].role == "assistant":
+            raise ValueError("messages ends with the assistant's turn: send it as a candidate")
         return self
 
     def prompt_or_messages(self) -> str | list[Message]:
-        """Raises InputError for messages after which no answer can come."""
-        if self.prompt is not None:
-            return self.prompt
-        messages = plain_messages(self.messages or [])
-        if messages[-1]["role"] == "assistant":
-            raise InputError("messages ends with the assistant's turn: send it as a candidate.")
-        return messages
+        """Raises InputError."""
+        return self.prompt if self.prompt is not None else plain_messages(self.messages or [])
 
 
 class BonOptions(_Request):
