@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from codepmp_ray.config.evaluation import ServingConfig
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.preference.tokenization import TEMPLATE_FILE
 from codepmp_ray.serve.deployments import ScorerReplica
+from codepmp_ray.serve.weights import Weights
 
 
 class FakeReplica(ScorerReplica):
@@ -21,10 +21,12 @@ class FakeReplica(ScorerReplica):
         facts = json.loads((Path(model_path) / "config.json").read_text())
         max_model_len = ServingConfig.model_validate(config).max_model_len
         encoder: Any = ByteEncoder()
+        self._config = ServingConfig.model_validate(config)
         self._scorer = FakeScorer(max_model_len, facts["tokens_per_s"], facts["offset"])
-        self._encoder = encoder
-        self._tokens_in_flight = 0
-        self._tokenizing = ThreadPoolExecutor(max_workers=1)
+        self._prepare(model_path, encoder)
+
+    def _staged(self, weights: Weights) -> Any:
+        return weights.path, self._encoders, self._scorer.stage_weights(weights.path)
 
     async def counts(self) -> dict[str, int]:
         """Calls started, finished and cancelled here, and tokens in flight."""

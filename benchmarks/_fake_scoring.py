@@ -7,13 +7,22 @@ request, and how often, the answer is known beforehand.
 from __future__ import annotations
 
 import asyncio
+import json
 import zlib
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
-from codepmp_ray.errors import InputError
+from codepmp_ray.errors import DeadlineError, InputError
 from codepmp_ray.preference.tokenization import Encoded, EncodedResponse, Message
-from codepmp_ray.scoring.best_of_n import BestOfN, ScoringRequest, plan_request, rank
+from codepmp_ray.scoring.best_of_n import (
+    BestOfN,
+    RequestPlan,
+    ScoringRequest,
+    plan_request,
+    rank,
+)
 from codepmp_ray.scoring.protocol import Scores
 
 
@@ -23,7 +32,7 @@ def expected_reward(text: str, offset: float = 0.0) -> float:
 
 
 def _reward(ids: Sequence[int], offset: float) -> float:
-    return offset + zlib.crc32(bytes(ids)) / 2**31 - 1.0
+    return offset + zlib.crc32(bytes(i % 256 for i in ids)) / 2**31 - 1.0
 
 
 def _bytes(text: str) -> list[int]:
@@ -33,19 +42,30 @@ def _bytes(text: str) -> list[int]:
 class ByteEncoder:
     """Stands in for preference.tokenization.Encoder; no library, no file."""
 
-    def encode(self, prompt: str | Sequence[Message], responses: Sequence[str]) -> Encoded:
-        if not isinstance(prompt, str):
-            if prompt[0]["role"] == "tool":
-                raise InputError("The chat template cannot render the messages: tool comes first.")
-            prompt = "\n".join(message["content"] for message in prompt)
-        return Encoded(_bytes(prompt), [_bytes(prompt) + _bytes(text) for text in responses])
+    def render(self, prompt: str | Sequence[Message]) -> str:
+        if isinstance(prompt, str):
+            return prompt
+        if prompt[0]["role"] == "tool":
+            raise InputError("The chat template cannot render the messages: tool comes first.")
+        return "\n".join(message["content"] for message in prompt)
+
+    def encode_rendered(self, requests: Sequence[tuple[str, Sequence[str]]]) -> list[Encoded]:
+        return [
+            Encoded(_bytes(prompt), [_bytes(prompt) + _bytes(text) for text in responses])
+            for prompt, responses in requests
+        ]
+
+    def copy(self) -> ByteEncoder:
+        return self
 
     def whole_text(self, text: str) -> EncodedResponse:
         return EncodedResponse(_bytes(text), truncated=False)
 
 
 class FakeScorer:
-    """Takes `tokens_per_s` alone and fewer beside others, as one engine does.
+    """Other weights are another offset, read from the folder of `_fake_replica.write_fake_model`.
+
+    Takes `tokens_per_s` alone and fewer beside others, as one engine does.
 
     `num` counts calls that were started, finished and cancelled.
     """
@@ -80,6 +100,12 @@ class FakeScorer:
         rewards[num_done:] = [None] * (len(rewards) - num_done)
         return Scores(rewards)
 
+    def stage_weights(self, folder: str) -> Any:
+        return json.loads((Path(folder) / "config.json").read_text())["offset"]
+
+    async def take_weights(self, staged: Any) -> None:
+        self._offset = staged
+
 
 class FakeBackend:
     """The real planning and ranking over the fake scorer, in this process."""
@@ -88,14 +114,27 @@ class FakeBackend:
         self.scorer = scorer
         self._encoder = ByteEncoder()
 
-    async def score(self, requests: list[ScoringRequest]) -> list[BestOfN]:
-        return [await self._best_of_n(request) for request in requests]
+    async def score(self, requests: list[ScoringRequest]) -> list[Any]:
+        return [await self._outcome(request) for request in requests]
 
-    async def _best_of_n(self, request: ScoringRequest) -> BestOfN:
-        encoder: object = self._encoder
-        plan = plan_request(encoder, self.scorer.max_model_len, request)  # type: ignore[arg-type]
+    async def _outcome(self, request: ScoringRequest) -> BestOfN | InputError | DeadlineError:
+        try:
+            plan = self._plan(request)
+        except InputError as error:
+            return error
         scores = await self.scorer.score_ids(plan.prompt_ids, plan.response_ids, request.timeout_s)
         return rank(plan, scores)
+
+    async def tokenize(self, request: ScoringRequest) -> list[int]:
+        plan = self._plan(request)
+        return plan.prompt_ids + plan.responses[0].ids
+
+    def _plan(self, request: ScoringRequest) -> RequestPlan:
+        encoder: Any = self._encoder
+        return plan_request(encoder, self.scorer.max_model_len, request, vocab_size=256)
+
+    async def load_weights(self, weights: object) -> None:
+        pass
 
     async def check_ready(self) -> None:
         pass

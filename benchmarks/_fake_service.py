@@ -1,6 +1,6 @@
 """The HTTP application over the fake scorer, alone in a process: its memory is the service's own.
 
-What stands before Ray Serve's proxy (serve/front.py) is around it too.
+Connections have the limits that they have in Ray Serve's proxy (serve/connection.py).
 
 `python -m benchmarks._fake_service` prints its port and serves until its standard input closes.
 """
@@ -23,7 +23,6 @@ from codepmp_ray.config.base import Section
 from codepmp_ray.serve import connection
 from codepmp_ray.serve.app import ServiceSettings, create_app
 from codepmp_ray.serve.auth import digest_of
-from codepmp_ray.serve.front import Front
 from codepmp_ray.serve.schemas import Calibration
 
 KEY = "a-key-for-benchmarks"
@@ -94,7 +93,7 @@ def settings_of(options: FakeServiceOptions) -> ServiceSettings:
 def main() -> None:
     options = FakeServiceOptions.model_validate_json(sys.argv[1])
     scorer = FakeScorer(tokens_per_s=options.tokens_per_s)
-    app = Front(create_app(settings_of(options), FakeBackend(scorer)))
+    app = create_app(settings_of(options), FakeBackend(scorer))
     connection.HEADERS_TIMEOUT_S, connection.LINGER_S = options.headers_timeout_s, options.linger_s
     connection.guard_connections()
 

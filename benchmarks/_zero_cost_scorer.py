@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from codepmp_ray.config.evaluation import ServingConfig
 from codepmp_ray.scoring.protocol import Scorer, Scores
 from codepmp_ray.serve.deployments import ScorerReplica
@@ -17,6 +19,12 @@ class ZeroCostScorer:
         self, prompt_ids: list[int], responses: list[list[int]], timeout_s: float | None = None
     ) -> Scores:
         return Scores([float(len(ids)) for ids in responses])
+
+    def stage_weights(self, folder: str) -> Any:
+        raise NotImplementedError
+
+    async def take_weights(self, staged: Any) -> None:
+        raise NotImplementedError
 
 
 class ZeroCostReplica(ScorerReplica):

@@ -5,6 +5,8 @@ steps         our step against TRL's and the authors', 64 pairs
 mfu           model FLOPs utilisation of a PMP step
 prefix        what sharing the prompt gains
 checkpoints   writing beside the steps, and reading back, with torch.distributed.checkpoint
+parity        ten times 256 long candidates through vLLM's engine, held against transformers;
+              left blank where vLLM is not installed
 
 Weights are arbitrary. Where TRL is not installed its semantics stand in: padded rows of chosen and
 rejected through transformers' sequence classifier, the loss of its RewardTrainer. Results are
@@ -16,6 +18,7 @@ written as they come, to results/gpu/quick_PART.json. `--tiny` runs a small shap
 from __future__ import annotations
 
 import argparse
+import asyncio
 import copy
 import gc
 import tempfile
@@ -274,6 +277,50 @@ def _restored(trainer: Any, pairs: list[EncodedPair], context: dict[str, Any]) -
     return result | {"same_bits": same, "met": same}
 
 
+def parity(part: Part) -> None:
+    """Each row's score of the serving engine, as the service sets it, and of plain transformers.
+
+    Scores of rows that an engine splits or pads wrongly are far off, not by rounding.
+    """
+    goal, context = "at most 0.25", {"candidates": 8 if part.tiny else 256, "precision": "bf16"}
+    if find_spec("vllm") is None:
+        print("vLLM is not installed: no parity of its scores.", flush=True)
+        part.note(series_result("largest_difference_over_range", [], "ratio", goal, **context))
+        return
+    from transformers import AutoModelForSequenceClassification
+
+    from codepmp_ray.cluster.vllm_scorer import VLLMScorer
+    from codepmp_ray.config.evaluation import ServingConfig
+
+    torch.manual_seed(0)
+    shape = part.smaller_shape()
+    shape.num_labels, shape.pad_token_id, shape.problem_type = 1, None, "regression"
+    with tempfile.TemporaryDirectory() as folder:
+        AutoModelForSequenceClassification.from_config(shape).bfloat16().save_pretrained(folder)
+        plain = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.bfloat16)
+        plain = plain.to(device()).eval()
+        settings = ServingConfig(dtype="bfloat16", max_model_len=2048)
+        scorer = VLLMScorer(folder, settings, num_gpus=float(torch.cuda.is_available()))
+        found: list[float] = []
+        loop = asyncio.new_event_loop()  # the engine's own, for all rounds
+        while len(found) < 10 and (not found or now_s() < part.end_s):
+            torch.manual_seed(len(found))
+            prompt = torch.randint(1, shape.vocab_size, (200,)).tolist()
+            lengths = torch.randint(300, 1500, (context["candidates"],)).tolist()
+            rows = [torch.randint(1, shape.vocab_size, (n,)).tolist() for n in lengths]
+            rewards = loop.run_until_complete(scorer.score_ids(prompt, rows)).rewards
+            with torch.inference_mode():
+                expected = [
+                    plain(torch.tensor([prompt + row], device=device())).logits.item()
+                    for row in rows
+                ]
+            spread = max(expected) - min(expected)
+            gaps = [abs(a - b) for a, b in zip(expected, map(float, rewards), strict=True)]
+            found.append(max(gaps) / spread)
+        scorer.shutdown()
+    part.note(series_result("largest_difference_over_range", found, "ratio", goal, **context))
+
+
 def _free() -> None:
     gc.collect()
     if torch.cuda.is_available():
@@ -282,7 +329,7 @@ def _free() -> None:
 
 
 PARTS: dict[str, Callable[[Part], None]] = {
-    function.__name__: function for function in (exactness, steps, mfu, prefix, checkpoints)
+    function.__name__: function for function in (exactness, steps, mfu, prefix, checkpoints, parity)
 }
 
 

@@ -1,4 +1,5 @@
-"""Calls through our client while processes of the service are killed (SIGKILL) under load.
+"""Calls through our client while processes of the service, and other callers, are killed (SIGKILL)
+under load.
 
 Two replicas. Scorers are killed every 3 s with fake engines, and at twice the measured time to
 start with vLLM (SmolLM2 as a reward model); with fake engines also the ingress and Serve's proxy,
@@ -8,6 +9,7 @@ that takes longer than the deadline with all its retries.
     python -m benchmarks.serve_chaos [--engine fake] [--seconds 60]
     python -m benchmarks.serve_chaos --engine vllm [--seconds 600] [--model FOLDER]
 
+Ten times a caller with 300 calls in flight is killed: afterwards no tokens may be in flight.
 It also reports how long autoscaling takes from one replica to two and back.
 """
 
@@ -17,6 +19,8 @@ import argparse
 import json
 import random
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -37,15 +41,16 @@ from benchmarks._serve_load import (
     num_running,
     seconds_until,
 )
-from benchmarks._serving import export_model
+from benchmarks._serving import SCRAPE_TOKEN, export_model, open_client, scraped
 from codepmp_ray.config.recipe import Recipe
+from codepmp_ray.serve.auth import digest_of
 from codepmp_ray.serve.deployments import ScorerReplica
 from codepmp_ray.serve.launch import running_service
 
 NUM_CALLERS = 8
 DEADLINE_S = {"fake": 30.0, "vllm": 300.0}
 EVERY_S = {SCORER: 3.0, INGRESS: 10.0, PROXY: 20.0}
-NAMES = {SCORER: "scorer", INGRESS: "ingress", PROXY: "proxy"}
+NAMES = {SCORER: "scorer", INGRESS: "ingress", PROXY: "proxy", "caller": "caller"}
 
 
 def harass(title: str, every_s: float, seconds: float, choice: random.Random) -> int:
@@ -101,6 +106,50 @@ def kill_under_load(
     return results
 
 
+# Of one caller: many calls at once, of which none is answered before it is killed.
+_CALLER = """
+import asyncio, sys
+import aiohttp
+url, key = sys.argv[1:]
+async def main():
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(connector=connector, headers={"x-api-key": key}) as session:
+        async def ask(i):
+            texts = [f"{i} {n} " + "x" * 300 for n in range(8)]
+            async with session.post(url, json={"prompt": "p", "candidates": texts}) as answer:
+                await answer.read()
+        await asyncio.gather(*(ask(i) for i in range(300)))
+asyncio.run(main())
+"""
+
+
+def kill_callers(recipe: Recipe, model: Path, num_kills: int, seed: int) -> list[dict[str, Any]]:
+    """A client with 300 calls in flight is killed, again and again, beside others' calls."""
+    start_s, choice = time.monotonic(), random.Random(seed)
+    with running_service(recipe, model, replica_class=FakeReplica) as service:
+        start_up_s, arguments = time.monotonic() - start_s, [f"{service.url}/v1/bon"]
+        arguments.append(service.api_key)
+        check = as_the_fake_scores(0.0)
+        with load(service.url, service.api_key, 2, DEADLINE_S["fake"], check) as calls:
+            for _ in range(num_kills):
+                caller = subprocess.Popen([sys.executable, "-c", _CALLER, *arguments])
+                time.sleep(2.0 + choice.random())
+                caller.kill()
+                caller.wait()
+        with open_client(service.url, service.api_key) as client:
+            give_up_s = time.monotonic() + 60.0
+            while scraped(client, "codepmp_tokens_in_flight") and time.monotonic() < give_up_s:
+                time.sleep(0.5)
+            left = scraped(client, "codepmp_tokens_in_flight")
+            left += scraped(client, "codepmp_tokens_waiting")
+    common = {"spread": None, "runs": 1, "engine": "fake", "kills": num_kills, "goal": 0}
+    return [
+        result_of("caller", "fake", calls, num_kills, 2.5, start_up_s),
+        {"metric": "tokens_in_flight_after_killed_callers", "value": left, "unit": "tokens"}
+        | common,
+    ]
+
+
 def scale(model: Path) -> list[dict[str, Any]]:
     """From one replica to two under load, and back without."""
     recipe = fake_recipe(
@@ -132,6 +181,8 @@ def main() -> None:
             results = kill_under_load(
                 recipe, model, "fake", titles, arguments.seconds, arguments.seed
             )
+            scrape = {"metrics_token_sha256": [digest_of(SCRAPE_TOKEN)]}
+            results += kill_callers(fake_recipe(**scrape), model, 10, arguments.seed)
             results += scale(write_fake_model(Path(scratch) / "slow", tokens_per_s=500))
         else:
             model = arguments.model or export_model(Path(scratch))

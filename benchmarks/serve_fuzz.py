@@ -29,6 +29,7 @@ from schemathesis.specs.openapi import checks
 
 from benchmarks._fake_service import KEY, fake_service
 from benchmarks._results import write_results
+from codepmp_ray.serve.dialect_schemas import UNSUPPORTED
 
 PUBLIC = ("/health", "/ready")
 # Routes that share a handler with one that the schema shows.
@@ -37,7 +38,10 @@ ALIASES = {
     "/score": ["/v1/score"],
     "/rerank": ["/v1/rerank", "/v2/rerank"],
 }
-_CHOICES = [("prompt", "messages"), ("input", "messages"), ("text", "input")]
+_CHOICES = [("prompt", "messages"), ("input", "messages"), ("text", "input_ids", "input")]
+_CHOICES += [("requests", "candidates")]
+# Half of the valid bodies leave out what the service has to refuse, unless it is said otherwise.
+_REFUSED = sorted(UNSUPPORTED)
 
 
 @dataclass
@@ -89,8 +93,9 @@ class Fuzzer:
         """
         for operation in self.operations:
             if not operation.body:
-                for _ in range(3):
-                    self._send(operation.Case(), after)
+                for name in (self.model, "another/model", "\u00fc"):
+                    # The one thing that a path of ours may name is a model.
+                    self._send(operation.Case(path_parameters={"name": name}), after)
                 continue
             for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
                 self._run_mode(operation, mode, max(num_each // 2, 1), after)
@@ -159,6 +164,8 @@ def make_plausible(body: Any, model: str, choice: random.Random) -> None:
         given_names = [name for name in names if body.get(name) is not None]
         for name in given_names[1:] if choice.random() < 0.5 else given_names[:-1]:
             del body[name]
+    for name in _REFUSED:
+        body.pop(name, None)
     if "model" in body:
         body["model"] = choice.choice([None, model])
 

@@ -10,7 +10,10 @@
    in 1. The waiting room is a few seconds long here, so that it is full within a measurement.
    The same up to 1.5 for the zero-cost scorer, where the caller and the service share the cores.
 
-On a machine without a GPU.
+4. Requests a second of 32 callers with the zero-cost scorer, of this version over an older one
+   and beside a bare Serve application of two deployments (`_serve_versions`), in turn.
+
+On a machine without a GPU. `--only versions` measures the last part alone.
 
     python -m benchmarks.serve_small_requests [--rounds 5] [--requests 96] [--window 40]
 """
@@ -34,6 +37,7 @@ import psutil
 from benchmarks._load import closed_loop, encoded, open_loop
 from benchmarks._results import gpu, series_result, write_results
 from benchmarks._scoring_peers import offline_engine, peer
+from benchmarks._serve_versions import requests_per_s
 from benchmarks._serving import (
     Question,
     QuestionMaker,
@@ -53,8 +57,8 @@ SIZES = (1, 4, 16, 64, 256)  # candidates of a request
 LOADS = (0.25, 0.5, 0.75, 0.9, 1.25, 1.5, 2.0, 3.0)  # of the capacity
 OWN_LOADS = tuple(load for load in LOADS if load <= 1.5)
 ENGINE = {"engine": "vllm", "dtype": "float32", "max_model_len": 512, "kv_cache_gb": 1}
-# About twenty requests being scored and as many waiting: seconds, not minutes.
-ROOM = {"max_tokens_in_flight": 4096, "max_waiting_tokens": 4096}
+# About twenty requests being scored and as many waiting (33 kB each): seconds, not minutes.
+ROOM = {"max_tokens_in_flight": 4096, "max_waiting_bytes": 20 * 33_000}
 
 
 def make_questions(maker: QuestionMaker, count: int, size: int = NUM_CANDIDATES) -> list[Question]:
@@ -227,14 +231,29 @@ def results_of_curve(
     ]
 
 
+def versions(maker: QuestionMaker, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Results of part 4."""
+    questions = make_questions(maker, 8 * arguments.requests)
+    bodies = [encoded(question) for question in questions]
+    return requests_per_s(bodies, NUM_CALLERS, arguments.rounds, candidates=NUM_CANDIDATES)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--requests", type=int, default=96, help="of a round")
     parser.add_argument("--window", type=float, default=40.0, help="seconds of a load point")
+    parser.add_argument("--only", choices=["versions"], help="this part, in a file of its own")
     arguments = parser.parse_args()
     if gpu():
         raise SystemExit("Two engines share the machine here: CPU only.")
+    if arguments.only:
+        with tempfile.TemporaryDirectory() as folder:
+            maker = QuestionMaker(Encoder.load(export_model(Path(folder))), seed=1)
+        write_results("serve_small_requests_versions", versions(maker, arguments))
+        return
+    import ray
+
     from benchmarks._zero_cost_scorer import ZeroCostReplica
     from codepmp_ray.cluster.connect import connect
     from codepmp_ray.serve.launch import running_service
@@ -262,6 +281,8 @@ def main() -> None:
                 results += found
                 points = caller.curve(questions, capacity, OWN_LOADS, arguments.window / 2)
                 results += results_of_curve(points, None, scorer="zero_cost")
+    ray.shutdown()
+    results += versions(maker, arguments)
     common = {
         "candidates_of_a_request": NUM_CANDIDATES,
         "prompt_tokens": NUM_PROMPT_TOKENS,

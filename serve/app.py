@@ -6,26 +6,35 @@ the tests.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
+from codepmp_ray import __version__
 from codepmp_ray.config.base import Section
-from codepmp_ray.scoring.best_of_n import ScoringRequest
+from codepmp_ray.errors import InputError
+from codepmp_ray.scoring.best_of_n import Cut, ScoringRequest, Side
 
 from .admission import Admission
 from .auth import KeyRing
+from .dialect_schemas import MAX_TEXTS
 from .dialects import add_dialects
 from .draining import Doors
 from .errors import ApiError, Unavailable, install_handlers
-from .gate import Gate, caller_of
+from .gate import PUBLIC_PATHS, WEIGHTS_PATH, Gate, caller_of
 from .observation import Metrics, Observer
 from .page import playground
 from .schemas import (
     MAX_CANDIDATES,
+    BonBody,
+    BonItem,
+    BonItemResult,
+    BonManyResponse,
     BonRequest,
     BonResponse,
     Calibration,
@@ -33,30 +42,37 @@ from .schemas import (
     ModelCard,
     ModelList,
     Status,
+    fields_of,
 )
-from .scoring import Backend, ScoringPath
+from .scoring import ANSWER_HEADERS, Backend, ScoringPath
+from .weights import WeightsAnswer, WeightsRequest, allowed_place
 
 
 class ServiceSettings(Section):
     """Limits and keys of one service. Keys are sha256 digests.
 
-    Requests at once and tokens, in flight and waiting, are of each replica. `weights_digest`,
-    `max_model_len` and `dtype` are what /v1/models tells of the model.
+    Requests at once and tokens in flight are of each replica. `weights_digest`, `max_model_len` and
+    `dtype` are what /v1/models tells of the model, `label` what vLLM calls its one output.
     """
 
     model_name: str
     weights_digest: str | None = None
     max_model_len: int | None = None
     dtype: str | None = None
+    label: str = "LABEL_0"
     api_key_sha256: tuple[str, ...]
     api_keys_file: str | None = None
     metrics_token_sha256: tuple[str, ...] = ()
+    admin_key_sha256: tuple[str, ...] = ()
+    weight_roots: tuple[str, ...] = ()
+    cors_origins: tuple[str, ...] = ()
+    truncate: Side | None = None
     max_candidates: int = MAX_CANDIDATES
     max_body_bytes: int = 8_000_000
     body_timeout_s: float = 60.0
     max_concurrent_requests: int = 64
     max_tokens_in_flight: int = 262_144
-    max_waiting_tokens: int = 1_048_576
+    max_waiting_bytes: int = 536_870_912
     calibration: Calibration | None = None
 
 
@@ -73,62 +89,132 @@ def create_app(
     """
     doors = doors or Doors()
     keys = KeyRing(settings.api_key_sha256, settings.api_keys_file)
-    scrapers = (
-        KeyRing(settings.metrics_token_sha256, None) if settings.metrics_token_sha256 else None
+    scrapers, admins = (
+        KeyRing(digests, None) if digests else None
+        for digests in (settings.metrics_token_sha256, settings.admin_key_sha256)
     )
     metrics = Metrics()
     scoring = ScoringPath(
         settings.model_name,
-        settings.max_candidates,
         Admission(
             settings.max_concurrent_requests,
             settings.max_tokens_in_flight,
-            settings.max_waiting_tokens,
+            settings.max_waiting_bytes,
             num_replicas=num_replicas,
         ),
         backend,
         metrics,
+        Cut(settings.truncate),
+        settings.max_model_len,
+        settings.weights_digest,
     )
     # FastAPI's documentation pages load scripts from elsewhere; /openapi.json has the content.
     app = FastAPI(
-        title="CodePMP best-of-N scoring", docs_url=None, redoc_url=None, redirect_slashes=False
+        title="CodePMP best-of-N scoring",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
     )
     install_handlers(app)
     failures: dict[int | str, dict[str, Any]] = {
-        status: {"model": ErrorBody} for status in (401, 404, 408, 413, 422, 429, 500, 503, 504)
+        status: {"model": ErrorBody}
+        for status in (401, 404, 408, 413, 415, 422, 429, 500, 503, 504)
     }
 
-    @app.post("/v1/bon", response_model=BonResponse, responses=failures)
-    async def bon(request: BonRequest, http: Request) -> BonResponse:
-        """Score the candidates as answers to the prompt and name the best one."""
+    @app.post("/v1/bon", response_model=BonResponse | BonManyResponse, responses=failures)
+    async def bon(request: BonBody, http: Request) -> BonResponse | BonManyResponse:
+        """Score the candidates as answers to the prompt and name the best one; in `requests` for up
+        to 1,024 prompts.
+        """
         scoring.require_model(request.model)
-        if request.normalize and settings.calibration is None:
+        calibration = settings.calibration if request.normalize else None
+        if request.normalize and calibration is None:
             raise ApiError(
                 422,
                 "normalize: this service has no calibration (serving.score_mean and score_std)",
                 param="normalize",
             )
-        timeout_s = None if request.deadline_ms is None else request.deadline_ms / 1000
-        asked = ScoringRequest(
-            request.prompt_or_messages(), request.candidates, timeout_s=timeout_s
+        items: list[BonItem] = [request] if isinstance(request, BonRequest) else request.requests
+        for place, item in enumerate(items):
+            if len(item.candidates) > settings.max_candidates:
+                param = "candidates" if item is request else f"requests.{place}.candidates"
+                num, most = len(item.candidates), settings.max_candidates
+                raise ApiError(422, f"{param}: {num} exceed max_candidates={most}", param=param)
+        caller = caller_of(http.scope)
+        if isinstance(request, BonRequest):
+            result = await scoring.score(caller, request.asked(request, scoring.cut))
+            return BonResponse(
+                model=settings.model_name, **fields_of(result, request, request, calibration)
+            )
+        outcomes: list[Any] = []
+        for item in items:
+            try:
+                outcomes.append(request.asked(item, scoring.cut))
+            except InputError as error:
+                outcomes.append(error)
+        asked = [place for place, item in enumerate(outcomes) if isinstance(item, ScoringRequest)]
+        found = await scoring.score_each(caller, [outcomes[place] for place in asked])
+        for place, outcome in zip(asked, found, strict=True):
+            outcomes[place] = outcome
+        results = [
+            BonItemResult(index=place, **fields_of(outcome, items[place], request, calibration))
+            for place, outcome in enumerate(outcomes)
+        ]
+        is_partial = any(item.partial for item in results)
+        return BonManyResponse(model=settings.model_name, partial=is_partial, results=results)
+
+    add_dialects(app, scoring, failures, settings.max_model_len, settings.label)
+
+    def card() -> ModelCard:
+        return ModelCard(
+            id=settings.model_name,
+            weights_digest=scoring.weights_digest,
+            max_model_len=settings.max_model_len,
+            dtype=settings.dtype,
         )
-        result = await scoring.score(caller_of(http.scope), asked)
-        calibration = settings.calibration if request.normalize else None
-        return BonResponse.of(result, settings.model_name, request, calibration)
-
-    add_dialects(app, scoring, failures)
-
-    card = ModelCard(
-        id=settings.model_name,
-        weights_digest=settings.weights_digest,
-        max_model_len=settings.max_model_len,
-        dtype=settings.dtype,
-    )
 
     @app.get("/v1/models", response_model=ModelList, responses={401: failures[401]})
     async def models() -> ModelList:
         """The served model, and which weights it has."""
-        return ModelList(data=[card])
+        return ModelList(data=[card()])
+
+    @app.get(
+        "/v1/models/{name:path}",
+        response_model=ModelCard,
+        responses={401: failures[401], 404: failures[404]},
+    )
+    async def model(name: str) -> ModelCard:
+        """The served model by its name."""
+        scoring.require_model(name)
+        return card()
+
+    @app.get("/info", responses={401: failures[401]})
+    async def info() -> dict[str, Any]:
+        """The served model, as TEI tells it."""
+        return {
+            "model_id": settings.model_name,
+            "model_sha": scoring.weights_digest,
+            "model_dtype": settings.dtype,
+            "model_type": {"reranker": {"id2label": {"0": settings.label}}},
+            "max_concurrent_requests": settings.max_concurrent_requests,
+            "max_input_length": settings.max_model_len,
+            "max_client_batch_size": MAX_TEXTS,
+            "version": __version__,
+        }
+
+    if admins is not None:
+
+        @app.post(WEIGHTS_PATH, response_model=WeightsAnswer, responses=failures)
+        async def admin_weights(request: WeightsRequest) -> WeightsAnswer:
+            """Score by other weights of the same shape from now on. Needs the admin key."""
+            start_s = time.monotonic()
+            place = allowed_place(request.path, settings.weight_roots)
+            await scoring.load_weights(place, request.weights_digest)
+            return WeightsAnswer(
+                weights_digest=request.weights_digest, load_s=time.monotonic() - start_s
+            )
 
     @app.get("/", include_in_schema=False)
     async def page() -> Response:
@@ -160,11 +246,45 @@ def create_app(
         max_body_bytes=settings.max_body_bytes,
         body_timeout_s=settings.body_timeout_s,
         doors=doors,
+        admins=admins,
     )
     # The last one added is the outermost.
     routes = frozenset(route.path for route in app.routes if isinstance(route, Route))
     app.add_middleware(Observer, metrics=metrics, routes=routes)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.cors_origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["authorization", "content-type", "x-api-key", "x-request-id"],
+            expose_headers=["retry-after", "x-request-id", *ANSWER_HEADERS],
+        )
+    describe_keys(app)
     return app
+
+
+def describe_keys(app: FastAPI) -> None:
+    """Complete the OpenAPI schema: where the key goes, so that clients made from it can send it."""
+    make = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        made = make()
+        made["components"]["securitySchemes"] = {
+            "bearer": {"type": "http", "scheme": "bearer"},
+            "apiKey": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+        }
+        made["security"] = [{"bearer": []}, {"apiKey": []}]
+        for path, operations in made["paths"].items():
+            if path in PUBLIC_PATHS:
+                operations["get"]["security"] = []
+            content = operations.get("post", {}).get("requestBody", {}).get("content", {})
+            for body in content.values():
+                # A body that fits two of them is told by its fields; it is no error.
+                if kinds := body["schema"].pop("oneOf", None):
+                    body["schema"]["anyOf"] = kinds
+        return made
+
+    app.openapi = openapi  # type: ignore[method-assign]
 
 
 __all__ = ["Backend", "ServiceSettings", "Unavailable", "create_app"]

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 from ray import serve
+from ray.actor import ActorHandle
 from ray.serve.config import RequestRouterConfig
 
 from codepmp_ray.cluster.placement import Need
@@ -32,8 +33,10 @@ from .schemas import Calibration
 SCORER_NAME = "ScorerReplica"
 INGRESS_NAME = "Ingress"
 DEFAULT_KEY_VARIABLE = "CODEPMP_API_KEY"
-# Requests at the ingress beyond those being scored: waiting for their body, turn or refusal.
-_INGRESS_SLACK = 2048
+# Requests at the ingress: those that wait there for their turn are bounded by their memory.
+_INGRESS_REQUESTS = 65_536
+# Of a replica, beyond what admission lets through: what asks about it never waits behind work.
+_CONTROL_REQUESTS = 64
 # It takes this long at most until a dead replica's successor is started.
 _HEALTH_CHECK_PERIOD_S = 1.0
 
@@ -44,21 +47,29 @@ def build_application(
     api_key_sha256: Sequence[str],
     replica_class: type[ScorerReplica] = ScorerReplica,
     limits: AuditConfig | None = None,
+    owner: ActorHandle | None = None,
 ) -> serve.Application:
     """The bound application; nothing is started. `model_path` is a folder every node can
     read, or the URI of one.
 
     Under `require_audit` the model's audit has to be passed, by `limits` or else its own recipe's.
+    With `owner`, an actor of the job that starts it, the service ends too.
     Deployed over a running one it replaces that replica by replica: each finishes what it has, for
     at most `drain_timeout_s`. The ingress's successor starts first, as it needs no CPU.
     """
     # Refuse what is no digest here, not in the replica, which also runs in another folder.
     keys_file = config.api_keys_file and str(Path(config.api_keys_file).absolute())
     KeyRing(api_key_sha256, keys_file)
-    if config.metrics_token_sha256:
-        KeyRing(config.metrics_token_sha256)
+    for digests in (config.metrics_token_sha256, config.admin_key_sha256):
+        if digests:
+            KeyRing(digests)
+    if config.admin_key_sha256 and not config.weight_roots:
+        raise ConfigError(
+            "serving.admin_key_sha256 opens /admin/weights, and serving.weight_roots is empty.",
+            "Name the folders or URIs from which weights may be loaded.",
+        )
     model = absolute(str(model_path))
-    require_model(config, model)
+    facts = require_model(config, model)
     if config.require_audit:
         require_audited(config, model, limits)
     num_gpus = gpus_per_replica(config)
@@ -69,21 +80,27 @@ def build_application(
         weights_digest=weights_digest(model),
         max_model_len=config.max_model_len,
         dtype=config.dtype,
+        label=str(facts.get("id2label", {}).get("0", "LABEL_0")),
         api_key_sha256=tuple(api_key_sha256),
         api_keys_file=keys_file,
         metrics_token_sha256=tuple(config.metrics_token_sha256),
+        admin_key_sha256=tuple(config.admin_key_sha256),
+        weight_roots=tuple(map(absolute, config.weight_roots)),
+        cors_origins=tuple(config.cors_origins),
+        truncate=None if config.truncate == "refuse" else config.truncate,
         max_candidates=config.max_candidates,
         max_body_bytes=config.max_body_bytes,
         max_concurrent_requests=config.max_concurrent_requests,
         max_tokens_in_flight=config.max_tokens_in_flight,
-        max_waiting_tokens=config.max_waiting_tokens,
+        max_waiting_bytes=config.max_waiting_bytes,
         calibration=calibration_of(config),
     )
     scorer = serve.deployment(
         name=SCORER_NAME,
         **scaling_of(config),
         ray_actor_options=replica_options(config, num_gpus),
-        max_ongoing_requests=config.max_concurrent_requests,
+        # Admission bounds the work; two ingresses admit it while one replaces the other.
+        max_ongoing_requests=2 * config.max_concurrent_requests * most_replicas + _CONTROL_REQUESTS,
         request_router_config=RequestRouterConfig.model_validate(
             {"request_router_class": f"{__package__}.router.PrefixRouter"}
         ),
@@ -96,13 +113,13 @@ def build_application(
     ingress = serve.deployment(
         name=INGRESS_NAME,
         ray_actor_options={"num_cpus": 0},
-        max_ongoing_requests=config.max_concurrent_requests * most_replicas + _INGRESS_SLACK,
+        max_ongoing_requests=_INGRESS_REQUESTS,
         health_check_period_s=_HEALTH_CHECK_PERIOD_S,
         graceful_shutdown_timeout_s=config.drain_timeout_s,
         max_surge_percent=100,
     )(Ingress)
     replica = scorer.bind(model, config.model_dump(mode="json"), num_gpus)
-    return ingress.bind(settings.model_dump(mode="json"), replica)
+    return ingress.bind(settings.model_dump(mode="json"), replica, owner)
 
 
 def build_app(args: dict[str, Any]) -> serve.Application:

@@ -14,6 +14,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 HEADERS_TIMEOUT_S = 20.0
 LINGER_S = 10.0
 MAX_HEADER_BYTES = 65_536
+_DECODED_BY_SERVE = frozenset(
+    {b"x-request-id", b"x-request-timeout-seconds", b"x-request-disconnect-disabled"}
+    | {b"x-session-id", b"x_session_id", b"serve-multiplexed-model-id"}
+    | {b"serve_multiplexed_model_id"}
+)
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -25,7 +30,7 @@ class GuardedProtocol(HttpToolsProtocol):
     """
 
     _timer: asyncio.TimerHandle | None = None
-    _num_header_bytes = 0
+    _num_header_bytes = _num_named_bytes = 0
     _in_headers = True
     _is_complete = True
 
@@ -50,6 +55,24 @@ class GuardedProtocol(HttpToolsProtocol):
         self._is_complete = False
         super().on_message_begin()
 
+    def on_url(self, url: bytes) -> None:
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count(len(name) + len(value))
+        # Serve fails with a 500 where it cannot decode a name, or the value of one of these.
+        if name.isascii() and (name.lower() not in _DECODED_BY_SERVE or value.isascii()):
+            super().on_header(name, value)
+
+    def _count(self, num_bytes: int) -> None:
+        """Raises ValueError, which the parser's caller answers with 400, for header lines that came
+        in one go.
+        """
+        self._num_named_bytes += num_bytes
+        if self._num_named_bytes > MAX_HEADER_BYTES:
+            raise ValueError("the header is too large")
+
     def on_headers_complete(self) -> None:
         self._end()
         super().on_headers_complete()
@@ -65,7 +88,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self._cut_in(LINGER_S)
 
     def _begin(self) -> None:
-        self._in_headers, self._num_header_bytes = True, 0
+        self._in_headers, self._num_header_bytes, self._num_named_bytes = True, 0, 0
         self._cut_in(HEADERS_TIMEOUT_S)
 
     def _end(self) -> None:

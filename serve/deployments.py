@@ -9,90 +9,144 @@ is text in, a small result out.
 from __future__ import annotations
 
 import asyncio
-import time
+import os
+import queue
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypeVar
 
 from ray import serve
-from ray.exceptions import RayActorError
-from ray.serve.exceptions import (
-    BackPressureError,
-    DeploymentUnavailableError,
-    RequestCancelledError,
-)
+from ray.actor import ActorHandle
 from ray.serve.handle import DeploymentHandle
 
 from codepmp_ray.cluster.scorers import make_scorer
+from codepmp_ray.cluster.turns import Turns
 from codepmp_ray.config.evaluation import ServingConfig
-from codepmp_ray.errors import DeadlineError, InputError
+from codepmp_ray.errors import CodePMPError, DeadlineError, InputError
 from codepmp_ray.modeling.sources import resolve_model
 from codepmp_ray.preference.tokenization import Encoder
-from codepmp_ray.scoring.best_of_n import BestOfN, ScoringRequest, plan_request, rank
+from codepmp_ray.scoring.best_of_n import ScoringRequest, plan_request, rank
+from codepmp_ray.scoring.exported_model import require_model
 from codepmp_ray.scoring.protocol import Scorer
+from codepmp_ray.weights_digest import weights_digest
 
 from .app import ServiceSettings, create_app
 from .autoscaling import METRIC
 from .draining import Doors
-from .errors import Unavailable
+from .handle_backend import HandleBackend
+from .owner import end_with
 from .router import num_replicas
-from .scoring import less_time
+from .scoring import Outcome, all_of
+from .weights import Weights, require_same_shape
 
-_READY_TIMEOUT_S = 5.0
-# A replica answers at the deadline with what it has; this is for the way back.
-_GRACE_S = 1.0
-# Failures that a replica which is starting, restarting or gone causes.
-_GONE = (RayActorError, BackPressureError, DeploymentUnavailableError, RequestCancelledError)
+_MAX_TOKENIZERS = 4  # threads of a replica that tokenise, each with a tokenizer of its own
+T = TypeVar("T")
 
 
 class ScorerReplica:
-    """One copy of the model: encoder and scorer."""
+    """One copy of the model: encoders and scorer."""
 
     def __init__(self, model_path: str, config: dict[str, Any], num_gpus: float) -> None:
-        folder, serving = resolve_model(model_path), ServingConfig.model_validate(config)
-        self._scorer = self.make_scorer(folder, serving, num_gpus)
-        self._encoder = Encoder.load(folder, serving.template)
+        folder = resolve_model(model_path)
+        self._config = ServingConfig.model_validate(config)
+        self._scorer = self.make_scorer(folder, self._config, num_gpus)
+        self._prepare(folder, Encoder.load(folder, self._config.template))
+
+    def _prepare(self, folder: str, encoder: Encoder) -> None:
+        """What every replica has beside its scorer."""
+        self._first_folder = self._folder = folder
         self._tokens_in_flight = 0
-        # One thread: a long text must not hold up the event loop, and the tokenizer is not shared.
-        self._tokenizing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenizing")
+        self._weights = Weights(0)
+        self._turns, self._loading = Turns(), asyncio.Lock()
+        self._num_tokenizers = min(_MAX_TOKENIZERS, len(os.sched_getaffinity(0)))
+        # A long text must not hold up the event loop, nor the texts of others.
+        self._tokenizing = ThreadPoolExecutor(self._num_tokenizers, thread_name_prefix="tokenizing")
+        self._encoders = _for_threads(encoder, self._num_tokenizers)
 
     def make_scorer(self, model_path: str, config: ServingConfig, num_gpus: float) -> Scorer:
         """Where a benchmark puts a fake."""
         return make_scorer(model_path, config, num_gpus)
 
     async def score(
-        self, requests: list[ScoringRequest]
-    ) -> list[BestOfN] | InputError | DeadlineError:
-        """The caller's errors are returned: Serve would log them, texts included, if raised."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._best_of_n(request)) for request in requests]
-        except BaseExceptionGroup as failures:
-            first = failures.exceptions[0]
-            if isinstance(first, InputError | DeadlineError):
-                return first
-            raise first from None
-        return [task.result() for task in tasks]
+        self, requests: list[ScoringRequest], weights: Weights | None = None
+    ) -> list[Outcome]:
+        """By `weights`, or newer ones. The caller's errors are returned: Serve would log them,
+        texts included, if raised.
+        """
+        if weights is not None and weights.version > self._weights.version:
+            await self._swap(weights)
+        return await all_of([self._outcome(request) for request in requests])
 
-    async def _best_of_n(self, request: ScoringRequest) -> BestOfN:
+    async def _outcome(self, request: ScoringRequest) -> Outcome:
         loop = asyncio.get_running_loop()
         start_s = loop.time()
-        plan = await loop.run_in_executor(
-            self._tokenizing,
-            plan_request,
-            self._encoder,
-            self._scorer.max_model_len,
-            request,
-        )
-        num_tokens = len(plan.prompt_ids) + plan.num_response_tokens
-        left_s = request.timeout_s
-        if left_s is not None:
-            left_s = max(left_s - (loop.time() - start_s), 0.0)
-        self._tokens_in_flight += num_tokens
         try:
-            scores = await self._scorer.score_ids(plan.prompt_ids, plan.response_ids, left_s)
-        finally:
-            self._tokens_in_flight -= num_tokens
-        return rank(plan, scores)
+            async with self._turns.turn(alone=False):
+                plan = await self._with_encoder(
+                    lambda encoder: plan_request(
+                        encoder, self._scorer.max_model_len, request, self._vocab_size
+                    )
+                )
+                num_tokens = len(plan.prompt_ids) + plan.num_response_tokens
+                left_s = request.timeout_s
+                if left_s is not None:
+                    left_s = max(left_s - (loop.time() - start_s), 0.0)
+                self._tokens_in_flight += num_tokens
+                try:
+                    scores = await self._scorer.score_ids(
+                        plan.prompt_ids, plan.response_ids, left_s
+                    )
+                finally:
+                    self._tokens_in_flight -= num_tokens
+                return replace(rank(plan, scores), weights_digest=self._weights.digest)
+        except (InputError, DeadlineError) as error:
+            return error
+
+    async def tokenize(self, request: ScoringRequest) -> list[int] | InputError:
+        """Ids of prompt and the one candidate together; of the prompt alone if that is empty."""
+        longest = max(self._scorer.max_model_len, 2**20)  # counted, not refused
+        try:
+            plan = await self._with_encoder(
+                lambda encoder: plan_request(encoder, longest, request, self._vocab_size)
+            )
+        except InputError as error:
+            return error
+        if plan.prompt_ids and not request.candidates[0]:
+            return plan.prompt_ids
+        return plan.prompt_ids + plan.responses[0].ids
+
+    async def load_weights(self, weights: Weights) -> CodePMPError | None:
+        """Score by `weights` from now on. What is wrong with them is returned."""
+        try:
+            await self._swap(weights)
+        except CodePMPError as error:
+            return error
+        return None
+
+    async def _swap(self, weights: Weights) -> None:
+        """Load beside those who are being scored; then change over alone. New calls wait."""
+        loop = asyncio.get_running_loop()
+        async with self._loading:
+            if weights.version <= self._weights.version:
+                return
+            base = await loop.run_in_executor(None, weights_digest, self._first_folder)
+            if weights.base != base:  # meant for another version of the service
+                return
+            folder, encoders, staged = await loop.run_in_executor(None, self._staged, weights)
+            async with self._turns.turn(alone=True):
+                await self._scorer.take_weights(staged)
+                self._folder, self._encoders, self._weights = folder, encoders, weights
+
+    def _staged(self, weights: Weights) -> tuple[str, queue.SimpleQueue[Encoder], Any]:
+        folder = resolve_model(weights.path)
+        require_model(self._config, folder)
+        require_same_shape(self._folder, folder, weights.digest)
+        encoders = _for_threads(Encoder.load(folder, self._config.template), self._num_tokenizers)
+        return folder, encoders, self._scorer.stage_weights(folder)
+
+    async def newest_weights(self) -> Weights:
+        return self._weights
 
     async def score_ids(
         self, prompt_ids: list[int], responses: list[list[int]]
@@ -113,6 +167,23 @@ class ScorerReplica:
         if check is not None:
             await check()
 
+    @property
+    def _vocab_size(self) -> int | None:
+        return getattr(self._scorer, "vocab_size", None)
+
+    async def _with_encoder(self, function: Callable[[Encoder], T]) -> T:
+        """`function` in a thread, with an encoder that no other thread uses meanwhile."""
+        encoders = self._encoders
+
+        def call() -> T:
+            encoder = encoders.get()
+            try:
+                return function(encoder)
+            finally:
+                encoders.put(encoder)
+
+        return await asyncio.get_running_loop().run_in_executor(self._tokenizing, call)
+
     def __del__(self) -> None:
         # Called by Serve when the replica is stopped. A failed __init__ leaves no scorer.
         shutdown = getattr(getattr(self, "_scorer", None), "shutdown", None)
@@ -120,67 +191,39 @@ class ScorerReplica:
             shutdown()
 
 
+def _for_threads(encoder: Encoder, num: int) -> queue.SimpleQueue[Encoder]:
+    encoders: queue.SimpleQueue[Encoder] = queue.SimpleQueue()
+    for number in range(num):
+        encoders.put(encoder if number == 0 else encoder.copy())
+    return encoders
+
+
 @serve.ingress()
 class Ingress:
-    """The HTTP side. Serve calls `__serve_build_asgi_app__` once, in the replica."""
+    """The HTTP side. Serve calls `__serve_build_asgi_app__` once, in the replica.
 
-    def __init__(self, settings: dict[str, Any], scorer: DeploymentHandle) -> None:
+    `owner` is an actor of the job that started the service: with it the service ends.
+    """
+
+    def __init__(
+        self,
+        settings: dict[str, Any],
+        scorer: DeploymentHandle,
+        owner: ActorHandle | None = None,
+    ) -> None:
         self._settings = ServiceSettings.model_validate(settings)
         self._scorer = scorer
         self._doors = Doors()
+        if owner is not None:
+            end_with(owner)
 
     def __serve_build_asgi_app__(self) -> Any:
         name = self._scorer.deployment_name
-        backend = HandleBackend(self._scorer)
+        may_change = bool(self._settings.admin_key_sha256)
+        backend = HandleBackend(self._scorer, self._settings.weights_digest if may_change else None)
         return create_app(self._settings, backend, self._doors, lambda: num_replicas(name))
 
     async def close_doors(self) -> int:
         """From now on new requests get 503. Returns how many are still being answered."""
         self._doors.are_closing = True
         return self._doors.num_inside
-
-
-class HandleBackend:
-    """A Backend over the scorer's deployment handle."""
-
-    def __init__(self, scorer: DeploymentHandle) -> None:
-        self._scorer = scorer
-
-    async def score(self, requests: list[ScoringRequest]) -> list[BestOfN]:
-        """One call for all: Serve gives the calls that one HTTP request makes the same id, and a
-        request router tells them apart by it.
-
-        A call whose replica dies goes to another one, once: it may be what kills them.
-        """
-        start_s = time.monotonic()
-        try:
-            outcome = await self._call(requests)
-        except RayActorError:
-            waited_s = time.monotonic() - start_s
-            try:
-                outcome = await self._call([less_time(request, waited_s) for request in requests])
-            except _GONE as error:
-                raise Unavailable from error
-        except _GONE as error:
-            raise Unavailable from error
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
-
-    async def _call(self, requests: list[ScoringRequest]) -> Any:
-        """Raises DeadlineError too when no replica takes the call in its time."""
-        times = [request.timeout_s for request in requests if request.timeout_s is not None]
-        try:
-            async with asyncio.timeout(min(times) + _GRACE_S if times else None):
-                return await self._scorer.score.remote(requests)
-        except TimeoutError:
-            raise DeadlineError(
-                "No replica answered before the deadline.", "Allow more time or come back later."
-            ) from None
-
-    async def check_ready(self) -> None:
-        try:
-            async with asyncio.timeout(_READY_TIMEOUT_S):
-                await self._scorer.check_ready.remote()
-        except (TimeoutError, *_GONE) as error:
-            raise Unavailable from error

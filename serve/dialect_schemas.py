@@ -1,157 +1,363 @@
-"""Requests and answers of other servers' scoring routes: vLLM, Cohere and Jina, OpenRLHF, SGLang.
+"""Requests of other servers' scoring routes: vLLM, Cohere, Jina and infinity, TEI, OpenRLHF, slime,
+SGLang, LLaMA-Factory.
 
-Unknown fields are ignored, as those servers do; fields that would change scores and are not
-implemented here are refused. Scores are raw rewards unless `use_activation` asks for a sigmoid:
-vLLM's own default is the sigmoid.
+Unknown fields are ignored, as those servers do. Fields of theirs that would change what is scored,
+and are not implemented here, are refused by name (`UNSUPPORTED`). Scores are raw rewards unless a
+sigmoid is asked for; TEI's and infinity's clients ask for it by their own fields.
 """
 
 from __future__ import annotations
 
-import math
-import time
-import uuid
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    model_validator,
+)
 
-from codepmp_ray.scoring.best_of_n import BestOfN
+from codepmp_ray.scoring.best_of_n import Candidate, Cut, Side
 
-from .schemas import MAX_CANDIDATES, MAX_MESSAGES, ChatMessage, Text
+from .dialect_answers import sigmoid
+from .errors import ApiError
+from .schemas import Messages, Text
 
-# Bounded here too: each wrong item of a list is a problem of its own.
-Texts = Annotated[list[Text], Field(min_length=1, max_length=MAX_CANDIDATES)]
+MAX_TEXTS = 16_384  # of one request; `max_body_bytes` is what bounds long ones
+_MAX_IDS = 1_000_000
 
-_CONVERSATION = Field(min_length=2, max_length=MAX_MESSAGES)
+# Fields of other servers -> values beside null that change nothing here. All others get 422.
+UNSUPPORTED: dict[str, tuple[Any, ...]] = {
+    **dict.fromkeys(["cache_salt", "chat_template", "dimensions", "instruction"], ()),
+    **dict.fromkeys(["image_data", "input_embeds", "max_chunks_per_doc", "prompt_name"], ()),
+    # Special tokens: those of the template are in the text, EOS is added.
+    **dict.fromkeys(["add_generation_prompt", "add_special_tokens"], (False,)),
+    **dict.fromkeys(["continue_final_message", "is_cross_encoder_request"], (False,)),
+    **dict.fromkeys(["normalize", "softmax"], (False,)),
+    **dict.fromkeys(["chat_template_kwargs", "media_io_kwargs", "mm_processor_kwargs"], ({},)),
+    "embed_dtype": ("float32",),
+    "encoding_format": ("float",),
+    "endianness": ("native", "little"),
+    "max_tokens_per_query": (0,),
+    "padding": ("do_not_pad",),
+    "rank_fields": (["text"],),
+    "task": ("classify",),
+    "tools": ([],),
+}
+# Fields of theirs that say nothing about scores.
+IGNORED = frozenset({"priority", "request_id", "user"})
 
 
 class _Dialect(BaseModel):
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
     model: Text | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _all_supported(cls, body: object) -> object:
+        given = body if isinstance(body, dict) else {}
+        for name in UNSUPPORTED.keys() & given.keys() - cls.model_fields.keys():
+            value, allowed = given[name], (None, *UNSUPPORTED[name])
+            if not any(type(value) is type(item) and value == item for item in allowed):
+                shown = " or ".join(["null", *map(str, allowed[1:])])
+                raise ApiError(
+                    422,
+                    f"{name} is not supported here and would change the answer: leave it out, or "
+                    f"send {shown}.",
+                    param=name,
+                    code="unsupported_field",
+                )
+        return body
 
-class _Scored(_Dialect):
-    """What vLLM's routes have in common."""
+
+class _Cutting(_Dialect):
+    """How texts that are too long are cut; without these fields `serving.truncate` says it."""
+
+    truncate_prompt_tokens: int | None = Field(
+        None, ge=-1, description="Cut to so many tokens; -1: to what the model takes."
+    )
+    truncate: bool | None = Field(
+        None,
+        validation_alias=AliasChoices("truncate", "truncation"),
+        description="Cut to what the model takes (false: refuse what is longer).",
+    )
+    truncation_side: Literal["right", "left", "Right", "Left"] | None = Field(
+        None,
+        validation_alias=AliasChoices("truncation_side", "truncation_direction"),
+        description="The end that is lost, where something is cut.",
+    )
+
+    @model_validator(mode="after")
+    def _cuts_to_something(self) -> _Cutting:
+        if self.truncate_prompt_tokens == 0:
+            raise ValueError("truncate_prompt_tokens is 0: nothing would be left to score")
+        return self
+
+    def cut(self, usual: Cut) -> Cut:
+        most, side = self.truncate_prompt_tokens, self._side
+        if most is not None or self.truncate:
+            return Cut(side or usual.side or "right", most if most and most > 0 else None)
+        if self.truncate is False or usual.side is None:
+            return Cut()
+        return Cut(side or usual.side)
+
+    @property
+    def _side(self) -> Side | None:
+        sides: dict[str | None, Side] = {"right": "right", "left": "left"}
+        return sides.get(self.truncation_side and self.truncation_side.lower())
+
+
+class _Scored(_Cutting):
+    """What vLLM's and infinity's routes have in common."""
 
     use_activation: bool | None = Field(
         None,
         validation_alias=AliasChoices("use_activation", "activation"),
         description="True: sigmoid of the reward. Otherwise the raw reward.",
     )
-    truncate_prompt_tokens: None = Field(None, description="Not supported: texts are never cut.")
-    max_tokens_per_doc: Literal[0] | None = Field(None, description="Not supported.")
-    max_tokens_per_query: Literal[0] | None = Field(None, description="Not supported.")
+    raw_scores: bool | None = Field(
+        None, description="False: sigmoid, as infinity and TEI understand it."
+    )
 
-    def shown(self, reward: float) -> float:
-        return sigmoid(reward) if self.use_activation else reward
+    @model_validator(mode="after")
+    def _one_scale(self) -> _Scored:
+        if self.use_activation is not None and self.use_activation is self.raw_scores:
+            raise ValueError("use_activation and raw_scores contradict each other: send one")
+        return self
+
+    def shown(self, reward: float | None) -> float | None:
+        is_raw = self.raw_scores is not False and not self.use_activation
+        return reward if is_raw or reward is None else sigmoid(reward)
+
+
+def _as_list(value: object) -> object:
+    """Of one text, or of the ids of one."""
+    is_ids = isinstance(value, list) and value and isinstance(value[0], int)
+    return [value] if isinstance(value, str) or is_ids else value
+
+
+def _text_of(document: object) -> object:
+    return document.get("text") if isinstance(document, dict) else document
+
+
+_MANY = Field(min_length=1, max_length=MAX_TEXTS, fail_fast=True)
+Ids = Annotated[
+    list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=_MAX_IDS, fail_fast=True)
+]
+Texts = Annotated[list[Text], _MANY]
+OneOrMore = Annotated[Texts, BeforeValidator(_as_list, json_schema_input_type=Text | Texts)]
+TextsOrIds = Annotated[
+    list[Text | Ids],
+    _MANY,
+    BeforeValidator(
+        _as_list, json_schema_input_type=Text | Texts | Ids | Annotated[list[Ids], _MANY]
+    ),
+]
+Documents = Annotated[
+    list[Annotated[Text, BeforeValidator(_text_of, json_schema_input_type=Text | dict[str, Any])]],
+    _MANY,
+]
 
 
 class WholeTextRequest(_Scored):
-    """`/classify` and `/pooling`: texts with prompt, response and markers in them, or messages."""
+    """`/classify` and `/pooling`: texts with prompt, response and markers in them, their token ids,
+    or messages.
+    """
 
-    input: Text | Texts | None = Field(
-        None, description="Scored as they are; EOS is added where the model was trained with it."
+    input: TextsOrIds | None = Field(
+        None,
+        description="Texts are scored as they are; EOS is added where the model was trained with "
+        "it. Ids get nothing added.",
     )
-    messages: Annotated[list[ChatMessage], _CONVERSATION] | None = Field(
+    messages: Annotated[Messages, Field(min_length=2)] | None = Field(
         None, description="A conversation that ends with the assistant's message to be scored."
     )
 
     @model_validator(mode="after")
     def _one_input(self) -> WholeTextRequest:
         if (self.input is None) == (self.messages is None):
-            raise ValueError("send exactly one of input (text) and messages")
+            raise ValueError("send exactly one of input (text or token ids) and messages")
         if self.messages is not None and self.messages[-1].role != "assistant":
             raise ValueError("messages must end with the assistant's message that is to be scored")
         return self
 
 
-class SglangRequest(_Dialect):
-    """SGLang's native `/classify`; told from vLLM's by its `text`."""
+class VectorRequest(WholeTextRequest):
+    """`/pooling`, and `/v1/embeddings` as SGLang's reward models have it: a vector of one."""
 
-    text: Text | Texts
-
-
-class ScoreRequest(_Scored):
-    """`/score`: each second text as a response to its first; one first text serves them all."""
-
-    text_1: Text | Texts = Field(validation_alias=AliasChoices("text_1", "queries", "data_1"))
-    text_2: Text | Texts = Field(
-        validation_alias=AliasChoices("text_2", "documents", "items", "data_2")
+    encoding_format: Literal["float", "base64"] | None = Field(
+        None, description="base64: little-endian float32."
     )
 
-    def pairs(self) -> list[tuple[str, str]]:
-        """Raises ValueError when the lengths do not fit."""
-        seconds = listed(self.text_2)
-        firsts = listed(self.text_1)
-        if len(firsts) == 1:
-            firsts = firsts * len(seconds)
-        if len(firsts) != len(seconds):
-            raise ValueError(
-                f"text_1 has {len(firsts)} texts and text_2 {len(seconds)}: send one text_1, or as "
-                "many as text_2"
+
+class SglangRequest(_Cutting):
+    """SGLang's native `/classify`; told from vLLM's by its `text` or `input_ids`."""
+
+    text: Text | Texts | None = None
+    input_ids: Ids | Annotated[list[Ids], _MANY] | None = None
+
+    @model_validator(mode="after")
+    def _one_input(self) -> SglangRequest:
+        if (self.text is None) == (self.input_ids is None):
+            raise ValueError("send exactly one of text and input_ids")
+        return self
+
+    def items(self) -> tuple[list[Any], bool]:
+        """(texts or ids, whether it was one without a list around it)."""
+        given = self.input_ids if self.text is None else self.text
+        found: Any = _as_list(given)
+        return found, found is not given
+
+
+class _Documents(_Scored):
+    max_tokens_per_doc: int | None = Field(None, ge=0, description="Each is cut to so many tokens.")
+
+    def cut(self, usual: Cut) -> Cut:
+        return replace(super().cut(usual), max_response_tokens=self.max_tokens_per_doc or None)
+
+
+class ScoreRequest(_Documents):
+    """`/score`: each second text as a response to its first; one first text serves them all."""
+
+    text_1: OneOrMore = Field(
+        validation_alias=AliasChoices("text_1", "queries", "data_1"),
+        description="Also called queries or data_1.",
+    )
+    text_2: OneOrMore = Field(
+        validation_alias=AliasChoices("text_2", "documents", "items", "data_2"),
+        description="Also called documents, items or data_2.",
+    )
+
+    def pairs(self) -> list[tuple[str | None, Candidate]]:
+        """Raises ApiError when the lengths do not fit."""
+        firsts = self.text_1 * (len(self.text_2) if len(self.text_1) == 1 else 1)
+        if len(firsts) != len(self.text_2):
+            raise ApiError(
+                422,
+                f"text_1 has {len(firsts)} texts and text_2 {len(self.text_2)}: send one text_1, "
+                "or as many as text_2",
+                param="text_1",
             )
-        return list(zip(firsts, seconds, strict=True))
+        return list(zip(firsts, self.text_2, strict=True))
 
 
-class TextDocument(BaseModel):
-    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
-    text: Text
+class RerankRequest(_Documents):
+    """Cohere's, Jina's, vLLM's and infinity's `/rerank`; documents are texts or {text}."""
 
-
-class RerankRequest(_Scored):
     query: Annotated[Text, Field(min_length=1)]
-    documents: Annotated[list[Text | TextDocument], Field(min_length=1, max_length=MAX_CANDIDATES)]
-    top_n: int | None = Field(None, ge=0, description="0 and null return all.")
+    documents: Documents
+    top_n: int | None = Field(
+        None,
+        ge=0,
+        validation_alias=AliasChoices("top_n", "top_k"),
+        description="0 and null return all.",
+    )
     return_documents: bool | None = None
 
-    def texts(self) -> list[str]:
-        return [item if isinstance(item, str) else item.text for item in self.documents]
+
+class TeiRerankRequest(_Cutting):
+    """TEI's `/rerank`, told from the others by its `texts`. Its default is the sigmoid."""
+
+    query: Annotated[Text, Field(min_length=1)]
+    texts: Texts
+    raw_scores: bool | None = None
+    return_text: bool | None = None
+    top_n: int | None = Field(None, ge=0)
 
 
-class OpenRLHFRequest(_Dialect):
+_Pair = Annotated[list[Text], Field(min_length=1, max_length=2)]
+
+
+class TeiPredictRequest(_Cutting):
+    """TEI's `/predict`: a whole text, a pair of prompt and response, or a batch of such."""
+
+    inputs: Text | _Pair | Annotated[list[_Pair], _MANY]
+    raw_scores: bool | None = None
+
+    def rows(self) -> tuple[list[tuple[str | None, Candidate]], bool]:
+        """((prompt or None, text) of each, whether they came as a batch)."""
+        given: Any = [self.inputs] if isinstance(self.inputs, str) else self.inputs
+        is_batch = not isinstance(given[0], str)
+        rows = given if is_batch else [given]
+        return [(row[0] if len(row) == 2 else None, row[-1]) for row in rows], is_batch
+
+
+class OpenRLHFRequest(_Cutting):
     """`/get_reward`: `query` holds whole texts; prompts and labels are not needed."""
 
-    query: Text | Texts
+    query: OneOrMore
     prompts: Any = None
     labels: Any = None
 
 
-def listed(texts: str | list[str]) -> list[str]:
-    return [texts] if isinstance(texts, str) else texts
+class SlimeRequest(_Cutting):
+    """slime's remote reward model on `/get_reward`, told by its `response`. The answer is a number.
+
+    `prompt` as text has the template around it already, which ends where the response begins.
+    """
+
+    prompt: Text | Messages
+    response: Text
+    label: Any = None
 
 
-def sigmoid(value: float) -> float:
-    """Without overflow for any finite value."""
-    if value >= 0:
-        return 1 / (1 + math.exp(-value))
-    return math.exp(value) / (1 + math.exp(value))
+class LlamaFactoryRequest(_Cutting):
+    """LLaMA-Factory's `/v1/score/evaluation`: `messages` are whole texts."""
+
+    messages: Texts
+    max_length: int | None = Field(None, ge=1, description="Longer texts are cut to it.")
+
+    def cut(self, usual: Cut) -> Cut:
+        if self.max_length is None:
+            return super().cut(usual)
+        return Cut(self._side or "right", self.max_length)
 
 
-def envelope(
-    kind: str, model: str, rows: list[dict[str, Any]], results: list[BestOfN]
-) -> dict[str, Any]:
-    """vLLM's list answer."""
-    num_tokens = num_tokens_of(results)
-    num_cached = sum(result.num_cached_prompt_tokens for result in results)
-    return {
-        "id": f"{kind}-{uuid.uuid4().hex}",
-        "object": "list",
-        "created": int(time.time()),
-        "model": model,
-        "data": rows,
-        "usage": {
-            "prompt_tokens": num_tokens,
-            "total_tokens": num_tokens,
-            "completion_tokens": 0,
-            "prompt_tokens_details": {"cached_tokens": num_cached},
-        },
-    }
+class TokenizeRequest(_Dialect):
+    """vLLM's `/tokenize`: the ids that would be scored."""
+
+    prompt: Text | None = Field(None, description="A whole text; EOS is added as in /classify.")
+    messages: Messages | None = Field(
+        None, description="A conversation; with the assistant's last message, where it ends."
+    )
+    add_generation_prompt: bool | None = Field(
+        None, description="True is what happens after messages that end with another's turn."
+    )
+
+    @model_validator(mode="after")
+    def _one_input(self) -> TokenizeRequest:
+        if (self.prompt is None) == (self.messages is None):
+            raise ValueError("send exactly one of prompt and messages")
+        return self
 
 
-def num_tokens_of(results: list[BestOfN]) -> int:
-    """Of the prompts once and of the distinct texts."""
-    return sum(result.num_prompt_tokens + result.num_response_tokens for result in results)
+def _has(*names: str) -> Discriminator:
+    """Tells "other" from "usual" requests by a field that only they have."""
+
+    def kind(body: object) -> str:
+        return "other" if isinstance(body, dict) and any(n in body for n in names) else "usual"
+
+    return Discriminator(kind)
 
 
-def rewards_of(result: BestOfN) -> list[float]:
-    """One for each text, in the order of the request."""
-    return [item.score for item in result.candidates if item.score is not None]
+ClassifyBody = Annotated[
+    Annotated[WholeTextRequest, Tag("usual")] | Annotated[SglangRequest, Tag("other")],
+    _has("text", "input_ids"),
+]
+RerankBody = Annotated[
+    Annotated[RerankRequest, Tag("usual")] | Annotated[TeiRerankRequest, Tag("other")],
+    _has("texts"),
+]
+RewardBody = Annotated[
+    Annotated[OpenRLHFRequest, Tag("usual")] | Annotated[SlimeRequest, Tag("other")],
+    _has("response"),
+]
+
+
+def candidates_of(items: list[Any]) -> list[Candidate]:
+    return [item if isinstance(item, str) else tuple(item) for item in items]

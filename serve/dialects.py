@@ -3,134 +3,178 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI, Request
 
 from codepmp_ray.errors import InputError
-from codepmp_ray.scoring.best_of_n import BestOfN, ScoringRequest
+from codepmp_ray.preference.messages import Message
+from codepmp_ray.scoring.best_of_n import BestOfN, Candidate, ScoredCandidate, ScoringRequest
 
 from .dialect_answers import (
     ClassifyAnswer,
+    EmbeddingsAnswer,
+    LlamaFactoryAnswer,
     PoolingAnswer,
     RerankAnswer,
     RewardAnswer,
+    Score,
     ScoreAnswer,
     SglangAnswer,
+    TeiPrediction,
+    TeiRank,
+    TokenizeAnswer,
+    as_vector,
+    envelope,
+    num_tokens_of,
+    sigmoid,
 )
 from .dialect_schemas import (
-    OpenRLHFRequest,
-    RerankRequest,
+    ClassifyBody,
+    LlamaFactoryRequest,
+    RerankBody,
+    RewardBody,
     ScoreRequest,
     SglangRequest,
+    SlimeRequest,
+    TeiPredictRequest,
+    TeiRerankRequest,
+    TokenizeRequest,
+    VectorRequest,
     WholeTextRequest,
-    envelope,
-    listed,
-    num_tokens_of,
-    rewards_of,
+    candidates_of,
 )
 from .errors import ApiError
 from .gate import caller_of
-from .schemas import plain_messages
+from .schemas import MAX_CANDIDATES, plain_messages
 from .scoring import ScoringPath
 
 
-def add_dialects(app: FastAPI, scoring: ScoringPath, responses: dict[int | str, Any]) -> None:
+def add_dialects(
+    app: FastAPI,
+    scoring: ScoringPath,
+    responses: dict[int | str, Any],
+    max_model_len: int | None = None,
+    label: str = "LABEL_0",
+) -> None:
     """Add the routes to `app`; `responses` documents their errors."""
 
-    def answers(model: Any) -> dict[int | str, Any]:
-        return {200: {"model": model}, **responses}
+    def route(path: str, answer: Any, *aliases: str) -> Callable[[Any], Any]:
+        def add(function: Any) -> Any:
+            for other in aliases:
+                app.post(other, include_in_schema=False)(function)
+            return app.post(path, responses={200: {"model": answer}, **responses})(function)
 
-    async def whole_texts(http: Request, texts: list[str], param: str) -> BestOfN:
-        return await scoring.score(caller_of(http.scope), ScoringRequest(None, texts), param)
+        return add
 
-    async def answered(http: Request, request: WholeTextRequest) -> BestOfN:
+    async def score_pairs(
+        http: Request, request: Any, pairs: list[tuple[Any, Candidate]], param: str
+    ) -> tuple[list[ScoredCandidate], list[BestOfN]]:
+        """(what became of each pair of prompt and text, of what is computed): a prompt once for
+        every MAX_CANDIDATES texts.
+        """
         scoring.require_model(request.model)
-        if request.input is not None:
-            return await whole_texts(http, listed(request.input), "input")
-        *prompt, response = plain_messages(request.messages or [])
-        if extra := sorted(response.keys() - {"role", "content"}):
-            raise InputError(f"The last message has {extra[0]}: a reward is read after its text.")
-        asked = ScoringRequest(prompt, [response["content"]], truncate=False)
-        return await scoring.score(caller_of(http.scope), asked, "messages")
-
-    @app.post("/classify", responses=answers(ClassifyAnswer | SglangAnswer | list[SglangAnswer]))
-    @app.post("/v1/classify", include_in_schema=False)
-    async def classify(request: WholeTextRequest | SglangRequest, http: Request) -> Any:
-        """vLLM's route, and SGLang's where the body has `text`."""
-        if isinstance(request, SglangRequest):
-            scoring.require_model(request.model)
-            result = await whole_texts(http, listed(request.text), "text")
-            found = [
-                {"embedding": [item.score], "meta_info": {"prompt_tokens": item.num_tokens}}
-                for item in result.candidates
-            ]
-            return found[0] if isinstance(request.text, str) else found
-        result = await answered(http, request)
-        rows = [
-            {
-                "index": index,
-                "label": "LABEL_0",
-                "probs": [request.shown(reward)],
-                "num_classes": 1,
-            }
-            for index, reward in enumerate(rewards_of(result))
+        by_prompt: dict[str | None, list[int]] = {}
+        for place, (prompt, _) in enumerate(pairs):  # messages are those of all pairs
+            by_prompt.setdefault(prompt if isinstance(prompt, str) else None, []).append(place)
+        groups = [
+            places[start : start + MAX_CANDIDATES]
+            for places in by_prompt.values()
+            for start in range(0, len(places), MAX_CANDIDATES)
         ]
-        return envelope("classify", scoring.model_name, rows, [result])
-
-    @app.post("/pooling", responses=answers(PoolingAnswer))
-    async def pooling(request: WholeTextRequest, http: Request) -> Any:
-        """vLLM's route: the reward of each text as its pooled vector."""
-        result = await answered(http, request)
-        rows = [
-            {"index": index, "object": "pooling", "data": [request.shown(reward)]}
-            for index, reward in enumerate(rewards_of(result))
-        ]
-        return envelope("pool", scoring.model_name, rows, [result])
-
-    @app.post("/score", responses=answers(ScoreAnswer))
-    @app.post("/v1/score", include_in_schema=False)
-    async def score(request: ScoreRequest, http: Request) -> Any:
-        """vLLM's route: text_1 as the prompt, text_2 as responses to it."""
-        scoring.require_model(request.model)
-        try:
-            pairs = request.pairs()
-        except ValueError as error:
-            raise ApiError(422, str(error), param="text_1") from error
-        places: dict[str, list[int]] = {}
-        for index, (prompt, _) in enumerate(pairs):
-            places.setdefault(prompt, []).append(index)
+        cut = request.cut(scoring.cut)
         asked = [
-            ScoringRequest(prompt, [pairs[index][1] for index in indices], truncate=False)
-            for prompt, indices in places.items()
+            ScoringRequest(pairs[group[0]][0], [pairs[p][1] for p in group], cut, places=group)
+            for group in groups
         ]
-        results = await scoring.score_all(caller_of(http.scope), asked, "text_2")
-        shown = [0.0] * len(pairs)
-        for indices, result in zip(places.values(), results, strict=True):
-            for index, reward in zip(indices, rewards_of(result), strict=True):
-                shown[index] = request.shown(reward)
-        rows = [
-            {"index": index, "object": "score", "score": value} for index, value in enumerate(shown)
-        ]
+        results = await scoring.score_all(caller_of(http.scope), asked, param)
+        found = {
+            place: item
+            for group, result in zip(groups, results, strict=True)
+            for place, item in zip(group, result.candidates, strict=True)
+        }
+        return [found[place] for place in range(len(pairs))], results
+
+    async def score_texts(
+        http: Request, request: Any, texts: list[Any], param: str, prompt: Any = None
+    ) -> tuple[list[ScoredCandidate], list[BestOfN]]:
+        """Texts or ids after one prompt, or with theirs inside."""
+        pairs = [(prompt, text) for text in candidates_of(texts)]
+        return await score_pairs(http, request, pairs, param)
+
+    async def answered(
+        http: Request, request: WholeTextRequest
+    ) -> tuple[list[Score], list[BestOfN]]:
+        if request.input is not None:
+            found, results = await score_texts(http, request, request.input, "input")
+        else:
+            prompt, response = split_answer(plain_messages(request.messages or []))
+            found, results = await score_texts(http, request, [response], "messages", prompt)
+        return [request.shown(item.score) for item in found], results
+
+    @route("/classify", ClassifyAnswer | SglangAnswer | list[SglangAnswer], "/v1/classify")
+    async def classify(request: ClassifyBody, http: Request) -> Any:
+        """vLLM's route, and SGLang's where the body has `text` or `input_ids`."""
+        if isinstance(request, SglangRequest):
+            items, is_one = request.items()
+            param = "input_ids" if request.text is None else "text"
+            found, _ = await score_texts(http, request, items, param)
+            rows = [
+                {"embedding": [item.score], "meta_info": {"prompt_tokens": item.num_tokens}}
+                for item in found
+            ]
+            return rows[0] if is_one else rows
+        shown, results = await answered(http, request)
+        rows = [{"label": label, "probs": [reward], "num_classes": 1} for reward in shown]
+        return envelope("classify", scoring.model_name, rows, results)
+
+    @route("/pooling", PoolingAnswer)
+    async def pooling(request: VectorRequest, http: Request) -> Any:
+        """vLLM's route: the reward of each text as its pooled vector."""
+        shown, results = await answered(http, request)
+        vectors = [as_vector(reward, request.encoding_format) for reward in shown]
+        rows = [{"object": "pooling", "data": vector} for vector in vectors]
+        return envelope("pool", scoring.model_name, rows, results)
+
+    @route("/v1/embeddings", EmbeddingsAnswer)
+    async def embeddings(request: VectorRequest, http: Request) -> Any:
+        """SGLang's route for reward models: the reward of each text as its embedding."""
+        shown, results = await answered(http, request)
+        vectors = [as_vector(reward, request.encoding_format) for reward in shown]
+        rows = [{"object": "embedding", "embedding": vector} for vector in vectors]
+        return envelope("embd", scoring.model_name, rows, results)
+
+    @route("/score", ScoreAnswer, "/v1/score")
+    async def score(request: ScoreRequest, http: Request) -> Any:
+        """vLLM's route: text_1 as the prompt, text_2 as responses to it. vLLM itself puts no
+        template around them.
+        """
+        found, results = await score_pairs(http, request, request.pairs(), "text_2")
+        rows = [{"object": "score", "score": request.shown(item.score)} for item in found]
         return envelope("score", scoring.model_name, rows, results)
 
-    @app.post("/rerank", responses=answers(RerankAnswer))
-    @app.post("/v1/rerank", include_in_schema=False)
-    @app.post("/v2/rerank", include_in_schema=False)
-    async def rerank(request: RerankRequest, http: Request) -> Any:
-        """Cohere's, Jina's and vLLM's route: the query as the prompt, documents as responses."""
-        scoring.require_model(request.model)
-        texts = request.texts()
-        asked = ScoringRequest(request.query, texts, truncate=False)
-        result = await scoring.score(caller_of(http.scope), asked, "documents")
-        ordered = sorted(result.candidates, key=lambda item: item.rank or 0)
-        with_documents = request.return_documents is not False
+    @route("/rerank", RerankAnswer | list[TeiRank], "/v1/rerank", "/v2/rerank")
+    async def rerank(request: RerankBody, http: Request) -> Any:
+        """Cohere's, Jina's, vLLM's and infinity's route, and TEI's where the body has `texts`: the
+        query as the prompt, documents as responses. Documents are returned when asked for.
+        """
+        if isinstance(request, TeiRerankRequest):
+            texts, query = request.texts, request.query
+            found, _ = await score_texts(http, request, [*texts], "texts", query)
+            return [
+                {"index": index, "score": tei_score(score, request.raw_scores)}
+                | ({"text": texts[index]} if request.return_text else {})
+                for index, score in by_score(found, request.top_n)
+            ]
+        texts = request.documents
+        found, computed = await score_texts(http, request, [*texts], "documents", request.query)
         results = [
-            {"index": item.index, "relevance_score": request.shown(item.score or 0.0)}
-            | ({"document": {"text": texts[item.index]}} if with_documents else {})
-            for item in ordered[: request.top_n or None]
+            {"index": index, "relevance_score": request.shown(score)}
+            | ({"document": {"text": texts[index]}} if request.return_documents else {})
+            for index, score in by_score(found, request.top_n)
         ]
-        num_tokens = num_tokens_of([result])
+        num_tokens = num_tokens_of(computed)
         return {
             "id": f"rerank-{uuid.uuid4().hex}",
             "model": scoring.model_name,
@@ -139,10 +183,78 @@ def add_dialects(app: FastAPI, scoring: ScoringPath, responses: dict[int | str, 
             "meta": {"api_version": {"version": "2"}, "tokens": {"input_tokens": num_tokens}},
         }
 
-    @app.post("/get_reward", responses=answers(RewardAnswer))
-    async def get_reward(request: OpenRLHFRequest, http: Request) -> Any:
-        """OpenRLHF's remote reward model."""
-        scoring.require_model(request.model)
-        result = await whole_texts(http, listed(request.query), "query")
-        rewards = rewards_of(result)
+    @route("/predict", list[TeiPrediction] | list[list[TeiPrediction]])
+    async def predict(request: TeiPredictRequest, http: Request) -> Any:
+        """TEI's route for classifiers."""
+        pairs, is_batch = request.rows()
+        found, _ = await score_pairs(http, request, pairs, "inputs")
+        scores = [tei_score(item.score, request.raw_scores) for item in found]
+        rows = [[{"score": score, "label": label}] for score in scores]
+        return rows if is_batch else rows[0]
+
+    @route("/get_reward", RewardAnswer | float)
+    async def get_reward(request: RewardBody, http: Request) -> Any:
+        """OpenRLHF's remote reward model, and slime's where the body has `response`."""
+        if isinstance(request, SlimeRequest):
+            prompt, text = None, request.response
+            if isinstance(request.prompt, str):
+                text = request.prompt + text
+            else:
+                prompt = plain_messages(request.prompt)
+            found, _ = await score_texts(http, request, [text], "response", prompt)
+            return found[0].score
+        found, _ = await score_texts(http, request, [*request.query], "query")
+        rewards = [item.score for item in found]
         return {"rewards": rewards, "scores": rewards, "extra_logs": {}}
+
+    @route("/v1/score/evaluation", LlamaFactoryAnswer)
+    async def evaluation(request: LlamaFactoryRequest, http: Request) -> Any:
+        """LLaMA-Factory's route of its reward models."""
+        found, _ = await score_texts(http, request, [*request.messages], "messages")
+        return {
+            "id": f"scoreeval-{uuid.uuid4().hex}",
+            "object": "score.evaluation",
+            "model": scoring.model_name,
+            "scores": [item.score for item in found],
+        }
+
+    @route("/tokenize", TokenizeAnswer)
+    async def tokenize(request: TokenizeRequest, http: Request) -> Any:
+        """vLLM's route: the ids as they would be scored, EOS included where the model has it."""
+        scoring.require_model(request.model)
+        asked = ScoringRequest(None, [request.prompt or ""])
+        if request.messages is not None:
+            messages = plain_messages(request.messages)
+            has_answer = messages[-1]["role"] == "assistant"
+            if request.add_generation_prompt is has_answer:
+                raise ApiError(
+                    422,
+                    f"add_generation_prompt={has_answer} does not go with messages that end with "
+                    f"the turn of {messages[-1]['role']!r}",
+                    param="add_generation_prompt",
+                )
+            prompt, response = split_answer(messages) if has_answer else (messages, "")
+            asked = ScoringRequest(prompt, [response])
+        ids = await scoring.tokenize(caller_of(http.scope), asked)
+        return {"count": len(ids), "max_model_len": max_model_len, "tokens": ids}
+
+
+def split_answer(messages: list[Message]) -> tuple[list[Message], str]:
+    """(what comes before the last message, its text). Raises InputError for a last message that
+    has more than text.
+    """
+    *prompt, response = messages
+    if extra := sorted(response.keys() - {"role", "content"}):
+        raise InputError(f"The last message has {extra[0]}: a reward is read after its text.")
+    return prompt, response["content"]
+
+
+def by_score(found: list[ScoredCandidate], top_n: int | None) -> list[tuple[int, Score]]:
+    """(place, score), the best first, of equal ones the first, those without a score last."""
+    scores = [item.score for item in found]
+    ordered = sorted(enumerate(scores), key=lambda item: (item[1] is None, -(item[1] or 0.0)))
+    return ordered[: top_n or None]
+
+
+def tei_score(reward: Score, is_raw: bool | None) -> Score:
+    return reward if is_raw or reward is None else sigmoid(reward)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from codepmp_ray.errors import DeadlineError, InputError
+from codepmp_ray.preference.messages import BadMessage
 
 logger = logging.getLogger("ray.serve")  # the replica's own log file
 _MAX_SHOWN_PROBLEMS = 3
@@ -23,9 +25,9 @@ _KINDS = {
     405: ("invalid_request_error", "method_not_allowed"),
     408: ("invalid_request_error", "request_timeout"),
     413: ("invalid_request_error", "body_too_large"),
+    415: ("invalid_request_error", "unsupported_media_type"),
     422: ("invalid_request_error", "invalid_request"),
     429: ("rate_limit_error", "too_many_requests"),
-    431: ("invalid_request_error", "header_too_large"),
     500: ("server_error", "internal_error"),
     503: ("server_error", "service_unavailable"),
     504: ("server_error", "deadline_exceeded"),
@@ -48,20 +50,22 @@ class ApiError(Exception):
         self.status, self.message, self.param, self.code = status, message, param, code
         self.retry_after_s = retry_after_s
 
-    def response(self) -> JSONResponse:
+    def detail(self) -> dict[str, Any]:
         kind, code = _KINDS.get(self.status, ("invalid_request_error", "error"))
-        headers = {}
-        if self.retry_after_s is not None:
-            headers["Retry-After"] = str(self.retry_after_s)
-        if self.status == 401:
-            headers["WWW-Authenticate"] = "Bearer"
-        detail = {
+        return {
             "message": _plain(self.message),
             "type": kind,
             "param": None if self.param is None else _plain(self.param),
             "code": self.code or code,
         }
-        return JSONResponse({"error": detail}, status_code=self.status, headers=headers)
+
+    def response(self) -> JSONResponse:
+        headers = {}
+        if self.retry_after_s is not None:
+            headers["Retry-After"] = str(self.retry_after_s)
+        if self.status == 401:
+            headers["WWW-Authenticate"] = "Bearer"
+        return JSONResponse({"error": self.detail()}, status_code=self.status, headers=headers)
 
 
 class Unavailable(Exception):
@@ -77,20 +81,28 @@ def install_handlers(app: FastAPI) -> None:
 
     async def http_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
-        # FastAPI's 400 means a body that cannot be parsed: one status for all bad bodies.
-        status = 422 if error.status_code == 400 else error.status_code
-        shown = ApiError(status, str(error.detail)).response()
+        if error.status_code == 400:  # FastAPI's, for a body that cannot be parsed
+            return _unreadable(request).response()
+        shown = ApiError(error.status_code, str(error.detail)).response()
         for name, value in (error.headers or {}).items():
             shown.headers[name] = value
         return shown
 
     async def invalid(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
-        message, param = describe_problems(error.errors())
+        if isinstance(error.body, bytes):  # FastAPI does not parse what is not called JSON
+            found = request.headers.get("content-type", "none")
+            return ApiError(
+                415, f"The Content-Type is {found}; send Content-Type: application/json."
+            ).response()
+        message, param = describe_problems(error.errors(), error.body)
         return ApiError(422, message, param=param).response()
 
     async def bad_input(request: Request, error: Exception) -> JSONResponse:
-        return ApiError(422, str(error)).response()
+        param = None
+        if isinstance(error, BadMessage):  # "messages[0].content is ..."
+            param = re.sub(r"\[(\d+)\]", r".\1", str(error).split(" ")[0])
+        return ApiError(422, str(error), param=param).response()
 
     async def too_late(request: Request, error: Exception) -> JSONResponse:
         return ApiError(504, str(error)).response()
@@ -113,19 +125,57 @@ def install_handlers(app: FastAPI) -> None:
     app.add_exception_handler(Exception, internal)
 
 
-def describe_problems(problems: Sequence[Any]) -> tuple[str, str | None]:
-    """(message, name of the first bad field) of pydantic's problems; inputs are not repeated."""
-    shown = []
-    param = None
-    for problem in problems[:_MAX_SHOWN_PROBLEMS]:
-        location = [str(part) for part in problem["loc"] if part != "body"]
-        name = ".".join(location)
-        param = param or name or None
-        message = str(problem["msg"]).removeprefix("Value error, ")
-        shown.append(f"{name}: {message}" if name else message)
-    if len(problems) > _MAX_SHOWN_PROBLEMS:
-        shown.append(f"and {len(problems) - _MAX_SHOWN_PROBLEMS} more")
-    return "; ".join(shown), param
+def _unreadable(request: Request) -> ApiError:
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding != "identity":
+        return ApiError(415, f"Content-Encoding {encoding} is not supported: send plain JSON.")
+    return ApiError(422, "The body is not JSON in UTF-8, or nested too deeply.")
+
+
+def describe_problems(problems: Sequence[Any], body: object = None) -> tuple[str, str | None]:
+    """(message, name of the first bad field) of pydantic's problems; inputs are not repeated.
+
+    Names are those of the caller's `body`: pydantic puts those of its own types between them.
+    """
+    shown: dict[str, str] = {}
+    for problem in problems:
+        name, message = _name_of(problem, body), _words_of(problem)
+        before = shown.get(name)
+        # One value that fits none of several types is one problem.
+        shown[name] = message if before in (None, message) else f"{before}, or: {message}"
+    parts = [f"{name}: {message}" if name else message for name, message in shown.items()]
+    if len(parts) > _MAX_SHOWN_PROBLEMS:
+        num_more = len(parts) - _MAX_SHOWN_PROBLEMS
+        parts = [*parts[:_MAX_SHOWN_PROBLEMS], f"and {num_more} more"]
+    return "; ".join(parts), next((name for name in shown if name), None)
+
+
+def _words_of(problem: Any) -> str:
+    kind = problem["type"]
+    if kind == "json_invalid":
+        return f"The body is not JSON: {problem['ctx']['error']} at character {problem['loc'][-1]}"
+    if kind == "missing" and len(problem["loc"]) == 1:
+        return "The body is empty; send JSON"
+    if kind in ("model_type", "model_attributes_type"):
+        return "Input should be a JSON object"
+    return str(problem["msg"]).removeprefix("Value error, ")
+
+
+def _name_of(problem: Any, body: object) -> str:
+    """Dotted, of those parts of the problem's place that lead through `body`."""
+    found: list[str] = []
+    place = body
+    location = [] if problem["type"] == "json_invalid" else list(problem["loc"][1:])
+    for number, part in enumerate(location):
+        is_missing = problem["type"] == "missing" and number == len(location) - 1
+        if isinstance(place, dict) and (part in place or is_missing):
+            place = place.get(part)
+        elif isinstance(place, list) and isinstance(part, int) and part < len(place):
+            place = place[part]
+        else:
+            continue
+        found.append(str(part))
+    return ".".join(found)
 
 
 def _plain(text: str) -> str:

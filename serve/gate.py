@@ -7,9 +7,11 @@ too large or too slow is refused while it comes in.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping
 from typing import Any
 
+from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .auth import KeyRing
@@ -20,13 +22,23 @@ from .errors import ApiError
 PUBLIC_PATHS = frozenset({"/", "/health", "/ready"})
 
 
-METRICS_PATH = "/metrics"
+METRICS_PATH, WEIGHTS_PATH = "/metrics", "/admin/weights"
+# With it a caller who leaves would go on being scored: Serve's proxy would not tell.
+_STAYS_HEADER = b"x-request-disconnect-disabled"
 _CALLER = "codepmp.caller"
 
 
 def caller_of(scope: Mapping[str, Any]) -> str:
     """The name that the Gate gave to whoever sent this request."""
     return scope[_CALLER]
+
+
+def plain_path(scope: Scope) -> str:
+    """The path below the application's route prefix, without slashes that mean nothing."""
+    path, prefix = scope["path"], scope.get("root_path", "")
+    if prefix and (path == prefix or path.startswith(f"{prefix}/")):
+        path = path.removeprefix(prefix)
+    return re.sub("/{2,}", "/", path).rstrip("/") or "/"
 
 
 class _Disconnected(Exception):
@@ -38,6 +50,7 @@ class Gate:
 
     Args:
         scrapers: tokens that open `/metrics`, which API keys do not.
+        admins: keys that open `/admin/weights`, which no others do.
         max_body_bytes: larger bodies get 413.
         body_timeout_s: a body that takes longer to arrive gets 408.
         doors: once they close, whoever comes gets 503.
@@ -51,8 +64,10 @@ class Gate:
         body_timeout_s: float = 60.0,
         scrapers: KeyRing | None = None,
         doors: Doors | None = None,
+        admins: KeyRing | None = None,
     ) -> None:
-        self._app, self._keys, self._scrapers = app, keys, scrapers
+        self._app, self._keys = app, keys
+        self._own_rings = {METRICS_PATH: scrapers, WEIGHTS_PATH: admins}
         self._doors = doors or Doors()
         self._max_body_bytes, self._body_timeout_s = max_body_bytes, body_timeout_s
 
@@ -63,21 +78,33 @@ class Gate:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})
             return
+        path, prefix = plain_path(scope), scope.get("root_path", "")
+        is_head = scope["method"] == "HEAD"
+        if is_head:
+            send = _without_body(send)
         try:
-            ring = self._scrapers if scope["path"] == METRICS_PATH else self._keys
+            ring = self._own_rings.get(path, self._keys)
             caller = ring.caller(scope["headers"]) if ring is not None else None
-            is_public = scope["path"] in PUBLIC_PATHS and scope["method"] in ("GET", "HEAD")
+            is_public = path in PUBLIC_PATHS and scope["method"] in ("GET", "HEAD")
             if caller is None and not is_public:
                 raise ApiError(401, "Send an API key as Authorization: Bearer KEY or x-api-key.")
+            if is_public and not scope["path"].endswith("/") and path == "/":
+                # The page's own calls are relative to its address.
+                await RedirectResponse(f"{prefix}/")(scope, receive, send)
+                return
+            scope = {**scope, "path": prefix + path, _CALLER: caller or ""}
+            if is_head:
+                scope["method"] = "GET"
             if is_public:
                 # Their routes read no body; what a stranger sends with the request stays unread.
-                await self._app({**scope, _CALLER: ""}, receive, send)
+                await self._app(scope, receive, send)
                 return
+            if _STAYS_HEADER in dict(scope["headers"]):
+                raise ApiError(422, f"{_STAYS_HEADER.decode()} is not supported: leave it out.")
             if self._doors.are_closing:
                 raise ApiError(503, "The service is being stopped.", retry_after_s=5)
             with self._doors.inside():
                 body = await self._read(scope, receive)
-                scope = {**scope, _CALLER: caller or ""}
                 await self._app(scope, _replay(body, receive), send)
         except ApiError as error:
             await error.response()(scope, receive, send)
@@ -119,3 +146,14 @@ def _replay(body: bytes, receive: Receive) -> Receive:
         return first.pop() if first else await receive()
 
     return replayed
+
+
+def _without_body(send: Send) -> Send:
+    """What HEAD gets: the headers of GET."""
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            message = {**message, "body": b""}
+        await send(message)
+
+    return sending

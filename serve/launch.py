@@ -2,7 +2,6 @@
 
 Serve's own routes /-/healthz and /-/routes answer on the same port without a key. They say that
 the proxy lives and that an application is mounted at /, and nothing about models or requests.
-serve/front.py keeps them for callers of this machine, where Ray was started by us.
 """
 
 from __future__ import annotations
@@ -44,6 +43,7 @@ from .application import (
 from .auth import digest_of, generate_key, key_from_environment
 from .deployments import ScorerReplica
 from .front import use_front
+from .owner import make_owner
 
 __all__ = ["ServiceHandle", "build_app", "running_service"]
 
@@ -90,8 +90,9 @@ def running_service(
     tls = tls_options(config) if with_tls else {}
     use_front()
     with connect():
+        owner = make_owner()
         application = build_application(
-            config, model, [digest_of(key)], replica_class, recipe.audit
+            config, model, [digest_of(key)], replica_class, recipe.audit, owner
         )
         # Importing Serve set this back to INFO after connect() had quieted it.
         logging.getLogger("ray.serve").setLevel(logging.WARNING)

@@ -20,6 +20,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from codepmp_ray.scoring.best_of_n import BestOfN
 
+from .gate import plain_path
+
 logger = logging.getLogger("ray.serve")
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -31,6 +33,7 @@ class Facts:
 
     request_id: str
     shown: dict[str, Any] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)  # of the answer
 
 
 _current: ContextVar[Facts | None] = ContextVar("facts", default=None)
@@ -40,6 +43,12 @@ def note(**facts: Any) -> None:
     """Add to the current request's log line."""
     if (current := _current.get()) is not None:
         current.shown.update(facts)
+
+
+def header(name: str, value: str) -> None:
+    """Add to the headers of the current request's answer."""
+    if (current := _current.get()) is not None:
+        current.headers[name] = value
 
 
 class Metrics:
@@ -63,6 +72,10 @@ class Metrics:
             ["kind"],
         )
         self.candidates = self._made(Counter, "candidates", "Scored candidates.")
+        self.truncated = self._made(Counter, "truncated", "Candidates that were cut to fit.")
+        self.not_finite = self._made(
+            Counter, "not_finite", "Candidates for which the model gave no finite number."
+        )
         self.in_flight = self._made(Gauge, "tokens_in_flight", "Estimated tokens being scored.")
         self.waiting = self._made(Gauge, "tokens_waiting", "Estimated tokens that wait.")
 
@@ -71,6 +84,8 @@ class Metrics:
 
     def scored(self, result: BestOfN) -> None:
         self.candidates.inc(len(result.candidates))
+        self.truncated.inc(sum(item.truncated for item in result.candidates))
+        self.not_finite.inc(result.num_not_finite)
         self.tokens.labels("prompt").inc(result.num_prompt_tokens)
         self.tokens.labels("candidate").inc(result.num_response_tokens)
         self.tokens.labels("cached_prompt").inc(result.num_cached_prompt_tokens)
@@ -102,7 +117,8 @@ class Observer:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["x-request-id"] = facts.request_id
+                headers = MutableHeaders(scope=message)
+                headers.update(facts.headers | {"x-request-id": facts.request_id})
             await send(message)
 
         token = _current.set(facts)
@@ -111,7 +127,8 @@ class Observer:
         finally:
             _current.reset(token)
             seconds = time.monotonic() - start_s
-            route = scope["path"] if scope["path"] in self._routes else "other"
+            path = plain_path(scope)
+            route = path if path in self._routes else "other"
             self._metrics.requests.labels(route, str(status)).inc()
             self._metrics.seconds.labels("total").observe(seconds)
             line = {

@@ -12,12 +12,24 @@ import uuid
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    model_validator,
+)
 
+from codepmp_ray.errors import InputError
 from codepmp_ray.preference.messages import Message, checked_messages
-from codepmp_ray.scoring.best_of_n import BestOfN
+from codepmp_ray.scoring.best_of_n import RIGHT, BestOfN, Cut, ScoringRequest
 
-MAX_CANDIDATES = 256
+from .errors import ApiError
+
+MAX_CANDIDATES = 256  # of one prompt in /v1/bon, and of what is scored in one turn
+MAX_PROMPTS = 1_024  # of one call to /v1/bon
 MAX_MESSAGES = 256
 _MAX_FIELDS = 64
 
@@ -28,6 +40,10 @@ def _unicode(text: str) -> str:
     except UnicodeEncodeError:
         raise ValueError("holds a lone surrogate, which is not Unicode text") from None
     return text
+
+
+def _is_none(value: object) -> bool:
+    return value is None
 
 
 Text = Annotated[str, AfterValidator(_unicode)]
@@ -45,27 +61,19 @@ class _Request(BaseModel):
         return body
 
 
-class TextPart(_Request):
-    type: Literal["text", "input_text", "output_text"]
-    text: Text
+class ChatMessage(BaseModel):
+    """As in OpenAI's API, and as rows of data have it: `preference.messages` looks at all of it.
 
+    `content` is text or parts of type "text". Fields that the model's chat template may show
+    (`tool_calls`, `name`, `reasoning_content`, ...) have to be shown by it; others are left out.
+    """
 
-class ChatMessage(_Request):
-    """As in OpenAI's API. What the model's chat template does not show is refused by name."""
-
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
     role: Annotated[Text, Field(min_length=1, max_length=64)]
-    content: Text | list[TextPart] | None = None
-    name: Text | None = None
-    tool_calls: list[dict[str, Any]] | None = None
-    tool_call_id: Text | None = None
-    reasoning_content: Text | None = None
-    refusal: Text | None = None
+    content: Text | list[dict[str, Any]] | None = None
 
-    @model_validator(mode="after")
-    def _has_content(self) -> ChatMessage:
-        if self.content is None and not self.tool_calls:
-            raise ValueError("content is missing")
-        return self
+
+Messages = Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
 
 
 def plain_messages(messages: Sequence[ChatMessage]) -> list[Message]:
@@ -73,20 +81,35 @@ def plain_messages(messages: Sequence[ChatMessage]) -> list[Message]:
     return checked_messages([message.model_dump() for message in messages], "messages")
 
 
-class BonRequest(_Request):
-    """One prompt and the candidates to choose from; `prompt` and `messages` exclude each other."""
+class BonItem(_Request):
+    """A prompt and the candidates to choose from; `prompt` and `messages` exclude each other."""
 
-    model: Text | None = Field(
-        None, description="Name of the served model; null takes it as it is."
-    )
     prompt: Annotated[Text, Field(min_length=1)] | None = Field(
         None, description="Put into the model's own prompt template as one user message."
     )
-    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES)] | None = (
-        Field(None, description="Rendered with the chat template saved beside the weights.")
+    messages: Messages | None = Field(
+        None, description="Rendered with the chat template saved beside the weights."
     )
     candidates: list[Text] = Field(min_length=1, max_length=MAX_CANDIDATES)
     top_n: int | None = Field(None, ge=1, le=MAX_CANDIDATES, description="Return the best n only.")
+
+    @model_validator(mode="after")
+    def _one_prompt(self) -> BonItem:
+        if (self.prompt is None) == (self.messages is None):
+            raise ValueError("send exactly one of prompt and messages")
+        if self.messages and self.messages[-1].role == "assistant":
+            raise ValueError("messages ends with the assistant's turn: send it as a candidate")
+        return self
+
+    def prompt_or_messages(self) -> str | list[Message]:
+        """Raises InputError."""
+        return self.prompt if self.prompt is not None else plain_messages(self.messages or [])
+
+
+class BonOptions(_Request):
+    model: Text | None = Field(
+        None, description="Name of the served model; null takes it as it is."
+    )
     deadline_ms: int | None = Field(
         None, ge=1, le=3_600_000, description="Answer with what is scored by then, as partial."
     )
@@ -96,15 +119,39 @@ class BonRequest(_Request):
     probabilities: bool = Field(
         False, description="With each score the chance (Bradley-Terry) that it is the best one."
     )
+    truncate: Literal["refuse", "right", "left"] | None = Field(
+        None,
+        description="Of prompt and candidate together, the end that is cut where they are too "
+        "long. Null: right, or what the service is set to.",
+    )
 
-    @model_validator(mode="after")
-    def _one_prompt(self) -> BonRequest:
-        if (self.prompt is None) == (self.messages is None):
-            raise ValueError("send exactly one of prompt and messages")
-        return self
+    def asked(self, item: BonItem, usual: Cut) -> ScoringRequest:
+        """Raises InputError for messages that cannot be used."""
+        cut = usual if usual.side else RIGHT
+        if self.truncate is not None:
+            cut = Cut(None if self.truncate == "refuse" else self.truncate)
+        timeout_s = None if self.deadline_ms is None else self.deadline_ms / 1000
+        return ScoringRequest(item.prompt_or_messages(), item.candidates, cut, timeout_s)
 
-    def prompt_or_messages(self) -> str | list[Message]:
-        return self.prompt if self.prompt is not None else plain_messages(self.messages or [])
+
+class BonRequest(BonItem, BonOptions):
+    """One prompt."""
+
+
+class BonManyRequest(BonOptions):
+    """Many prompts in one call, with one deadline."""
+
+    requests: list[BonItem] = Field(min_length=1, max_length=MAX_PROMPTS, fail_fast=True)
+
+
+def _kind_of_bon(body: object) -> str:
+    return "many" if isinstance(body, dict) and "requests" in body else "one"
+
+
+BonBody = Annotated[
+    Annotated[BonRequest, Tag("one")] | Annotated[BonManyRequest, Tag("many")],
+    Discriminator(_kind_of_bon),
+]
 
 
 class Calibration(BaseModel):
@@ -118,15 +165,18 @@ class Calibration(BaseModel):
 class BonCandidate(BaseModel):
     index: int = Field(description="Position in the request's candidates.")
     score: float | None = Field(
-        description="Raw reward; compare it under one prompt only. Null if the deadline came first."
+        description="Raw reward; compare it under one prompt only. Null if there is none."
     )
     rank: int | None = Field(
         description="1 is the best; of equal scores the lower index comes first. Null unscored."
     )
     num_tokens: int = Field(description="Tokens of the candidate that were scored, EOS included.")
-    truncated: bool = Field(description="Cut to fit the model: the score is that of its beginning.")
+    truncated: bool = Field(description="Cut to fit: the score is that of what was left.")
     duplicate_of: int | None = Field(description="First candidate with the same text, else null.")
     probability: float | None = Field(None, description="Where probabilities were asked for.")
+    missing: Literal["deadline", "not_finite"] | None = Field(
+        None, description="Why there is no score.", exclude_if=_is_none
+    )
 
 
 class BonUsage(BaseModel):
@@ -137,41 +187,83 @@ class BonUsage(BaseModel):
     )
 
 
-class BonResponse(BaseModel):
-    id: str
+class ErrorDetail(BaseModel):
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class ErrorBody(BaseModel):
+    """Every error, whatever its status, has this form."""
+
+    error: ErrorDetail
+
+
+class _BonResult(BaseModel):
+    best_index: int | None = Field(None, description="Null where no candidate has a score.")
+    partial: bool = Field(
+        False, description="The deadline came before every candidate had its score."
+    )
+    data: list[BonCandidate] = []
+    usage: BonUsage
+    weights_digest: str | None = Field(
+        None, description="Of the weights that made the scores.", exclude_if=_is_none
+    )
+
+
+def fields_of(
+    outcome: BestOfN | InputError,
+    item: BonItem,
+    options: BonOptions,
+    calibration: Calibration | None,
+) -> dict[str, Any]:
+    """What an answer says of one prompt."""
+    if isinstance(outcome, InputError):
+        usage = BonUsage(prompt_tokens=0, candidate_tokens=0, cached_prompt_tokens=0)
+        return {"usage": usage, "error": ApiError(422, str(outcome), param="requests").detail()}
+    chances = best_probabilities(outcome) if options.probabilities else {}
+    data = []
+    for found in outcome.candidates:
+        if item.top_n is not None and (found.rank is None or found.rank > item.top_n):
+            continue
+        shown = BonCandidate.model_validate(found, from_attributes=True)
+        shown.probability = chances.get(found.index)
+        if calibration is not None and shown.score is not None:
+            shown.score = (shown.score - calibration.mean) / calibration.std
+        data.append(shown)
+    return {
+        "best_index": outcome.best_index,
+        "partial": outcome.is_partial,
+        "data": data,
+        "usage": BonUsage(
+            prompt_tokens=outcome.num_prompt_tokens,
+            candidate_tokens=outcome.num_response_tokens,
+            cached_prompt_tokens=outcome.num_cached_prompt_tokens,
+        ),
+        "weights_digest": outcome.weights_digest,
+    }
+
+
+class BonResponse(_BonResult):
+    id: str = Field(default_factory=lambda: f"bon-{uuid.uuid4().hex}")
     object: Literal["best_of_n"] = "best_of_n"
     model: str
-    best_index: int
-    partial: bool = Field(description="The deadline came before every candidate had its score.")
-    data: list[BonCandidate]
-    usage: BonUsage
 
-    @classmethod
-    def of(
-        cls, result: BestOfN, model: str, request: BonRequest, calibration: Calibration | None
-    ) -> BonResponse:
-        chances = best_probabilities(result) if request.probabilities else {}
-        data = []
-        for item in result.candidates:
-            if request.top_n is not None and (item.rank is None or item.rank > request.top_n):
-                continue
-            shown = BonCandidate.model_validate(item, from_attributes=True)
-            shown.probability = chances.get(item.index)
-            if calibration is not None and shown.score is not None:
-                shown.score = (shown.score - calibration.mean) / calibration.std
-            data.append(shown)
-        return cls(
-            id=f"bon-{uuid.uuid4().hex}",
-            model=model,
-            best_index=result.best_index,
-            partial=result.is_partial,
-            data=data,
-            usage=BonUsage(
-                prompt_tokens=result.num_prompt_tokens,
-                candidate_tokens=result.num_response_tokens,
-                cached_prompt_tokens=result.num_cached_prompt_tokens,
-            ),
-        )
+
+class BonItemResult(_BonResult):
+    """`error` says why there is no result: a prompt that cannot be scored costs its own only."""
+
+    index: int = Field(description="Position in requests.")
+    error: ErrorDetail | None = Field(None, exclude_if=_is_none)
+
+
+class BonManyResponse(BaseModel):
+    id: str = Field(default_factory=lambda: f"bon-{uuid.uuid4().hex}")
+    object: Literal["best_of_n.list"] = "best_of_n.list"
+    model: str
+    partial: bool = Field(description="Of any of them.")
+    results: list[BonItemResult] = Field(description="In the order of requests.")
 
 
 def best_probabilities(result: BestOfN) -> dict[int, float]:
@@ -180,7 +272,7 @@ def best_probabilities(result: BestOfN) -> dict[int, float]:
     Bradley-Terry for two, Plackett-Luce for more: the model that the reward loss fits.
     """
     scores = {item.index: item.score for item in result.candidates if item.score is not None}
-    highest = max(scores.values())
+    highest = max(scores.values(), default=0.0)
     weights = {index: math.exp(score - highest) for index, score in scores.items()}
     total = sum(weights.values())
     return {index: weight / total for index, weight in weights.items()}
@@ -205,16 +297,3 @@ class ModelList(BaseModel):
 
 class Status(BaseModel):
     status: Literal["ok", "ready"]
-
-
-class ErrorDetail(BaseModel):
-    message: str
-    type: str
-    param: str | None
-    code: str
-
-
-class ErrorBody(BaseModel):
-    """Every error, whatever its status, has this form."""
-
-    error: ErrorDetail

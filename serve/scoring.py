@@ -2,24 +2,59 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
-from codepmp_ray.scoring.best_of_n import BestOfN, ScoringRequest
+from codepmp_ray.errors import DeadlineError, InputError
+from codepmp_ray.scoring.best_of_n import (
+    REFUSE,
+    BestOfN,
+    Cut,
+    ScoringRequest,
+    num_chars,
+    require_scores,
+    unscored,
+)
 
 from .admission import Admission, TokenEstimate
 from .errors import ApiError
-from .observation import Metrics, note
+from .observation import Metrics, header, note
+from .schemas import MAX_CANDIDATES
+from .weights import Weights
+
+# What a call holds while it waits beside its texts: connection, task, parsed body.
+_BYTES_OF_A_CALL = 32_768
+ANSWER_HEADERS = _DIGEST_HEADER, _TRUNCATED_HEADER = "x-codepmp-weights", "x-codepmp-truncated"
+
+Outcome = BestOfN | InputError | DeadlineError
+T = TypeVar("T")
 
 
 class Backend(Protocol):
     """What scores."""
 
-    async def score(self, requests: list[ScoringRequest]) -> list[BestOfN]:
-        """Raises InputError for a request that cannot be scored, DeadlineError if its time passed
-        without a score, Unavailable if it may be scored soon.
+    async def score(self, requests: list[ScoringRequest]) -> Sequence[Outcome]:
+        """One outcome for each. An InputError (it cannot be scored) or a DeadlineError (its time
+        passed without a score) may be raised too: it is then that of all of them.
+
+        Raises Unavailable if they may be scored soon.
+        """
+        ...
+
+    async def tokenize(self, request: ScoringRequest) -> list[int]:
+        """Ids of the one candidate as it would be scored, the prompt's included.
+
+        Raises InputError and Unavailable.
+        """
+        ...
+
+    async def load_weights(self, weights: Weights) -> None:
+        """From now on all are scored by `weights`; those who wait meanwhile wait longer.
+
+        Raises InputError for weights that cannot be loaded, Unavailable.
         """
         ...
 
@@ -33,22 +68,26 @@ class ScoringPath:
 
     Args:
         model_name: what requests may name as their model.
-        max_candidates: texts of one HTTP request.
+        cut: what happens to a text that is too long, where the request does not say.
+        weights_digest: of what the service was started with.
     """
 
     def __init__(
         self,
         model_name: str,
-        max_candidates: int,
         admission: Admission,
         backend: Backend,
         metrics: Metrics,
+        cut: Cut = REFUSE,
+        max_model_len: int | None = None,
+        weights_digest: str | None = None,
     ) -> None:
-        self.model_name, self._max_candidates = model_name, max_candidates
+        self.model_name, self.cut = model_name, cut
+        self.weights_digest = self._first_digest = weights_digest  # of the newest answer
         self._admission, self._backend, self._metrics = admission, backend, metrics
         metrics.in_flight.set_function(lambda: admission.num_running_tokens)
         metrics.waiting.set_function(lambda: admission.num_waiting_tokens)
-        self._estimate = TokenEstimate()
+        self._estimate = TokenEstimate(max_model_len=max_model_len)
 
     def require_model(self, name: str | None) -> None:
         """Raises ApiError 404 for another model than the one that is served."""
@@ -69,41 +108,129 @@ class ScoringPath:
     async def score_all(
         self, caller: str, requests: Sequence[ScoringRequest], param: str
     ) -> list[BestOfN]:
-        """Scores of the prompts of one HTTP request, admitted as one unit; all or an error.
+        """Scores of the prompts of one HTTP request: all or an error.
 
-        Time spent waiting counts against `timeout_s`. `param` is the field that holds the texts.
-        Raises ApiError 422 for too many texts, 429 without room, and what Backend raises.
+        `param` is the field that holds the texts. Raises ApiError 422 for a text that cannot be
+        scored, and what `score_each` raises.
         """
-        num_texts = sum(len(request.candidates) for request in requests)
-        if num_texts > self._max_candidates:
-            raise ApiError(
-                422,
-                f"{param}: {num_texts} exceed max_candidates={self._max_candidates}",
-                param=param,
-            )
+        results = []
+        for outcome in await self.score_each(caller, requests):
+            if isinstance(outcome, InputError):
+                is_text = outcome.problem.startswith("Text ")
+                raise ApiError(422, str(outcome), param=param if is_text else None)
+            results.append(outcome)
+        require_scores(results)
+        return results
+
+    async def score_each(
+        self, caller: str, requests: Sequence[ScoringRequest]
+    ) -> list[BestOfN | InputError]:
+        """The result of each prompt of one HTTP request, or why there is none.
+
+        A call of many is split, and each part waits for a turn of its own. Time spent waiting
+        counts against `timeout_s`; what was not scored in time has no scores.
+        Raises ApiError 429 without room, DeadlineError where it is one prompt's, and what Backend
+        raises.
+        """
+        parts = list(_parts(requests))
+        # What the call holds is counted once, with its first part.
+        num_bytes = _BYTES_OF_A_CALL + sum(map(num_chars, requests))
+        found = await all_of(
+            [
+                self._score_part(caller, part, 0 if number else num_bytes)
+                for number, part in enumerate(parts)
+            ]
+        )
+        results: list[BestOfN | InputError] = []
+        for part, outcomes in zip(parts, found, strict=True):
+            for request, outcome in zip(part, outcomes, strict=True):
+                if isinstance(outcome, DeadlineError):
+                    if len(requests) == 1:
+                        raise outcome
+                    outcome = unscored(request)
+                results.append(outcome)
+        self._tell([result for result in results if isinstance(result, BestOfN)])
+        return results
+
+    async def tokenize(self, caller: str, request: ScoringRequest) -> list[int]:
+        """See Backend. It waits for its turn like a request to score."""
+        num_bytes = _BYTES_OF_A_CALL + num_chars(request)
+        async with self._admission.admit(caller, self._estimate(request), None, num_bytes):
+            return await self._backend.tokenize(request)
+
+    async def load_weights(self, path: str, digest: str) -> None:
+        """See Backend; the newest of several calls at once holds."""
+        weights = Weights(time.time_ns(), path, digest, self._first_digest)
+        await self._backend.load_weights(weights)
+        self.weights_digest = digest
+
+    async def _score_part(
+        self, caller: str, requests: list[ScoringRequest], num_bytes: int
+    ) -> Sequence[Outcome]:
         start_s = time.monotonic()
         tokens = sum(map(self._estimate, requests))
         times = [request.timeout_s for request in requests if request.timeout_s is not None]
-        async with self._admission.admit(caller, tokens, min(times, default=None)):
-            waited_s = time.monotonic() - start_s
-            self._metrics.seconds.labels("waiting").observe(waited_s)
-            results = await self._backend.score(
-                [less_time(request, waited_s) for request in requests]
-            )
-            scored_s = time.monotonic() - start_s - waited_s
-            self._metrics.seconds.labels("scoring").observe(scored_s)
+        try:
+            async with self._admission.admit(caller, tokens, min(times, default=None), num_bytes):
+                waited_s = time.monotonic() - start_s
+                self._metrics.seconds.labels("waiting").observe(waited_s)
+                outcomes = await self._backend.score(
+                    [less_time(request, waited_s) for request in requests]
+                )
+                scored_s = time.monotonic() - start_s - waited_s
+                self._metrics.seconds.labels("scoring").observe(scored_s)
+        except (DeadlineError, InputError) as error:
+            return [error] * len(requests)
+        note(caller=caller, waiting_s=round(waited_s, 4), scoring_s=round(scored_s, 4))
+        for request, outcome in zip(requests, outcomes, strict=True):
+            if isinstance(outcome, BestOfN):
+                self._estimate.learn(request, outcome)
+                self._metrics.scored(outcome)
+        return [self._with_digest(outcome) for outcome in outcomes]
+
+    def _with_digest(self, outcome: Outcome) -> Outcome:
+        if isinstance(outcome, BestOfN) and outcome.weights_digest is None:
+            return replace(outcome, weights_digest=self._first_digest)
+        return outcome
+
+    def _tell(self, results: list[BestOfN]) -> None:
+        """In the log line and the answer's headers."""
         note(
-            caller=caller,
-            num_candidates=num_texts,
+            num_candidates=sum(len(result.candidates) for result in results),
             num_prompt_tokens=sum(result.num_prompt_tokens for result in results),
             num_candidate_tokens=sum(result.num_response_tokens for result in results),
-            waiting_s=round(waited_s, 4),
-            scoring_s=round(scored_s, 4),
         )
-        for request, result in zip(requests, results, strict=True):
-            self._estimate.learn(request, result)
-            self._metrics.scored(result)
-        return results
+        num_cut = sum(item.truncated for result in results for item in result.candidates)
+        if num_cut:
+            header(_TRUNCATED_HEADER, str(num_cut))
+        digests = list(dict.fromkeys(result.weights_digest for result in results))
+        if digests and digests[-1]:
+            self.weights_digest = digests[-1]
+            header(_DIGEST_HEADER, ", ".join(filter(None, digests)))
+
+
+def _parts(requests: Sequence[ScoringRequest]) -> Iterator[list[ScoringRequest]]:
+    """The requests in their order, at most MAX_CANDIDATES texts together where they have fewer."""
+    part: list[ScoringRequest] = []
+    num_texts = 0
+    for request in requests:
+        if part and num_texts + len(request.candidates) > MAX_CANDIDATES:
+            yield part
+            part, num_texts = [], 0
+        part.append(request)
+        num_texts += len(request.candidates)
+    if part:
+        yield part
+
+
+async def all_of(calls: list[Coroutine[Any, Any, T]]) -> list[T]:
+    """Results of all; the first that raises ends the others, and its error is raised."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(call) for call in calls]
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from None
+    return [task.result() for task in tasks]
 
 
 def less_time(request: ScoringRequest, waited_s: float) -> ScoringRequest:

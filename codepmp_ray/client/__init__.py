@@ -4,7 +4,14 @@ with RewardClient("http://127.0.0.1:9000") as rewards:
     text, choice = rewards.best_of_n(prompt, generate, n=64)
 """
 
-from codepmp_ray.client.answers import CandidateScore, Choice, ServedModel
+from codepmp_ray.client.answers import CandidateScore, Choice, RequestRefused, ServedModel
 from codepmp_ray.client.clients import AsyncRewardClient, RewardClient
 
-__all__ = ["AsyncRewardClient", "CandidateScore", "Choice", "RewardClient", "ServedModel"]
+__all__ = [
+    "AsyncRewardClient",
+    "CandidateScore",
+    "Choice",
+    "RequestRefused",
+    "RewardClient",
+    "ServedModel",
+]

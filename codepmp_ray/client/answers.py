@@ -13,11 +13,20 @@ from codepmp_ray.errors import EngineError, InputError
 
 @dataclass(frozen=True)
 class CandidateScore:
-    """One candidate's raw reward. `score` is None where the request's deadline came first."""
+    """One candidate's raw reward.
+
+    Attributes:
+        missing: why `score` is None: "deadline", or "not_finite" where the model gave no number.
+    """
 
     score: float | None
     num_tokens: int
     truncated: bool
+    missing: str | None = None
+
+
+class RequestRefused(InputError):
+    """The service will not score this request, whenever it is sent: a text is too long, ..."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +53,12 @@ class Choice:
 
     @property
     def rewards(self) -> list[float]:
-        """Scores of all candidates. Raises EngineError if the deadline left some without."""
+        """Scores of all candidates. Raises EngineError if some have none."""
         found = [item.score for item in self.scores if item.score is not None]
         if len(found) < len(self.scores):
             missing = len(self.scores) - len(found)
-            raise EngineError(f"{missing} of {len(self.scores)} candidates have no score in time.")
+            why = "in time" if any(item.missing == "deadline" for item in self.scores) else "at all"
+            raise EngineError(f"{missing} of {len(self.scores)} candidates have no score {why}.")
         return found
 
 
@@ -65,13 +75,13 @@ def read_scores(
 ) -> list[CandidateScore]:
     """Scores in the order of the request's candidates. Raises EngineError for anything else.
 
-    Only a request with a deadline may lack scores of some candidates.
+    Only a request with a deadline may lack scores for want of time.
     """
     try:
         found = {int(item["index"]): _as_score(item) for item in body["data"]}
     except (KeyError, TypeError, ValueError) as error:
         raise EngineError(f"{address} answered without valid scores: {error}.") from error
-    has_all = may_lack or all(item.score is not None for item in found.values())
+    has_all = may_lack or all(item.missing != "deadline" for item in found.values())
     if sorted(found) != list(range(num_candidates)) or not has_all:
         num_scored = sum(item.score is not None for item in found.values())
         raise EngineError(f"{address} scored {num_scored} of {num_candidates} candidates.")
@@ -104,7 +114,8 @@ def best_of(scores: list[CandidateScore], address: str) -> Choice:
 def read_body(answer: httpx.Response, address: str, hints: Hints) -> dict[str, Any]:
     """The JSON object of a good answer.
 
-    Raises InputError for a wrong address, key or request, EngineError when the service failed.
+    Raises InputError for a wrong address or key, RequestRefused for a request that cannot be
+    scored, EngineError when the service failed.
     """
     status = answer.status_code
     if status in (401, 403):
@@ -120,7 +131,8 @@ def read_body(answer: httpx.Response, address: str, hints: Hints) -> dict[str, A
     if status >= 500:
         raise EngineError(f"{address} failed (status {status}: {message_of(answer)}).")
     if status != 200:
-        raise InputError(f"{address} refused the request (status {status}: {message_of(answer)}).")
+        kind = RequestRefused if status in (413, 422) else InputError
+        raise kind(f"{address} refused the request (status {status}: {message_of(answer)}).")
     try:
         body = answer.json()
     except ValueError:
@@ -142,4 +154,5 @@ def _as_score(item: dict[str, Any]) -> CandidateScore:
     score = None if item["score"] is None else float(item["score"])
     if score is not None and not math.isfinite(score):
         raise ValueError(f"the score of candidate {item['index']} is {score}")
-    return CandidateScore(score, int(item["num_tokens"]), bool(item["truncated"]))
+    missing = None if score is not None else str(item.get("missing") or "deadline")
+    return CandidateScore(score, int(item["num_tokens"]), bool(item["truncated"]), missing)

@@ -23,16 +23,20 @@ from codepmp_ray.client.answers import (
 from codepmp_ray.errors import DeadlineError, EngineError, InputError
 
 MAX_CANDIDATES = 256  # of one request; more are sent as several
+# Of one request's JSON, the prompt left out: the service takes 8 MB unless it is told otherwise.
+MAX_BYTES = 4_000_000
 # Of one request without a deadline: half a minute, as Ray Serve needs to start a dead proxy again.
 MAX_ATTEMPTS = 8
 _MAX_USUAL_WAIT_S = 8.0
 _MAX_WAIT_S = 60.0
 _BUSY = frozenset({408, 425, 429, 502, 503, 504})
+# A proxy of Ray Serve that was started again knows no routes for a moment.
+_SERVES_OWN_404, _ATTEMPTS_AT_404 = "Path '", 3
 # A pool of 256 candidates on a slow machine takes minutes; connecting does not.
 _READ_TIMEOUT_S, _CONNECT_TIMEOUT_S = 600.0, 10.0
 _GRACE_S = 1.0  # for an answer that was sent at the deadline
 
-Prompt = str | list[dict[str, str]]
+Prompt = str | list[dict[str, Any]]
 
 
 class Call:
@@ -50,9 +54,12 @@ class Call:
         candidates: list[str],
         deadline_ms: int | None,
     ) -> None:
-        """Raises InputError for one text in the place of a list."""
+        """Raises InputError for one text in the place of a list, and for half a character."""
         if isinstance(candidates, str):
             raise InputError("candidates is one text, not a list.", "Send [text].")
+        self._sizes = [_size(text, f"candidates[{i}]") for i, text in enumerate(candidates)]
+        if isinstance(prompt, str):
+            _size(prompt, "prompt")
         self._url, self._hints = url, hints
         self._prompt, self._candidates = prompt, candidates
         self._end_s = None if deadline_ms is None else time.monotonic() + deadline_ms / 1000
@@ -60,9 +67,15 @@ class Call:
         self._late: DeadlineError | None = None
 
     def parts(self) -> Iterator[Attempts]:
-        for start in range(0, len(self._candidates), MAX_CANDIDATES):
-            part = self._candidates[start : start + MAX_CANDIDATES]
-            yield Attempts(self._url, self._hints, self._prompt, part, self._end_s)
+        """At most MAX_CANDIDATES and MAX_BYTES each; a larger candidate is one by itself."""
+        start = num_bytes = 0
+        for index, size in enumerate([*self._sizes, math.inf]):
+            is_full = index - start == MAX_CANDIDATES or num_bytes + size > MAX_BYTES
+            if index > start and is_full:
+                part = self._candidates[start:index]
+                yield Attempts(self._url, self._hints, self._prompt, part, self._end_s)
+                start, num_bytes = index, 0
+            num_bytes += size
 
     def add(self, scores: list[CandidateScore]) -> None:
         self._found += scores
@@ -72,7 +85,7 @@ class Call:
         if self._end_s is None:
             raise error
         self._late = self._late or error
-        self._found += [CandidateScore(None, 0, False)] * part.num_candidates
+        self._found += [CandidateScore(None, 0, False, "deadline")] * part.num_candidates
 
     def scores(self) -> list[CandidateScore]:
         """Of all candidates. Raises DeadlineError if none has one."""
@@ -137,6 +150,8 @@ class Attempts:
             raise DeadlineError(f"{self.address} answered too late: {message_of(answer)}.")
         # A 500 without our form is that of a gateway whose service died with the request.
         is_away = answer.status_code in _BUSY or (answer.status_code == 500 and code is None)
+        if answer.status_code == 404 and self._num + 1 < _ATTEMPTS_AT_404:
+            is_away = answer.text.startswith(_SERVES_OWN_404)
         if not is_away:
             body = read_body(answer, self.address, self._hints)
             may_lack = self._end_s is not None
@@ -166,6 +181,18 @@ class Attempts:
             f"The service at {self._url} {self._reason}, and the call's time is up.",
             "Give it a longer deadline_ms.",
         )
+
+
+def _size(text: str, name: str) -> int:
+    """Bytes of `text` in JSON, at most. Raises InputError for what is no Unicode text."""
+    if not isinstance(text, str):
+        raise InputError(f"{name} is {type(text).__name__}, not text.")
+    try:
+        num_bytes = len(text.encode())
+    except UnicodeEncodeError as error:
+        raise InputError(f"{name} has half of a surrogate pair at {error.start}.") from None
+    # What JSON writes longer: quotes, backslashes, line breaks, control characters.
+    return num_bytes + text.count("\n") + text.count('"') + text.count("\\") + 4
 
 
 def usual_wait_s(attempt: int) -> float:

@@ -96,7 +96,7 @@ class RewardClient(_Common):
     def score(
         self, prompt: Prompt, candidates: list[str], deadline_ms: int | None = None
     ) -> list[CandidateScore]:
-        """Scores in the order of `candidates`, any number of them, sent 256 at a time.
+        """Scores in the order of `candidates`, any number of them, sent 256 and 4 MB at a time.
 
         Args:
             prompt: text, or messages {role, content}.
@@ -193,11 +193,16 @@ class AsyncRewardClient(_Common):
     ) -> list[CandidateScore]:
         """See RewardClient.score."""
         call = self._call(prompt, candidates, deadline_ms)
-        for part in call.parts():
-            try:
-                call.add(await self._send(part))
-            except DeadlineError as error:
-                call.miss(part, error)
+        parts = list(call.parts())
+        # Requests that were sent at once: the first error that is no late answer is raised.
+        found = await asyncio.gather(*map(self._send, parts), return_exceptions=True)
+        for part, scores in zip(parts, found, strict=True):
+            if isinstance(scores, DeadlineError):
+                call.miss(part, scores)
+            elif isinstance(scores, BaseException):
+                raise scores
+            else:
+                call.add(scores)
         return call.scores()
 
     async def choose(

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -19,6 +18,7 @@ import pyarrow as pa
 from codepmp_ray.cluster.crash_log import CrashLog
 from codepmp_ray.cluster.late_shards import LateShards
 from codepmp_ray.cluster.metrics import EngineMetrics
+from codepmp_ray.cluster.turns import Turns
 from codepmp_ray.cluster.vllm_process import leave_with_engine
 from codepmp_ray.config.engines import EngineConfig
 from codepmp_ray.errors import EngineError
@@ -126,39 +126,7 @@ class _LoopState:
 
     def __init__(self, max_rows_in_flight: int) -> None:
         self.slots = asyncio.Semaphore(max_rows_in_flight)
-        self._changed = asyncio.Condition()
-        self._num_sharing = 0
-        self._num_waiting_alone = 0
-        self._is_alone = False
-
-    @asynccontextmanager
-    async def turn(self, alone: bool) -> AsyncIterator[None]:
-        """Wait for the right to use the engine, alone or with others, and hold it."""
-        async with self._changed:
-            if alone:
-                # Newcomers wait behind this one, or it might never be alone.
-                self._num_waiting_alone += 1
-                try:
-                    await self._changed.wait_for(
-                        lambda: not self._is_alone and not self._num_sharing
-                    )
-                finally:
-                    self._num_waiting_alone -= 1
-                self._is_alone = True
-            else:
-                await self._changed.wait_for(
-                    lambda: not self._is_alone and not self._num_waiting_alone
-                )
-                self._num_sharing += 1
-        try:
-            yield
-        finally:
-            async with self._changed:
-                if alone:
-                    self._is_alone = False
-                else:
-                    self._num_sharing -= 1
-                self._changed.notify_all()
+        self.turn = Turns().turn
 
 
 def shard_block(rows: list[Row], shard_id: int, num_rows: int, schema: pa.Schema) -> pa.Table:

@@ -43,7 +43,7 @@ class VLLMScorer:
             engine_arguments(config, num_gpus, is_cpu_build()),
             "Check serving.dtype, max_model_len, block_size and kv_cache_gb.",
         )
-        self._vocab_size = self._engine.model_config.get_vocab_size()
+        self.vocab_size = int(self._engine.model_config.get_vocab_size())
 
     async def score_ids(
         self,
@@ -51,7 +51,7 @@ class VLLMScorer:
         responses: list[list[int]],
         timeout_s: float | None = None,
     ) -> Scores:
-        check_vocabulary(prompt_ids, responses, self._vocab_size)
+        check_vocabulary(prompt_ids, responses, self.vocab_size)
         outputs: list[tuple[float, int] | None] = [None] * len(responses)
 
         async def score(index: int) -> None:
@@ -73,6 +73,21 @@ class VLLMScorer:
         if prompt_ids:
             cached = [min(num_tokens, len(prompt_ids)) for num_tokens in cached]
         return Scores([output[0] if output else None for output in outputs], sum(cached))
+
+    def stage_weights(self, folder: str) -> Any:
+        return folder
+
+    async def take_weights(self, staged: Any) -> None:
+        """In place, by vLLM's own reload; a failure would leave half of them, so it ends the
+        process.
+        """
+        try:
+            await self._engine.collective_rpc("reload_weights", kwargs={"weights_path": staged})
+            is_empty = await self._engine.reset_prefix_cache()
+        except Exception as error:  # noqa: BLE001 - of the engine, or of its process
+            leave_with_engine(error)
+        if not is_empty:
+            leave_with_engine(EngineError("The prefix cache holds blocks of the old weights."))
 
     async def check_health(self) -> None:
         """Raises (and leaves the process) when the engine is gone."""
@@ -112,11 +127,14 @@ def engine_arguments(config: ServingConfig, num_gpus: float, on_cpu: bool) -> di
         "max_model_len": config.max_model_len,
         "block_size": block_size(config.block_size, on_cpu),
         "enable_prefix_caching": True,
+        # A row is computed in one step, and eagerly. Last-token scores of rows that were split into
+        # several steps under compilation have been wrong (vLLM's issue 48831, with a race over a
+        # buffer left open), and nothing would show it. Prefill-only work gains little from either.
+        "enable_chunked_prefill": False,
+        "enforce_eager": True,
         "max_num_batched_tokens": max(2048 if on_cpu else 8192, config.max_model_len),
         "max_num_seqs": 256,
         "tensor_parallel_size": max(1, int(num_gpus)),
-        # Compilation costs minutes on CPU and gains little for prefill-only work.
-        "enforce_eager": on_cpu,
         "skip_tokenizer_init": True,  # it is fed with ids
     }
 

@@ -140,7 +140,12 @@ class ServingConfig(Section):
     api_keys_file: str | None = operational(None)  # sha256 digests, read again when it changes
     metrics_token_sha256: list[str] = operational([])  # of the tokens that open /metrics
     max_tokens_in_flight: int = operational(262_144, ge=1)  # of each replica
-    max_waiting_tokens: int = operational(1_048_576, ge=0)  # of each replica
+    max_waiting_bytes: int = operational(536_870_912, ge=0)  # of the calls that wait, in all
+    # A text that is too long, where the request does not say: refused, or cut at that end.
+    truncate: Literal["refuse", "right", "left"] = later("refuse")
+    cors_origins: list[str] = operational([])  # of web pages that may call; "*" for all
+    admin_key_sha256: list[str] = operational([])  # of the keys that open /admin/weights
+    weight_roots: list[str] = operational([])  # folders and URIs under which it may load
     score_mean: float | None = operational(None)
     score_std: float | None = operational(None, gt=0)
     num_replicas: int = operational(1, ge=1)  # the fewest, where max_replicas is more

@@ -19,6 +19,7 @@ SHOWN_FIELDS |= {"reasoning_content", "reasoning", "thinking"}
 MEDIA_FIELDS = {"images", "image", "audio", "video", "videos", "documents"}
 # They say which call a result belongs to, and the order of the messages says it too.
 _NAMES_OF_CALLS = {"tool_call_id"}
+_MAX_DEPTH = 64  # of arguments of calls: renderers are recursive
 
 
 class BadMessage(InputError):
@@ -52,7 +53,7 @@ def _checked(message: Any, name: str) -> Message:
             raise BadMessage(RejectReason.FIELD_NOT_SHOWN, f"{name} has {field}, which is no text")
     for field in sorted((SHOWN_FIELDS | _NAMES_OF_CALLS) & message.keys()):
         if message[field]:
-            found[field] = _without_nulls(message[field])
+            found[field] = _without_nulls(message[field], f"{name}.{field}")
     content = message.get("content")
     if content is None and not found.get("tool_calls"):
         raise BadMessage(RejectReason.BAD_CONVERSATION, f"{name} has no content")
@@ -87,13 +88,21 @@ def _joined(content: Any, name: str) -> str:
     return "\n".join(texts)
 
 
-def _without_nulls(value: Any) -> Any:
+def _without_nulls(value: Any, name: str, depth: int = 0) -> Any:
     """Arrow fills up structs with nulls for whatever other rows have."""
+    if depth > _MAX_DEPTH:
+        raise BadMessage(
+            RejectReason.BAD_CONVERSATION, f"{name} is nested more than {_MAX_DEPTH} deep"
+        )
     if isinstance(value, dict):
-        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+        return {
+            text_of(key, name): _without_nulls(item, name, depth + 1)
+            for key, item in value.items()
+            if item is not None
+        }
     if isinstance(value, list):
-        return [_without_nulls(item) for item in value]
-    return value
+        return [_without_nulls(item, name, depth + 1) for item in value]
+    return text_of(value, name) if isinstance(value, str) else value
 
 
 def require_shown(messages: Sequence[Message], render: Callable[[list[Message]], str]) -> None:

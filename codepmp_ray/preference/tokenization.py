@@ -7,6 +7,7 @@ once (`Encoded.split`).
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -102,6 +103,12 @@ class Encoder:
         if template == "own":
             return cls(tokenizer, PromptTemplate.of_model(tokenizer))
         return cls(tokenizer, PromptTemplate.load(folder))
+
+    def copy(self) -> Encoder:
+        """One for another thread: a tokenizer changes a setting of itself to take control tokens
+        as text.
+        """
+        return Encoder(copy.deepcopy(self.tokenizer), self.template, self.vocab_size)
 
     @cached_property
     def _control(self) -> ControlTokens:

@@ -17,7 +17,14 @@ from codepmp_ray.preference.sources.rows import Unusable, checked_conversation, 
 from codepmp_ray.preference.tokenization import Encoder
 from codepmp_ray.records import REJECTED, SCORED_ROW, table_from_rows
 from codepmp_ray.reject_reasons import RejectReason
-from codepmp_ray.scoring.best_of_n import BestOfN, RequestPlan, ScoringRequest, plan_request
+from codepmp_ray.scoring.best_of_n import (
+    BestOfN,
+    RequestPlan,
+    ScoringRequest,
+    plan_request,
+    require_finite,
+    require_scores,
+)
 from codepmp_ray.synthesis.gates import clean
 
 Row = dict[str, Any]
@@ -95,13 +102,15 @@ def plan_row(row: Row, encoder: Encoder, max_model_len: int) -> RequestPlan | Ro
 
 
 def scored(row: Row, result: BestOfN) -> Row:
-    """The row with its scores. `result` has one for every candidate."""
-    found = result.candidates
+    """The row with its scores. Raises EngineError unless `result` has one for every candidate."""
+    require_finite(result)
+    require_scores([result])
+    found, best = result.candidates, result.best_index or 0
     return {
         **row,
         "num_candidates": len(found),
-        "best_index": result.best_index,
-        "best_candidate": row["candidates"][result.best_index],
+        "best_index": best,
+        "best_candidate": row["candidates"][best],
         "scores": [item.score for item in found],
         "ranks": [item.rank for item in found],
         "prompt_num_tokens": result.num_prompt_tokens,

@@ -14,8 +14,9 @@ from codepmp_ray.preference.tokenization import TEMPLATE_FILE
 from codepmp_ray.storage import Store
 
 
-def require_model(config: ServingConfig, model_path: str) -> None:
-    """Refuse what is no export, and a context longer than the model was made for.
+def require_model(config: ServingConfig, model_path: str) -> dict[str, Any]:
+    """Refuse what is no export, and a context longer than the model was made for. Returns what its
+    configuration says.
 
     For the torch engine also a quantised model, which only vLLM can read; for vLLM a base with the
     reward head beside it. `model_path` is a folder
@@ -45,6 +46,7 @@ def require_model(config: ServingConfig, model_path: str) -> None:
             f"model in {model_path}.",
             f"Set serving.max_model_len={longest} or less.",
         )
+    return facts
 
 
 def suited(config: ServingConfig, model_path: str) -> ServingConfig:

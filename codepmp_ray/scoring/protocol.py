@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from codepmp_ray.errors import EngineError
 
@@ -50,4 +50,14 @@ class Scorer(Protocol):
 
         Raises EngineError when the engine fails.
         """
+        ...
+
+    def stage_weights(self, folder: str) -> Any:
+        """What `take_weights` needs of an export of the same shape; called in a thread, beside
+        requests. Raises ModelError.
+        """
+        ...
+
+    async def take_weights(self, staged: Any) -> None:
+        """Score by these weights from now on. No request may be under way."""
         ...

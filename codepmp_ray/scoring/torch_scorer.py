@@ -28,6 +28,7 @@ class TorchScorer:
     def __init__(self, model: Any, max_model_len: int, max_batch_tokens: int = 8192) -> None:
         self.max_model_len = max_model_len
         self._model = model.eval()
+        self.vocab_size = int(model.config.get_text_config().vocab_size)
         self._max_batch_tokens = max_batch_tokens
         # One thread: torch parallelises inside a forward, and the event loop stays free.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="torch-scorer")
@@ -71,6 +72,15 @@ class TorchScorer:
             work.cancel()
             stop.set()
 
+    def stage_weights(self, folder: str) -> Any:
+        from codepmp_ray.scoring.classifier import load_classifier
+
+        model = load_classifier(folder, self._model.score.weight.dtype)
+        return model.to(self._model.score.weight.device).eval()
+
+    async def take_weights(self, staged: Any) -> None:
+        self._model = staged
+
     def rewards(self, prompt_ids: list[int], responses: list[list[int]]) -> list[float]:
         """The same, in the calling thread. Raises EngineError when a forward fails."""
         found = self._rewards(prompt_ids, responses, threading.Event())
@@ -79,8 +89,7 @@ class TorchScorer:
     def _rewards(
         self, prompt_ids: list[int], responses: list[list[int]], stop: threading.Event
     ) -> list[float | None]:
-        vocab_size = self._model.config.get_text_config().vocab_size
-        check_vocabulary(prompt_ids, responses, vocab_size)
+        check_vocabulary(prompt_ids, responses, self.vocab_size)
         rows = [prompt_ids + response for response in responses]
         result: list[float | None] = [None] * len(rows)
         try:

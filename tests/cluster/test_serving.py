@@ -18,6 +18,7 @@ from typing import Any
 
 import httpx
 import pytest
+import ray
 from ray import serve
 
 from codepmp_ray.command.evaluation import parity
@@ -264,6 +265,28 @@ def processes_with(mark: str) -> list[str]:
         except OSError:
             continue
     return [line for line in found if line]
+
+
+@pytest.mark.rehearsal
+def test_a_service_ends_with_its_killed_job(cluster: None, model: Path, tmp_path: Path) -> None:
+    """On a cluster that goes on, where Serve's processes would outlive the job."""
+    recipe = tmp_path / "recipe.yaml"
+    fields = {"engine": "torch", "max_model_len": 256, "port": 0, "num_cpus": 0.5}
+    recipe.write_text(json.dumps({"serving": fields | {"model_path": str(model)}}))
+    address = ray.get_runtime_context().gcs_address
+    job = subprocess.Popen(
+        [sys.executable, "-m", "jobs.serve", "--config", str(recipe)],
+        env=os.environ | {"RAY_ADDRESS": address},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert job.stdout is not None
+        assert any(line.startswith("Serving ") for line in job.stdout)
+    finally:
+        job.kill()
+        job.communicate()
+    wait_until(lambda: not serve.status().applications)
 
 
 @pytest.mark.rehearsal

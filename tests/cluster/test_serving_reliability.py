@@ -17,8 +17,10 @@ import httpx
 import pytest
 import trustme
 from ray import serve
+from starlette.responses import PlainTextResponse
 
 from benchmarks._fake_replica import FakeReplica, fake_recipe, write_fake_model
+from benchmarks._results import free_port
 from benchmarks._serve_load import (
     INGRESS,
     PROXY,
@@ -35,6 +37,7 @@ from codepmp_ray.serve.application import SCORER_NAME, build_application
 from codepmp_ray.serve.auth import digest_of
 from codepmp_ray.serve.front import use_front
 from codepmp_ray.serve.launch import ServiceHandle, running_service
+from codepmp_ray.weights_digest import weights_digest
 from tests.processes import PATIENCE_S, wait_until
 
 DEADLINE_S = 30.0
@@ -64,7 +67,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def service(cluster: None, folder: Path) -> Iterator[ServiceHandle]:
     """Two replicas of the first version of the model."""
-    with running_service(recipe_of(), model_of(folder, 0.0), replica_class=FakeReplica) as running:
+    recipe = recipe_of(admin_key_sha256=[digest_of("admin")], weight_roots=[str(folder)])
+    with running_service(recipe, model_of(folder, 0.0), replica_class=FakeReplica) as running:
         yield running
 
 
@@ -102,8 +106,6 @@ def leave(service: ServiceHandle, num_candidates: int, seconds: float) -> None:
     """Ask, wait for so long, and close the connection without an answer."""
     body = {"prompt": "p", "candidates": [f"{i:0100}" for i in range(num_candidates)]}
     headers = {"x-api-key": service.api_key}
-    # What a caller says about the proxy's business changes nothing.
-    headers |= {"x-request-disconnect-disabled": "?1", "x-request-timeout-seconds": "0"}
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(f"{service.url}/v1/bon", json=body, headers=headers, timeout=seconds)
 
@@ -126,12 +128,59 @@ def test_who_leaves_is_not_scored_any_longer(service: ServiceHandle) -> None:
     assert after["finished"] == before["finished"] and after["tokens_in_flight"] == 0
 
 
+def test_it_is_ready_while_it_is_busy(service: ServiceHandle) -> None:
+    """Calls that fill every slot, and many more that wait, among them one over all limits."""
+    busy = [threading.Thread(target=leave, args=[service, 60, 4.0]) for _ in range(100)]
+    busy.append(threading.Thread(target=leave, args=[service, 256, 4.0]))
+    for thread in busy:
+        thread.start()
+    wait_until(lambda: figure(service, "codepmp_tokens_waiting") > 50_000)
+    for _ in range(3):
+        started_s = time.monotonic()
+        assert httpx.get(f"{service.url}/ready", timeout=PATIENCE_S).status_code == 200
+        assert time.monotonic() - started_s < 3.0
+        time.sleep(1.0)
+    for thread in busy:
+        thread.join()
+    wait_until(lambda: figure(service, "codepmp_tokens_in_flight") == 0)
+
+
+@pytest.mark.rehearsal
+def test_weights_are_changed_under_load_and_outlive_whoever_holds_them(
+    service: ServiceHandle, folder: Path
+) -> None:
+    """No call fails, and an answer says whose it is; a killed replica and ingress know them too."""
+    new = model_of(folder, 5.0)
+    digest = weights_digest(str(new))
+
+    def load_new() -> httpx.Response:
+        body = {"path": str(new), "weights_digest": digest}
+        headers = {"x-api-key": "admin"}
+        return httpx.post(f"{service.url}/admin/weights", json=body, headers=headers, timeout=60)
+
+    check, choice = as_the_fake_scores(0.0, 5.0), random.Random(0)
+    with load(service.url, service.api_key, 4, DEADLINE_S, check) as calls:
+        wait_until(lambda: calls.num > 10)
+        assert load_new().json()["weights_digest"] == digest
+        wait_until(lambda: calls.num > 30)
+        for title in (SCORER, INGRESS, SCORER):
+            num_before = calls.num
+            wait_until(lambda title=title: kill_one(title, choice))
+            wait_until(lambda num_before=num_before: calls.num > num_before + 20)
+    assert calls.failures == []
+    body, headers = {"prompt": "p", "candidates": ["a", "b"]}, {"x-api-key": service.api_key}
+    wait_until(lambda: num_running() == 2)
+    for _ in range(20):
+        answer = httpx.post(f"{service.url}/v1/bon", json=body, headers=headers, timeout=60)
+        assert answer.headers["x-codepmp-weights"] == digest
+        assert as_the_fake_scores(5.0)(["a", "b"], [row["score"] for row in answer.json()["data"]])
+
+
 def test_serves_own_business_is_not_the_callers(service: ServiceHandle) -> None:
     """Header junk through Serve's proxy, and its own routes."""
     headers = {"x-api-key": service.api_key}
     junk = [
         {b"x-request-id": b"\xff"},
-        {b"x-request-timeout-seconds": b"0.000001"},
         {b"x-request-timeout-seconds": b"\xff"},
         {b"serve_multiplexed_model_id": b"\xff"},
         {b"x-session-id": b"\xff"},
@@ -155,7 +204,7 @@ def test_serves_own_business_is_not_the_callers(service: ServiceHandle) -> None:
 def test_killed_processes_fail_no_call(service: ServiceHandle) -> None:
     """SIGKILL of scorers, of the only ingress and of the only proxy, under load."""
     choice = random.Random(0)
-    check = as_the_fake_scores(0.0)
+    check = as_the_fake_scores(0.0, 5.0)
     with load(service.url, service.api_key, 4, DEADLINE_S, check) as calls:
         for title in (SCORER, SCORER, INGRESS, PROXY):
             time.sleep(1.0)
@@ -174,7 +223,7 @@ def test_a_new_model_version_fails_no_call(service: ServiceHandle, folder: Path)
 
     def check(texts: list[str], rewards: list[float]) -> bool:
         """An answer is of one version throughout."""
-        for offset in (0.0, 10.0):
+        for offset in (0.0, 5.0, 10.0):
             if as_the_fake_scores(offset)(texts, rewards):
                 seen.append(offset)
                 return True
@@ -189,7 +238,7 @@ def test_a_new_model_version_fails_no_call(service: ServiceHandle, folder: Path)
         num_before = calls.num
         wait_until(lambda: calls.num > num_before + 20)
     assert calls.failures == []
-    assert seen[0] == 0.0 and seen[-10:] == [10.0] * 10
+    assert seen[0] < 10.0 and seen[-10:] == [10.0] * 10
 
 
 def test_a_stop_answers_who_is_inside(service: ServiceHandle, folder: Path) -> None:
@@ -221,6 +270,47 @@ def test_a_stop_answers_who_is_inside(service: ServiceHandle, folder: Path) -> N
     assert not stop.is_alive()
     assert [answer.status_code for answer in answers] == [200]
     serve.shutdown()
+
+
+@pytest.mark.rehearsal
+def test_two_models_under_two_prefixes_of_one_serve_beside_anothers_application(
+    cluster: None, folder: Path
+) -> None:
+    key = [digest_of("sk-two")]
+    other = serve.deployment(ray_actor_options={"num_cpus": 0})(Other)
+    targets = [serve.RunTarget(other.bind(), "other", route_prefix="/other")]
+    for name, offset in (("a", 0.0), ("b", 7.0)):
+        model = model_of(folder, offset, 1e6)
+        config = recipe_of(num_replicas=1, served_model_name=name).serving
+        app = build_application(config, model, key, FakeReplica)
+        targets.append(serve.RunTarget(app, name, route_prefix=f"/{name}"))
+    port = free_port()
+    serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": port})
+    serve.run_many(targets)
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S) as client:
+        for name, offset in (("a", 0.0), ("b", 7.0)):
+            url, headers = f"/{name}", {"x-api-key": "sk-two"}
+            for path in ("/health", "/ready", "/"):
+                assert client.get(url + path).status_code == 200
+            assert client.get(f"{url}/metrics", headers=headers).status_code == 401
+            assert client.get(f"{url}/metrics", headers=SCRAPE).status_code == 200
+            body = {"model": name, "prompt": "p", "candidates": ["a", "b"]}
+            assert client.post(f"{url}/v1/bon", json=body).status_code == 401
+            found = client.post(f"{url}/v1/bon", json=body, headers=headers).json()["data"]
+            assert as_the_fake_scores(offset)(["a", "b"], [row["score"] for row in found])
+            reward = RewardClient(f"http://127.0.0.1:{port}/{name}", "sk-two")
+            assert as_the_fake_scores(offset)(["a"], reward.choose("p", ["a"]).rewards)
+        answer = client.get("/other/x", headers={"x-session-id": "s"})
+        assert (answer.status_code, answer.text) == (404, "theirs: s")
+        assert client.get("/nowhere").status_code == 404
+    serve.shutdown()
+
+
+class Other:
+    """An application that is not ours."""
+
+    async def __call__(self, request: Any) -> Any:
+        return PlainTextResponse(f"theirs: {request.headers.get('x-session-id')}", 404)
 
 
 def test_tls_with_a_certificate_of_our_own(

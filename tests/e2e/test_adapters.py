@@ -30,7 +30,7 @@ from tests.real_service import KEY, SCRAPE_TOKEN, serving
 from tests.tiny_models import tiny_tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = [ROOT / "README.md", ROOT / "docs/serving.md"]
+DOCUMENTS = [ROOT / "README.md", ROOT / "docs/rl-trainers.md", ROOT / "docs/serving.md"]
 ADDRESS = "http://127.0.0.1:9000"  # as the documents have it
 TOLERANCE = 1e-5
 PROMPTS = ["Add one to x.", "Name a colour, please."]

@@ -70,8 +70,25 @@ def test_answers_are_ranked_on_a_desk_and_on_a_phone(url: str, width: int, heigh
         assert widths == sorted(widths, reverse=True) and widths[0] > 5 * widths[-1] > 0
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
+        page.wait_for_function("document.getElementById('model').textContent === ', tiny'")
+        box = page.locator("#summary").bounding_box()
+        assert box is not None and 0 <= box["y"] < height  # in view, on a phone too
         page.locator("#candidates button").nth(0).click()
         assert fields.count() == 2
+        assert page.evaluate("document.activeElement.tagName") == "TEXTAREA"
+        assert page.is_visible("#stale") and page.is_visible("#ranking")
+        page.fill("#prompt", '[{"role": "user", "content": "p"}]')
+        page.press("#prompt", "Control+Enter")
+        page.wait_for_selector("#stale", state="hidden")
+        assert page.inner_text("#state") == ""
+        page.click("#many summary")
+        page.fill("#pasted", '["from a list", "b"]')
+        page.click("#use")
+        assert fields.count() == 2 and fields.nth(0).input_value() == "from a list"
+        page.click("#many summary")
+        page.fill("#pasted", "one\n\ntwo\nthree")
+        page.click("#use")
+        assert fields.count() == 3 and page.is_visible("#stale")
         page.click("#interface summary")
         page.wait_for_selector("#routes dt")
         routes = page.locator("#routes dt").all_inner_texts()
@@ -86,5 +103,5 @@ def test_answers_are_ranked_on_a_desk_and_on_a_phone(url: str, width: int, heigh
         assert len(wrong) == 1 and "401" in wrong.pop()
 
         assert wrong == []
-        assert set(asked) == {url, f"{url}v1/bon", f"{url}openapi.json"}
+        assert set(asked) == {url, f"{url}v1/bon", f"{url}openapi.json", f"{url}v1/models"}
         browser.close()

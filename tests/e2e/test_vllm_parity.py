@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from benchmarks._cached_tokens import cached_prompt_tokens
 from codepmp_ray.cluster.connect import connect
@@ -20,6 +21,7 @@ from codepmp_ray.preference.tokenization import Encoder
 from codepmp_ray.serve.auth import digest_of
 from codepmp_ray.serve.launch import ServiceHandle, running_service
 from codepmp_ray.serve.parity import ask_service
+from codepmp_ray.weights_digest import weights_digest
 from tests.processes import PATIENCE_S
 from tests.tiny_models import save_tiny_reward_model
 
@@ -44,7 +46,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def service(model: Path) -> Iterator[ServiceHandle]:
+def service(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceHandle]:
     serving = {
         "engine": "vllm",
         "dtype": "float32",
@@ -53,6 +55,8 @@ def service(model: Path) -> Iterator[ServiceHandle]:
         "num_cpus": 0.5,
         "port": 0,
         "metrics_token_sha256": [digest_of("scrape")],
+        "admin_key_sha256": [digest_of("admin")],
+        "weight_roots": [str(tmp_path_factory.getbasetemp())],
     }
     with (
         connect(),
@@ -130,3 +134,32 @@ def test_whole_texts_share_their_beginning(model: Path, client: httpx.Client) ->
     expected = cached_prompt_tokens([], rows, BLOCK_SIZE)
     assert expected >= 2 * BLOCK_SIZE
     assert answer["usage"]["prompt_tokens_details"] == {"cached_tokens": expected}
+
+
+def test_other_weights_give_the_scores_of_a_fresh_start(
+    model: Path, service: ServiceHandle, client: httpx.Client, tmp_path: Path
+) -> None:
+    """Reloaded in place, and nothing of the old ones is left in the cache."""
+    folder = Path(shutil.copytree(model, tmp_path / "new"))
+    tensors = load_file(folder / "model.safetensors")
+    generator = torch.Generator().manual_seed(1)
+    for name, values in tensors.items():
+        tensors[name] = values + 0.1 * torch.randn(values.shape, generator=generator)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    encoder = Encoder.load(model)
+    prompt = "This prompt fills blocks before the weights change, and is asked again after that."
+    question = make_question(encoder, MAX_LEN, prompt, CANDIDATES)
+    body = {"prompt": prompt, "candidates": CANDIDATES}
+    before = client.post("/v1/bon", json=body).raise_for_status().json()["data"]
+    wanted = {"path": str(folder), "weights_digest": weights_digest(str(folder))}
+    headers = {"x-api-key": "admin"}
+    client.post("/admin/weights", json=wanted, headers=headers).raise_for_status()
+    answer = client.post("/v1/bon", json=body).raise_for_status()
+    assert answer.headers["x-codepmp-weights"] == wanted["weights_digest"]
+    careful = Path(shutil.copytree(folder, tmp_path / "careful"))
+    facts = json.loads((careful / "config.json").read_text())
+    (careful / "config.json").write_text(json.dumps(facts | {"pad_token_id": 0}))
+    (expected,) = transformers_rewards(careful, torch.float32, torch.device("cpu"), [question])
+    found = [item["score"] for item in answer.json()["data"]]
+    assert found == pytest.approx(expected, abs=FP32_TOLERANCE)
+    assert max(abs(a - item["score"]) for a, item in zip(found, before, strict=True)) > 0.01

@@ -187,6 +187,37 @@ def test_long_lists_go_in_several_requests(client, service):
     assert [len(body["candidates"]) for body, _ in service.requests] == [256, 256, 88]
 
 
+def test_long_candidates_are_sent_few_at_a_time(client, service, monkeypatch):
+    monkeypatch.setattr("codepmp_ray.client.attempts.MAX_BYTES", 1_000)
+    texts = ["é" * 100, "a" * 700, "b" * 5_000, '"' * 400, "c"]
+    assert [item.score for item in client.score("p", texts)] == [100, 700, 5_000, 400, 1]
+    sent = [[len(text) for text in body["candidates"]] for body, _ in service.requests]
+    assert sent == [[100, 700], [5_000], [400, 1]]
+
+
+@pytest.mark.parametrize(("prompt", "texts"), [("p", ["ok", "\ud800"]), ("\udfff", ["a"])])
+def test_half_a_character_is_named_before_anything_is_sent(client, service, prompt, texts):
+    with pytest.raises(InputError, match="half of a surrogate pair"):
+        client.score(prompt, texts)
+    assert service.requests == []
+
+
+def test_a_proxy_that_knows_no_routes_yet_is_asked_again(client, service):
+    unknown = "Path '/v1/bon' not found. Ping http://.../-/routes for available routes."
+    service.script += [PlainTextResponse(unknown, 404)] * 2
+    assert len(client.score("p", ["a"])) == 1
+    service.script += [PlainTextResponse(unknown, 404)] * 3  # a wrong address stays one
+    with pytest.raises(InputError, match="no best-of-N service"):
+        client.score("p", ["a"])
+
+
+def test_a_candidate_without_a_finite_reward_has_none(client, service):
+    row = {"index": 0, "score": None, "num_tokens": 1, "truncated": False, "missing": "not_finite"}
+    service.script.append(JSONResponse({"data": [row]}))
+    (found,) = client.score("p", ["a"])
+    assert (found.score, found.missing) == (None, "not_finite")
+
+
 def test_the_best_of_n(client, service):
     def generate(prompt, n):
         return [prompt * i for i in range(n)]
@@ -314,3 +345,38 @@ def test_a_trainers_completions_are_scored_by_prompt(client, service):
     asked = sorted((body for body, _ in service.requests), key=lambda body: "messages" in body)
     assert [body["candidates"] for body in asked] == [["a", "ccc"], ["bb", ""]]
     assert (asked[0]["prompt"], asked[1]["messages"]) == ("p", talk)
+
+
+def test_completions_of_several_messages_are_scored_whole(client, service):
+    reward = trl_reward_function(client)
+    call = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f"}}]}
+    result = {"role": "tool", "content": "42"}
+    answer = {"role": "assistant", "content": "42!"}
+    parts = {"role": "assistant", "content": [{"type": "text", "text": "a"}]}
+    completions = [[call, result, answer], [answer], [call, result, answer], [call, result, parts]]
+    assert reward(["p"] * 4, completions) == [3.0, 3.0, 3.0, 1.0]
+    asked = sorted((body for body, _ in service.requests), key=lambda body: "messages" in body)
+    assert [body["candidates"] for body in asked] == [["42!"], ["42!", "42!", "a"]]
+    asked_prompt = {"role": "user", "content": "p"}
+    assert asked[0]["prompt"] == "p" and asked[1]["messages"] == [asked_prompt, call, result]
+
+
+@pytest.mark.parametrize(
+    "completion",
+    [[], [{"role": "assistant", "content": None, "tool_calls": [{}]}],
+     [{"role": "assistant", "content": "a"}, {"role": "tool", "content": "42"}]],
+)  # fmt: skip
+def test_a_completion_that_is_no_answer_has_no_reward(client, service, completion):
+    reward = trl_reward_function(client)
+    with pytest.warns(UserWarning, match="Completion 1 has no reward"):
+        assert reward(["p", "p"], ["aa", completion]) == [2.0, None]
+
+
+def test_a_prompt_that_is_too_long_costs_its_own_reward(client, service):
+    service.script.append(_error(422, "The prompt has 600 tokens"))
+    reward = trl_reward_function(client, num_parallel=1)
+    with pytest.warns(UserWarning, match="600 tokens"):
+        assert reward(["p" * 600, "p"], ["a", "aa"]) == [None, 2.0]
+    service.script.append(_error(401, "no"))
+    with pytest.raises(InputError, match="refused the API key"):
+        reward(["p"], ["a"])

@@ -60,7 +60,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
 def scorer_over(engine: FakeEngine) -> VLLMScorer:
     scorer = VLLMScorer.__new__(VLLMScorer)
     made: Any = engine
-    scorer._engine, scorer._vocab_size = made, 100
+    scorer._engine, scorer.vocab_size = made, 100
     return scorer
 
 

@@ -63,7 +63,7 @@ def test_the_death_of_an_engine_reaches_the_actor(tmp_path: Path) -> None:
 def test_vllms_death_is_told_from_a_refused_row() -> None:
     """Through the group of tasks that a request is made of, without an engine."""
     scorer = VLLMScorer.__new__(VLLMScorer)
-    scorer._vocab_size = 9
+    scorer.vocab_size = 9
     for error in (EngineDied("gone"), EngineError("refused")):
 
         async def fail(ids: list[int], error: Exception = error) -> tuple[float, int]:

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import math
+from typing import Any
 
 import pytest
 
 from codepmp_ray.errors import DeadlineError, EngineError, InputError
 from codepmp_ray.preference.tokenization import Encoder, PromptTemplate
-from codepmp_ray.scoring.best_of_n import ScoringRequest, best_of_n, plan_request, rank
+from codepmp_ray.scoring.best_of_n import (
+    REFUSE,
+    Cut,
+    ScoringRequest,
+    Side,
+    best_of_n,
+    plan_request,
+    rank,
+    require_finite,
+    require_scores,
+)
 from codepmp_ray.scoring.protocol import Scores
 from tests.tiny_models import tiny_tokenizer
 
@@ -84,10 +95,21 @@ def test_no_candidates_and_nothing_at_all_are_refused(encoder: Encoder) -> None:
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_reward_that_is_not_finite_is_an_engine_error(encoder: Encoder, bad: float) -> None:
-    plan = plan_request(encoder, 10, ScoringRequest("p", ["a", "b"]))
-    with pytest.raises(EngineError, match="1 of 2 rewards are not finite"):
-        rank(plan, Scores([1.0, bad]))
+def test_reward_that_is_not_finite_costs_its_own_candidate(encoder: Encoder, bad: float) -> None:
+    plan = plan_request(encoder, 10, ScoringRequest("p", ["a", "b", "c"]))
+    result = rank(plan, Scores([1.0, bad, 2.0]))
+    assert [item.score for item in result.candidates] == [1.0, None, 2.0]
+    assert [item.rank for item in result.candidates] == [2, None, 1]
+    assert [item.missing for item in result.candidates] == [None, "not_finite", None]
+    assert result.best_index == 2 and not result.is_partial
+    require_scores([result])
+    with pytest.raises(EngineError, match="1 of 3 rewards are not finite"):
+        require_finite(result)
+    all_bad = rank(plan, Scores([bad, bad, bad]))
+    assert all_bad.best_index is None
+    require_scores([all_bad, result])  # one of several prompts
+    with pytest.raises(EngineError, match="3 of 3 rewards are not finite"):
+        require_scores([all_bad])
 
 
 def test_wrong_number_of_rewards_is_an_engine_error(encoder: Encoder) -> None:
@@ -109,7 +131,7 @@ def test_whole_texts_are_scored_as_they_are_with_one_eos(encoder: Encoder) -> No
 
 @pytest.mark.parametrize(
     "request_",
-    [ScoringRequest("p", ["ok", "x" * 50], truncate=False), ScoringRequest(None, ["ok", "x" * 50])],
+    [ScoringRequest("p", ["ok", "x" * 50], REFUSE), ScoringRequest(None, ["ok", "x" * 50])],
 )
 def test_what_may_not_be_cut_is_refused_with_its_place(
     encoder: Encoder, request_: ScoringRequest
@@ -124,5 +146,81 @@ def test_without_a_score_a_candidate_has_no_rank(encoder: Encoder) -> None:
     assert [item.rank for item in result.candidates] == [2, None, 1, None]
     assert [item.score for item in result.candidates] == [1.0, None, 2.0, None]
     assert result.is_partial and result.best_index == 2
+    assert result.candidates[1].missing == "deadline"
+    late = rank(plan, Scores([None, None, None]))
     with pytest.raises(DeadlineError, match="No candidate was scored in time"):
-        rank(plan, Scores([None, None, None]))
+        require_scores([late, late])
+
+
+def kept(encoder: Encoder, prompt: str | None, text: str, cut: Cut, length: int = 10) -> list[int]:
+    plan = plan_request(encoder, length, ScoringRequest(prompt, ["ok", text], cut))
+    flags = [response.truncated for response in plan.responses]
+    assert flags == [False, True]
+    return plan.prompt_ids + plan.response_ids[1]
+
+
+def test_a_caller_says_how_much_is_lost_and_at_which_end(encoder: Encoder) -> None:
+    whole = encoder.encode("p", ["abcdefghijkl"]).sequences[0]  # "p", line break, 12, EOS
+    assert kept(encoder, "p", "abcdefghijkl", Cut("right")) == whole[:10]
+    assert kept(encoder, "p", "abcdefghijkl", Cut("left")) == whole[-10:]
+    assert kept(encoder, "p", "abcdefghijkl", Cut("right", max_tokens=7)) == whole[:7]
+    assert kept(encoder, "p", "abcdefghijkl", Cut("left", max_tokens=7)) == whole[-7:]
+    assert kept(encoder, "p", "abcdefghijkl", Cut(max_response_tokens=4)) == whole[:6]
+    text = encoder.whole_text("abcdefghijkl").ids
+    assert kept(encoder, None, "abcdefghijkl", Cut("right")) == text[:10]
+    assert kept(encoder, None, "abcdefghijkl", Cut("left")) == text[-10:]
+    ids = (5, 6, 7, 8)
+    assert plan_request(encoder, 3, ScoringRequest(None, [ids], Cut("left"))).response_ids == [
+        [6, 7, 8]
+    ]
+
+
+def test_a_cut_to_the_documents_does_not_cut_the_whole(encoder: Encoder) -> None:
+    request = ScoringRequest("p" * 8, ["abc"], Cut(max_response_tokens=3))
+    with pytest.raises(InputError, match="over max_model_len=10"):
+        plan_request(encoder, 10, request)
+
+
+def test_a_prompt_that_is_too_long_loses_its_beginning_on_request_only(encoder: Encoder) -> None:
+    with pytest.raises(InputError, match="truncation_side"):
+        plan_request(encoder, 10, ScoringRequest("abcdefghijkl", ["ok"], Cut("right")))
+    plan = plan_request(encoder, 10, ScoringRequest("abcdefghijkl", ["ok", "fine"], Cut("left")))
+    rows = [plan.prompt_ids + ids for ids in plan.response_ids]
+    whole = encoder.encode("abcdefghijkl", ["ok", "fine"]).sequences
+    assert rows == [ids[-10:] for ids in whole]
+    assert [response.truncated for response in plan.responses] == [True, True]
+
+
+@pytest.mark.parametrize("side", ["right", "left", None])
+@pytest.mark.parametrize("prompt", ["p", None])
+def test_no_more_of_a_text_is_tokenised_than_can_be_kept(
+    encoder: Encoder, side: Side | None, prompt: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is kept is that of the whole text, also where its tokens are long."""
+    text = "".join(f"{number} " for number in range(200_000))
+    expected = encoder.encode(prompt, [text]).sequences[0] if prompt else None
+    sizes: list[int] = []
+    real = encoder.tokenizer.__class__.__call__
+
+    def watched(self: Any, texts: Any, *args: Any, **kwargs: Any) -> Any:
+        sizes.append(max(map(len, [texts] if isinstance(texts, str) else texts), default=0))
+        return real(self, texts, *args, **kwargs)
+
+    monkeypatch.setattr(encoder.tokenizer.__class__, "__call__", watched)
+    request = ScoringRequest(prompt, [text], Cut(side))
+    if side is None:
+        with pytest.raises(InputError, match="has more than"):
+            plan_request(encoder, 50, request)
+    else:
+        plan = plan_request(encoder, 50, request)
+        row = plan.prompt_ids + plan.response_ids[0]
+        assert len(row) == 50 and plan.responses[0].truncated
+        if expected is not None:
+            assert row == (expected[-50:] if side == "left" else expected[:50])
+    assert max(sizes) < 2_000
+
+
+def test_ids_outside_the_vocabulary_are_the_callers_error(encoder: Encoder) -> None:
+    request = ScoringRequest(None, [(5,), (5, 1_000)], places=[7, 8])
+    with pytest.raises(InputError, match="Text 8 has the token id 1000; the model has 300"):
+        plan_request(encoder, 10, request, vocab_size=300)

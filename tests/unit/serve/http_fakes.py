@@ -3,30 +3,42 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
+from dataclasses import replace
 from typing import Any
 
 from fastapi.testclient import TestClient
 
+from codepmp_ray.errors import InputError
 from codepmp_ray.preference.tokenization import Encoder, PromptTemplate
-from codepmp_ray.scoring.best_of_n import BestOfN, ScoringRequest, plan_request, rank
+from codepmp_ray.scoring.best_of_n import (
+    BestOfN,
+    RequestPlan,
+    ScoringRequest,
+    plan_request,
+    rank,
+)
 from codepmp_ray.scoring.protocol import Scores
 from codepmp_ray.serve.app import ServiceSettings
 from codepmp_ray.serve.auth import digest_of
 from codepmp_ray.serve.errors import Unavailable
 from codepmp_ray.serve.schemas import Calibration
+from codepmp_ray.serve.scoring import Outcome
+from codepmp_ray.serve.weights import Weights
 from tests.tiny_models import tiny_tokenizer
 
 KEY = "a-key-for-tests"
 HEADERS = {"Authorization": f"Bearer {KEY}"}
 MAX_BODY_BYTES = 100_000
+NAN_LENGTH = 77
 SETTINGS = ServiceSettings(
     model_name="tiny",
     api_key_sha256=(digest_of("an older key"), digest_of(KEY)),
     max_candidates=200,
     max_body_bytes=MAX_BODY_BYTES,
     max_concurrent_requests=2,
-    max_waiting_tokens=0,
+    max_waiting_bytes=0,
     calibration=Calibration(mean=2.0, std=0.5),
 )
 
@@ -46,8 +58,12 @@ class FakeScorer:
         responses: list[list[int]],
         timeout_s: float | None = None,
     ) -> Scores:
-        """With a deadline only the first response has its score in time."""
-        rewards: list[float | None] = [float(len(ids)) for ids in responses]
+        """With a deadline only the first response has its score in time. Those of NAN_LENGTH ids
+        are too much for the model.
+        """
+        rewards: list[float | None] = [
+            math.nan if len(ids) == NAN_LENGTH else float(len(ids)) for ids in responses
+        ]
         if timeout_s is not None:
             rewards[1:] = [None] * (len(rewards) - 1)
         return Scores(rewards, num_cached_prompt_tokens=3)
@@ -62,9 +78,16 @@ class FakeBackend:
         template = PromptTemplate.from_tokenizer(tokenizer, "chat", append_eos=True)
         self.encoder = Encoder(tokenizer, template)
         self.is_ready = True
+        self.digest: str | None = None
 
-    async def score(self, requests: list[ScoringRequest]) -> list[BestOfN]:
-        return [await self.best_of_n(request) for request in requests]
+    async def score(self, requests: list[ScoringRequest]) -> list[Outcome]:
+        return [await self.outcome(request) for request in requests]
+
+    async def outcome(self, request: ScoringRequest) -> Outcome:
+        try:
+            return await self.best_of_n(request)
+        except InputError as error:
+            return error
 
     async def best_of_n(self, request: ScoringRequest) -> BestOfN:
         prompt = request.prompt
@@ -76,9 +99,22 @@ class FakeBackend:
             self.scorer.num_waiting += 1
             while not self.scorer.gate.is_set():
                 await asyncio.sleep(0.01)
-        plan = plan_request(self.encoder, self.scorer.max_model_len, request)
+        plan = self.plan(request)
         scores = await self.scorer.score_ids(plan.prompt_ids, plan.response_ids, request.timeout_s)
-        return rank(plan, scores)
+        result = rank(plan, scores)
+        return replace(result, weights_digest=self.digest)
+
+    def plan(self, request: ScoringRequest) -> RequestPlan:
+        return plan_request(self.encoder, self.scorer.max_model_len, request, vocab_size=300)
+
+    async def tokenize(self, request: ScoringRequest) -> list[int]:
+        plan = self.plan(request)
+        return plan.prompt_ids + plan.responses[0].ids
+
+    async def load_weights(self, weights: Weights) -> None:
+        if "bad" in weights.path:
+            raise InputError("The configurations differ in hidden_size.")
+        self.digest = weights.digest
 
     async def check_ready(self) -> None:
         if not self.is_ready:

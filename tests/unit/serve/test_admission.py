@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import random
+from asyncio import CancelledError
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -22,12 +24,14 @@ class Callers:
         self._ends: dict[str, asyncio.Event] = {}
         self.tasks: dict[str, asyncio.Task[None]] = {}
 
-    async def call(self, name: str, tokens: int, timeout_s: float | None = None) -> None:
+    async def call(
+        self, name: str, tokens: int, timeout_s: float | None = None, num_bytes: int = 0
+    ) -> None:
         """`name` is the caller and a number: "a1"."""
         self._ends[name] = asyncio.Event()
 
         async def hold() -> None:
-            async with self.admission.admit(name[0], tokens, timeout_s):
+            async with self.admission.admit(name[0], tokens, timeout_s, num_bytes):
                 self.started.append(name)
                 await self._ends[name].wait()
 
@@ -54,10 +58,10 @@ def run(
     test: Callable[[Callers], Awaitable[None]],
     max_calls: int = 100,
     max_tokens: int = 100,
-    max_waiting_tokens: int = 10_000,
+    max_waiting_bytes: int = 10_000,
 ) -> Admission:
     """Run `test`; afterwards nothing may be left."""
-    admission = Admission(max_calls, max_tokens, max_waiting_tokens)
+    admission = Admission(max_calls, max_tokens, max_waiting_bytes)
     asyncio.run(test(Callers(admission)))
     assert (admission.num_running, admission.num_running_tokens) == (0, 0)
     assert admission.num_waiting_tokens == 0
@@ -158,17 +162,34 @@ def test_many_small_calls_get_as_many_tokens_as_few_large_ones() -> None:
 def test_a_full_waiting_room_is_429_for_who_fills_it_only() -> None:
     async def test(callers: Callers) -> None:
         await callers.call("a1", 100)
-        await callers.call("a2", 150)
-        for name, tokens in (("a3", 100), ("b1", 201)):
-            with pytest.raises(ApiError) as refused:
-                async with callers.admission.admit(name[0], tokens):
-                    pass
-            assert refused.value.status == 429 and (refused.value.retry_after_s or 0) >= 1
-        await callers.call("b2", 150)  # its own share is free
+        await callers.call("a2", 150, num_bytes=150)
+        with pytest.raises(ApiError) as refused:
+            async with callers.admission.admit("a", 1, None, 51):
+                pass
+        assert refused.value.status == 429 and (refused.value.retry_after_s or 0) >= 1
+        assert "max_waiting_bytes=200" in refused.value.message
+        await callers.call("a3", 1, num_bytes=50)
+        await callers.call("b1", 9_000, num_bytes=9_000)  # nothing of theirs waits
+        with pytest.raises(ApiError):  # and now the room is for two
+            async with callers.admission.admit("a", 1, None, 1):
+                pass
         await callers.end_all()
-        assert set(callers.started) == {"a1", "a2", "b2"}
+        assert set(callers.started) == {"a1", "a2", "a3", "b1"}
 
-    run(test, max_waiting_tokens=200)
+    run(test, max_waiting_bytes=200)
+
+
+def test_however_many_tokens_wait_nobody_is_refused_for_them() -> None:
+    """A step of a trainer at once, and beside it a call that is larger than all limits."""
+
+    async def test(callers: Callers) -> None:
+        for number in range(300):
+            await callers.call(f"a{number}", 1_000, num_bytes=10)
+        await callers.call("b0", 10**9, num_bytes=10**9)
+        await callers.end_all()
+        assert len(callers.started) == 301
+
+    run(test, max_waiting_bytes=10_000)
 
 
 def test_who_leaves_while_waiting_makes_room() -> None:
@@ -201,6 +222,56 @@ def test_a_turn_given_at_the_moment_of_leaving_is_given_on() -> None:
     run(test)
 
 
+@pytest.mark.parametrize("seed", range(40))
+def test_whoever_leaves_at_whatever_moment_takes_nothing_along(seed: int) -> None:
+    """Random calls of three callers; some leave in the same tick, some time out."""
+    choice = random.Random(seed)
+
+    async def test() -> None:
+        admission = Admission(3, 600, 100_000)
+
+        async def call(name: str) -> None:
+            timeout_s = choice.choice([None, None, 0.0, 0.001])
+            async with admission.admit(name, choice.randint(10, 300), timeout_s, 100):
+                await asyncio.sleep(choice.choice([0, 0, 0.001]))
+
+        tasks = [asyncio.create_task(call(choice.choice("abc"))) for _ in range(40)]
+        for _ in range(8):
+            await asyncio.sleep(0)
+            for task in choice.sample(tasks, 8):
+                task.cancel()
+        ended = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 10)
+        assert {type(item) for item in ended} <= {type(None), CancelledError, DeadlineError}
+        assert (admission.num_running, admission.num_running_tokens) == (0, 0)
+        assert admission.num_waiting_tokens == 0 and admission._callers == {}
+        async with asyncio.timeout(5), admission.admit("d", 600):
+            pass
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize("num_ticks", range(6))
+def test_all_who_wait_leave_at_the_moment_of_a_turn(num_ticks: int, at_once: bool) -> None:
+    async def test(callers: Callers) -> None:
+        for number in range(10):
+            await callers.call(f"a{number}", 100)
+        await callers.call("b0", 100)
+        callers._ends["a0"].set()
+        for _ in range(num_ticks):
+            await asyncio.sleep(0)
+        for number in range(1, 10):
+            callers.tasks.pop(f"a{number}").cancel()
+            if not at_once:
+                await asyncio.sleep(0)
+        await settle()
+        assert "b0" in callers.started
+        callers._ends["b0"].set()
+        await asyncio.gather(*callers.tasks.values())
+
+    run(test)
+
+
 def test_the_limits_are_of_each_replica_that_is_there_now() -> None:
     async def test() -> None:
         num = 1
@@ -208,9 +279,6 @@ def test_the_limits_are_of_each_replica_that_is_there_now() -> None:
         for name in ("a1", "a2"):
             await callers.call(name, 80)
         assert callers.started == ["a1"]
-        with pytest.raises(ApiError):
-            async with callers.admission.admit("a", 80):
-                pass
         num = 3  # two replicas came
         await callers.call("a3", 80)
         await callers.call("a4", 80)
@@ -247,9 +315,9 @@ def test_the_time_to_come_back_is_that_of_the_tokens_ahead() -> None:
         callers = Callers(admission)
         admission._clock = lambda: 0.0
         await callers.call("a1", 100)
-        await callers.call("a2", 300)
+        await callers.call("a2", 300, num_bytes=300)
         with pytest.raises(ApiError) as refused:
-            async with callers.admission.admit("a", 200):
+            async with callers.admission.admit("a", 200, None, 200):
                 pass
         await callers.end_all()
         return refused.value.retry_after_s
@@ -268,3 +336,12 @@ def test_the_estimate_learns_how_many_characters_make_a_token() -> None:
     assert estimate(request) == pytest.approx(3 + 50, abs=1)
     messages = [{"role": "user", "content": "p" * 100}]
     assert estimate(ScoringRequest(messages, request.candidates)) == estimate(request)
+    cut = [ScoredCandidate(0, 1.0, 1, 40, True, None)]
+    estimate.learn(ScoringRequest("p", ["c" * 10**6]), BestOfN(0, cut, 1, 40, 0))
+    assert estimate(request) == pytest.approx(3 + 50, abs=1)  # of what was cut nothing is learned
+
+
+def test_what_will_be_cut_or_refused_costs_nothing() -> None:
+    estimate = TokenEstimate(max_model_len=100)
+    assert estimate(ScoringRequest("p" * 10**6, ["c" * 10**6, "d" * 10**6])) == 3 + 300
+    assert estimate(ScoringRequest(None, [(7,) * 50, (7,) * 500])) == 3 + 150

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+import ast
+import base64
+import importlib.util
 import math
+import struct
+from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from pydantic import AliasChoices, BaseModel
 
-from tests.unit.serve.http_fakes import SETTINGS, FakeBackend, bon, error_of
+from codepmp_ray.serve import dialect_schemas
+from codepmp_ray.serve.app import create_app
+from codepmp_ray.serve.dialect_answers import sigmoid
+from codepmp_ray.serve.dialect_schemas import IGNORED, UNSUPPORTED
+from tests.unit.serve.http_fakes import (
+    HEADERS,
+    NAN_LENGTH,
+    SETTINGS,
+    FakeBackend,
+    bon,
+    error_of,
+)
 
 # The fake scorer's reward is the number of response tokens: one per character, and EOS.
 EOS = "<|im_end|>"
@@ -101,14 +118,20 @@ def test_score_of_pairs_computes_each_prompt_once(client: TestClient, backend: F
 @pytest.mark.parametrize("path", ["/rerank", "/v1/rerank", "/v2/rerank"])
 def test_rerank_is_sorted_and_cut(client: TestClient, path: str) -> None:
     documents: list[Any] = ["a", {"text": "ccc"}, "bb"]
-    answer = post(client, path, model="tiny", query="p", documents=documents, top_n=2)
+    asked = {"model": "tiny", "query": "p", "documents": documents}
+    answer = post(client, path, **asked, top_n=2, return_documents=True)
     assert answer["results"] == [
         {"index": 1, "relevance_score": 4.0, "document": {"text": "ccc"}},
         {"index": 2, "relevance_score": 3.0, "document": {"text": "bb"}},
     ]
-    bare = post(client, path, query="p", documents=documents, return_documents=False)
-    assert [item["index"] for item in bare["results"]] == [1, 2, 0]
-    assert all("document" not in item for item in bare["results"])
+    for bare in ({}, {"return_documents": None}, {"return_documents": False}):
+        found = post(client, path, **asked, **bare)["results"]
+        assert [item["index"] for item in found] == [1, 2, 0]
+        assert all("document" not in item for item in found)
+    assert len(post(client, path, **asked, top_k=1)["results"]) == 1  # as Voyage calls it
+    scores = [item["relevance_score"] for item in post(client, path, **asked)["results"]]
+    shown = post(client, path, **asked, raw_scores=False)["results"]  # as infinity's clients send
+    assert [item["relevance_score"] for item in shown] == pytest.approx(list(map(sigmoid, scores)))
 
 
 def test_get_reward_as_openrlhf(client: TestClient) -> None:
@@ -126,17 +149,32 @@ def test_get_reward_as_openrlhf(client: TestClient) -> None:
         ("/classify", {}),
         ("/classify", {"input": []}),
         ("/classify", {"input": "a", "messages": [{"role": "user", "content": "p"}] * 2}),
-        ("/classify", {"input": [[1, 2]]}),
-        ("/classify", {"input": "a", "truncate_prompt_tokens": 5}),
+        ("/classify", {"input": [[1, 2], []]}),
+        ("/classify", {"input": [[1, 2], [1, 300]]}),
+        ("/classify", {"input": [1, -2]}),
+        ("/classify", {"input": [1, "a"]}),
+        ("/classify", {"input": "a", "truncate_prompt_tokens": 0}),
+        ("/classify", {"input": "a", "truncate_prompt_tokens": -2}),
+        ("/classify", {"input": "a", "use_activation": True, "raw_scores": True}),
+        ("/classify", {"text": "a", "input_ids": [1]}),
+        ("/classify", {"input_ids": "a"}),
         ("/classify", {"text": []}),
         ("/classify", {"text": "\ud800"}),
         ("/score", {"text_1": "p"}),
-        ("/score", {"text_1": "p", "text_2": ["a"], "max_tokens_per_doc": 5}),
+        ("/score", {"text_1": "p", "text_2": ["a"], "max_tokens_per_query": 5}),
         ("/rerank", {"query": "", "documents": ["a"]}),
         ("/rerank", {"query": "p", "documents": []}),
         ("/rerank", {"query": "p", "documents": ["a"], "top_n": -1}),
         ("/get_reward", {"query": None}),
-        ("/get_reward", {"query": ["a"] * 201}),
+        ("/get_reward", {"query": ["a"] * 16_385}),
+        ("/get_reward", {"response": "a"}),
+        ("/predict", {"inputs": ["a", "b", "c"]}),
+        ("/v1/score/evaluation", {"messages": [{"role": "user", "content": "a"}]}),
+        ("/tokenize", {"prompt": "a", "messages": [{"role": "user", "content": "p"}]}),
+        (
+            "/tokenize",
+            {"messages": [{"role": "user", "content": "p"}], "add_generation_prompt": False},
+        ),
         ("/classify", {"input": "a" * 600}),
         ("/rerank", {"query": "p", "documents": ["a" * 600]}),
     ],
@@ -156,7 +194,213 @@ def test_another_model_is_404_and_no_key_401(client: TestClient, path: str) -> N
     error_of(client.post(path, json=texts, headers={"Authorization": "Bearer no"}), 401)
 
 
-def test_limits_are_those_of_the_service(client: TestClient) -> None:
-    body = {"query": "p", "documents": [str(i) for i in range(SETTINGS.max_candidates + 1)]}
-    error = error_of(client.post("/rerank", json=body), 422)
-    assert error["param"] == "documents" and "max_candidates=200" in error["message"]
+def test_many_texts_are_a_limit_of_best_of_n_only(client: TestClient) -> None:
+    """OpenRLHF sends a whole rollout; it is scored in parts."""
+    texts = ["a" * (i % 40) for i in range(700)]
+    answer = post(client, "/get_reward", query=texts)
+    assert answer["rewards"] == [len(text) + 1.0 for text in texts]
+    ranked = post(client, "/rerank", query="p", documents=texts)["results"]
+    expected = sorted(range(700), key=lambda i: (-len(texts[i]), i))
+    assert [item["index"] for item in ranked] == expected
+    pairs = post(client, "/score", text_1=[f"p{i % 3}" for i in range(700)], text_2=texts)
+    assert [row["score"] for row in pairs["data"]] == [len(text) + 1.0 for text in texts]
+    wrong = client.post("/get_reward", json={"query": [*texts, "x" * 600]})
+    error = error_of(wrong, 422)
+    assert "Text 700 has 601 tokens" in error["message"] and error["param"] == "query"
+
+
+def test_token_ids_are_scored_as_they_are(client: TestClient) -> None:
+    ids = [[5, 6, 7], [5, 6]]
+    assert probs(post(client, "/classify", input=ids)) == [3.0, 2.0]
+    assert probs(post(client, "/classify", input=ids[0])) == [3.0]
+    assert [row["data"] for row in post(client, "/pooling", input=ids)["data"]] == [[3.0], [2.0]]
+    assert [row["embedding"] for row in post(client, "/classify", input_ids=ids)] == [[3.0], [2.0]]
+    assert post(client, "/classify", input_ids=ids[0])["embedding"] == [3.0]
+    for texts in ("ab", ["ab", "abc"]):
+        listed = [texts] if isinstance(texts, str) else texts
+        made = [post(client, "/tokenize", prompt=text)["tokens"] for text in listed]
+        by_ids = post(client, "/classify", input=made)
+        assert probs(by_ids) == probs(post(client, "/classify", input=texts))
+
+
+def probs(answer: Any) -> list[float]:
+    return [row["probs"][0] for row in answer["data"]]
+
+
+def test_tokenize_as_vllm(client: TestClient, backend: FakeBackend) -> None:
+    answer = post(client, "/tokenize", model="tiny", prompt="ab", add_special_tokens=False)
+    ids = backend.encoder.whole_text("ab").ids
+    assert answer == {"count": len(ids), "max_model_len": None, "tokens": ids}
+    talk = [{"role": "user", "content": "p"}, {"role": "assistant", "content": "abc"}]
+    whole = backend.encoder.encode(talk[:1], ["abc"]).sequences[0]
+    assert post(client, "/tokenize", messages=talk)["tokens"] == whole
+
+
+def test_embeddings_as_sglang_and_openai(client: TestClient) -> None:
+    answer = post(client, "/v1/embeddings", model="tiny", input="ab")
+    assert answer["object"] == "list" and answer["data"] == [
+        {"index": 0, "object": "embedding", "embedding": [3.0]}
+    ]
+    packed = post(client, "/v1/embeddings", input=["ab", "a"], encoding_format="base64")["data"]
+    found = [struct.unpack("<f", base64.b64decode(row["embedding"]))[0] for row in packed]
+    assert found == [3.0, 2.0]
+    pooled = post(client, "/pooling", input="ab", encoding_format="base64")["data"][0]["data"]
+    assert pooled == packed[0]["embedding"]
+
+
+def test_teis_routes(client: TestClient) -> None:
+    asked = {"query": "p", "texts": ["a", "ccc"], "truncation_direction": "Right"}
+    assert post(client, "/rerank", **asked, raw_scores=True, truncate=False) == [
+        {"index": 1, "score": 4.0},
+        {"index": 0, "score": 2.0},
+    ]
+    shown = post(client, "/rerank", **asked, return_text=True)
+    assert shown == [
+        {"index": 1, "score": pytest.approx(sigmoid(4.0)), "text": "ccc"},
+        {"index": 0, "score": pytest.approx(sigmoid(2.0)), "text": "a"},
+    ]
+    label = {"label": "LABEL_0"}
+    assert post(client, "/predict", inputs="ab", raw_scores=True) == [{"score": 3.0, **label}]
+    assert post(client, "/predict", inputs=["p", "ab"], raw_scores=True) == [
+        {"score": 3.0, **label}
+    ]
+    batch = [["ab"], ["p", "abcd"]]
+    assert post(client, "/predict", inputs=batch) == [
+        [{"score": pytest.approx(sigmoid(score)), **label}] for score in (3.0, 5.0)
+    ]
+    info = client.get("/info").json()
+    assert info["model_id"] == "tiny" and "reranker" in info["model_type"]
+
+
+def test_slime_gets_a_number(client: TestClient) -> None:
+    body = {"prompt": "p ", "response": "ab", "label": "42"}
+    assert post(client, "/get_reward", **body) == 5.0
+    talk = [{"role": "user", "content": "p"}]
+    assert post(client, "/get_reward", **{**body, "prompt": talk}) == 3.0
+
+
+def test_llama_factorys_reward_models(client: TestClient) -> None:
+    answer = post(client, "/v1/score/evaluation", model="tiny", messages=["ab", "abc" * 9])
+    assert answer["scores"] == [3.0, 28.0] and answer["object"] == "score.evaluation"
+    cut = post(client, "/v1/score/evaluation", messages=["ab", "abc" * 9], max_length=10)
+    assert cut["scores"] == [3.0, 10.0]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/classify", {"input": ["ab", "x" * 600]}),
+        ("/classify", {"text": ["ab", "x" * 600]}),
+        ("/pooling", {"input": ["ab", "x" * 600]}),
+        ("/v1/embeddings", {"input": ["ab", "x" * 600]}),
+        ("/score", {"text_1": "p", "text_2": ["ab", "x" * 600]}),
+        ("/rerank", {"query": "p", "documents": ["ab", "x" * 600]}),
+        ("/rerank", {"query": "p", "texts": ["ab", "x" * 600]}),
+        ("/predict", {"inputs": [["ab"], ["x" * 600]]}),
+        ("/get_reward", {"query": ["ab", "x" * 600]}),
+        ("/v1/score/evaluation", {"messages": ["ab", "x" * 600]}),
+    ],
+)
+def test_texts_are_cut_on_request_or_by_setting_and_it_says_so(
+    client: TestClient, backend: FakeBackend, path: str, body: dict[str, Any]
+) -> None:
+    assert "Text 1 has" in error_of(client.post(path, json=body), 422)["message"]
+    for fields in (
+        {"truncate_prompt_tokens": -1},
+        {"truncate_prompt_tokens": 100, "truncation_side": "left"},
+        {"truncate": True, "truncation_direction": "Left"},
+    ):
+        answer = client.post(path, json=body | fields)
+        assert answer.status_code == 200, answer.text
+        assert answer.headers["x-codepmp-truncated"] == "1"
+    assert "x-codepmp-truncated" not in client.post(path, json=shorter(body)).headers
+    for side in ("right", "left"):
+        settings = SETTINGS.model_copy(update={"truncate": side})
+        cutting = TestClient(create_app(settings, backend), headers=HEADERS)
+        assert cutting.post(path, json=body).headers["x-codepmp-truncated"] == "1"
+        error_of(cutting.post(path, json=body | {"truncate": False}), 422)
+
+
+def shorter(body: Any) -> Any:
+    if isinstance(body, dict):
+        return {name: shorter(value) for name, value in body.items()}
+    return [shorter(item) for item in body] if isinstance(body, list) else body[:50]
+
+
+def test_documents_are_cut_to_what_cohere_calls_max_tokens_per_doc(client: TestClient) -> None:
+    body = {"query": "p", "documents": ["a" * 40, "ab"], "max_tokens_per_doc": 10}
+    answer = client.post("/v2/rerank", json=body)
+    scores = {row["index"]: row["relevance_score"] for row in answer.json()["results"]}
+    assert scores == {0: 10.0, 1: 3.0} and answer.headers["x-codepmp-truncated"] == "1"
+    whole = post(client, "/rerank", **body | {"max_tokens_per_doc": 4096})
+    assert whole["results"][0]["relevance_score"] == 41.0
+
+
+def test_no_finite_reward_is_a_null_for_its_text(client: TestClient) -> None:
+    texts = ["ab", "x" * (NAN_LENGTH - 1), "a"]
+    assert probs(post(client, "/classify", input=texts)) == [3.0, None, 2.0]
+    assert post(client, "/get_reward", query=texts)["rewards"] == [3.0, None, 2.0]
+    scored = post(client, "/score", text_1=["p", "q", "r"], text_2=texts)["data"]
+    assert [row["score"] for row in scored] == [3.0, None, 2.0]
+    ranked = post(client, "/rerank", query="p", documents=texts)["results"]
+    assert [row["index"] for row in ranked] == [0, 2, 1]
+    error_of(client.post("/classify", json={"input": texts[1]}), 500)
+
+
+PROTOCOLS = ("base", "classify", "pooling", "scoring", "embed")
+
+
+def fields_of_vllm() -> set[str]:
+    """Of all its request models for pooling, read from their source: importing them takes long."""
+    (folder,) = importlib.util.find_spec("vllm").submodule_search_locations  # type: ignore
+    root = Path(folder) / "entrypoints"
+    files = [root / "pooling" / name / "protocol.py" for name in PROTOCOLS]
+    found: set[str] = set()
+    for file in [*files, root / "serve" / "tokenize" / "protocol.py"]:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef) and node.name.endswith(("Request", "Mixin")):
+                found |= {
+                    item.target.id
+                    for item in node.body
+                    if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
+                }
+    return found
+
+
+# Of Cohere's and OpenAI's embeddings, of a plugin's, and what only shapes vLLM's answer.
+NOT_OURS = {"data", "embedding_types", "images", "input_type", "inputs", "max_tokens",
+            "output_dimension", "return_token_strs", "texts", "tokens", "truncate"}  # fmt: skip
+
+
+def test_every_field_of_vllms_requests_is_honoured_refused_or_known_to_say_nothing() -> None:
+    ours: set[str] = set()
+    for model in vars(dialect_schemas).values():
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            for name, info in model.model_fields.items():
+                alias = info.validation_alias
+                ours |= {name, *(alias.choices if isinstance(alias, AliasChoices) else ())}
+    theirs = fields_of_vllm()
+    assert {"instruction", "chat_template", "truncate_prompt_tokens", "input"} <= theirs
+    assert theirs - ours - UNSUPPORTED.keys() - IGNORED - NOT_OURS == set()
+
+
+@pytest.mark.parametrize("name", sorted(UNSUPPORTED))
+def test_a_field_that_would_change_scores_is_refused_by_name(client: TestClient, name: str) -> None:
+    bodies = [
+        ("/classify", {"input": "ab"}),
+        ("/classify", {"text": "ab"}),
+        ("/score", {"text_1": "p", "text_2": "a"}),
+        ("/rerank", {"query": "p", "documents": ["a"]}),
+        ("/rerank", {"query": "p", "texts": ["a"]}),
+        ("/get_reward", {"query": ["a"]}),
+        ("/tokenize", {"prompt": "a"}),
+    ]
+    if name == "add_generation_prompt":  # /tokenize knows it
+        bodies.pop()
+    for path, body in bodies:
+        for value in ("something", True, 7, ["x"], {"x": 1}):
+            error = error_of(client.post(path, json=body | {name: value}), 422)
+            assert error["param"] == name and name in error["message"]
+            assert error["code"] == "unsupported_field"
+        for value in (None, *UNSUPPORTED[name]):
+            post(client, path, **body, **{name: value})

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+import re
 import time
 from typing import Any
 
@@ -41,7 +44,11 @@ BAD_FIELDS: list[tuple[dict[str, Any], str]] = [
     ({"prompt": None, "messages": [{"role": "", "content": "p"}]}, "messages.0.role"),
     ({"prompt": None, "messages": [{"role": "user"}]}, "messages.0"),
     ({"prompt": None, "messages": [{"role": "user", "content": None}]}, "messages.0"),
-    ({"prompt": None, "messages": [{"role": "user", "content": "p", "x": 1}]}, "messages.0.x"),
+    ({"prompt": None, "messages": [{"role": "user", "content": 7}]}, "messages.0.content"),
+    ({"prompt": None, "messages": [{"role": "user", "content": [7]}]}, "messages.0.content"),
+    ({"prompt": None, "messages": [{"role": "assistant", "content": "a"}]}, ""),
+    ({"truncate": "both"}, "truncate"),
+    ({"requests": []}, "requests"),
 ]
 
 
@@ -88,9 +95,49 @@ def test_bodies_meant_to_break_it_are_422(client: TestClient, body: bytes) -> No
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", ""])
-def test_json_under_another_content_type_is_422(client: TestClient, kind: str) -> None:
+def test_json_under_another_content_type_is_415(client: TestClient, kind: str) -> None:
     body = b'{"prompt": "p", "candidates": ["a"]}'
-    error_of(client.post("/v1/bon", content=body, headers={"content-type": kind}), 422)
+    error = error_of(client.post("/v1/bon", content=body, headers={"content-type": kind}), 415)
+    assert "send Content-Type: application/json" in error["message"]
+
+
+def test_a_compressed_body_is_415(client: TestClient) -> None:
+    body = gzip.compress(b'{"prompt": "p", "candidates": ["a"]}')
+    headers = {"content-type": "application/json", "content-encoding": "gzip"}
+    error = error_of(client.post("/v1/bon", content=body, headers=headers), 415)
+    assert "gzip is not supported" in error["message"]
+
+
+INSIDES = re.compile(
+    r"function-|\[_|constrained|Request\b|pydantic|BaseModel|list\[|found using|discriminator"
+)
+
+
+@pytest.mark.parametrize("path", ["/v1/bon", "/classify", "/pooling", "/v1/embeddings", "/score",
+                                  "/rerank", "/predict", "/get_reward", "/v1/score/evaluation",
+                                  "/tokenize"])  # fmt: skip
+def test_messages_name_fields_of_the_caller_and_no_types_of_ours(
+    client: TestClient, path: str
+) -> None:
+    names = ("prompt", "candidates", "input", "text", "input_ids", "text_1", "text_2", "query",
+             "documents", "texts", "inputs", "response", "messages", "requests")  # fmt: skip
+    values: list[Any] = [
+        *(None, 5, True, "", "a", [], [5], [True], ["a", 5], [None], [["a", 5]], [[5, "a"]], {}),
+        *({"role": 5}, [{"role": 5}], [{"text": 5}], [{}], [[[]]], "\ud800", ["\ud800"]),
+        [{"role": "user", "content": {"a": 1}}],
+    ]
+    bodies: list[Any] = [[], 5, None, "text", {}]
+    bodies += [{name: value} for name in names for value in values]
+    bodies += [dict.fromkeys(names, value) for value in values]
+    for body in bodies:
+        content, headers = json.dumps(body), {"content-type": "application/json"}
+        answer = client.post(path, content=content, headers=headers)
+        if answer.status_code == 200:
+            continue
+        error = error_of(answer, 422)
+        assert not INSIDES.search(error["message"] + str(error["param"])), (body, error)
+        places = (error["param"] or "").split(".")
+        assert all(part.isdigit() or part.isidentifier() for part in places if part), error
 
 
 @pytest.mark.parametrize("text", ["", "\x00", "\u202e", "😀" * 100, "<|im_end|>", "a" * 40_000])

@@ -7,7 +7,7 @@ import pytest
 from benchmarks._fake_service import KEY, fake_service
 from benchmarks.serve_fuzz import PUBLIC, Fuzzer
 
-NUM_EACH = 16
+NUM_EACH = 8
 
 
 @pytest.mark.slow

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
+import pytest
 from fastapi.testclient import TestClient
 
 from codepmp_ray.serve.app import create_app
+from codepmp_ray.serve.auth import digest_of
 from codepmp_ray.serve.gate import Gate
 from tests.processes import PATIENCE_S
 from tests.unit.serve.http_fakes import (
+    HEADERS,
     MAX_BODY_BYTES,
     SETTINGS,
     FakeBackend,
@@ -97,11 +101,24 @@ def test_body_that_comes_too_slowly_is_408() -> None:
     assert sent[0]["status"] == 408
 
 
+@pytest.fixture
+def scraped(backend: FakeBackend) -> Iterator[TestClient]:
+    """A service that lets whoever has the token "scrape" see its figures."""
+    settings = SETTINGS.model_copy(update={"metrics_token_sha256": (digest_of("scrape"),)})
+    with TestClient(create_app(settings, backend), headers=HEADERS) as open_client:
+        yield open_client
+
+
 def test_more_than_the_concurrent_limit_is_429_and_room_comes_back(
-    client: TestClient, backend: FakeBackend
+    scraped: TestClient, backend: FakeBackend
 ) -> None:
+    client = scraped
     backend.scorer.gate.clear()
     statuses: list[int] = []
+
+    def nobody_waits() -> bool:
+        figures = client.get("/metrics", headers={"authorization": "Bearer scrape"}).text
+        return "codepmp_tokens_waiting 0.0" in figures
 
     def call() -> None:
         statuses.append(bon(client, prompt="wait").status_code)
@@ -112,12 +129,16 @@ def test_more_than_the_concurrent_limit_is_429_and_room_comes_back(
     deadline_s = time.monotonic() + PATIENCE_S
     while backend.scorer.num_waiting < len(threads) and time.monotonic() < deadline_s:
         time.sleep(0.01)
+    waiting = threading.Thread(target=lambda: statuses.append(bon(client).status_code))
+    waiting.start()  # whoever has nothing waiting may wait with one call
+    while nobody_waits() and time.monotonic() < deadline_s:
+        time.sleep(0.01)
     refused = bon(client)
     assert error_of(refused, 429)["type"] == "rate_limit_error"
     assert int(refused.headers["retry-after"]) > 0
     assert client.get("/health").status_code == 200
     backend.scorer.gate.set()
-    for thread in threads:
+    for thread in [*threads, waiting]:
         thread.join()
-    assert statuses == [200] * len(threads)
+    assert statuses == [200] * (len(threads) + 1)
     assert bon(client).status_code == 200

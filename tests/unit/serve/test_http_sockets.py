@@ -87,6 +87,7 @@ DEEP = b'{"prompt": "p", "candidates": ' + b"[" * 100_000 + b"]" * 100_000 + b"}
 BODIES: list[tuple[str, bytes, int]] = [
     ("1 MB of one character", LARGE, 200),
     ("1 MB as a prompt", bon(prompt="a" * 1_000_000), 422),
+    ("1 MB of a prompt that may be cut", bon(prompt="a" * 1_000_000, truncate="left"), 200),
     ("an empty candidate", bon(candidates=[""]), 200),
     ("only empty texts", bon(prompt="", candidates=[""]), 422),
     ("256 candidates", bon(candidates=["a"] * 256), 200),
@@ -125,7 +126,7 @@ def test_nasty_bodies_of_dialects(service: FakeService, path: str) -> None:
     for value in ("NaN", '"\\ud800"', "[" * 50_000, "1e999", '["a", 1]', "[]", "{}", "null"):
         body = "{" + ",".join(f'"{name}": {value}' for name in names) + "}"
         assert post(service, body.encode(), path=path) == 422
-    for wrong in (["a"] * 257, [1] * 60_000):
+    for wrong in (["a"] * 16_385, ["a", *[1] * 15_000], [{}] * 15_000):
         many = json.dumps(dict.fromkeys(names, wrong)).encode()
         started_s = time.monotonic()
         assert post(service, many, path=path) == 422
@@ -136,13 +137,13 @@ def test_nasty_bodies_of_dialects(service: FakeService, path: str) -> None:
     "kind", ["text/plain", "multipart/form-data; boundary=x", "application/xml", "\xff", "/" * 5000]
 )
 def test_other_content_types(service: FakeService, kind: str) -> None:
-    assert post(service, bon(), f"content-type: {kind}") == 422
+    assert post(service, bon(), f"content-type: {kind}") == 415
 
 
 HEADERS = [
     *("x-request-id: \xff\xfe", "x-request-id: " + "a" * 5000, "accept: \xff" * 100),
     *("x-request-timeout-seconds: \xff", "x-request-timeout-seconds: 1e-9"),
-    *("x-request-disconnect-disabled: ?1", "serve_multiplexed_model_id: \xff"),
+    *("x-request-disconnect-disabled: \xff", "serve_multiplexed_model_id: \xff"),
     *("x-session-id: \xff", "cookie: " + "a=b; " * 5000, "x-forwarded-for: ,,,"),
     *("traceparent: 00-zz-zz-zz", "content-encoding: gzip", "authorization: Basic %%%"),
     *("authorization: Bearer \xff", "x-api-key: \xff"),
@@ -152,6 +153,10 @@ HEADERS = [
 @pytest.mark.parametrize("line", HEADERS, ids=range(len(HEADERS)))
 def test_header_junk_changes_nothing(service: FakeService, line: str) -> None:
     assert post(service, bon(), line) == 200
+
+
+def test_a_caller_cannot_ask_to_be_scored_after_leaving(service: FakeService) -> None:
+    assert post(service, bon(), "x-request-disconnect-disabled: ?1") == 422
 
 
 def test_requests_that_are_none(service: FakeService) -> None:
@@ -169,10 +174,10 @@ def test_requests_that_are_none(service: FakeService) -> None:
 def test_a_header_without_end_is_cut(service: FakeService) -> None:
     for key in (KEY, None):
         start = head(key=key)[:-2]
-        assert status_of(service, start + b"x: " + b"a" * 100_000 + b"\r\n\r\n") in (0, 431)
+        assert status_of(service, start + b"x: " + b"a" * 100_000 + b"\r\n\r\n") in (0, 400)
         assert num_bytes_taken(service, start + b"x: ") < 20_000_000  # what sockets buffer
     path = "/" + "a" * 80_000
-    assert status_of(service, head(path=path)) in (0, 400, 431)
+    assert status_of(service, head(path=path)) in (0, 400)
 
 
 def test_a_body_over_the_limit_is_cut_while_it_comes(service: FakeService) -> None:

@@ -17,15 +17,16 @@ from codepmp_ray.errors import DeadlineError, InputError
 from codepmp_ray.scoring.best_of_n import ScoringRequest
 from codepmp_ray.serve.app import create_app
 from codepmp_ray.serve.auth import digest_of
-from codepmp_ray.serve.deployments import HandleBackend
 from codepmp_ray.serve.draining import Doors
 from codepmp_ray.serve.errors import Unavailable
+from codepmp_ray.serve.handle_backend import HandleBackend
+from codepmp_ray.serve.weights import Weights
 from tests.unit.serve.http_fakes import HEADERS, SETTINGS, bon, error_of, request_scope
 
 SLOW = SETTINGS.model_copy(
     update={
         "max_concurrent_requests": 1,
-        "max_waiting_tokens": 1_000_000,
+        "max_waiting_bytes": 100_000_000,
         "metrics_token_sha256": (digest_of("scrape"),),
     }
 )
@@ -87,6 +88,30 @@ async def until(is_so: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
+def test_callers_who_leave_in_one_tick_take_no_capacity_along() -> None:
+    scorer = FakeScorer(tokens_per_s=100_000)
+    app = create_app(SLOW.model_copy(update={"max_concurrent_requests": 8}), FakeBackend(scorer))
+
+    async def test() -> None:
+        leaving = [asyncio.create_task(call(app, 30)) for _ in range(60)]
+        staying = [asyncio.create_task(call(app, 2)) for _ in range(10)]
+        await until(lambda: scorer.num["started"] >= 8)
+        for task in leaving:
+            task.cancel()
+        for task in staying:
+            sent = await asyncio.wait_for(task, 10)
+            assert sent[0]["status"] == 200
+        await asyncio.gather(*leaving, return_exceptions=True)
+        sent = await asyncio.wait_for(call(app, 100), 10)
+        assert sent[0]["status"] == 200
+
+    asyncio.run(test())
+    with TestClient(app) as client:
+        figures = client.get("/metrics", headers={"x-api-key": "scrape"}).text
+    assert "codepmp_tokens_in_flight 0.0" in figures and "codepmp_tokens_waiting 0.0" in figures
+    assert 'status="500"' not in figures
+
+
 def test_closed_doors_let_nobody_in_and_show_it() -> None:
     doors = Doors()
     app = create_app(SLOW, FakeBackend(FakeScorer()), doors)
@@ -101,6 +126,97 @@ def test_closed_doors_let_nobody_in_and_show_it() -> None:
         assert client.post("/v1/bon", headers={"Authorization": "no"}).status_code == 401
 
 
+class Replies:
+    """Of a broadcast."""
+
+    def __init__(self, replies: list[Any]) -> None:
+        self.replies = replies
+
+    async def results_async(self) -> list[Any]:
+        return self.replies
+
+
+class ReadyHandle:
+    """Counts who asks its replica."""
+
+    def __init__(self) -> None:
+        self.num, self.error = 0, None
+
+    @property
+    def check_ready(self) -> ReadyHandle:
+        return self
+
+    async def remote(self) -> None:
+        self.num += 1
+        await asyncio.sleep(0.01)
+        if self.error:
+            raise self.error
+
+
+def test_whoever_asks_whether_it_is_ready_costs_the_replicas_one_call_a_second(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    handle = ReadyHandle()
+    made: Any = handle
+
+    async def test() -> None:
+        backend = HandleBackend(made)
+        await asyncio.gather(*(backend.check_ready() for _ in range(50)))
+        assert handle.num == 1
+        monkeypatch.setattr("codepmp_ray.serve.handle_backend._READY_AGE_S", 0.0)
+        handle.error = DIED[0]
+        asked = [backend.check_ready() for _ in range(3)]
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        assert {type(item) for item in found} == {Unavailable}
+
+    asyncio.run(test())
+
+
+class WeightsHandle:
+    """Two replicas, one of which was told of other weights; keeps what calls say of them."""
+
+    def __init__(self, *known: Weights) -> None:
+        self.known, self.told = list(known), []
+        self.refusal: InputError | None = None
+
+    def broadcast(self, method: str, *values: Any) -> Replies:
+        if method == "newest_weights":
+            return Replies(self.known)
+        return Replies([None, self.refusal])
+
+    @property
+    def score(self) -> WeightsHandle:
+        return self
+
+    async def remote(self, requests: Any, weights: Any) -> list[str]:
+        self.told.append(weights)
+        return ["answer"]
+
+
+def test_an_ingress_that_was_started_again_learns_the_weights_of_its_own_service() -> None:
+    newest = Weights(5, "/new", "ab" * 32, base="base")
+    handle = WeightsHandle(Weights(0), newest, Weights(9, "/x", "cd" * 32, base="another service"))
+    made: Any = handle
+
+    async def test() -> None:
+        backend = HandleBackend(made, "base")
+        await backend.score([])
+        newer = Weights(6, "/newer", "ef" * 32, base="base")
+        handle.refusal = InputError("The configurations differ.")
+        with pytest.raises(InputError, match="configurations differ"):
+            await backend.load_weights(newer)
+        await backend.score([])
+        handle.refusal = None
+        await backend.load_weights(newer)
+        await backend.score([])
+        assert handle.told == [newest, newest, newer]
+        plain = HandleBackend(made)  # nothing may be loaded: nobody is asked
+        await plain.score([])
+        assert handle.told[-1] is None
+
+    asyncio.run(test())
+
+
 class Handle:
     """Stands in for a deployment handle: each call ends as `outcomes` say."""
 
@@ -112,7 +228,7 @@ class Handle:
     def score(self) -> Handle:
         return self
 
-    async def remote(self, requests: list[ScoringRequest]) -> Any:
+    async def remote(self, requests: list[ScoringRequest], weights: Any = None) -> Any:
         self.asked.append(requests)
         outcome = self.outcomes.pop(0)
         if outcome == "never":
@@ -143,15 +259,16 @@ def test_a_call_whose_replica_dies_goes_to_another_once(death: Any) -> None:
 
 
 def test_other_failures_are_not_repeated() -> None:
-    for outcome, kind in ((NOT_DEPLOYED, Unavailable), (InputError("too long"), InputError)):
-        handle = Handle(outcome)
-        with pytest.raises(kind):
-            score(handle)
-        assert len(handle.asked) == 1
+    handle = Handle(NOT_DEPLOYED)
+    with pytest.raises(Unavailable):
+        score(handle)
+    assert len(handle.asked) == 1
+    refused = [InputError("too long")]
+    assert score(Handle(refused)) == refused
 
 
 def test_a_deadline_holds_without_a_replica_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("codepmp_ray.serve.deployments._GRACE_S", 0.1)
+    monkeypatch.setattr("codepmp_ray.serve.handle_backend._GRACE_S", 0.1)
     with pytest.raises(DeadlineError, match="No replica"):
         score(Handle("never"), timeout_s=0.05)
     handle = Handle(DIED, ["answer"])
