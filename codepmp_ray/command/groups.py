@@ -1,9 +1,25 @@
 """Every command's body, in the order of the road; importing it fills the registry."""
 
-# isort: off
-from codepmp_ray.command import run, corpus, pairs, train, answers, evaluation, serving  # noqa: F401
-from codepmp_ray.command import cluster, paper, report, config  # noqa: F401
-# isort: on
+from codepmp_ray.command import (
+    answers,
+    cluster,
+    config,
+    corpus,
+    evaluation,
+    pairs,
+    paper,
+    report,
+    run,
+    serving,
+    train,
+)
+from codepmp_ray.command.registry import COMMANDS
+
+_ORDER = run, corpus, pairs, train, answers, evaluation, serving, cluster, paper, report, config
+# Whatever of them was imported first.
+_PLACES = [module.__name__ for module in _ORDER]
+for _spec in sorted(COMMANDS.values(), key=lambda spec: _PLACES.index(spec.body.__module__)):
+    COMMANDS[_spec.path] = COMMANDS.pop(_spec.path)
 
 ABOUT = {
     "pairs": "Preference pairs out of code: cost, making, second tries, opt-outs, label noise.",
