@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from codepmp_ray.config.base import fingerprint
+from codepmp_ray.config.engines import EngineConfig
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.content_digests import content_digests
@@ -46,9 +47,9 @@ SIDE_JOBS = {"scoring": "score"}
 # A number here goes up when a stage's code changes what it computes from the same settings.
 _STAGE_VERSION = (
     dict.fromkeys(STAGE_JOBS, 2)
-    | dict.fromkeys(("corpus", "synthesis", "candidates", "grades"), 3)
+    | dict.fromkeys(("corpus", "synthesis", "candidates"), 4)
     | dict.fromkeys(("pretraining", "finetuning", "evaluation"), 4)
-    | {"scoring": 2}
+    | {"scoring": 2, "grades": 3}
 )
 
 
@@ -152,7 +153,8 @@ def stage_fingerprints(recipe: Recipe) -> dict[str, str]:
     add("corpus", corpus, interpreter, *content_digests(named))
     engines = recipe.engines
     models = [engines.strong.model_name_or_path, engines.weak.model_name_or_path]
-    add("synthesis", recipe.synthesis, engines, *map(weights_version, models), after=("corpus",))
+    models = [*map(weights_version, models), *_template_digests(engines.strong, engines.weak)]
+    add("synthesis", recipe.synthesis, engines, *models, after=("corpus",))
     pmp, rm = recipe.pretraining, recipe.finetuning
     # A stage with data sets or a model of its own depends on no stage that makes them.
     after = () if pmp.data else ("synthesis",)
@@ -161,8 +163,8 @@ def stage_fingerprints(recipe: Recipe) -> dict[str, str]:
     named = [recipe.candidates.task_path, recipe.candidates.pool_path]
     task_file = content_digests([path for path in named if path])
     generator = recipe.generator
-    weights = weights_version(generator.model_name_or_path)
-    add("candidates", recipe.candidates, generator, weights, *task_file)
+    models = [weights_version(generator.model_name_or_path), *_template_digests(generator)]
+    add("candidates", recipe.candidates, generator, *models, *task_file)
     add("grades", recipe.evaluation.sandbox, recipe.evaluation.grader, after=("candidates",))
     after = () if rm.model_name_or_path else ("pretraining",)
     after += () if rm.data else ("grades",)
@@ -188,6 +190,11 @@ def base_model(recipe: Recipe) -> str:
 
 def _data_digests(config: TrainingConfig) -> list[str]:
     return content_digests(source.path for source in config.data)
+
+
+def _template_digests(*engines: EngineConfig) -> list[str]:
+    """Of the files that hold chat templates; none for engines with those of their models."""
+    return content_digests(file for engine in engines if (file := engine.template_file))
 
 
 def open_stage(recipe: Recipe, name: str) -> Stage:

@@ -1,18 +1,20 @@
-"""Take repositories or files out of finished pairs, for example after an opt-out.
+"""Take repositories or files out of a run's snippets and pairs, for example after an opt-out.
 
-Pairs of a purged source become rejected rows without texts (reason `purged`). The request is
-recorded; the same command finishes a purge that was killed, and changes nothing when run again.
+Those of a purged source become rejected rows without texts (reason `purged`). The request is
+recorded: later stages of the run leave the names out, the same command finishes a purge that was
+killed, and changes nothing when run again. A name that matches nothing is an error, at the end.
 """
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.corpus.filters.opt_out import read_entries
 from codepmp_ray.errors import ConfigError
-from codepmp_ray.runs import open_stage
+from codepmp_ray.runs import Stage, open_stage
 from jobs._cli import run_job
 
 # Option -> what it names; its file has one per line.
@@ -39,7 +41,7 @@ def body(recipe: Recipe, arguments: argparse.Namespace) -> None:
     from codepmp_ray.analysis.diversity_report import remove_diversity
     from codepmp_ray.synthesis.constructions import all_hops
     from codepmp_ray.synthesis.prompts import prompt_texts
-    from codepmp_ray.synthesis.purge import PurgeRequest, purge
+    from codepmp_ray.synthesis.purge import PurgeRequest, purge_run
 
     request = PurgeRequest(
         repos=_named(arguments, "repo"),
@@ -55,21 +57,23 @@ def body(recipe: Recipe, arguments: argparse.Namespace) -> None:
             f"--path {wrong[0]!r} names no repository.",
             "Write REPO:PATH with the values of the columns repo and path; :PATH if repo is null.",
         )
-    stage = open_stage(recipe, "synthesis")
-    record = purge(stage, request)
-    remove_diversity(stage)
-    write_card(recipe, prompt_texts(all_hops(recipe.synthesis)))
-    print(
-        f"purge {record['purge_id']}: {record['num_pairs']} pairs and {record['num_rejected']} "
-        f"rejected rows purged in {record['num_shards']} shards of {stage.uri}"
-    )
-    if not record["num_pairs"] + record["num_rejected"]:
+    own = open_stage(recipe, "synthesis")
+
+    def tell(stage: Stage, record: dict[str, Any]) -> None:
+        what = "snippets" if stage.name == "corpus" else "pairs"
         print(
-            "No row has these names: they are compared with the columns repo, path, blob_id and "
-            "source_id."
+            f"purge {record['purge_id']}: {record[f'num_{what}']} {what} and "
+            f"{record['num_rejected']} rejected rows purged in {record['num_shards']} shards of "
+            f"{stage.uri}"
         )
+        if stage.name == "synthesis":
+            remove_diversity(stage)
+        if stage.uri == own.uri:
+            write_card(recipe, prompt_texts(all_hops(recipe.synthesis)))
+
+    purge_run(recipe, request, tell)
     trained = open_stage(recipe, "pretraining")
-    if record["num_pairs"] and trained.exists:
+    if trained.exists:
         print(f"{trained.uri} was made before: remove it to train without the purged pairs.")
 
 
