@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 from rich.console import Console
@@ -19,6 +20,8 @@ from rich.progress import (
     Progress as RichProgress,
 )
 
+_LOOK_S = 25.0  # two looks at what is waited for make less than a minute
+
 
 class Progress:
     """Context manager. `update(done)` may be called as often as one likes.
@@ -30,6 +33,7 @@ class Progress:
         done: units that an earlier run had finished; they do not count towards the rate.
         silence_s: elsewhere than on a terminal, a line comes at least this often, also while
             nobody calls `update`: nodes that are waited for look like a hang otherwise.
+        waiting_for: asked while nothing gets done; what it says is shown, if it says something.
     """
 
     def __init__(
@@ -41,6 +45,7 @@ class Progress:
         done: int = 0,
         line_interval_s: float = 10.0,
         silence_s: float = 60.0,
+        waiting_for: Callable[[], str] | None = None,
     ) -> None:
         self.label, self.total, self.unit = label, total, unit
         self._done_before = self._done = done
@@ -49,7 +54,7 @@ class Progress:
         self._bar: RichProgress | None = None
         self._first: tuple[float, int] | None = None  # when the first units were done, and how many
         self._note = ""
-        self._silence_s = silence_s
+        self._silence_s, self._waiting_for, self._waits = silence_s, waiting_for, ""
         self._ended = threading.Event()
 
     def __enter__(self) -> Progress:
@@ -72,7 +77,7 @@ class Progress:
         else:
             resumed = f" ({self._done} done before)" if self._done else ""
             self._print(f"{self.label}: {self.total} {self.unit}{resumed}")
-            threading.Thread(target=self._break_silence, daemon=True).start()
+        threading.Thread(target=self._break_silence, daemon=True).start()
         return self
 
     def update(self, done: int, note: str = "") -> None:
@@ -84,7 +89,7 @@ class Progress:
             self._done_before, self._first, self._rate_start_s = done, None, time.monotonic()
         if self._first is None and done > self._done_before:
             self._first = (time.monotonic(), done)
-        self._done, self._note = done, note
+        self._done, self._note, self._waits = done, note, ""
         if self._bar is not None:
             self._bar.update(self._task, completed=done, note=note)
             return
@@ -106,10 +111,16 @@ class Progress:
             self._print(self._line(time.monotonic()))
 
     def _break_silence(self) -> None:
-        while not self._ended.wait(self._silence_s):
-            now_s = time.monotonic()
-            if now_s - self._last_line_s >= self._silence_s:
-                self._last_line_s = now_s
+        seen, told = self._done, ""
+        while not self._ended.wait(min(self._silence_s, _LOOK_S)):
+            is_still = self._waiting_for is not None and self._done == seen
+            self._waits = self._waiting_for() if self._waiting_for and is_still else ""
+            seen, now_s = self._done, time.monotonic()
+            is_news = bool(self._waits) and self._waits != told
+            if self._bar is not None:
+                self._bar.update(self._task, note=self._waits or self._note)
+            elif is_news or now_s - self._last_line_s >= self._silence_s:
+                self._last_line_s, told = now_s, self._waits
                 self._print(self._line(now_s))
 
     def _line(self, now_s: float) -> str:
@@ -117,8 +128,7 @@ class Progress:
         parts = [f"{self.label}: {self._done}/{self.total} {self.unit}", f"{elapsed_s:.0f} s"]
         if self._done < self.total:
             parts.append(f"ETA {self._eta(now_s)}")
-        if self._note:
-            parts.append(self._note)
+        parts += filter(None, (self._note, self._waits))
         return ", ".join(parts)
 
     def _eta(self, now_s: float) -> str:

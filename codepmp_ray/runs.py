@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from codepmp_ray.config.base import fingerprint
+from codepmp_ray.config.engines import EngineConfig
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.content_digests import content_digests
@@ -60,7 +61,7 @@ STAGE_FOLDER = re.compile(rf"({'|'.join(STAGE_JOBS | SIDE_JOBS)})-([0-9a-f]{{12}
 # A number here goes up when a stage's code changes what it computes from the same settings.
 _STAGE_VERSION = (
     dict.fromkeys(STAGE_JOBS, 2)
-    | dict.fromkeys(("corpus", "synthesis", "candidates"), 3)
+    | dict.fromkeys(("corpus", "synthesis", "candidates"), 4)
     | dict.fromkeys(("pretraining", "finetuning", "grades"), 4)
     | {"scoring": 2, "evaluation": 5}
 )
@@ -211,15 +212,16 @@ def stage_fingerprints(recipe: Recipe) -> dict[str, str]:
     models = [engines.strong.model_name_or_path, engines.weak.model_name_or_path]
     # A number of its own for those pairs that executed code decides.
     executed = [2] if recipe.synthesis.construction == "execution_feedback" else []
-    add("synthesis", recipe.synthesis, engines, *map(weights_version, models), *executed)
+    models = [*map(weights_version, models), *_template_digests(engines.strong, engines.weak)]
+    add("synthesis", recipe.synthesis, engines, *models, *executed)
     pmp, rm = recipe.pretraining, recipe.finetuning
     base = base_model(recipe)
     add("pretraining", pmp, base, weights_version(base), *_data_digests(pmp))
     named = [recipe.candidates.task_path, recipe.candidates.pool_path]
     task_file = content_digests([path for path in named if path])
     generator = recipe.generator
-    weights = weights_version(generator.model_name_or_path)
-    add("candidates", recipe.candidates, generator, weights, *task_file)
+    models = [weights_version(generator.model_name_or_path), *_template_digests(generator)]
+    add("candidates", recipe.candidates, generator, *models, *task_file)
     add("grades", recipe.evaluation.sandbox, recipe.evaluation.grader)
     weights = weights_version(rm.model_name_or_path)
     add("finetuning", rm, weights, *_data_digests(rm))
@@ -243,6 +245,11 @@ def base_model(recipe: Recipe) -> str:
 
 def _data_digests(config: TrainingConfig) -> list[str]:
     return content_digests(source.path for source in config.data)
+
+
+def _template_digests(*engines: EngineConfig) -> list[str]:
+    """Of the files that hold chat templates; none for engines with those of their models."""
+    return content_digests(file for engine in engines if (file := engine.template_file))
 
 
 def open_stage(recipe: Recipe, name: str) -> Stage:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import pickle
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -22,18 +21,24 @@ import ray.data
 
 from codepmp_ray.cluster.completeness import require_all_shards
 from codepmp_ray.cluster.connect import cluster_resources, connect
+from codepmp_ray.cluster.preflight import waiting_for
 from codepmp_ray.config.corpus import CorpusConfig, DeduplicationConfig
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.corpus import keep_index
 from codepmp_ray.corpus.assembly import ShardPlan, build_shard, plan_shards
+from codepmp_ray.corpus.counts import corpus_counts
 from codepmp_ray.corpus.deduplication import deduplicate
 from codepmp_ray.corpus.extraction import extract_unit
+from codepmp_ray.corpus.filters.opt_out import purged_names
 from codepmp_ray.corpus.keep_index import check_earlier, open_keep_index, sketch_names
 from codepmp_ray.corpus.planning import (
     DUPLICATES,
     EXTRACTED,
     CorpusPlan,
+    Part,
+    Pieces,
     WorkUnit,
+    in_runs,
     load_plan,
     plan_corpus,
     recorded_digest,
@@ -51,15 +56,16 @@ from codepmp_ray.errors import InputError, StorageError
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.progress import Progress
 from codepmp_ray.runs import Stage, open_stage
-from codepmp_ray.shard_stats import contamination_hits, rejects_by_reason, shard_stats
+from codepmp_ray.shard_stats import shard_stats
 from codepmp_ray.storage import open_store
 
 _TABLES = ("snippets", "rejected")
-# A share of a CPU too small to wait for: engines or trainers may hold the rest of a small machine.
-# What bounds the parallelism is the size of the task pool, the number of CPUs.
-_TASK_CPUS = 0.05
+# Engines or trainers may hold every CPU of a small machine, so the tasks ask for none. What bounds
+# the parallelism is the size of the task pool, the number of CPUs.
+_TASK_CPUS = 0
 # A task takes several work units when there are more units than this.
 _MAX_TASKS = 4_096
+_FEW_PARTS = 16  # of data files: looked into here
 # Of a round of the search for duplicates: what it reads, and a sorted copy of it.
 _BYTES_PER_CHUNK_ROW, _BYTES_PER_PARTITION_ROW = 900, 600
 
@@ -82,10 +88,10 @@ def build_corpus(recipe: Recipe) -> dict[str, Any]:
         _clear_extracted(stage)
         return stage.summary()
     stage.start()
-    if recorded_digest(stage.store) is None:
-        save_plan(stage.store, plan_corpus(corpus, root, files))
-    plan = load_plan(stage.store)
     with connect():
+        if recorded_digest(stage.store) is None:
+            save_plan(stage.store, plan_corpus(corpus, root, files, _run_parts))
+        plan = load_plan(stage.store)
         extracted = _extract(corpus, stage, plan)
         _write_shards(corpus, stage, extracted)
     if recorded_digest(stage.store) != plan.digest:
@@ -110,14 +116,13 @@ def build_corpus(recipe: Recipe) -> dict[str, Any]:
 def _extract(corpus: CorpusConfig, stage: Stage, plan: CorpusPlan) -> ShardLedger:
     extracted = ShardLedger(stage.store.sub(EXTRACTED))
     missing = extracted.missing_ids(len(plan.units))
-    with Progress(
-        "corpus: extract",
-        len(plan.units),
-        "units of files",
-        done=len(plan.units) - len(missing),
-    ) as progress:
-        task = partial(_extract_task, extracted.store.uri, corpus, plan.threshold, plan.root)
-        _run_tasks(task, [plan.units[i] for i in missing], progress, len(plan.units))
+    purged = purged_names(open_store(stage.recipe.run_dir))
+    with _progress("extract", len(plan.units), "units of files", len(missing)) as progress:
+        task = partial(
+            _extract_task, extracted.store.uri, corpus, plan.threshold, plan.root, purged
+        )
+        runs = in_runs(corpus, [plan.units[i] for i in missing], _num_parallel())
+        _run_tasks(task, runs, progress, [len(run) for run in runs])
     require_all_shards(extracted, len(plan.units))
     return extracted
 
@@ -131,19 +136,47 @@ def _write_shards(corpus: CorpusConfig, stage: Stage, extracted: ShardLedger) ->
     if near.enabled:
         open_keep_index(uri, near)
     missing = stage.ledger.missing_ids(len(shards))
-    with Progress(
-        "corpus: write", len(shards), "shards", done=len(shards) - len(missing)
-    ) as progress:
+    with _progress("write", len(shards), "shards", len(missing)) as progress:
         task = partial(_shard_task, uri, decided.fates.store.uri, sketch_names(near))
-        _run_tasks(task, [shards[i] for i in missing], progress, len(shards))
+        _run_tasks(task, [shards[i] for i in missing], progress)
     require_all_shards(stage.ledger, len(shards))
 
 
 def _run_round(memory: int, label: str, task: Callable[[Any], None], items: Sequence[Any]) -> None:
     """What `deduplicate` runs its tasks with."""
     if items:
-        with Progress(f"corpus: {label}", len(items), "tasks") as progress:
-            _run_tasks(partial(_round_task, task), items, progress, len(items), memory)
+        with _progress(label, len(items), "tasks", len(items)) as progress:
+            _run_tasks(partial(_round_task, task), items, progress, memory=memory)
+
+
+def _run_parts(look: Callable[[Part], Pieces], parts: Sequence[Part]) -> list[Pieces]:
+    """What `plan_corpus` looks into data files with."""
+    if len(parts) <= _FEW_PARTS:
+        return [look(part) for part in parts]
+    found: dict[int, Pieces] = {}
+    with _progress("plan", len(parts), "parts of files", len(parts)) as progress:
+        # Several to a task: a footer is read in milliseconds.
+        size = max(1, len(parts) // _MAX_TASKS)
+        runs = [range(i, min(i + size, len(parts))) for i in range(0, len(parts), size)]
+        items = [(run.start, [parts[i] for i in run]) for run in runs]
+        task = partial(_look_task, look)
+        for row in _run_tasks(task, items, progress, [len(run) for run in runs]):
+            found |= enumerate(pickle.loads(row["found"]), row["start"])
+    return [found[i] for i in range(len(parts))]
+
+
+def _look_task(look: Callable[[Part], Pieces], row: dict[str, Any]) -> dict[str, Any]:
+    start, parts = pickle.loads(row["item"])
+    return {"start": start, "found": pickle.dumps([look(part) for part in parts])}
+
+
+def _progress(label: str, total: int, unit: str, num_missing: int) -> Progress:
+    done = total - num_missing
+    return Progress(f"corpus: {label}", total, unit, done=done, waiting_for=waiting_for)
+
+
+def _num_parallel() -> int:
+    return max(1, int(cluster_resources().get("CPU", 1)))
 
 
 def _round_memory(settings: DeduplicationConfig) -> int:
@@ -163,17 +196,23 @@ def _round_task(task: Callable[[Any], None], row: dict[str, Any]) -> dict[str, A
 
 
 def _extract_task(
-    store_root: str, corpus: CorpusConfig, threshold: str | None, root: str, row: dict[str, Any]
+    store_root: str,
+    corpus: CorpusConfig,
+    threshold: str | None,
+    root: str,
+    purged: frozenset[str],
+    row: dict[str, Any],
 ) -> dict[str, Any]:
-    unit: WorkUnit = pickle.loads(row["item"])
+    units: list[WorkUnit] = pickle.loads(row["item"])
     # Asked for here: the standard library may lie elsewhere on another node.
-    tables = extract_unit(corpus, input_root(corpus.source, root), unit, threshold)
-    ShardLedger(open_store(store_root)).commit(
-        unit.unit_id,
-        tables.num_rows,
-        {"snippets": tables.snippets, "rejected": tables.rejected},
-    )
-    return {"num_rows": tables.num_rows}
+    folder, ledger = input_root(corpus.source, root), ShardLedger(open_store(store_root))
+    num_rows = 0
+    for unit in units:
+        found = extract_unit(corpus, folder, unit, threshold, purged)
+        tables = {"snippets": found.snippets, "rejected": found.rejected}
+        ledger.commit(unit.unit_id, found.num_rows, tables)
+        num_rows += found.num_rows
+    return {"num_rows": num_rows}
 
 
 def _shard_task(
@@ -194,27 +233,39 @@ def _run_tasks(
     task: Callable[[dict[str, Any]], dict[str, Any]],
     items: Sequence[Any],
     progress: Progress,
-    total: int,
+    sizes: Sequence[int] = (),
     memory: int | None = None,
-) -> None:
-    """Run `task` on each item in parallel; items done before count towards `total`.
+) -> list[dict[str, Any]]:
+    """What `task` says of each item, in any order; run in parallel.
 
-    `memory` are the bytes that Ray sets aside for each task.
+    Args:
+        sizes: units of progress that an item counts for; one if not given.
+        memory: bytes that Ray sets aside for each task.
     """
     if not items:
-        return
-    rows = [{"item": pickle.dumps(item)} for item in items]
+        return []
+    sizes = sizes or [1] * len(items)
+    rows = [{"item": pickle.dumps(item), "size": n} for item, n in zip(items, sizes, strict=True)]
     num_tasks = min(len(rows), _MAX_TASKS)
-    num_parallel = min(num_tasks, max(1, int(cluster_resources().get("CPU", 1))))
+    num_parallel = min(num_tasks, _num_parallel())
     results = ray.data.from_items(rows, override_num_blocks=num_tasks).map(
-        task,
+        partial(_sized, task),
         num_cpus=_TASK_CPUS,
         memory=memory,
         compute=ray.data.TaskPoolStrategy(num_parallel),
     )
-    done_before = total - len(items)
-    for num_done, _ in enumerate(results.iter_rows(), start=1):
-        progress.update(done_before + num_done)
+    found, start_s, num_done = [], time.monotonic(), 0
+    done_before = progress.total - sum(sizes)
+    for row in results.iter_rows():
+        found.append(row)
+        num_done += row.pop("size")
+        rate = num_done / max(time.monotonic() - start_s, 1e-9)
+        progress.update(done_before + num_done, f"{rate:,.1f} {progress.unit}/s")
+    return found
+
+
+def _sized(task: Callable[[dict[str, Any]], dict[str, Any]], row: dict[str, Any]) -> dict[str, Any]:
+    return {**task(row), "size": row["size"]}
 
 
 def _require_unchanged(stage: Stage, files: list[SourceFile]) -> None:
@@ -236,24 +287,10 @@ def _clear_extracted(stage: Stage) -> None:
 def _summarise(
     corpus: CorpusConfig, stage: Stage, plan: CorpusPlan, num_source_files: int
 ) -> dict[str, Any]:
-    counted: dict[str, Counter[str]] = {name: Counter() for name in ("language", "license", "kind")}
-    for commit in stage.ledger.commits():  # a shard at a time
-        snippets = stage.store.read_table(commit.files["snippets"], list(counted))
-        for name, counts in counted.items():
-            counts.update(snippets[name].to_pylist())
-    totals = stage.ledger.totals()
     sets = [item.name for item in corpus.decontamination.sets if corpus.decontamination.enabled]
-    hits = contamination_hits(totals, sets)
     return {
         "num_source_files": num_source_files,
         "num_files": plan.num_taken,
         "num_files_not_sampled": plan.num_found - plan.num_taken,
-        "num_snippets": totals.num_rows["snippets"],
-        "num_rejected": totals.num_rows["rejected"],
-        "num_shards": totals.num_shards,
-        "rejected": rejects_by_reason(totals),
-        "contaminated": {name: sum(sides.values()) for name, sides in hits.items()},
-        "languages": dict(counted["language"].most_common()),
-        "licenses": dict(counted["license"].most_common()),
-        "kinds": dict(counted["kind"].most_common()),
+        **corpus_counts(stage.ledger, sets),
     }

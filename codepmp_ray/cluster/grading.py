@@ -12,6 +12,7 @@ import ray
 from ray.data import TaskPoolStrategy
 
 from codepmp_ray.cluster.completeness import require_all_shards
+from codepmp_ray.cluster.preflight import waiting_for
 from codepmp_ray.cluster.shard_graph import GLUE_CPUS
 from codepmp_ray.config.evaluation import CandidatesConfig, GraderConfig, SandboxConfig
 from codepmp_ray.config.recipe import Recipe
@@ -74,12 +75,14 @@ def _grade_shards(stage: Stage, candidates: Stage, recipe: Recipe) -> None:
     shard_ids = [commit.shard_id for commit in candidates.ledger.commits()]
     missing = sorted(set(shard_ids) - stage.ledger.committed_ids())
     num_done = len(shard_ids) - len(missing)
-    with Progress("grades", len(shard_ids), "shards", done=num_done) as progress:
+    with Progress(
+        "grades", len(shard_ids), "shards", done=num_done, waiting_for=waiting_for
+    ) as progress:
         if not missing:
             progress.update(num_done)
             return
         # A task keeps all cores of its node busy with processes that it waits for, so one task per
-        # node is enough, hence the token amount of CPU.
+        # node is enough; engines may hold the CPUs.
         num_nodes = max(sum(node["Alive"] for node in ray.nodes()), 1)
         dataset = ray.data.from_items(
             [{"shard_id": shard_id} for shard_id in missing], override_num_blocks=len(missing)

@@ -1,7 +1,7 @@
 """Measures each engine pool at full load on a few snippets, one pool after the other.
 
 In the job itself the slower pool keeps the faster one waiting, which says little about the faster
-one. Nothing of the pilot is kept.
+one. Of the pilot only the prediction is kept, which the stage is held against when it is done.
 """
 
 from __future__ import annotations
@@ -15,19 +15,29 @@ from typing import Any
 import pyarrow as pa
 
 from codepmp_ray.cluster.engine_actor import Row
-from codepmp_ray.cluster.preflight import engine_gpus, num_gpus_in_cluster, require_engines
-from codepmp_ray.cluster.shard_graph import PoolStage, ShardJob, run_shards
+from codepmp_ray.cluster.pool_sizes import pool_limits
+from codepmp_ray.cluster.preflight import (
+    cluster_offers,
+    engine_gpus,
+    engine_needs,
+    num_gpus_in_cluster,
+    possible_resources,
+    require_engines,
+)
+from codepmp_ray.cluster.shard_graph import PoolStage, ShardJob, rows_at_once, run_shards
 from codepmp_ray.cluster.synthesis import pinned_pools, read_shard_of_stage
 from codepmp_ray.config.recipe import Recipe
+from codepmp_ray.errors import InputError
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.modeling.sources import require_weights
 from codepmp_ray.records import table_from_rows
 from codepmp_ray.runs import open_stage
 from codepmp_ray.storage import Store, open_store
-from codepmp_ray.synthesis.capacity import PoolRate
+from codepmp_ray.synthesis.capacity import PoolRate, pace_of, steady_window
 from codepmp_ray.synthesis.engine import TextEngine
 from codepmp_ray.synthesis.hops import IN_FLIGHT, RowProcessor
 from codepmp_ray.synthesis.plan import PoolPlan
+from codepmp_ray.synthesis.prediction import save_prediction
 
 _TIMED = pa.schema(
     [*IN_FLIGHT, pa.field("started_s", pa.float64()), pa.field("ended_s", pa.float64())]
@@ -36,11 +46,21 @@ _TIMED = pa.schema(
 
 @dataclass(frozen=True)
 class Pilot:
-    """What was measured. `yield_share` is the share of snippets that no hop gave up."""
+    """What was measured.
+
+    Attributes:
+        yield_share: share of snippets that no hop gave up.
+        num_engines: engines that the recipe's pools will have here.
+        rows_per_s: snippets per second of those together.
+        start_s: seconds before the first of them.
+    """
 
     rates: list[PoolRate]
     num_rows: int
     yield_share: float
+    num_engines: dict[str, int]
+    rows_per_s: float
+    start_s: float
 
 
 class TimedProcessor:
@@ -61,7 +81,8 @@ class TimedProcessor:
 def run_pilot(recipe: Recipe) -> Pilot:
     """Take `planning.pilot_rows` snippets through every pool of the synthesis stage.
 
-    Raises InputError when the corpus stage is missing, ModelError and ResourceError as synthesis.
+    Raises InputError when the corpus stage is missing or empty, ModelError and ResourceError as
+    synthesis.
     """
     corpus = open_stage(recipe, "corpus").require()
     pools = pinned_pools(recipe)
@@ -71,30 +92,65 @@ def run_pilot(recipe: Recipe) -> Pilot:
         require_engines([(pool.name, pool.engine)])
     scratch = open_store(recipe.run_dir).sub(f".pilot-{uuid.uuid4().hex[:8]}")
     table, rates = "snippets", []
+    wanted = recipe.planning.pilot_rows or 4 * max(rows_at_once(pool.engine) for pool in pools)
     try:
-        num_shards = _cut(corpus.ledger, scratch.sub("snippets"), recipe.planning.pilot_rows)
+        num_shards = _cut(corpus.ledger, scratch.sub("snippets"), wanted)
         source = scratch.sub("snippets").uri
         rows = pa.table({})
         for pool in pools:
-            out_dir = scratch.sub(pool.name).uri
+            out_dir, begin_s = scratch.sub(pool.name).uri, time.time()
             run_shards(_job(recipe, pool, source, table, out_dir), num_shards)
             rows = ShardLedger(open_store(out_dir)).read("rows")
-            rates.append(_rate(pool, rows))
+            rates.append(_rate(pool, rows, begin_s))
             source, table = out_dir, "rows"
-        kept = rows.column("reject_reason").null_count
-        return Pilot(rates, rows.num_rows, kept / rows.num_rows)
     finally:
         scratch.delete_tree("")
+    kept = rows.column("reject_reason").null_count
+    needs = engine_needs([(pool.name, pool.engine) for pool in pools])
+    limits = pool_limits(needs, [pool.engine.max_actors for pool in pools], cluster_offers())
+    engines = dict(zip((pool.name for pool in pools), limits, strict=True))
+    pilot = Pilot(
+        rates,
+        rows.num_rows,
+        kept / rows.num_rows,
+        engines,
+        pace_of(rates, engines, shares_cores=_share_cores(pools, engines)),
+        max(rate.start_s for rate in rates),
+    )
+    save_prediction(open_stage(recipe, "synthesis"), pilot.start_s, pilot.rows_per_s)
+    return pilot
+
+
+def _share_cores(pools: list[PoolPlan], num_engines: dict[str, int]) -> bool:
+    """Whether engines on CPUs want more cores than there are: each takes all unless it is told."""
+    cores = possible_resources().get("CPU", 1.0)
+    wanted = sum(
+        num_engines[pool.name] * (pool.engine.cpu_threads or cores)
+        for pool in pools
+        if pool.engine.kind == "vllm" and not engine_gpus(pool.engine)
+    )
+    return wanted > cores
 
 
 def _cut(corpus: ShardLedger, folder: Store, num_rows: int) -> int:
-    """The first snippets of the corpus in shards small enough to fill an engine evenly."""
+    """Snippets from all over the corpus, in shards small enough to fill an engine evenly."""
     snippets: list[Row] = []
-    for shard_id in sorted(corpus.committed_ids()):
-        snippets += corpus.read_shard("snippets", shard_id).to_pylist()
-        if len(snippets) >= num_rows:
-            break
-    snippets = snippets[:num_rows]
+    commits = [commit for commit in corpus.commits() if commit.num_rows["snippets"]]
+    total = sum(commit.num_rows["snippets"] for commit in commits)
+    if not total:
+        raise InputError("The corpus holds no snippet to measure engines on.")
+    # Every total/num_rows-th snippet; shards in which none of them lies are not read.
+    wanted = [i * total // num_rows for i in range(num_rows)] if num_rows < total else range(total)
+    start, number = 0, 0
+    for commit in commits:
+        stop, here = start + commit.num_rows["snippets"], []
+        while number < len(wanted) and wanted[number] < stop:
+            here.append(wanted[number] - start)
+            number += 1
+        if here:
+            rows = corpus.store.read_table(commit.files["snippets"])
+            snippets += rows.take(pa.array(here)).to_pylist()
+        start = stop
     ledger, size = ShardLedger(folder), max(1, -(-len(snippets) // 4))
     starts = range(0, len(snippets), size)
     for shard_id, start in enumerate(starts):
@@ -123,14 +179,18 @@ def _one_table(rows: list[dict[str, Any]]) -> dict[str, pa.Table]:
     return {"rows": table_from_rows(rows, _TIMED)}
 
 
-def _rate(pool: PoolPlan, rows: pa.Table) -> PoolRate:
+def _rate(pool: PoolPlan, rows: pa.Table, begin_s: float) -> PoolRate:
     fields = ["description" if hop == "describe" else hop for hop in pool.hops]
-    num_tokens = sum(
-        sum(filter(None, rows.column(f"{field}_num_tokens").to_pylist())) for field in fields
-    )
-    starts = [value for value in rows.column("started_s").to_pylist() if value]
-    ends = [value for value in rows.column("ended_s").to_pylist() if value]
-    elapsed_s = max(max(ends) - min(starts), 1e-9)
+    names = [
+        f"{field}_num_tokens" for field in fields if f"{field}_num_tokens" in rows.schema.names
+    ]
+    done = [row for row in rows.to_pylist() if row["ended_s"]]
+    starts, ends = ([row[name] for row in done] for name in ("started_s", "ended_s"))
+    begin, end, is_steady = steady_window(starts, ends, rows_at_once(pool.engine))
+    counted = [row for row in done if begin < row["ended_s"] <= end]
+    num_tokens = sum(row[name] or 0 for row in counted for name in names)
     has_gpus = num_gpus_in_cluster(pool.engine.label_selector) > 0
     devices = engine_gpus(pool.engine) if has_gpus else pool.engine.num_cpus
-    return PoolRate(pool.name, devices, rows.num_rows / elapsed_s, num_tokens / elapsed_s)
+    elapsed_s, start_s = end - begin, min(starts) - begin_s
+    pace = max(len(counted), 1) / elapsed_s
+    return PoolRate(pool.name, devices, pace, num_tokens / elapsed_s, start_s, is_steady)

@@ -12,6 +12,7 @@ from typing import Any
 
 import ray
 import yaml
+from ray.exceptions import RayError
 
 from codepmp_ray.cluster.placement import (
     Need,
@@ -98,6 +99,26 @@ def engine_needs(
         )
         for name, engine in engines
     ]
+
+
+def waiting_for() -> str:
+    """What tasks and actors of the cluster wait for, in words; "" where none does, or Ray does not
+    say."""
+    from ray.autoscaler.v2.sdk import get_cluster_status
+
+    try:
+        status = get_cluster_status(ray.get_runtime_context().gcs_address)
+    except (RayError, RuntimeError, OSError, ValueError):
+        return ""
+    asked = [
+        Need("", bundle.bundle, bundle.count).describe()
+        for demand in status.resource_demands.ray_task_actor_demand
+        for bundle in demand.bundles_by_count
+    ]
+    free = status.available_resources()
+    left = ", ".join(f"{free.get(name, 0.0):g} {name}" for name in ("CPU", "GPU") if name in free)
+    remedy = "lower num_cpus, num_gpus or min_actors, or end what holds the rest"
+    return f"waiting for {', '.join(sorted(asked))}; free: {left}: {remedy}" if asked else ""
 
 
 def check_selector(what: str, selector: Mapping[str, str]) -> None:

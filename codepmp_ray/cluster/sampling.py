@@ -29,6 +29,8 @@ from codepmp_ray.records import CANDIDATE, stable_id, table_from_rows
 from codepmp_ray.runs import Stage, open_stage
 from codepmp_ray.synthesis.engine import ContextOverflow, TextEngine
 from codepmp_ray.synthesis.gates import clean
+from codepmp_ray.synthesis.plan import require_room
+from codepmp_ray.synthesis.thoughts import split_thought
 
 
 def sample_candidates(recipe: Recipe) -> dict[str, Any]:
@@ -52,6 +54,7 @@ def sample_candidates(recipe: Recipe) -> dict[str, Any]:
     if engine.kind == "vllm":
         require_weights(engine.written_name)
     name = "generator" if config.engine else config.role
+    require_room("candidates.sampling", config.sampling, engine, name)
     require_engines([(name, engine)])
     stage.start(len(shards), {name: engine.written_name})
     instruction = problem_task(config.task).instruction
@@ -131,9 +134,11 @@ class CandidateSampler:
             answer = await engine.generate(row["prompt"] + self._instruction, self._sampling)
         except (ContextOverflow, EngineError):
             return self.give_up(row, "")
+        text, is_thought = split_thought(answer.text)
         return {
             **row,
-            "completion": clean(answer.text.strip()),
+            # A thought without an end is no answer.
+            "completion": "" if is_thought or answer.is_thought else clean(text.strip()),
             "finish_reason": answer.finish_reason,
             "num_tokens": answer.num_tokens,
         }

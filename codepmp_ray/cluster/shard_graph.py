@@ -33,6 +33,7 @@ from codepmp_ray.cluster.preflight import (
     engine_gpus,
     engine_needs,
     possible_resources,
+    waiting_for,
 )
 from codepmp_ray.config.engines import EngineConfig
 from codepmp_ray.errors import (
@@ -48,8 +49,9 @@ from codepmp_ray.progress import Progress
 from codepmp_ray.shard_stats import shard_stats
 from codepmp_ray.storage import open_store
 
-# Glue stages wait for storage, not for cores; with whole CPUs they could starve the engines.
-GLUE_CPUS = 0.01
+# Glue stages wait for storage, not for cores. They ask for none: engines may hold all of them, and
+# what asks for the smallest share would then wait for ever.
+GLUE_CPUS = 0
 MAX_GLUE_TASKS = 64
 # Ray Data keeps about 40 kB for every block of an execution until it ends. A large job is a series
 # of executions, so that its memory is bounded; engines start again with each, so each gives every
@@ -101,7 +103,9 @@ def run_shards(job: ShardJob, num_shards: int) -> None:
     ledger = ShardLedger(open_store(job.out_dir))
     missing = ledger.missing_ids(num_shards)
     num_done = num_shards - len(missing)
-    with Progress(job.label, num_shards, "shards", done=num_done) as progress:
+    with Progress(
+        job.label, num_shards, "shards", done=num_done, waiting_for=waiting_for
+    ) as progress:
         if not missing:
             ledger.roll_up()
             progress.update(num_done)
@@ -160,10 +164,14 @@ def blocks_at_once(engine: EngineConfig, rows_per_shard: float | None) -> int:
     """
     if not rows_per_shard:
         return MIN_BLOCKS
+    return min(MAX_BLOCKS, max(MIN_BLOCKS, math.ceil(rows_at_once(engine) / rows_per_shard)))
+
+
+def rows_at_once(engine: EngineConfig) -> int:
+    """Rows that keep one engine full."""
     rows = engine.max_rows_in_flight
-    if sequences := engine.engine_args.get("max_num_seqs"):
-        rows = min(rows, 2 * int(sequences))
-    return min(MAX_BLOCKS, max(MIN_BLOCKS, math.ceil(rows / rows_per_shard)))
+    sequences = engine.engine_args.get("max_num_seqs")
+    return min(rows, 2 * int(sequences)) if sequences else rows
 
 
 def _explain(error: RayActorError, label: str, max_crashes: int, done: str) -> CodePMPError:
@@ -190,7 +198,7 @@ def _graph(
     context = DataContext.get_current()
     # Block shaping would cut a large shard in two, and half a shard cannot be committed.
     context.target_max_block_size = None
-    # Unbounded, so small a share of a CPU would start a process for every shard at once.
+    # Unbounded, what asks for nothing would start a process for every shard at once.
     num_cpus = possible_resources().get("CPU", 0.0)
     glue = TaskPoolStrategy(max(2, int(min(MAX_GLUE_TASKS, num_cpus))))
     dataset = ray.data.from_items(

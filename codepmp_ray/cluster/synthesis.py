@@ -26,6 +26,7 @@ from codepmp_ray.synthesis.counts import row_counts, sets_in_use
 from codepmp_ray.synthesis.hops import IN_FLIGHT, RowProcessor
 from codepmp_ray.synthesis.pairs import split_rows
 from codepmp_ray.synthesis.plan import PoolPlan, plan_pools
+from codepmp_ray.synthesis.prediction import prediction_error
 from codepmp_ray.synthesis.prompts import prompt_texts
 from codepmp_ray.synthesis.web.files import stored_plan
 from codepmp_ray.synthesis.web.pairs import THREAD, read_threads, split_threads
@@ -55,12 +56,13 @@ def synthesize(recipe: Recipe) -> dict[str, Any]:
             recipe, pools, "synthesis", read, stage.uri, num_rows / max(1, num_shards)
         )
     stage.start(num_shards, {pool.name: pool.engine.written_name for pool in pools})
-    start_s = time.monotonic()
+    start_s, num_before = time.monotonic(), stage.ledger.totals().num_shards
     run_shards(job, num_shards)
     require_all_shards(stage.ledger, num_shards)
-    summary = row_counts(stage.ledger, sets_in_use(recipe)) | {
-        "duration_s": round(time.monotonic() - start_s, 1)
-    }
+    duration_s = round(time.monotonic() - start_s, 1)
+    summary = row_counts(stage.ledger, sets_in_use(recipe)) | {"duration_s": duration_s}
+    if not num_before and (told := prediction_error(stage, summary["num_snippets"], duration_s)):
+        print(told)
     # Imported here: the workers load this module too and need no plotting.
     from codepmp_ray.analysis.card import write_card
 

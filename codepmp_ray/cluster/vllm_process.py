@@ -39,6 +39,22 @@ def start_engine(model: str, arguments: dict[str, Any], remedy: str) -> AsyncLLM
     return engine
 
 
+def load_tokenizer(model: str, arguments: dict[str, Any]) -> Any:
+    """The tokenizer that the engine of these `arguments` will use. Raises ModelError."""
+    from vllm.tokenizers import get_tokenizer
+
+    names = ("tokenizer_mode", "trust_remote_code")
+    options = {name: arguments[name] for name in names if name in arguments}
+    revision = arguments.get("tokenizer_revision")
+    try:
+        return get_tokenizer(arguments.get("tokenizer") or model, revision=revision, **options)
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
+        raise ModelError(
+            f"The tokenizer of {model} cannot be loaded: {first_line(error)}.",
+            "Name its folder in engine_args: {tokenizer: ...}.",
+        ) from error
+
+
 def _without_worker_process(arguments: dict[str, Any]) -> dict[str, Any]:
     """On a small machine the engine's process computes, and no worker process beside it.
 

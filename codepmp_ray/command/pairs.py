@@ -7,7 +7,7 @@ from typer import Option
 
 from codepmp_ray.command.extras import require_extras
 from codepmp_ray.command.registry import command
-from codepmp_ray.errors import ConfigError, InputError, ResourceError
+from codepmp_ray.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     from codepmp_ray.config.recipe import Recipe
@@ -32,55 +32,12 @@ def plan(recipe: "Recipe") -> dict[str, Any]:
     planning.num_rows, planning.num_gpus and planning.price_per_gpu_hour ask for another size than
     the one at hand.
     """
-    from codepmp_ray.analysis.text import duration
     from codepmp_ray.cluster.connect import connect
-    from codepmp_ray.cluster.pilot import run_pilot
-    from codepmp_ray.cluster.preflight import possible_resources
-    from codepmp_ray.runs import open_stage
-    from codepmp_ray.synthesis.capacity import device_hours, split_devices
+    from codepmp_ray.cluster.plan import plan_synthesis
 
     require_extras(recipe, ("synthesis",))
     with connect():
-        have = possible_resources()
-        if recipe.planning.num_gpus and not have.get("GPU"):
-            raise ResourceError(
-                f"planning.num_gpus={recipe.planning.num_gpus}, but this cluster has no GPU to "
-                "measure on: the pace of its CPUs says nothing about GPUs.",
-                "Run the plan where there is one GPU, or leave planning.num_gpus out.",
-            )
-        pilot = run_pilot(recipe)
-    unit = "GPU" if have.get("GPU") else "CPU"
-    num_devices = recipe.planning.num_gpus or have.get("GPU") or have["CPU"]
-    num_rows = recipe.planning.num_rows or open_stage(recipe, "corpus").summary()["num_snippets"]
-    split = split_devices(pilot.rates, num_devices)
-    share = f"{pilot.yield_share:.0%}"
-    print(f"Measured on {pilot.num_rows} snippets, {share} of which no hop gave up:")
-    for rate in pilot.rates:
-        pace = f"{rate.tokens_per_s:,.0f} tokens/s and {rate.rows_per_s:,.2f} snippets/s"
-        print(f"  {rate.name}: {pace} per engine of {rate.devices:g} {unit}")
-    engines = ", ".join(
-        f"{num} {name} (busy {split.busy[name]:.0%})" for name, num in split.num_engines.items()
-    )
-    pace = f"together {split.rows_per_s:,.2f} snippets/s"
-    print(f"Split of {num_devices:g} {unit}: {engines}, {pace}")
-    hours = device_hours(split, num_rows)
-    price = recipe.planning.price_per_gpu_hour
-    cost = "" if price is None else f", price {hours * price:,.2f}"
-    num_pairs = round(num_rows * pilot.yield_share)
-    duration_s = num_rows / split.rows_per_s
-    print(
-        f"{num_rows:,} snippets: {duration(duration_s)}, {hours:,.2f} {unit} hours{cost}, "
-        f"at most {num_pairs:,} pairs"
-    )
-    return {
-        "num_rows": num_rows,
-        "num_pairs_at_most": num_pairs,
-        "duration_s": duration_s,
-        "device": unit,
-        "device_hours": hours,
-        "price": None if price is None else hours * price,
-        "num_engines": dict(split.num_engines),
-    }
+        return plan_synthesis(recipe, print)
 
 
 @command(
@@ -162,8 +119,8 @@ _Names = list[str] | None
 @command(
     "pairs purge",
     job="purge",
-    needs="Finished pairs.",
-    writes=f"{_STAGE}, in place: purged pairs become rejected rows without texts.",
+    needs="A finished corpus or finished pairs.",
+    writes="All stages of run_dir, in place: purged rows become rejected ones without texts.",
     examples=(
         "pairs purge --config laptop --repo owner/name",
         "pairs purge -c laptop --path owner/name:src/a.py --blob-id-file opted-out.txt",
@@ -180,14 +137,16 @@ def purge(
     source_id: Annotated[_Names, Option(metavar="X", help=f"{_NAMES['source-id']}.")] = None,
     source_id_file: Annotated[Path | None, Option(metavar="FILE", help=_LISTED)] = None,
 ) -> dict[str, Any]:
-    """Take repositories or files out of finished pairs, for example after an opt-out.
+    """Take repositories or files out of a run's snippets and pairs, for example after an opt-out.
 
-    Pairs of a purged source become rejected rows without texts (reason `purged`). The request is
-    recorded; the same command finishes a purge that was killed, and changes nothing when run again.
+    Those of a purged source become rejected rows without texts (reason `purged`). The request is
+    recorded: later stages of the run leave the names out, the same command finishes a purge that
+    was killed, and changes nothing when run again. A name that matches nothing is an error, at the
+    end.
     """
-    from codepmp_ray.runs import open_stage
-    from codepmp_ray.synthesis.purge import PurgeRequest
-    from codepmp_ray.synthesis.purge import purge as purge_stage
+    from codepmp_ray.analysis.diversity_report import remove_diversity
+    from codepmp_ray.runs import Stage, open_stage
+    from codepmp_ray.synthesis.purge import PurgeRequest, purge_run
 
     request = PurgeRequest(
         repos=_named(repo, repo_file),
@@ -203,21 +162,25 @@ def purge(
             f"--path {wrong[0]!r} names no repository.",
             "Write REPO:PATH with the values of the columns repo and path; :PATH if repo is null.",
         )
-    _require_own(recipe)
-    stage = open_stage(recipe, "synthesis")
-    record = purge_stage(stage, request)
-    _rewritten(recipe)
-    print(
-        f"purge {record['purge_id']}: {record['num_pairs']} pairs and {record['num_rejected']} "
-        f"rejected rows purged in {record['num_shards']} shards of {stage.uri}"
-    )
-    if not record["num_pairs"] + record["num_rejected"]:
+    own, records = open_stage(recipe, "synthesis"), {}
+
+    def tell(stage: Stage, record: dict[str, Any]) -> None:
+        what = "snippets" if stage.name == "corpus" else "pairs"
         print(
-            "No row has these names: they are compared with the columns repo, path, blob_id and "
-            "source_id."
+            f"purge {record['purge_id']}: {record[f'num_{what}']} {what} and "
+            f"{record['num_rejected']} rejected rows purged in {record['num_shards']} shards of "
+            f"{stage.uri}"
         )
-    _warn_of_training(recipe, record["num_pairs"], "without the purged pairs")
-    return record
+        records[stage.uri] = record
+        if stage.uri == own.uri and "synthesis" not in recipe.reuse:
+            _rewritten(recipe)
+        elif stage.name == "synthesis":
+            remove_diversity(stage)
+
+    purge_run(recipe, request, tell)
+    num_changed = sum(record["num_shards"] for record in records.values())
+    _warn_of_training(recipe, num_changed, "without the purged pairs")
+    return records
 
 
 @command(

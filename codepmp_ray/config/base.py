@@ -73,12 +73,12 @@ def is_operational(info: FieldInfo) -> bool:
     return isinstance(extra, dict) and bool(extra.get("operational"))
 
 
-def later(default: Any) -> Any:
+def later(default: Any, **constraints: Any) -> Any:
     """A field that came after the first runs: at its default it is in no fingerprint.
 
     So recipes that do not set it keep the stages that they had before there was the key.
     """
-    return Field(default=default, json_schema_extra={"later": True})
+    return Field(default=default, json_schema_extra={"later": True}, **constraints)
 
 
 def fingerprint(*parts: Any) -> str:

@@ -50,7 +50,9 @@ class SourceConfig(Section):
     split: str = "train"
     revision: str | None = None
     content_uri: str | None = None
-    license: str | None = None  # of every file of a folder; SPDX id
+    # Of every file that does not state its own: an SPDX expression. Of a folder without one the
+    # files' SPDX headers and the nearest LICENSE hold.
+    license: str | None = None
     repo: str | None = None
     columns: Literal["plain", "stack_v1", "stack_v2"] = "plain"
     content_column: str = "content"
@@ -80,7 +82,8 @@ class SourceConfig(Section):
 class FilterConfig(Section):
     """Which files and snippets leave although they can be read; see `corpus.filters`.
 
-    Ratios are shares from 0 to 1; null switches a bound off.
+    Ratios are shares from 0 to 1; null switches a bound off. `personal_data` is what becomes of
+    snippets with e-mail addresses and public IP addresses.
     """
 
     generated: bool = True
@@ -91,7 +94,8 @@ class FilterConfig(Section):
     min_comment_ratio: float = Field(default=0.0, ge=0, le=1)
     max_comment_ratio: float = Field(default=0.8, ge=0, le=1)
     secrets: bool = True
-    opt_out_path: str | None = None  # a file: one repository, git blob id or source_id per line
+    personal_data: Literal["keep", "reject", "redact"] = "keep"
+    opt_out_path: str | None = None  # one repository, file or content per line
 
 
 class NearDuplicateConfig(Section):
@@ -200,6 +204,7 @@ class CorpusConfig(Section):
         "ISC",
         "Unlicense",
         "CC0-1.0",
+        "Apache-2.0 WITH LLVM-exception",
     )
     filters: FilterConfig = FilterConfig()
     near_duplicates: NearDuplicateConfig = NearDuplicateConfig()

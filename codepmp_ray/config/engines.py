@@ -13,15 +13,25 @@ Role = Literal["strong", "weak"]
 
 # Of `engine_args`: what makes another model of the same name.
 _OF_THE_MODEL = ("quantization", "hf_overrides")
+PLAIN = "plain"  # of `chat_template`
 # What `revision` says, once for weights and tokenizer.
 _REVISIONS = ("revision", "tokenizer_revision", "code_revision")
 
 
 class SamplingConfig(Section):
-    """How one hop samples. Names and ranges are vLLM's."""
+    """How one hop samples. Names and ranges are vLLM's.
+
+    Attributes:
+        top_k: 0 takes all tokens.
+        seed: of every request by itself, so that equal prompts get equal answers.
+    """
 
     temperature: float = Field(default=0.7, ge=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
+    top_k: int = later(0, ge=0)
+    min_p: float = later(0.0, ge=0, le=1)
+    seed: int | None = later(None, ge=0, lt=2**63)
+    presence_penalty: float = later(0.0, ge=-2, le=2)
     repetition_penalty: float = Field(default=1.0, gt=0)
     max_tokens: int = Field(default=1024, ge=1)
     min_tokens: int = Field(default=0, ge=0)
@@ -32,6 +42,8 @@ class SamplingConfig(Section):
     def _token_bounds(self) -> SamplingConfig:
         if self.min_tokens > self.max_tokens:
             raise ValueError(f"min_tokens={self.min_tokens} exceeds max_tokens={self.max_tokens}")
+        if "" in self.stop:
+            raise ValueError("stop holds an empty text, at which every answer would end")
         return self
 
 
@@ -44,6 +56,11 @@ class EngineConfig(Section):
             commit that it means when its first job asks for it.
         max_model_len: context in tokens, prompt and answer together.
         engine_args: passed to vLLM's AsyncEngineArgs unchanged.
+        chat_template: a file, or the text itself, of a Jinja template; null takes the model's own.
+            `plain` asks without any: a base model goes on from the question and two newlines.
+        chat_template_kwargs: variables of the template, for example {enable_thinking: false}.
+        reasoning_parser: vLLM's name of the parser that takes a model's thought from its answer.
+            Thoughts in the usual tags (<think> and its like) are taken out without one.
         num_cpus / num_gpus: Ray resources of one engine actor; `num_gpus=None` means
             `tensor_parallel_size` where the cluster has GPUs and 0 otherwise.
         label_selector: nodes that the actors may run on, see `LabelSelector`.
@@ -60,6 +77,9 @@ class EngineConfig(Section):
     max_model_len: int = Field(default=4096, ge=16)
     tensor_parallel_size: int = Field(default=1, ge=1)
     engine_args: dict[str, Any] = {}
+    chat_template: str | None = later(None)
+    chat_template_kwargs: dict[str, Any] = later({})
+    reasoning_parser: str | None = later(None)
     num_cpus: float = operational(1.0, gt=0)
     num_gpus: float | None = operational(None, ge=0)
     label_selector: LabelSelector = operational({})
@@ -88,15 +108,22 @@ class EngineConfig(Section):
         return self
 
     @property
+    def template_file(self) -> str | None:
+        """Where `chat_template` lies, if it names a file."""
+        template = self.chat_template
+        return None if template in (None, PLAIN) or "{" in str(template) else template
+
+    @property
     def written_name(self) -> str:
         """The model with its revision as one name."""
         return written_name(self.model_name_or_path, self.revision)
 
     def same_model_as(self, other: EngineConfig) -> bool:
-        """Whether both answer with the same weights, however they are run."""
+        """Whether both answer alike: the same weights, asked in the same way."""
 
         def model(engine: EngineConfig) -> list[Any]:
             chosen = [engine.engine_args.get(name) for name in _OF_THE_MODEL]
+            chosen += [engine.chat_template, engine.chat_template_kwargs]
             return [engine.kind, engine.model_name_or_path, engine.revision, *chosen]
 
         return model(self) == model(other)

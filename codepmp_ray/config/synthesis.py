@@ -24,15 +24,25 @@ class GatesConfig(Section):
 
     Attributes:
         code: sides that must hold a code block in the snippet's language, which must parse.
+        stubs: of these, sides whose code must do something: `pass` is valid Python, too.
         refusals: refuse texts that decline ("I'm sorry, ...") instead of answering.
         max_compression_ratio: bytes over zlib-compressed bytes; beyond it a model was in a loop.
         max_similarity: of the two sides, 0 to 1: share of characters that match in order.
+        min_description_words: "Task" is no task.
+        description_without_code: a description that shows code gives the answer away.
+        english_description: what is asked for in English is answered in English.
+        max_echo: share of a description's word triples that stand in the instruction already.
         max_length_ratio: tokens of the longer side over those of the shorter one. The paper keeps
             mean lengths alike (Table 11: 194.5, 189.9) so that length does not tell the label.
     """
 
     code: Literal["both", "chosen", "rejected", "none"] = "both"
+    stubs: Literal["both", "chosen", "rejected", "none"] = "chosen"
     refusals: bool = True
+    min_description_words: int | None = Field(default=3, ge=1)
+    description_without_code: bool = True
+    english_description: bool = True
+    max_echo: float | None = Field(default=0.5, gt=0, le=1)
     max_compression_ratio: float | None = Field(default=10.0, gt=1)
     max_similarity: float | None = Field(default=0.95, gt=0, le=1)
     max_length_ratio: float | None = Field(default=4.0, ge=1)

@@ -14,9 +14,6 @@ def git_blob_id(data: bytes) -> str:
     return hashlib.sha1(header + data, usedforsecurity=False).hexdigest()
 
 
-def blob_id_of(declared: str | None, data: bytes | None) -> str | None:
-    """The data set's own blob id if it is one, since its text may have been re-encoded; otherwise
-    that of `data`; None if there is neither."""
-    if declared and _BLOB_ID.fullmatch(declared.lower()):
-        return declared.lower()
-    return None if data is None else git_blob_id(data)
+def is_blob_id(name: str) -> bool:
+    """Whether git could call a file so."""
+    return _BLOB_ID.fullmatch(name) is not None

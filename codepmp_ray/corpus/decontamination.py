@@ -13,10 +13,10 @@ that are short or one word (`encode`, `solution`). Such tasks are still found by
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 from codepmp_ray.config.corpus import DecontaminationConfig, EvaluationSetConfig
@@ -41,6 +41,28 @@ class EvaluationIndex:
     ngrams: dict[Ngram, str]
     function_names: dict[str, str]
 
+    @cached_property
+    def anchors(self) -> dict[str, set[int]]:
+        """The rarest word of each n-gram and its places in them: few words of a text are one."""
+        found: defaultdict[str, set[int]] = defaultdict(set)
+        num = Counter(word for ngram in self.ngrams for word in ngram)
+        for ngram in self.ngrams:
+            place = min(range(self.n), key=lambda i: (num[ngram[i]], -len(ngram[i])))
+            found[ngram[place]].add(place)
+        return dict(found)
+
+    def first_shared(self, text: str) -> Ngram | None:
+        """The first n-gram of `text` that is in the index."""
+        if not self.ngrams:
+            return None
+        words, anchors, n = split_words(text), self.anchors, self.n
+        if anchors.keys().isdisjoint(words):
+            return None
+        starts = [i - place for i, word in enumerate(words) for place in anchors.get(word, ())]
+        shared = (i for i in starts if i >= 0 and tuple(words[i : i + n]) in self.ngrams)
+        first = min(shared, default=None)
+        return None if first is None else tuple(words[first : first + n])
+
 
 @dataclass(frozen=True)
 class Contamination:
@@ -62,9 +84,9 @@ def find_contamination(
     for name in names:
         if found := index.function_names.get(name):
             return Contamination(found, f"a function called {name}")
-    if index.ngrams.keys().isdisjoint(_ngrams(text, index.n)):
+    shared = index.first_shared(text)
+    if shared is None:
         return None
-    shared = next(ngram for ngram in _ngrams(text, index.n) if ngram in index.ngrams)
     return Contamination(index.ngrams[shared], f"{index.n}-gram {' '.join(shared)!r}")
 
 

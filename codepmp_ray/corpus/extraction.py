@@ -18,7 +18,6 @@ from typing import Any
 import pyarrow as pa
 
 from codepmp_ray.config.corpus import CorpusConfig
-from codepmp_ray.corpus.blobs import blob_id_of
 from codepmp_ray.corpus.decontamination import (
     EvaluationIndex,
     find_contamination,
@@ -27,6 +26,7 @@ from codepmp_ray.corpus.decontamination import (
 from codepmp_ray.corpus.documents import Document, read_unit
 from codepmp_ray.corpus.file_checks import FileRefusal, read_definitions
 from codepmp_ray.corpus.filters import SNIPPET_FILTERS, CodeText, refusal
+from codepmp_ray.corpus.filters.personal_data import redacted
 from codepmp_ray.corpus.keep_index import sketch_columns
 from codepmp_ray.corpus.licenses import license_text
 from codepmp_ray.corpus.minhash import sketch
@@ -61,9 +61,16 @@ class UnitTables:
 
 
 def extract_unit(
-    corpus: CorpusConfig, root: InputFolder, unit: WorkUnit, threshold: str | None
+    corpus: CorpusConfig,
+    root: InputFolder,
+    unit: WorkUnit,
+    threshold: str | None,
+    purged: frozenset[str] = frozenset(),
 ) -> UnitTables:
-    """Read and extract one unit. Raises InputError when the source is not what was planned."""
+    """Read and extract one unit. Raises InputError when the source is not what was planned.
+
+    `purged` are names of files that are left out, see `read_definitions`.
+    """
     if isinstance(root, Path) and not root.is_dir():
         raise InputError(
             f"The source folder {root} is not there.",
@@ -74,7 +81,7 @@ def extract_unit(
     num_documents = 0
     for document in read_unit(corpus, root, unit, threshold):
         num_documents += 1
-        for is_snippet, row in extract_document(document, corpus):
+        for is_snippet, row in extract_document(document, corpus, purged):
             row["ordinal"] = len(snippets) + len(rejected)
             (snippets if is_snippet else rejected).append(row)
     if num_documents != unit.num_documents:
@@ -92,14 +99,16 @@ def extract_unit(
     return UnitTables(found, table_from_rows(rejected, EXTRACTED_REJECTED))
 
 
-def extract_document(document: Document, corpus: CorpusConfig) -> Iterator[tuple[bool, Row]]:
+def extract_document(
+    document: Document, corpus: CorpusConfig, purged: frozenset[str] = frozenset()
+) -> Iterator[tuple[bool, Row]]:
     """(is a snippet, row) for everything found in `document`; at least one.
 
     Raises ConfigError when the opt-out list or an evaluation set cannot be read, and nothing
     because of the document.
     """
     try:
-        source_id, language, definitions = read_definitions(document, corpus)
+        source_id, language, definitions = read_definitions(document, corpus, purged)
     except FileRefusal as refused:
         yield False, _rejected_file(document, refused)
         return
@@ -147,7 +156,7 @@ def _definition_row(
     row: Row = {
         "snippet_id": stable_id(repo, document.key, source_id, span, definition.code),
         "source_id": source_id,
-        "blob_id": blob_id_of(document.blob_id, document.data),
+        "blob_id": document.best_blob_id,
         "repo": _storable(document.repo),
         "path": _storable(document.path),
         "language": language,
@@ -165,8 +174,9 @@ def _definition_row(
     names = (definition.name,) if definition.kind == "function" else ()
     if found := find_contamination(definition.code, index, names):
         return False, rejected_snippet(row, RejectReason.CONTAMINATED, found.detail)
-    row["code"] = definition.code
-    row["dedup_key"] = dedup_key(definition.code, language)
+    is_redacted = corpus.filters.personal_data == "redact"
+    row["code"] = redacted(definition.code) if is_redacted else definition.code
+    row["dedup_key"] = dedup_key(row["code"], language)
     return True, row
 
 
@@ -178,7 +188,7 @@ def _rejected_file(document: Document, refused: FileRefusal) -> Row:
         "reason": refused.reason.value,
         "detail": _storable(refused.detail),
         "source_id": source_id,
-        "blob_id": blob_id_of(document.blob_id, document.data),
+        "blob_id": document.best_blob_id,
         "repo": _storable(document.repo),
         "path": _storable(document.path),
         "payload": None,

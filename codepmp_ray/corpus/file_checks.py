@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 from functools import partial
 
@@ -30,20 +31,26 @@ class FileRefusal(Exception):
         self.source_id, self.reason, self.detail = source_id, reason, detail
 
 
-def read_definitions(document: Document, corpus: CorpusConfig) -> tuple[str, str, list[Definition]]:
-    """(source id, language, definitions) of a file. Raises FileRefusal."""
-    opted_out = load_opt_out(corpus.filters.opt_out_path)
+def read_definitions(
+    document: Document, corpus: CorpusConfig, purged: frozenset[str] = frozenset()
+) -> tuple[str, str, list[Definition]]:
+    """(source id, language, definitions) of a file. Raises FileRefusal.
+
+    `purged` are names (`filters.opt_out.plain_name`) that were purged from the run before.
+    """
+    opted_out = load_opt_out(corpus.filters.opt_out_path).also(purged)
     if document.data is None:
         reason = document.reason or RejectReason.UNREADABLE
         raise FileRefusal(None, reason, document.detail)
     source_id = hashlib.sha256(document.data).hexdigest()[:32]
     refuse = partial(FileRefusal, source_id)
-    if entry := opted_out.match(document.repo, document.blob_id, source_id, document.data):
-        raise refuse(RejectReason.OPTED_OUT, f"the opt-out list has {entry}")
+    ids = (document.blob_id, source_id, document.git_id if opted_out.entries else None)
+    if entries := opted_out.match(document.repo, document.path, *ids):
+        raise refuse(RejectReason.OPTED_OUT, f"the opt-out list has {', '.join(sorted(entries))}")
     text, reason, detail = _decode(document.data)
     if reason is not None:
         raise refuse(reason, detail)
-    language = find_language(document.language, document.path, document.data[:200])
+    language = find_language(document.language, document.path, document.data)
     if language is None or language not in corpus.languages:
         name, known = document.language or document.path, ", ".join(corpus.languages)
         raise refuse(RejectReason.UNKNOWN_LANGUAGE, f"{name} is none of {known}")
@@ -56,6 +63,9 @@ def read_definitions(document: Document, corpus: CorpusConfig) -> tuple[str, str
             text = join_cells(cells)
             if not cells:
                 raise refuse(RejectReason.NO_SNIPPET, "no code cell")
+            if (size := len(text.encode("utf-8", "surrogatepass"))) > corpus.max_file_bytes:
+                limit = f"max_file_bytes={corpus.max_file_bytes}"
+                raise refuse(RejectReason.TOO_LARGE, f"{size} bytes of code, {limit}")
         code = CodeText(text, document.path, language)
         if refused := refusal(FILE_FILTERS, code, corpus.filters):
             raise refuse(*refused)
@@ -68,14 +78,16 @@ def read_definitions(document: Document, corpus: CorpusConfig) -> tuple[str, str
     except NotebookError as error:
         raise refuse(RejectReason.BAD_NOTEBOOK, str(error)) from error
     except ParseError as error:
-        raise refuse(RejectReason.PARSE_ERROR, str(error)) from error
+        raise refuse(error.reason, str(error)) from error
     if not definitions:
-        raise refuse(RejectReason.NO_SNIPPET, "no function and no class")
+        raise refuse(RejectReason.NO_SNIPPET, "no function and no class with a name")
     return source_id, language, definitions
 
 
 def _decode(data: bytes) -> tuple[str, RejectReason | None, str]:
     """(text with "\\n" newlines and without byte order mark, reason, detail)."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "", RejectReason.NOT_UTF8, "UTF-16 by its byte order mark"
     if (position := data.find(b"\0")) >= 0:
         return "", RejectReason.BINARY, f"NUL at byte {position}"
     try:

@@ -1,7 +1,7 @@
 """The languages that snippets can be taken from: one entry of `LANGUAGES` each.
 
-An entry names the node types of the language's tree-sitter grammar; `snippets.py` holds the rule
-that they feed and knows no language.
+An entry names the node types of the language's tree-sitter grammar; `definition_nodes.py` holds the
+rules that they feed and knows no language.
 """
 
 from __future__ import annotations
@@ -22,12 +22,21 @@ class LanguageSpec:
         wrappers: node type -> field holding a definition that the node belongs to (decorators,
             exports); an empty field name means its last child.
         required: node type -> (field, node types): it is a definition only if the field is there
-            and of one of these types (of any type if there are none).
+            and of one of these types (of any type if there are none), which is a definition itself
+            where `definitions` have it.
+        values: expressions that are functions or classes, for what has a name outside of them.
+        named_values: node type -> (field of the name, field of the value): a definition if the
+            value is one of `values`, or holds one behind `carriers`.
+        objects: those of `carriers` that hold functions as a class does.
         containers: node types that are looked into for definitions (blocks, conditions), but
             which are no snippets themselves.
+        opens_functions: whether a function that is too long is looked into, as a class is.
         fixed_text: query whose captures `@text` are literals over which indentation must stay as
             it is; `@free` takes literals out again (documentation strings).
-        member_frame: what stands around a member of a class so that it parses by itself.
+        frames: what stands around a member of a class or an object so that it parses by itself.
+        leading: node type -> what its text begins with, of what stands right above a definition and
+            belongs to it: attributes, documentation.
+        prefixes: node type -> the keyword that its declaration has once for several of them.
         comments: what a line of comment begins with.
         has_macros: source files need not be valid before the preprocessor has run; an error then
             costs the definitions that it is in and not the file.
@@ -43,10 +52,21 @@ class LanguageSpec:
     fixed_text: str
     wrappers: dict[str, str] = field(default_factory=dict)
     required: dict[str, tuple[str, frozenset[str]]] = field(default_factory=dict)
-    member_frame: tuple[str, str] = ("", "")
-    comments: tuple[str, ...] = ("//", "/*", "*/", "*")
+    values: frozenset[str] = frozenset()
+    named_values: dict[str, tuple[str, str]] = field(default_factory=dict)
+    carriers: frozenset[str] = frozenset()
+    objects: frozenset[str] = frozenset()
+    opens_functions: bool = False
+    frames: tuple[tuple[str, str], ...] = ()
+    leading: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    prefixes: dict[str, str] = field(default_factory=dict)
+    comments: tuple[str, ...] = ("//", "/*", "*/", "* ")
     has_macros: bool = False
     interpreters: tuple[str, ...] = ()
+
+
+def _kinds(functions: str, classes: str) -> dict[str, str]:
+    return dict.fromkeys(functions.split(), "function") | dict.fromkeys(classes.split(), "class")
 
 
 _PYTHON = LanguageSpec(
@@ -54,7 +74,7 @@ _PYTHON = LanguageSpec(
     grammar="tree_sitter_python",
     extensions=(".py", ".pyi", ".pyw"),
     aliases=("python3", "py"),
-    definitions={"function_definition": "function", "class_definition": "class"},
+    definitions=_kinds("function_definition", "class_definition"),
     wrappers={"decorated_definition": "definition"},
     containers=frozenset(
         "module block if_statement elif_clause else_clause try_statement except_clause "
@@ -66,59 +86,88 @@ _PYTHON = LanguageSpec(
     interpreters=("python", "pypy"),
 )
 
-# `const f = () => ...` is how much of today's JavaScript spells a function.
-_FUNCTION_VALUES = frozenset({"arrow_function", "function_expression", "generator_function"})
-_SCRIPT_DEFINITIONS = {
-    "function_declaration": "function",
-    "generator_function_declaration": "function",
-    "method_definition": "function",
-    "variable_declarator": "function",
-    "class_declaration": "class",
-}
-_SCRIPT_WRAPPERS = {
-    "export_statement": "declaration",
-    "lexical_declaration": "",
-    "variable_declaration": "",
-}
-_SCRIPT_CONTAINERS = frozenset(
-    "program statement_block class_body if_statement else_clause try_statement catch_clause "
-    "finally_clause".split()
+_DOC = ("/**",)
+_SCRIPT_DEFINITIONS = _kinds(
+    "function_declaration generator_function_declaration function_expression generator_function "
+    "method_definition",
+    "class_declaration class",
 )
-_SCRIPT_FRAME = ("class X {\n", "\n}")
+_SCRIPT_WRAPPERS = {"export_statement": "declaration"} | dict.fromkeys(
+    ("lexical_declaration", "variable_declaration", "expression_statement"), ""
+)
+# `const f = () => ...`, `Foo.prototype.bar = function ...`, `{bar: function ...}`.
+_SCRIPT_NAMED_VALUES = {
+    "variable_declarator": ("name", "value"),
+    "assignment_expression": ("left", "right"),
+    "pair": ("key", "value"),
+    "export_statement": ("", "value"),
+}
+# Named ones have their name inside; the others are looked into where something calls them.
+_SCRIPT_REQUIRED: dict[str, tuple[str, frozenset[str]]] = dict.fromkeys(
+    ("function_expression", "generator_function", "class"), ("name", frozenset[str]())
+)
+_SCRIPT_VALUES = frozenset(
+    {"arrow_function", "function_expression", "generator_function", "class", "method_definition"}
+)
+_SCRIPT_CARRIERS = frozenset(
+    "object pair call_expression new_expression arguments array parenthesized_expression "
+    "ternary_expression binary_expression sequence_expression unary_expression await_expression "
+    "assignment_expression member_expression spread_element".split()
+)
+# Modules are often functions that are called at once (IIFE, UMD, AMD), so calls are looked into.
+_SCRIPT_CONTAINERS = _SCRIPT_CARRIERS | frozenset(
+    "program statement_block class_body if_statement else_clause try_statement catch_clause "
+    "finally_clause for_statement for_in_statement while_statement do_statement switch_statement "
+    "switch_body switch_case switch_default labeled_statement return_statement".split()
+)
 
 _JAVASCRIPT = LanguageSpec(
     name="javascript",
     grammar="tree_sitter_javascript",
-    extensions=(".js", ".mjs", ".cjs", ".jsx"),
+    extensions=(".js", ".mjs", ".cjs", ".jsx", ".es6"),
     aliases=("js", "jsx", "ecmascript"),
     definitions=_SCRIPT_DEFINITIONS,
     wrappers=_SCRIPT_WRAPPERS,
-    required={"variable_declarator": ("value", _FUNCTION_VALUES)},
+    required=_SCRIPT_REQUIRED,
+    values=_SCRIPT_VALUES,
+    named_values={**_SCRIPT_NAMED_VALUES, "field_definition": ("property", "value")},
+    carriers=_SCRIPT_CARRIERS,
+    objects=frozenset({"object"}),
     containers=_SCRIPT_CONTAINERS,
+    opens_functions=True,
     fixed_text="(template_string) @text",
-    member_frame=_SCRIPT_FRAME,
+    frames=(("class X extends Y {\n", "\n}"), ("({\n", "\n})")),
+    leading={"comment": _DOC},
     interpreters=("node", "nodejs", "bun"),
 )
 
 
 def _typescript(name: str, extensions: tuple[str, ...], aliases: tuple[str, ...]) -> LanguageSpec:
+    casts = frozenset({"as_expression", "satisfies_expression", "non_null_expression"})
     return LanguageSpec(
         name=name,
         grammar=f"tree_sitter_typescript:language_{name}",
         extensions=extensions,
         aliases=aliases,
-        definitions={
-            **_SCRIPT_DEFINITIONS,
-            "abstract_class_declaration": "class",
-            "interface_declaration": "class",
-            "enum_declaration": "class",
-        },
+        definitions=_SCRIPT_DEFINITIONS
+        | _kinds(
+            "",
+            "abstract_class_declaration interface_declaration enum_declaration "
+            "type_alias_declaration",
+        ),
         wrappers=_SCRIPT_WRAPPERS,
-        required={"variable_declarator": ("value", _FUNCTION_VALUES)},
+        required=_SCRIPT_REQUIRED,
+        values=_SCRIPT_VALUES,
+        named_values={**_SCRIPT_NAMED_VALUES, "public_field_definition": ("name", "value")},
+        carriers=_SCRIPT_CARRIERS | casts,
+        objects=frozenset({"object"}),
         containers=_SCRIPT_CONTAINERS
-        | {"expression_statement", "internal_module", "module", "ambient_declaration"},
+        | casts
+        | {"internal_module", "module", "ambient_declaration"},
+        opens_functions=True,
         fixed_text="(template_string) @text",
-        member_frame=_SCRIPT_FRAME,
+        frames=_JAVASCRIPT.frames,
+        leading={**_JAVASCRIPT.leading, "decorator": ("@",)},
         interpreters=("deno", "ts-node", "tsx") if name == "typescript" else (),
     )
 
@@ -128,20 +177,17 @@ _JAVA = LanguageSpec(
     grammar="tree_sitter_java",
     extensions=(".java",),
     aliases=(),
-    definitions={
-        "class_declaration": "class",
-        "interface_declaration": "class",
-        "enum_declaration": "class",
-        "record_declaration": "class",
-        "annotation_type_declaration": "class",
-        "method_declaration": "function",
-        "constructor_declaration": "function",
-    },
+    definitions=_kinds(
+        "method_declaration constructor_declaration",
+        "class_declaration interface_declaration enum_declaration record_declaration "
+        "annotation_type_declaration",
+    ),
     containers=frozenset(
         {"program", "class_body", "interface_body", "enum_body", "enum_body_declarations"}
     ),
     fixed_text="(string_literal) @text",
-    member_frame=("class X {\n", "\n}"),
+    frames=(("class X {\n", "\n}"), ("interface X {\n", "\n}")),
+    leading={"block_comment": _DOC},
 )
 
 _GO = LanguageSpec(
@@ -149,15 +195,19 @@ _GO = LanguageSpec(
     grammar="tree_sitter_go",
     extensions=(".go",),
     aliases=("golang",),
-    definitions={
-        "function_declaration": "function",
-        "method_declaration": "function",
-        "type_spec": "class",
-    },
-    wrappers={"type_declaration": ""},
+    definitions=_kinds("function_declaration method_declaration", "type_spec"),
+    wrappers={"type_declaration": "", "var_declaration": ""},
     required={"type_spec": ("type", frozenset({"struct_type", "interface_type"}))},
-    containers=frozenset({"source_file"}),
+    values=frozenset({"func_literal"}),
+    named_values={"var_spec": ("name", "value")},
+    carriers=frozenset(
+        "expression_list call_expression argument_list composite_literal literal_value "
+        "keyed_element literal_element unary_expression parenthesized_expression".split()
+    ),
+    containers=frozenset({"source_file", "var_spec_list"}),
     fixed_text="(raw_string_literal) @text",
+    leading={"comment": ("//", "/*")},
+    prefixes={"type_spec": "type ", "var_spec": "var "},
 )
 
 _PREPROCESSOR = frozenset(
@@ -166,62 +216,67 @@ _PREPROCESSOR = frozenset(
 # A declaration without a body defines nothing that could be described.
 _WITH_BODY: tuple[str, frozenset[str]] = ("body", frozenset())
 
+_TYPES = frozenset({"struct_specifier", "union_specifier", "enum_specifier"})
+_C_DOC = {"comment": ("/**", "///", "/*!", "//!")}
+
 _C = LanguageSpec(
     name="c",
     grammar="tree_sitter_c",
     extensions=(".c", ".h"),
     aliases=(),
-    definitions={
-        "function_definition": "function",
-        "struct_specifier": "class",
-        "union_specifier": "class",
-        "enum_specifier": "class",
-    },
+    definitions=_kinds(
+        "function_definition",
+        "struct_specifier union_specifier enum_specifier type_definition declaration",
+    ),
     required={
-        "struct_specifier": _WITH_BODY,
-        "union_specifier": _WITH_BODY,
-        "enum_specifier": _WITH_BODY,
+        **dict.fromkeys(_TYPES, _WITH_BODY),
+        # `typedef struct {...} name;`, `struct {...} name;`
+        **dict.fromkeys(("type_definition", "declaration"), ("type", _TYPES)),
     },
     containers=_PREPROCESSOR | {"translation_unit", "linkage_specification", "declaration_list"},
     fixed_text="(string_literal) @text",
+    leading=_C_DOC,
     has_macros=True,
 )
 
-_CPP = LanguageSpec(
-    name="cpp",
-    grammar="tree_sitter_cpp",
-    extensions=(".cc", ".cpp", ".cxx", ".c++", ".hh", ".hpp", ".hxx", ".cu", ".cuh"),
-    aliases=("c++", "cuda"),
-    definitions={**_C.definitions, "class_specifier": "class"},
-    wrappers={"template_declaration": ""},
-    required={
-        **_C.required,
-        "class_specifier": _WITH_BODY,
-        # not `= default`, `= delete`
-        "function_definition": _WITH_BODY,
-    },
-    containers=_C.containers | {"namespace_definition", "field_declaration_list"},
-    fixed_text="[(raw_string_literal) (string_literal)] @text",
-    member_frame=("struct X {\n", "\n};"),
-    has_macros=True,
-)
+
+def _cpp(name: str, extensions: tuple[str, ...], aliases: tuple[str, ...]) -> LanguageSpec:
+    types = _TYPES | {"class_specifier"}
+    return LanguageSpec(
+        name=name,
+        grammar="tree_sitter_cpp",
+        extensions=extensions,
+        aliases=aliases,
+        definitions={**_C.definitions, "class_specifier": "class"},
+        wrappers={"template_declaration": ""},
+        required={
+            **dict.fromkeys(types, _WITH_BODY),
+            **dict.fromkeys(("type_definition", "declaration"), ("type", types)),
+            # not `= default`, `= delete`
+            "function_definition": _WITH_BODY,
+        },
+        containers=_C.containers | {"namespace_definition", "field_declaration_list"},
+        fixed_text="[(raw_string_literal) (string_literal)] @text",
+        frames=(("struct X : Y {\n", "\n};"),),
+        leading=_C_DOC,
+        has_macros=True,
+    )
+
 
 _RUST = LanguageSpec(
     name="rust",
     grammar="tree_sitter_rust",
     extensions=(".rs",),
     aliases=("rs",),
-    definitions={
-        "function_item": "function",
-        "struct_item": "class",
-        "enum_item": "class",
-        "union_item": "class",
-        "trait_item": "class",
-        "impl_item": "class",
-    },
+    definitions=_kinds("function_item", "struct_item enum_item union_item trait_item impl_item"),
     containers=frozenset({"source_file", "mod_item", "declaration_list"}),
     fixed_text="[(raw_string_literal) (string_literal)] @text",
-    member_frame=("impl X {\n", "\n}"),
+    frames=(("impl X {\n", "\n}"),),
+    leading={
+        "attribute_item": ("#[",),
+        "line_comment": ("///",),
+        "block_comment": _DOC,
+    },
 )
 
 LANGUAGES = {
@@ -234,7 +289,14 @@ LANGUAGES = {
         _JAVA,
         _GO,
         _C,
-        _CPP,
+        _cpp(
+            "cpp",
+            tuple(
+                ".cc .cpp .cxx .c++ .hh .hpp .hxx .h++ .inl .ipp .tpp .tcc .txx .ixx .cppm".split()
+            ),
+            ("c++",),
+        ),
+        _cpp("cuda", (".cu", ".cuh"), ()),
         _RUST,
     )
 }

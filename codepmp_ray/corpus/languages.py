@@ -7,9 +7,11 @@ import posixpath
 import re
 from functools import cache
 
-from tree_sitter import Language, Parser, Query
+from tree_sitter import Language, Node, Parser, Query
 
+from codepmp_ray.corpus.hidden_words import with_words_hidden
 from codepmp_ray.corpus.language_specs import LANGUAGES
+from codepmp_ray.corpus.python_check import python_problem
 from codepmp_ray.errors import ConfigError
 
 # Not a grammar: notebooks are JSON around cells of Python (`notebooks.py`).
@@ -23,22 +25,44 @@ _BY_ALIAS = {
 }
 _BY_ALIAS |= dict.fromkeys(_NOTEBOOK_ALIASES, NOTEBOOK)
 _BY_INTERPRETER = {name: spec.name for spec in LANGUAGES.values() for name in spec.interpreters}
+# Data sets name these languages alike; the extension tells them apart.
+_DIALECTS = {("typescript", ".tsx"): "tsx", ("cpp", ".cu"): "cuda", ("cpp", ".cuh"): "cuda"}
 # "#!/usr/bin/env -S python3 -u" and "#!/usr/local/bin/python3.11": the program's name.
 _SHEBANG = re.compile(rb"#!\s*(?:\S*/env\s+(?:-\S+\s+)*)?(?:\S*/)?([A-Za-z_-]+)")
+# A header's `.h` says nothing about its language. Comments and what a C compiler does not see are
+# no evidence; strings may be.
+_NO_C = re.compile(
+    rb"//[^\n]*|/\*(?:[^*]+|\*(?!/))*+(?:\*/)?"
+    rb"|^[ \t]*#[ \t]*if(?:def[ \t]+|[ \t]+defined[ \t(]+)__cplusplus\b.{0,2000}?"
+    rb"^[ \t]*#[ \t]*(?:else|endif)\b",
+    re.DOTALL | re.MULTILINE,
+)
+_OBJECTIVE_C = re.compile(rb"^[ \t]*(?:@(?:interface|protocol|class|end|import)\b|#import\b)", re.M)
+_CPP = re.compile(
+    rb"\w[ \t]*::[ \t]*[\w~*]|^[ \t]*(?:template[ \t]*<|(?:inline[ \t]+)?namespace\b|class[ \t]+\w"
+    rb"|using[ \t]+\w|(?:public|private|protected)[ \t]*:)"
+    rb"|\b(?:constexpr|noexcept|nullptr|decltype|typename|mutable|static_cast|reinterpret_cast)\b"
+    rb"|\boperator[ \t]*[^\w\s;,)]|^[ \t]*#[ \t]*include[ \t]*<[a-z_]+>",
+    re.MULTILINE,
+)
 
 
-def find_language(declared: str | None, path: str | None, head: bytes = b"") -> str | None:
+def find_language(declared: str | None, path: str | None, data: bytes = b"") -> str | None:
     """Name of the language in `LANGUAGES`, or NOTEBOOK; None if it is not known.
 
     As declared by the data set; otherwise by the path's extension; otherwise by the interpreter
-    that the first line (of `head`, the file's first bytes) names.
+    that the first line of `data`, the file's bytes, names. Where the name leaves it open, the
+    content decides: `.h`, and the dialects that data sets throw together.
     """
+    extension = posixpath.splitext(path or "")[1].lower()
     if declared:
-        return _BY_ALIAS.get(declared.strip().lower())
-    found = _BY_EXTENSION.get(posixpath.splitext(path or "")[1].lower())
-    if found is None and head.startswith(b"#!") and (match := _SHEBANG.match(head[:200])):
-        found = _BY_INTERPRETER.get(match.group(1).decode("ascii"))
-    return found
+        found = _BY_ALIAS.get(declared.strip().lower())
+    elif (found := _BY_EXTENSION.get(extension)) is None and data.startswith(b"#!"):
+        match = _SHEBANG.match(data[:200])
+        found = _BY_INTERPRETER.get(match.group(1).decode("ascii")) if match else None
+    if found == "c" and extension == ".h":
+        return _header_language(data)
+    return _DIALECTS.get((found or "", extension), found)
 
 
 def check_languages(names: tuple[str, ...]) -> None:
@@ -49,6 +73,43 @@ def check_languages(names: tuple[str, ...]) -> None:
             f"corpus.languages={unknown}: no extractor for these.",
             f"Known languages: {', '.join(sorted(known))}.",
         )
+
+
+def parse(source: bytes, language: str) -> Node:
+    """Root of the syntax tree of `source` (UTF-8); it may hold errors.
+
+    Macros and other words that the grammar has no place for are hidden from the parser, if it then
+    makes more of the text. Offsets are those of `source` all the same.
+    """
+    parser = parser_for(language)
+    root = parser.parse(source).root_node
+    if root.has_error:
+        least = _size_of_errors(root)
+        for hidden in with_words_hidden(source, language):
+            other = parser.parse(hidden).root_node
+            if (size := _size_of_errors(other)) < least:
+                root, least = other, size
+    return root
+
+
+def is_valid(code: str, language: str) -> bool:
+    """Whether `code` is `language` by itself, or as a member of a class or an object."""
+    for before, after in (("", "\n"), *LANGUAGES[language].frames):
+        root = parse(f"{before}{code}{after}".encode(), language)
+        if not root.has_error:
+            return language != "python" or python_problem(code, root) is None
+    return False
+
+
+def first_error(root: Node) -> Node:
+    """The first node at which parsing failed; `root` if there is none."""
+    node = root
+    while not (node.is_error or node.is_missing):
+        bad = next((child for child in node.children if child.has_error), None)
+        if bad is None:
+            break
+        node = bad
+    return node
 
 
 @cache
@@ -65,3 +126,22 @@ def fixed_text_query(name: str) -> Query:
 def _grammar(name: str) -> Language:
     module, _, function = LANGUAGES[name].grammar.partition(":")
     return Language(getattr(importlib.import_module(module), function or "language")())
+
+
+def _header_language(data: bytes) -> str | None:
+    text = _NO_C.sub(b" ", data)
+    if _OBJECTIVE_C.search(text):
+        return None
+    return "cpp" if _CPP.search(text) else "c"
+
+
+def _size_of_errors(root: Node) -> int:
+    """Bytes that the parser could not make anything of; one for what is missing."""
+    size, stack = 0, [root]
+    while stack:
+        node = stack.pop()
+        if node.is_error or node.is_missing:
+            size += max(1, node.end_byte - node.start_byte)
+        elif node.has_error:
+            stack.extend(node.children)
+    return size

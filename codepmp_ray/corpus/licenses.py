@@ -1,25 +1,139 @@
-"""Which licences let a file in. A file whose licence is not known is refused, never assumed."""
+"""Which licences let a file in. A file whose licence is not known is refused, never assumed.
+
+Licences are SPDX expressions, read by `packaging.licenses`: of `A OR B` one has to be allowed, of
+`A AND B` both; `A WITH B` is a licence of its own. What is not understood is not allowed.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
+
+from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
+
+_HEADER = re.compile(
+    rb"^[ \t]*(?:#|//|/?\*+|--|;|%|<!--|\"\"\")?[ \t]*SPDX-License-Identifier:[ \t]*([^\r\n]*)",
+    re.M,
+)
+_HEADER_BYTES = 4_096
+_COMMENT_END = re.compile(r"\s*(?:\*/|-->|[#;\"'{}].*|\*+)\s*$")
+_SLASH = re.compile(r"\s*/\s*")  # "MIT/Apache-2.0", as Rust's packages wrote it
+_TOKEN = re.compile(r"[()]|[^()\s]+")
+_FILES = re.compile(r"(?:un)?licen[cs]e|copying", re.IGNORECASE)
 
 
 def parse_licenses(value: Any) -> tuple[str, ...]:
-    """Licences in a data set's cell: a string, a list of strings (The Stack), or nothing."""
+    """Licences in a data set's cell: an expression, or a list of them that hold together.
+
+    Whatever else is there is given back as text, which no list of allowed licences has.
+    """
+    if value is None:
+        return ()
     items = value if isinstance(value, list | tuple) else [value]
-    return tuple(item.strip() for item in items if isinstance(item, str) and item.strip())
+    return tuple(_as_text(item) for item in items)
 
 
 def license_refusal(licenses: tuple[str, ...], allowed: tuple[str, ...]) -> str | None:
     """Why a file under `licenses` may not be used, or None. All of several must be allowed."""
     if not licenses:
         return "the licence is not known"
-    permitted = {name.lower() for name in allowed}
-    refused = [name for name in licenses if name.lower() not in permitted]
-    return f"{', '.join(refused)} not in corpus.allowed_licenses" if refused else None
+    said = (_refusal(name, allowed) for name in licenses)
+    return next((text for text in said if text), None)
 
 
 def license_text(licenses: tuple[str, ...]) -> str | None:
     """The licences as one SPDX expression."""
-    return " AND ".join(licenses) or None
+    known = list(dict.fromkeys(_canonical(name) or name for name in licenses))
+    if len(known) > 1:
+        known = [f"({name})" if " OR " in name else name for name in known]
+    return " AND ".join(known) or None
+
+
+def header_license(data: bytes) -> tuple[str, ...]:
+    """What the first lines of a file say by SPDX-License-Identifier; () if they say nothing."""
+    found = _HEADER.findall(data[:_HEADER_BYTES])
+    return tuple(_COMMENT_END.sub("", text.decode("utf-8", "replace")).strip() for text in found)
+
+
+def folder_license(root: Path, name: str) -> tuple[str, ...]:
+    """The licence whose text lies nearest above the file `name` of `root`; () if there is none."""
+    return _folder_license(root, (root / name).parent)
+
+
+@lru_cache(maxsize=4_096)
+def _folder_license(root: Path, folder: Path) -> tuple[str, ...]:
+    found = tuple(_license_of_text(path) for path in license_files(folder) if path.is_file())
+    if found or folder == root or root not in folder.parents:
+        return found
+    return _folder_license(root, folder.parent)
+
+
+def license_files(folder: Path) -> list[Path]:
+    """What is called LICENSE, COPYING or the like in a folder."""
+    try:
+        return sorted(path for path in folder.iterdir() if _FILES.match(path.name))
+    except OSError:
+        return []
+
+
+def _license_of_text(path: Path) -> str:
+    """The SPDX id of a licence's text, up to a twentieth of it changed; else the file's name."""
+    from identify.identify import license_id
+
+    try:
+        return license_id(str(path)) or path.name
+    except (OSError, UnicodeDecodeError):
+        return path.name
+
+
+def _as_text(item: Any) -> str:
+    if isinstance(item, bytes):
+        return item.decode("utf-8", "replace").strip()
+    return item.strip() if isinstance(item, str) else repr(item)
+
+
+@lru_cache(maxsize=4_096)
+def _refusal(name: str, allowed: tuple[str, ...]) -> str | None:
+    permitted = {item.strip().lower() for item in allowed}
+    if name and name.lower() in permitted:
+        return None
+    expression = _canonical(name)
+    if expression is None:
+        return f"the licence is not known: {name!r} is no SPDX expression"
+    permitted |= {known.lower() for item in allowed if (known := _canonical(item))}
+    if _holds(iter([*_TOKEN.findall(expression), ")"]), permitted):
+        return None
+    return f"{expression} not in corpus.allowed_licenses"
+
+
+@lru_cache(maxsize=4_096)
+def _canonical(name: str) -> str | None:
+    """The expression with SPDX's own spelling of every id, or None for what is none."""
+    try:
+        return canonicalize_license_expression(_SLASH.sub(" OR ", name))
+    except InvalidLicenseExpression:
+        return None
+
+
+def _holds(tokens: Iterable[str], permitted: set[str]) -> bool:
+    """The value of a valid expression up to its closing bracket. AND binds before OR."""
+    any_of, all_of, name = False, True, ""
+    for token in tokens:
+        if token == "(":
+            all_of &= _holds(tokens, permitted)
+        elif token == "WITH" or name.endswith(" WITH"):
+            name = f"{name} {token}"
+        elif token in ("AND", "OR", ")"):
+            # "or later" holds the licence itself.
+            all_of &= not name or bool({name.lower(), name.removesuffix("+").lower()} & permitted)
+            name = ""
+            if token != "AND":
+                any_of, all_of = any_of or all_of, True
+            if token == ")":
+                break
+        else:
+            name = token
+    return any_of

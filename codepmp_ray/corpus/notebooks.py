@@ -10,19 +10,23 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from codepmp_ray.config.corpus import CorpusConfig
+from codepmp_ray.corpus.notebook_magics import as_python, other_program
 from codepmp_ray.corpus.snippets import Definition, ParseError, extract_definitions, over_limits
 from codepmp_ray.reject_reasons import RejectReason
 
 _CELL = "cell"
 _SEPARATOR = "\n\n"
-# What IPython reads and Python does not: "%magic", "!command", "name?"; a cell that begins with
-# "%%" belongs to another program, unless that program only measures it.
-_MAGIC_LINE = re.compile(r"^([^\S\n]*)(%|!|\?|\w[\w.]*\?{1,2}[^\S\n]*$)", re.MULTILINE)
-_MEASURED = re.compile(r"%%(time|timeit|capture|prun)\b")
+_PYTHON = re.compile(r"(i|x)?python[\d. ]*|pyspark3?", re.IGNORECASE)
+# Kernels whose notebooks often leave the language out, by words of their names.
+_OTHER_KERNEL = re.compile(
+    r"i?r|julia|i?ruby|bash|zsh|javascript|nodejs|typescript|deno|sage(math)?|octave|matlab|scala"
+    r"|spylon|toree|almond|i?java|kotlin|groovy|clojure|csharp|fsharp|net|powershell|go(phernotes)?"
+    r"|rust|evcxr|x?cpp|c|i?haskell|i?perl|lua|php|sql|stata|sas|maxima"
+)
 
 
 class NotebookError(ValueError):
@@ -33,8 +37,16 @@ class OtherKernelError(NotebookError):
     """The notebook's cells are not Python."""
 
 
-def code_cells(text: str) -> list[str]:
-    """Source of each code cell that is Python, magic lines made comments, "\\n" newlines.
+@dataclass(frozen=True)
+class Cell:
+    """Code of one cell, magics made Python; `other` names the program that it is for instead."""
+
+    code: str
+    other: str = ""
+
+
+def code_cells(text: str) -> list[Cell]:
+    """Each code cell that is not blank, "\\n" newlines.
 
     Notebook formats 3 (cells in worksheets) and 4 (nbformat.readthedocs.io). Raises NotebookError,
     and OtherKernelError for notebooks of another language.
@@ -45,29 +57,20 @@ def code_cells(text: str) -> list[str]:
         raise NotebookError(f"not JSON ({' '.join(str(error).split())[:200]})") from error
     if not isinstance(notebook, dict):
         raise NotebookError("not a JSON object")
-    language = _language(notebook.get("metadata"))
-    if language and language not in ("python", "ipython", "python3", "python2"):
+    if (language := _language(notebook.get("metadata"))) and not _PYTHON.fullmatch(language):
         raise OtherKernelError(f"its cells are {language}")
-    cells = notebook.get("cells")
-    if cells is None:
-        sheets = notebook.get("worksheets")
-        sheets = [s for s in sheets if isinstance(s, dict)] if isinstance(sheets, list) else []
-        parts = [sheet.get("cells") for sheet in sheets]
-        cells = [cell for part in parts if isinstance(part, list) for cell in part]
-        if not parts:
-            raise NotebookError("it has no list of cells")
-    if not isinstance(cells, list):
-        raise NotebookError("its cells are no list")
-    sources = (_source(cell) for cell in cells)
-    return [_as_python(source) for source in sources if source is not None and source.strip()]
+    found = [cell for raw in _raw_cells(notebook) if (cell := _cell(raw)) is not None]
+    if found and all(cell.other for cell in found):
+        raise OtherKernelError(f"its cells are {found[0].other}")
+    return found
 
 
-def join_cells(cells: list[str]) -> str:
+def join_cells(cells: list[Cell]) -> str:
     """The text that lines and spans of a notebook's snippets count in."""
-    return _SEPARATOR.join(cells)
+    return _SEPARATOR.join(cell.code for cell in cells)
 
 
-def extract_cells(cells: list[str], limits: CorpusConfig) -> list[Definition]:
+def extract_cells(cells: list[Cell], limits: CorpusConfig) -> list[Definition]:
     """Definitions and whole cells, of `code_cells`; a cell that does not parse has its reason."""
     found: list[Definition] = []
     first_line, first_byte = 1, 0
@@ -82,60 +85,84 @@ def extract_cells(cells: list[str], limits: CorpusConfig) -> list[Definition]:
                     span=(start + first_byte, stop + first_byte),
                 )
             )
-        first_line += cell.count("\n") + _SEPARATOR.count("\n")
-        first_byte += len(cell.encode("utf-8", "surrogatepass")) + len(_SEPARATOR)
+        first_line += cell.code.count("\n") + _SEPARATOR.count("\n")
+        first_byte += len(cell.code.encode("utf-8", "surrogatepass")) + len(_SEPARATOR)
     return found
 
 
-def _extract_cell(cell: str, number: int, limits: CorpusConfig) -> Iterator[Definition]:
-    num_lines = cell.count("\n") + 1
+def _extract_cell(cell: Cell, number: int, limits: CorpusConfig) -> Iterator[Definition]:
+    code, num_lines = cell.code, cell.code.count("\n") + 1
     try:
-        size = len(cell.encode())
+        size = len(code.encode())
     except UnicodeEncodeError as error:  # JSON can spell half of a surrogate pair
         reason, detail = RejectReason.NOT_UTF8, f"cell {number}: {error.reason}"
         yield Definition(_CELL, f"cell {number}", 1, num_lines, (0, 1), "", reason, detail)
         return
-    whole = Definition(_CELL, f"cell {number}", 1, num_lines, (0, size), cell)
+    whole = Definition(_CELL, f"cell {number}", 1, num_lines, (0, size), code)
+    if cell.other:
+        detail = f"cell {number} is for {cell.other}"
+        yield replace(whole, reason=RejectReason.UNKNOWN_LANGUAGE, detail=detail)
+        return
     try:
-        definitions = extract_definitions(cell, "python", limits)
+        definitions = extract_definitions(code, "python", limits, is_cell=True)
     except ParseError as error:
-        detail = f"cell {number}: {error}"
-        yield replace(whole, reason=RejectReason.PARSE_ERROR, detail=detail)
+        yield replace(whole, reason=error.reason, detail=f"cell {number}: {error}")
         return
     if not definitions:
-        reason, detail = over_limits(cell, num_lines, limits)
+        reason, detail = over_limits(code, num_lines, limits)
         definitions = [replace(whole, reason=reason, detail=detail)]
     yield from definitions
+
+
+def _raw_cells(notebook: dict[str, Any]) -> list[Any]:
+    cells = notebook.get("cells")
+    if cells is None:
+        sheets = notebook.get("worksheets")
+        sheets = [s for s in sheets if isinstance(s, dict)] if isinstance(sheets, list) else []
+        parts = [sheet.get("cells") for sheet in sheets]
+        if not parts:
+            raise NotebookError("it has no list of cells")
+        return [cell for part in parts if isinstance(part, list) for cell in part]
+    if not isinstance(cells, list):
+        raise NotebookError("its cells are no list")
+    return cells
 
 
 def _language(metadata: Any) -> str | None:
     """What the notebook says its cells are in, in lower case; None if it does not."""
     if not isinstance(metadata, dict):
         return None
-    for section, key in (("language_info", "name"), ("kernelspec", "language")):
-        part = metadata.get(section)
+    kernel = metadata.get("kernelspec")
+    for part, key in ((metadata.get("language_info"), "name"), (kernel, "language"),
+                      (metadata, "language")):  # fmt: skip
         value = part.get(key) if isinstance(part, dict) else None
         if isinstance(value, str) and value:
             return value.lower()
-    return None
+    names = (
+        [kernel.get(key) for key in ("name", "display_name")] if isinstance(kernel, dict) else []
+    )
+    words = re.findall(r"[a-z]+", " ".join(name for name in names if isinstance(name, str)).lower())
+    others = [word for word in words if _OTHER_KERNEL.fullmatch(word)]
+    return others[0] if others and "python" not in words else None
 
 
-def _source(cell: Any) -> str | None:
-    """The text of a code cell, None for other cells. Raises NotebookError if it has none."""
+def _cell(cell: Any) -> Cell | None:
+    """A code cell that holds something, None for others. Raises NotebookError if it has no text."""
     if not isinstance(cell, dict):
         raise NotebookError("a cell is no JSON object")
-    if cell.get("cell_type") != "code":
-        return None
     source = cell.get("source", cell.get("input"))
+    if cell.get("cell_type") != "code" or source is None:
+        return None
     if isinstance(source, list) and all(isinstance(line, str) for line in source):
         source = "".join(source)
     if not isinstance(source, str):
         raise NotebookError("a code cell has no text")
-    return source.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def _as_python(source: str) -> str:
-    source = source.strip("\n").rstrip()
-    if source.lstrip().startswith("%%") and not _MEASURED.match(source.lstrip()):
-        return "\n".join(f"# {line}" for line in source.split("\n"))
-    return _MAGIC_LINE.sub(r"\1# \2", source)
+    source = source.replace("\r\n", "\n").replace("\r", "\n").strip("\n").rstrip()
+    if not source.strip():
+        return None
+    own = cell.get("language")  # format 3
+    if isinstance(own, str) and own and not _PYTHON.fullmatch(own):
+        return Cell(source, own.lower())
+    if other := other_program(source):
+        return Cell(source, other)
+    return Cell(as_python(source))

@@ -11,16 +11,18 @@ import heapq
 import json
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 from typing import Any
 
 import pyarrow as pa
 
 from codepmp_ray.config.corpus import CorpusConfig
 from codepmp_ray.corpus.arrow_rows import dataset_pieces
-from codepmp_ray.corpus.row_files import UnreadableRow, json_pieces, parquet_pieces
+from codepmp_ray.corpus.json_lines import LINE_PART_BYTES, json_part, json_pieces
+from codepmp_ray.corpus.row_files import UnreadableRow, parquet_pieces
 from codepmp_ray.corpus.sources import SourceFile, file_format, listing_digest
 from codepmp_ray.errors import InputError, StorageError
 from codepmp_ray.records import stable_id
@@ -30,9 +32,10 @@ from codepmp_ray.storage.inputs import InputFolder, RemoteFolder
 
 EXTRACTED, DUPLICATES = "extracted", "duplicates"  # folders of a corpus that is being made
 _PLAN = "plan.json"
+_COLUMNS = ("unit_id", "file", "first", "stop", "position", "problem")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Span:
     """Documents [first, stop) of one file. A plain file is one document.
 
@@ -47,7 +50,7 @@ class Span:
     problem: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class WorkUnit:
     """What one task reads. `num_documents` counts those taken by the sample."""
 
@@ -82,15 +85,41 @@ def is_taken(key: str, seed: int, threshold: str | None) -> bool:
     return threshold is None or _sampling_key(key, seed) <= threshold
 
 
-def plan_corpus(corpus: CorpusConfig, root: InputFolder, files: list[SourceFile]) -> CorpusPlan:
+# A file, or the part of a file of lines that begins at a byte; -1 for a file as a whole.
+Part = tuple[str, int]
+RunParts = Callable[[Callable[[Part], "Pieces"], Sequence[Part]], Iterable["Pieces"]]
+
+
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """What a part holds: how many rows, and (first row, row after the last, position) of pieces of
+    them, counted from the first row of the part; or why it cannot be read."""
+
+    num_rows: int
+    cuts: list[tuple[int, int, int]]
+    problem: str = ""
+
+
+def plan_corpus(
+    corpus: CorpusConfig,
+    root: InputFolder,
+    files: list[SourceFile],
+    run: RunParts | None = None,
+) -> CorpusPlan:
     """Work units of about `files_per_task` documents.
 
-    Raises InputError when the source holds no document, or none that can be read.
+    `run` looks into data files, in any place and order, and gives what it found in the order of the
+    parts; without it this process does. Raises InputError when the source holds no document, or
+    none that can be read.
     """
     kind, seed = corpus.source.kind, corpus.sample_seed
     is_remote = isinstance(root, RemoteFolder)
-    found = map_in_parallel(partial(_pieces, corpus, root), files, 32 if is_remote else 1)
-    spans = [span for pieces in found for span in pieces]
+    if kind in ("stdlib", "folder"):
+        spans = [Span(file.name, 0, 1) for file in files]
+    else:
+        run = run or (lambda look, parts: map_in_parallel(look, parts, 32 if is_remote else 1))
+        parts = [part for file in files for part in _parts(corpus, file)]
+        spans = list(_spans(parts, run(partial(_look, corpus, root), parts)))
     num_found = sum(span.stop - span.first for span in spans)
     if not num_found:
         raise InputError(f"corpus.source {root} ({kind}): its {len(files)} files hold no rows.")
@@ -132,15 +161,14 @@ def num_units(store: Store) -> int | None:
 
 def save_plan(store: Store, plan: CorpusPlan) -> None:
     """Store the plan; of two jobs that race, the first one's stays."""
-    rows = [
-        (unit.unit_id, os.fsencode(s.file), s.first, s.stop, s.position, s.problem)
-        for unit in plan.units
-        for s in unit.spans
-    ]
-    names = ("unit_id", "file", "first", "stop", "position", "problem")
-    columns = zip(*rows, strict=True)
+    spans = [span for unit in plan.units for span in unit.spans]
+    columns = {
+        "unit_id": pa.array([unit.unit_id for unit in plan.units for _ in unit.spans]),
+        "file": pa.array([os.fsencode(span.file) for span in spans]).dictionary_encode(),
+        **{name: pa.array([getattr(span, name) for span in spans]) for name in _COLUMNS[2:]},
+    }
     units = f"plan/units.{uuid.uuid4().hex[:12]}.parquet"
-    store.put_table(units, pa.table(dict(zip(names, map(list, columns), strict=True))))
+    store.put_table(units, pa.table(columns))
     record = {
         "digest": plan.digest,
         "num_found": plan.num_found,
@@ -158,9 +186,10 @@ def load_plan(store: Store) -> CorpusPlan:
     """The stored plan."""
     record = _read_record(store)
     spans: list[list[Span]] = [[] for _ in record["num_documents"]]
-    for row in store.read_table(record["units"]).to_pylist():
-        unit_id, file = row.pop("unit_id"), os.fsdecode(row.pop("file"))
-        spans[unit_id].append(Span(file=file, **row))
+    table = store.read_table(record["units"])
+    names: dict[bytes, str] = {}  # many spans are of one file
+    for unit_id, file, *place in zip(*(table[name].to_pylist() for name in _COLUMNS), strict=True):
+        spans[unit_id].append(Span(names.setdefault(file, os.fsdecode(file)), *place))
     units = (
         WorkUnit(unit_id, num_documents, tuple(spans[unit_id]))
         for unit_id, num_documents in enumerate(record["num_documents"])
@@ -186,21 +215,68 @@ def _read_record(store: Store) -> dict[str, Any]:
     return record
 
 
-def _pieces(corpus: CorpusConfig, root: InputFolder, file: SourceFile) -> list[Span]:
+def in_runs(
+    corpus: CorpusConfig, units: Sequence[WorkUnit], num_at_once: int
+) -> list[list[WorkUnit]]:
+    """The units, in runs that one process reads after each other.
+
+    Units of one row group are one run, so that it is read once. Where that makes fewer runs than
+    can be read at once they are cut, and a group is read by several.
+    """
+
+    def group(unit: WorkUnit) -> tuple[Any, ...]:
+        span = unit.spans[0]
+        is_group = file_format(corpus.source, span.file) == "parquet" and not span.problem
+        return (span.file, span.position) if is_group else (unit.unit_id,)
+
+    runs = [list(run) for _, run in groupby(units, group)]
+    num_cuts = max(1, -(-num_at_once // max(1, len(runs))))
+    sizes = [-(-len(run) // num_cuts) for run in runs]
+    return [
+        run[i : i + size]
+        for run, size in zip(runs, sizes, strict=True)
+        for i in range(0, len(run), size)
+    ]
+
+
+def _parts(corpus: CorpusConfig, file: SourceFile) -> list[Part]:
+    # The hub does not say how large its files are.
+    if file.size and file_format(corpus.source, file.name) == "jsonl":
+        return [(file.name, start) for start in range(0, file.size, LINE_PART_BYTES)]
+    return [(file.name, -1)]
+
+
+def _look(corpus: CorpusConfig, root: InputFolder, part: Part) -> Pieces:
+    """What lies in a part of a data file."""
     source, rows = corpus.source, corpus.files_per_task
+    name, start = part
     try:
-        kind = file_format(source, file.name)
+        kind = file_format(source, name)
+        if start >= 0:
+            found = json_part(root / name, rows, start, start + LINE_PART_BYTES)
+            return Pieces(*found) if found else Pieces(0, [])
         if kind == "parquet":
-            pieces = parquet_pieces(root / file.name, source, rows)
+            cuts = parquet_pieces(root / name, source, rows)
         elif kind == "jsonl":
-            pieces = json_pieces(root / file.name, rows)
-        elif kind == "rows":
-            pieces = dataset_pieces(root, source, rows)
+            cuts = json_pieces(root / name, rows)
         else:
-            pieces = [(0, 1, 0)]
+            cuts = dataset_pieces(root, source, rows)
     except UnreadableRow as error:
-        return [Span(file.name, 0, 1, 0, str(error))]
-    return [Span(file.name, *piece) for piece in pieces]
+        return Pieces(1, [], str(error))
+    return Pieces(cuts[-1][1] if cuts else 0, cuts)
+
+
+def _spans(parts: Sequence[Part], found: Iterable[Pieces]) -> Iterator[Span]:
+    """The parts' pieces as spans of their files, rows counted from each file's first."""
+    for name, of_file in groupby(zip(parts, found, strict=True), lambda item: item[0][0]):
+        num_before, all_pieces = 0, [pieces for _, pieces in of_file]
+        if problem := next((pieces.problem for pieces in all_pieces if pieces.problem), ""):
+            yield Span(name, 0, 1, 0, problem)
+            continue
+        for pieces in all_pieces:
+            for first, stop, position in pieces.cuts:
+                yield Span(name, num_before + first, num_before + stop, position)
+            num_before += pieces.num_rows
 
 
 def _keys(span: Span, kind: str) -> Iterator[str]:

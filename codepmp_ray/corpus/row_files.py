@@ -1,29 +1,26 @@
-"""Data files whose rows are code files: Parquet and JSON lines.
+"""Data files whose rows are code files: what their columns mean, and Parquet (lines: `json_lines`).
 
-A row's index is its position in its file, from 0; of JSON lines every line is a row, blank ones
-too. Files are cut into pieces that can be read without reading what comes before them. What does
-not depend on the columns serves other rows as well (`row_shards`).
+A row's index is its position in its file, from 0. Files are cut into pieces that can be read
+without reading what comes before them. What does not depend on the columns serves other rows as
+well (`row_shards`).
 """
 
 from __future__ import annotations
 
-import json
 import stat
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from codepmp_ray.config.corpus import SourceConfig
-from codepmp_ray.storage.inputs import InputFile, open_binary, open_parquet
+from codepmp_ray.storage.inputs import InputFile, open_parquet
 
-# Reading a piece reads its whole row group, so pieces of a large one must not be small.
+# A piece is what one task commits; smaller ones would cost more markers than work.
 _MIN_PARQUET_PIECE_ROWS = 2_000
-# A JSON string spends at most six bytes ("\\u0000") on one byte of content.
-_JSON_BYTES_PER_BYTE = 6
-_JSON_OTHER_BYTES = 65_536
 # What pyarrow raises for a damaged file: names that are not UTF-8 and sizes beyond any number too.
 PARQUET_ERRORS = (pa.ArrowException, OSError, ValueError, OverflowError, LookupError)
 
@@ -95,69 +92,56 @@ def read_parquet_piece(
 
     A row maps configured column names to values; the content is bytes, and is not turned into a
     Python object when it is over `max_bytes`. Raises UnreadableRow when the file is damaged.
+
+    A piece by itself costs its whole row group, which may be as large as the file; one that goes on
+    where the last one of this process ended reads nothing again.
     """
+    key = (str(path), source, group, max_bytes)
+    if _open.rows is None or _open.key != key or first < _open.next:
+        _open.rows, _open.key, _open.next = (
+            _group_rows(path, source, first, group, max_bytes),
+            key,
+            0,
+        )
+    rows = _open.rows
+    try:
+        for index, row in rows:
+            _open.next = index + 1
+            if index >= first:
+                yield index, row
+            if index + 1 >= stop:
+                return
+    except UnreadableRow:
+        _open.rows = None
+        raise
+
+
+@dataclass
+class _OpenGroup:
+    """The row group that this process is in the middle of, and the next row of it."""
+
+    rows: Iterator[tuple[int, dict[str, Any] | ValueError]] | None = None
+    key: tuple[str, SourceConfig, int, int] | None = None
+    next: int = 0
+
+
+_open = _OpenGroup()
+
+
+def _group_rows(
+    path: InputFile, source: SourceConfig, first: int, group: int, max_bytes: int
+) -> Iterator[tuple[int, dict[str, Any] | ValueError]]:
     try:
         with open_parquet(path) as file:
             check_columns(file.schema_arrow, source)
             columns = [name for name in columns_of(source) if name in file.schema_arrow.names]
+            stop = sum(file.metadata.row_group(i).num_rows for i in range(group + 1))
             for index, batch, i in iter_row_group(file, group, first, stop, columns):
                 yield index, arrow_row(batch, i, source, max_bytes)
     except UnreadableRow:
         raise
     except PARQUET_ERRORS as error:
         raise UnreadableRow(f"damaged Parquet data ({one_line(error)})") from error
-
-
-def json_pieces(path: InputFile, rows: int) -> list[tuple[int, int, int]]:
-    """(first line, line after the last, byte offset) of each piece of `rows` lines.
-
-    Raises UnreadableRow when the file cannot be read.
-    """
-    require_plain_file(path)
-    pieces, index, offset, first, first_offset = [], 0, 0, 0, 0
-    try:
-        with open_binary(path) as handle:
-            for line_bytes, _ in _iter_lines(handle, _JSON_OTHER_BYTES):
-                index, offset = index + 1, offset + line_bytes
-                if index - first == rows:
-                    pieces.append((first, index, first_offset))
-                    first, first_offset = index, offset
-    except OSError as error:
-        raise UnreadableRow(f"cannot be read ({error.strerror})") from error
-    if index > first:
-        pieces.append((first, index, first_offset))
-    return pieces
-
-
-def read_json_piece(
-    path: InputFile, source: SourceConfig, first: int, stop: int, offset: int, max_bytes: int
-) -> Iterator[tuple[int, dict[str, Any] | ValueError]]:
-    """As `read_parquet_piece`, for lines; a line over the limit is never held in memory whole."""
-    limit = max_bytes * _JSON_BYTES_PER_BYTE + _JSON_OTHER_BYTES
-    for index, row in iter_json_lines(path, first, stop, offset, limit):
-        is_error = isinstance(row, ValueError)
-        yield index, row if is_error else _json_row(row, source, max_bytes)
-
-
-def iter_json_lines(
-    path: InputFile, first: int, stop: int, offset: int, limit: int
-) -> Iterator[tuple[int, Any]]:
-    """(index, value or what is wrong with the line) of the lines [first, stop) from `offset` on.
-
-    A line over `limit` bytes is an OversizedRow and never held in memory whole. Raises
-    UnreadableRow when the file cannot be read.
-    """
-    try:
-        with open_binary(path) as handle:
-            handle.seek(offset)
-            lines = _iter_lines(handle, limit)
-            for index, (num_bytes, line) in zip(range(first, stop), lines, strict=False):
-                if line is None:
-                    yield index, OversizedRow(f"a line of {num_bytes} bytes")
-                else:
-                    yield index, _parse_json(line)
-    except OSError as error:
-        raise UnreadableRow(f"cannot be read ({error.strerror})") from error
 
 
 def cell_value(batch: pa.RecordBatch, column: str, i: int) -> Any:
@@ -239,38 +223,6 @@ def _other_columns(
                 return value  # must not become the licence that is assumed for the source
             row[name] = None if is_unreadable else value
     return row
-
-
-def _parse_json(line: bytes) -> Any:
-    try:
-        return json.loads(line)
-    except UnicodeDecodeError as error:
-        return error
-    except (ValueError, RecursionError) as error:
-        return UnreadableRow(f"not a JSON line ({one_line(error)})")
-
-
-def _json_row(row: Any, source: SourceConfig, max_bytes: int) -> dict[str, Any] | ValueError:
-    if isinstance(row, dict) and source.content_uri is not None:
-        return {name: row.get(name) for name in columns_of(source)[1:]}
-    content = row.get(source.content_column) if isinstance(row, dict) else None
-    if not isinstance(content, str):
-        return UnreadableRow(f"no text in {source.content_column!r}")
-    # JSON can spell half of a surrogate pair; it has no UTF-8 form and fails its check later.
-    data = content.encode("utf-8", "surrogatepass")
-    if len(data) > max_bytes:
-        return OversizedRow(f"{len(data)} bytes")
-    return {**{name: row.get(name) for name in columns_of(source)[1:]}, "content": data}
-
-
-def _iter_lines(handle: BinaryIO, limit: int) -> Iterator[tuple[int, bytes | None]]:
-    """(bytes, line) from the current position on; None for a line over `limit` bytes."""
-    while line := handle.readline(limit):
-        num_bytes, is_whole, part = len(line), True, line
-        # The file's last line may have no newline.
-        while not part.endswith(b"\n") and (part := handle.readline(limit)):
-            num_bytes, is_whole = num_bytes + len(part), False
-        yield num_bytes, line if is_whole else None
 
 
 def one_line(error: Exception) -> str:

@@ -15,13 +15,12 @@ from typing import Any
 
 import pyarrow as pa
 
+from codepmp_ray.corpus.json_lines import iter_json_lines, json_pieces
 from codepmp_ray.corpus.row_files import (
     PARQUET_ERRORS,
     UnreadableRow,
     cell_value,
-    iter_json_lines,
     iter_row_group,
-    json_pieces,
     one_line,
     repeated_columns,
     require_plain_file,

@@ -2,11 +2,15 @@
 
 The rule, the same for every language:
 - A definition at the top level, or inside blocks and conditions there, is a snippet, with its
-  decorators.
+  decorators, attributes and the documentation right above it.
 - A class that fits the limits is one snippet, its methods included. A class that is too long is
   rejected as such and looked into: its methods and inner classes become snippets of their own
-  (down to _MAX_DEPTH classes in one another, which no person writes).
-- Functions inside functions belong to their parent: alone, they would miss its variables.
+  (down to _MAX_DEPTH classes in one another, which no person writes). Objects of functions are
+  classes, too.
+- Functions inside functions belong to their parent: alone, they would miss its variables. In
+  JavaScript functions are modules, too: one that is too long, or has no name because it is called
+  at once or handed to a call, is looked into. If nothing is found there, it is rejected as
+  anonymous.
 So no line of a file is in two snippets, and a pair never shows half of another pair.
 
 Snippets stand alone: the indentation of a method is removed from each of its lines, except inside
@@ -15,15 +19,22 @@ string literals, where it would change a value (documentation strings are moved 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 
 from tree_sitter import Node, QueryCursor
 
 from codepmp_ray.config.corpus import CorpusConfig
+from codepmp_ray.corpus.definition_nodes import (
+    Found,
+    body_of,
+    definition_at,
+    is_open,
+    num_rows,
+)
 from codepmp_ray.corpus.language_specs import LANGUAGES, LanguageSpec
-from codepmp_ray.corpus.languages import fixed_text_query, parser_for
+from codepmp_ray.corpus.languages import first_error, fixed_text_query, is_valid, parse
+from codepmp_ray.corpus.python_check import python_problem
 from codepmp_ray.reject_reasons import RejectReason
 
 # Each level of long classes is cut out of the text once more: without an end, a file of nothing
@@ -52,121 +63,138 @@ class Definition:
 class ParseError(ValueError):
     """The text is not valid in its language; the message names the first bad line."""
 
+    def __init__(self, message: str, reason: RejectReason = RejectReason.PARSE_ERROR) -> None:
+        super().__init__(message)
+        self.reason = reason
 
-def extract_definitions(text: str, language: str, limits: CorpusConfig) -> list[Definition]:
+
+def extract_definitions(
+    text: str, language: str, limits: CorpusConfig, *, is_cell: bool = False
+) -> list[Definition]:
     """Definitions of `text` (newlines are "\\n") in order of appearance, limits applied.
 
     Raises ParseError when the text as a whole does not parse: the borders that an error-tolerant
-    parser then guesses are not to be trusted. Languages with macros are the exception: there each
-    definition has to parse by itself, and the text is refused if it has none.
+    parser then guesses are not to be trusted, and what it takes in spite of an error is none.
+    Languages with macros are the exception: there each definition has to parse by itself, and the
+    text is refused if it has none.
     """
     source = text.encode("utf-8")
-    root = parser_for(language).parse(source).root_node
+    root = parse(source, language)
     spec = LANGUAGES[language]
     found = list(_walk(root, source, spec, limits)) if spec.has_macros or not root.has_error else []
-    if root.has_error and not found:
-        raise ParseError(f"line {_first_error(root).start_point.row + 1} is not valid {language}")
+    if root.has_error and all(definition.kind == _ERROR for definition in found):
+        raise _parse_error(text, root, language, is_cell)
+    if language == "python":
+        is_kept = any(definition.reason is None for definition in found) or (is_cell and not found)
+        if is_kept and python_problem(text, root, is_cell=is_cell):
+            raise _parse_error(text, root, language, is_cell)
     return found
+
+
+def _parse_error(text: str, root: Node, language: str, is_cell: bool) -> ParseError:
+    problem = python_problem(text, root, is_cell=is_cell) if language == "python" else None
+    if problem is not None:
+        reason, said = problem
+        return ParseError(said.replace(":", " is not valid python:", 1), reason)
+    return ParseError(f"line {first_error(root).start_point.row + 1} is not valid {language}")
+
+
+# Kind of what stands for a stretch of text in which no definition can be seen for errors.
+_ERROR = "error"
+
+
+@dataclass(frozen=True)
+class _Anonymous:
+    """A function without a name, once what is inside it has been looked at."""
+
+    node: Node
+    num_before: int
 
 
 def _walk(
     root: Node, source: bytes, spec: LanguageSpec, limits: CorpusConfig
 ) -> Iterator[Definition]:
-    fixed_lines = cache(lambda: _fixed_lines(root, spec))  # only what is indented asks for it
+    text = _Text(source, spec, limits, root.has_error)
+    num_found = 0
     # Not recursive: input may be nested deeply. `outer` are the names of the classes around.
-    stack: list[tuple[Node, tuple[str, ...]]] = [(root, ())]
+    stack: list[tuple[Node, tuple[str, ...]] | _Anonymous] = [(root, ())]
     while stack:
-        node, outer = stack.pop()
-        inner = _unwrap(node, spec)
-        if inner is not None and _is_definition(inner, spec):
-            prefix = "".join(f"{name}." for name in outer)
-            definition = _define(
-                node, inner, prefix, source, spec, fixed_lines, limits, root.has_error
-            )
+        item = stack.pop()
+        if isinstance(item, _Anonymous):
+            if num_found == item.num_before and num_rows(item.node) >= limits.min_lines:
+                num_found += 1
+                detail = "a function without a name, handed to a call"
+                yield text.refused(item.node, "function", RejectReason.ANONYMOUS, detail)
+            continue
+        node, outer = item
+        if (found := definition_at(node, spec, limits.min_lines)) is not None:
+            num_found += 1
+            definition = text.definition(found, outer)
             yield definition
-            is_long_class = (
-                definition.kind == "class" and definition.reason is RejectReason.TOO_LONG
-            )
-            body = inner.child_by_field_name("body") if is_long_class else None
-            if body is not None and len(outer) < _MAX_DEPTH:
-                stack.append((body, (*outer, _name_of(inner))))
-        elif node.type in spec.containers or node.type in spec.wrappers or node.is_error:
+            is_too_long = definition.reason is RejectReason.TOO_LONG
+            if is_too_long and found.inside is not None and len(outer) < _MAX_DEPTH:
+                stack.append((found.inside, (*outer, found.name)))
+        elif node.type in spec.values:
+            body = body_of(node)
+            stack.append(_Anonymous(node, num_found))
+            if body is not None:
+                stack.append((body, outer))
+        elif is_open(node, spec):
+            if node.is_error and num_rows(node) >= limits.min_lines and node != root:
+                detail = f"is not valid {spec.name}"
+                yield text.refused(node, _ERROR, RejectReason.PARSE_ERROR, detail)
             stack.extend((child, outer) for child in reversed(node.named_children))
 
 
-def _unwrap(node: Node, spec: LanguageSpec) -> Node | None:
-    """The node inside the wrappers around it (decorators, exports); `node` if it is none."""
-    inner: Node | None = node
-    while inner is not None and (field := spec.wrappers.get(inner.type)) is not None:
-        if field:
-            inner = inner.child_by_field_name(field)
-            continue
-        children = inner.named_children
-        # Several definitions in one statement are looked into one by one.
-        several = len({child.type for child in children}) < len(children)
-        inner = None if several or not children else children[-1]
-    return inner
+@dataclass(frozen=True)
+class _Text:
+    """The text that definitions are cut out of."""
 
+    source: bytes
+    spec: LanguageSpec
+    limits: CorpusConfig
+    has_error: bool
 
-def _is_definition(node: Node, spec: LanguageSpec) -> bool:
-    if node.type not in spec.definitions:
-        return False
-    if node.type not in spec.required:
-        return True
-    field, types = spec.required[node.type]
-    value = node.child_by_field_name(field)
-    return value is not None and (not types or value.type in types)
+    def definition(self, found: Found, outer: tuple[str, ...]) -> Definition:
+        definition = self._cut(found, found.first, outer)
+        if definition.reason is RejectReason.TOO_LONG and found.first != found.node:
+            definition = self._cut(found, found.node, outer)  # without its documentation
+        return definition
 
+    def refused(self, node: Node, kind: str, reason: RejectReason, detail: str) -> Definition:
+        start, end = node.start_point.row + 1, node.end_point.row + 1
+        return Definition(kind, "?", start, end, node.byte_range, "", reason, detail)
 
-def _name_of(node: Node) -> str:
-    name = node.child_by_field_name("name")
-    declarator = node.child_by_field_name("declarator")
-    while name is None and declarator is not None:
-        name_or_none = declarator.child_by_field_name("declarator")
-        if name_or_none is None:
-            name = declarator
-        declarator = name_or_none
-    name = name or node.child_by_field_name("type")
-    return name.text.decode("utf-8") if name is not None and name.text else "?"
-
-
-def _define(
-    node: Node,
-    inner: Node,
-    outer: str,
-    source: bytes,
-    spec: LanguageSpec,
-    fixed_lines: Callable[[], set[int]],
-    limits: CorpusConfig,
-    root_has_error: bool,
-) -> Definition:
-    # C: the ";" after a struct stands beside it.
-    ending = node.next_sibling
-    end_byte = ending.end_byte if ending is not None and ending.type == ";" else node.end_byte
-    raw = source[node.start_byte : end_byte].rstrip()
-    first_row = node.start_point.row
-    end_line = first_row + 1 + raw.count(b"\n")
-    indent = source[node.start_byte - node.start_point.column : node.start_byte]
-    dedented, is_even = _dedent(raw, indent, first_row, fixed_lines)
-    code = dedented.decode("utf-8")
-    reason, detail = over_limits(code, end_line - first_row, limits)
-    # The second parse is for what moved against the rest, or stood beside an error.
-    is_suspect = not is_even or root_has_error
-    if reason is None and (
-        inner.has_error or (is_suspect and _parse_fails(code, spec, bool(outer)))
-    ):
-        reason = RejectReason.PARSE_ERROR
-        detail = f"is not valid {spec.name} by itself, its indentation removed"
-    return Definition(
-        kind=spec.definitions[inner.type],
-        name=outer + _name_of(inner),
-        start_line=first_row + 1,
-        end_line=end_line,
-        span=(node.start_byte, node.start_byte + len(raw)),
-        code=code,
-        reason=reason,
-        detail=detail,
-    )
+    def _cut(self, found: Found, first: Node, outer: tuple[str, ...]) -> Definition:
+        # C: the ";" after a struct stands beside it.
+        ending = found.node.next_sibling
+        is_ended = ending is not None and ending.type == ";"
+        end_byte = ending.end_byte if ending is not None and is_ended else found.node.end_byte
+        raw = self.source[first.start_byte : end_byte].rstrip()
+        first_row = first.start_point.row
+        num_lines = 1 + raw.count(b"\n")
+        indent = self.source[first.start_byte - first.start_point.column : first.start_byte]
+        dedented, is_even = _dedent(raw, indent, first_row, found.node, self.spec)
+        code = found.prefix + dedented.decode("utf-8")
+        reason, detail = over_limits(code, num_lines, self.limits)
+        # The second parse is for what moved against the rest, or stood beside an error.
+        is_suspect = not is_even or self.has_error
+        if reason is None and (
+            found.has_error or (is_suspect and not is_valid(code, self.spec.name))
+        ):
+            reason = RejectReason.PARSE_ERROR
+            moved = ", its indentation removed" if not is_even else ""
+            detail = f"is not valid {self.spec.name} by itself{moved}"
+        return Definition(
+            kind=found.kind,
+            name=".".join((*outer, found.name)),
+            start_line=first_row + 1,
+            end_line=first_row + num_lines,
+            span=(first.start_byte, first.start_byte + len(raw)),
+            code=code,
+            reason=reason,
+            detail=detail,
+        )
 
 
 def over_limits(code: str, num_lines: int, limits: CorpusConfig) -> tuple[RejectReason | None, str]:
@@ -181,13 +209,13 @@ def over_limits(code: str, num_lines: int, limits: CorpusConfig) -> tuple[Reject
 
 
 def _dedent(
-    raw: bytes, indent: bytes, first_row: int, fixed_lines: Callable[[], set[int]]
+    raw: bytes, indent: bytes, first_row: int, node: Node, spec: LanguageSpec
 ) -> tuple[bytes, bool]:
     """`raw` without `indent` before each line that does not start inside a literal, and whether
     each such line had it: then the code means the same as before."""
     if not indent or indent.strip():
         return raw, not indent
-    lines, fixed = raw.split(b"\n"), fixed_lines()
+    lines, fixed = raw.split(b"\n"), _fixed_lines(node, spec)
     is_even = True
     for i in range(1, len(lines)):
         if first_row + i not in fixed:
@@ -200,28 +228,12 @@ def _dedent(
     return b"\n".join(lines), is_even
 
 
-def _fixed_lines(root: Node, spec: LanguageSpec) -> set[int]:
+def _fixed_lines(node: Node, spec: LanguageSpec) -> set[int]:
     """Rows (0-based) whose first character lies inside a literal that must keep its text."""
-    captures = QueryCursor(fixed_text_query(spec.name)).captures(root)
-    free = {node.id for node in captures.get("free", [])}
+    captures = QueryCursor(fixed_text_query(spec.name)).captures(node)
+    free = {text.id for text in captures.get("free", [])}
     rows: set[int] = set()
-    for node in captures.get("text", []):
-        if node.id not in free:
-            rows.update(range(node.start_point.row + 1, node.end_point.row + 1))
+    for text in captures.get("text", []):
+        if text.id not in free:
+            rows.update(range(text.start_point.row + 1, text.end_point.row + 1))
     return rows
-
-
-def _parse_fails(code: str, spec: LanguageSpec, is_member: bool) -> bool:
-    before, after = spec.member_frame if is_member else ("", "")
-    text = f"{before}{code}{after}".encode()
-    return parser_for(spec.name).parse(text).root_node.has_error
-
-
-def _first_error(root: Node) -> Node:
-    node = root
-    while not (node.is_error or node.is_missing):
-        bad = next((child for child in node.children if child.has_error), None)
-        if bad is None:
-            break
-        node = bad
-    return node

@@ -18,7 +18,7 @@ from codepmp_ray.config.corpus import CorpusConfig, SourceConfig
 from codepmp_ray.corpus.decontamination import load_evaluation_index
 from codepmp_ray.corpus.filters.opt_out import load_opt_out
 from codepmp_ray.corpus.languages import check_languages
-from codepmp_ray.corpus.licenses import license_refusal, parse_licenses
+from codepmp_ray.corpus.licenses import license_files, license_refusal, parse_licenses
 from codepmp_ray.errors import ConfigError, InputError
 from codepmp_ray.storage.inputs import InputFolder, RemoteFolder, list_remote
 from codepmp_ray.storage.uris import is_uri, strip_file_scheme
@@ -47,7 +47,7 @@ _SUFFIXES = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class SourceFile:
     """One file; `name` is its path relative to the source's root, with "/" between parts.
 
@@ -68,12 +68,13 @@ def check_corpus_config(corpus: CorpusConfig) -> None:
     if source.kind not in ("stdlib", "folder"):
         return
     refusal = license_refusal(source_licenses(source), corpus.allowed_licenses)
-    if refusal:
+    says_it_itself = source.kind == "folder" and not (source.license or is_uri(source.path or ""))
+    if refusal and not (says_it_itself and license_files(_local_path(source))):
         name = "stdlib" if source.kind == "stdlib" else source.path
         raise ConfigError(
             f"corpus.source {name}: {refusal}.",
-            "Set corpus.source.license to the SPDX id of its files and allow that id in "
-            "corpus.allowed_licenses.",
+            "Set corpus.source.license to the SPDX expression of its files and allow that in "
+            "corpus.allowed_licenses; or leave it out where the folder holds a LICENSE file.",
         )
 
 

@@ -19,12 +19,40 @@ class PoolRate:
         devices: GPUs (or CPUs, where there are none) that one engine takes.
         rows_per_s: snippets that it takes through its hops, per second.
         tokens_per_s: tokens that it generates, per second.
+        start_s: seconds until it takes its first row.
+        is_steady: whether it was measured while it was full; if not, its pace is a lower bound.
     """
 
     name: str
     devices: float
     rows_per_s: float
     tokens_per_s: float
+    start_s: float = 0.0
+    is_steady: bool = True
+
+
+def steady_window(
+    started_s: list[float], ended_s: list[float], num_at_once: int
+) -> tuple[float, float, bool]:
+    """(begin, end, whether an engine that takes `num_at_once` rows was full all the time).
+
+    From when the first rows have made way for others until the last row begins; the whole time
+    where there are too few rows for that.
+    """
+    starts, ends = sorted(started_s), sorted(ended_s)
+    if len(ends) >= 3 * num_at_once and ends[num_at_once - 1] < starts[-1]:
+        return ends[num_at_once - 1], starts[-1], True
+    return starts[0], max(ends[-1], starts[0] + 1e-9), False
+
+
+def pace_of(rates: list[PoolRate], num_engines: dict[str, int], *, shares_cores: bool) -> float:
+    """Snippets per second of these pools together.
+
+    `shares_cores` is for engines that compute on the same cores: one works while others wait.
+    """
+    if shares_cores:
+        return 1 / sum(1 / rate.rows_per_s for rate in rates)
+    return min(num_engines[rate.name] * rate.rows_per_s for rate in rates)
 
 
 @dataclass(frozen=True)
@@ -56,7 +84,7 @@ def split_devices(rates: list[PoolRate], num_devices: float) -> Split:
             break
         num_engines[slowest.name] += 1
         used += slowest.devices
-    pace = min(num_engines[rate.name] * rate.rows_per_s for rate in rates)
+    pace = pace_of(rates, num_engines, shares_cores=False)
     busy = {rate.name: pace / (num_engines[rate.name] * rate.rows_per_s) for rate in rates}
     return Split(num_engines, used, pace, busy)
 

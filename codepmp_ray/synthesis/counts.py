@@ -33,6 +33,8 @@ def row_counts(ledger: ShardLedger, sets: list[str]) -> dict[str, Any]:
 def recount(stage: Stage) -> dict[str, Any]:
     """Bring the counts in `complete.json` up to date after shards were changed; returns it."""
     stage.ledger.roll_up()
-    summary = stage.summary() | row_counts(stage.ledger, sets_in_use(stage.recipe))
+    summary = stage.summary()
+    sets = list(summary.get("contaminated", sets_in_use(stage.recipe)))
+    summary |= row_counts(stage.ledger, sets)
     stage.store.put("complete.json", record_bytes(summary, indent=2))
     return summary

@@ -11,11 +11,15 @@ from codepmp_ray.errors import CodePMPError
 
 @dataclass(frozen=True)
 class Completion:
-    """One answer. `finish_reason` is "stop" or "length"; `num_tokens` counts generated tokens."""
+    """One answer. `finish_reason` is "stop" or "length"; `num_tokens` counts generated tokens.
+
+    `is_thought` says that the model only thought: what it began to think has no end.
+    """
 
     text: str
     finish_reason: str
     num_tokens: int
+    is_thought: bool = False
 
 
 class ContextOverflow(CodePMPError):

@@ -20,8 +20,10 @@ from codepmp_ray.reject_reasons import RejectReason
 from codepmp_ray.synthesis.constructions import Hop, make_construction
 from codepmp_ray.synthesis.engine import Completion, ContextOverflow, TextEngine
 from codepmp_ray.synthesis.gates import clean, contaminated, judge_text
+from codepmp_ray.synthesis.gates.verdict import of_field
 from codepmp_ray.synthesis.prompts import parse_description, parse_label
 from codepmp_ray.synthesis.rows import Row, refuse
+from codepmp_ray.synthesis.thoughts import split_thought
 
 logger = logging.getLogger(__name__)
 
@@ -85,13 +87,14 @@ class RowProcessor:
         except EngineError as error:
             logger.warning("engine refused %s: %s", row["snippet_id"], error)
             return refuse(row, RejectReason.ENGINE_ERROR, str(error))
-        return _record(row, field, answer, self.config, self._index)
+        return _record(row, field, answer, self.config, self._index, message)
 
     async def _label(self, hop: Hop, row: Row, engine: TextEngine) -> Row:
         """A label is an extra: without one the row stays what it is."""
         message = self._construction.question(hop, row)
         try:
-            found = parse_label((await engine.generate(message, self.config.label)).text)
+            answer = await engine.generate(message, self.config.label)
+            found = parse_label(split_thought(answer.text)[0])
         except (ContextOverflow, EngineError) as error:
             logger.warning("no label for %s: %s", row["snippet_id"], error)
             found = None
@@ -105,9 +108,13 @@ def _record(
     answer: Completion,
     config: SynthesisConfig,
     index: EvaluationIndex | None,
+    asked: str,
 ) -> Row:
-    text = parse_description(answer.text) if field == "description" else answer.text.strip()
+    plain, is_thought = split_thought(answer.text)
+    text = parse_description(plain) if field == "description" else plain.strip()
     num_tokens, finish_reason = answer.num_tokens, answer.finish_reason
+    if plain != answer.text:  # of the answer alone, by its share of the characters
+        num_tokens = round(num_tokens * len(plain) / len(answer.text))
     row = {
         **row,
         field: clean(text),
@@ -115,7 +122,14 @@ def _record(
         f"{field}_num_tokens": num_tokens,
     }
     # A row that cannot become a pair any more costs no further tokens.
-    if refused := judge_text(field, text, finish_reason, num_tokens, row["language"], config.gates):
+    if is_thought or answer.is_thought:
+        return refuse(row, *of_field(field, "unclosed_thought", f"{num_tokens} tokens"))
+    snippet = row["code"] or ""
+    if refused := judge_text(
+        *(field, text, finish_reason, num_tokens, row["language"], config.gates),
+        snippet=snippet,
+        asked=asked,
+    ):
         return refuse(row, *refused)
     # Tests are not trained on.
     if index and field != "tests" and (refused := contaminated(field, text, index)):

@@ -24,6 +24,7 @@ _LABEL_ANSWER = re.compile(
 _LANGUAGE_NAMES = {
     "c": "C",
     "cpp": "C++",
+    "cuda": "CUDA C++",
     "go": "Go",
     "java": "Java",
     "javascript": "JavaScript",

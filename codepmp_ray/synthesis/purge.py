@@ -1,41 +1,51 @@
-"""Taking repositories or files out of finished pairs: who opts out later is out as well.
+"""Taking repositories or files out of what is finished: who opts out later is out as well.
 
-Files are named as opt-out lists name them: by repository, by repository and path, by git blob id,
-or by this project's `source_id`.
+Files are named as opt-out lists name them, and compared in the same way (`filters.opt_out`).
 
-A pair of a purged source becomes a rejected row with the reason `purged`: ids stay, so that every
-snippet is still accounted for, texts do not. Its rejected rows lose their texts the same way, and
-`replay` never takes them up. The request is recorded before anything is changed and its counts come
-from the tables, so that a killed purge is finished by running it again, and running it twice
-changes nothing.
+Every stage of the run that holds their text is changed: snippets and pairs of a purged source
+become rejected rows with the reason `purged` (ids stay, so that every row is still accounted for,
+texts do not), rejected rows lose their texts, and tokens that were made of pairs are deleted. The
+request is recorded before anything is changed: later stages of the run leave the names out, and
+`replay` never takes such rows up. Counts come from the tables, so that a killed purge is finished
+by running it again, and running it twice changes nothing.
 """
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
 
-from codepmp_ray.errors import StorageError
+from codepmp_ray.config.recipe import Recipe
+from codepmp_ray.corpus.counts import corpus_counts
+from codepmp_ray.corpus.filters.opt_out import PURGES, OptOutList, plain_name
+from codepmp_ray.errors import InputError, StorageError
+from codepmp_ray.json_records import record_bytes
 from codepmp_ray.ledger import ShardCommit, ShardLedger
 from codepmp_ray.records import REJECTED, stable_id, table_from_rows
 from codepmp_ray.reject_reasons import RejectReason
-from codepmp_ray.runs import Stage
+from codepmp_ray.runs import STAGE_FOLDER, Stage
 from codepmp_ray.shard_rewrite import replace_shard, sole_writer
+from codepmp_ray.storage import open_store
 from codepmp_ray.synthesis.counts import recount
 from codepmp_ray.synthesis.replay import clear_done_rounds, unfinished_round
 
 Row = dict[str, Any]
-_TABLES = ("pairs", "rejected")
+# Per stage the table of its products and what a row of it is.
+_PRODUCTS = {"corpus": ("snippets", "a snippet"), "synthesis": ("pairs", "a pair")}
+_BETWEEN = "\t"  # of names in a detail: paths may hold anything that people write
+_HOLDERS = ("corpus", "synthesis", "pretraining")
 
 
 @dataclass(frozen=True)
 class PurgeRequest:
-    """What has to go: exact values of the columns `repo`, `source_id` and `blob_id`, and of
-    "repo:path" (":path" where a row has no repository)."""
+    """What has to go: names of repositories, `source_id`s, git blob ids, and "repo:path" (":path"
+    where a row has no repository)."""
 
     repos: frozenset[str] = frozenset()
     source_ids: frozenset[str] = frozenset()
@@ -53,26 +63,61 @@ class PurgeRequest:
         """The request as it is recorded."""
         return {field.name: sorted(getattr(self, field.name)) for field in fields(self)}
 
-    def names(self, row: Row) -> bool:
-        """Whether a row with these columns has to go."""
-        return (
-            row["repo"] in self.repos
-            or row["source_id"] in self.source_ids
-            or row["blob_id"] in self.blob_ids
-            or f"{row['repo'] or ''}:{row['path']}" in self.paths
+    @property
+    def names(self) -> list[str]:
+        return [name for names in self.lists.values() for name in names]
+
+    @cached_property
+    def _entries(self) -> OptOutList:
+        return OptOutList(frozenset(map(plain_name, self.names)))
+
+    def match(self, row: Row) -> frozenset[str]:
+        """The names, as they are compared, for which a row with these columns has to go."""
+        return self._entries.match(row["repo"], row["path"], row["source_id"], row["blob_id"])
+
+
+def purge_run(recipe: Recipe, request: PurgeRequest, tell: Callable[[Stage, Row], None]) -> None:
+    """Carry out or finish `request` on every stage of the run; `tell` gets each with its record.
+
+    Raises InputError for names that match nothing, once everything else is done, and as `purge`.
+    """
+    run = open_store(recipe.run_dir)
+    found = [match.groups() for name in run.list("") if (match := STAGE_FOLDER.fullmatch(name))]
+    stages = [Stage(recipe, *name) for name in found if name[0] in _HOLDERS]
+    holding = [stage for stage in stages if stage.name in _PRODUCTS and stage.has_begun]
+    if not holding:
+        raise InputError(f"{recipe.run_dir} holds neither snippets nor pairs.")
+    for stage in holding:
+        _require_complete(stage)
+    record = {"purge_id": request.purge_id, **request.lists, "names": request.names}
+    run.put(f"{PURGES}/{request.purge_id}.json", record_bytes(record, indent=2))
+    matched: set[str] = set()
+    for stage in holding:
+        record = purge(stage, request)
+        matched.update(record["matched"])
+        tell(stage, record)
+    for stage in stages:
+        stage.store.delete_tree("tokens")  # a training makes them anew from what is left
+    if lost := [name for name in request.names if plain_name(name) not in matched]:
+        raise InputError(
+            f"purge {request.purge_id} is done, but {len(lost)} of its {len(request.names)} names "
+            f"match no row: {', '.join(lost[:10])}.",
+            "Look at the columns repo, path, blob_id and source_id of the stage's tables.",
         )
 
 
 def purge(stage: Stage, request: PurgeRequest) -> Row:
-    """Carry out or finish `request` on a complete stage; returns its record.
+    """Carry out or finish `request` on one complete stage; returns its record.
 
     The record counts the rows that this request has purged, in this run and in killed ones before:
-    `num_pairs`, `num_rejected` (rejected rows whose texts were removed), and `num_shards` changed.
+    `num_pairs` (or `num_snippets`), `num_rejected` (rejected rows whose texts were removed), and
+    `num_shards` changed; `matched` are the names that any row has.
 
     Raises InputError when the stage is not complete and StorageError when it is being changed
     or a replay is not finished.
     """
     stage.require()
+    product, was = _PRODUCTS[stage.name]
     ledger, name = stage.ledger, f"purges/{request.purge_id}"
     with sole_writer(ledger):
         # Asked with the lock in hand: a replay cannot begin between the question and the purge.
@@ -90,73 +135,87 @@ def purge(stage: Stage, request: PurgeRequest) -> Row:
         stage.store.put_exclusive(f"{name}.json", json.dumps(tombstone, indent=2).encode())
         clear_done_rounds(stage)
         for commit in ledger.commits():
-            _purge_shard(ledger, commit, request)
+            _purge_shard(stage, commit, request)
         # Files that a killed purge had replaced but not yet deleted.
-        ledger.sweep(_TABLES)
-        recount(stage)
+        ledger.sweep((product, "rejected"))
+        if stage.name == "corpus":
+            summary = stage.summary()
+            summary |= corpus_counts(ledger, list(summary.get("contaminated", {})))
+            stage.store.put("complete.json", record_bytes(summary, indent=2))
+        else:
+            recount(stage)
         tombstone = json.loads(stage.store.read_bytes(f"{name}.json"))
-        record = tombstone | _count(ledger, request.purge_id)
+        record = tombstone | _count(ledger, request, product, was)
         stage.store.put(f"{name}.done.json", json.dumps(record, indent=2).encode())
     return record
 
 
-def _purge_shard(ledger: ShardLedger, commit: ShardCommit, request: PurgeRequest) -> None:
-    hits = {name: _hits(ledger, commit, name, request) for name in _TABLES}
+def _require_complete(stage: Stage) -> None:
+    if not stage.is_complete:
+        raise InputError(
+            f"{stage.uri} is not finished: what it is about to make would not be purged.",
+            "Finish that stage with the command that began it, or delete its folder.",
+        )
+
+
+def _purge_shard(stage: Stage, commit: ShardCommit, request: PurgeRequest) -> None:
+    ledger, (product, was) = stage.ledger, _PRODUCTS[stage.name]
+    hits = {name: _hits(ledger, commit, name, request) for name in (product, "rejected")}
     if not any(map(any, hits.values())):
         return
     kept: dict[str, pa.Table] = {}
     gone: list[Row] = []
-    for name, id_column in (("pairs", "snippet_id"), ("rejected", "row_id")):
+    for name, id_column in ((product, "snippet_id"), ("rejected", "row_id")):
         table = ledger.store.read_table(commit.files[name])
-        kept[name] = table.filter(pa.array([not hit for hit in hits[name]], pa.bool_()))
-        for row in table.filter(pa.array(hits[name], pa.bool_())).to_pylist():
-            was = "a pair" if name == "pairs" else str(row["reason"])
-            gone.append(_tombstone(row[id_column], was, row, request))
+        is_hit = list(map(bool, hits[name]))
+        kept[name] = table.filter(pa.array([not hit for hit in is_hit], pa.bool_()))
+        named_by = filter(None, hits[name])
+        for row, names in zip(
+            table.filter(pa.array(is_hit, pa.bool_())).to_pylist(), named_by, strict=True
+        ):
+            what = was if name == product else str(row["reason"])
+            detail = (
+                f"purge {request.purge_id}: was {what}: named by {_BETWEEN.join(sorted(names))}"
+            )
+            gone.append(
+                {
+                    "row_id": row[id_column],
+                    "stage": stage.name,
+                    "reason": str(RejectReason.PURGED),
+                    "detail": detail,
+                    **{column: row[column] for column in ("source_id", "blob_id", "repo")},
+                }
+            )
     rejected = pa.concat_tables([kept["rejected"], table_from_rows(gone, REJECTED)])
-    replace_shard(ledger, commit, {"pairs": kept["pairs"], "rejected": rejected})
+    replace_shard(ledger, commit, {product: kept[product], "rejected": rejected})
 
 
-def _hits(ledger: ShardLedger, commit: ShardCommit, name: str, request: PurgeRequest) -> list[bool]:
-    """For each row whether it has to go; only the columns that say so are read."""
+def _hits(
+    ledger: ShardLedger, commit: ShardCommit, name: str, request: PurgeRequest
+) -> list[frozenset[str]]:
+    """For each row the names for which it has to go; only the columns that say so are read."""
     columns = ["repo", "source_id", "blob_id", "path"] + (["reason"] if name == "rejected" else [])
     rows = ledger.store.read_table(commit.files[name], columns).to_pylist()
+    # What an earlier purge took out stays as it is.
     return [
-        # What an earlier purge took out stays as it is.
-        request.names(row) and row.get("reason") != RejectReason.PURGED
+        frozenset() if row.get("reason") == RejectReason.PURGED else request.match(row)
         for row in rows
     ]
 
 
-def _tombstone(row_id: str, was: str, row: Row, request: PurgeRequest) -> Row:
-    return {
-        "row_id": row_id,
-        "stage": "synthesis",
-        "reason": str(RejectReason.PURGED),
-        "detail": f"purge {request.purge_id}: was {was}",
-        "source_id": row["source_id"],
-        "blob_id": row["blob_id"],
-        "repo": row["repo"],
-    }
-
-
-def _purged_rows(ledger: ShardLedger, purge_id: str) -> list[Row]:
-    found = []
+def _count(ledger: ShardLedger, request: PurgeRequest, product: str, was: str) -> Row:
+    """From the rows that are purged now; they still say where they were."""
+    num = {f"num_{product}": 0, "num_rejected": 0, "num_shards": 0}
+    matched: set[str] = set()
+    columns = ["reason", "detail", "repo", "path", "source_id", "blob_id"]
     for commit in ledger.commits():
-        table = ledger.store.read_table(commit.files["rejected"], ["reason", "detail"])
-        found += [
-            {**row, "shard_id": commit.shard_id}
-            for row in table.to_pylist()
-            if row["reason"] == RejectReason.PURGED
-            and row["detail"].startswith(f"purge {purge_id}:")
-        ]
-    return found
-
-
-def _count(ledger: ShardLedger, purge_id: str) -> dict[str, int]:
-    rows = _purged_rows(ledger, purge_id)
-    num_pairs = sum(row["detail"].endswith("was a pair") for row in rows)
-    return {
-        "num_pairs": num_pairs,
-        "num_rejected": len(rows) - num_pairs,
-        "num_shards": len({row["shard_id"] for row in rows}),
-    }
+        rows = ledger.store.read_table(commit.files["rejected"], columns).to_pylist()
+        purged = [row for row in rows if row["reason"] == RejectReason.PURGED]
+        own = [row["detail"].split(": ", 2) for row in purged]
+        own = [parts for parts in own if parts[0] == f"purge {request.purge_id}"]
+        for _, kind, *names in own:
+            num[f"num_{product}" if kind == f"was {was}" else "num_rejected"] += 1
+            matched.update("".join(names).removeprefix("named by ").split(_BETWEEN))
+        num["num_shards"] += bool(own)
+        matched.update(name for row in purged for name in request.match(row))
+    return {**num, "matched": sorted(filter(None, matched))}

@@ -252,8 +252,8 @@ def test_files_that_vanish_while_the_job_runs_are_missed(
     stage = open_stage(recipe, "corpus")
     run_tasks = job._run_tasks
 
-    def run_and_remove(task, items, progress, total) -> None:
-        run_tasks(task, items, progress, total)
+    def run_and_remove(*arguments) -> None:
+        run_tasks(*arguments)
         if gone == "extracted":
             (Path(stage.uri) / "extracted" / "_commits" / "00000" / "00000002.json").unlink()
         elif (Path(stage.uri) / gone).is_dir():

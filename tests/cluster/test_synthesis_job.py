@@ -217,7 +217,10 @@ def test_a_pilot_measures_each_pool_and_keeps_nothing(ray_cluster, tmp_path: Pat
     assert 0 < strong.rows_per_s <= 12 / 0.4 and 0 < weak.rows_per_s <= 12 / 0.2
     assert strong.tokens_per_s == pytest.approx(strong.rows_per_s * 32)
     assert weak.tokens_per_s == pytest.approx(weak.rows_per_s * 16)
-    assert [path.name.split("-")[0] for path in tmp_path.iterdir()] == ["corpus"]
+    assert pilot.num_engines == {"strong": 1, "weak": 1}
+    assert pilot.rows_per_s == min(strong.rows_per_s, weak.rows_per_s)
+    names = sorted(path.name.split("-")[0] for path in tmp_path.iterdir())
+    assert names == ["corpus", "plan"]  # the prediction
 
 
 def test_a_plan_for_gpus_is_refused_where_only_cpus_can_be_measured(

@@ -1,4 +1,4 @@
-"""What leaves a corpus although it can be read: one short file per filter, one protocol.
+"""What leaves a corpus although it can be read: filters of one protocol.
 
 Each filter has a `RejectReason` and settings in `config.corpus.FilterConfig`. Cheap ones go first.
 """
@@ -6,13 +6,16 @@ Each filter has a `RejectReason` and settings in `config.corpus.FilterConfig`. C
 from __future__ import annotations
 
 from codepmp_ray.config.corpus import FilterConfig
-from codepmp_ray.corpus.filters.alphabet import AlphabetFilter
 from codepmp_ray.corpus.filters.code_text import CodeText, Filter
-from codepmp_ray.corpus.filters.comments import CommentFilter
-from codepmp_ray.corpus.filters.generated import GeneratedFilter
-from codepmp_ray.corpus.filters.minified import MinifiedFilter
+from codepmp_ray.corpus.filters.origin import (
+    AlphabetFilter,
+    CommentFilter,
+    GeneratedFilter,
+    MinifiedFilter,
+    VendoredFilter,
+)
+from codepmp_ray.corpus.filters.personal_data import PersonalDataFilter
 from codepmp_ray.corpus.filters.secrets import SecretsFilter
-from codepmp_ray.corpus.filters.vendored import VendoredFilter
 from codepmp_ray.reject_reasons import RejectReason
 
 __all__ = ["FILE_FILTERS", "SNIPPET_FILTERS", "CodeText", "Filter", "refusal"]
@@ -24,7 +27,7 @@ FILE_FILTERS: tuple[Filter, ...] = (
     MinifiedFilter(),
     AlphabetFilter(),
 )
-SNIPPET_FILTERS: tuple[Filter, ...] = (CommentFilter(), SecretsFilter())
+SNIPPET_FILTERS: tuple[Filter, ...] = (CommentFilter(), SecretsFilter(), PersonalDataFilter())
 
 
 def refusal(

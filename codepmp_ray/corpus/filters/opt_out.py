@@ -1,38 +1,67 @@
-"""Owners who do not want their code used: a list of repositories and of contents.
+"""Owners who do not want their code used: names of repositories, files and contents.
 
-The same names serve a corpus that is yet to be made and data that is finished (`jobs.purge`): both
-carry `repo`, `blob_id` and `source_id`.
+The same names, compared in the same way, keep files out of a corpus that is yet to be made and
+take rows out of data that is finished (`synthesis.purge`): both carry `repo`, `path`, `blob_id` and
+`source_id`.
+
+    owner/name            the repository, whichever "@revision" a data set adds
+    owner/name@1.2        one revision of it
+    owner/name:src/a.py   one file; ":src/a.py" where a row has no repository
+    <40 or 32 hex digits> a file's git blob id, or its `source_id`
+
+A repository may be written as its address (https://github.com/owner/name.git). Case does not count.
 """
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from codepmp_ray.corpus.blobs import git_blob_id
 from codepmp_ray.errors import ConfigError
+from codepmp_ray.storage import Store
 from codepmp_ray.storage.inputs import InputFile, RemoteFile, input_file
+
+PURGES = "purges"  # folder of a run, with one record for each request
+_HOST = re.compile(
+    r"(?:[a-z+]+://)?(?:[\w.-]+@)?(?:www\.)?"
+    r"(?:github\.com|gitlab\.com|bitbucket\.org|codeberg\.org|huggingface\.co)[/:]"
+)
+# Where the page of a file or folder says which branch it shows.
+_PAGE = re.compile(r"([^/:]+/[^/:@]+)/(?:-/)?(?:blob|tree|raw|src)/[^/]+(?:/(.*))?")
 
 
 @dataclass(frozen=True)
 class OptOutList:
-    """Entries in lower case: repositories ("owner/name"), git blob ids, `source_id`s."""
+    """Entries as `plain_name` writes them."""
 
     entries: frozenset[str]
 
-    def match(
-        self, repo: str | None, blob_id: str | None, source_id: str | None, data: bytes | None
-    ) -> str | None:
-        """The entry that names this file, or None. `repo` also matches without "@revision".
-
-        The git blob id is worked out from `data` where the data set does not give it.
-        """
+    def match(self, repo: str | None, path: str | None, *ids: str | None) -> frozenset[str]:
+        """The entries that name a file; `ids` are what it is called by its content."""
         if not self.entries:
-            return None
-        names = [repo, (repo or "").partition("@")[0], blob_id, source_id]
-        if data is not None:
-            names.append(git_blob_id(data))
-        return next((n for n in names if n and n.lower() in self.entries), None)
+            return frozenset()
+        names = {one_id.lower() for one_id in ids if one_id}
+        named = plain_name(repo or "")
+        for place in {named, named.partition("@")[0]}:
+            names |= {place, f"{place}:{(path or '').lower()}"}
+        return self.entries & names
+
+    def also(self, names: frozenset[str]) -> OptOutList:
+        """The list with more `plain_name`s."""
+        return OptOutList(self.entries | names) if names else self
+
+
+def plain_name(name: str) -> str:
+    """An entry, or a data set's name of a repository, as they are compared."""
+    name = name.strip().lower()
+    if host := _HOST.match(name):
+        name = name[host.end() :].rstrip("/")
+        if page := _PAGE.fullmatch(name):
+            name = f"{page[1]}:{page[2]}" if page[2] else page[1]
+    repo, colon, path = name.partition(":")
+    return f"{repo.rstrip('/').removesuffix('.git')}{colon}{path}"
 
 
 def load_opt_out(path: str | None) -> OptOutList:
@@ -64,13 +93,19 @@ def read_entries(file: InputFile) -> frozenset[str]:
     return frozenset(line for line in lines if line)
 
 
+def purged_names(run: Store) -> frozenset[str]:
+    """What was purged from a run, whose folder `run` is: later stages leave it out as well."""
+    records = [json.loads(run.read_bytes(f"{PURGES}/{name}")) for name in run.list(PURGES)]
+    return frozenset(plain_name(name) for record in records for name in record["names"])
+
+
 @lru_cache(maxsize=4)
 def _read(path: str, _size: int, _mtime_ns: int) -> OptOutList:
     try:
         entries = read_entries(input_file(path))
     except (OSError, UnicodeDecodeError) as error:
         raise _unreadable(path, error) from error
-    return OptOutList(frozenset(entry.lower() for entry in entries))
+    return OptOutList(frozenset(map(plain_name, entries)))
 
 
 def _unreadable(path: str, error: Exception) -> ConfigError:

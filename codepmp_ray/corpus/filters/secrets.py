@@ -1,7 +1,8 @@
-"""Keys and tokens, by the detectors of detect-secrets that know a format.
+"""Keys and tokens, by the detectors of detect-secrets that know a format, and by prefixes that came
+after them.
 
 Its entropy and keyword detectors are not used: on code, nearly all that they find is no secret.
-Nor are IP addresses: they are no credentials.
+Templates, placeholders and examples are none: `https://{user}:{password}@{host}`, AKIA...EXAMPLE.
 """
 
 from __future__ import annotations
@@ -56,14 +57,68 @@ _RUNS = {
     "Telegram Bot Token": 35,
     "Twilio API Key": 34,
 }
+# Issuers and what their tokens look like, as their documentation and gitleaks have them.
+_PREFIXED = {
+    "GitHub fine-grained token": r"github_pat_\w{22,}",
+    "Anthropic key": r"sk-ant-[\w-]{24,}",
+    "OpenAI key": r"sk-(?:proj|svcacct|admin|None)-[\w-]{24,}",
+    "Hugging Face token": r"(?:hf|api_org)_[A-Za-z0-9]{34,}",
+    "Google API key": r"AIza[\w-]{35}",
+    "Google OAuth secret": r"GOCSPX-[\w-]{28}",
+    "Google OAuth token": r"ya29\.[\w-]{30,}",
+    "npm token": r"npm_[A-Za-z0-9]{36}",
+    "DigitalOcean token": r"do[opr]_v1_[0-9a-f]{64}",
+    "Databricks token": r"dapi[0-9a-f]{32}",
+    "Shopify token": r"shp(?:at|ca|pa|ss)_[0-9a-fA-F]{32}",
+    "Stripe key": r"(?:rk_live|whsec)_[A-Za-z0-9]{24,}",
+    "Slack app token": r"xapp-\d-[A-Z0-9]+-\d+-[a-z0-9]{30,}",
+    "Atlassian token": r"ATATT3[\w=-]{60,}",
+    "Docker token": r"dckr_(?:pat|oat)_[\w-]{27,}",
+    "Vault token": r"hv[sb]\.[\w-]{60,}",
+    "Grafana token": r"gl(?:sa|c)_[\w-]{32,}",
+    "Linear key": r"lin_api_[A-Za-z0-9]{40}",
+    "Notion token": r"(?:ntn|secret)_[A-Za-z0-9]{43,}",
+    "Replicate token": r"r8_[A-Za-z0-9]{37}",
+    "Groq key": r"gsk_[A-Za-z0-9]{48,}",
+    "NVIDIA key": r"nvapi-[\w-]{60,}",
+    "Tailscale key": r"tskey-[a-z]+-[\w-]{20,}",
+    "Postman key": r"PMAK-[0-9a-f]{24}-[0-9a-f]{34}",
+    "Mailgun key": r"key-[0-9a-f]{32}",
+    "age key": r"AGE-SECRET-KEY-1[0-9A-Z]{58}",
+}
+_PREFIXES = re.compile(
+    r"(?<![\w-])(?:" + "|".join(f"({pattern})" for pattern in _PREFIXED.values()) + ")"
+)
+_PREFIXED_RUN = 24  # of [A-Za-z0-9_-], in each of them
+# What documentation and templates put in a secret's place.
+_PLACEHOLDER = re.compile(
+    r"example|sample|placeholder|dummy|your[-_ ]?|changeme|redacted|x{5}|0{8}|[*<>{}$%]|\.\.\.",
+    re.IGNORECASE,
+)
+_NO_PASSWORD = re.compile(
+    r"(?:user(?:name)?|pass(?:word|wd)?|pwd|pw|secret|token|key|api[-_]?key|test|foo|bar|\W*)",
+    re.IGNORECASE,
+)
+_NO_HOST = re.compile(
+    r"(?:localhost|127\.0\.0\.1|0\.0\.0\.0|\[::1\]|[\w.-]*example\.\w+|host)\b", re.I
+)
+_LOGIN = re.compile(r"://([^\s:/@]*):([^\s@]*)@(.*)")
+_KEY_MATERIAL = re.compile(r"[A-Za-z0-9+/=]{32}")
+_LONG_RUN = re.compile(f"[A-Za-z0-9_-]{{{min(_RUNS.values())}}}")
 _TO_SPACE = {i: " " for i in range(128) if not (chr(i).isalnum() or chr(i) in "_-")}
 Gate = tuple[str, tuple[str, ...], tuple[str, ...], int, tuple[re.Pattern[str], ...]]
 
 
 def find_secret(text: str) -> str | None:
     """Name of the first kind of secret in `text`, in a fixed order; None if there is none."""
-    longest_run = max(map(len, text.translate(_TO_SPACE).split()), default=0)
+    longest_run = 0
+    if _LONG_RUN.search(text):
+        longest_run = max(map(len, text.translate(_TO_SPACE).split()), default=0)
     lower = text.lower()
+    if longest_run >= _PREFIXED_RUN:
+        for match in _PREFIXES.finditer(text):
+            if not _is_example(match[0], text[match.end() :]):
+                return list(_PREFIXED)[(match.lastindex or 1) - 1]
     for name, cased, literals, run, patterns in _detectors():
         if longest_run < run or (cased and not any(part in text for part in cased)):
             continue
@@ -74,9 +129,22 @@ def find_secret(text: str) -> str | None:
             if literals:
                 continue
         for pattern in patterns:
-            if pattern.search(text):
-                return name
+            for match in pattern.finditer(text):
+                if not _is_example(match[0], text[match.end() :]):
+                    return name
     return None
+
+
+def _is_example(found: str, behind: str) -> bool:
+    """Whether what a detector found stands for a secret; `behind` is the text that follows."""
+    if "PRIVATE KEY" in found:  # the line before a key says nothing without it
+        return not _KEY_MATERIAL.search(behind[:400])
+    line = behind.partition("\n")[0]
+    if login := _LOGIN.search(found + line):
+        user, password, host = login.groups()
+        is_word = _NO_PASSWORD.fullmatch(password) or password.lower() == user.lower()
+        return bool(is_word or _PLACEHOLDER.search(password) or _NO_HOST.match(host))
+    return _PLACEHOLDER.search(found) is not None
 
 
 class SecretsFilter:

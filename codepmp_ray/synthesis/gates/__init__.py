@@ -10,28 +10,45 @@ from typing import Any
 from codepmp_ray.config.synthesis import GatesConfig
 from codepmp_ray.synthesis.gates import code, sides, text
 from codepmp_ray.synthesis.gates.contamination import contaminated
+from codepmp_ray.synthesis.gates.description import description
 from codepmp_ray.synthesis.gates.text import clean
-from codepmp_ray.synthesis.gates.verdict import Rejection
+from codepmp_ray.synthesis.gates.verdict import Rejection, of_field
+from codepmp_ray.synthesis.thoughts import split_thought
 
 __all__ = ["Rejection", "clean", "contaminated", "judge_pair", "judge_text"]
 
 
 def judge_text(
-    field: str, value: str, finish_reason: str, num_tokens: int, language: str, gates: GatesConfig
+    field: str,
+    value: str,
+    finish_reason: str,
+    num_tokens: int,
+    language: str,
+    gates: GatesConfig,
+    *,
+    snippet: str = "",
+    asked: str = "",
 ) -> Rejection | None:
-    """One text that a model wrote: `field` is "description", "tests", "chosen" or "rejected"."""
-    return (
+    """One text that a model wrote: `field` is "description", "tests", "chosen" or "rejected".
+
+    A thought before it is not looked at. `snippet` is the code and `asked` the message that a
+    description answers.
+    """
+    value, is_thought = split_thought(value)
+    if is_thought:
+        return of_field(field, "unclosed_thought", f"{num_tokens} tokens, {finish_reason}")
+    judged = (
         text.not_text(field, value)
         or text.empty(field, value, num_tokens)
         or text.cut_off(field, finish_reason, num_tokens)
         or text.repetitive(field, value, gates)
-        or _judge_content(field, value, language, gates)
     )
+    if judged is None and field == "description":
+        return text.refusal(field, value, gates) or description(value, snippet, asked, gates)
+    return judged or _judge_content(field, value, language, gates)
 
 
 def _judge_content(field: str, value: str, language: str, gates: GatesConfig) -> Rejection | None:
-    if field == "description":
-        return text.refusal(field, value, gates)
     if field == "tests":
         return code.model_tests(value, gates)
     return code.answer(field, value, language, gates)

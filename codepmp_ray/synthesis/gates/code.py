@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from codepmp_ray.config.synthesis import GatesConfig
 from codepmp_ray.synthesis.answers import find_code
+from codepmp_ray.synthesis.gates.stubs import is_stub
 from codepmp_ray.synthesis.gates.text import refusal
 from codepmp_ray.synthesis.gates.verdict import Rejection, of_field
 from codepmp_ray.synthesis.model_tests import tests_problem
@@ -19,7 +20,9 @@ def answer(side: str, text: str, language: str, gates: GatesConfig) -> Rejection
     if found is None:
         return of_field(side, "no_code", f"no code block in {language}")
     if not found.parses:
-        return of_field(side, "parse_error", f"the longest code block is not valid {language}")
+        return of_field(side, "parse_error", f"its code block is not valid {language}")
+    if gates.stubs in ("both", side) and is_stub(found.text, language):
+        return of_field(side, "stub", "its functions are left empty")
     return None
 
 

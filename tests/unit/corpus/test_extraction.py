@@ -75,7 +75,7 @@ def test_each_kind_of_bad_file_has_its_reason(tmp_path: Path) -> None:
     assert reasons(rejected) == {
         "binary.py": "binary",
         "latin.py": "not_utf8",
-        "utf16.py": "binary",
+        "utf16.py": "not_utf8",
         "empty.py": "empty",
         "blank.py": "empty",
         "blank_too.py": "empty",

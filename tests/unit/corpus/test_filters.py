@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codepmp_ray.config.corpus import CorpusConfig, FilterConfig
-from codepmp_ray.corpus.blobs import blob_id_of, git_blob_id
+from codepmp_ray.corpus.blobs import git_blob_id
 from codepmp_ray.corpus.documents import Document
 from codepmp_ray.corpus.extraction import extract_document
 from codepmp_ray.corpus.filters import FILE_FILTERS, SNIPPET_FILTERS, CodeText, refusal
-from codepmp_ray.corpus.filters.alphabet import alphabet_ratio
-from codepmp_ray.corpus.filters.comments import comment_ratio
 from codepmp_ray.corpus.filters.opt_out import load_opt_out
+from codepmp_ray.corpus.filters.origin import alphabet_ratio, comment_ratio
 from codepmp_ray.corpus.filters.secrets import find_secret
+from codepmp_ray.corpus.language_specs import LANGUAGES
 from codepmp_ray.errors import ConfigError
 from codepmp_ray.reject_reasons import RejectReason
 
@@ -54,7 +54,7 @@ REFUSED = [
     ("comment_ratio", "# a\n" * 19 + "x = 1\n", "a.py"),
     ("secret", f'key = "{AWS}"\n' + GOOD, "a.py"),
     ("secret", f"token = '{GITHUB}'\n" + GOOD, "a.py"),
-    ("secret", 'k = """-----BEGIN RSA PRIVATE KEY-----"""\n' + GOOD, "a.py"),
+    ("secret", f'k = """-----BEGIN RSA PRIVATE KEY-----\n{"MIIE" * 16}"""\n' + GOOD, "a.py"),
     ("secret", 'url = "postgres://me:hunter2@db/x"\n' + GOOD, "a.py"),
 ]
 
@@ -76,6 +76,8 @@ def test_what_is_refused_and_that_it_can_be_switched_off(reason, text, path) -> 
         ("# a\n" * 3 + GOOD, "a.py"),
         ("def schlüssel(größe):\n    return 'ключ ключ'\n", "a.py"),
         ('def f(password):\n    key = "k" + password\n    return "http://x/y:z@"\n', "a.py"),
+        (GOOD + "# rows that callers do not modify\n", "a.py"),
+        ('def f():\n    """The auto-generated id of a row."""\n    return 1\n', "a.py"),
     ],
 )
 def test_what_stays(text: str, path: str) -> None:
@@ -88,6 +90,7 @@ def test_ratios() -> None:
     assert alphabet_ratio(" ") == 0
     assert comment_ratio("# a\n\n  # b\nx\ny", ("#",)) == 0.5
     assert comment_ratio("\n", ("#",)) == 0
+    assert comment_ratio("/*\n * a\n *\n */\n*a = *b;", LANGUAGES["c"].comments) == 0.8
 
 
 def test_the_gates_before_the_detectors_lose_no_secret() -> None:
@@ -122,6 +125,17 @@ def write_list(path: Path, *entries: str) -> FilterConfig:
     ("entry", "is_refused"),
     [
         ("Owner/Repo  # by mail", True),
+        ("owner/repo@1.2", True),
+        ("owner/repo@1.3", False),
+        ("owner/repo:src/a.py", True),
+        ("owner/repo@1.2:SRC/a.py", True),
+        ("owner/repo:src/b.py", False),
+        ("https://github.com/Owner/repo.git", True),
+        ("git@github.com:owner/repo.git", True),
+        ("github.com/owner/repo/", True),
+        ("https://github.com/owner/repo/blob/main/src/A.py", True),
+        ("https://github.com/owner/repo/tree/main", True),
+        ("https://github.com/owner/other", False),
         ("owner/repository", False),
         (git_blob_id(GOOD.encode()), True),
         (hashlib.sha256(GOOD.encode()).hexdigest()[:32], True),
@@ -132,7 +146,7 @@ def write_list(path: Path, *entries: str) -> FilterConfig:
 def test_opted_out_files(tmp_path: Path, entry: str, is_refused: bool) -> None:
     corpus = CorpusConfig(filters=write_list(tmp_path / "list", entry))
     document = Document(
-        *("k", "a.py"),
+        *("k", "src/A.py"),
         repo="owner/repo@1.2",
         blob_id="given-by-the-data-set",
         licenses=("MIT",),
@@ -155,9 +169,92 @@ def test_an_opt_out_list_that_is_missing_is_no_empty_list(tmp_path: Path) -> Non
 
 
 def test_a_data_sets_own_blob_id_counts_if_it_is_one() -> None:
-    assert blob_id_of("AB" * 20, b"") == "ab" * 20
-    assert blob_id_of("row 7", b"") == blob_id_of(None, b"") == git_blob_id(b"")
-    assert blob_id_of(None, None) is None
+    def blob_id(declared: str | None, data: bytes | None) -> str | None:
+        return Document("k", "a.py", blob_id=declared, data=data).best_blob_id
+
+    assert blob_id("AB" * 20, b"") == "ab" * 20
+    assert blob_id("row 7", b"") == blob_id(None, b"") == git_blob_id(b"")
+    assert blob_id(None, None) is None
+
+
+def test_a_file_is_hashed_once_whatever_it_defines(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[bytes] = []
+    hashed = "codepmp_ray.corpus.documents.git_blob_id"
+    monkeypatch.setattr(hashed, lambda data: calls.append(data) or git_blob_id(data))
+    document = Document("k", "a.py", licenses=("MIT",), data=(GOOD * 50).encode())
+    assert len(list(extract_document(document, CorpusConfig()))) == 50 and len(calls) == 1
+
+
+# Put together here, so that no scanner of this repository takes them for real.
+TOKENS = {
+    "github_pat_" + "11ABCDEFG0abcdefghijkl_" + "A1b2C3d4" * 7,
+    "sk-ant-" + "api03-" + "Ab1-" * 20,
+    "sk-proj-" + "Ab1_" * 12,
+    "hf_" + "AbCdEfGhIj" * 3 + "KlMnOp",
+    "AIza" + "SyA1b2C3d4E5f6G7h8I9j0K1l2M3n4O5p6Q",
+    "GOCSPX-" + "a1B2c3D4e5F6g7H8i9J0k1L2m3N4",
+    "npm_" + "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8",
+    "dop_v1_" + "0a1b2c3d" * 8,
+    "dapi" + "0a1b2c3d4e5f6789" * 2,
+    "shpat_" + "0a1b2c3d4e5f6789" * 2,
+    "rk_live_" + "a1B2c3D4e5F6g7H8i9J0k1L2",
+    "gsk_" + "a1B2c3D4e5F6" * 4,
+    "dckr_pat_" + "a1B2c3D4e5F6g7H8i9J0k1L2m3N",
+    "AGE-SECRET-KEY-1" + "Q2W3E4R5T6Y7U8I9O0P1A2S3D4F5G6H7J8K9L0Z1X2C3V4B5N6M7Q8W9E0R",
+}
+HARMLESS = [
+    'f"https://{user}:{password}@{host}/"',
+    '"https://%s:%s@%s" % (user, password, host)',
+    '"mongodb://user:password@localhost:27017"',
+    '"postgres://postgres:postgres@db:5432/x"',
+    '"https://user:pass@example.com/"',
+    'line.startswith("-----BEGIN PRIVATE KEY-----")',
+    '"AKIA' + 'IOSFODNN7EXAMPLE"',
+    '"ghp_' + "x" * 36 + '"',
+    '"hf_' + "0" * 36 + '"',
+    '"sk-ant-your-api-key-goes-here-please"',
+    "skeleton_hf_abcdefghijklmnopqrstuvwxyzabcdefghijkl = 1",
+]
+
+
+@pytest.mark.parametrize("token", sorted(TOKENS))
+def test_tokens_of_today(token: str) -> None:
+    assert judge(f'key = "{token}"\n{GOOD}') == "secret"
+    assert judge(f"key = {token}\n{GOOD}") == "secret"
+
+
+@pytest.mark.parametrize("text", HARMLESS)
+def test_templates_and_examples_are_no_secrets(text: str) -> None:
+    assert judge(f"x = {text}\n{GOOD}") is None
+
+
+PERSONAL = (
+    "def f():\n    # by jane.doe@corp.org, from 93.184.216.34\n    y = x@w.transpose\n    return y"
+)
+NOBODY = [
+    "git@github.com:a/b.git",
+    "me@example.com",
+    "127.0.0.1 10.1.2.3 192.0.2.7",
+    "y = q@k.half() + q@k.mT",
+    "v = '1.2.3'",
+]
+
+
+def test_personal_data_is_kept_refused_or_replaced() -> None:
+    def row(mode: str, code: str = PERSONAL) -> dict:
+        corpus = CorpusConfig.model_validate({"filters": {"personal_data": mode}})
+        document = Document("k", "a.py", licenses=("MIT",), data=code.encode())
+        ((_, found),) = extract_document(document, corpus)
+        return found
+
+    assert row("keep")["code"] == PERSONAL
+    assert row("reject")["reason"] == "personal_data"
+    code = row("redact")["code"]
+    assert "jane" not in code and "93.184" not in code and "x@w.transpose" in code
+    assert "name@example.com, from 192.0.2.1" in code
+    for text in NOBODY:
+        code = f"def f(x):\n    # {text}\n    y = x\n    return y"
+        assert row("reject", code)["code"] == row("redact", code)["code"] == code
 
 
 def test_each_document_says_which_filter_it_left_by() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from codepmp_ray.config.corpus import CorpusConfig
 from codepmp_ray.corpus.language_specs import LANGUAGES
-from codepmp_ray.corpus.languages import find_language, fixed_text_query, parser_for
+from codepmp_ray.corpus.languages import find_language, fixed_text_query, is_valid, parser_for
 from codepmp_ray.corpus.snippets import ParseError, extract_definitions
 from codepmp_ray.reject_reasons import RejectReason
 
@@ -81,12 +81,18 @@ SAMPLES = {
         package a
         type T struct { x int }
         type Name string
+        type (
+          U struct { x int }
+          V interface { F() }
+        )
+        var g = func(x int) int { return x }
+        var plain = 3
         func (t *T) F() string {
           return `a
           b`
         }
         """,
-        ["T", "F"],
+        ["T", "U", "V", "g", "F"],
         [],
     ),
     "c": (
@@ -97,8 +103,13 @@ SAMPLES = {
         int declared(int x);
         struct A { int x; };
         struct forward;
+        typedef struct { int x; } B;
+        typedef enum { ONE, TWO } C;
+        typedef int plain;
+        static struct D { int x; } d = { 1 };
+        struct A other;
         """,
-        ["f", "A"],
+        ["f", "A", "B", "C", "d"],
         [],
     ),
     "cpp": (
@@ -159,6 +170,47 @@ def test_indentation_inside_literals_stays() -> None:
     assert method.code == "m() {\n    return `a\n        b`;\n}"
 
 
+MACROS = {
+    "c": [
+        "MY_EXPORT int\nf(int x)\n{\n  return x;\n}",
+        "static MY_INLINE void *f(int x)\n{\n  return 0;\n}",
+        "MY_API(const char *) f(int x)\n{\n  return 0;\n}",
+        "MY_EXPORT FAST_CALL int f(int x) {\n  return x;\n}",
+        "int f(int x) MY_NOEXCEPT {\n  return x;\n}",
+        "int f(int x) {\n  Py_BEGIN_THREADS\n  x = 1;\n  Py_END_THREADS\n  return x;\n}",
+        "struct MY_PACKED s {\n  int a;\n};",
+    ],
+    "cpp": [
+        "class MY_API A : public B {\n public:\n  int f() { return 1; }\n};",
+        "MY_API std::string f(int x) {\n  return std::string();\n}",
+        "template <class T>\nMY_INLINE T f(T x) {\n  return x;\n}",
+    ],
+    "cuda": [
+        "__global__ void f(float *x) {\n  x[threadIdx.x] = 1;\n}",
+        "void f(float *x) {\n  kern<<<1, 2>>>(x);\n}",
+        "template <typename T>\n__device__ __forceinline__ T f(T a) {\n  return a;\n}",
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("language", "code"), [(language, code) for language in MACROS for code in MACROS[language]]
+)
+def test_macros_that_no_grammar_has_a_place_for(language: str, code: str) -> None:
+    before, after = "int before(void) { return 0; }\n", "\nint after(void) { return 1; }\n"
+    found = extract_definitions(f"{before}{code}{after}", language, ALL)
+    assert [d.reason for d in found] == [None] * 3, [(d.name, d.detail) for d in found]
+    assert found[1].name in ("f", "s", "A")
+    assert found[1].code in code and is_valid(found[1].code, language)
+    assert is_valid(code, language)
+
+
+def test_types_in_capitals_are_types() -> None:
+    text = "DWORD WINAPI f(LPVOID p) {\n  return 0;\n}\nBOOL g(void)\n{\n  return 1;\n}\n"
+    found = extract_definitions(text, "c", ALL)
+    assert [d.name for d in found if d.reason is None] == ["f", "g"]
+
+
 def test_macros_cost_the_definitions_that_they_are_in_and_no_other() -> None:
     text = "int good(int x) {\n    return x;\n}\nint bad(int x) {\n    FOREACH(x) return +;\n}\n"
     found = {d.name: d.reason for d in extract_definitions(text, "c", ALL)}
@@ -185,6 +237,25 @@ def test_macros_cost_the_definitions_that_they_are_in_and_no_other() -> None:
         (None, "tool.go", b"#!/usr/bin/python", "go"),
         (None, "tool", b"#!/bin/sh\n", None),
         (None, "tool", b"print(1)\n", None),
+        # Data sets throw dialects together; the extension tells them apart.
+        ("TypeScript", "a.tsx", b"", "tsx"),
+        ("TypeScript", "a.ts", b"", "typescript"),
+        ("C++", "a.cu", b"", "cuda"),
+        ("Cuda", "", b"", "cuda"),
+        (None, "a.cuh", b"", "cuda"),
+        # A header's content decides.
+        (None, "a.h", b"int f(int x);\n", "c"),
+        ("C", "a.h", b"namespace a {\nint f();\n}\n", "cpp"),
+        ("C++", "a.h", b"int f(int x);\n", "cpp"),
+        (None, "a.h", b"#include <vector>\n", "cpp"),
+        (None, "a.h", b"struct A { A() = default; };\nstd::string s;\n", "cpp"),
+        (None, "a.h", b"template <class T> T f(T x);\n", "cpp"),
+        (None, "a.h", b"inline constexpr int x = 1;\n", "cpp"),
+        (None, "a.h", b'#ifdef __cplusplus\nextern "C" {\n#endif\nint f();\n', "c"),
+        (None, "a.h", b"#ifdef __cplusplus\nnamespace a {\n#endif\nint f();\n", "c"),
+        (None, "a.h", b"/* a class that\nclass does */\nint f(); // std::sort\n", "c"),
+        (None, "a.h", b"#import <Foundation/Foundation.h>\n@interface A : NSObject\n@end\n", None),
+        (None, "a.c", b"namespace a {}\n", "c"),
     ],
 )
 def test_where_the_language_comes_from(declared, path, head, language) -> None:
@@ -196,6 +267,8 @@ def test_the_tables_name_nodes_that_the_grammar_has(language: str) -> None:
     spec, grammar = LANGUAGES[language], parser_for(language).language
     assert grammar is not None
     named = {*spec.definitions, *spec.wrappers, *spec.required, *spec.containers}
+    named |= {*spec.values, *spec.named_values, *spec.carriers, *spec.objects}
+    named |= {*spec.leading, *spec.prefixes}
     assert sorted(name for name in named if not grammar.id_for_node_kind(name, True)) == []
     assert fixed_text_query(language)
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import time
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -41,7 +42,7 @@ def test_cells_give_definitions_or_themselves() -> None:
         ("cell 2", "cell", 6, 7, None),
         ("cell 3", "cell", 9, 9, "too_short"),
         ("cell 4", "cell", 11, 11, "parse_error"),
-        ("cell 5", "cell", 13, 15, None),
+        ("cell 5", "cell", 13, 15, "unknown_language"),
     ]
     joined = join_cells(code_cells(text))
     for definition in found:
@@ -49,21 +50,100 @@ def test_cells_give_definitions_or_themselves() -> None:
         assert joined.encode()[start:stop].decode() == definition.code
     produced = rows(text)
     assert [row["language"] for is_snippet, row in produced if is_snippet] == ["python"] * 2
-    # The cell for bash is all comment now.
-    assert produced[-1][1]["reason"] == "comment_ratio"
+    assert produced[-1][1]["detail"] == "cell 5 is for bash"
     assert len({row.get("snippet_id", row.get("row_id")) for _, row in produced}) == 5
 
 
 def test_format_3_and_magics() -> None:
     cell = {"cell_type": "code", "input": "%%time\nx = !ls\n!pip install x\ny?"}
     text = json.dumps({"worksheets": [{"cells": [cell]}], "nbformat": 3})
-    assert code_cells(text) == ["# %%time\nx = !ls\n# !pip install x\n# y?"]
+    (found,) = code_cells(text)
+    assert found.code == "# %%time\nx = get_ipython().getoutput('ls')\n# !pip install x\n# y?"
+
+
+PLAIN = [
+    'check = ("a %s"\n         % (x, y))',
+    "c = (a\n% b)",
+    'text = """\n%d items\n!important\nwhat?\n"""',
+    "x = f(\n    1\n)  # why?\ny = a if b else c",
+    "total = a \\\n    % b",
+]
+MAGIC = [
+    ("%matplotlib inline\nx = 1", "# %matplotlib inline\nx = 1"),
+    ("if a:\n    !pip install x\ny = 2", "if a:\n    pass  # !pip install x\ny = 2"),
+    ("!pip install a \\\n    b\nx = 1", "# !pip install a \\\n# b\nx = 1"),
+    ("t = %timeit -o f()", "t = get_ipython().run_line_magic('timeit', '-o f()')"),
+    ("np.array??\nx = 1", "# np.array??\nx = 1"),
+    ("?len\nx = 1", "# ?len\nx = 1"),
+    (">>> x = 1\n>>> y = 2", "x = 1\ny = 2"),
+]
+
+
+@pytest.mark.parametrize(("cell", "code"), [*((cell, cell) for cell in PLAIN), *MAGIC])
+def test_only_what_ipython_reads_is_changed_and_the_rest_is_the_same(cell: str, code: str) -> None:
+    (found,) = code_cells(notebook(cell))
+    assert found.code == code
+    compile(found.code, "cell", "exec")
 
 
 def test_blank_lines_cost_linear_time() -> None:
     start_s = time.monotonic()
     (cell,) = code_cells(notebook("a" + "\n" * 200_000 + "!ls"))
-    assert cell.endswith("\n# !ls") and time.monotonic() - start_s < 60
+    assert cell.code.endswith("\n# !ls") and time.monotonic() - start_s < 60
+    many = "\n".join(["!ls"] * 100_000)
+    (cell,) = code_cells(notebook(many))
+    assert cell.code == many and time.monotonic() - start_s < 60
+
+
+def test_pictures_do_not_count_and_code_does() -> None:
+    cell = {"cell_type": "code", "source": "def plot(a):\n    return a", "outputs": ["x" * 5_000]}
+    limits = CORPUS.model_copy(update={"max_file_bytes": 1_000})
+    data = json.dumps({"cells": [cell], "metadata": {}, "nbformat": 4}).encode()
+    document = Document("k", "a.ipynb", licenses=("MIT",), data=data)
+    ((is_snippet, _),) = extract_document(document, limits)
+    assert is_snippet
+    long = notebook("x = 1\n" * 1_000).encode()
+    ((_, row),) = extract_document(replace(document, data=long), limits)
+    assert (row["reason"], row["detail"]) == (
+        "too_large",
+        "5999 bytes of code, max_file_bytes=1000",
+    )
+
+
+KERNELS = [
+    ({"kernelspec": {"name": "ir"}}, "ir"),
+    ({"kernelspec": {"name": "julia-1.9", "display_name": "Julia 1.9"}}, "julia"),
+    ({"kernelspec": {"name": "python3", "display_name": "Python 3"}}, None),
+    ({"kernelspec": {"name": "my-env", "display_name": "Python (r tools)"}}, None),
+    ({"kernelspec": {"name": "conda-env"}}, None),
+    ({"language": "Julia"}, "julia"),
+    ({"language_info": {"name": "pyspark"}}, None),
+    ({"language_info": {"name": "R"}, "kernelspec": {"name": "python3"}}, "r"),
+    ({}, None),
+]
+
+
+@pytest.mark.parametrize(("metadata", "language"), KERNELS)
+def test_notebooks_of_other_languages(metadata: dict, language: str | None) -> None:
+    text = notebook("x = c(1, 2)\nprint(x)\nprint(x)", **metadata)
+    ((is_snippet, row),) = rows(text)
+    assert is_snippet == (language is None)
+    if language:
+        assert (row["reason"], row["detail"]) == ("unknown_language", f"its cells are {language}")
+
+
+def test_cells_of_other_languages_and_cells_without_text() -> None:
+    cells = [
+        {"cell_type": "code", "input": "puts(1)\nputs(2)", "language": "ruby"},
+        {"cell_type": "code", "source": None},
+        {"cell_type": "code", "source": "x = 1\nawait x"},
+    ]
+    text = json.dumps({"worksheets": [{"cells": cells}], "nbformat": 3})
+    (ruby, python) = rows(text)
+    assert (ruby[0], ruby[1]["reason"]) == (False, "unknown_language")
+    assert python[0] and python[1]["code"] == "x = 1\nawait x"
+    ((_, row),) = rows(json.dumps({"worksheets": [{"cells": cells[:1]}], "nbformat": 3}))
+    assert row["detail"] == "its cells are ruby"
 
 
 @pytest.mark.parametrize(

@@ -159,7 +159,7 @@ def test_an_empty_or_missing_place_is_named(s3_bucket: str, s3_server: S3Server)
 
 def test_lists_and_evaluation_sets_at_uris(fs: Any, s3_bucket: str) -> None:
     fs.pipe_file(f"{s3_bucket}/out.txt", b"me/code\n# comment\n")
-    assert load_opt_out(f"{s3_bucket}/out.txt").match("Me/Code", None, None, None)
+    assert load_opt_out(f"{s3_bucket}/out.txt").match("Me/Code", None)
     words = " ".join(f"word{i}" for i in range(12))
     fs.pipe_file(f"{s3_bucket}/set.jsonl.gz", gzip.compress(json.dumps({"t": words}).encode()))
     sets = ({"name": "mine", "path": f"{s3_bucket}/set.jsonl.gz", "columns": ("t",)},)

@@ -9,7 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codepmp_ray.errors import ResourceError
-from codepmp_ray.synthesis.capacity import PoolRate, device_hours, split_devices
+from codepmp_ray.synthesis.capacity import (
+    PoolRate,
+    device_hours,
+    pace_of,
+    split_devices,
+    steady_window,
+)
 
 
 def test_a_strong_model_four_times_slower_gets_four_times_the_engines() -> None:
@@ -48,3 +54,23 @@ def test_no_other_split_is_faster(speeds, sizes, num_devices) -> None:
         if n * sizes[0] + m * sizes[1] <= num_devices
     )
     assert split_devices(rates, num_devices).rows_per_s == pytest.approx(best)
+
+
+def test_ramp_and_tail_do_not_count() -> None:
+    """An engine that starts rows one by one, has ten at once and takes a second for each ten."""
+    starts = [0.1 * i for i in range(10)] + [1.0 + 0.1 * i for i in range(90)]
+    ends = [1.0 + 0.1 * i for i in range(100)]
+    begin, end, is_steady = steady_window(starts, ends, 10)
+    assert is_steady and begin == pytest.approx(1.9) and end == pytest.approx(9.9)
+    num = sum(begin < moment <= end for moment in ends)
+    assert num / (end - begin) == pytest.approx(10)
+    assert 100 / (ends[-1] - starts[0]) < 9.2  # what the whole time says
+    begin, end, is_steady = steady_window(starts, ends, 50)
+    assert (begin, end, is_steady) == (0.0, ends[-1], False)
+    assert steady_window([1.0], [1.0], 1)[1] > 1.0
+
+
+def test_engines_on_the_same_cores_take_turns() -> None:
+    rates = [PoolRate("strong", 1, 2.0, 1), PoolRate("weak", 1, 6.0, 1)]
+    assert pace_of(rates, {"strong": 3, "weak": 1}, shares_cores=False) == 6.0
+    assert pace_of(rates, {"strong": 3, "weak": 1}, shares_cores=True) == pytest.approx(1.5)

@@ -22,7 +22,12 @@ from codepmp_ray.synthesis.pairs import split_rows
 GATES = GatesConfig()
 OPEN = GatesConfig(
     code="none",
+    stubs="none",
     refusals=False,
+    min_description_words=None,
+    description_without_code=False,
+    english_description=False,
+    max_echo=None,
     max_compression_ratio=None,
     max_similarity=None,
     max_length_ratio=None,
@@ -39,6 +44,7 @@ def f():
   return 1
 ```
 '''
+TASK = "Write a function that returns one."
 ROW = dict.fromkeys(SNIPPET.names, "x") | {"language": "python", "start_line": 1, "end_line": 2}
 
 
@@ -75,9 +81,10 @@ ANSWERS = st.one_of(
 
 @settings(deadline=None)
 @given(ANSWERS, ANSWERS, ANSWERS)
-@example("D", "```python\n" * 10_000, "x")
-@example("D", "```python\n(\n```\n" * 10_000, "x")
-@example("D", NESTED, NESTED.replace("1", "2"))
+@example(TASK, "```python\n" * 10_000, "x")
+@example(TASK, "```python\n(\n```\n" * 10_000, "x")
+@example(TASK, NESTED, NESTED.replace("1", "2"))
+@example("<think>\n" * 10_000, "x", "x")
 def test_any_answer_is_a_pair_or_a_typed_reject(a: str, b: str, c: str) -> None:
     config = SynthesisConfig()
     row = run(a, b, c, config=config)
@@ -92,7 +99,8 @@ def test_any_answer_is_a_pair_or_a_typed_reject(a: str, b: str, c: str) -> None:
 @settings(deadline=None)
 @given(ANSWERS)
 def test_open_gates_leave_only_what_cannot_be_stored(answer: str) -> None:
-    assert judged(answer, OPEN) in (None, "chosen_not_text", "chosen_empty")
+    left = (None, "chosen_not_text", "chosen_empty", "chosen_unclosed_thought")
+    assert judged(answer, OPEN) in left
 
 
 @given(st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0\r"), max_size=60))
@@ -127,6 +135,12 @@ def test_lines_are_those_of_the_markdown_parser() -> None:
         ("As an AI language model, I refuse.", "chosen_refusal"),
         ("Sorry for the wait:\n```python\nx = 1\n```", None),
         ("```python\n" + "self.x.append(0)\n" * 500 + "```", "chosen_repetitive"),
+        # The definition is the answer, not the longer example of its use.
+        ("```python\ndef f(x): return x\n```\n```python\nprint(f(1), f(2), 'long', 3)\n```", None),
+        ("```python\ndef f(x): return x\n```\n```\n$ python a.py --with many arguments\n```", None),
+        ("```python\nimport os\n```\nand\n```python\ndef f(x):\n    return os\n```", None),
+        ("```py\ndef f(x):\n    return (\n```\n```py\nprint(1)\n```", "chosen_parse_error"),
+        ("```python\ndef f(x):\n    try:\n        return x\n```", "chosen_parse_error"),
     ],
 )
 def test_code_of_answers(text: str, reason: str | None) -> None:

@@ -10,12 +10,16 @@ import pytest
 
 from codepmp_ray import shard_rewrite
 from codepmp_ray.config.recipe import Recipe, parse_recipe
+from codepmp_ray.corpus.documents import Document
+from codepmp_ray.corpus.extraction import extract_document
+from codepmp_ray.corpus.filters.opt_out import purged_names
 from codepmp_ray.errors import InputError, StorageError
 from codepmp_ray.ledger import ShardLedger
-from codepmp_ray.records import PAIR, REJECTED, table_from_rows
+from codepmp_ray.records import PAIR, REJECTED, SNIPPET, table_from_rows
 from codepmp_ray.runs import Stage, open_stage
 from codepmp_ray.shard_rewrite import sole_writer
-from codepmp_ray.synthesis.purge import PurgeRequest, purge
+from codepmp_ray.storage import open_store
+from codepmp_ray.synthesis.purge import PurgeRequest, purge, purge_run
 from tests.unit.synthesis.kills import killed_at
 
 pytestmark = pytest.mark.slow
@@ -210,3 +214,104 @@ def test_the_command_prints_counts_and_reads_lists(tmp_path: Path) -> None:
         [*command[:6], "--path", "a.py"], cwd=ROOT, capture_output=True, text=True
     )
     assert lost.returncode == 2 and "'a.py' names no repository" in lost.stderr
+
+
+def make_corpus(recipe: Recipe) -> Stage:
+    """Two shards of three snippets and a rejected row; each first snippet is of bad/repo."""
+    stage = open_stage(recipe, "corpus")
+    stage.start()
+    for shard in range(2):
+        snippets = [
+            {
+                "snippet_id": f"s-{shard}-{i}",
+                "source_id": f"file-{shard}-{i}",
+                "blob_id": f"{shard}{i}" * 20,
+                "repo": "bad/repo@1.0" if i == 0 else "good/repo",
+                "path": "src/A.py",
+                "code": f"the code of {shard}-{i}",
+                "language": "python",
+                "license": "MIT",
+                "kind": "function",
+            }
+            for i in range(3)
+        ]
+        rejected = [{"row_id": f"r-{shard}", "stage": "corpus", "reason": "too_short",
+                     "detail": "", "repo": "bad/repo", "path": "src/b.py"}]  # fmt: skip
+        tables = {
+            "snippets": table_from_rows(snippets, SNIPPET),
+            "rejected": table_from_rows(rejected, REJECTED),
+        }
+        stage.ledger.commit(shard, 4, tables)
+    stage.complete({"num_snippets": 6, "num_rejected": 2, "contaminated": {"humaneval": 0}})
+    return stage
+
+
+def texts_below(folder: str | Path) -> bytes:
+    return b"".join(p.read_bytes() for p in Path(folder).rglob("*") if p.is_file())
+
+
+SPELLINGS = [
+    "bad/repo",
+    "Bad/Repo",
+    "bad/repo@1.0",
+    "https://github.com/bad/repo",
+    "git@github.com:bad/repo.git",
+    "github.com/bad/repo/",
+]
+
+
+@pytest.mark.parametrize("name", SPELLINGS)
+def test_every_spelling_of_a_name_reaches_every_stage(tmp_path: Path, name: str) -> None:
+    recipe, synthesis = make_stage(tmp_path)
+    corpus = make_corpus(recipe)
+    tokens = Path(recipe.run_dir) / f"pretraining-{'a' * 12}" / "tokens"
+    tokens.mkdir(parents=True)
+    (tokens / "x.arrow").write_bytes(b"what pairs were made into")
+    told: list[tuple[str, dict]] = []
+    request = PurgeRequest(repos=frozenset({name}))
+    purge_run(recipe, request, lambda stage, record: told.append((stage.name, record)))
+    records = dict(told)
+    assert records["corpus"]["num_snippets"] == 2
+    assert records["synthesis"]["num_pairs"] == (0 if "@" in name and ":" not in name else 6)
+    assert b"the code of 0-0" not in texts_below(corpus.uri) and not tokens.exists()
+    assert b"the code of 0-1" in texts_below(corpus.uri)
+    summary = corpus.summary()
+    assert (summary["num_snippets"], summary["kinds"]) == (4, {"function": 4})
+    assert sum(summary["rejected"].values()) == 4
+    # And again: nothing changes, and the names are still known to have matched.
+    before = texts_below(corpus.uri)
+    purge_run(recipe, request, lambda stage, record: None)
+    assert texts_below(corpus.uri) == before
+    assert synthesis.is_complete
+
+
+def test_names_that_match_nothing_are_named_at_the_end(tmp_path: Path) -> None:
+    recipe, stage = make_stage(tmp_path)
+    request = PurgeRequest(
+        repos=frozenset({"bad/repo", "no/such"}), paths=frozenset({"good/repo:other.py"})
+    )
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"2 of its 3 names match no row: .*no/such"):
+            purge_run(recipe, request, lambda stage, record: None)
+    assert "bad/repo" not in {row["repo"] for row in rows(stage.ledger)["pairs"]}
+
+
+def test_a_stage_that_is_not_finished_is_refused_before_anything_changes(tmp_path: Path) -> None:
+    recipe, stage = make_stage(tmp_path)
+    make_corpus(recipe).store.delete("complete.json")
+    before = texts_below(stage.uri)
+    with pytest.raises(InputError, match=r"corpus-\w+ is not finished"):
+        purge_run(recipe, REQUEST, lambda stage, record: None)
+    assert texts_below(stage.uri) == before
+
+
+def test_later_stages_of_the_run_leave_purged_names_out(tmp_path: Path) -> None:
+    recipe, _ = make_stage(tmp_path)
+    make_corpus(recipe)
+    purge_run(recipe, PurgeRequest(repos=frozenset({"bad/repo"})), lambda stage, record: None)
+    purged = purged_names(open_store(recipe.run_dir))
+    data = b"def good(x):\n    y = x\n    z = y\n    return z\n"
+    for repo, is_out in (("Bad/repo@2.0", True), ("good/repo", False)):
+        document = Document("k", "a.py", repo=repo, licenses=("MIT",), data=data)
+        ((is_snippet, row),) = extract_document(document, recipe.corpus, purged)
+        assert is_snippet != is_out and (not is_out or row["reason"] == "opted_out")

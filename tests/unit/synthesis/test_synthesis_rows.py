@@ -10,7 +10,7 @@ from codepmp_ray.config.corpus import DecontaminationConfig
 from codepmp_ray.config.engines import EngineConfig, EnginesConfig, SamplingConfig
 from codepmp_ray.config.synthesis import SynthesisConfig
 from codepmp_ray.corpus.languages import LANGUAGES
-from codepmp_ray.errors import EngineError
+from codepmp_ray.errors import ConfigError, EngineError
 from codepmp_ray.ledger import Totals
 from codepmp_ray.shard_stats import contamination_hits, shard_stats
 from codepmp_ray.synthesis.constructions.description_clip import clip
@@ -36,6 +36,7 @@ SNIPPET = {
 }
 CONFIG = SynthesisConfig()
 HOPS = ("describe", "chosen", "rejected")
+TASK = "Return the input."
 NUMBERS = str(list(range(60)))
 
 
@@ -86,7 +87,7 @@ def test_a_good_row_becomes_a_pair_with_provenance() -> None:
 
 
 def test_the_stored_prompt_is_what_the_chosen_side_was_asked() -> None:
-    engine = ScriptedEngine(done("Do it."), block("alpha()"), block("beta()"))
+    engine = ScriptedEngine(done(TASK), block("alpha()"), block("beta()"))
     row = asyncio.run(RowProcessor(CONFIG, HOPS)(dict(SNIPPET), engine))
     assert only_row(row)[1]["prompt"] == engine.questions[1] == engine.questions[2]
 
@@ -97,22 +98,22 @@ def test_the_stored_prompt_is_what_the_chosen_side_was_asked() -> None:
         ([done("  \n")], "description_empty"),
         ([done("Half a sen", "length")], "description_cut_off"),
         ([ContextOverflow("too long")], "snippet_over_context"),
-        ([done("D."), ContextOverflow("too long")], "description_over_context"),
-        ([done("D."), done("```python\n```")], "chosen_empty"),
-        ([done("D."), done("x", "length")], "chosen_cut_off"),
-        ([done("D."), block("x"), done("")], "rejected_empty"),
-        ([done("D."), block("x"), block("y", "length")], "rejected_cut_off"),
-        ([done("D."), block("x  = 1"), block("x = 1\n")], "sides_equal"),
+        ([done(TASK), ContextOverflow("too long")], "description_over_context"),
+        ([done(TASK), done("```python\n```")], "chosen_empty"),
+        ([done(TASK), done("x", "length")], "chosen_cut_off"),
+        ([done(TASK), block("x"), done("")], "rejected_empty"),
+        ([done(TASK), block("x"), block("y", "length")], "rejected_cut_off"),
+        ([done(TASK), block("x  = 1"), block("x = 1\n")], "sides_equal"),
         ([done("I'm sorry, but I cannot describe it.")], "description_refusal"),
-        ([done("D."), done("I cannot help with that.")], "chosen_refusal"),
-        ([done("D."), done("Use a loop.")], "chosen_no_code"),
-        ([done("D."), block("x"), block("def f(:")], "rejected_parse_error"),
-        ([done("D."), block("a\0b")], "chosen_not_text"),
-        ([done("D."), block("x"), block("'\ud800'")], "rejected_not_text"),
-        ([done("D."), block("x = x + 1\n" * 10_000)], "chosen_repetitive"),
-        ([done("D."), block("ab = 1"), block("abc = 1;" + " c = 2;" * 9)], "length_ratio"),
-        ([done("D."), block(NUMBERS), block(NUMBERS.replace("17", "18"))], "sides_near_equal"),
-        ([done("D."), EngineError("boom")], "engine_error"),
+        ([done(TASK), done("I cannot help with that.")], "chosen_refusal"),
+        ([done(TASK), done("Use a loop.")], "chosen_no_code"),
+        ([done(TASK), block("x"), block("def f(:")], "rejected_parse_error"),
+        ([done(TASK), block("a\0b")], "chosen_not_text"),
+        ([done(TASK), block("x"), block("'\ud800'")], "rejected_not_text"),
+        ([done(TASK), block("x = x + 1\n" * 10_000)], "chosen_repetitive"),
+        ([done(TASK), block("ab = 1"), block("abc = 1;" + " c = 2;" * 9)], "length_ratio"),
+        ([done(TASK), block(NUMBERS), block(NUMBERS.replace("17", "18"))], "sides_near_equal"),
+        ([done(TASK), EngineError("boom")], "engine_error"),
     ],
 )
 def test_bad_answers_are_typed_rejects_and_stop_the_hops(answers: list, reason: str) -> None:
@@ -124,8 +125,8 @@ def test_bad_answers_are_typed_rejects_and_stop_the_hops(answers: list, reason: 
 
 def test_description_clip_shows_the_weak_side_less() -> None:
     config = SynthesisConfig(construction="description_clip", clip_fraction=0.1)
-    text = " ".join(str(i) for i in range(20))
-    assert clip(text, 0.1) == " ".join(str(i) for i in range(18))
+    text = " ".join(f"the {i}" for i in range(10))
+    assert clip(text, 0.1) == " ".join(f"the {i}" for i in range(9))
     assert clip("one two", 0.1) == "one"
     assert clip("one", 0.1) == "one"
     engine = ScriptedEngine(done(text), block("a"), block("b"))
@@ -143,6 +144,14 @@ def test_no_weights_are_loaded_twice_whoever_describes() -> None:
     other_pool_size = same.model_copy(update={"max_actors": 4})
     (only,) = plan_pools(CONFIG, EnginesConfig(strong=same, weak=other_pool_size))
     assert only.hops == HOPS
+
+
+def test_an_answer_as_long_as_the_context_is_refused_before_any_engine_starts() -> None:
+    engines = EnginesConfig.model_validate({"weak": {"max_model_len": 1024}})
+    with pytest.raises(ConfigError, match=r"rejected\.max_tokens=1024 .*weak\.max_model_len=1024"):
+        plan_pools(CONFIG, engines)
+    config = SynthesisConfig(construction="source_model", source_opponent="strong")
+    assert plan_pools(config, engines)  # nobody asks the weak one
 
 
 @pytest.mark.parametrize(
@@ -204,7 +213,7 @@ def test_a_label_is_an_extra_that_never_costs_the_row(answer: Any, columns: tupl
     config = SynthesisConfig(label_domain=True)
     strong, weak = plan_pools(config, EnginesConfig())
     assert strong.hops == ("describe", "chosen", "label") and weak.hops == ("rejected",)
-    engine = ScriptedEngine(done("D."), block("alpha()"), answer, block("beta()"))
+    engine = ScriptedEngine(done(TASK), block("alpha()"), answer, block("beta()"))
     row = dict(SNIPPET)
     for pool in (strong, weak):
         row = asyncio.run(RowProcessor(config, pool.hops)(row, engine))
@@ -213,7 +222,7 @@ def test_a_label_is_an_extra_that_never_costs_the_row(answer: Any, columns: tupl
 
 
 def test_no_label_is_asked_for_by_default() -> None:
-    row = process(done("D."), block("alpha()"), block("beta()"))
+    row = process(done(TASK), block("alpha()"), block("beta()"))
     assert only_row(row)[1]["domain"] is None
 
 
@@ -232,8 +241,8 @@ class Leaks:
     [
         ([done(Leaks.DESCRIPTION)], "description", 1),
         ([done(Leaks.NAMED)], "description", 1),
-        ([done("D."), block(Leaks.CODE)], "chosen", 2),
-        ([done("D."), block("x = 1"), block(Leaks.CODE)], "rejected", 3),
+        ([done(TASK), block(Leaks.CODE)], "chosen", 2),
+        ([done(TASK), block("x = 1"), block(Leaks.CODE)], "rejected", 3),
     ],
 )
 def test_contaminated_texts_cost_no_further_tokens_and_are_counted(
@@ -253,7 +262,7 @@ def test_contaminated_texts_cost_no_further_tokens_and_are_counted(
 
 
 def test_a_clean_row_passes_the_screen_and_off_is_off() -> None:
-    clean = (done("D."), block("def f(x): return x"), block("def f(x): 1"))
+    clean = (done(TASK), block("def f(x): return x"), block("def f(x): 1"))
     leaky = (done(Leaks.NAMED), block(Leaks.CODE), block("x = 1 + 2"))
     off = DecontaminationConfig(enabled=False)
     for settings, answers in ((DecontaminationConfig(), clean), (off, leaky)):
@@ -264,7 +273,13 @@ def test_a_clean_row_passes_the_screen_and_off_is_off() -> None:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_prompts_write_a_language_as_people_do(language: str) -> None:
-    names = {"cpp": "C++", "javascript": "JavaScript", "tsx": "TSX", "typescript": "TypeScript"}
+    names = {
+        "cpp": "C++",
+        "cuda": "CUDA C++",
+        "javascript": "JavaScript",
+        "tsx": "TSX",
+        "typescript": "TypeScript",
+    }
     name = names.get(language, language.capitalize())
     assert f" {name} code" in answer_prompt("D.", language)
     assert f"```{language}\n" in describe_prompt("x", language)

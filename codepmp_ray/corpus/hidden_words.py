@@ -1,0 +1,97 @@
+"""Words that a grammar has no place for, hidden from the parser.
+
+`NPY_NO_EXPORT int f(...)`, `class TORCH_API Tensor {`, `Py_BEGIN_ALLOW_THREADS` on a line of its
+own, CUDA's `__global__` and `<<<1, 2>>>`: the preprocessor would have taken them away. And the
+variance of TypeScript's parameters (`<in T, out U>`), which is younger than its grammar. Each is
+replaced by as many spaces, so that every place in the text stays what it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import pairwise
+
+# One word in capitals, perhaps with arguments: what export and attribute macros look like.
+_WORD = rb"(?:[A-Z][A-Z0-9_]{2,}(?:[ \t]*\([^()\n;{}]*\))?[ \t\n]+)"
+_SPACES = re.compile(rb"[^\n]")
+# Before the type of a function or variable: type and name have to be left.
+_SPECIFIERS = re.compile(
+    rb"(?m)^([ \t]*(?:(?:static|extern|inline|const|virtual|constexpr|explicit|friend)[ \t\n]+)*)("
+    + _WORD
+    + rb"{1,3})(?=(?:[A-Za-z_][\w:]*[\s*&]+){1,6}[*&]*[A-Za-z_~][\w:~]*[ \t]*\()"
+)
+# Between type and name: calling conventions.
+_CALLING = re.compile(
+    rb"(?m)^((?:[A-Za-z_]\w*[ \t*&]+){1,4})([A-Z][A-Z0-9_]{2,}[ \t\n]+)"
+    rb"(?=[A-Za-z_~][\w:~]*[ \t]*\()"
+)
+# Between `class` and the name.
+_CLASS = re.compile(
+    rb"\b((?:class|struct|union|enum(?:[ \t]+(?:class|struct))?)[ \t\n]+)("
+    + _WORD
+    + rb"{1,3})(?=[A-Za-z_]\w*[ \t\n]*(?:final[ \t\n]*)?[:{<])"
+)
+# Behind the parameters.
+_TRAILING = re.compile(
+    rb"(\)[ \t\n]*(?:(?:const|override|noexcept)[ \t\n]+)*)"
+    rb"([A-Z][A-Z0-9_]{2,}(?:\([^()\n;{}]*\))?)(?=[ \t\n]*[{;])"
+)
+_CUDA = re.compile(
+    rb"()(\b__(?:global|device|host|shared|constant|managed|forceinline|noinline|launch_bounds)__\b"
+    rb"(?:[ \t]*\([^()\n]*\))?|<<<[^;{}]*?>>>)"
+)
+# A line of its own without a semicolon, unless it is the type of the function on the next one.
+_STATEMENT = re.compile(
+    rb"(?m)^([ \t]*)([A-Z]\w*[A-Z]\w*(?:[ \t]*\([^()\n;{}]*\))?)(?=[ \t]*$)"
+    rb"(?!\s*\n\s*[*&]*\w+\s*\()"
+)
+
+
+_VARIANCE = re.compile(
+    rb"(?m)(^[ \t]*|[<,]\s*)((?:(?:in|out|const)\s+)+)(?=[A-Za-z_$][\w$]*\s*(?:[=,>]|extends\b))"
+)
+_DIRECTIVE = re.compile(rb"[ \t]*#[ \t]*(if(?:def|ndef)?|elif\w*|else|endif)\b")
+_PREPROCESSED = ("c", "cpp", "cuda")
+_MACROS = ((_CUDA, _CLASS, _SPECIFIERS, _CALLING), (_TRAILING,), (_STATEMENT,))
+_OF_LANGUAGE: dict[str, tuple[tuple[re.Pattern[bytes], ...], ...]] = dict.fromkeys(
+    _PREPROCESSED, _MACROS
+) | dict.fromkeys(("typescript", "tsx"), ((_VARIANCE,),))
+
+
+def with_words_hidden(source: bytes, language: str) -> Iterator[bytes]:
+    """Versions of `source` with more and more of them hidden; those that differ from it only."""
+    hidden = source
+    for patterns in _OF_LANGUAGE.get(language, ()):
+        before = hidden
+        for pattern in patterns:
+            hidden = pattern.sub(_hide, hidden)
+        if hidden != before:
+            yield hidden
+    if language in _PREPROCESSED and (chosen := _one_alternative(hidden)) != hidden:
+        yield chosen
+
+
+def _one_alternative(source: bytes) -> bytes:
+    """Of each `#if` whose branches open other braces than they close, the first branch alone."""
+    lines = source.split(b"\n")
+    groups: list[list[int]] = []  # of each open one the lines of its directives
+    for number, line in enumerate(lines):
+        match = _DIRECTIVE.match(line)
+        if match is None:
+            continue
+        if match[1].startswith(b"if"):
+            groups.append([number])
+        elif groups:
+            groups[-1].append(number)
+        if match[1] == b"endif" and groups:
+            places = groups.pop()
+            branches = [b"\n".join(lines[a + 1 : b]) for a, b in pairwise(places)]
+            if any(branch.count(b"{") != branch.count(b"}") for branch in branches):
+                for i in (places[0], *range(places[1], places[-1] + 1)):
+                    lines[i] = b" " * len(lines[i])
+    return b"\n".join(lines)
+
+
+def _hide(match: re.Match[bytes]) -> bytes:
+    return match[1] + _SPACES.sub(b" ", match[2])
