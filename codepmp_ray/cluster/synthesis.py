@@ -60,8 +60,9 @@ def synthesize(recipe: Recipe) -> dict[str, Any]:
     run_shards(job, num_shards)
     require_all_shards(stage.ledger, num_shards)
     duration_s = round(time.monotonic() - start_s, 1)
-    summary = row_counts(stage.ledger, sets_in_use(recipe)) | {"duration_s": duration_s}
-    if not num_before and (told := prediction_error(stage, summary["num_snippets"], duration_s)):
+    counts = row_counts(stage.ledger, sets_in_use(recipe))
+    summary = counts | {"duration_s": duration_s}
+    if not num_before and (told := prediction_error(stage, counts["num_snippets"], duration_s)):
         print(told)
     # Imported here: the workers load this module too and need no plotting.
     from codepmp_ray.analysis.card import write_card

@@ -54,9 +54,10 @@ _VARIANCE = re.compile(
 _DIRECTIVE = re.compile(rb"[ \t]*#[ \t]*(if(?:def|ndef)?|elif\w*|else|endif)\b")
 _PREPROCESSED = ("c", "cpp", "cuda")
 _MACROS = ((_CUDA, _CLASS, _SPECIFIERS, _CALLING), (_TRAILING,), (_STATEMENT,))
-_OF_LANGUAGE: dict[str, tuple[tuple[re.Pattern[bytes], ...], ...]] = dict.fromkeys(
-    _PREPROCESSED, _MACROS
-) | dict.fromkeys(("typescript", "tsx"), ((_VARIANCE,),))
+_OF_LANGUAGE: dict[str, tuple[tuple[re.Pattern[bytes], ...], ...]] = {
+    **dict.fromkeys(_PREPROCESSED, _MACROS),
+    **dict.fromkeys(("typescript", "tsx"), ((_VARIANCE,),)),
+}
 
 
 def with_words_hidden(source: bytes, language: str) -> Iterator[bytes]:
