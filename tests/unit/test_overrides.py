@@ -322,13 +322,16 @@ def test_one_seed_is_that_of_all_stages(tmp_path: Path) -> None:
     expected = {"engine_args": {"seed": 7}}
     assert recipe.engines.weak == plain.engines.weak.model_copy(update=expected)
     assert recipe.finetuning == plain.finetuning.model_copy(update={"seed": 7})
-    # Every key that is called so, but that of a hash function.
+    # Every key that is called so, but that of a hash function and those of single requests, which
+    # follow the engine's where they are null.
     leaves = {".".join(path): value for path, _, value in _leaves(recipe, Recipe)}
     seeds = {key: value for key, value in leaves.items() if key.endswith("seed")}
-    assert set(seeds) - {"corpus.near_duplicates.seed", "pretraining.seed"} == {
+    sampling = {key for key, value in seeds.items() if value is None}
+    assert len(sampling) == 6
+    assert set(seeds) - sampling - {"corpus.near_duplicates.seed", "pretraining.seed"} == {
         key for key, value in seeds.items() if value == 7
     }
-    assert len(seeds) == 8
+    assert len(seeds) == 14
     with pytest.raises(ConfigError, match=r"sample_seed='x'"):
         _load(tmp_path, "", "seed=x")
 
