@@ -17,6 +17,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import pairwise
 from typing import Any
 
 from codepmp_ray.config.corpus import DecontaminationConfig, EvaluationSetConfig
@@ -42,13 +43,13 @@ class EvaluationIndex:
     function_names: dict[str, str]
 
     @cached_property
-    def anchors(self) -> dict[str, set[int]]:
-        """The rarest word of each n-gram and its places in them: few words of a text are one."""
-        found: defaultdict[str, set[int]] = defaultdict(set)
-        num = Counter(word for ngram in self.ngrams for word in ngram)
+    def anchors(self) -> dict[tuple[str, str], set[int]]:
+        """The longest two words in a row of each n-gram and their places: few texts have one."""
+        found: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
         for ngram in self.ngrams:
-            place = min(range(self.n), key=lambda i: (num[ngram[i]], -len(ngram[i])))
-            found[ngram[place]].add(place)
+            pairs = list(pairwise(ngram))
+            place = max(range(self.n - 1), key=lambda i: len("".join(pairs[i])))
+            found[pairs[place]].add(place)
         return dict(found)
 
     def first_shared(self, text: str) -> Ngram | None:
@@ -56,9 +57,9 @@ class EvaluationIndex:
         if not self.ngrams:
             return None
         words, anchors, n = split_words(text), self.anchors, self.n
-        if anchors.keys().isdisjoint(words):
+        if anchors.keys().isdisjoint(pairwise(words)):
             return None
-        starts = [i - place for i, word in enumerate(words) for place in anchors.get(word, ())]
+        starts = [i - p for i, pair in enumerate(pairwise(words)) for p in anchors.get(pair, ())]
         shared = (i for i in starts if i >= 0 and tuple(words[i : i + n]) in self.ngrams)
         first = min(shared, default=None)
         return None if first is None else tuple(words[first : first + n])

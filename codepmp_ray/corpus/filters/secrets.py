@@ -57,38 +57,39 @@ _RUNS = {
     "Telegram Bot Token": 35,
     "Twilio API Key": 34,
 }
-# Issuers and what their tokens look like, as their documentation and gitleaks have them.
+# Issuers -> literals in lower case of which each token has one, and what tokens look like, as their
+# documentation and gitleaks have them.
 _PREFIXED = {
-    "GitHub fine-grained token": r"github_pat_\w{22,}",
-    "Anthropic key": r"sk-ant-[\w-]{24,}",
-    "OpenAI key": r"sk-(?:proj|svcacct|admin|None)-[\w-]{24,}",
-    "Hugging Face token": r"(?:hf|api_org)_[A-Za-z0-9]{34,}",
-    "Google API key": r"AIza[\w-]{35}",
-    "Google OAuth secret": r"GOCSPX-[\w-]{28}",
-    "Google OAuth token": r"ya29\.[\w-]{30,}",
-    "npm token": r"npm_[A-Za-z0-9]{36}",
-    "DigitalOcean token": r"do[opr]_v1_[0-9a-f]{64}",
-    "Databricks token": r"dapi[0-9a-f]{32}",
-    "Shopify token": r"shp(?:at|ca|pa|ss)_[0-9a-fA-F]{32}",
-    "Stripe key": r"(?:rk_live|whsec)_[A-Za-z0-9]{24,}",
-    "Slack app token": r"xapp-\d-[A-Z0-9]+-\d+-[a-z0-9]{30,}",
-    "Atlassian token": r"ATATT3[\w=-]{60,}",
-    "Docker token": r"dckr_(?:pat|oat)_[\w-]{27,}",
-    "Vault token": r"hv[sb]\.[\w-]{60,}",
-    "Grafana token": r"gl(?:sa|c)_[\w-]{32,}",
-    "Linear key": r"lin_api_[A-Za-z0-9]{40}",
-    "Notion token": r"(?:ntn|secret)_[A-Za-z0-9]{43,}",
-    "Replicate token": r"r8_[A-Za-z0-9]{37}",
-    "Groq key": r"gsk_[A-Za-z0-9]{48,}",
-    "NVIDIA key": r"nvapi-[\w-]{60,}",
-    "Tailscale key": r"tskey-[a-z]+-[\w-]{20,}",
-    "Postman key": r"PMAK-[0-9a-f]{24}-[0-9a-f]{34}",
-    "Mailgun key": r"key-[0-9a-f]{32}",
-    "age key": r"AGE-SECRET-KEY-1[0-9A-Z]{58}",
+    "GitHub fine-grained token": (("github_pat_",), r"github_pat_\w{22,}"),
+    "Anthropic key": (("sk-ant-",), r"sk-ant-[\w-]{24,}"),
+    "OpenAI key": (("sk-",), r"sk-(?:proj|svcacct|admin|None)-[\w-]{24,}"),
+    "Hugging Face token": (("hf_", "api_org_"), r"(?:hf|api_org)_[A-Za-z0-9]{34,}"),
+    "Google API key": (("aiza",), r"AIza[\w-]{35}"),
+    "Google OAuth secret": (("gocspx-",), r"GOCSPX-[\w-]{28}"),
+    "Google OAuth token": (("ya29.",), r"ya29\.[\w-]{30,}"),
+    "npm token": (("npm_",), r"npm_[A-Za-z0-9]{36}"),
+    "DigitalOcean token": (("_v1_",), r"do[opr]_v1_[0-9a-f]{64}"),
+    "Databricks token": (("dapi",), r"dapi[0-9a-f]{32}"),
+    "Shopify token": (
+        ("shpat_", "shpca_", "shppa_", "shpss_"),
+        r"shp(?:at|ca|pa|ss)_[0-9a-fA-F]{32}",
+    ),
+    "Stripe key": (("rk_live_", "whsec_"), r"(?:rk_live|whsec)_[A-Za-z0-9]{24,}"),
+    "Slack app token": (("xapp-",), r"xapp-\d-[A-Z0-9]+-\d+-[a-z0-9]{30,}"),
+    "Atlassian token": (("atatt3",), r"ATATT3[\w=-]{60,}"),
+    "Docker token": (("dckr_",), r"dckr_(?:pat|oat)_[\w-]{27,}"),
+    "Vault token": (("hvs.", "hvb."), r"hv[sb]\.[\w-]{60,}"),
+    "Grafana token": (("glsa_", "glc_"), r"gl(?:sa|c)_[\w-]{32,}"),
+    "Linear key": (("lin_api_",), r"lin_api_[A-Za-z0-9]{40}"),
+    "Notion token": (("ntn_", "secret_"), r"(?:ntn|secret)_[A-Za-z0-9]{43,}"),
+    "Replicate token": (("r8_",), r"r8_[A-Za-z0-9]{37}"),
+    "Groq key": (("gsk_",), r"gsk_[A-Za-z0-9]{48,}"),
+    "NVIDIA key": (("nvapi-",), r"nvapi-[\w-]{60,}"),
+    "Tailscale key": (("tskey-",), r"tskey-[a-z]+-[\w-]{20,}"),
+    "Postman key": (("pmak-",), r"PMAK-[0-9a-f]{24}-[0-9a-f]{34}"),
+    "Mailgun key": (("key-",), r"key-[0-9a-f]{32}"),
+    "age key": (("age-secret-key-1",), r"AGE-SECRET-KEY-1[0-9A-Z]{58}"),
 }
-_PREFIXES = re.compile(
-    r"(?<![\w-])(?:" + "|".join(f"({pattern})" for pattern in _PREFIXED.values()) + ")"
-)
 _PREFIXED_RUN = 24  # of [A-Za-z0-9_-], in each of them
 # What documentation and templates put in a secret's place.
 _PLACEHOLDER = re.compile(
@@ -106,7 +107,7 @@ _LOGIN = re.compile(r"://([^\s:/@]*):([^\s@]*)@(.*)")
 _KEY_MATERIAL = re.compile(r"[A-Za-z0-9+/=]{32}")
 _LONG_RUN = re.compile(f"[A-Za-z0-9_-]{{{min(_RUNS.values())}}}")
 _TO_SPACE = {i: " " for i in range(128) if not (chr(i).isalnum() or chr(i) in "_-")}
-Gate = tuple[str, tuple[str, ...], tuple[str, ...], int, tuple[re.Pattern[str], ...]]
+Gate = tuple[str, tuple[str, ...], frozenset[str], int, tuple[re.Pattern[str], ...]]
 
 
 def find_secret(text: str) -> str | None:
@@ -115,19 +116,13 @@ def find_secret(text: str) -> str | None:
     if _LONG_RUN.search(text):
         longest_run = max(map(len, text.translate(_TO_SPACE).split()), default=0)
     lower = text.lower()
-    if longest_run >= _PREFIXED_RUN:
-        for match in _PREFIXES.finditer(text):
-            if not _is_example(match[0], text[match.end() :]):
-                return list(_PREFIXED)[(match.lastindex or 1) - 1]
+    # This runs for every snippet: each literal is looked for once, for all detectors.
+    here = [literal for literal in _literals() if literal in lower]
     for name, cased, literals, run, patterns in _detectors():
-        if longest_run < run or (cased and not any(part in text for part in cased)):
+        if longest_run < run or (literals and literals.isdisjoint(here)):
             continue
-        for part in literals:  # loops, because this runs for every snippet
-            if part in lower:
-                break
-        else:
-            if literals:
-                continue
+        if cased and not any(part in text for part in cased):
+            continue
         for pattern in patterns:
             for match in pattern.finditer(text):
                 if not _is_example(match[0], text[match.end() :]):
@@ -159,10 +154,18 @@ class SecretsFilter:
 
 @cache
 def _detectors() -> tuple[Gate, ...]:
-    found: list[Gate] = []
+    found: list[Gate] = [
+        (name, (), frozenset(literals), _PREFIXED_RUN, (re.compile(rf"(?<![\w-])(?:{token})"),))
+        for name, (literals, token) in _PREFIXED.items()
+    ]
     for name, detector in sorted(get_mapping_from_secret_type_to_class().items()):
         if issubclass(detector, RegexBasedDetector) and name not in _NOT_CREDENTIALS:
             patterns: Iterable[re.Pattern[str]] = detector().denylist
-            literals = _CASED_LITERALS.get(name, ()), _LITERALS.get(name, ())
+            literals = _CASED_LITERALS.get(name, ()), frozenset(_LITERALS.get(name, ()))
             found.append((name, *literals, _RUNS.get(name, 0), tuple(patterns)))
     return tuple(found)
+
+
+@cache
+def _literals() -> tuple[str, ...]:
+    return tuple(sorted({literal for gate in _detectors() for literal in gate[2]}))
