@@ -14,10 +14,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from itertools import pairwise
 from typing import Any
 
 from codepmp_ray.config.corpus import DecontaminationConfig, EvaluationSetConfig
@@ -43,13 +42,13 @@ class EvaluationIndex:
     function_names: dict[str, str]
 
     @cached_property
-    def anchors(self) -> dict[tuple[str, str], set[int]]:
-        """The longest two words in a row of each n-gram and their places: few texts have one."""
-        found: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
+    def anchors(self) -> dict[Ngram, set[int]]:
+        """The longest three words in a row of each n-gram and their places: few texts have any."""
+        found: defaultdict[Ngram, set[int]] = defaultdict(set)
         for ngram in self.ngrams:
-            pairs = list(pairwise(ngram))
-            place = max(range(self.n - 1), key=lambda i: len("".join(pairs[i])))
-            found[pairs[place]].add(place)
+            parts = list(_in_a_row(ngram, min(3, self.n)))
+            place = max(range(len(parts)), key=lambda i: len("".join(parts[i])))
+            found[parts[place]].add(place)
         return dict(found)
 
     def first_shared(self, text: str) -> Ngram | None:
@@ -57,9 +56,11 @@ class EvaluationIndex:
         if not self.ngrams:
             return None
         words, anchors, n = split_words(text), self.anchors, self.n
-        if anchors.keys().isdisjoint(pairwise(words)):
+        width = min(3, n)
+        if anchors.keys().isdisjoint(_in_a_row(words, width)):
             return None
-        starts = [i - p for i, pair in enumerate(pairwise(words)) for p in anchors.get(pair, ())]
+        parts = enumerate(_in_a_row(words, width))
+        starts = [i - place for i, part in parts for place in anchors.get(part, ())]
         shared = (i for i in starts if i >= 0 and tuple(words[i : i + n]) in self.ngrams)
         first = min(shared, default=None)
         return None if first is None else tuple(words[first : first + n])
@@ -143,8 +144,11 @@ def _says_enough(ngram: Ngram, settings: DecontaminationConfig) -> bool:
 
 def _ngrams(text: str, n: int) -> Iterator[Ngram]:
     """Word n-grams, in lower case, punctuation aside; a text of fewer words has none."""
-    words = split_words(text)
-    return zip(*(words[i:] for i in range(n)), strict=False)
+    return _in_a_row(split_words(text), n)
+
+
+def _in_a_row(words: Sequence[str], num: int) -> Iterator[Ngram]:
+    return zip(*(words[i:] for i in range(num)), strict=False)
 
 
 def _read_set(config: EvaluationSetConfig) -> Iterator[tuple[str, list[str]]]:

@@ -122,8 +122,7 @@ def dedup_key(code: str, language: str) -> bytes:
 
     Indentation counts, because in some languages it is meaning.
     """
-    lines = [line.rstrip() for line in code.split("\n")]
-    text = "\n".join([language, *(line for line in lines if line)])
+    text = "\n".join([language, *filter(None, map(str.rstrip, code.split("\n")))])
     return hashlib.sha256(text.encode("utf-8")).digest()[:16]
 
 

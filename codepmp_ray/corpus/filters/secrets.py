@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, lru_cache
 
 from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
 from detect_secrets.plugins.base import RegexBasedDetector
@@ -117,9 +117,10 @@ def find_secret(text: str) -> str | None:
         longest_run = max(map(len, text.translate(_TO_SPACE).split()), default=0)
     lower = text.lower()
     # This runs for every snippet: each literal is looked for once, for all detectors.
-    here = [literal for literal in _literals() if literal in lower]
-    for name, cased, literals, run, patterns in _detectors():
-        if longest_run < run or (literals and literals.isdisjoint(here)):
+    detectors, all_literals = _detectors_within(longest_run)
+    here = [literal for literal in all_literals if literal in lower]
+    for name, cased, literals, _, patterns in detectors:
+        if literals and literals.isdisjoint(here):
             continue
         if cased and not any(part in text for part in cased):
             continue
@@ -166,6 +167,8 @@ def _detectors() -> tuple[Gate, ...]:
     return tuple(found)
 
 
-@cache
-def _literals() -> tuple[str, ...]:
-    return tuple(sorted({literal for gate in _detectors() for literal in gate[2]}))
+@lru_cache(maxsize=256)
+def _detectors_within(longest_run: int) -> tuple[tuple[Gate, ...], tuple[str, ...]]:
+    """Those that can match where no run is longer, and all their literals."""
+    found = tuple(gate for gate in _detectors() if gate[3] <= longest_run)
+    return found, tuple(sorted({literal for gate in found for literal in gate[2]}))
