@@ -24,8 +24,8 @@ import pyarrow.parquet as pq
 from benchmarks._results import write_results
 from codepmp_ray.config.corpus import CorpusConfig, SourceConfig
 from codepmp_ray.corpus.planning import in_runs, load_plan, plan_corpus, save_plan
-from codepmp_ray.corpus.sources import SourceFile
 from codepmp_ray.storage import LocalStore
+from codepmp_ray.storage.inputs import Listed
 
 NAME, MAX_GB = "corpus_planning", 2.0
 ROWS_PER_FILE = 4_000_000
@@ -34,7 +34,7 @@ ROWS_PER_FILE = 4_000_000
 def plan_files(folder: Path, num_files: int) -> dict[str, float]:
     corpus = CorpusConfig(source=SourceConfig(kind="folder", path=str(folder), license="MIT"))
     files = [
-        SourceFile(f"{i // 1_000:05d}/some/deeper/folder/file_{i:07d}.py", 4_096, i)
+        Listed(f"{i // 1_000:05d}/some/deeper/folder/file_{i:07d}.py", 4_096, i)
         for i in range(num_files)
     ]
     return _plan(corpus, folder, files)
@@ -52,12 +52,12 @@ def plan_rows(folder: Path, num_rows: int) -> dict[str, float]:
         name = f"{i}.parquet"
         if i:
             (source / name).symlink_to("0.parquet")
-        files.append(SourceFile(name, 1, i))
+        files.append(Listed(name, 1, i))
     corpus = CorpusConfig(source=SourceConfig(kind="parquet", path=str(source), license="MIT"))
     return _plan(corpus, source, files)
 
 
-def _plan(corpus: CorpusConfig, root: Path, files: list[SourceFile]) -> dict[str, float]:
+def _plan(corpus: CorpusConfig, root: Path, files: list[Listed]) -> dict[str, float]:
     start_s = time.perf_counter()
     plan = plan_corpus(corpus, root, files)
     planned_s = time.perf_counter()

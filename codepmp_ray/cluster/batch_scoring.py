@@ -19,8 +19,8 @@ from codepmp_ray.cluster.vllm_process import first_line
 from codepmp_ray.config.engines import EngineConfig
 from codepmp_ray.config.evaluation import ServingConfig
 from codepmp_ray.config.recipe import Recipe
-from codepmp_ray.corpus.row_shards import stored_plan
 from codepmp_ray.errors import ConfigError, DeadlineError, EngineError
+from codepmp_ray.io.shards import stored_plan
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.modeling.sources import resolve_model
 from codepmp_ray.preference.tokenization import Encoder

@@ -46,7 +46,6 @@ from codepmp_ray.corpus.planning import (
     save_plan,
 )
 from codepmp_ray.corpus.sources import (
-    SourceFile,
     check_corpus_config,
     input_root,
     list_source,
@@ -58,6 +57,7 @@ from codepmp_ray.progress import Progress
 from codepmp_ray.runs import Stage, open_stage
 from codepmp_ray.shard_stats import shard_stats
 from codepmp_ray.storage import open_store
+from codepmp_ray.storage.inputs import Listed
 
 _TABLES = ("snippets", "rejected")
 # Engines or trainers may hold every CPU of a small machine, so the tasks ask for none. What bounds
@@ -268,7 +268,7 @@ def _sized(task: Callable[[dict[str, Any]], dict[str, Any]], row: dict[str, Any]
     return {**task(row), "size": row["size"]}
 
 
-def _require_unchanged(stage: Stage, files: list[SourceFile]) -> None:
+def _require_unchanged(stage: Stage, files: list[Listed]) -> None:
     recorded = recorded_digest(stage.store)
     if recorded is not None and recorded != listing_digest(files):
         raise InputError(

@@ -55,9 +55,9 @@ class DataSourceConfig(Section):
 
     Attributes:
         kind: how rows become pairs; see `codepmp_ray.preference.sources`.
-        path: a file (.jsonl, .json, .txt of JSON lines, .parquet; also .gz and .zst) or a folder of
-            such files; a path or a URI (s3://, gs://, https:// and others of fsspec). Its content
-            is part of the stage's fingerprint, at a URI what the store says of it.
+        path: a file of rows (JSON lines, one JSON array or Parquet) or a folder of such files; a
+            path or a URI (s3://, gs://, https:// and others of fsspec). Its content is part of the
+            stage's fingerprint, at a URI what the store says of it.
         hub_id: a set on the Hugging Face hub, where `path` is null; kinds with a well-known home
             have it as default. `revision` pins its content, which nothing else does.
         split / subset: of the hub set; of hh_rlhf the subset is a folder, e.g. `harmless-base`.

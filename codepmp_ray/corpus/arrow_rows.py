@@ -11,8 +11,9 @@ from functools import lru_cache
 from typing import Any
 
 from codepmp_ray.config.corpus import SourceConfig
-from codepmp_ray.corpus.row_files import UnreadableRow, arrow_row, check_columns
+from codepmp_ray.corpus.row_files import arrow_row, check_columns
 from codepmp_ray.errors import ConfigError
+from codepmp_ray.io.parquet_rows import UnreadableRow
 from codepmp_ray.storage.inputs import InputFolder
 
 _BATCH_ROWS = 64

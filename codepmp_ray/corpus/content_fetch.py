@@ -14,8 +14,8 @@ from functools import partial
 from typing import Any
 
 from codepmp_ray.config.corpus import SourceConfig
-from codepmp_ray.corpus.row_files import OversizedRow, UnreadableRow
 from codepmp_ray.errors import StorageError
+from codepmp_ray.io.parquet_rows import OversizedRow, UnreadableRow
 from codepmp_ray.storage.base import map_in_parallel
 from codepmp_ray.storage.inputs import input_file
 from codepmp_ray.storage.remote_errors import is_missing

@@ -20,9 +20,9 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from codepmp_ray.config.corpus import DecontaminationConfig, EvaluationSetConfig
-from codepmp_ray.corpus.evaluation_files import UnreadableSet, read_evaluation_rows
 from codepmp_ray.corpus.words import split_words
-from codepmp_ray.errors import ConfigError
+from codepmp_ray.errors import InputError
+from codepmp_ray.io.rows import read_whole
 
 _FUNCTION = re.compile(r"^[ \t]*(?:async\s+)?def\s+(\w+)", re.MULTILINE)
 # The same in the languages that name what they define after a keyword.
@@ -105,7 +105,7 @@ def mentioned_names(prose: str) -> list[str]:
 def load_evaluation_index(settings: DecontaminationConfig) -> EvaluationIndex:
     """The index of all configured sets, made once per process; empty when decontamination is off.
 
-    Raises ConfigError when a set cannot be read or holds no text.
+    Raises InputError when a set cannot be read or holds no text.
     """
     return _load(settings.model_dump_json())
 
@@ -125,7 +125,11 @@ def _load(settings_json: str) -> EvaluationIndex:
                 if _tells(name, settings):
                     names.setdefault(name, evaluation_set.name)
         if not num_texts:
-            raise _unreadable(evaluation_set, "its columns hold no text")
+            raise InputError(
+                f"{_setting(evaluation_set)}={evaluation_set.path}: none of the columns "
+                f"{', '.join(evaluation_set.columns)} holds text.",
+                "Name the columns of the set that do.",
+            )
         for ngram, num in num_problems.items():
             if num <= settings.max_ngram_problems and _says_enough(ngram, settings):
                 ngrams.setdefault(ngram, evaluation_set.name)
@@ -156,15 +160,12 @@ def _read_set(config: EvaluationSetConfig) -> Iterator[tuple[str, list[str]]]:
     if config.path is None:
         yield from _human_eval()
         return
-    try:
-        for row in read_evaluation_rows(config.path):
-            parts = [row.get(column) for column in config.columns]
-            yield (
-                "\n".join(part for part in parts if isinstance(part, str)),
-                _function_names(row.get(config.function_column or "")),
-            )
-    except UnreadableSet as error:
-        raise _unreadable(config, str(error)) from error
+    for row in read_whole(_setting(config), config.path):
+        parts = [row.get(column) for column in config.columns]
+        yield (
+            "\n".join(part for part in parts if isinstance(part, str)),
+            _function_names(row.get(config.function_column or "")),
+        )
 
 
 def _human_eval() -> Iterator[tuple[str, list[str]]]:
@@ -181,10 +182,5 @@ def _function_names(value: Any) -> list[str]:
     return [value] if value.isidentifier() else _FUNCTION.findall(value)
 
 
-def _unreadable(config: EvaluationSetConfig, problem: str) -> ConfigError:
-    return ConfigError(
-        f"corpus.decontamination: the evaluation set {config.name!r} ({config.path}) cannot be "
-        f"read: {problem}.",
-        "Name a JSON lines or Parquet file and the columns that hold text; in a cluster it must "
-        "lie on storage that every node sees.",
-    )
+def _setting(config: EvaluationSetConfig) -> str:
+    return f"corpus.decontamination.sets, {config.name}: path"

@@ -14,12 +14,12 @@ from codepmp_ray.config.corpus import CorpusConfig
 from codepmp_ray.corpus.arrow_rows import read_dataset_piece
 from codepmp_ray.corpus.blobs import git_blob_id, is_blob_id
 from codepmp_ray.corpus.content_fetch import with_contents
-from codepmp_ray.corpus.json_lines import read_json_piece
 from codepmp_ray.corpus.languages import NOTEBOOK, find_language
 from codepmp_ray.corpus.licenses import folder_license, header_license, parse_licenses
 from codepmp_ray.corpus.planning import Span, WorkUnit, document_key, is_taken
-from codepmp_ray.corpus.row_files import OversizedRow, UnreadableRow, read_parquet_piece
+from codepmp_ray.corpus.row_files import read_json_piece, read_parquet_piece
 from codepmp_ray.corpus.sources import file_format, source_licenses, source_repo
+from codepmp_ray.io.parquet_rows import OversizedRow, UnreadableRow
 from codepmp_ray.reject_reasons import RejectReason
 from codepmp_ray.storage.inputs import InputFile, InputFolder, RemoteFile
 

@@ -14,11 +14,11 @@ from typing import Any
 
 from codepmp_ray.config.corpus import SourceConfig
 from codepmp_ray.errors import ConfigError, InputError
+from codepmp_ray.io.listing import format_of
 from codepmp_ray.storage.inputs import InputFolder, Listed, RemoteFolder
 from codepmp_ray.storage.uris import strip_file_scheme
 
 _PINNED = re.compile(r"^(hf://datasets/[^@]+@([0-9a-f]{40}))/(.+)$")
-_SUFFIXES = (".parquet", ".jsonl", ".ndjson")
 
 
 def list_data_set(source: SourceConfig, recorded: str = "") -> tuple[InputFolder, list[Listed]]:
@@ -40,7 +40,7 @@ def list_data_set(source: SourceConfig, recorded: str = "") -> tuple[InputFolder
             "Name a data set of the hub, or a folder that save_to_disk wrote.",
         )
     matches = [match for match in found if match]
-    if odd := [match[3] for match in matches if not match[3].endswith(_SUFFIXES)]:
+    if odd := [match[3] for match in matches if format_of(match[3]) is None]:
         raise ConfigError(
             f"corpus.source.path={source.path!r}: {odd[0]} is neither Parquet nor JSON lines.",
             "Set corpus.source.revision=refs/convert/parquet, where the hub keeps a Parquet copy.",
@@ -52,7 +52,7 @@ def list_data_set(source: SourceConfig, recorded: str = "") -> tuple[InputFolder
 
 def _saved(folder: Path, source: SourceConfig) -> tuple[InputFolder, list[Listed]]:
     from codepmp_ray.corpus.arrow_rows import load_rows
-    from codepmp_ray.corpus.row_files import UnreadableRow
+    from codepmp_ray.io.parquet_rows import UnreadableRow
 
     try:
         data_set = load_rows(str(folder), source.split)

@@ -21,14 +21,16 @@ import pyarrow as pa
 
 from codepmp_ray.config.corpus import CorpusConfig
 from codepmp_ray.corpus.arrow_rows import dataset_pieces
-from codepmp_ray.corpus.json_lines import LINE_PART_BYTES, json_part, json_pieces
-from codepmp_ray.corpus.row_files import UnreadableRow, parquet_pieces
-from codepmp_ray.corpus.sources import SourceFile, file_format, listing_digest
+from codepmp_ray.corpus.row_files import parquet_pieces
+from codepmp_ray.corpus.sources import file_format, listing_digest
 from codepmp_ray.errors import InputError, StorageError
+from codepmp_ray.io.json_lines import FROM_START, LINE_PART_BYTES, json_part, json_pieces
+from codepmp_ray.io.listing import is_compressed
+from codepmp_ray.io.parquet_rows import UnreadableRow
 from codepmp_ray.records import stable_id
 from codepmp_ray.storage import Store
 from codepmp_ray.storage.base import map_in_parallel
-from codepmp_ray.storage.inputs import InputFolder, RemoteFolder
+from codepmp_ray.storage.inputs import InputFolder, Listed, RemoteFolder
 
 EXTRACTED, DUPLICATES = "extracted", "duplicates"  # folders of a corpus that is being made
 _PLAN = "plan.json"
@@ -39,7 +41,7 @@ _COLUMNS = ("unit_id", "file", "first", "stop", "position", "problem")
 class Span:
     """Documents [first, stop) of one file. A plain file is one document.
 
-    `position` helps to find them: the row group of Parquet, the byte offset of JSON lines.
+    `position` helps to find them: the row group of Parquet, what `json_pieces` says of JSON.
     `problem` says why a file cannot be read; it then counts as one document.
     """
 
@@ -103,7 +105,7 @@ class Pieces:
 def plan_corpus(
     corpus: CorpusConfig,
     root: InputFolder,
-    files: list[SourceFile],
+    files: list[Listed],
     run: RunParts | None = None,
 ) -> CorpusPlan:
     """Work units of about `files_per_task` documents.
@@ -220,14 +222,15 @@ def in_runs(
 ) -> list[list[WorkUnit]]:
     """The units, in runs that one process reads after each other.
 
-    Units of one row group are one run, so that it is read once. Where that makes fewer runs than
-    can be read at once they are cut, and a group is read by several.
+    Units of one row group, or of one compressed file, are one run, so that it is read once. Where
+    that makes fewer runs than can be read at once they are cut, and a group is read by several.
     """
 
     def group(unit: WorkUnit) -> tuple[Any, ...]:
         span = unit.spans[0]
-        is_group = file_format(corpus.source, span.file) == "parquet" and not span.problem
-        return (span.file, span.position) if is_group else (unit.unit_id,)
+        kind = file_format(corpus.source, span.file)
+        is_group = kind == "parquet" or (kind == "jsonl" and span.position == FROM_START)
+        return (span.file, span.position) if is_group and not span.problem else (unit.unit_id,)
 
     runs = [list(run) for _, run in groupby(units, group)]
     num_cuts = max(1, -(-num_at_once // max(1, len(runs))))
@@ -239,9 +242,10 @@ def in_runs(
     ]
 
 
-def _parts(corpus: CorpusConfig, file: SourceFile) -> list[Part]:
-    # The hub does not say how large its files are.
-    if file.size and file_format(corpus.source, file.name) == "jsonl":
+def _parts(corpus: CorpusConfig, file: Listed) -> list[Part]:
+    # The hub does not say how large its files are; an array (.json) is read from its beginning.
+    is_cut = not is_compressed(file.name) and not file.name.lower().endswith(".json")
+    if file.size and is_cut and file_format(corpus.source, file.name) == "jsonl":
         return [(file.name, start) for start in range(0, file.size, LINE_PART_BYTES)]
     return [(file.name, -1)]
 

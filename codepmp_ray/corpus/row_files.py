@@ -1,36 +1,33 @@
-"""Data files whose rows are code files: what their columns mean, and Parquet (lines: `json_lines`).
-
-A row's index is its position in its file, from 0. Files are cut into pieces that can be read
-without reading what comes before them. What does not depend on the columns serves other rows as
-well (`row_shards`).
-"""
+"""Data files whose rows are code files: what their columns mean."""
 
 from __future__ import annotations
 
-import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from codepmp_ray.config.corpus import SourceConfig
+from codepmp_ray.io.json_lines import iter_json_lines
+from codepmp_ray.io.parquet_rows import (
+    PARQUET_ERRORS,
+    OversizedRow,
+    UnreadableRow,
+    cell_value,
+    iter_row_group,
+    one_line,
+    repeated_columns,
+    require_plain_file,
+    row_group_pieces,
+)
 from codepmp_ray.storage.inputs import InputFile, open_parquet
 
 # A piece is what one task commits; smaller ones would cost more markers than work.
 _MIN_PARQUET_PIECE_ROWS = 2_000
-# What pyarrow raises for a damaged file: names that are not UTF-8 and sizes beyond any number too.
-PARQUET_ERRORS = (pa.ArrowException, OSError, ValueError, OverflowError, LookupError)
-
-
-class UnreadableRow(ValueError):
-    """A row, or the file around it, is damaged; the message says how."""
-
-
-class OversizedRow(ValueError):
-    """A row's content is over the limit."""
+# A JSON string spends at most six bytes ("\\u0000") on one byte of content.
+_JSON_BYTES_PER_BYTE = 6
+_JSON_OTHER_BYTES = 65_536
 
 
 def parquet_pieces(path: InputFile, source: SourceConfig, rows: int) -> list[tuple[int, int, int]]:
@@ -47,42 +44,6 @@ def parquet_pieces(path: InputFile, source: SourceConfig, rows: int) -> list[tup
         raise
     except PARQUET_ERRORS as error:
         raise UnreadableRow(f"not a readable Parquet file ({one_line(error)})") from error
-
-
-def require_plain_file(path: InputFile) -> None:
-    """Raise UnreadableRow for pipes, which would wait for a writer, and devices without end."""
-    if not isinstance(path, Path):
-        return
-    try:
-        is_plain = stat.S_ISREG(path.stat().st_mode)
-    except OSError as error:
-        raise UnreadableRow(f"cannot be read ({error.strerror})") from error
-    if not is_plain:
-        raise UnreadableRow("not a plain file")
-
-
-def row_group_pieces(file: pq.ParquetFile, rows: int) -> list[tuple[int, int, int]]:
-    """(first row, row after the last, row group) of each piece of at most `rows` rows."""
-    pieces, first = [], 0
-    for group in range(file.num_row_groups):
-        size = file.metadata.row_group(group).num_rows
-        for start in range(0, size, rows):
-            pieces.append((first + start, first + min(start + rows, size), group))
-        first += size
-    return pieces
-
-
-def iter_row_group(
-    file: pq.ParquetFile, group: int, first: int, stop: int, columns: list[str]
-) -> Iterator[tuple[int, pa.RecordBatch, int]]:
-    """(index, batch, position in the batch) of the rows [first, stop), which lie in `group`."""
-    index = sum(file.metadata.row_group(i).num_rows for i in range(group))
-    for batch in file.iter_batches(64, row_groups=[group], columns=columns):
-        for i in range(max(first - index, 0), min(stop - index, batch.num_rows)):
-            yield index + i, batch, i
-        index += batch.num_rows
-        if index >= stop:
-            return
 
 
 def read_parquet_piece(
@@ -116,6 +77,29 @@ def read_parquet_piece(
         raise
 
 
+def read_json_piece(
+    path: InputFile, source: SourceConfig, first: int, stop: int, position: int, max_bytes: int
+) -> Iterator[tuple[int, dict[str, Any] | ValueError]]:
+    """As `read_parquet_piece`, for lines; a line over the limit is never held in memory whole."""
+    limit = max_bytes * _JSON_BYTES_PER_BYTE + _JSON_OTHER_BYTES
+    for index, row in iter_json_lines(path, first, stop, position, limit):
+        is_error = isinstance(row, ValueError)
+        yield index, row if is_error else _json_row(row, source, max_bytes)
+
+
+def _json_row(row: Any, source: SourceConfig, max_bytes: int) -> dict[str, Any] | ValueError:
+    if isinstance(row, dict) and source.content_uri is not None:
+        return {name: row.get(name) for name in columns_of(source)[1:]}
+    content = row.get(source.content_column) if isinstance(row, dict) else None
+    if not isinstance(content, str):
+        return UnreadableRow(f"no text in {source.content_column!r}")
+    # JSON can spell half of a surrogate pair; it has no UTF-8 form and fails its check later.
+    data = content.encode("utf-8", "surrogatepass")
+    if len(data) > max_bytes:
+        return OversizedRow(f"{len(data)} bytes")
+    return {**{name: row.get(name) for name in columns_of(source)[1:]}, "content": data}
+
+
 @dataclass
 class _OpenGroup:
     """The row group that this process is in the middle of, and the next row of it."""
@@ -142,19 +126,6 @@ def _group_rows(
         raise
     except PARQUET_ERRORS as error:
         raise UnreadableRow(f"damaged Parquet data ({one_line(error)})") from error
-
-
-def cell_value(batch: pa.RecordBatch, column: str, i: int) -> Any:
-    """A cell as a Python object, or UnreadableRow: bad UTF-8, a date that Python does not have."""
-    try:
-        return batch.column(column)[i].as_py()
-    except PARQUET_ERRORS as error:
-        return UnreadableRow(f"column {column!r} cannot be read ({one_line(error)})")
-
-
-def repeated_columns(schema: pa.Schema, columns: Iterable[str]) -> list[str]:
-    """Those of `columns` that the file has twice, so that it is not known which one is meant."""
-    return [name for name in columns if schema.names.count(name) > 1]
 
 
 def columns_of(source: SourceConfig) -> tuple[str, ...]:
@@ -223,9 +194,3 @@ def _other_columns(
                 return value  # must not become the licence that is assumed for the source
             row[name] = None if is_unreadable else value
     return row
-
-
-def one_line(error: Exception) -> str:
-    """An error's message for the detail of a row."""
-    text = " ".join(str(error).split())[:200]
-    return text.encode("utf-8", "backslashreplace").decode()

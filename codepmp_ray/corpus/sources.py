@@ -10,9 +10,8 @@ import hashlib
 import os
 import platform
 import sysconfig
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 from codepmp_ray.config.corpus import CorpusConfig, SourceConfig
 from codepmp_ray.corpus.decontamination import load_evaluation_index
@@ -20,10 +19,12 @@ from codepmp_ray.corpus.filters.opt_out import load_opt_out
 from codepmp_ray.corpus.languages import check_languages
 from codepmp_ray.corpus.licenses import license_files, license_refusal, parse_licenses
 from codepmp_ray.errors import ConfigError, InputError
-from codepmp_ray.storage.inputs import InputFolder, RemoteFolder, list_remote
-from codepmp_ray.storage.uris import is_uri, strip_file_scheme
+from codepmp_ray.io import listing
+from codepmp_ray.storage.inputs import InputFolder, Listed, RemoteFolder
+from codepmp_ray.storage.uris import is_uri
 
-T = TypeVar("T")
+_SETTING = "corpus.source.path"
+_KINDS = {"lines": "jsonl", "parquet": "parquet"}  # format -> the kind of source
 STDLIB_LICENSE = "PSF-2.0"
 # Not code to learn from: installed packages, test suites, and a module that only holds text.
 _STDLIB_SKIPPED = frozenset(
@@ -39,24 +40,6 @@ _STDLIB_SKIPPED = frozenset(
         "_bundled",
     }
 )
-_SUFFIXES = {
-    "stdlib": (".py",),
-    "folder": ("",),
-    "parquet": (".parquet",),
-    "jsonl": (".jsonl", ".ndjson", ".json"),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class SourceFile:
-    """One file; `name` is its path relative to the source's root, with "/" between parts.
-
-    `mtime_ns` is, for a file at a URI, the number that changes with its content.
-    """
-
-    name: str
-    size: int
-    mtime_ns: int
 
 
 def check_corpus_config(corpus: CorpusConfig) -> None:
@@ -69,7 +52,7 @@ def check_corpus_config(corpus: CorpusConfig) -> None:
         return
     refusal = license_refusal(source_licenses(source), corpus.allowed_licenses)
     says_it_itself = source.kind == "folder" and not (source.license or is_uri(source.path or ""))
-    if refusal and not (says_it_itself and license_files(_local_path(source))):
+    if refusal and not (says_it_itself and license_files(listing.local_path(source.path or ""))):
         name = "stdlib" if source.kind == "stdlib" else source.path
         raise ConfigError(
             f"corpus.source {name}: {refusal}.",
@@ -95,17 +78,12 @@ def source_root(source: SourceConfig) -> Path:
     """
     if source.kind == "stdlib":
         return Path(sysconfig.get_path("stdlib"))
-    path = _local_path(source)
-    if not path.exists():
-        raise InputError(
-            f"corpus.source.path={source.path!r} does not exist on {platform.node()} ({path}).",
-            "Correct the path; in a cluster it must lie on storage that every node sees.",
-        )
+    path = listing.existing_path(_SETTING, source.path or "")
     if path.is_dir():
         return path
     if source.kind == "folder":
         raise InputError(
-            f"corpus.source.path={source.path!r} is a file, but corpus.source.kind is folder.",
+            f"{_SETTING}={source.path!r} is a file, but corpus.source.kind is folder.",
             "Name the folder that holds it.",
         )
     return path.parent
@@ -120,14 +98,14 @@ def source_repo(source: SourceConfig, root: InputFolder) -> str | None:
     return root.name
 
 
-def list_files(source: SourceConfig, run_dir: str | Path | None = None) -> list[SourceFile]:
+def list_files(source: SourceConfig, run_dir: str | Path | None = None) -> list[Listed]:
     """As `list_source`, the files only."""
     return list_source(source, run_dir)[1]
 
 
 def list_source(
     source: SourceConfig, run_dir: str | Path | None = None, recorded: str = ""
-) -> tuple[InputFolder, list[SourceFile]]:
+) -> tuple[InputFolder, list[Listed]]:
     """The source's root and every file of it, sorted by path.
 
     `recorded` is the root that an earlier listing gave: a data set of the hub is then listed at the
@@ -137,91 +115,47 @@ def list_source(
     if source.kind == "huggingface":
         from codepmp_ray.corpus.hub import list_data_set
 
-        root, listed = list_data_set(source, recorded)
-        return root, [SourceFile(file.name, file.size, file.version) for file in listed]
-    if is_uri(source.path or ""):
-        root, listed = list_remote(source.path or "")
-        files = [
-            SourceFile(file.name, file.size, file.version)
-            for file in listed
-            if file.name.endswith(_SUFFIXES[source.kind]) and not _is_hidden(file.name)
-        ]
-        return root, sorted(_not_empty(files, root, source.kind), key=lambda file: file.name)
-    root = source_root(source)
-    if source.kind in ("parquet", "jsonl") and _local_path(source).is_file():
-        names = [_local_path(source).name]
-    else:
-        names = _walk(root, source.kind, Path(run_dir).absolute() if run_dir else None)
-    names = sorted(_not_empty(names, root, source.kind), key=os.fsencode)
-    return root, [_stat(root, name) for name in names]
+        return list_data_set(source, recorded)
+    location = source.path or ""
+    if not is_uri(location):
+        root = source_root(source)
+        location = str(root) if source.kind == "stdlib" else location
+    found = listing.list_files(
+        _SETTING,
+        location,
+        partial(_is_wanted, source),
+        _STDLIB_SKIPPED if source.kind == "stdlib" else frozenset(),
+        Path(run_dir).absolute() if run_dir else None,
+    )
+    if not found.files:
+        raise InputError(
+            f"corpus.source {found.root} ({source.kind}) holds no file of that kind; it holds "
+            f"{listing.named(found.ignored) or 'nothing'}.",
+            "Hidden files are not counted. Point corpus.source.path at the files.",
+        )
+    if source.kind != "stdlib":
+        listing.tell_ignored(_SETTING, location, found)
+    return found.root, found.files
 
 
 def file_format(source: SourceConfig, name: str) -> str:
     """How a file is read: as "parquet", "jsonl", "rows" of a saved data set, or a whole "file"."""
     if source.kind in ("stdlib", "folder"):
         return "file"
-    if source.kind != "huggingface":
-        return source.kind
-    return "parquet" if name.endswith(".parquet") else "jsonl" if name else "rows"
+    if not name:
+        return "rows"
+    return _KINDS.get(listing.format_of(name) or "", source.kind)
 
 
-def listing_digest(files: list[SourceFile]) -> str:
+def listing_digest(files: list[Listed]) -> str:
     """32 hex digits that change when a file is added, removed, resized or modified."""
     digest = hashlib.sha256()
     for file in files:
-        digest.update(os.fsencode(file.name) + f"\0{file.size}\0{file.mtime_ns}\n".encode())
+        digest.update(os.fsencode(file.name) + f"\0{file.size}\0{file.version}\n".encode())
     return digest.hexdigest()[:32]
 
 
-def _not_empty(found: list[T], root: InputFolder, kind: str) -> list[T]:
-    if not found:
-        suffixes = " or ".join(f"*{suffix}" for suffix in _SUFFIXES[kind])
-        raise InputError(
-            f"corpus.source {root} ({kind}) holds no {suffixes} file.",
-            "Hidden files are not counted. Point corpus.source.path at the files.",
-        )
-    return found
-
-
-def _local_path(source: SourceConfig) -> Path:
-    return Path(strip_file_scheme(source.path or "")).expanduser().absolute()
-
-
-def _is_hidden(name: str) -> bool:
-    return any(part.startswith(".") or part == "__pycache__" for part in name.split("/"))
-
-
-def _walk(root: Path, kind: str, run_dir: Path | None) -> list[str]:
-    skipped = _STDLIB_SKIPPED if kind == "stdlib" else frozenset()
-
-    def fail(error: OSError) -> None:
-        raise InputError(
-            f"The folder {error.filename} of corpus.source cannot be listed: {error.strerror}.",
-            "Make it readable or take it out of the source.",
-        ) from error
-
-    names = []
-    for folder, subfolders, entries in os.walk(root, onerror=fail):
-        subfolders[:] = [
-            name
-            for name in subfolders
-            if name not in skipped
-            and name != "__pycache__"
-            and not name.startswith(".")
-            and Path(folder, name) != run_dir
-        ]
-        names += [
-            Path(folder, name).relative_to(root).as_posix()
-            for name in entries
-            if not name.startswith(".") and name.endswith(_SUFFIXES[kind])
-        ]
-    return names
-
-
-def _stat(root: Path, name: str) -> SourceFile:
-    try:
-        info = os.stat(root / name)
-    except OSError:
-        # A dangling link, say: it stays in the listing and is rejected with its reason when read.
-        return SourceFile(name, 0, 0)
-    return SourceFile(name, info.st_size, info.st_mtime_ns)
+def _is_wanted(source: SourceConfig, name: str) -> bool:
+    if source.kind == "stdlib":
+        return name.endswith(".py")
+    return source.kind == "folder" or _KINDS.get(listing.format_of(name) or "") == source.kind

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import PurePath
 
 from codepmp_ray.config.pool_statistics import PoolStatisticsConfig
 from codepmp_ray.errors import ConfigError, InputError
@@ -17,9 +17,9 @@ from codepmp_ray.evaluation.pool_tables import (
     RowRewards,
     read_grades,
     read_rewards,
-    read_rows,
 )
 from codepmp_ray.evaluation.statistics import padded
+from codepmp_ray.preference.sources.reading import numbered
 from codepmp_ray.preference.sources.rows import Reject, Row, Unusable
 from codepmp_ray.reject_reasons import RejectReason
 
@@ -65,8 +65,10 @@ class LabelledPools:
         return "tokens" if has_all else "characters"
 
 
-def load_labelled_pools(config: PoolStatisticsConfig, with_texts: bool = False) -> LabelledPools:
-    """Pools of `config.path`, cut to `num_problems` and `num_candidates`.
+def load_labelled_pools(
+    config: PoolStatisticsConfig, with_texts: bool = False, setting: str = "pool_statistics.path"
+) -> LabelledPools:
+    """Pools of `config.path`, which `setting` names, cut to `num_problems` and `num_candidates`.
 
     Raises ConfigError without a path; InputError for files that cannot be read or have nothing to
     use, and where candidates without a reward are to be refused.
@@ -78,7 +80,7 @@ def load_labelled_pools(config: PoolStatisticsConfig, with_texts: bool = False) 
         )
     tables = [read_rewards(item.name, item.path) if item.path else None for item in config.rewards]
     loaded = LabelledPools()
-    for name, candidate in _candidates(config, config.path, tables, loaded, with_texts):
+    for name, candidate in _candidates(config, setting, tables, loaded, with_texts):
         pool = loaded.pools.get(name)
         size, limit = (
             (len(loaded.pools), config.num_problems)
@@ -136,7 +138,7 @@ def arrays_of(loaded: LabelledPools, model_names: Sequence[str]) -> PoolArrays:
 
 def _candidates(
     config: PoolStatisticsConfig,
-    path: str,
+    setting: str,
     tables: Sequence[RewardTable | None],
     loaded: LabelledPools,
     with_texts: bool,
@@ -144,10 +146,11 @@ def _candidates(
     """(problem, candidate) in the order of the file; what is none goes to `loaded.rejects`."""
     columns = [item.column for item in config.rewards if item.column is not None]
     grades = read_grades(config.grades_path) if config.grades_path else None
-    label = Path(path).name
+    path = config.path or ""
+    label = PurePath(path).name
     rejects, questions = loaded.rejects, loaded.questions
     seen: set[str] = set()
-    for item in read_rows("pool", path):
+    for item in numbered(setting, path):
         if isinstance(item, Reject):
             rejects.append(item)
             continue

@@ -21,8 +21,8 @@ from codepmp_ray.evaluation.graders.numbers import find_number
 from codepmp_ray.evaluation.pool_rows import Answer, PoolRow, read_pool_row
 from codepmp_ray.evaluation.tasks.base import Problem, ProblemTask, TextProblem
 from codepmp_ray.evaluation.tasks.loading import read_problems
-from codepmp_ray.evaluation.tasks.reading import read_file
 from codepmp_ray.evaluation.tasks.registry import problem_task
+from codepmp_ray.io.rows import read_whole
 from codepmp_ray.preference.sources.rows import Reject, Unusable
 from codepmp_ray.reject_reasons import RejectReason
 
@@ -60,7 +60,7 @@ def load_pool(task_name: str, path: str, task_path: str | None) -> FilePool:
     task = problem_task(task_name)
     numbered: list[tuple[int, PoolRow]] = []
     pool = FilePool()
-    for index, row in enumerate(read_file(f"pools for {task_name}", path)):
+    for index, row in enumerate(read_whole("candidates.pool_path", path)):
         try:
             found = read_pool_row(row)
         except Unusable as error:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from codepmp_ray.config.data import DataSourceConfig
 from codepmp_ray.errors import InputError
 from codepmp_ray.evaluation.pool_rows import Answer, PoolRow, finite
-from codepmp_ray.preference.sources.reading import read_source
-from codepmp_ray.preference.sources.rows import Numbered, Reject, Row
-from codepmp_ray.storage import is_uri
+from codepmp_ray.preference.sources.reading import numbered
+from codepmp_ray.preference.sources.rows import Reject, Row
 
 Scores = list[float | None]
 
@@ -83,7 +81,7 @@ def read_rewards(name: str, path: str) -> RewardTable:
     """Raises InputError for a table that cannot be read or has no rewards in any row."""
     table = RewardTable()
     num_read = 0
-    for item in read_rows(f"rewards of {name}", path):
+    for item in numbered(f"the rewards of {name!r}: path", path):
         num_read += not isinstance(item, Reject) and table.add(item[1])
     if not num_read:
         raise InputError(
@@ -97,7 +95,7 @@ def read_rewards(name: str, path: str) -> RewardTable:
 def read_grades(path: str) -> dict[str, Row]:
     """Grades by candidate. Raises InputError for a table that cannot be read or has none."""
     grades: dict[str, Row] = {}
-    for item in read_rows("grades", path):
+    for item in numbered("pool_statistics.grades_path", path):
         if not isinstance(item, Reject) and isinstance(item[1].get("candidate_id"), str):
             grades[item[1]["candidate_id"]] = item[1]
     if not grades:
@@ -106,14 +104,3 @@ def read_grades(path: str) -> dict[str, Row]:
             "Name the folder grades/ that jobs.grade wrote.",
         )
     return grades
-
-
-def read_rows(what: str, path: str) -> Iterator[Numbered]:
-    """Rows of a file or folder. Raises InputError when it cannot be read."""
-    if is_uri(path):
-        raise InputError(
-            f"{path}, the {what}, is a URI, and the statistics of pools read local files.",
-            "Copy it here first.",
-        )
-    name = "".join(char if char.isalnum() else "-" for char in what)[:64]
-    yield from read_source(DataSourceConfig(path=path, name=name))

@@ -9,9 +9,9 @@ from typing import Any
 import pyarrow as pa
 
 from codepmp_ray.config.scoring import BatchScoringConfig
-from codepmp_ray.corpus.row_files import UnreadableRow
-from codepmp_ray.corpus.row_shards import Piece, RowSource, read_piece
 from codepmp_ray.errors import InputError
+from codepmp_ray.io.parquet_rows import UnreadableRow
+from codepmp_ray.io.shards import Piece, RowSource, read_piece
 from codepmp_ray.preference.messages import Message
 from codepmp_ray.preference.sources.rows import Unusable, checked_conversation, checked_text
 from codepmp_ray.preference.tokenization import Encoder

@@ -14,8 +14,8 @@ import pyarrow as pa
 
 from codepmp_ray.config.evaluation import ServingConfig
 from codepmp_ray.config.scoring import BatchScoringConfig
-from codepmp_ray.corpus.row_shards import plan_pieces, read_piece
 from codepmp_ray.errors import ConfigError, EngineError
+from codepmp_ray.io.shards import plan_pieces, read_piece
 from codepmp_ray.modeling.sources import resolve_model
 from codepmp_ray.preference.tokenization import Encoder
 from codepmp_ray.records import SCORED_ROW, table_from_rows

@@ -75,9 +75,10 @@ InputFile = Path | RemoteFile
 InputFolder = Path | RemoteFolder
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Listed:
-    """A file below a URI. `version` is a number that changes with its content, if there is one."""
+    """A file below a folder or URI: its name there, its size, and a number that changes with its
+    content, if there is one (of local files the time of change in ns)."""
 
     name: str
     size: int

@@ -14,11 +14,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from codepmp_ray.config.data import DataSourceConfig
 from codepmp_ray.config.study_materials import PoolConfig
 from codepmp_ray.errors import InputError
 from codepmp_ray.evaluation.pool_rows import Answer, read_pool_row
-from codepmp_ray.preference.sources.reading import read_source
+from codepmp_ray.preference.sources.reading import numbered
 from codepmp_ray.preference.sources.rows import Reject, Unusable
 from codepmp_ray.records import stable_id
 from codepmp_ray.reject_reasons import RejectReason
@@ -142,7 +141,7 @@ def _read_version(file: Path, size: int, mtime_ns: int) -> PoolContent:
     answers: dict[str, list[Answer]] = {}
     given: dict[str, str | None] = {}
     num_repeats = 0
-    for item in read_source(DataSourceConfig(kind="preference", path=str(file))):
+    for item in numbered("the pool", str(file)):
         if isinstance(item, Reject):
             rejected[str(item.reason)] += 1
             continue

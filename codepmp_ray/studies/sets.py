@@ -25,7 +25,7 @@ from codepmp_ray.errors import InputError
 from codepmp_ray.preference.encoding import row_id
 from codepmp_ray.preference.sources import SOURCES
 from codepmp_ray.preference.sources.pairs import column_use, pairs_of
-from codepmp_ray.preference.sources.reading import read_source
+from codepmp_ray.preference.sources.reading import numbered, read_source
 from codepmp_ray.preference.sources.rows import Built, Reject, Row, of_one_answer
 from codepmp_ray.studies.code_pairs import function_pairs, humaneval_pairs, stdlib_functions
 
@@ -189,7 +189,7 @@ def as_transcript(row: Row) -> Row:
 
 
 def _functions(file: Path) -> Iterator[Row]:
-    for item in read_source(DataSourceConfig(kind="preference", path=str(file))):
+    for item in numbered("the functions", str(file)):
         if not isinstance(item, Reject):
             yield item[1]
 

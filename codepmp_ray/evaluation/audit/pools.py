@@ -132,7 +132,7 @@ def evaluated_pool(recipe: Recipe) -> ScoredPool | None:
 
 
 def _load(name: str, path: str, config: AuditConfig) -> AuditPool:
-    loaded = load_labelled_pools(PoolStatisticsConfig(path=path), with_texts=True)
+    loaded = load_labelled_pools(PoolStatisticsConfig(path=path), True, "audit.pools")
     rejected = Counter(loaded.reject_counts)
     asked = [(i, q) for i in loaded.pools if (q := loaded.questions.get(i))]
     if missing := len(loaded.pools) - len(asked):

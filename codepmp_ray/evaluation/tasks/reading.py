@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, cast
 
-from codepmp_ray.config.data import DataSourceConfig
-from codepmp_ray.corpus.evaluation_files import UnreadableSet, read_evaluation_rows
 from codepmp_ray.errors import ConfigError, InputError
 from codepmp_ray.evaluation.tasks.base import HubSet, PreferenceTask, ProblemTask, Row
-from codepmp_ray.preference.sources.reading import data_files, read_source
+from codepmp_ray.io.listing import data_files
+from codepmp_ray.io.rows import read_whole
+from codepmp_ray.preference.sources.reading import numbered
 from codepmp_ray.preference.sources.rows import Numbered, Reject
 
 AnyTask = ProblemTask | PreferenceTask
@@ -29,21 +29,21 @@ def read_rows(task: AnyTask, path: str | None) -> Iterator[Numbered]:
     A damaged line of a set of problems is an error; of pairs it is a reject among the rows.
     """
     if path is not None and isinstance(task, PreferenceTask):
-        source = DataSourceConfig(path=path, name=task.name)
-        yield from read_source(source) if task.file_column is None else _by_file(
-            source, task.file_column
+        setting = f"the set {task.name}: path"
+        yield from numbered(setting, path) if task.file_column is None else _by_file(
+            setting, path, task.file_column
         )  # fmt: skip
         return
     yield from enumerate(_rows(task, path))
 
 
-def _by_file(source: DataSourceConfig, column: str) -> Iterator[Numbered]:
+def _by_file(setting: str, path: str, column: str) -> Iterator[Numbered]:
     """Rows of all files, numbered on, with the beginning of their file's name in `column`."""
     first = 0
-    for file in data_files(source):
+    for file in data_files(setting, path):
         name = str(file).rpartition("/")[2].partition(".")[0].partition("_")[0]
         number = first
-        for item in read_source(source.model_copy(update={"path": str(file)})):
+        for item in numbered(setting, str(file)):
             if isinstance(item, Reject):
                 number = first + item.index
                 yield replace(item, index=number)
@@ -56,24 +56,12 @@ def _by_file(source: DataSourceConfig, column: str) -> Iterator[Numbered]:
 def _rows(task: AnyTask, path: str | None) -> Iterator[Row]:
     packaged = task.packaged if isinstance(task, ProblemTask) else None
     if path is not None:
-        return read_file(f"the task {task.name}", path)
+        return read_whole(f"the task {task.name}: path", path)
     if packaged is not None:
         return iter(packaged())
     if task.hub is None:
         raise ConfigError(f"The task {task.name} has no source.", "Name a file.")
     return _hub_rows(task, task.hub)
-
-
-def read_file(what: str, path: str) -> Iterator[Row]:
-    """Rows of a file at a path or URI. Raises InputError that names file, line and cause."""
-    try:
-        yield from read_evaluation_rows(path)
-    except UnreadableSet as error:
-        raise InputError(
-            f"The file {path} of {what} cannot be read: {error}.",
-            "Name a JSON lines (.jsonl, also .gz and .zst) or Parquet file; in a cluster it must "
-            "lie on storage that every node sees.",
-        ) from error
 
 
 def _hub_rows(task: AnyTask, hub: HubSet) -> Iterator[Row]:

@@ -6,19 +6,19 @@ from collections.abc import Iterator
 from typing import Any
 
 from codepmp_ray.config.synthesis import ThreadsConfig
-from codepmp_ray.corpus import row_shards
-from codepmp_ray.corpus.row_shards import Piece, RowSource
+from codepmp_ray.io import shards
+from codepmp_ray.io.shards import Piece, RowSource
 from codepmp_ray.storage import Store
 
 
 def stored_plan(store: Store, threads: ThreadsConfig) -> list[Piece]:
-    """The stage's pieces; see `row_shards.stored_plan`."""
-    return row_shards.stored_plan(store, _source(threads))
+    """The stage's pieces; see `shards.stored_plan`."""
+    return shards.stored_plan(store, _source(threads))
 
 
 def read_piece(piece: Piece, threads: ThreadsConfig) -> Iterator[tuple[int, Any]]:
     """(index, row as a dict or UnreadableRow) for each row of the piece, exactly once."""
-    return row_shards.read_piece(piece, _source(threads))
+    return shards.read_piece(piece, _source(threads))
 
 
 def _source(threads: ThreadsConfig) -> RowSource:

@@ -13,8 +13,8 @@ import pyarrow as pa
 from codepmp_ray.config.corpus import DecontaminationConfig
 from codepmp_ray.config.synthesis import SynthesisConfig, ThreadsConfig
 from codepmp_ray.corpus.decontamination import EvaluationIndex, load_evaluation_index
-from codepmp_ray.corpus.row_files import UnreadableRow
-from codepmp_ray.corpus.row_shards import Piece
+from codepmp_ray.io.parquet_rows import UnreadableRow
+from codepmp_ray.io.shards import Piece
 from codepmp_ray.records import PAIR, REJECTED, stable_id, table_from_rows
 from codepmp_ray.reject_reasons import RejectReason
 from codepmp_ray.synthesis.gates import Rejection, clean, contaminated, judge_pair, judge_text

@@ -13,8 +13,8 @@ from codepmp_ray.cluster.vllm_scorer import VLLMScorer
 from codepmp_ray.config.engines import EngineConfig
 from codepmp_ray.config.recipe import Recipe, parse_recipe
 from codepmp_ray.config.scoring import BatchScoringConfig
-from codepmp_ray.corpus.row_shards import Piece
 from codepmp_ray.errors import ConfigError, EngineError
+from codepmp_ray.io.shards import Piece
 from codepmp_ray.records import table_from_rows
 from codepmp_ray.scoring.batch_rows import IN_FLIGHT, parse_row
 from codepmp_ray.scoring.protocol import Scores

@@ -22,7 +22,7 @@ from codepmp_ray.corpus.decontamination import (
 )
 from codepmp_ray.corpus.documents import Document
 from codepmp_ray.corpus.extraction import extract_document
-from codepmp_ray.errors import ConfigError
+from codepmp_ray.errors import InputError
 from codepmp_ray.runs import stage_fingerprints
 
 WORDS = [f"word{i}" for i in range(30)]
@@ -134,7 +134,7 @@ def test_sets_that_cannot_be_read(tmp_path: Path) -> None:
         if data is not None:
             path.write_bytes(data)
         found = EvaluationSetConfig(name="mine", path=str(path), columns=("text",))
-        with pytest.raises(ConfigError, match=r"'mine'.*cannot be read"):
+        with pytest.raises(InputError, match=rf"sets, mine: path={path}"):
             load_evaluation_index(DecontaminationConfig(sets=(found,)))
     with pytest.raises(ValidationError, match="needs a path"):
         EvaluationSetConfig(name="mbpp")
@@ -179,16 +179,16 @@ def test_another_content_of_a_named_file_is_another_corpus(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        ("[" * 100_000, "line 2"),
-        ("[1]", "line 2 is no JSON object"),
-        ("{", "line 2"),
+        ("[" * 100_000, "row 2: not a JSON line"),
+        ("[1]", "row 2: holds list, not an object"),
+        ("{", "row 2"),
     ],
 )
 def test_a_damaged_line_of_a_set_is_named(tmp_path: Path, line: str, problem: str) -> None:
     path = tmp_path / "set.jsonl"
     path.write_text(json.dumps({"text": "x"}) + "\n" + line)
     sets = (EvaluationSetConfig(name="own", path=str(path), columns=("text",)),)
-    with pytest.raises(ConfigError, match=problem):
+    with pytest.raises(InputError, match=problem):
         load_evaluation_index(DecontaminationConfig(sets=sets))
 
 

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from codepmp_ray.config.corpus import CorpusConfig, SourceConfig
-from codepmp_ray.corpus import json_lines, planning, row_files
+from codepmp_ray.corpus import planning, row_files
 from codepmp_ray.corpus.documents import read_unit
 from codepmp_ray.corpus.planning import (
     CorpusPlan,
@@ -21,6 +21,7 @@ from codepmp_ray.corpus.planning import (
 )
 from codepmp_ray.corpus.sources import list_files, listing_digest, source_root
 from codepmp_ray.errors import InputError, StorageError
+from codepmp_ray.io import json_lines
 from codepmp_ray.storage import LocalStore
 
 
@@ -170,7 +171,7 @@ def test_runs_hold_the_units_of_one_row_group(tmp_path: Path, monkeypatch) -> No
         runs = in_runs(corpus, units, at_once)
         assert [unit for run in runs for unit in run] == list(units)
         assert {len({unit.spans[0].file for unit in run}) for run in runs} == {1}
-    folder = corpus.model_copy(update={"source": SourceConfig(kind="jsonl", path=str(tmp_path))})
+    folder = corpus.model_copy(update={"source": SourceConfig(kind="folder", path=str(tmp_path))})
     assert {len(run) for run in in_runs(folder, units, 1)} == {1}
 
 
@@ -209,8 +210,10 @@ def test_files_are_looked_into_anywhere_in_any_order(source: SourceConfig, monke
     assert source.kind != "jsonl" or len(seen) > 10
 
 
-def test_compressed_lines_are_refused_by_name(tmp_path: Path) -> None:
+def test_lines_that_are_none_by_their_first_bytes_are_refused_with_the_right_name(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "a.jsonl").write_bytes(b"\x1f\x8b" + b"\n" * 100)
     corpus = CorpusConfig(source=SourceConfig(kind="jsonl", path=str(tmp_path)))
-    with pytest.raises(InputError, match=r"a\.jsonl: compressed \(gzip\)"):
+    with pytest.raises(InputError, match=r"a\.jsonl: not plain lines \(gz\): end its name in \.gz"):
         make_plan(corpus)

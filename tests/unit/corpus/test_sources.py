@@ -76,8 +76,8 @@ def test_names_that_are_not_utf8_are_listed(tmp_path: Path) -> None:
         (lambda p: folder(p), "holds no"),
         (lambda p: folder(write(p / "a.py")), "is a file"),
         (lambda p: SourceConfig(kind="parquet", path=str(p / "x.parquet")), "does not exist"),
-        (lambda p: SourceConfig(kind="parquet", path=str(p)), r"holds no \*\.parquet"),
-        (lambda p: SourceConfig(kind="jsonl", path=str(p)), r"holds no \*\.jsonl"),
+        (lambda p: SourceConfig(kind="parquet", path=str(p)), "holds no file"),
+        (lambda p: SourceConfig(kind="jsonl", path=str(p)), "holds no file"),
     ],
 )
 def test_a_missing_or_empty_source_is_named_with_a_remedy(tmp_path: Path, make, words: str) -> None:

@@ -93,7 +93,7 @@ def test_canonical_answers_pass_and_wrong_ones_fail(task: CandidatesConfig) -> N
         ([ORIGINAL | {"test_list": None}], "'601'.* is no problem of MBPP"),
         ([{"task_id": "MBPP/9", "prompt": "def f(): pass"}], "'MBPP/9'.*'canonical_solution'"),
         ([ORIGINAL, SANITIZED, ORIGINAL], "Row 3 .*the id 'MBPP/601' is that of row 1, too"),
-        (["text"], "line 1 is no JSON object"),
+        (["text"], "row 1: holds str, not an object"),
         ([], "has no problems"),
     ],
 )
@@ -109,7 +109,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
         ("b", b"\xff"),
     ):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(InputError, match=f"{name} of the task mbpp cannot be read"):
+        with pytest.raises(InputError, match=f"the task mbpp: path=.*{name}.* cannot be read"):
             load_problems("mbpp", str(tmp_path / name))
-    with pytest.raises(InputError, match=r"missing.*cannot be read"):
+    with pytest.raises(InputError, match=r"missing does not exist"):
         load_problems("mbpp", str(tmp_path / "missing"))

@@ -124,7 +124,7 @@ def test_a_file_without_any_answer_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"No row of .*pool\.jsonl .*GSM8K: 1 were.*first: row 1"):
         load(tmp_path, SAMPLES | {"outputs": []})
     (tmp_path / "broken.jsonl").write_text("{")
-    with pytest.raises(InputError, match=r"broken\.jsonl of pools for gsm8k cannot be.*line 1"):
+    with pytest.raises(InputError, match=r"candidates\.pool_path=.*broken\.jsonl cannot be.*row 1"):
         load_pool("gsm8k", str(tmp_path / "broken.jsonl"), None)
 
 

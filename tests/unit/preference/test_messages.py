@@ -9,8 +9,8 @@ import pytest
 
 from codepmp_ray.config.data import DataSourceConfig
 from codepmp_ray.config.scoring import BatchScoringConfig
-from codepmp_ray.corpus.row_shards import Piece
 from codepmp_ray.errors import InputError
+from codepmp_ray.io.shards import Piece
 from codepmp_ray.preference.messages import BadMessage, checked_messages
 from codepmp_ray.preference.sources.rows import Unusable
 from codepmp_ray.preference.sources.trl import build_row

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codepmp_ray.config.scoring import BatchScoringConfig
-from codepmp_ray.corpus.row_files import UnreadableRow
-from codepmp_ray.corpus.row_shards import Piece, stored_plan
 from codepmp_ray.errors import InputError
+from codepmp_ray.io.parquet_rows import UnreadableRow
+from codepmp_ray.io.shards import Piece, stored_plan
 from codepmp_ray.preference.tokenization import Encoder, PromptTemplate
 from codepmp_ray.records import table_from_rows
 from codepmp_ray.reject_reasons import RejectReason

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from codepmp_ray.config.corpus import DecontaminationConfig
 from codepmp_ray.config.synthesis import SynthesisConfig, ThreadsConfig
-from codepmp_ray.corpus.row_files import UnreadableRow
-from codepmp_ray.corpus.row_shards import Piece
 from codepmp_ray.errors import InputError
+from codepmp_ray.io.parquet_rows import UnreadableRow
+from codepmp_ray.io.shards import Piece
 from codepmp_ray.records import table_from_rows
 from codepmp_ray.reject_reasons import RejectReason
 from codepmp_ray.storage import LocalStore

@@ -7,36 +7,28 @@ made once and stored with the stage, so that a resumed job reads the same pieces
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from codepmp_ray.corpus.json_lines import iter_json_lines, json_pieces
-from codepmp_ray.corpus.row_files import (
+from codepmp_ray.errors import InputError
+from codepmp_ray.io.json_lines import iter_json_lines, json_pieces
+from codepmp_ray.io.listing import FORMATS, format_of, list_files, tell_ignored
+from codepmp_ray.io.parquet_rows import (
     PARQUET_ERRORS,
     UnreadableRow,
-    cell_value,
     iter_row_group,
     one_line,
     repeated_columns,
     require_plain_file,
     row_group_pieces,
+    whole_row,
 )
-from codepmp_ray.errors import InputError
-from codepmp_ray.storage import Store, is_uri
-from codepmp_ray.storage.inputs import (
-    InputFile,
-    input_file,
-    list_remote,
-    open_parquet,
-)
-from codepmp_ray.storage.uris import strip_file_scheme
+from codepmp_ray.storage import Store
+from codepmp_ray.storage.inputs import InputFile, input_file, open_parquet
 
-_SUFFIXES = (".parquet", ".jsonl", ".ndjson")
 _MAX_LINE_BYTES = 16 << 20
 
 
@@ -64,7 +56,7 @@ class RowSource:
 class Piece:
     """Rows [first, stop) of one file, `name` in the source.
 
-    `position` is the row group of Parquet, or the byte offset of lines. `problem` says why the file
+    `position` is the row group of Parquet, or what `json_pieces` gives. `problem` says why the file
     cannot be read; it then counts as one row.
     """
 
@@ -88,9 +80,9 @@ def stored_plan(store: Store, source: RowSource) -> list[Piece]:
         plan = json.dumps([asdict(piece) for piece in pieces]).encode()
         store.put_exclusive(source.plan_name, plan)
     pieces = [Piece(**item) for item in json.loads(store.read_bytes(source.plan_name))]
-    now = {} if not is_uri(source.path) else _remote_stats(source.path)
+    now = {piece.file: (piece.size, piece.mtime_ns) for piece in _whole_files(source)}
     for file, size, mtime_ns in {(p.file, p.size, p.mtime_ns) for p in pieces}:
-        if (now.get(file) if is_uri(file) else _stat(Path(file))) != (size, mtime_ns):
+        if now.get(file) != (size, mtime_ns):
             raise InputError(
                 f"{file} changed since this stage began to read it.",
                 f"Put the old file back, or delete {store.uri} to read it anew.",
@@ -103,7 +95,8 @@ def read_piece(piece: Piece, source: RowSource) -> Iterator[tuple[int, Any]]:
     next_index = piece.first
     problem = UnreadableRow(piece.problem or "the file has fewer rows than when it was listed")
     if not piece.problem:
-        rows = _parquet_rows if _is_parquet(piece.file) else _json_rows
+        is_parquet = format_of(piece.file) == "parquet"
+        rows = _parquet_rows if is_parquet else _json_rows
         try:
             for index, row in rows(piece, source):
                 next_index = index + 1
@@ -117,11 +110,11 @@ def read_piece(piece: Piece, source: RowSource) -> Iterator[tuple[int, Any]]:
 
 def plan_pieces(source: RowSource) -> list[Piece]:
     """Every row of the source, once. Raises InputError when there is none that can be read."""
-    files = _remote_files(source) if is_uri(source.path) else _local_files(source)
+    files = _whole_files(source)
     pieces = [piece for file in files for piece in _pieces(file, source)]
     if not pieces:
         raise InputError(
-            f"{source.setting}.path={source.path!r} holds no rows in {', '.join(_SUFFIXES)} files.",
+            f"{source.setting}.path={source.path} holds no rows in files of {FORMATS}.",
             "Point it at such a file, or at a folder of them.",
         )
     if all(piece.problem for piece in pieces):
@@ -133,52 +126,20 @@ def plan_pieces(source: RowSource) -> list[Piece]:
     return pieces
 
 
-def _local_files(source: RowSource) -> list[Piece]:
+def _whole_files(source: RowSource) -> list[Piece]:
     """Each file as one piece, not cut yet."""
-    path = Path(strip_file_scheme(source.path)).expanduser().absolute()
-    if not path.exists():
-        raise InputError(
-            f"{source.setting}.path={source.path!r} does not exist ({path}).", "Correct the path."
-        )
-    files = sorted(_walk(path, source), key=os.fsencode) if path.is_dir() else [path]
-    files = [file for file in files if file.suffix in _SUFFIXES and not file.name.startswith(".")]
-    root = path if path.is_dir() else path.parent
+    listing = list_files(f"{source.setting}.path", source.path)
+    tell_ignored(f"{source.setting}.path", source.path, listing)
     return [
-        Piece(str(file), file.relative_to(root).as_posix(), *_stat(file), 0, 1) for file in files
+        Piece(str(listing.root / file.name), file.name, file.size, file.version, 0, 1)
+        for file in listing.files
     ]
-
-
-def _walk(folder: Path, source: RowSource) -> Iterator[Path]:
-    """Everything below `folder` that is no folder; links to folders are not followed."""
-
-    def fail(error: OSError) -> None:
-        raise InputError(
-            f"The folder {error.filename} of {source.setting} cannot be listed: {error.strerror}.",
-            "Make it readable or take it out of the source.",
-        ) from error
-
-    for parent, _, names in os.walk(folder, onerror=fail):
-        yield from (Path(parent, name) for name in names)
-
-
-def _remote_files(source: RowSource) -> list[Piece]:
-    root, listed = list_remote(source.path)
-    return [
-        Piece(str(root / file.name), file.name, file.size, file.version, 0, 1)
-        for file in sorted(listed, key=lambda file: file.name)
-        if file.name.endswith(_SUFFIXES) and not file.name.rpartition("/")[2].startswith(".")
-    ]
-
-
-def _remote_stats(uri: str) -> dict[str, tuple[int, int]]:
-    root, listed = list_remote(uri)
-    return {str(root / file.name): (file.size, file.version) for file in listed}
 
 
 def _pieces(whole: Piece, source: RowSource) -> list[Piece]:
     file = input_file(whole.file)
     try:
-        if _is_parquet(whole.file):
+        if format_of(whole.file) == "parquet":
             cuts = _parquet_pieces(file, source)
         else:
             cuts = json_pieces(file, source.rows_per_shard)
@@ -216,9 +177,7 @@ def _parquet_rows(piece: Piece, source: RowSource) -> Iterator[tuple[int, Any]]:
             names = [name for name in source.columns if name in handle.schema_arrow.names]
             rows = iter_row_group(handle, piece.position, piece.first, piece.stop, names)
             for index, batch, i in rows:
-                row = {name: cell_value(batch, name, i) for name in names}
-                problems = (value for value in row.values() if isinstance(value, UnreadableRow))
-                yield index, next(problems, row)
+                yield index, whole_row(batch, i, names)
     except UnreadableRow:
         raise
     except PARQUET_ERRORS as error:
@@ -233,15 +192,3 @@ def _json_rows(piece: Piece, source: RowSource) -> Iterator[tuple[int, Any]]:
         elif not isinstance(row, dict):
             row = UnreadableRow(f"a {type(row).__name__}, not an object")
         yield index, row
-
-
-def _is_parquet(name: str) -> bool:
-    return name.endswith(".parquet")
-
-
-def _stat(file: Path) -> tuple[int, int]:
-    try:
-        info = os.stat(file)
-    except OSError:
-        return 0, 0
-    return info.st_size, info.st_mtime_ns
