@@ -19,6 +19,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -31,7 +32,7 @@ from codepmp_ray.errors import StorageError
 from codepmp_ray.modeling.collectives import agree
 from codepmp_ray.storage import Store
 from codepmp_ray.training.background_save import BackgroundSave, BackgroundSaver
-from codepmp_ray.training.checkpoint_files import CheckpointWriter, checkpoint_reader
+from codepmp_ray.training.checkpoint_files import checkpoint_reader, checkpoint_writer
 from codepmp_ray.training.checkpoint_folders import (
     FOLDER,
     delete_unmarked,
@@ -39,7 +40,6 @@ from codepmp_ray.training.checkpoint_folders import (
     marker_name,
     whole_steps,
 )
-from codepmp_ray.training.live_state import LiveState
 
 # Whose checkpoints these are: of the attempt that began last. Hidden from listings.
 _ATTEMPT = f"{FOLDER}/.attempt"
@@ -80,7 +80,6 @@ class Checkpointer:
         group = dist.new_group(backend="gloo") if asynchronous else None
         self._saver = BackgroundSaver(group) if isinstance(group, dist.ProcessGroup) else None
         self._writing: tuple[str, BackgroundSave] | None = None
-        self._live = LiveState()
 
     def save(
         self,
@@ -100,13 +99,13 @@ class Checkpointer:
         name = f"step-{step:08d}.{agree(uuid.uuid4().hex[:12])}"
         folder = f"{FOLDER}/{name}"
         location = store.locate(folder)
-        state = self._live.of(model, optimizer)
+        state = _state_of(model, optimizer)
         mark = partial(self._mark, step, store, folder, self._protected(step))
         if self._saver is not None:
             self._writing = location, self._saver.begin(state, location, then=mark)
             return
         with _explained(location):
-            save(state, storage_writer=CheckpointWriter(location))
+            save(state, storage_writer=checkpoint_writer(location))
         mark()
 
     def wait_until_copied(self) -> None:
@@ -171,8 +170,7 @@ class Checkpointer:
         found = agree(found)
         if found is None:
             return 0
-        model_state, optimizer_state = get_state_dict(model, optimizer)
-        state = {"model": model_state, "optimizer": optimizer_state}
+        state = _state_of(model, optimizer)
         with _unreadable(found[1]):
             load(state, storage_reader=checkpoint_reader(found[1]))
         set_state_dict(
@@ -226,6 +224,11 @@ class Checkpointer:
             if step != protected:
                 self.store.delete(marker_name(step))
         delete_unmarked(self.store)
+
+
+def _state_of(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    model_state, optimizer_state = get_state_dict(model, optimizer)
+    return {"model": model_state, "optimizer": optimizer_state}
 
 
 @contextmanager

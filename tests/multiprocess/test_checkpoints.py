@@ -13,12 +13,13 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch.distributed.checkpoint._state_dict_stager import StateDictStager
+from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from codepmp_ray.errors import StorageError
 from codepmp_ray.storage import LocalStore
-from codepmp_ray.training import checkpoint, checkpoint_files, direct_files
+from codepmp_ray.training import checkpoint
 from codepmp_ray.training.background_save import BackgroundSaver
 from codepmp_ray.training.checkpoint import Checkpointer
 from codepmp_ray.training.checkpoint_folders import whole_steps
@@ -65,7 +66,6 @@ def test_a_checkpoint_is_of_its_step_whatever_the_steps_after_it_do(
 
 
 def test_models_of_one_process_may_differ(group, tmp_path: Path) -> None:
-    """A plan of writing is kept from one checkpoint to the next while it fits."""
     for number, out in enumerate((64, 64, 32, 32, 64), start=1):
         checkpointer = Checkpointer(LocalStore(tmp_path / str(number)), 2)
         model, optimizer = trained(number, out)
@@ -105,59 +105,9 @@ def test_the_second_checkpoint_has_what_changed_since_the_first(group, tmp_path:
     assert moments[2].equal(state["exp_avg"].full_tensor()) and not moments[1].equal(moments[2])
 
 
-def test_an_update_does_not_wait_for_what_can_be_copied(group, tmp_path: Path, monkeypatch) -> None:
-    may_open, real = threading.Event(), direct_files.open_direct
-
-    def late(path: Path) -> int:
-        assert may_open.wait(PATIENCE_S)
-        return real(path)
-
-    monkeypatch.setattr(direct_files, "open_direct", late)
-    checkpointer = Checkpointer(LocalStore(tmp_path), 2)
-    model, optimizer = trained(0)
-    for number in (1, 2):  # the second writes over the first's copies
-        saved = weights(model)
-        checkpointer.save(model, optimizer, number)
-        checkpointer.wait_until_copied()
-        assert not may_open.is_set()
-        step(model, optimizer)
-        may_open.set()
-        checkpointer.finish()
-        may_open.clear()
-        other, other_optimizer = trained(1)
-        assert checkpointer.restore(other, other_optimizer) == number
-        assert weights(other).equal(saved)
-        step(other, other_optimizer)  # the optimizer's state is of that step, too
-        assert weights(other).equal(weights(model))
-
-
-def test_an_update_waits_for_the_tensor_that_is_being_written(
+def test_copies_that_are_made_beside_the_steps_are_of_their_step(
     group, tmp_path: Path, monkeypatch
 ) -> None:
-    may_write, real = threading.Event(), direct_files.DirectFile.write
-
-    def late(self, data) -> int:
-        assert may_write.wait(PATIENCE_S)
-        return real(self, data)
-
-    monkeypatch.setattr(direct_files.DirectFile, "write", late)
-    checkpointer = Checkpointer(LocalStore(tmp_path), 2)
-    model, optimizer = trained(0)
-    saved = weights(model)
-    checkpointer.save(model, optimizer, 1)
-    model(torch.ones(2, 64)).square().sum().backward()  # reads what is being written
-    time.sleep(0.5)  # the writer has its first tensor now
-    threading.Timer(0.5, may_write.set).start()
-    checkpointer.wait_until_copied()
-    assert may_write.is_set()
-    optimizer.step()
-    checkpointer.finish()
-    other, other_optimizer = trained(1)
-    assert checkpointer.restore(other, other_optimizer) == 1
-    assert weights(other).equal(saved)
-
-
-def test_copies_that_are_taken_first_are_of_their_step(group, tmp_path: Path, monkeypatch) -> None:
     """The way of GPUs, without pinned memory."""
     may_copy, real = threading.Event(), StateDictStager.stage
 
@@ -166,7 +116,7 @@ def test_copies_that_are_taken_first_are_of_their_step(group, tmp_path: Path, mo
         return real(*args, **kwargs)
 
     monkeypatch.setattr(StateDictStager, "stage", late)
-    saver = BackgroundSaver(dist.new_group(backend="gloo"), copies_first=True)
+    saver = BackgroundSaver(dist.new_group(backend="gloo"), copies_beside=True)
     monkeypatch.setattr(checkpoint, "BackgroundSaver", lambda group: saver)
     checkpointer = Checkpointer(LocalStore(tmp_path), 2)
     model, optimizer = trained(0)
@@ -185,10 +135,10 @@ def test_copies_that_are_taken_first_are_of_their_step(group, tmp_path: Path, mo
 def test_an_update_does_not_wait_for_a_checkpoint_that_failed(
     group, tmp_path: Path, monkeypatch
 ) -> None:
-    def full(path: Path) -> int:
+    def full(*_args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(direct_files, "open_direct", full)
+    monkeypatch.setattr(FileSystemWriter, "write_data", full)
     checkpointer = Checkpointer(LocalStore(tmp_path), 2)
     model, optimizer = trained(0)
     checkpointer.save(model, optimizer, 1)
@@ -197,25 +147,31 @@ def test_an_update_does_not_wait_for_a_checkpoint_that_failed(
         checkpointer.finish()
 
 
-def test_an_update_does_not_wait_for_the_disk_to_have_everything(
-    group, tmp_path: Path, monkeypatch
-) -> None:
-    is_read, may_close, real = threading.Event(), threading.Event(), direct_files.DirectFile.close
+def test_an_update_does_not_wait_for_the_writing(group, tmp_path: Path, monkeypatch) -> None:
+    """And what it changes meanwhile is not in the checkpoint, nor in the next one's place."""
+    may_write, real = threading.Event(), FileSystemWriter.write_data
 
-    def slow(self) -> None:
-        # What the collector finds of earlier tests is closed in the main thread.
-        if threading.current_thread() is not threading.main_thread():
-            is_read.set()
-            assert may_close.wait(PATIENCE_S)
-        real(self)
+    def late(*args):
+        assert may_write.wait(PATIENCE_S)
+        return real(*args)
 
-    monkeypatch.setattr(direct_files.DirectFile, "close", slow)
-    checkpointer = Checkpointer(LocalStore(tmp_path), 1)
-    checkpointer.save(*trained(0), 1)
-    assert is_read.wait(PATIENCE_S)
-    checkpointer.wait_until_copied()
-    may_close.set()
-    checkpointer.finish()
+    monkeypatch.setattr(FileSystemWriter, "write_data", late)
+    checkpointer = Checkpointer(LocalStore(tmp_path), 2)
+    model, optimizer = trained(0)
+    for number in (1, 2):  # the second writes over the first's copies
+        saved = weights(model)
+        checkpointer.save(model, optimizer, number)
+        checkpointer.wait_until_copied()
+        assert not may_write.is_set()
+        step(model, optimizer)
+        may_write.set()
+        checkpointer.finish()
+        may_write.clear()
+        other, other_optimizer = trained(1)
+        assert checkpointer.restore(other, other_optimizer) == number
+        assert weights(other).equal(saved)
+        step(other, other_optimizer)  # the optimizer's state is of that step, too
+        assert weights(other).equal(weights(model))
 
 
 def test_an_update_does_not_wait_for_old_checkpoints_to_go(
@@ -278,13 +234,13 @@ def test_training_waits_for_the_copy_before_each_update(
         return torch.load(tmp_path / f"{name}.pt", weights_only=True)["model"]
 
     expected = first_checkpoint("prompt")
-    real = direct_files.open_direct
+    real = FileSystemWriter.write_data
 
-    def late(path: Path) -> int:
+    def late(*args):
         time.sleep(1.0)
-        return real(path)
+        return real(*args)
 
-    monkeypatch.setattr(direct_files, "open_direct", late)
+    monkeypatch.setattr(FileSystemWriter, "write_data", late)
     found = first_checkpoint("late")
     assert all(found[name].equal(expected[name]) for name in expected)
 
@@ -301,13 +257,13 @@ def test_steps_have_no_pauses_for_what_existed_before_them(
 def test_a_checkpoint_that_is_still_written_does_not_exist(
     group, tmp_path: Path, monkeypatch
 ) -> None:
-    may_finish, real = threading.Event(), direct_files.DirectFile.close
+    may_finish, real = threading.Event(), FileSystemWriter.finish
 
-    def slow(self) -> None:
+    def slow(*args, **named):
         assert may_finish.wait(PATIENCE_S)
-        real(self)
+        return real(*args, **named)
 
-    monkeypatch.setattr(direct_files.DirectFile, "close", slow)
+    monkeypatch.setattr(FileSystemWriter, "finish", slow)
     checkpointer = Checkpointer(LocalStore(tmp_path), 2)
     model, optimizer = trained(0)
     checkpointer.save(model, optimizer, 1)
@@ -340,7 +296,7 @@ def test_what_cannot_be_written_is_an_error_with_a_remedy(
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint_files.CheckpointWriter, "write_data", full)
+    monkeypatch.setattr(FileSystemWriter, "write_data", full)
     for asynchronous in (True, False):
         checkpointer = Checkpointer(LocalStore(tmp_path), 2, asynchronous=asynchronous)
         model, optimizer = trained(0)

@@ -156,9 +156,7 @@ def test_a_file_that_is_one_array_is_read_too(tmp_path: Path) -> None:
     path.write_text(json.dumps([RECLOR, RECLOR | {"id_string": "train_8"}], indent=1))
     assert list(load_problems("reclor", str(path))) == ["ReClor/train_7", "ReClor/train_8"]
     path.write_text("[{")
-    with pytest.raises(
-        InputError, match=r"task reclor: .*val\.json cannot be read: not a JSON"
-    ):
+    with pytest.raises(InputError, match=r"task reclor: .*val\.json cannot be read: not a JSON"):
         list(read_problems(problem_task("reclor"), str(path)))
 
 
