@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 import pyarrow as pa
 
+from codepmp_ray.io.listing import is_compressed
 from codepmp_ray.io.parquet_rows import OversizedRow, UnreadableRow, one_line, require_plain_file
 from codepmp_ray.storage.inputs import InputFile, open_binary
 
@@ -103,7 +104,7 @@ def all_json_rows(path: InputFile) -> Iterator[tuple[int, Any]]:
 def _is_sequential(path: InputFile) -> bool:
     try:
         with open_binary(path) as handle:
-            return bool(_kind(handle))
+            return is_compressed(str(path)) or bool(_kind(handle))
     except OSError as error:
         raise UnreadableRow(f"cannot be read ({error.strerror})") from error
 
@@ -122,7 +123,7 @@ Line = bytes | OversizedRow | list[Any]
 def _sequential(path: InputFile, limit: int | None) -> Iterator[Line]:
     """All lines, as bytes or OversizedRow; of an array its elements, as lists of one."""
     try:
-        with open_binary(path) as raw, _unpacked(raw) as lines:
+        with open_binary(path) as raw, _unpacked(raw, str(path)) as lines:
             if lines.peek(64).lstrip(_BLANK)[:1] == b"[":
                 yield from ([element] for element in _array(lines))
             else:
@@ -132,8 +133,11 @@ def _sequential(path: InputFile, limit: int | None) -> Iterator[Line]:
 
 
 @contextmanager
-def _unpacked(raw: BinaryIO) -> Iterator[io.BufferedReader]:
-    if (kind := _kind(raw)) == "xz":
+def _unpacked(raw: BinaryIO, name: str) -> Iterator[io.BufferedReader]:
+    kind = _kind(raw)
+    if is_compressed(name) and kind not in _MAGIC.values():
+        raise UnreadableRow("not compressed, as its name says that it is")
+    if kind == "xz":
         with lzma.open(raw) as unpacked:
             yield io.BufferedReader(unpacked, _BUFFER_BYTES)
         return

@@ -262,7 +262,7 @@ def _unreadable(location: str) -> Iterator[None]:
 
 
 # What torch says of a checkpoint whose files could be read.
-_NOT_THE_STORES = ("Size mismatch", "Missing key", "PytorchStreamReader", "pickle", "Unpickling")
+_NOT_THE_STORES = ("Size mismatch", "Missing key", "PytorchStreamReader", "ickl", "EOFError")
 
 
 def _cause(error: BaseException) -> str:
@@ -270,4 +270,4 @@ def _cause(error: BaseException) -> str:
     if not isinstance(error, CheckpointException) or not error.failures:
         return str(error).splitlines()[0]
     rank, (failure, _) = min(error.failures.items(), key=lambda item: item[0])
-    return f"{failure} (rank {rank})"
+    return f"{str(failure) or type(failure).__name__} (rank {rank})"

@@ -352,5 +352,5 @@ def test_the_command_line(code_folder: Path, tmp_path: Path) -> None:
         timeout=PATIENCE_S,
     )
     assert done.returncode == InputError.exit_code
-    assert done.stderr.startswith("Error: corpus.source.path='/no' does not exist")
+    assert done.stderr.startswith("Error: corpus.source.path=/no does not exist")
     assert len(done.stderr.splitlines()) == 1

@@ -33,6 +33,7 @@ from codepmp_ray.hub_models import HubModel, hub_model, is_hub_id, pin, pin_engi
 from codepmp_ray.runs import model_identity, reward_model, stage_fingerprints
 from tests.hub_server import Repo, hub_server
 from tests.processes import PATIENCE_S
+from tests.tiny_models import tiny_tokenizer
 
 A, B = "a" * 40, "b" * 40
 
@@ -316,13 +317,24 @@ def test_vllm_loads_weights_and_tokenizer_of_one_commit(
         started.append((name, arguments))
         return SimpleNamespace(get_tokenizer=lambda: None)
 
+    tokenized: list[tuple[str, Any]] = []
+
+    def load_tokenizer(model: str, arguments: dict[str, Any]) -> Any:
+        tokenized.append((model, arguments.get("tokenizer_revision")))
+        return tiny_tokenizer()
+
     monkeypatch.setattr(engines, "start_engine", start_engine)
+    monkeypatch.setattr(engines, "load_tokenizer", load_tokenizer)
     monkeypatch.setattr(engines, "apply", lambda environment: None)
-    engines.make_engine(EngineConfig(model_name_or_path="org/name", revision=revision))
+    plain = EngineConfig(model_name_or_path="org/name", revision=revision, chat_template="plain")
+    engines.make_engine(plain)
     (tmp_path / "config.json").write_text("{}")
-    engines.make_engine(EngineConfig(model_name_or_path=str(tmp_path)))
+    engines.make_engine(
+        plain.model_copy(update={"model_name_or_path": str(tmp_path), "revision": None})
+    )
     (name, arguments), (folder, others) = started
     commit = hub.commits.get(revision or "main", B)
     assert name == "org/name"
     assert arguments["revision"] == arguments["tokenizer_revision"] == commit
     assert folder == str(tmp_path) and "revision" not in others
+    assert tokenized == [("org/name", commit), (str(tmp_path), None)]

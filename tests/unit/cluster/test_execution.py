@@ -39,7 +39,7 @@ class Script:
 
     def __init__(self, tests: str, strong: str, weak: str) -> None:
         self.answers = {
-            "describe": "Doubles x.",
+            "describe": "Write a function that doubles its argument and returns the result.",
             "tests": tests,
             "chosen": strong,
             "rejected": weak,

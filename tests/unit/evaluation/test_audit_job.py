@@ -196,15 +196,15 @@ def with_pools(recipe, *paths, **changes):
 
 
 def test_a_pool_shows_who_is_preferred_and_in_which_script(recipe, tmp_path):
-    path = write_pool(tmp_path / "pool.jsonl")
+    path = write_pool(tmp_path / "pool.jsonl", num_problems=60)
     recipe = with_pools(recipe, path, max_generator_r2=0.5)
     serving = recipe.serving.model_copy(update={"max_candidates": 4})
     recipe = recipe.model_copy(update={"serving": serving})
     client = RewardOf(likes_cyrillic)
     found = measure(recipe, client, "./some/model")
-    assert max(client.sizes[-24:]) == 4  # no request is larger than the service takes
+    assert max(client.sizes[-120:]) == 4  # no request is larger than the service takes
     (pool,) = found["pools"]
-    assert (pool["name"], pool["num_problems"], pool["num_answers"]) == ("pool.jsonl", 12, 72)
+    assert (pool["name"], pool["num_problems"], pool["num_answers"]) == ("pool.jsonl", 60, 360)
     assert pool["generators"]["generator_r2"]["mean"] > 0.8
     assert pool["generators"]["effects"]["loud"]["difference"]["low"] > 0.2
     assert pool["scripts"]["latin"]["difference"]["high"] < -0.2
@@ -217,7 +217,7 @@ def test_a_pool_shows_who_is_preferred_and_in_which_script(recipe, tmp_path):
     page = store.read_bytes("audit.html").decode()
     assert "Pool pool.jsonl" in page and "script: cyrillic" in page and 'id="pool0"' in page
     rows = ShardLedger(store.sub("pools")).read("audit_pool_scores").to_pylist()
-    assert len(rows) == 72 and {row["model"] for row in rows} == {"loud", "plain"}
+    assert len(rows) == 360 and {row["model"] for row in rows} == {"loud", "plain"}
     again = RewardOf(likes_cyrillic)
     second = measure(recipe, again, "./some/model")
     assert again.calls == 0 and second["pools"] == found["pools"]
