@@ -262,7 +262,8 @@ def _unreadable(location: str) -> Iterator[None]:
 
 
 # What torch says of a checkpoint whose files could be read.
-_NOT_THE_STORES = ("Size mismatch", "Missing key", "PytorchStreamReader", "ickl", "EOFError")
+_NOT_THE_STORES = ("Size mismatch", "Missing key", "PytorchStreamReader", "pickle", "Unpickling")
+_NOT_THE_STORES += ("EOFError",)
 
 
 def _cause(error: BaseException) -> str:
