@@ -112,6 +112,7 @@ def test_service_answers_and_leaves_nothing_behind(
     assert not serve.status().applications
 
 
+@pytest.mark.rehearsal
 def test_two_replicas_serve_every_dialect_with_a_warm_prompt_each(
     cluster: None, model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -47,7 +47,7 @@ def config(**changes: Any) -> CandidatesConfig:
     return CandidatesConfig.model_validate(given | {"num_eval_problems": 25} | changes)
 
 
-@pytest.mark.slow
+@pytest.mark.rehearsal
 def test_every_kind_is_the_same_everywhere_and_knows_right_from_wrong() -> None:
     kinds = sorted(set(library().DATASETS) - set(REFUSED))
     assert len(kinds) > 80
