@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[3]
 # A core written in C, a library whose handler was made before, a child process, a warning, and us.
 SCRIPT = """
-import logging, os, subprocess, sys, warnings
+import logging, os, subprocess, sys, threading, warnings
 logging.getLogger("library").addHandler(logging.StreamHandler())
 from codepmp_ray.cluster.own_terminal import own_terminal
 try:
@@ -21,6 +21,9 @@ try:
             logging.getLogger("library").warning("library")
             subprocess.run([sys.executable, "-c", "import sys; print('child', file=sys.stderr)"])
             warnings.warn("warning")
+            talk = threading.Thread(target=print, args=["thread"], name="ray_print_logs")
+            talk.start()
+            talk.join()
         print("ours", file=sys.stderr)
         print("result")
         if "fail" in sys.argv:
@@ -47,8 +50,15 @@ def said(folder: Path, *words: str, script: str = SCRIPT) -> tuple[str, str]:
 def test_only_we_are_on_the_terminal_and_the_others_in_their_file(tmp_path: Path) -> None:
     errors, output = said(tmp_path, "one", "fail")
     assert errors == "ours\ncaught\nafter\n"
-    assert output.startswith("result\n")
-    for line in ("core one\n", "core fail\n", "library\n", "child\n", "UserWarning: warning"):
+    assert output.startswith("result\n") and output.count("thread") == 1
+    for line in (
+        "core one\n",
+        "core fail\n",
+        "library\n",
+        "child\n",
+        "UserWarning: warning",
+        "thread\n",
+    ):
         assert line in output
 
 
