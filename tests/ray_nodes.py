@@ -68,6 +68,11 @@ class RayNodes:
 
     def stop(self) -> None:
         stop_all(self._nodes)
+        for node in self._nodes:
+            if not node.has_started and (self._folder / node.name).exists():  # why it did not
+                logs = self._log_dir / f"{node.name} did not start"
+                ignored = shutil.ignore_patterns("sockets", "*.sock*")
+                shutil.copytree(self._folder / node.name, logs, symlinks=True, ignore=ignored)
         for log in self._folder.glob("*.log"):
             shutil.move(log, self._log_dir)
         shutil.rmtree(self._folder, ignore_errors=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from benchmarks._ray_nodes import started
 from codepmp_ray.config.recipe import load_recipe
 from codepmp_ray.records import PAIR, table_from_rows
 from codepmp_ray.runs import Stage, open_stage
@@ -141,8 +142,7 @@ def test_workers_leave_and_come_and_the_losses_stay(
     When the loss of a node is announced, a checkpoint is written at once.
     """
     made = (nodes, tmp_path / "elastic", tiny_model_dir, preference_rows)
-    second = [nodes.start_worker(), nodes.start_worker()][1]
-    second.wait_until_started()
+    second = [started(nodes.start_worker), started(nodes.start_worker)][1]
     elastic = Job(*made, num_workers=2, min_workers=1, elastic_interval_s=2)
     elastic.wait_for(num_workers=2, num_more=SAVE_STEPS + 5)
     second.kill()
