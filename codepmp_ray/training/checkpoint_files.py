@@ -10,20 +10,18 @@ from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystem
 
 from codepmp_ray.storage import is_uri
 
-# As the run's store: other processes write there too.
-_NO_CACHE = {"use_listings_cache": False}
-
 
 def checkpoint_writer(location: str) -> FileSystemWriter:
     """Writes one file a rank to the folder or URI `location`."""
     if is_uri(location):
-        # There is no file to be synchronised; torch would synchronise all disks of the node.
-        return FsspecWriter(location, sync_files=False, **_NO_CACHE)
+        # There is no file to be synchronised; torch would synchronise all disks of the node. And
+        # listings are not kept: other processes write there too.
+        return FsspecWriter(location, sync_files=False, use_listings_cache=False)
     return FileSystemWriter(location)
 
 
 def checkpoint_reader(location: str) -> FileSystemReader:
     """What `torch.distributed.checkpoint.load` reads the folder or URI `location` with."""
     if is_uri(location):
-        return FsspecReader(location, **_NO_CACHE)
+        return FsspecReader(location, use_listings_cache=False)
     return FileSystemReader(location)
