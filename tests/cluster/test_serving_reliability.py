@@ -110,7 +110,6 @@ def leave(service: ServiceHandle, num_candidates: int, seconds: float) -> None:
         httpx.post(f"{service.url}/v1/bon", json=body, headers=headers, timeout=seconds)
 
 
-@pytest.mark.rehearsal
 def test_who_leaves_is_not_scored_any_longer(service: ServiceHandle) -> None:
     """While being scored, and while waiting for a turn; nothing stays behind."""
     before = counts()
