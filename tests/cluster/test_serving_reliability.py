@@ -110,6 +110,41 @@ def leave(service: ServiceHandle, num_candidates: int, seconds: float) -> None:
         httpx.post(f"{service.url}/v1/bon", json=body, headers=headers, timeout=seconds)
 
 
+# First: it starts Serve on a port of its own, and nothing else may have started it.
+@pytest.mark.rehearsal
+def test_two_models_under_two_prefixes_of_one_serve_beside_anothers_application(
+    cluster: None, folder: Path
+) -> None:
+    key = [digest_of("sk-two")]
+    other = serve.deployment(ray_actor_options={"num_cpus": 0})(Other)
+    targets = [serve.RunTarget(other.bind(), "other", route_prefix="/other")]
+    for name, offset in (("a", 0.0), ("b", 7.0)):
+        model = model_of(folder, offset, 1e6)
+        config = recipe_of(num_replicas=1, served_model_name=name).serving
+        app = build_application(config, model, key, FakeReplica)
+        targets.append(serve.RunTarget(app, name, route_prefix=f"/{name}"))
+    port = free_port()
+    serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": port})
+    serve.run_many(targets)
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S) as client:
+        for name, offset in (("a", 0.0), ("b", 7.0)):
+            url, headers = f"/{name}", {"x-api-key": "sk-two"}
+            for path in ("/health", "/ready", "/"):
+                assert client.get(url + path).status_code == 200
+            assert client.get(f"{url}/metrics", headers=headers).status_code == 401
+            assert client.get(f"{url}/metrics", headers=SCRAPE).status_code == 200
+            body = {"model": name, "prompt": "p", "candidates": ["a", "b"]}
+            assert client.post(f"{url}/v1/bon", json=body).status_code == 401
+            found = client.post(f"{url}/v1/bon", json=body, headers=headers).json()["data"]
+            assert as_the_fake_scores(offset)(["a", "b"], [row["score"] for row in found])
+            reward = RewardClient(f"http://127.0.0.1:{port}/{name}", "sk-two")
+            assert as_the_fake_scores(offset)(["a"], reward.choose("p", ["a"]).rewards)
+        answer = client.get("/other/x", headers={"x-session-id": "s"})
+        assert (answer.status_code, answer.text) == (404, "theirs: s")
+        assert client.get("/nowhere").status_code == 404
+    serve.shutdown()
+
+
 def test_who_leaves_is_not_scored_any_longer(service: ServiceHandle) -> None:
     """While being scored, and while waiting for a turn; nothing stays behind."""
     before = counts()
@@ -269,40 +304,6 @@ def test_a_stop_answers_who_is_inside(service: ServiceHandle, folder: Path) -> N
     stop.join(PATIENCE_S)
     assert not stop.is_alive()
     assert [answer.status_code for answer in answers] == [200]
-    serve.shutdown()
-
-
-@pytest.mark.rehearsal
-def test_two_models_under_two_prefixes_of_one_serve_beside_anothers_application(
-    cluster: None, folder: Path
-) -> None:
-    key = [digest_of("sk-two")]
-    other = serve.deployment(ray_actor_options={"num_cpus": 0})(Other)
-    targets = [serve.RunTarget(other.bind(), "other", route_prefix="/other")]
-    for name, offset in (("a", 0.0), ("b", 7.0)):
-        model = model_of(folder, offset, 1e6)
-        config = recipe_of(num_replicas=1, served_model_name=name).serving
-        app = build_application(config, model, key, FakeReplica)
-        targets.append(serve.RunTarget(app, name, route_prefix=f"/{name}"))
-    port = free_port()
-    serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": port})
-    serve.run_many(targets)
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S) as client:
-        for name, offset in (("a", 0.0), ("b", 7.0)):
-            url, headers = f"/{name}", {"x-api-key": "sk-two"}
-            for path in ("/health", "/ready", "/"):
-                assert client.get(url + path).status_code == 200
-            assert client.get(f"{url}/metrics", headers=headers).status_code == 401
-            assert client.get(f"{url}/metrics", headers=SCRAPE).status_code == 200
-            body = {"model": name, "prompt": "p", "candidates": ["a", "b"]}
-            assert client.post(f"{url}/v1/bon", json=body).status_code == 401
-            found = client.post(f"{url}/v1/bon", json=body, headers=headers).json()["data"]
-            assert as_the_fake_scores(offset)(["a", "b"], [row["score"] for row in found])
-            reward = RewardClient(f"http://127.0.0.1:{port}/{name}", "sk-two")
-            assert as_the_fake_scores(offset)(["a"], reward.choose("p", ["a"]).rewards)
-        answer = client.get("/other/x", headers={"x-session-id": "s"})
-        assert (answer.status_code, answer.text) == (404, "theirs: s")
-        assert client.get("/nowhere").status_code == 404
     serve.shutdown()
 
 
