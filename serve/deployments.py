@@ -24,9 +24,10 @@ from codepmp_ray.cluster.scorers import make_scorer
 from codepmp_ray.cluster.turns import Turns
 from codepmp_ray.config.evaluation import ServingConfig
 from codepmp_ray.errors import CodePMPError, DeadlineError, InputError
-from codepmp_ray.modeling.sources import resolve_model
+from codepmp_ray.modeling.sources import model_store, resolve_model
 from codepmp_ray.preference.tokenization import Encoder
 from codepmp_ray.scoring.best_of_n import ScoringRequest, plan_request, rank
+from codepmp_ray.scoring.calibration import temperature_of
 from codepmp_ray.scoring.exported_model import require_model
 from codepmp_ray.scoring.protocol import Scorer
 from codepmp_ray.weights_digest import weights_digest
@@ -51,10 +52,12 @@ class ScorerReplica:
         folder = resolve_model(model_path)
         self._config = ServingConfig.model_validate(config)
         self._scorer = self.make_scorer(folder, self._config, num_gpus)
-        self._prepare(folder, Encoder.load(folder, self._config.template))
+        encoder = Encoder.load(folder, self._config.template)
+        self._prepare(folder, encoder, temperature_of(model_store(model_path)))
 
-    def _prepare(self, folder: str, encoder: Encoder) -> None:
+    def _prepare(self, folder: str, encoder: Encoder, temperature: float = 1.0) -> None:
         """What every replica has beside its scorer."""
+        self._temperature = temperature
         self._first_folder = self._folder = folder
         self._tokens_in_flight = 0
         self._weights = Weights(0)
@@ -99,7 +102,9 @@ class ScorerReplica:
                     )
                 finally:
                     self._tokens_in_flight -= num_tokens
-                return replace(rank(plan, scores), weights_digest=self._weights.digest)
+                found = rank(plan, scores)
+                made_by = {"weights_digest": self._weights.digest, "temperature": self._temperature}
+                return replace(found, **made_by)
         except (InputError, DeadlineError) as error:
             return error
 
@@ -133,17 +138,21 @@ class ScorerReplica:
             base = await loop.run_in_executor(None, weights_digest, self._first_folder)
             if weights.base != base:  # meant for another version of the service
                 return
-            folder, encoders, staged = await loop.run_in_executor(None, self._staged, weights)
+            folder, encoders, temperature, staged = await loop.run_in_executor(
+                None, self._staged, weights
+            )
             async with self._turns.turn(alone=True):
                 await self._scorer.take_weights(staged)
                 self._folder, self._encoders, self._weights = folder, encoders, weights
+                self._temperature = temperature
 
-    def _staged(self, weights: Weights) -> tuple[str, queue.SimpleQueue[Encoder], Any]:
+    def _staged(self, weights: Weights) -> tuple[str, queue.SimpleQueue[Encoder], float, Any]:
         folder = resolve_model(weights.path)
         require_model(self._config, folder)
         require_same_shape(self._folder, folder, weights.digest)
         encoders = _for_threads(Encoder.load(folder, self._config.template), self._num_tokenizers)
-        return folder, encoders, self._scorer.stage_weights(folder)
+        temperature = temperature_of(model_store(weights.path))
+        return folder, encoders, temperature, self._scorer.stage_weights(folder)
 
     async def newest_weights(self) -> Weights:
         return self._weights

@@ -6,7 +6,6 @@ surrogates, which JSON can spell) are refused: no tokenizer takes them.
 
 from __future__ import annotations
 
-import math
 import time
 import uuid
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ from pydantic import (
 from codepmp_ray.errors import InputError
 from codepmp_ray.preference.messages import Message, checked_messages
 from codepmp_ray.scoring.best_of_n import RIGHT, BestOfN, Cut, ScoringRequest
+from codepmp_ray.scoring.calibration import probabilities
 
 from .errors import ApiError
 
@@ -222,7 +222,7 @@ def fields_of(
     if isinstance(outcome, InputError):
         usage = BonUsage(prompt_tokens=0, candidate_tokens=0, cached_prompt_tokens=0)
         return {"usage": usage, "error": ApiError(422, str(outcome), param="requests").detail()}
-    chances = best_probabilities(outcome) if options.probabilities else {}
+    chances = _chances(outcome) if options.probabilities else {}
     data = []
     for found in outcome.candidates:
         if item.top_n is not None and (found.rank is None or found.rank > item.top_n):
@@ -266,16 +266,11 @@ class BonManyResponse(BaseModel):
     results: list[BonItemResult] = Field(description="In the order of requests.")
 
 
-def best_probabilities(result: BestOfN) -> dict[int, float]:
-    """Chance of each scored candidate to be preferred to all others: softmax of the raw rewards.
-
-    Bradley-Terry for two, Plackett-Luce for more: the model that the reward loss fits.
-    """
+def _chances(result: BestOfN) -> dict[int, float]:
+    """Chance of each scored candidate to be preferred to all others, by the model's temperature."""
     scores = {item.index: item.score for item in result.candidates if item.score is not None}
-    highest = max(scores.values(), default=0.0)
-    weights = {index: math.exp(score - highest) for index, score in scores.items()}
-    total = sum(weights.values())
-    return {index: weight / total for index, weight in weights.items()}
+    found = probabilities([*scores.values()], result.temperature) if scores else []
+    return dict(zip(scores, found, strict=True))
 
 
 class ModelCard(BaseModel):

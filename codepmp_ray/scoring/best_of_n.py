@@ -126,6 +126,7 @@ class BestOfN:
     Attributes:
         best_index: None where no candidate has a score.
         weights_digest: of the weights that made it, where the scorer is told (serve/weights.py).
+        temperature: of the model, see scoring/calibration.py.
     """
 
     best_index: int | None
@@ -134,6 +135,7 @@ class BestOfN:
     num_response_tokens: int
     num_cached_prompt_tokens: int
     weights_digest: str | None = field(default=None, compare=False)
+    temperature: float = field(default=1.0, compare=False)
 
     @property
     def is_partial(self) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -17,8 +18,9 @@ from codepmp_ray.config.evaluation import ServingConfig
 from codepmp_ray.errors import CodePMPError, InputError
 from codepmp_ray.scoring.best_of_n import BestOfN, ScoringRequest
 from codepmp_ray.serve.deployments import ScorerReplica
+from codepmp_ray.serve.schemas import BonItem, BonOptions, fields_of
 from codepmp_ray.serve.weights import Weights
-from codepmp_ray.weights_digest import weights_digest
+from codepmp_ray.weights_digest import CALIBRATION_FILE, weights_digest
 from tests.real_service import KEY, serving
 from tests.tiny_models import save_tiny_reward_model
 
@@ -81,6 +83,32 @@ def test_scores_after_a_change_are_those_of_a_fresh_start(first: Path, second: P
         # One of another version of the service is not.
         other = told(first, second, version=9, base="of another model")
         assert scores_of(await changing.score([REQUEST], other)) == scores_of(after)
+
+    asyncio.run(test())
+
+
+def test_chances_are_by_the_temperature_beside_the_weights(
+    first: Path, second: Path, tmp_path: Path
+) -> None:
+    """It changes with them, and no score does."""
+    calibrated = Path(shutil.copytree(second, tmp_path / "model"))
+    (calibrated / CALIBRATION_FILE).write_text('{"temperature": 4.0}')
+
+    async def test() -> None:
+        plain, changing = replica(second), replica(first)
+        (before,), (expected,) = await changing.score([REQUEST]), await plain.score([REQUEST])
+        assert await changing.load_weights(told(calibrated, first)) is None
+        (after,) = await changing.score([REQUEST])
+        (started,) = await replica(calibrated).score([REQUEST])
+        found = (before, expected, after, started)
+        assert [r.temperature for r in found if isinstance(r, BestOfN)] == [1.0, 1.0, 4.0, 4.0]
+        assert scores_of([after]) == scores_of([started]) == scores_of([expected])
+        options = BonOptions(probabilities=True)
+        item = BonItem(prompt=REQUEST.prompt, candidates=[*REQUEST.candidates])
+        for result, temperature in ((expected, 1.0), (after, 4.0)):
+            shown = [row.probability for row in fields_of(result, item, options, None)["data"]]
+            scores = np.array(scores_of([result])) / temperature
+            assert shown == pytest.approx(np.exp(scores) / np.exp(scores).sum())
 
     asyncio.run(test())
 
