@@ -63,7 +63,7 @@ _STAGE_VERSION = (
     dict.fromkeys(STAGE_JOBS, 2)
     | dict.fromkeys(("corpus", "synthesis", "candidates"), 4)
     | dict.fromkeys(("pretraining", "finetuning", "grades"), 4)
-    | {"scoring": 2, "evaluation": 5}
+    | {"scoring": 2, "evaluation": 6}
 )
 
 

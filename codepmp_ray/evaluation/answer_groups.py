@@ -7,15 +7,11 @@ places are equal, as in `graders.equality`. Formulas are equal where they are wr
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from fractions import Fraction
+from functools import lru_cache
 
-_FRACTION = re.compile(r"\\[dt]?frac\{([^{}]+)\}\{([^{}]+)\}")
-_THOUSANDS = re.compile(r"(?<=\d)(?:,|\{,\}|\\,|[ \u2009\u202f\u00a0])(?=\d{3}(?!\d))")
-_NUMBER = re.compile(r"([+-]?)(\d+(?:\.\d*)?|\.\d+)(?: ?/ ?(\d+(?:\.\d*)?))?")
-_AROUND = " \t\n$"
-_MAX_DIGITS = 300
+from codepmp_ray.evaluation.graders.notation import readable, tidy
+from codepmp_ray.evaluation.graders.numbers import plain_value
 
 
 def answer_groups(answers: Sequence[str | None]) -> list[int]:
@@ -25,12 +21,8 @@ def answer_groups(answers: Sequence[str | None]) -> list[int]:
     return [numbers.setdefault(key, len(numbers)) for key in keys]
 
 
+@lru_cache(maxsize=1 << 16)
 def _key(answer: str) -> object:
     """What is equal for equal answers: a number, or the text."""
-    text = answer.strip(_AROUND).rstrip(_AROUND + ".").replace("\u2212", "-").replace("\u2013", "-")
-    text = _THOUSANDS.sub("", _FRACTION.sub(r"\1/\2", text))
-    found = _NUMBER.fullmatch(text) if len(text) <= _MAX_DIGITS else None
-    if found is None or (found[3] is not None and not Fraction(found[3])):
-        return answer.strip()
-    value = Fraction(found[2]) / Fraction(found[3] or 1)
-    return round(-value if found[1] == "-" else value, 6)
+    value = plain_value(tidy(readable(answer)).strip("$ ").removesuffix("."))
+    return answer.strip() if value is None else round(value, 6)

@@ -21,8 +21,7 @@ from codepmp_ray.config.evaluation import CandidatesConfig, EvaluationConfig
 from codepmp_ray.errors import InputError
 from codepmp_ray.evaluation import statistics
 from codepmp_ray.evaluation.answer_groups import answer_groups
-from codepmp_ray.evaluation.audit.features import FEATURES, style_features
-from codepmp_ray.evaluation.audit.within import centred, numbered
+from codepmp_ray.evaluation.style_rule import fitted_weights, style_gap, style_table
 from codepmp_ray.evaluation.tasks.registry import problem_task
 
 Row = dict[str, Any]
@@ -152,25 +151,21 @@ def verdict(results: dict[str, Any]) -> str:
 
 
 def style_scores(training: Sequence[Row], pools: Sequence[Pool]) -> statistics.Floats | None:
-    """Scores [problems, candidates] of a rule that sees length and format only.
+    """Scores [problems, candidates] of the rule of style (`style_rule`), fitted on `training`.
 
-    Least squares of right and wrong on the audit's style features, within training problems. None
-    where these have no right or no wrong answer.
+    None where no training problem has both right and wrong answers.
     """
-    graded = [row for row in training if row["passed"] is not None]
-    if len({row["passed"] for row in graded}) < 2:
+    of_problem: dict[str, list[Row]] = {}
+    for row in training:
+        if row["passed"] is not None:
+            of_problem.setdefault(row["problem_id"], []).append(row)
+    marks = [[bool(row["passed"]) for row in rows] for rows in of_problem.values()]
+    if not any(0 < sum(right) < len(right) for right in marks):
         return None
-    right = np.array([[row["passed"]] for row in graded], float)
-    table = np.hstack([right, _style([row["completion"] for row in graded])])
-    table = centred(table, numbered([row["problem_id"] for row in graded]))
-    weights, *_ = np.linalg.lstsq(table[:, 1:], table[:, 0], rcond=None)
+    tables = [style_table([row["completion"] for row in rows]) for rows in of_problem.values()]
+    weights = fitted_weights(np.array(list(map(style_gap, tables, marks))))
     texts = ([row["completion"] for row in pool.candidates] for pool in pools)
-    return np.array([_style(one) @ weights for one in texts])
-
-
-def _style(texts: Sequence[str]) -> statistics.Floats:
-    """Style features [texts, features]."""
-    return np.array([[style_features(text)[name] for name in FEATURES] for text in texts])
+    return np.array([style_table(one) @ weights for one in texts])
 
 
 def _parts(

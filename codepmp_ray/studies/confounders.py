@@ -8,13 +8,11 @@ is fitted on one half of the questions and picks in the other.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from scipy.optimize import minimize
 
-from codepmp_ray.evaluation.audit.features import style_features
+from codepmp_ray.evaluation.style_rule import fitted_weights, style_gap, style_table
 from codepmp_ray.preference.sources.rows import Row
 from codepmp_ray.records import stable_id
 from codepmp_ray.resampling import Floats
@@ -26,9 +24,6 @@ LONGER, STYLE, WRITER = "longer answer", "style", "model prior"
 RULES = (LONGER, STYLE, WRITER)
 _SIDES = ("chosen", "rejected")
 _MAX_FITTED = 4_000  # pairs
-_RIDGE = 0.01
-_COUNTED = re.compile(r"\d"), re.compile("="), re.compile(r"\n\n"), re.compile(r"\bStep\b")
-_SAID = ("The answer is", "####", "\\boxed")
 
 
 def pair_rules(context: Context, name: str, model: str | None = None) -> dict[str, Floats]:
@@ -64,47 +59,15 @@ def writer_rates(rows: Sequence[Row]) -> dict[str, float]:
 def fitted_style(rows: Sequence[Row]) -> Floats:
     """Weights of `style_table`'s columns, fitted to tell chosen from rejected."""
     tables = (style_table([row[side] for row in rows]) for side in _SIDES)
-    return _logistic(np.subtract(*tables))
+    return fitted_weights(np.subtract(*tables))
 
 
 def pool_style(pool: LabelledPool) -> Floats:
     """A score by style [problems, candidates], fitted on the other half of the questions."""
     tables = np.array([style_table(texts) for texts in pool.texts])
-    gaps = np.array([
-        table[right > 0].mean(axis=0) - table[right == 0].mean(axis=0)
-        if 0 < right.sum() < len(right) else np.zeros(table.shape[1])
-        for table, right in zip(tables, pool.correct, strict=True)
-    ])  # fmt: skip
+    gaps = np.array(list(map(style_gap, tables, pool.correct)))
     half = np.array([int(stable_id("style", prompt)[:8], 16) % 2 for prompt in pool.prompts])
     scores = np.zeros(pool.size)
     for one in (0, 1):
-        scores[half == one] = tables[half == one] @ _logistic(gaps[half != one])
+        scores[half == one] = tables[half == one] @ fitted_weights(gaps[half != one])
     return scores
-
-
-def style_table(texts: Sequence[str]) -> Floats:
-    """Counts of style [texts, features]: nothing that says whether an answer is right."""
-    return np.array([
-        [
-            *style_features(text).values(),
-            *(len(pattern.findall(text)) for pattern in _COUNTED),
-            *(said in text for said in _SAID),
-        ]
-        for text in texts
-    ], float)  # fmt: skip
-
-
-def _logistic(gaps: Floats) -> Floats:
-    """Weights [features] under which most of `gaps` [pairs, features] are positive."""
-    if not len(gaps):
-        return np.zeros(gaps.shape[-1])
-    scale = gaps.std(axis=0) + np.abs(gaps).max(axis=0) * 1e-3 + 1e-9
-    table = gaps / scale
-
-    def loss(weights: Floats) -> tuple[float, Floats]:
-        margins = table @ weights
-        slope = -0.5 * (1 - np.tanh(margins / 2))
-        value = np.logaddexp(0, -margins).mean() + _RIDGE * (weights**2).sum()
-        return float(value), table.T @ slope / len(table) + 2 * _RIDGE * weights
-
-    return minimize(loss, np.zeros(table.shape[1]), jac=True, method="L-BFGS-B").x / scale

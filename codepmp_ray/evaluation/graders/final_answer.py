@@ -15,14 +15,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from codepmp_ray.evaluation.graders.notation import has_digit, readable
+from codepmp_ray.synthesis.thoughts import split_thought
 
 # What generators repeat without end would cost time and says nothing new.
 MAX_CHARS = 20_000
 _MAX_CLAIM_CHARS = 1_000
-_THOUGHT = re.compile(
-    r".*(?:</(?:think|thinking|thought|reasoning)>|<\|channel\|>final<\|message\|>)",
-    re.DOTALL | re.IGNORECASE,
-)
 _TURN_ENDS = re.compile(
     r"(?<=\S)\s*(?:<\|(?:im_end|eot_id|eom_id|endoftext|end_of_text|end|return|end.of.sentence)\|>"
     r"|<end_of_turn>|</s>|<eos>|\[STOP\])(?=\s|<|\Z)"
@@ -131,9 +128,8 @@ def last_box(text: str) -> str | None:
 
 def own_turn(text: str) -> str:
     """What a model says as its answer: not its thoughts, nor what it invents after its turn."""
-    thought = _THOUGHT.match(text)
-    if thought and text[thought.end() :].strip():
-        text = text[thought.end() :]
+    answer, _ = split_thought(text)
+    text = answer if answer.strip() else text  # all that a text may say is in its thought
     end = _TURN_ENDS.search(text)
     return text[: end.start()] if end else text
 

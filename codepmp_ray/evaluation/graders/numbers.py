@@ -124,16 +124,23 @@ def _is_formula(side: str) -> bool:
     return has_digit(side) and _VARIABLE.search(side) is not None
 
 
-def _value(latex: str) -> Fraction | None:
-    """The value of a number or calculation. Most are plain, and need no parser."""
-    plain = _FRACTION.sub(r" \1/\2", latex).strip()
+def plain_value(text: str) -> Fraction | None:
+    """The value of a number that is written plainly, and is all of `text`; no parser is asked."""
+    plain = _FRACTION.sub(r" \1/\2", text).strip()
     match = _PLAIN.fullmatch(plain) if len(plain) < _MAX_CHARS else None
-    if match:
-        sign, whole, *parts = match.groups()
-        upper, lower = (_literal(part) if part else Fraction(1) for part in parts)
-        value = int(whole or 0) + upper / lower if lower else None
-        return -value if sign == "-" and value is not None else value
-    if match := _REPEATING.fullmatch(plain):
+    if match is None:
+        return None
+    sign, whole, *parts = match.groups()
+    upper, lower = (_literal(part) if part else Fraction(1) for part in parts)
+    value = int(whole or 0) + upper / lower if lower else None
+    return -value if sign == "-" and value is not None else value
+
+
+def _value(latex: str) -> Fraction | None:
+    """The value of a number or calculation."""
+    if (value := plain_value(latex)) is not None:
+        return value
+    if match := _REPEATING.fullmatch(latex.strip()):
         whole, fixed, period = match.groups()
         once = int(f"0{whole}{fixed}{period}") - int(f"0{whole}{fixed}")
         return Fraction(once, (10 ** len(period) - 1) * 10 ** len(fixed))
