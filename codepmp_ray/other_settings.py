@@ -7,7 +7,7 @@ why; `reusing` takes a finished folder as it is instead:
   that reads the stage works with settings that it was not made with;
 - `reuse` holds its fingerprint, which stands in the fingerprints of the stages that read it;
 - the stages that it was made from come along where they are complete;
-- nothing is ever written into it.
+- nothing is added to it; only a purge takes rows out.
 """
 
 from __future__ import annotations

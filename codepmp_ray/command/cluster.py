@@ -252,6 +252,7 @@ def _is_complete(recipe: "Recipe", name: str) -> bool:
 
 def _models(recipe: "Recipe", waiting: list[str]) -> list[str]:
     """Models that the waiting stages start from."""
+    from codepmp_ray.evaluation.given_candidates import are_given
     from codepmp_ray.runs import base_model
     from codepmp_ray.storage.uris import written_name
     from codepmp_ray.synthesis.plan import plan_pools
@@ -259,7 +260,7 @@ def _models(recipe: "Recipe", waiting: list[str]) -> list[str]:
     engines = []
     if "synthesis" in waiting:
         engines += [pool.engine for pool in plan_pools(recipe.synthesis, recipe.engines)]
-    if "candidates" in waiting:
+    if "candidates" in waiting and not are_given(recipe.candidates):
         engines.append(recipe.generator)
     names = [engine.written_name for engine in engines if engine.kind == "vllm"]
     if "pretraining" in waiting:
@@ -276,6 +277,7 @@ def _plan(recipe: "Recipe", name: str) -> str:
     from codepmp_ray.cluster.training import training_need
     from codepmp_ray.corpus.decontamination import load_evaluation_index
     from codepmp_ray.corpus.sources import check_corpus_config
+    from codepmp_ray.evaluation.given_candidates import are_given
     from codepmp_ray.evaluation.problems import split_problems
     from codepmp_ray.synthesis.plan import plan_pools
     from codepmp_ray.training.trackers import require_trackers
@@ -293,8 +295,9 @@ def _plan(recipe: "Recipe", name: str) -> str:
         needs = engine_needs([(pool.name, pool.engine) for pool in pools])
     elif name == "candidates":
         split_problems(recipe.candidates)
-        role = recipe.candidates.role
-        needs = engine_needs([(role, getattr(recipe.engines, role))])
+        if are_given(recipe.candidates):
+            return "answers are given, no engine is needed"
+        needs = engine_needs([("generator", recipe.generator)])
     elif name == "serving":
         from codepmp_ray.serve.application import gpus_per_replica, serving_need
 

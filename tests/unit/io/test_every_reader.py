@@ -26,6 +26,7 @@ from codepmp_ray.evaluation.labelled_pools import load_labelled_pools
 from codepmp_ray.io.rows import read_rows, read_whole
 from codepmp_ray.io.shards import RowSource, plan_pieces, read_piece
 from codepmp_ray.preference.sources.reading import read_source
+from codepmp_ray.preference.sources.rows import Reject
 
 ROWS = [
     {
@@ -72,7 +73,8 @@ FILES: dict[str, bytes] = {
 
 
 def training(place: str) -> list[Any]:
-    return [item[1]["id"] for item in read_source(DataSourceConfig(path=place)) if item]  # type: ignore[index]
+    items = read_source(DataSourceConfig(path=place))
+    return [item if isinstance(item, Reject) else item[1]["id"] for item in items]
 
 
 def whole(place: str) -> list[Any]:
