@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import pyarrow as pa
 
 from codepmp_ray.config.corpus import SourceConfig
+from codepmp_ray.io.continued import Continued
 from codepmp_ray.io.json_lines import iter_json_lines
 from codepmp_ray.io.parquet_rows import (
     PARQUET_ERRORS,
@@ -57,24 +57,12 @@ def read_parquet_piece(
     A piece by itself costs its whole row group, which may be as large as the file; one that goes on
     where the last one of this process ended reads nothing again.
     """
-    key = (str(path), source, group, max_bytes)
-    if _open.rows is None or _open.key != key or first < _open.next:
-        _open.rows, _open.key, _open.next = (
-            _group_rows(path, source, first, group, max_bytes),
-            key,
-            0,
-        )
-    rows = _open.rows
-    try:
-        for index, row in rows:
-            _open.next = index + 1
-            if index >= first:
-                yield index, row
-            if index + 1 >= stop:
-                return
-    except UnreadableRow:
-        _open.rows = None
-        raise
+    yield from _open.rows(
+        (str(path), source, group, max_bytes),
+        first,
+        stop,
+        lambda: _group_rows(path, source, first, group, max_bytes),
+    )
 
 
 def read_json_piece(
@@ -100,21 +88,12 @@ def _json_row(row: Any, source: SourceConfig, max_bytes: int) -> dict[str, Any] 
     return {**{name: row.get(name) for name in columns_of(source)[1:]}, "content": data}
 
 
-@dataclass
-class _OpenGroup:
-    """The row group that this process is in the middle of, and the next row of it."""
-
-    rows: Iterator[tuple[int, dict[str, Any] | ValueError]] | None = None
-    key: tuple[str, SourceConfig, int, int] | None = None
-    next: int = 0
-
-
-_open = _OpenGroup()
+_open = Continued()
 
 
 def _group_rows(
     path: InputFile, source: SourceConfig, first: int, group: int, max_bytes: int
-) -> Iterator[tuple[int, dict[str, Any] | ValueError]]:
+) -> Generator[tuple[int, dict[str, Any] | ValueError], None, None]:
     try:
         with open_parquet(path) as file:
             check_columns(file.schema_arrow, source)

@@ -11,14 +11,14 @@ from __future__ import annotations
 import io
 import json
 import lzma
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
 import numpy as np
 import pyarrow as pa
 
+from codepmp_ray.io.continued import Continued
 from codepmp_ray.io.listing import is_compressed
 from codepmp_ray.io.parquet_rows import OversizedRow, UnreadableRow, one_line, require_plain_file
 from codepmp_ray.storage.inputs import InputFile, open_binary
@@ -29,6 +29,7 @@ _MAGIC = {b"\x1f\x8b": "gz", b"\x28\xb5\x2f\xfd": "zst", b"BZh": "bz2", b"\xfd7z
 _ARROW_NAMES = {"gz": "gzip", "zst": "zstd", "bz2": "bz2"}
 _BLANK = b" \t\r\n\xef\xbb\xbf"  # and a byte order mark
 _BUFFER_BYTES = 1 << 20
+_open = Continued()
 _DAMAGE = (OSError, EOFError, lzma.LZMAError, pa.ArrowException)
 
 
@@ -82,7 +83,8 @@ def iter_json_lines(
     UnreadableRow when the file cannot be read.
     """
     if position == FROM_START:
-        yield from _continued(path, first, stop, limit)
+        rows = _open.rows((str(path), limit), first, stop, lambda: _numbered(path, limit))
+        yield from ((index, _value(line)) for index, line in rows)
         return
     try:
         with open_binary(path) as handle:
@@ -120,6 +122,10 @@ def _kind(handle: BinaryIO) -> str:
 Line = bytes | OversizedRow | list[Any]
 
 
+def _numbered(path: InputFile, limit: int | None) -> Generator[tuple[int, Line], None, None]:
+    yield from enumerate(_sequential(path, limit))
+
+
 def _sequential(path: InputFile, limit: int | None) -> Iterator[Line]:
     """All lines, as bytes or OversizedRow; of an array its elements, as lists of one."""
     try:
@@ -150,37 +156,6 @@ def _array(stream: BinaryIO) -> list[Any]:
         return json.loads(stream.read().decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise UnreadableRow(f"not a JSON array ({one_line(error)})") from error
-
-
-@dataclass
-class _Open:
-    """The file that this process is in the middle of, and the next row of it."""
-
-    lines: Iterator[Line] | None = None
-    key: tuple[str, int | None] | None = None
-    next: int = 0
-
-
-_open = _Open()
-
-
-def _continued(
-    path: InputFile, first: int, stop: int, limit: int | None
-) -> Iterator[tuple[int, Any]]:
-    key = (str(path), limit)
-    if _open.lines is None or _open.key != key or first < _open.next:
-        _open.lines, _open.key, _open.next = _sequential(path, limit), key, 0
-    try:
-        for line in _open.lines:
-            index = _open.next
-            _open.next += 1
-            if index >= first:
-                yield index, _value(line)
-            if index + 1 >= stop:
-                return
-    except UnreadableRow:
-        _open.lines = None
-        raise
 
 
 def _value(line: Line) -> Any:

@@ -89,16 +89,31 @@ def list_files(
 
 
 def data_files(setting: str, location: str) -> list[InputFile]:
-    """The files of rows at `location`; the others of its folder are told. Raises as `list_files`,
-    and InputError where none is one."""
+    """The files of rows at `location`. Raises as `list_rows`."""
+    listing = list_rows(setting, location)
+    return [input_file(str(listing.root / file.name)) for file in listing.files]
+
+
+def list_rows(setting: str, location: str) -> Listing:
+    """The files of rows at `location`; the others of its folder are told.
+
+    Raises as `list_files`, and InputError where none is one, or the rows are in files that are not
+    read.
+    """
     listing = list_files(setting, location)
+    arrow = [name for name in listing.ignored if name.endswith(".arrow")]
+    if arrow:
+        raise InputError(
+            f"{setting}={location} holds Arrow files, as save_to_disk writes them: {named(arrow)}.",
+            "Write it as Parquet: datasets.load_from_disk(...).to_parquet(...).",
+        )
     if not listing.files:
         raise InputError(
             f"{setting}={location} holds no file of {FORMATS}; it holds "
             f"{named(listing.ignored) or 'nothing that is not hidden'}.",
         )
     tell_ignored(setting, location, listing)
-    return [input_file(str(listing.root / file.name)) for file in listing.files]
+    return listing
 
 
 def tell_ignored(setting: str, location: str, listing: Listing) -> None:

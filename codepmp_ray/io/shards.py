@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from codepmp_ray.errors import InputError
 from codepmp_ray.io.json_lines import iter_json_lines, json_pieces
-from codepmp_ray.io.listing import FORMATS, format_of, list_files, tell_ignored
+from codepmp_ray.io.listing import FORMATS, format_of, list_rows
 from codepmp_ray.io.parquet_rows import (
     PARQUET_ERRORS,
     UnreadableRow,
@@ -128,8 +128,7 @@ def plan_pieces(source: RowSource) -> list[Piece]:
 
 def _whole_files(source: RowSource) -> list[Piece]:
     """Each file as one piece, not cut yet."""
-    listing = list_files(f"{source.setting}.path", source.path)
-    tell_ignored(f"{source.setting}.path", source.path, listing)
+    listing = list_rows(f"{source.setting}.path", source.path)
     return [
         Piece(str(listing.root / file.name), file.name, file.size, file.version, 0, 1)
         for file in listing.files

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import datasets
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -160,6 +161,14 @@ def test_a_folder_is_read_whole_and_the_rest_is_told(
     assert [file.name for file in files] == names[:3]
     told = capsys.readouterr().err
     assert "corpus.source.path" in told and "README.md, b/table.csv, e.parquet." in told
+
+
+@pytest.mark.parametrize("reader", sorted(set(READERS) - {"corpus"}))  # that has a kind for it
+def test_a_saved_data_set_is_refused_with_what_to_do(tmp_path: Path, reader: str) -> None:
+    """Its JSON files are about it; none of them holds rows."""
+    datasets.Dataset.from_list(ROWS).save_to_disk(str(tmp_path / "saved"))
+    with pytest.raises(InputError, match=r"holds Arrow files.*data-.*to_parquet"):
+        READERS[reader](str(tmp_path / "saved"))
 
 
 def test_rows_are_numbered_over_all_files_and_damage_keeps_its_number(tmp_path: Path) -> None:

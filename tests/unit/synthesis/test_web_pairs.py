@@ -182,7 +182,7 @@ def test_damage_in_the_middle_loses_no_row(tmp_path: Path) -> None:
 def test_sources_without_threads_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
         stored_plan(LocalStore(tmp_path), ThreadsConfig(path=str(tmp_path / "none")))
-    with pytest.raises(InputError, match="holds no rows"):
+    with pytest.raises(InputError, match="holds no file of JSON lines"):
         stored_plan(LocalStore(tmp_path), ThreadsConfig(path=str(tmp_path)))
     pq.write_table(pa.table({"q": ["x"]}), tmp_path / "x.parquet")
     with pytest.raises(InputError, match="no column answers, question"):
