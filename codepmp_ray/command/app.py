@@ -63,11 +63,12 @@ def execute(spec: Command, given: dict[str, Any]) -> None:
 
         settings = with_reused(settings, given["reuse"] or [])
     if spec.makes:
-        from codepmp_ray.command.reusing import before_making, print_plan
+        from codepmp_ray.command.reusing import arms_of, before_making, print_plan
 
+        arms = arms_of(settings, spec.makes, given.get("compare", False))
         if given["dry_run"]:
-            return print_plan(settings, spec.makes)
-        before_making(settings, spec.makes)
+            return print_plan(arms)
+        before_making(arms)
     with redirect_stdout(sys.stderr) if given.get("json") else nullcontext():
         outcome = spec.body(*([settings] if spec.settings else []), **options)
     if given.get("json"):

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from codepmp_ray.config.recipe import Recipe
 
+    Arms = list[tuple[Recipe, tuple[str, ...]]]  # recipes, each with the stages to make of it
+
 
 def with_reused(recipe: Recipe, names: list[str]) -> Recipe:
     """The recipe with the stages of `--reuse` and of its key `reuse`; says which they are."""
@@ -21,14 +23,25 @@ def with_reused(recipe: Recipe, names: list[str]) -> Recipe:
     return recipe
 
 
-def before_making(recipe: Recipe, stages: tuple[str, ...]) -> None:
+def arms_of(recipe: Recipe, stages: tuple[str, ...], compare: bool) -> Arms:
+    """What is made of which recipe: `stages`, and with `compare` those of the arm without PMP."""
+    if not compare:
+        return [(recipe, stages)]
+    from codepmp_ray.evaluation.without_pmp import OWN_STAGES, recipe_without_pmp
+
+    return [(recipe, stages), (recipe_without_pmp(recipe), OWN_STAGES)]
+
+
+def before_making(arms: Arms) -> None:
     """Refuse what cannot be made with this installation, and say what is made again."""
     from codepmp_ray.command.extras import require_extras
     from codepmp_ray.runs import open_stage
 
-    waiting = [name for name in stages if not open_stage(recipe, name).is_complete]
-    require_extras(recipe, waiting)
-    explain(recipe, tuple(waiting))
+    for number, (recipe, stages) in enumerate(arms):
+        waiting = [name for name in stages if not open_stage(recipe, name).is_complete]
+        require_extras(recipe, waiting)
+        if number == 0:  # the other arm differs from it on purpose
+            explain(recipe, tuple(waiting))
 
 
 def explain(recipe: Recipe, stages: tuple[str, ...]) -> None:
@@ -61,21 +74,22 @@ def explain(recipe: Recipe, stages: tuple[str, ...]) -> None:
         print(f"So are {', '.join(following)}, which follow from it.", file=sys.stderr)
 
 
-def print_plan(recipe: Recipe, stages: tuple[str, ...]) -> None:
-    """What a command that makes `stages` would do; nothing is started."""
+def print_plan(arms: Arms) -> None:
+    """What a command that makes them would do; nothing is started."""
     from codepmp_ray.runs import open_stage, stages_read
 
-    reads = stages_read(recipe)
-    for name in stages:
-        stage = open_stage(recipe, name)
-        state = "resume" if stage.has_begun else "make"
-        if stage.is_complete:
-            state = "reuse" if name in recipe.reuse else "complete"
-        missing = [
-            other
-            for other in reads[name]
-            if other not in stages and not open_stage(recipe, other).is_complete
-        ]
-        needs = f"; needs {', '.join(missing)} first" if missing and state != "complete" else ""
-        print(f"{name:<12} {state:<9} {stage.uri}{needs}")
-    explain(recipe, stages)
+    made: set[str] = set()  # before the stage that is looked at
+    for number, (recipe, stages) in enumerate(arms):
+        reads = stages_read(recipe)
+        arm = " without PMP" if number else ""
+        for name in stages:
+            stage = open_stage(recipe, name)
+            state = "resume" if stage.has_begun else "make"
+            if stage.is_complete:
+                state = "reuse" if name in recipe.reuse else "complete"
+            others = [(other, open_stage(recipe, other)) for other in reads[name]]
+            missing = [n for n, read in others if read.uri not in made and not read.is_complete]
+            needs = f"; needs {', '.join(missing)} first" if missing and state != "complete" else ""
+            print(f"{name:<12} {state:<9} {stage.uri}{arm}{needs}")
+            made.add(stage.uri)
+    explain(*arms[0])

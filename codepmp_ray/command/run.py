@@ -56,21 +56,21 @@ def run(recipe: "Recipe", compare: _Compare = False) -> None:
     resumes after any interruption. With --compare a reward model without PMP is finetuned and
     evaluated beside it.
     """
-    from codepmp_ray.evaluation.without_pmp import compare_with, recipe_without_pmp
+    from codepmp_ray.command.reusing import arms_of
     from codepmp_ray.runs import open_stage
 
-    work: _Work = [(recipe, name) for name in STAGES]
-    other = recipe_without_pmp(recipe) if compare else None
-    if other is not None:
-        work += [(other, name) for name in ("finetuning", "evaluation")]
+    arms = arms_of(recipe, STAGES, compare)
+    work: _Work = [(arm, name) for arm, names in arms for name in names]
     _announce(recipe)
     if any(not open_stage(*item).is_complete for item in work):
         _run_stages(work)
     from codepmp_ray.analysis.report import write_report
     from codepmp_ray.analysis.summary import print_summary
 
-    if other is not None:
-        compare_with(recipe, other)
+    if compare:
+        from codepmp_ray.evaluation.without_pmp import compare_with
+
+        compare_with(recipe, arms[1][0])
     write_report(recipe)
     print_summary(recipe)
 

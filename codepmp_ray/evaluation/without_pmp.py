@@ -19,6 +19,8 @@ from codepmp_ray.evaluation.scoring_run import read_results
 from codepmp_ray.json_records import record_bytes
 from codepmp_ray.runs import open_stage
 
+OWN_STAGES = ("finetuning", "evaluation")  # of the other arm
+
 
 def recipe_without_pmp(recipe: Recipe) -> Recipe:
     """The other arm. Raises ConfigError where finetuning does not begin with this run's PMP."""

@@ -209,6 +209,12 @@ def test_a_dry_run_says_what_would_be_made_and_makes_nothing(
         assert [line.split()[0] for line in lines] == list(COMMANDS[path].makes)
         assert all(f"{tmp_path}/run/{line.split()[0]}-" in line for line in lines)
     assert lines[0].endswith("; needs corpus first")
+    execute(COMMANDS["run"], {**options, "dry_run": True, "json": False, "compare": True})
+    *both, finetuned, evaluated = capsys.readouterr().out.splitlines()
+    assert len(both) == len(COMMANDS["run"].makes)
+    for line, name in ((finetuned, "finetuning"), (evaluated, "evaluation")):
+        assert line.startswith(name) and line.endswith(" without PMP")
+        assert line.split()[2] not in " ".join(both)
     assert list(tmp_path.iterdir()) == []
 
 
