@@ -35,8 +35,7 @@ def _own_names(trees: dict[str, ast.Module]) -> set[str]:
                 names.add(node.id)
             elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
                 # `other._name = value` may be a part of another project's object.
-                if isinstance(node.value, ast.Name) and node.value.id in ("self", "cls"):
-                    names.add(node.attr)
+                names |= {node.attr} if _dotted(node).startswith(("self.", "cls.")) else set()
     return names
 
 
@@ -74,7 +73,7 @@ def _imported(tree: ast.Module) -> Iterator[str]:
 
 
 def private_parts() -> set[tuple[str, str]]:
-    """(part, file) of everything private that is imported, and of attributes nobody here defines."""
+    """(part, file) of what is imported, written into, or an attribute that nobody here defines."""
     trees = {str(f.relative_to(ROOT)): ast.parse(f.read_text(encoding="utf-8")) for f in SOURCES}
     own = _own_names(trees)
     found: set[tuple[str, str]] = set()
