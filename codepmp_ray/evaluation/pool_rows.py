@@ -32,16 +32,18 @@ _MODELS = ("model", "generator")
 _CANDIDATE_IDS = ("candidate_id",)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Answer:
     """One answer as a file has it.
 
     Attributes:
+        text: empty where a reader has no use for it; `num_chars` is its length all the same.
         label: the file's own word on whether it is right.
         final: its word on what the final answer is.
         candidate_id: its name for the answer.
-        place: the answer's number among those of its row, from 0.
-        rewards: by the columns that were asked for; None for what is no finite number.
+        place: the answer's number among those of its row, from 0; in a labelled pool among those of
+            its question.
+        rewards: by the columns or models that were asked for; None for what is no finite number.
     """
 
     text: str
@@ -52,6 +54,7 @@ class Answer:
     candidate_id: str | None = None
     place: int = 0
     rewards: tuple[float | None, ...] = ()
+    num_chars: int = 0
 
 
 @dataclass(frozen=True)
@@ -156,13 +159,15 @@ def _answer(value: Any, label: Any, model: Any, final: Any) -> Answer:
     # 0 and 1 equal False and True; fractions are no truth values.
     if label is not None and label not in (True, False):
         raise Unusable(RejectReason.BAD_LABEL, f"label is {str(label)[:40]!r}, not true or false")
+    checked = checked_text(text, "the answer")
     return Answer(
-        checked_text(text, "the answer"),
+        checked,
         None if model is None else str(model),
         None if label is None else bool(label),
         tokens if isinstance(tokens, int) and not isinstance(tokens, bool) else None,
         str(final).strip() if isinstance(final, str | int | float) else None,
         None if candidate_id is None else str(candidate_id),
+        num_chars=len(checked),
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from codepmp_ray.config.base import fingerprint
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.content_digests import content_digests
-from codepmp_ray.evaluation.labelled_pools import arrays_of, load_labelled_pools
+from codepmp_ray.evaluation.pool_files import load_labelled_pool
 from codepmp_ray.evaluation.pool_report import Settings, measure_pools
 from codepmp_ray.json_records import record_bytes
 from codepmp_ray.runs import run_manifest
@@ -30,15 +30,15 @@ def folder_of(recipe: Recipe) -> str:
 def measure_pool_file(recipe: Recipe) -> dict[str, Any]:
     """Measure `recipe.pool_statistics` and write pool_statistics.json; returns its content.
 
-    Raises what `load_labelled_pools` raises, and InputError for a k beyond the pools' size.
+    Raises what `load_labelled_pool` raises, and InputError for a k beyond the pools' size.
     """
     config, settings = recipe.pool_statistics, recipe.evaluation
     store = open_store(recipe.run_dir).sub(folder_of(recipe))
     store.require_ready()
-    loaded = load_labelled_pools(config)
+    pool = load_labelled_pool(config)
     names = [item.name for item in config.rewards]
     found = measure_pools(
-        arrays_of(loaded, names),
+        pool.arrays(names),
         sorted(set(config.ks)) or None,
         Settings(
             settings.confidence,
@@ -52,9 +52,9 @@ def measure_pool_file(recipe: Recipe) -> dict[str, Any]:
         "pool": config.path,
         "models": names,
         **found,
-        "length_unit": loaded.length_unit,
-        "num_unused": loaded.num_unused,
-        "rejected": loaded.reject_counts,
+        "length_unit": pool.length_unit,
+        "num_unused": pool.num_unused,
+        "rejected": pool.reject_counts,
         "folder": store.uri,
         "manifest": run_manifest(recipe),
     }

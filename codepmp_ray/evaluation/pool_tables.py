@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from codepmp_ray.errors import InputError
-from codepmp_ray.evaluation.pool_rows import Answer, PoolRow, finite
+from codepmp_ray.evaluation.pool_rows import PoolRow, finite
 from codepmp_ray.preference.sources.reading import numbered
 from codepmp_ray.preference.sources.rows import Reject, Row
 
@@ -28,19 +27,18 @@ class RewardTable:
     by_place: dict[str, tuple[str, Scores]] = field(default_factory=dict)
     ambiguous: set[str] = field(default_factory=set)
 
-    def of_row(self, names: Iterable[str], place: str, num_values: int) -> Scores | None:
-        """One reward for each of the row's answers, or None where the table does not have it.
+    def of(self, row: PoolRow, place: str) -> dict[int, float | None]:
+        """Of the row's answers, by their place in it; without what the table does not have.
 
         A row at the same place counts if it is also called alike, or has no other name.
         """
         row_id, scores = self.by_place.get(place, ("", None))
-        if scores is None or row_id not in (place, *names):
-            found = [self.by_row[name] for name in names if name in self.by_row]
+        if scores is None or row_id not in (place, *row.names):
+            found = [self.by_row[name] for name in row.names if name in self.by_row]
             scores = found[0] if found else None
-        return scores if scores is not None and len(scores) == num_values else None
-
-    def for_row(self, row: PoolRow, place: str) -> RowRewards:
-        return RowRewards(self, self.of_row(row.names, place, row.num_values))
+        if scores is not None and len(scores) == row.num_values:
+            return dict(enumerate(scores))
+        return {a.place: self.by_candidate.get(a.candidate_id or "") for a in row.answers}
 
     def add(self, row: Row) -> bool:
         """Whether the row has rewards at all."""
@@ -62,19 +60,6 @@ class RewardTable:
         if table.setdefault(name, value) != value:
             del table[name]
             self.ambiguous.add(name)
-
-
-@dataclass(frozen=True)
-class RowRewards:
-    """What a table has for one row of the pool."""
-
-    table: RewardTable
-    scores: Scores | None
-
-    def of(self, answer: Answer) -> float | None:
-        if self.scores is not None:
-            return self.scores[answer.place]
-        return self.table.by_candidate.get(answer.candidate_id or "")
 
 
 def read_rewards(name: str, path: str) -> RewardTable:

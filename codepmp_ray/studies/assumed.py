@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-
 from codepmp_ray.config.base import fingerprint
 from codepmp_ray.config.data import DataSourceConfig
 from codepmp_ray.config.studies import StudiesConfig, StudyOptions
+from codepmp_ray.evaluation.pool_rows import Answer
+from codepmp_ray.evaluation.pools import Pool, Question
 from codepmp_ray.preference.sources.rows import Row
 from codepmp_ray.studies.bench import Bench
 from codepmp_ray.studies.pair_rows import PairRows, TestPairs
-from codepmp_ray.studies.pools import Generators, LabelledPool
+from codepmp_ray.studies.pools import Generators
 from codepmp_ray.studies.sets import PairSet
 from codepmp_ray.studies.study import Context
 from codepmp_ray.studies.trainings import Pairs, Training
@@ -43,13 +43,13 @@ class AssumedBench(Bench):
         rows = [_row(0)] * num
         return PairSet(name, config.title or name, rows, rows, "assumed", {}, True)
 
-    def pool(self, name: str, options: StudyOptions, generators: Generators) -> LabelledPool:
+    def pool(self, name: str, options: StudyOptions, generators: Generators) -> Pool:
         num, size = options.num_problems or 100, options.num_candidates or 16
         size = min(size, self.config.pools[name].num_candidates or size)
         half = " " * int(_CHARACTERS * self.config.tokens_per_pair / 3)
-        texts = [[half] * size] * num
-        labels = np.zeros((num, size))
-        return LabelledPool(name, [half] * num, texts, labels, None, None, "assumed", name, 0)
+        answers = [Answer(half)] * size
+        questions = {str(i): Question(str(i), half, answers=answers) for i in range(num)}
+        return Pool(questions, name=name, origin="assumed", setting=name)
 
     def require_scorer(self, name: str) -> None:
         """It is named among what is missing instead."""

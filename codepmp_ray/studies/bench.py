@@ -18,12 +18,13 @@ from codepmp_ray.config.data import DataSourceConfig
 from codepmp_ray.config.studies import StudiesConfig, StudyOptions
 from codepmp_ray.config.study_materials import MADE_HERE
 from codepmp_ray.content_digests import content_digests
+from codepmp_ray.evaluation.pools import Pool
 from codepmp_ray.preference.sources.rows import Row
 from codepmp_ray.storage import LocalStore
 from codepmp_ray.studies.at_hand import AtHand, find_reward_model
 from codepmp_ray.studies.pair_rows import PairRows
 from codepmp_ray.studies.plans import Plans
-from codepmp_ray.studies.pools import Generators, LabelledPool, load_pool
+from codepmp_ray.studies.pools import Generators, load_pool
 from codepmp_ray.studies.sets import MissingSet, PairSet, load_set, rows_digest
 from codepmp_ray.studies.trainings import Arm, Training
 
@@ -36,7 +37,7 @@ class Bench:
 
     config: StudiesConfig
     _sets: dict[str, PairSet] = field(default_factory=dict)
-    _pools: dict[Any, LabelledPool] = field(default_factory=dict)
+    _pools: dict[Any, Pool] = field(default_factory=dict)
     _files: dict[Any, tuple[Path, int, str]] = field(default_factory=dict)
     _rewards: dict[str, AtHand] = field(default_factory=dict)
     _scorers: list[str] = field(default_factory=list)
@@ -66,7 +67,7 @@ class Bench:
                 missing.append(str(error))
         return here, missing
 
-    def pool(self, name: str, options: StudyOptions, generators: Generators) -> LabelledPool:
+    def pool(self, name: str, options: StudyOptions, generators: Generators) -> Pool:
         """Raises MissingSet when it is not here."""
         config = self.config.pools[name]
         name_of = config.test_of

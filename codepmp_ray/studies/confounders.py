@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from codepmp_ray.evaluation.pools import Pool
 from codepmp_ray.evaluation.style_rule import fitted_weights, style_gap, style_table
 from codepmp_ray.preference.sources.rows import Row
 from codepmp_ray.records import stable_id
 from codepmp_ray.resampling import Floats
 from codepmp_ray.studies import measures
-from codepmp_ray.studies.pools import LabelledPool
 from codepmp_ray.studies.study import Context
 
 LONGER, STYLE, WRITER = "longer answer", "style", "model prior"
@@ -62,7 +62,7 @@ def fitted_style(rows: Sequence[Row]) -> Floats:
     return fitted_weights(np.subtract(*tables))
 
 
-def pool_style(pool: LabelledPool) -> Floats:
+def pool_style(pool: Pool) -> Floats:
     """A score by style [problems, candidates], fitted on the other half of the questions."""
     tables = np.array([style_table(texts) for texts in pool.texts])
     gaps = np.array(list(map(style_gap, tables, pool.correct)))

@@ -15,7 +15,7 @@ from codepmp_ray.hub_models import is_hub_id
 from codepmp_ray.modeling.sources import require_builtin, require_weights
 from codepmp_ray.studies.assumed import AssumedBench, AssumedContext
 from codepmp_ray.studies.cost import Rates, own_pairs
-from codepmp_ray.studies.pool_files import pool_file
+from codepmp_ray.studies.pools import pool_file
 from codepmp_ray.studies.sets import MissingSet, is_hub_reachable, require_set
 from codepmp_ray.studies.study import Study
 from codepmp_ray.studies.trainings import Training

@@ -16,12 +16,12 @@ import numpy as np
 
 from codepmp_ray.config.studies import ScoringConfig
 from codepmp_ray.errors import EngineError
+from codepmp_ray.evaluation.pools import Pool
 from codepmp_ray.preference.tokenization import Encoder
 from codepmp_ray.scoring.protocol import Scorer
 from codepmp_ray.storage import LocalStore
 from codepmp_ray.studies.measures import Floats
 from codepmp_ray.studies.pair_rows import TestPairs
-from codepmp_ray.studies.pools import LabelledPool
 from codepmp_ray.studies.served import Prompt, Service
 
 LoadScorer = Callable[[Path], Scorer]
@@ -65,7 +65,7 @@ class ScoreBook:
         found = self.rewards(model, [*prompts, *prompts], texts)
         return found[: len(prompts)], found[len(prompts) :]
 
-    def pool_rewards(self, model: Trained, pool: LabelledPool) -> Floats:
+    def pool_rewards(self, model: Trained, pool: Pool) -> Floats:
         """[problems, candidates]."""
         prompts = [p for p, texts in zip(pool.prompts, pool.texts, strict=True) for _ in texts]
         flat = self.rewards(model, list(prompts), [t for texts in pool.texts for t in texts])

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from codepmp_ray.config.studies import StudyOptions
 from codepmp_ray.errors import InputError
+from codepmp_ray.evaluation.pools import Pool
 from codepmp_ray.studies import paper
 from codepmp_ray.studies.at_hand import AtHand
 from codepmp_ray.studies.bench import Bench
 from codepmp_ray.studies.outcome import Outcome
 from codepmp_ray.studies.pair_rows import TestPairs
-from codepmp_ray.studies.pool_files import pool_file, read_pool
-from codepmp_ray.studies.pools import Generators, LabelledPool
+from codepmp_ray.studies.pools import Generators, pool_file, pool_notes, read_pool
 from codepmp_ray.studies.scores import ScoreBook, Trained
 from codepmp_ray.studies.sets import MissingSet
 from codepmp_ray.studies.trainings import Arm
@@ -79,16 +79,16 @@ class Context:
     def test_pairs(self, name: str, model: str | None = None) -> TestPairs:
         return self.bench.pairs.test_pairs(name, self.options.num_test or 200, model or self.model)
 
-    def pools(self, generators: Generators = "all") -> list[LabelledPool]:
+    def pools(self, generators: Generators = "all") -> list[Pool]:
         """The study's pools that are here. Raises MissingSet when none of those it names is."""
         names = self.options.pools or ()
         here = [name for name in names if self._missing_pool(name) is None]
         # The first one says what is missing where all are.
         return [self.bench.pool(name, self.options, generators) for name in here or names[:1]]
 
-    def benchmark(self, pool: LabelledPool) -> str | None:
+    def benchmark(self, pool: Pool) -> str | None:
         """The paper's benchmark that the pool's questions are of; None where nothing says it."""
-        return paper.benchmark_of(pool.config_name, self.bench.config.pools[pool.config_name])
+        return paper.benchmark_of(pool.setting, self.bench.config.pools[pool.setting])
 
     def missing(self) -> list[str]:
         """What is said about sets and pools of the study that are not here."""
@@ -104,7 +104,7 @@ class Context:
             note
             for name in self.options.pools or ()
             if self._missing_pool(name) is None
-            for note in read_pool(name, config.pools[name], config.data_dir).notes(name)
+            for note in pool_notes(name, read_pool(name, config.pools[name], config.data_dir))
         ]
 
     def _missing_pool(self, name: str) -> str | None:

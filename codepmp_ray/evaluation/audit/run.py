@@ -20,7 +20,6 @@ from codepmp_ray.evaluation.audit.features import FEATURES, LENGTH, style_featur
 from codepmp_ray.evaluation.audit.gate import Figures, beyond_chance, gate
 from codepmp_ray.evaluation.audit.pool_figures import Draws, measure_pool, text_figures
 from codepmp_ray.evaluation.audit.pools import (
-    AuditPool,
     ScoredPool,
     evaluated_pool,
     pool_requests,
@@ -31,6 +30,7 @@ from codepmp_ray.evaluation.audit.robustness import edit_effects
 from codepmp_ray.evaluation.pairwise.accuracy import Bootstrap, Outcomes, pair_accuracy
 from codepmp_ray.evaluation.pairwise.calibrated import calibration
 from codepmp_ray.evaluation.pairwise.pairs import LoadedPairs, Pair
+from codepmp_ray.evaluation.pools import Pool
 from codepmp_ray.evaluation.scored_shards import Request, score_in_shards
 from codepmp_ray.json_records import record_bytes
 from codepmp_ray.ledger import ShardLedger
@@ -60,7 +60,7 @@ def folder_of(recipe: Recipe) -> str:
 def audit(
     recipe: Recipe,
     loaded: LoadedPairs,
-    pools: Sequence[AuditPool],
+    pools: Sequence[Pool],
     client: RewardClient,
     model: str,
 ) -> dict[str, Any]:
@@ -170,7 +170,7 @@ def _choices(
 
 
 def _scored_pools(
-    recipe: Recipe, pools: Sequence[AuditPool], store: Store, client: RewardClient
+    recipe: Recipe, pools: Sequence[Pool], store: Store, client: RewardClient
 ) -> list[ScoredPool]:
     """The pools of the recipe, and the candidates of its evaluation where that is finished."""
     requests = [request for pool in pools for request in pool_requests(pool)]

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import partial
 
+from codepmp_ray.evaluation.pools import Pool
 from codepmp_ray.studies import measures, paper
 from codepmp_ray.studies.catalogue import common, curves, given
 from codepmp_ray.studies.outcome import Comparison, Outcome, Row, Table
-from codepmp_ray.studies.pools import Generators, LabelledPool
+from codepmp_ray.studies.pools import Generators
 from codepmp_ray.studies.scores import ScoreBook
 from codepmp_ray.studies.study import Context, Models, Study
 from codepmp_ray.studies.trainings import Arm
@@ -67,7 +68,7 @@ def measure(
             known = values.get(context.benchmark(pool) or "", {})
             _pool(context, models, book, outcome, pool, own, known, source)
             outcome.differs += common.pool_differences(context, pool, known)
-            if generators != "all" and pool.num_generators > 1:
+            if generators != "all" and len(pool.models) > 1:
                 outcome.stand_ins.append(_in_place_of(generator, pool, generators))
     rows = []
     for name in choices:
@@ -124,7 +125,7 @@ def _of_pmp(
     return [common.of_pmp(context, question, with_pmp, without, difference)]
 
 
-def _in_place_of(generator: str, pool: LabelledPool, generators: Generators) -> str:
+def _in_place_of(generator: str, pool: Pool, generators: Generators) -> str:
     return (
         f"The paper has answers of {generator}, which is stronger than Table 3's generator, "
         f"MetaMath-Mistral-7B. These are of the {generators} half of a pool's models, by their "
@@ -138,7 +139,7 @@ def _pool(
     models: Models,
     book: ScoreBook,
     outcome: Outcome,
-    pool: LabelledPool,
+    pool: Pool,
     own: str | None,
     values: PaperCurve,
     source: str,
@@ -162,7 +163,7 @@ def _pool(
             at_k = {n: v[..., points.index(k)] for n, v in (of_models | base).items()}
         rows.append(_row(context, f"N={k}", at_k, list(values.get(k, ())), others))
     outcome.tables.append(Table(f"Best-of-N: {pool.origin}", [*_ARMS, *others], rows, source))
-    config = context.bench.config.pools[pool.config_name]
+    config = context.bench.config.pools[pool.setting]
     outcome.differs.append(
         f"Answers: {pool.origin}; {pool.size[0]} questions with {pool.size[1]} answers each."
     )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from codepmp_ray.evaluation.pools import Pool
 from codepmp_ray.evaluation.statistics import default_ks
 from codepmp_ray.studies import confounders, measures
 from codepmp_ray.studies.measures import Floats
 from codepmp_ray.studies.outcome import Plot, Series, Value
-from codepmp_ray.studies.pools import LabelledPool
 from codepmp_ray.studies.scores import ScoreBook, Trained
 from codepmp_ray.studies.study import Context
 
@@ -20,22 +20,22 @@ def ks(size: int) -> list[int]:
     return default_ks(size)
 
 
-def ks_of(pool: LabelledPool) -> list[int]:
+def ks_of(pool: Pool) -> list[int]:
     return ks(pool.size[1])
 
 
-def curve(book: ScoreBook, models: list[Trained], pool: LabelledPool) -> Floats:
+def curve(book: ScoreBook, models: list[Trained], pool: Pool) -> Floats:
     """[trainings, problems, ks] of the answer with the highest reward among k."""
     return np.array(
         [measures.best_of_k(book.pool_rewards(m, pool), pool.correct, ks_of(pool)) for m in models]
     )
 
 
-def baseline_curves(pool: LabelledPool) -> Curves:
+def baseline_curves(pool: Pool) -> Curves:
     """Random, longest (in characters), oracle, style; vote and model prior where they are known."""
     lengths = np.array([[float(len(text)) for text in texts] for texts in pool.texts])
     ks = ks_of(pool)
-    found = measures.baselines(pool.correct, lengths, pool.answers, pool.models, ks)
+    found = measures.baselines(pool.correct, lengths, pool.groups, pool.writers(all_named=True), ks)
     found["style"] = measures.best_of_k(confounders.pool_style(pool), pool.correct, ks)
     return found
 
@@ -72,7 +72,7 @@ def limits_of(found: list[Value]) -> tuple[list[float], list[float]]:
     return [v.low or 0.0 for v in found], [v.high or 0.0 for v in found]
 
 
-def pool_tokens(context: Context, pool: LabelledPool) -> int:
+def pool_tokens(context: Context, pool: Pool) -> int:
     """About how many tokens scoring the pool once takes: four characters each."""
     num_candidates = pool.size[1]
     prompts = sum(len(prompt) for prompt in pool.prompts) * num_candidates

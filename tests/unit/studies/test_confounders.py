@@ -11,11 +11,12 @@ import pytest
 
 from codepmp_ray.config.studies import StudyOptions
 from codepmp_ray.config.study_materials import SetConfig
+from codepmp_ray.evaluation.pool_rows import Answer
+from codepmp_ray.evaluation.pools import Pool, Question
 from codepmp_ray.studies import confounders
 from codepmp_ray.studies.catalogue import STUDIES, common, curves
 from codepmp_ray.studies.code_pairs import humaneval_pairs
 from codepmp_ray.studies.outcome import Outcome
-from codepmp_ray.studies.pools import LabelledPool
 from codepmp_ray.studies.sets import load_set
 from codepmp_ray.studies.study import Context
 from tests.unit.studies.conftest import MakeBench, measured
@@ -80,12 +81,11 @@ def _context(bench):
 
 
 def test_pools_have_both_rules_beside_every_score() -> None:
-    rows = _pool(80, by_style=True)
-    pool = LabelledPool(
-        "p", [r["question"] for r in rows], [[c["text"] for c in r["candidates"]] for r in rows],
-        np.array([[float(c["correct"]) for c in r["candidates"]] for r in rows]), None,
-        np.tile(np.arange(3), (80, 1)), "p", "p", 3,
-    )  # fmt: skip
+    answers = {
+        row["question"]: [Answer(c["text"], c["model"], c["correct"]) for c in row["candidates"]]
+        for row in _pool(80, by_style=True)
+    }
+    pool = Pool({name: Question(name, name, answers=made) for name, made in answers.items()})
     found = {name: values[:, -1].mean() for name, values in curves.baseline_curves(pool).items()}
     assert found["style"] > found["random"] + 0.15 and found["style"] <= found["oracle"]
     assert found["model prior"] == pytest.approx(pool.correct[:, 0].mean())
@@ -98,8 +98,9 @@ def test_a_pool_without_headroom_says_that_it_measures_nothing(
     right: float, has_room: bool
 ) -> None:
     correct = (np.random.default_rng(1).random((100, 4)) < right).astype(float)
-    texts = [["a"] * 4] * 100
-    pool = LabelledPool("p", ["q"] * 100, texts, correct, None, None, "p", "p", 0)
+    answers = [[Answer("a", label=bool(label)) for label in row] for row in correct]
+    questions = {str(i): Question(str(i), "q", answers=made) for i, made in enumerate(answers)}
+    pool = Pool(questions, name="p")
     outcome = Outcome()
     assert common.add_pool(outcome, pool) is has_room
     assert bool(outcome.notes) is not has_room
