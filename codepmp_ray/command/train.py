@@ -206,8 +206,8 @@ def train_policy(bench: Any) -> None:
     from codepmp_ray.config.recipe import Recipe
     from codepmp_ray.serve.launch import running_service
     from codepmp_ray.studies.catalogue import grpo as study
+    from codepmp_ray.studies.catalogue.grpo import require_trl, train_grpo
     from codepmp_ray.studies.catalogue.policies import base_weights
-    from codepmp_ray.studies.grpo import require_trl, train_grpo
     from codepmp_ray.studies.study import Context
 
     require_trl()

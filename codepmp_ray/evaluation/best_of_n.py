@@ -20,7 +20,7 @@ from codepmp_ray.analysis.text import MIN_HEADLINE_ITEMS
 from codepmp_ray.config.evaluation import CandidatesConfig, EvaluationConfig
 from codepmp_ray.errors import InputError
 from codepmp_ray.evaluation import statistics
-from codepmp_ray.evaluation.answer_groups import answer_groups
+from codepmp_ray.evaluation.pools import answer_groups
 from codepmp_ray.evaluation.style_rule import fitted_weights, style_gap, style_table
 from codepmp_ray.evaluation.tasks.registry import problem_task
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from codepmp_ray.errors import InputError
 from codepmp_ray.evaluation import statistics
-from codepmp_ray.evaluation.statistics.multiplicity import holm, note
+from codepmp_ray.evaluation.statistics.comparison import holm, note
 from codepmp_ray.evaluation.statistics.picks import NanScores
 from codepmp_ray.resampling import Floats
 

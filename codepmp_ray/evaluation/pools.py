@@ -2,6 +2,12 @@
 
 Every reader of files of answers makes one. Answers are looked at one by one, or as arrays
 [questions, answers], whose rows are filled up where questions have unequally many.
+
+Which final answers are one vote: those that say the same, as the number grader sees it.
+
+Graders store a final answer in a form of its own, and files of pools one as somebody wrote it: 0.5,
+1/2 and 2/4 are one number, and so are 10,000 and 10{,}000. Numbers that are equal to six decimal
+places are equal, as in `graders.equality`. Formulas are equal where they are written alike.
 """
 
 from __future__ import annotations
@@ -10,18 +16,33 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
-from codepmp_ray.evaluation.answer_groups import answer_groups
+from codepmp_ray.evaluation.graders.notation import readable, tidy
+from codepmp_ray.evaluation.graders.numbers import plain_value
 from codepmp_ray.evaluation.pool_report import PoolArrays
 from codepmp_ray.evaluation.pool_rows import Answer, PoolRow, read_pool_row
 from codepmp_ray.evaluation.statistics import padded
 from codepmp_ray.evaluation.tasks.base import Problem
 from codepmp_ray.preference.sources.rows import Numbered, Reject, Row, Unusable
 from codepmp_ray.resampling import Floats
+
+
+def answer_groups(answers: Sequence[str | None]) -> list[int]:
+    """Equal numbers for equal answers to one problem. What has none agrees with nobody."""
+    numbers: dict[object, int] = {}
+    keys = [(i,) if answer is None else _key(answer) for i, answer in enumerate(answers)]
+    return [numbers.setdefault(key, len(numbers)) for key in keys]
+
+
+@lru_cache(maxsize=1 << 16)
+def _key(answer: str) -> object:
+    """What is equal for equal answers: a number, or the text."""
+    value = plain_value(tidy(readable(answer)).strip("$ ").removesuffix("."))
+    return answer.strip() if value is None else round(value, 6)
 
 
 @dataclass

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 from codepmp_ray.analysis.text import duration
-from codepmp_ray.studies import words
 from codepmp_ray.studies.outcome import Outcome, Table
 
 TITLE = "# Reproduction"
@@ -82,8 +81,7 @@ def study_text(record: dict[str, Any]) -> str:
         parts += ["| comparison | difference in points | verdict | 80 % power at |"]
         parts += ["|---|---|---|---|"]
         parts += [
-            f"| {_cell(c.question)} | {words.difference_text(c)} | {c.verdict} | "
-            f"{words.power_text(c)} |"
+            f"| {_cell(c.question)} | {c.difference_text} | {c.verdict} | {c.power_text} |"
             for c in outcome.comparisons
         ]
         parts += [""]
@@ -95,17 +93,15 @@ def study_text(record: dict[str, Any]) -> str:
 
 
 def _table(table: Table) -> str:
-    titles = [
-        f"{table.title} (paper: {table.paper_source})" if words.has_paper(table) else table.title
-    ]
-    head = ["", *words.headings(table)]
-    lines = [*titles, "", f"| {' | '.join(map(_cell, head))} |", f"|{'---|' * len(head)}"]
-    lines += [f"| {' | '.join(map(_cell, row))} |" for row in words.cells(table)]
+    title = f"{table.title} (paper: {table.paper_source})" if table.has_paper else table.title
+    head = ["", *table.headings]
+    lines = [title, "", f"| {' | '.join(map(_cell, head))} |", f"|{'---|' * len(head)}"]
+    lines += [f"| {' | '.join(map(_cell, row))} |" for row in table.cells]
     return "\n".join(lines)
 
 
 def _heading(record: dict[str, Any], outcome: Outcome) -> str:
-    return f"{words.place_text(record['place'], outcome)}: {record['title']}"
+    return f"{outcome.place(record['place'])}: {record['title']}"
 
 
 def _anchor(record: dict[str, Any], outcome: Outcome) -> str:

@@ -1,4 +1,4 @@
-"""audit.html: the gate with its limits, and what stands behind each check, as plots and tables."""
+"""audit.html: the gate with its limits, and what stands behind each check, in plots and tables."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
+from rich.console import Console
+from rich.table import Table
 
 from codepmp_ray import __version__
 from codepmp_ray.analysis.report import report_environment
@@ -121,3 +123,30 @@ def _of_texts(values: Values, name: str) -> dict[str, str]:
 
 def _words(rows: Sequence[tuple[str, Values]]) -> Rows:
     return [(name.replace("_", " "), figure) for name, figure in rows]
+
+
+def print_audit(results: dict[str, Any], console: Console | None = None) -> None:
+    """Checks of the gate, what was not measured, the verdict, where the page lies.
+
+    Default: standard output.
+    """
+    screen = console or Console()
+    confidence = f"{100 * results['confidence']:g} % interval"
+    table = Table(title=f"Audit on {results['num_pairs']:,} pairs", title_justify="left")
+    for heading in ("check", "figure", confidence, "limit", ""):
+        table.add_column(heading, justify="left" if heading in ("check", "") else "right")
+    for check in results["gate"]["checks"]:
+        figure = check["figure"]
+        doubt = "" if check["is_sure"] else ", not surely"
+        table.add_row(
+            check["name"],
+            f"{figure['mean']:.3f}",
+            f"{figure['low']:.3f} to {figure['high']:.3f}",
+            f"{check['rule']} {check['limit']:g}",
+            ("kept" if check["passed"] else "broken") + doubt,
+        )
+    screen.print(table)
+    if missing := results["gate"]["not_measured"]:
+        screen.print(f"Not measured: {', '.join(missing)}.")
+    screen.print("The model passes." if results["passed"] else "The model does not pass.")
+    screen.print(results["page"], soft_wrap=True, highlight=False)

@@ -13,11 +13,10 @@ from codepmp_ray.client import CandidateScore, RewardClient
 from codepmp_ray.config.base import fingerprint
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.content_digests import content_digests
-from codepmp_ray.evaluation.audit.choices import choices
 from codepmp_ray.evaluation.audit.dependence import style_dependence
-from codepmp_ray.evaluation.audit.edits import DRESSINGS, SPOILINGS
 from codepmp_ray.evaluation.audit.features import FEATURES, LENGTH, style_features
 from codepmp_ray.evaluation.audit.gate import Figures, beyond_chance, gate
+from codepmp_ray.evaluation.audit.generators import choices
 from codepmp_ray.evaluation.audit.pool_figures import Draws, measure_pool, text_figures
 from codepmp_ray.evaluation.audit.pools import (
     ScoredPool,
@@ -26,7 +25,7 @@ from codepmp_ray.evaluation.audit.pools import (
     scored,
 )
 from codepmp_ray.evaluation.audit.report import render_audit
-from codepmp_ray.evaluation.audit.robustness import edit_effects
+from codepmp_ray.evaluation.audit.robustness import DRESSINGS, SPOILINGS, edit_effects
 from codepmp_ray.evaluation.pairwise.accuracy import Bootstrap, Outcomes, pair_accuracy
 from codepmp_ray.evaluation.pairwise.calibrated import calibration
 from codepmp_ray.evaluation.pairwise.pairs import LoadedPairs, Pair

@@ -9,7 +9,8 @@ import numpy as np
 
 from codepmp_ray.config.study_materials import CORRUPTED
 from codepmp_ray.evaluation.pools import Pool
-from codepmp_ray.studies import confounders, measures
+from codepmp_ray.studies import measures
+from codepmp_ray.studies.catalogue import curves
 from codepmp_ray.studies.measures import Floats
 from codepmp_ray.studies.outcome import Comparison, Outcome, Row, Table
 from codepmp_ray.studies.pair_rows import TestPairs
@@ -220,10 +221,10 @@ def table(
 
 def rules(context: Context, names: list[str]) -> dict[str, list[Floats | None]]:
     """What rules without any reward model reach on the test pairs of the sets, by rule and set."""
-    found = [confounders.pair_rules(context, name) for name in names]
+    found = [curves.pair_rules(context, name) for name in names]
     return {
         f"rule: {rule}": [of_set.get(rule) for of_set in found]
-        for rule in confounders.RULES
+        for rule in curves.RULES
         if any(rule in of_set for of_set in found)
     }
 

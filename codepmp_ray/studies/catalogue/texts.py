@@ -14,7 +14,6 @@ from codepmp_ray.studies.scores import ScoreBook, lengths_in_tokens
 from codepmp_ray.studies.sets import PairSet
 from codepmp_ray.studies.study import Context, Models, Study
 from codepmp_ray.studies.trainings import Arm
-from codepmp_ray.studies.words import value_text
 from codepmp_ray.synthesis.markdown import fences
 
 _SIDES = ("chosen", "rejected")
@@ -51,7 +50,7 @@ def measure_lengths(context: Context, models: Models, book: ScoreBook) -> Outcom
         biases.append(Row(found.title, [rule], [None]))
         words.append(
             f"{found.title}: {means[0].mean:,.1f} tokens chosen, {means[1].mean:,.1f} rejected; "
-            f"the longer answer is the chosen one in {value_text(rule, 'share')} %"
+            f"the longer answer is the chosen one in {rule.text('share')} %"
         )
         series += [
             Series(f"{name}, {side}", [0.0], [m.mean], [m.low or m.mean], [m.high or m.mean])

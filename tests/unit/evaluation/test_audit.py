@@ -9,12 +9,11 @@ import pytest
 from codepmp_ray.config.audit import AuditConfig
 from codepmp_ray.errors import InputError
 from codepmp_ray.evaluation.audit.dependence import style_dependence
-from codepmp_ray.evaluation.audit.edits import DRESSINGS, SPOILINGS
 from codepmp_ray.evaluation.audit.features import FEATURES, style_features
 from codepmp_ray.evaluation.audit.gate import Figures, beyond_chance, gate
 from codepmp_ray.evaluation.audit.groups import group_effects
-from codepmp_ray.evaluation.audit.over_optimisation import over_optimisation
-from codepmp_ray.evaluation.audit.robustness import edit_effects
+from codepmp_ray.evaluation.audit.pool_figures import over_optimisation
+from codepmp_ray.evaluation.audit.robustness import DRESSINGS, SPOILINGS, edit_effects
 from codepmp_ray.resampling import Interval
 
 NUM_PROBLEMS, NUM_ANSWERS = 150, 6

@@ -12,9 +12,9 @@ from codepmp_ray.config.accuracy import AccuracyConfig
 from codepmp_ray.config.recipe import parse_recipe
 from codepmp_ray.errors import InputError
 from codepmp_ray.evaluation.audit.pools import evaluated_pool, load_audit_pools
+from codepmp_ray.evaluation.audit.report import print_audit
 from codepmp_ray.evaluation.audit.run import audit, folder_of
 from codepmp_ray.evaluation.audit.served import require_passed_audit
-from codepmp_ray.evaluation.audit.table import print_audit
 from codepmp_ray.evaluation.pairwise.pairs import load_pairs
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.records import CANDIDATE, GRADE, SCORE, table_from_rows

@@ -12,8 +12,11 @@ from codepmp_ray.config.pool_statistics import PoolStatisticsConfig
 from codepmp_ray.config.recipe import parse_recipe
 from codepmp_ray.errors import ConfigError, InputError
 from codepmp_ray.evaluation.pool_files import load_labelled_pool
-from codepmp_ray.evaluation.pool_statistics import folder_of, measure_pool_file
-from codepmp_ray.evaluation.pool_statistics_table import print_pool_statistics
+from codepmp_ray.evaluation.pool_statistics import (
+    folder_of,
+    measure_pool_file,
+    print_pool_statistics,
+)
 from codepmp_ray.records import CANDIDATE, GRADE, SCORE, SCORED_ROW, table_from_rows
 from codepmp_ray.storage import open_store
 

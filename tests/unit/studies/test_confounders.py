@@ -13,7 +13,6 @@ from codepmp_ray.config.studies import StudyOptions
 from codepmp_ray.config.study_materials import SetConfig
 from codepmp_ray.evaluation.pool_rows import Answer
 from codepmp_ray.evaluation.pools import Pool, Question
-from codepmp_ray.studies import confounders
 from codepmp_ray.studies.catalogue import STUDIES, common, curves
 from codepmp_ray.studies.code_pairs import humaneval_pairs
 from codepmp_ray.studies.outcome import Outcome
@@ -68,10 +67,10 @@ def test_a_rule_of_style_finds_style_and_nothing_else(
             sets=sets, code_pairs=["styled"], pools={}, defaults={"sets": ["styled"]}
         )
         context = _context(bench)
-        found = confounders.pair_rules(context, "styled")
-        style = found[confounders.STYLE].mean()
+        found = curves.pair_rules(context, "styled")
+        style = found[curves.STYLE].mean()
         assert style > 0.95 if by_style else 0.3 < style < 0.7
-        assert found[confounders.WRITER].mean() > 0.7  # the pairs are not balanced
+        assert found[curves.WRITER].mean() > 0.7  # the pairs are not balanced
 
 
 def _context(bench):
@@ -112,7 +111,7 @@ def test_studies_show_the_rules_and_name_their_stand_ins(make_bench: MakeBench) 
     bench = make_bench("gsm8k", sets=sets)
     bench.config.studies["figure8"] = StudyOptions(sets=("sums",), num_train=8, sizes=(4, 8))
     table = measured(bench, "table1").tables[0]
-    assert table.columns[2:5] == list(confounders.RULES)
+    assert table.columns[2:5] == list(curves.RULES)
     for name in ("table2", "figure8", "figure5"):
         outcome = measured(bench, name)
         labels = [row.label for table in outcome.tables for row in table.rows]

@@ -15,8 +15,8 @@ from codepmp_ray.errors import InputError
 from codepmp_ray.modeling.loading import load_tokenizer
 from codepmp_ray.preference.tokenization import Encoder, PromptTemplate
 from codepmp_ray.studies.catalogue.abilities import kinds_of
+from codepmp_ray.studies.catalogue.judging import debiased, preference_odds, verdicts
 from codepmp_ray.studies.catalogue.texts import code_of
-from codepmp_ray.studies.judges import debiased, preference_odds, verdicts
 from codepmp_ray.studies.policies import answers, next_token_logits, pair_log_likelihoods
 from codepmp_ray.studies.pools import answered_by
 
