@@ -147,7 +147,7 @@ def branch(recipe: "Recipe") -> None:
     finetuned and evaluated as a run of its own. Finished parts are not done again.
     """
     from codepmp_ray.analysis.report import write_report
-    from codepmp_ray.analysis.scaling_table import print_scaling
+    from codepmp_ray.analysis.scaling import print_scaling
     from codepmp_ray.cluster.branches import pretrain_branches, require_branchable
     from codepmp_ray.cluster.connect import connect
     from codepmp_ray.cluster.training import finetune

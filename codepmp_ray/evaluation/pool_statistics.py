@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from codepmp_ray.analysis.text import terminal_table
 from codepmp_ray.config.base import fingerprint
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.content_digests import content_digests
@@ -111,26 +112,18 @@ def _vote_of(results: dict[str, Any], model: str) -> str | None:
 
 def _by_k(ks: list[int], parts: dict[str, dict[str, Any]], heading: str, error: str) -> Table:
     """A row for each k; of each model accuracy, interval and `error`, called `heading`."""
-    table = Table()
-    table.add_column("k", justify="right")
-    for name in parts:
-        table.add_column(name, justify="right")
-        table.add_column(heading, justify="right")
-    for index, k in enumerate(ks):
-        cells = []
+    headings = ["k", *(title for name in parts for title in (name, heading))]
+    rows = [[str(k)] for k in ks]
+    for index, row in enumerate(rows):
         for series in parts.values():
-            cells += [_cell(series, index), _error(series[error][index])]
-        table.add_row(str(k), *cells)
-    return table
+            row += [_cell(series, index), _error(series[error][index])]
+    return terminal_table("", headings, rows, left=())
 
 
 def _by_rule(results: dict[str, Any], rules: list[str]) -> Table:
     """A column for each rule: accuracy by k, then what is known of it beside."""
-    table = Table()
     ks, middle = results["k"], len(results["k"]) // 2
-    table.add_column("k")
-    for name in rules:
-        table.add_column(_TITLES[name], justify="right")
+    table = terminal_table("", ["k", *(_TITLES[name] for name in rules)], [])
     parts = [results["series"][name] for name in rules]
     for index, k in enumerate(ks):
         last = index == len(ks) - 1
@@ -145,20 +138,18 @@ def _by_rule(results: dict[str, Any], rules: list[str]) -> Table:
 
 
 def _comparisons(results: dict[str, Any]) -> Table:
-    table = Table()
-    table.add_column("compared")
-    for heading in ("difference", "p", "p (Holm)", "detectable"):
-        table.add_column(heading, justify="right")
+    rows = []
     for item in results["comparisons"]:
         mean, low, high = (100 * item[name] for name in ("mean", "low", "high"))
-        table.add_row(
+        cells = (
             f"{item['left']} - {item['right']}",
             f"{mean:+.1f} ({low:+.1f} to {high:+.1f})",
             f"{item['test_p_value']:.2g}",
             f"{item['holm_p_value']:.2g}",
             "" if item["detectable"] is None else f"{100 * item['detectable']:.1f}",
         )
-    return table
+        rows.append(cells)
+    return terminal_table("", ("compared", "difference", "p", "p (Holm)", "detectable"), rows)
 
 
 def _remarks(results: dict[str, Any]) -> list[str]:

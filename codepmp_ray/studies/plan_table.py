@@ -12,10 +12,9 @@ from functools import cached_property
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from codepmp_ray.analysis.text import duration
+from codepmp_ray.analysis.text import duration, terminal_table
 from codepmp_ray.config.base import fingerprint
 from codepmp_ray.config.data import DataSourceConfig
 from codepmp_ray.config.studies import StudiesConfig, StudyOptions
@@ -33,6 +32,9 @@ from codepmp_ray.studies.sets import MissingSet, PairSet, is_hub_reachable, requ
 from codepmp_ray.studies.study import Context, Study
 from codepmp_ray.studies.trainings import Pairs, Training
 
+_HEADINGS = (
+    "study", "trainings", "of them new", "tokens to train", "training", "scoring", "missing",
+)  # fmt: skip
 _MOST = 100_000  # rows of a set, where a study asks for all; more of them change no plan
 _CHARACTERS = 4  # a token, as scoring of pools assumes
 
@@ -223,13 +225,8 @@ def print_plans(
 ) -> None:
     """A line for each study, the sums, and once each what is missing."""
     screen = console or Console()
-    table = Table(title=f"Plan of {config.name}: nothing is started", title_justify="left")
-    table.add_column("study")
-    headings = ("trainings", "of them new", "tokens to train", "training", "scoring", "missing")
-    for heading in headings:
-        table.add_column(heading, justify="right")
-    for plan in plans:
-        cells = (
+    rows = [
+        (
             plan.place,
             str(plan.num_trainings),
             str(plan.num_new),
@@ -238,8 +235,9 @@ def print_plans(
             duration(plan.scoring_s),
             "cannot be planned" if plan.error else str(len(plan.missing)),
         )
-        table.add_row(*(Text(cell) for cell in cells))
-    screen.print(table)
+        for plan in plans
+    ]
+    screen.print(terminal_table(f"Plan of {config.name}: nothing is started", _HEADINGS, rows))
     for plan in plans:
         if plan.error:
             screen.print(Text(f"{plan.place} cannot be planned: {plan.error}"))

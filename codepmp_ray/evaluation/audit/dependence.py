@@ -17,7 +17,7 @@ Scores are above their problem's mean, so that problems with long answers do not
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -59,9 +59,6 @@ class Dependence:
     by_chance: float
     num_problems: int
     num_answers: int
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def style_dependence(

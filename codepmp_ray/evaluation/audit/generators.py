@@ -24,8 +24,7 @@ that have such pairs of a right and a wrong answer; equal scores are half a succ
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -75,9 +74,6 @@ class GeneratorStyle:
     effects: dict[str, GroupEffect]
     num_problems: int
     num_answers: int
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def generator_style(
@@ -203,9 +199,6 @@ class Choices:
 
     shares: dict[str, ChoiceShare | None]
     same_gap: Difference | None
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def choices(

@@ -10,11 +10,12 @@ largest, with intervals that hold together, since the best k was not known befor
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic_core import to_jsonable_python
 
 from codepmp_ray.evaluation.audit.dependence import Dependence, score_by_length, style_dependence
 from codepmp_ray.evaluation.audit.features import FEATURES, fence_of, script_of, style_features
@@ -54,9 +55,6 @@ class OverOptimisation:
     peak_k: int
     drop: Interval
     is_seen: bool
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def over_optimisation(
@@ -121,7 +119,7 @@ def measure_pool(pool: ScoredPool, draws: Draws) -> dict[str, Any]:
     )
     generators = generator_style(*part, *draws)
     optimised = best_of_pool(pool, draws)
-    return {
+    figures = {
         "name": pool.name,
         "num_problems": len(set(pool.problems)),
         "num_answers": len(pool.scores),
@@ -129,12 +127,13 @@ def measure_pool(pool: ScoredPool, draws: Draws) -> dict[str, Any]:
         "num_generators": len(set(part[2])),
         "num_unnamed": len(pool.scores) - len(named),
         **pool.facts,
-        "style": None if style is None else style.as_json(),
-        "generators": None if generators is None else generators.as_json(),
-        "choices": choices(*part, *draws).as_json() if generators is not None else None,
-        "over_optimisation": None if optimised is None else optimised.as_json(),
+        "style": style,
+        "generators": generators,
+        "choices": choices(*part, *draws) if generators is not None else None,
+        "over_optimisation": optimised,
         **facts,
     }
+    return to_jsonable_python(figures)
 
 
 def text_figures(pool: ScoredPool, draws: Draws) -> dict[str, Any]:
@@ -143,8 +142,7 @@ def text_figures(pool: ScoredPool, draws: Draws) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, group_of in (("scripts", script_of), ("fences", fence_of)):
         groups = [group_of(text) for text in texts]
-        effects = group_effects(pool.scores, pool.correct, groups, pool.problems, *draws)
-        found[name] = {group: effect.as_json() for group, effect in effects.items()}
+        found[name] = group_effects(pool.scores, pool.correct, groups, pool.problems, *draws)
     sizes = [len(text) for text in texts]
     found["lengths"] = score_by_length(sizes, pool.scores, pool.correct, pool.problems, *draws)
     return found

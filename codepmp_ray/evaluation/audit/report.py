@@ -8,10 +8,10 @@ from typing import Any
 
 from markupsafe import Markup
 from rich.console import Console
-from rich.table import Table
 
 from codepmp_ray import __version__
 from codepmp_ray.analysis.report import report_environment
+from codepmp_ray.analysis.text import terminal_table
 from codepmp_ray.evaluation.audit import plots
 
 _MAX_ROWS = 24
@@ -132,20 +132,20 @@ def print_audit(results: dict[str, Any], console: Console | None = None) -> None
     """
     screen = console or Console()
     confidence = f"{100 * results['confidence']:g} % interval"
-    table = Table(title=f"Audit on {results['num_pairs']:,} pairs", title_justify="left")
-    for heading in ("check", "figure", confidence, "limit", ""):
-        table.add_column(heading, justify="left" if heading in ("check", "") else "right")
-    for check in results["gate"]["checks"]:
-        figure = check["figure"]
-        doubt = "" if check["is_sure"] else ", not surely"
-        table.add_row(
+    rows = [
+        (
             check["name"],
-            f"{figure['mean']:.3f}",
-            f"{figure['low']:.3f} to {figure['high']:.3f}",
+            f"{check['figure']['mean']:.3f}",
+            f"{check['figure']['low']:.3f} to {check['figure']['high']:.3f}",
             f"{check['rule']} {check['limit']:g}",
-            ("kept" if check["passed"] else "broken") + doubt,
+            ("kept" if check["passed"] else "broken")
+            + ("" if check["is_sure"] else ", not surely"),
         )
-    screen.print(table)
+        for check in results["gate"]["checks"]
+    ]
+    headings = ("check", "figure", confidence, "limit", "")
+    title = f"Audit on {results['num_pairs']:,} pairs"
+    screen.print(terminal_table(title, headings, rows, left=(0, 4)))
     if missing := results["gate"]["not_measured"]:
         screen.print(f"Not measured: {', '.join(missing)}.")
     screen.print("The model passes." if results["passed"] else "The model does not pass.")

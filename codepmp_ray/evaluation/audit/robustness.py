@@ -15,8 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -150,9 +149,6 @@ class EditEffect:
     wins_unedited: float
     gain: Interval
     shift: float
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def edit_effects(

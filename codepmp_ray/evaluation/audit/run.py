@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from pydantic_core import to_jsonable_python
 
 from codepmp_ray.client import CandidateScore, RewardClient
 from codepmp_ray.config.base import fingerprint
@@ -16,7 +17,7 @@ from codepmp_ray.content_digests import content_digests
 from codepmp_ray.evaluation.audit.dependence import style_dependence
 from codepmp_ray.evaluation.audit.features import FEATURES, LENGTH, style_features
 from codepmp_ray.evaluation.audit.gate import Figures, beyond_chance, gate
-from codepmp_ray.evaluation.audit.generators import choices
+from codepmp_ray.evaluation.audit.generators import Choices, choices
 from codepmp_ray.evaluation.audit.pool_figures import Draws, measure_pool, text_figures
 from codepmp_ray.evaluation.audit.pools import (
     ScoredPool,
@@ -134,25 +135,24 @@ def summarise(
         },
     )
     result = gate(figures, recipe.audit)
-    return {
+    summary = {
         "passed": result.passed,
         "num_pairs": len(pairs),
         "confidence": settings.confidence,
-        "accuracy": asdict(accuracy),
+        "accuracy": accuracy,
         "calibration": calibrated,
-        "style": style.as_json(),
-        "edits": {name: effect.as_json() for name, effect in effects.items()},
+        "style": style,
+        "edits": effects,
         **text_figures(answers, draws),
         "choices": _choices(pairs, scores["chosen"], scores["rejected"], draws),
         "pools": list(measured.values()),
-        "figures": figures.as_json(),
-        "gate": result.as_json(),
+        "figures": figures,
+        "gate": asdict(result) | {"text": [check.text for check in result.checks]},
     }
+    return to_jsonable_python(summary)
 
 
-def _choices(
-    pairs: list[Pair], chosen: Floats, rejected: Floats, draws: Draws
-) -> dict[str, Any] | None:
+def _choices(pairs: list[Pair], chosen: Floats, rejected: Floats, draws: Draws) -> Choices | None:
     """Accuracy by who wrote the two answers; None where no pair says so. Each pair is by itself:
     the chosen answer of one was not compared with the rejected answer of another."""
     named = [i for i, pair in enumerate(pairs) if pair.models is not None]
@@ -165,7 +165,7 @@ def _choices(
         [model for model, _ in writers] + [model for _, model in writers],
         [f"{pairs[i].section}/{pairs[i].pair_id}" for i in named] * 2,
         *draws,
-    ).as_json()
+    )
 
 
 def _scored_pools(
