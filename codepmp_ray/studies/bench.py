@@ -56,7 +56,7 @@ class Bench:
             self._sets[name] = load_set(name, self.config.sets[name], self.config.data_dir)
         return self._sets[name]
 
-    def sets_here(self, names: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    def sets_here(self, names: tuple[str, ...]) -> tuple[list[str], list[MissingSet]]:
         """(those that are here, what is said about the others)."""
         here, missing = [], []
         for name in names:
@@ -64,7 +64,7 @@ class Bench:
                 self.set(name)
                 here.append(name)
             except MissingSet as error:
-                missing.append(str(error))
+                missing.append(error)
         return here, missing
 
     def pool(self, name: str, options: StudyOptions, generators: Generators) -> Pool:
@@ -152,6 +152,11 @@ class Bench:
             limits = (rejection.num_samples, rejection.max_new_tokens, rejection.temperature)
             extra = [self.key(rejection.judge), *limits]
         return fingerprint(_VERSION, begin, config, digest, *extra)
+
+    def steps(self, arms: Sequence[Arm]) -> dict[str, Training]:
+        """All trainings of `arms`, those that they start from included, each once, by key."""
+        every = (step for arm in arms for last in arm.by_seed for step in last.chain())
+        return {self.key(training): training for training in every}
 
     def study_key(self, name: str, arms: list[Arm], rewards: Sequence[str] = ()) -> str:
         """Changes when a study would find something else; `rewards` are those that it measures."""

@@ -74,10 +74,7 @@ class Rates:
 
     def cost(self, arms: list[Arm], num_tokens: int, model: str) -> Cost:
         """Of all arms and seeds; `num_tokens` are scored in all."""
-        wanted: dict[str, Training] = {}
-        for arm in arms:
-            for last in arm.by_seed:
-                wanted |= {self._bench.key(training): training for training in last.chain()}
+        wanted = self._bench.steps(arms)
         done = [key for key in wanted if key in self._records]
         found = [self.training_s(t) for key, t in wanted.items() if key not in self._records]
         scoring_s, guessed = self.scoring_s(num_tokens, model)
@@ -165,7 +162,7 @@ def announce_all(studies: list[Study], bench: Bench) -> None:
             arms = study.trainings(context)
             seconds += at_hand_cost(study, context, rates)[0]
             num_tokens = study.num_tokens(context) * len(context.seeds)
-            wanted = {bench.key(t): t for arm in arms for last in arm.by_seed for t in last.chain()}
+            wanted = bench.steps(arms)
         except Exception as error:  # noqa: BLE001 - its own turn tells, and keeps the traceback
             print(f"{study.place}: cannot be planned ({error})", file=sys.stderr)
             continue

@@ -42,8 +42,8 @@ _CHARACTERS = 4  # a token, as scoring of pools assumes
 class AssumedContext(Context):
     """A study's view of an AssumedBench: no pool is missing."""
 
-    def _missing_pool(self, name: str) -> str | None:
-        return None
+    def _missing_pools(self) -> dict[str, MissingSet]:
+        return {}
 
 
 class AssumedBench(Bench):
@@ -161,7 +161,7 @@ def _plan(study: Study, bench: AssumedBench, rates: Rates, seen: set[str]) -> St
         arms, num_tokens, given_tokens = [], 0, 0
     except CodePMPError as error:
         return StudyPlan(study.place, study.title, 0, 0, 0.0, 0.0, 0.0, {}, str(error))
-    wanted = {bench.key(t): t for arm in arms for last in arm.by_seed for t in last.chain()}
+    wanted = bench.steps(arms)
     new = [training for key, training in wanted.items() if key not in seen]
     seen.update(wanted)
     pairs = sum(own_pairs(bench, t) * t.config.num_train_epochs for t in new)

@@ -68,12 +68,11 @@ class Context:
 
     def sets(self) -> list[str]:
         """The study's sets that are here. Raises MissingSet when none is."""
-        names = self.options.sets or ()
-        here, _ = self.bench.sets_here(names)
-        if not names:
-            raise MissingSet(f"{self.name} names no sets.", f"Set studies.{self.name}.sets.")
+        here, missing = self.bench.sets_here(self.options.sets or ())
+        if missing and not here:
+            raise missing[0]
         if not here:
-            self.bench.set(names[0])  # it says what is missing
+            raise MissingSet(f"{self.name} names no sets.", f"Set studies.{self.name}.sets.")
         return here
 
     def test_pairs(self, name: str, model: str | None = None) -> TestPairs:
@@ -81,10 +80,11 @@ class Context:
 
     def pools(self, generators: Generators = "all") -> list[Pool]:
         """The study's pools that are here. Raises MissingSet when none of those it names is."""
-        names = self.options.pools or ()
-        here = [name for name in names if self._missing_pool(name) is None]
-        # The first one says what is missing where all are.
-        return [self.bench.pool(name, self.options, generators) for name in here or names[:1]]
+        missing = self._missing_pools()
+        names = [name for name in self.options.pools or () if name not in missing]
+        if missing and not names:
+            raise next(iter(missing.values()))
+        return [self.bench.pool(name, self.options, generators) for name in names]
 
     def benchmark(self, pool: Pool) -> str | None:
         """The paper's benchmark that the pool's questions are of; None where nothing says it."""
@@ -92,28 +92,35 @@ class Context:
 
     def missing(self) -> list[str]:
         """What is said about sets and pools of the study that are not here."""
-        sets = self.bench.sets_here(self.options.sets or ())[1]
+        found = [str(error) for error in self.bench.sets_here(self.options.sets or ())[1]]
         for label, name in self.options.constructions.items():
-            sets += [f"{label}: {text}" for text in self.bench.sets_here((name,))[1]]
-        return sets + [text for text in map(self._missing_pool, self.options.pools or ()) if text]
+            found += [f"{label}: {error}" for error in self.bench.sets_here((name,))[1]]
+        return found + [str(error) for error in self._missing_pools().values()]
 
     def pool_notes(self) -> list[str]:
         """What is said about rows of the study's pools that were left out or put together."""
-        config = self.bench.config
+        config, missing = self.bench.config, self._missing_pools()
         return [
             note
             for name in self.options.pools or ()
-            if self._missing_pool(name) is None
+            if name not in missing
             for note in pool_notes(name, read_pool(name, config.pools[name], config.data_dir))
         ]
 
-    def _missing_pool(self, name: str) -> str | None:
-        config = self.bench.config
-        try:
-            pool_file(name, config.pools[name], config.data_dir)
-        except MissingSet as error:
-            return str(error)
-        return None
+    def _missing_pools(self) -> dict[str, MissingSet]:
+        config, found = self.bench.config, {}
+        for name in self.options.pools or ():
+            try:
+                pool_file(name, config.pools[name], config.data_dir)
+            except MissingSet as error:
+                found[name] = error
+        return found
+
+
+def no_arms(context: Context) -> list[Arm]:
+    """Of a study that trains nothing; it raises what is missing."""
+    context.sets()
+    return []
 
 
 @dataclass(frozen=True)

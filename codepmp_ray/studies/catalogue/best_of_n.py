@@ -39,8 +39,7 @@ def arms(context: Context) -> list[Arm]:
     if own is not None:
         context.pools()  # what is missing is said before anything is trained
         found += common.both_arms(context, (own,), context.num_train(own), own)
-    here = context.bench.sets_here(context.options.sets or ())[0]
-    for name in here:
+    for name in _choice_sets(context):
         found += common.both_arms(context, (name,), context.num_train(name), name)
     return found
 

@@ -27,8 +27,7 @@ from codepmp_ray.studies.catalogue.policies import base_weights
 from codepmp_ray.studies.outcome import Outcome, Row, Table, Value, not_measured
 from codepmp_ray.studies.policies import next_token_logits
 from codepmp_ray.studies.scores import ScoreBook
-from codepmp_ray.studies.study import Context, Models, Study
-from codepmp_ray.studies.trainings import Arm
+from codepmp_ray.studies.study import Context, Models, Study, no_arms
 
 _ONE, _BOTH = "same verdict in both orders", "odds of both orders together"
 _QUESTION = (
@@ -68,12 +67,6 @@ def _verdicts(for_chosen: Floats) -> list[str]:
     return [
         TIE if odds == 0 else CHOSEN if odds > 0 else REJECTED for odds in np.asarray(for_chosen)
     ]
-
-
-def arms(context: Context) -> list[Arm]:
-    """Nothing is trained; what is missing is said."""
-    context.sets()
-    return []
 
 
 def measure(context: Context, models: Models, book: ScoreBook) -> Outcome:
@@ -140,7 +133,7 @@ JUDGE = Study(
     "Section D.4.2",
     "agreement of a judge with the order of pairs",
     "Does a judge find the chosen answer better?",
-    arms,
+    no_arms,
     measure,
     _num_tokens,
 )
