@@ -53,6 +53,21 @@ def inline_code(text: str) -> str:
     return f"{ticks}{pad}{body}{pad}{ticks}"
 
 
+def markdown_cell(text: str) -> str:
+    """`text` on one line, safe inside a table."""
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Cells have to be safe: numbers, own words, inline code or `markdown_cell`."""
+
+    def line(cells: Iterable[object]) -> str:
+        texts = (f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in cells)
+        return f"| {' | '.join(texts)} |"
+
+    return "\n".join([line(headings), f"|{'---|' * len(headings)}", *map(line, rows)])
+
+
 def duration(seconds: float | None) -> str:
     """`75.2` -> `1 min 15 s`; None -> `not recorded`."""
     if seconds is None:

@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from jinja2 import ChoiceLoader, FileSystemLoader
 from markupsafe import Markup
 from rich.console import Console
 from rich.text import Text
@@ -125,10 +124,7 @@ def write_numbers(bench: Bench, records: list[Values], name: str, command: str =
 
 def render(values: Values) -> str:
     """The page of `summary_of`'s values."""
-    environment = report_environment()
-    own = FileSystemLoader(Path(__file__).parent / "templates")
-    assert environment.loader is not None, "the shared environment has its templates"
-    environment.loader = ChoiceLoader([own, environment.loader])
+    environment = report_environment(Path(__file__).parent / "templates")
     studies = [
         {
             **record,
