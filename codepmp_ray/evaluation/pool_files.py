@@ -21,8 +21,7 @@ from codepmp_ray.errors import ConfigError, InputError
 from codepmp_ray.evaluation.graders import Reference
 from codepmp_ray.evaluation.graders.final_answer import last_box
 from codepmp_ray.evaluation.graders.numbers import find_number
-from codepmp_ray.evaluation.pool_rows import Answer, PoolRow
-from codepmp_ray.evaluation.pool_tables import read_grades, read_rewards
+from codepmp_ray.evaluation.pool_rows import Answer, PoolRow, read_grades, read_rewards
 from codepmp_ray.evaluation.pools import Pool, Question
 from codepmp_ray.evaluation.tasks.base import ProblemTask, TextProblem
 from codepmp_ray.evaluation.tasks.loading import read_problems
