@@ -13,13 +13,13 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from codepmp_ray.analysis.closing import NULL_RULES
 from codepmp_ray.analysis.text import MIN_HEADLINE_ITEMS
 from codepmp_ray.config.evaluation import CandidatesConfig, EvaluationConfig
 from codepmp_ray.errors import InputError
 from codepmp_ray.evaluation import statistics
+from codepmp_ray.evaluation.pool_report import PoolArrays, baselines
 from codepmp_ray.evaluation.pool_rows import Answer
 from codepmp_ray.evaluation.pools import Pool, Question, answer_groups
 from codepmp_ray.evaluation.style_rule import fitted_weights, style_gap, style_table
@@ -103,7 +103,10 @@ def summarise(
         for question in pool
     ])  # fmt: skip
     lengths = np.array([_lengths(question) for question in pool], float)
-    curves, majority_error = _curves(lengths, groups, reward, marks, ks, config.seed)
+    rules, errors = baselines(
+        PoolArrays(marks, groups=groups, lengths=lengths), ks, _NUM_MAJORITY_DRAWS, config.seed
+    )
+    curves = {"reward_model": statistics.best_of_k(reward, marks, ks), **rules}
     style = style_scores(training, pool.texts)
     if style is not None:
         curves["style"] = statistics.best_of_k(style, marks, ks)
@@ -117,7 +120,7 @@ def summarise(
             "high": [interval.high for interval in intervals],
         }
     results["bon"]["length"]["rule"] = "longest answer, in tokens"
-    results["bon"]["majority"]["monte_carlo_error"] = [float(error) for error in majority_error]
+    results["bon"]["majority"]["monte_carlo_error"] = errors["majority"].tolist()
     at_k = {name: values[:, -1] for name, values in curves.items()}
     differences = {
         name: asdict(_difference(values, at_k["random"], config))
@@ -197,26 +200,6 @@ def _difference(
 ) -> statistics.Difference:
     draws = (config.confidence, config.num_bootstrap, config.seed)
     return statistics.paired_difference(left, right, *draws)
-
-
-def _curves(
-    lengths: statistics.Floats,
-    groups: npt.NDArray[np.int64],
-    reward: statistics.Floats,
-    marks: statistics.Floats,
-    ks: list[int],
-    seed: int,
-) -> tuple[dict[str, statistics.Floats], statistics.Floats]:
-    majority, error = statistics.majority(groups, marks, ks, _NUM_MAJORITY_DRAWS, seed)
-    curves = {
-        "reward_model": statistics.best_of_k(reward, marks, ks),
-        "random": statistics.random_choice(marks, ks),
-        "length": statistics.best_of_k(lengths, marks, ks),
-        "shortest": statistics.best_of_k(-lengths, marks, ks),
-        "majority": majority,
-        "oracle": statistics.oracle(marks, ks),
-    }
-    return curves, error
 
 
 def _lengths(question: Question) -> list[int]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from codepmp_ray.evaluation.pool_report import PoolArrays, baselines
 from codepmp_ray.evaluation.pools import Pool
 from codepmp_ray.evaluation.statistics import default_ks
 from codepmp_ray.evaluation.style_rule import fitted_weights, style_gap, style_table
@@ -28,6 +29,11 @@ Curves = dict[str, Floats]
 LONGER, STYLE, WRITER = "longer answer", "style", "model prior"
 RULES = (LONGER, STYLE, WRITER)
 _SIDES = ("chosen", "rejected")
+_NUM_VOTE_DRAWS = 200
+_BASELINES = {
+    "random": "random", "length": "length", "oracle": "oracle", "model_prior": "model prior",
+    "majority": "majority",
+}  # fmt: skip
 _MAX_FITTED = 4_000  # pairs
 
 
@@ -97,7 +103,10 @@ def baseline_curves(pool: Pool) -> Curves:
     """Random, longest (in characters), oracle, style; vote and model prior where they are known."""
     lengths = np.array([[float(len(text)) for text in texts] for texts in pool.texts])
     ks = ks_of(pool)
-    found = measures.baselines(pool.correct, lengths, pool.groups, pool.writers(all_named=True), ks)
+    writers = pool.writers(all_named=True)
+    arrays = PoolArrays(pool.correct, groups=pool.groups, lengths=lengths, models=writers)
+    rules, _ = baselines(arrays, ks, _NUM_VOTE_DRAWS)
+    found = {title: rules[name] for name, title in _BASELINES.items() if name in rules}
     found["style"] = measures.best_of_k(pool_style(pool), pool.correct, ks)
     return found
 
