@@ -110,9 +110,10 @@ def read_questions(name: str, config: PoolConfig, data_dir: str | None) -> list[
     pool = read_pool(name, config, data_dir)
     if not config.generators:
         return list(pool)
-    unknown = [generator for generator in config.generators if generator not in pool.models]
+    known = pool.models
+    unknown = [generator for generator in config.generators if generator not in known]
     setting = f"pools.{name}.generators"
-    if not pool.models:
+    if not known:
         raise InputError(
             f"{setting} asks for answers of {', '.join(config.generators)}, and {config.path} does "
             "not say which model gave an answer.",
@@ -122,7 +123,7 @@ def read_questions(name: str, config: PoolConfig, data_dir: str | None) -> list[
         raise InputError(
             f"{setting} names {', '.join(map(repr, unknown))}, of which {config.path} has no "
             "answer.",
-            f"It has answers of {', '.join(sorted(pool.models))}.",
+            f"It has answers of {', '.join(sorted(known))}.",
         )
     return _of_models(pool, set(config.generators))
 
