@@ -29,12 +29,11 @@ from codepmp_ray.modeling.sources import CONFIG_FILE
 from codepmp_ray.progress import Progress
 from codepmp_ray.runs import MODEL_FOLDER, Stage, base_model, open_stage
 from codepmp_ray.storage import Store, open_store
-from codepmp_ray.training.best import best_step
 from codepmp_ray.training.checkpoint_folders import whole_steps
 from codepmp_ray.training.inputs import file_inputs, ledger_inputs, prepare_sources
 from codepmp_ray.training.metrics import Looks, is_evaluation, read_metrics
-from codepmp_ray.training.stop_file import forget_stop, request_stop
-from codepmp_ray.training.task import SOURCE_STATS, InputShard, TrainingTask, Trunk
+from codepmp_ray.training.stopping import forget_stop, request_stop
+from codepmp_ray.training.task import SOURCE_STATS, InputShard, TrainingTask, Trunk, best_step
 from codepmp_ray.training.trackers import require_trackers
 
 PAIRS_FILE = "pairs.parquet"

@@ -30,8 +30,9 @@ class SourceConfig(Section):
 
     `stdlib` is the standard library of the running interpreter (licence PSF-2.0) and needs no path.
     `folder` walks a directory; `parquet` and `jsonl` take a file or a folder of files whose columns
-    are named below. `path` may be a URI (s3, gs, abfs, hf, https) or a pattern on one;
-    `huggingface` takes a data set of the hub ("owner/name"), or a folder that `save_to_disk` wrote.
+    are named below (`file.text` is the field `text` of the column `file`). `path` may be a URI (s3,
+    gs, abfs, hf, https) or a pattern on one; `huggingface` takes a data set of the hub
+    ("owner/name"), or a folder that `save_to_disk` wrote.
     `columns` fills in the names of The Stack v1 (bigcode/the-stack) or v2 (bigcode/the-stack-v2)
     wherever they are not set.
 

@@ -23,12 +23,15 @@ from codepmp_ray.config.base import Section, operational
 from codepmp_ray.config.branches import Branch, BranchesConfig, branch_config
 from codepmp_ray.config.corpus import CorpusConfig
 from codepmp_ray.config.engines import EngineConfig, EnginesConfig
-from codepmp_ray.config.evaluation import CandidatesConfig, EvaluationConfig, ServingConfig
+from codepmp_ray.config.evaluation import (
+    BatchScoringConfig,
+    CandidatesConfig,
+    EvaluationConfig,
+    ServingConfig,
+)
 from codepmp_ray.config.overrides import section_type, with_override
-from codepmp_ray.config.planning import PlanningConfig
 from codepmp_ray.config.pool_statistics import PoolStatisticsConfig
-from codepmp_ray.config.scoring import BatchScoringConfig
-from codepmp_ray.config.synthesis import SynthesisConfig
+from codepmp_ray.config.synthesis import PlanningConfig, SynthesisConfig
 from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.errors import ConfigError
 

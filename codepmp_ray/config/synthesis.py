@@ -1,4 +1,6 @@
-"""How a snippet becomes a <prompt, chosen, rejected> pair (paper section 3.2)."""
+"""How a snippet becomes a <prompt, chosen, rejected> pair (paper section 3.2), and what a plan of
+the job is asked for.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from codepmp_ray.config.base import Section, later
+from codepmp_ray.config.base import Section, later, operational
 from codepmp_ray.config.engines import Role, SamplingConfig
 from codepmp_ray.config.evaluation import SandboxConfig
 from codepmp_ray.config.prompts import PromptsConfig
@@ -121,3 +123,20 @@ class SynthesisConfig(Section):
         if self.construction == "web_pairs" and not self.threads.path:
             raise ValueError("construction=web_pairs needs threads.path (a file or folder)")
         return self
+
+
+class PlanningConfig(Section):
+    """The question that `jobs.plan` answers.
+
+    Attributes:
+        pilot_rows: snippets that every engine pool is measured on, spread over all shards; null
+            takes four times as many as an engine has at once, so that most of them meet a full one.
+        num_rows: snippets of the whole job; null for those of the corpus stage.
+        num_gpus: GPUs to plan for; null for those of the cluster (or its CPUs when it has none).
+        price_per_gpu_hour: in any currency; null leaves prices out.
+    """
+
+    pilot_rows: int | None = operational(None, ge=1)
+    num_rows: int | None = operational(None, ge=1)
+    num_gpus: int | None = operational(None, ge=1)
+    price_per_gpu_hour: float | None = operational(None, ge=0)

@@ -11,8 +11,9 @@ from functools import lru_cache
 from typing import Any
 
 from codepmp_ray.config.corpus import SourceConfig
-from codepmp_ray.corpus.row_files import arrow_row, check_columns
+from codepmp_ray.corpus.row_files import arrow_row, check_columns, columns_of
 from codepmp_ray.errors import ConfigError
+from codepmp_ray.io.nested import nested_batch
 from codepmp_ray.io.parquet_rows import UnreadableRow
 from codepmp_ray.storage.inputs import InputFolder
 
@@ -39,7 +40,8 @@ def read_dataset_piece(
     check_columns(data_set.features.arrow_schema, source)
     for start in range(first, min(stop, len(data_set)), _BATCH_ROWS):
         table = data_set[start : min(start + _BATCH_ROWS, stop)].combine_chunks()
-        for batch in table.to_batches():
+        for part in table.to_batches():
+            batch = nested_batch(part, columns_of(source))
             for i in range(batch.num_rows):
                 yield start + i, arrow_row(batch, i, source, max_bytes)
 

@@ -18,7 +18,7 @@ from codepmp_ray.errors import StorageError
 from codepmp_ray.io.parquet_rows import OversizedRow, UnreadableRow
 from codepmp_ray.storage.base import map_in_parallel
 from codepmp_ray.storage.inputs import input_file
-from codepmp_ray.storage.remote_errors import is_missing
+from codepmp_ray.storage.remote_files import is_missing
 
 _NUM_PARALLEL = 32
 _GZIP = b"\x1f\x8b"

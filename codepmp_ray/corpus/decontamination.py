@@ -22,6 +22,7 @@ from typing import Any
 from codepmp_ray.config.corpus import DecontaminationConfig, EvaluationSetConfig
 from codepmp_ray.corpus.words import split_words
 from codepmp_ray.errors import InputError
+from codepmp_ray.io.nested import nested_row
 from codepmp_ray.io.rows import read_whole
 
 _FUNCTION = re.compile(r"^[ \t]*(?:async\s+)?def\s+(\w+)", re.MULTILINE)
@@ -160,11 +161,13 @@ def _read_set(config: EvaluationSetConfig) -> Iterator[tuple[str, list[str]]]:
     if config.path is None:
         yield from _human_eval()
         return
-    for row in read_whole(_setting(config), config.path):
+    function = config.function_column or ""
+    for whole in read_whole(_setting(config), config.path):
+        row = nested_row(whole, [*config.columns, function])
         parts = [row.get(column) for column in config.columns]
         yield (
             "\n".join(part for part in parts if isinstance(part, str)),
-            _function_names(row.get(config.function_column or "")),
+            _function_names(row.get(function)),
         )
 
 

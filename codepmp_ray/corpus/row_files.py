@@ -10,6 +10,7 @@ import pyarrow as pa
 from codepmp_ray.config.corpus import SourceConfig
 from codepmp_ray.io.continued import Continued
 from codepmp_ray.io.json_lines import iter_json_lines
+from codepmp_ray.io.nested import nested_row, nested_schema
 from codepmp_ray.io.parquet_rows import (
     PARQUET_ERRORS,
     OversizedRow,
@@ -76,6 +77,8 @@ def read_json_piece(
 
 
 def _json_row(row: Any, source: SourceConfig, max_bytes: int) -> dict[str, Any] | ValueError:
+    if isinstance(row, dict):
+        row = nested_row(row, columns_of(source))
     if isinstance(row, dict) and source.content_uri is not None:
         return {name: row.get(name) for name in columns_of(source)[1:]}
     content = row.get(source.content_column) if isinstance(row, dict) else None
@@ -97,7 +100,8 @@ def _group_rows(
     try:
         with open_parquet(path) as file:
             check_columns(file.schema_arrow, source)
-            columns = [name for name in columns_of(source) if name in file.schema_arrow.names]
+            found = nested_schema(file.schema_arrow, columns_of(source)).names
+            columns = [name for name in columns_of(source) if name in found]
             stop = sum(file.metadata.row_group(i).num_rows for i in range(group + 1))
             for index, batch, i in iter_row_group(file, group, first, stop, columns):
                 yield index, arrow_row(batch, i, source, max_bytes)
@@ -126,9 +130,10 @@ def check_columns(schema: pa.Schema, source: SourceConfig) -> None:
         raise UnreadableRow(f"more than one column {repeated[0]!r}")
     # Contents that are fetched one by one are named by the column of blob ids.
     name = source.content_column if source.content_uri is None else source.blob_id_column
-    if name not in schema.names:
+    found = nested_schema(schema, [name])
+    if name not in found.names:
         raise UnreadableRow(f"no column {name!r}; the columns are {', '.join(schema.names)}")
-    kind = schema.field(name).type
+    kind = found.field(name).type
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     is_text = (

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from codepmp_ray.io.nested import nested_batch
 from codepmp_ray.storage.inputs import InputFile
 
 # What pyarrow raises for a damaged file: names that are not UTF-8 and sizes beyond any number too.
@@ -55,10 +56,11 @@ def iter_row_group(
 ) -> Iterator[tuple[int, pa.RecordBatch, int]]:
     """(index, batch, position in the batch) of the rows [first, stop), which lie in `group`.
 
-    `columns` are read, or all.
+    `columns` are read and are the batch's, also those inside of others; or all are.
     """
     index = sum(file.metadata.row_group(i).num_rows for i in range(group))
     for batch in file.iter_batches(64, row_groups=[group], columns=columns):
+        batch = nested_batch(batch, columns or ())
         for i in range(max(first - index, 0), min(stop - index, batch.num_rows)):
             yield index + i, batch, i
         index += batch.num_rows

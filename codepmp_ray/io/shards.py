@@ -16,6 +16,7 @@ import pyarrow as pa
 from codepmp_ray.errors import InputError
 from codepmp_ray.io.json_lines import iter_json_lines, json_pieces
 from codepmp_ray.io.listing import FORMATS, format_of, list_rows
+from codepmp_ray.io.nested import nested_row, nested_schema
 from codepmp_ray.io.parquet_rows import (
     PARQUET_ERRORS,
     UnreadableRow,
@@ -39,7 +40,7 @@ class RowSource:
     Attributes:
         setting: the recipe's section that names it, for messages.
         path: a file, a folder of files, or a URI of one of them (s3, gs, abfs, hf, ...).
-        columns: read where a file has them.
+        columns: read where a file has them; `a.b` is the field b of the column a.
         required: a file needs one column of each of these groups.
         plan_name: of the file in the stage's folder that holds the plan.
     """
@@ -162,7 +163,8 @@ def _parquet_pieces(file: InputFile, source: RowSource) -> list[tuple[int, int, 
 
 
 def _check_columns(schema: pa.Schema, source: RowSource) -> None:
-    lacking = [" or ".join(group) for group in source.required if not {*group} & {*schema.names}]
+    names = nested_schema(schema, source.columns).names
+    lacking = [" or ".join(group) for group in source.required if not {*group} & {*names}]
     if lacking:
         raise UnreadableRow(f"no column {', '.join(sorted(lacking))}")
     if repeated := repeated_columns(schema, source.columns):
@@ -173,7 +175,8 @@ def _parquet_rows(piece: Piece, source: RowSource) -> Iterator[tuple[int, Any]]:
     try:
         with open_parquet(input_file(piece.file)) as handle:
             _check_columns(handle.schema_arrow, source)
-            names = [name for name in source.columns if name in handle.schema_arrow.names]
+            found = nested_schema(handle.schema_arrow, source.columns).names
+            names = [name for name in source.columns if name in found]
             rows = iter_row_group(handle, piece.position, piece.first, piece.stop, names)
             for index, batch, i in rows:
                 yield index, whole_row(batch, i, names)
@@ -190,4 +193,6 @@ def _json_rows(piece: Piece, source: RowSource) -> Iterator[tuple[int, Any]]:
             row = UnreadableRow(one_line(row))
         elif not isinstance(row, dict):
             row = UnreadableRow(f"a {type(row).__name__}, not an object")
+        else:
+            row = nested_row(row, source.columns)
         yield index, row

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from codepmp_ray.config.scoring import BatchScoringConfig
+from codepmp_ray.config.evaluation import BatchScoringConfig
 from codepmp_ray.errors import InputError
 from codepmp_ray.io.parquet_rows import UnreadableRow
 from codepmp_ray.io.shards import Piece, RowSource, read_piece

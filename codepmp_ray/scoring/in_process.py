@@ -12,8 +12,7 @@ from typing import Any, TextIO
 
 import pyarrow as pa
 
-from codepmp_ray.config.evaluation import ServingConfig
-from codepmp_ray.config.scoring import BatchScoringConfig
+from codepmp_ray.config.evaluation import BatchScoringConfig, ServingConfig
 from codepmp_ray.errors import ConfigError, EngineError
 from codepmp_ray.io.shards import plan_pieces, read_piece
 from codepmp_ray.modeling.sources import resolve_model

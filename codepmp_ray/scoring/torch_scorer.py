@@ -1,20 +1,33 @@
-"""The reference scorer: plain transformers, padded rows, the reward read by index.
+"""The scorer without vLLM: plain transformers, padded rows, the reward read by index.
 
-It computes prompt + response for every response and shares nothing. Slow and obvious on purpose:
-the production engine is measured against it.
+In float32 the prompt of several responses is computed once: its keys and values are the cache that
+every response begins with. Not every family of transformers goes on from a cache as it computes a
+whole row, so the longest row of a request is also computed whole, again whenever rows have become
+twice as long; where the two rewards differ, whole rows are computed from then on.
 """
 
 from __future__ import annotations
 
 import asyncio
+import copy
+import logging
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from codepmp_ray.errors import EngineError
+from codepmp_ray.errors import EngineError, ModelError
 from codepmp_ray.scoring.protocol import Scores, check_vocabulary
+
+_log = logging.getLogger(__name__)
+
+# Below it, a second forward costs more than it saves.
+_MIN_SHARED_TOKENS = 16
+# Of float32 sums in another order, relative to a reward of at least 1.
+_TOLERANCE = 1e-4
+# What families raise that have no cache, or one that cannot be repeated or gone on from.
+_NO_CACHE = (AttributeError, IndexError, NotImplementedError, RuntimeError, TypeError, ValueError)
 
 
 class TorchScorer:
@@ -26,10 +39,21 @@ class TorchScorer:
     """
 
     def __init__(self, model: Any, max_model_len: int, max_batch_tokens: int = 8192) -> None:
+        import torch
+
+        from codepmp_ray.modeling.backbones import require_positions
+
         self.max_model_len = max_model_len
         self._model = model.eval()
         self.vocab_size = int(model.config.get_text_config().vocab_size)
         self._max_batch_tokens = max_batch_tokens
+        self._shares_prompts = model.score.weight.dtype == torch.float32
+        self._longest_checked = 0  # tokens of a row whose two rewards were equal
+        try:
+            require_positions(model.base_model, max_model_len)
+        except ModelError:
+            # Positions change with the longest row of a forward: each row has its own.
+            self._max_batch_tokens, self._shares_prompts = 1, False
         # One thread: torch parallelises inside a forward, and the event loop stays free.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="torch-scorer")
 
@@ -59,14 +83,14 @@ class TorchScorer:
         timeout_s: float | None = None,
     ) -> Scores:
         stop = threading.Event()
-        work = self._thread.submit(self._rewards, prompt_ids, responses, stop)
+        work = self._thread.submit(self._score, prompt_ids, responses, stop)
         done = asyncio.wrap_future(work)
         try:
             await asyncio.wait([done], timeout=timeout_s)
             if work.cancel():  # it has not begun
                 return Scores([None] * len(responses))
             stop.set()
-            return Scores(await done)
+            return await done
         finally:
             # An abandoned request leaves the queue, or goes on no longer than its batch.
             work.cancel()
@@ -79,32 +103,70 @@ class TorchScorer:
         return model.to(self._model.score.weight.device).eval()
 
     async def take_weights(self, staged: Any) -> None:
-        self._model = staged
+        self._model, self._longest_checked = staged, 0
 
     def rewards(self, prompt_ids: list[int], responses: list[list[int]]) -> list[float]:
         """The same, in the calling thread. Raises EngineError when a forward fails."""
-        found = self._rewards(prompt_ids, responses, threading.Event())
-        return [reward for reward in found if reward is not None]
+        found = self._score(prompt_ids, responses, threading.Event())
+        return [reward for reward in found.rewards if reward is not None]
 
-    def _rewards(
+    def _score(
         self, prompt_ids: list[int], responses: list[list[int]], stop: threading.Event
-    ) -> list[float | None]:
+    ) -> Scores:
+        """Scores of as many responses as are computed before `stop` is set."""
         check_vocabulary(prompt_ids, responses, self.vocab_size)
         rows = [prompt_ids + response for response in responses]
-        result: list[float | None] = [None] * len(rows)
+        rewards: list[float | None] = [None] * len(rows)
+        num_shared = 0
         try:
+            cache = self._prompt_cache(prompt_ids, responses)
+            if cache is not None:
+                num_shared = len(prompt_ids)
             for batch in _batches(rows, self._max_batch_tokens):
                 if stop.is_set():
                     break
-                for index, reward in zip(
-                    batch, self._forward([rows[i] for i in batch]), strict=True
-                ):
-                    result[index] = reward
+                found = self._forward([rows[i] for i in batch], cache, num_shared)
+                for index, reward in zip(batch, found, strict=True):
+                    rewards[index] = reward
         except (RuntimeError, IndexError) as error:
             raise EngineError(f"A forward of the torch scorer failed: {error}.") from error
-        return result
+        num_computed = sum(reward is not None for reward in rewards)
+        return Scores(rewards, num_shared * max(0, num_computed - 1))
 
-    def _forward(self, rows: list[list[int]]) -> list[float]:
+    def _prompt_cache(self, prompt_ids: list[int], responses: list[list[int]]) -> Any:
+        """Keys and values of the prompt; None where every row is to be computed whole."""
+        import torch
+
+        is_worth_it = len(responses) > 1 and len(prompt_ids) >= _MIN_SHARED_TOKENS
+        if not (self._shares_prompts and is_worth_it and all(responses)):
+            return None
+        ids = torch.tensor([prompt_ids], device=self._model.device)
+        longest = prompt_ids + max(responses, key=len)
+        try:
+            with torch.inference_mode():
+                cache = self._model.base_model(input_ids=ids, use_cache=True).past_key_values
+            if len(longest) <= 2 * self._longest_checked:
+                return cache
+            # Two rows, as a cache that cannot be repeated shows itself with two.
+            shared = self._forward([longest, longest], cache, len(prompt_ids))[0]
+            why = "its rewards differ"
+        except _NO_CACHE as error:
+            shared, why = float("nan"), f"{type(error).__name__}: {error}"
+        (whole,) = self._forward([longest])
+        if whole != whole:  # NaN: of this request there is nothing to compare
+            return None
+        if abs(shared - whole) <= _TOLERANCE * max(1.0, abs(whole)):
+            self._longest_checked = len(longest)
+            return cache
+        self._shares_prompts = False
+        kind = self._model.config.model_type
+        _log.warning("%s does not go on from a cached prompt (%s): rows are whole.", kind, why)
+        return None
+
+    def _forward(
+        self, rows: list[list[int]], cache: Any = None, num_cached: int = 0
+    ) -> list[float]:
+        """Rewards of rows, whose first `num_cached` tokens are in `cache`."""
         import torch
 
         device = self._model.device
@@ -114,11 +176,16 @@ class TorchScorer:
         ids = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=device)
         mask = torch.arange(width, device=device)[None, :] < lengths[:, None]
         with torch.inference_mode():
+            options: dict[str, Any] = {"use_cache": False}
+            if cache is not None:
+                cache = copy.deepcopy(cache)  # a forward writes into it
+                cache.batch_repeat_interleave(len(rows))
+                options = {"use_cache": True, "past_key_values": cache}
             hidden = self._model.base_model(
-                input_ids=ids, attention_mask=mask.long(), use_cache=False
+                input_ids=ids[:, num_cached:], attention_mask=mask.long(), **options
             ).last_hidden_state
             # By index. A search for the pad id would skip a last token that equals it.
-            last = hidden[torch.arange(len(rows), device=device), lengths - 1]
+            last = hidden[torch.arange(len(rows), device=device), lengths - num_cached - 1]
             weight = self._model.score.weight.float()
             return torch.nn.functional.linear(last.float(), weight)[:, 0].tolist()
 

@@ -18,8 +18,7 @@ from typing import Any, BinaryIO, cast
 
 import pyarrow.parquet as pq
 
-from codepmp_ray.storage.remote_errors import explained, is_missing
-from codepmp_ray.storage.remote_files import CheckedFile
+from codepmp_ray.storage.remote_files import CheckedFile, explained, is_missing
 from codepmp_ray.storage.uris import is_uri, scheme_of, strip_file_scheme
 
 # Of one request; what reads lines goes on from there.

@@ -28,14 +28,14 @@ from pyarrow.fs import FileSystem, FSSpecHandler, PyFileSystem
 
 from codepmp_ray.errors import StorageError
 from codepmp_ray.storage.base import FileFacts, Store
-from codepmp_ray.storage.remote_errors import (
+from codepmp_ray.storage.remote_files import (
+    CheckedFile,
     explained,
     is_conflict,
     is_missing,
     is_missing_bucket,
     says_exists,
 )
-from codepmp_ray.storage.remote_files import CheckedFile
 from codepmp_ray.storage.scratch import ScratchFolder
 
 _MAGIC = "*?["

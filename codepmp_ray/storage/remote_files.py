@@ -1,14 +1,103 @@
-"""A file object of fsspec whose failures are StorageErrors, also through Arrow's readers.
+"""What clients of object stores raise, in words that a person can act on; and a file object whose
+failures are such StorageErrors, also through Arrow's readers.
 
-Readers of files take an OSError for damage of the file. A store that does not answer is none.
+The clients raise OSErrors, their libraries' own errors, or either with the other as its cause.
+They are told apart by codes and names, so that none of the libraries has to be there. Readers of
+files take an OSError for damage of the file; a store that does not answer is none.
 """
 
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from codepmp_ray.storage.remote_errors import explained
+from codepmp_ray.errors import CodePMPError, StorageError
+
+_EXISTS = {"PreconditionFailed", "412", "BlobAlreadyExists"}
+_CONFLICT = {"ConditionalRequestConflict", "OperationAborted", "409"}
+_NO_BUCKET = {"NoSuchBucket", "ContainerNotFound"}
+_NO_RIGHTS = {
+    "403",
+    "AccessDenied",
+    "ClientAuthenticationError",
+    "DefaultCredentialsError",
+    "ExpiredToken",
+    "InvalidAccessKeyId",
+    "NoCredentialsError",
+    "PartialCredentialsError",
+    "SignatureDoesNotMatch",
+}
+
+
+@contextmanager
+def explained(verb: str, location: str) -> Iterator[None]:
+    """Turn whatever a client raises into a StorageError about `location`."""
+    try:
+        yield
+    except CodePMPError:
+        raise
+    except Exception as error:
+        raise storage_error(verb, location, error) from error
+
+
+def storage_error(verb: str, location: str, error: BaseException) -> StorageError:
+    """What is wrong, and the way out."""
+    marks = _marks(error)
+    text = " ".join(str(error).split())[:300] or type(error).__name__
+    problem = f"Cannot {verb} {location}: {text.rstrip('.')}."
+    if marks & _NO_BUCKET or (verb == "write" and is_missing(error)):
+        return StorageError(problem, "Create the bucket, or correct the URI.")
+    if marks & _NO_RIGHTS or isinstance(error, PermissionError) or "Forbidden" in text:
+        return StorageError(
+            problem,
+            "Check the credentials in the environment of the job and of every node, and that they "
+            "may list, read, write and delete there.",
+        )
+    if is_missing(error):
+        return StorageError(f"Cannot {verb} {location}: no such file.")
+    return StorageError(
+        problem, "Check that the store can be reached; the same command resumes where it stopped."
+    )
+
+
+def says_exists(error: BaseException) -> bool:
+    """Whether an exclusive create was refused because the name is taken."""
+    return isinstance(error, FileExistsError) or bool(_marks(error) & _EXISTS)
+
+
+def is_conflict(error: BaseException) -> bool:
+    """Whether the store asks to send the request again, because another one is under way."""
+    return bool(_marks(error) & _CONFLICT)
+
+
+def is_missing(error: BaseException) -> bool:
+    return isinstance(error, FileNotFoundError)
+
+
+def is_missing_bucket(error: BaseException) -> bool:
+    return bool(_marks(error) & _NO_BUCKET)
+
+
+def _marks(error: BaseException | None) -> set[str]:
+    """Class names and error codes of `error` and its causes."""
+    marks: set[str] = set()
+    for _ in range(5):
+        if error is None:
+            break
+        marks.add(type(error).__name__)
+        response = getattr(error, "response", None)  # botocore
+        if isinstance(response, dict):
+            marks.add(str(response.get("Error", {}).get("Code")))
+        # Of azure, aiohttp and gcsfs; aiohttp has a `code` too, and warns of it.
+        for name in ("error_code", "status", "status_code", "code"):
+            value = getattr(error, name, None)
+            if isinstance(value, str | int):
+                marks.add(str(getattr(value, "value", value)))
+                break
+        error = error.__cause__ or error.__context__
+    return marks
 
 
 class CheckedFile(io.RawIOBase):

@@ -24,8 +24,7 @@ from codepmp_ray.config.study_materials import SetConfig
 from codepmp_ray.errors import InputError
 from codepmp_ray.preference.encoding import row_id
 from codepmp_ray.preference.sources import SOURCES
-from codepmp_ray.preference.sources.pairs import column_use, pairs_of
-from codepmp_ray.preference.sources.reading import numbered, read_source
+from codepmp_ray.preference.sources.reading import column_use, numbered, pairs_of, read_source
 from codepmp_ray.preference.sources.rows import Built, Reject, Row, of_one_answer
 from codepmp_ray.studies.code_pairs import function_pairs, humaneval_pairs, stdlib_functions
 

@@ -2,7 +2,8 @@
 writes the copy.
 
 On a GPU the copy goes to pinned memory, on a stream of its own, beside the next forward and
-backward. On CPU it is made at once. Its memory is kept from one checkpoint to the next.
+backward. On CPU it is made at once. Its memory is kept from one checkpoint to the next. The
+metadata is a pickle: only folders that this trainer wrote are read.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.checkpoint._fsspec_filesystem import FsspecReader, FsspecWriter
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 from torch.distributed.checkpoint.state_dict_saver import save
 
-from codepmp_ray.training.checkpoint_files import checkpoint_writer
+from codepmp_ray.storage import is_uri
 
 _TURN_S = 1e-4
 
@@ -102,3 +105,19 @@ def _short_turns() -> Iterator[None]:
         yield
     finally:
         sys.setswitchinterval(turn_s)
+
+
+def checkpoint_writer(location: str) -> FileSystemWriter:
+    """Writes one file a rank to the folder or URI `location`."""
+    if is_uri(location):
+        # There is no file to be synchronised; torch would synchronise all disks of the node. And
+        # listings are not kept: other processes write there too.
+        return FsspecWriter(location, sync_files=False, use_listings_cache=False)
+    return FileSystemWriter(location)
+
+
+def checkpoint_reader(location: str) -> FileSystemReader:
+    """What `torch.distributed.checkpoint.load` reads the folder or URI `location` with."""
+    if is_uri(location):
+        return FsspecReader(location, use_listings_cache=False)
+    return FileSystemReader(location)

@@ -31,8 +31,12 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from codepmp_ray.errors import StorageError
 from codepmp_ray.modeling.collectives import agree
 from codepmp_ray.storage import Store
-from codepmp_ray.training.background_save import BackgroundSave, BackgroundSaver
-from codepmp_ray.training.checkpoint_files import checkpoint_reader, checkpoint_writer
+from codepmp_ray.training.background_save import (
+    BackgroundSave,
+    BackgroundSaver,
+    checkpoint_reader,
+    checkpoint_writer,
+)
 from codepmp_ray.training.checkpoint_folders import (
     FOLDER,
     delete_unmarked,

@@ -21,7 +21,7 @@ from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.errors import InputError
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.preference.sources.columns import ColumnUse, listed
-from codepmp_ray.preference.sources.pairs import column_use, pairs_of
+from codepmp_ray.preference.sources.reading import column_use, pairs_of
 from codepmp_ray.preference.sources.rows import Reject
 from codepmp_ray.records import table_from_rows
 from codepmp_ray.storage import Store, open_store

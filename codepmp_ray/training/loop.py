@@ -31,11 +31,11 @@ from codepmp_ray.training.compiling import compile_blocks, use_deterministic_ker
 from codepmp_ray.training.data import load_training_data
 from codepmp_ray.training.fsdp import make_mesh, parameter_device, shard
 from codepmp_ray.training.optimizer import make_optimizer
-from codepmp_ray.training.preemption import PreemptionNotice
 from codepmp_ray.training.references import with_references
 from codepmp_ray.training.settled_heap import settled_heap
 from codepmp_ray.training.step import StepRunner, objective_of
 from codepmp_ray.training.steps import Run
+from codepmp_ray.training.stopping import PreemptionNotice
 from codepmp_ray.training.task import TrainingTask
 
 
@@ -53,7 +53,7 @@ def train(
     logged step on every rank. `is_preempted` is asked after every step, but not again within
     `preemption_interval_s`, on every rank, and has the same answer on all: true when a node is
     about to be taken away. A checkpoint is then written at once, and training goes on as long as it
-    can. On a stop request (training/stop_file.py) it returns after the checkpoint, without an
+    can. On a stop request (training/stopping.py) it returns after the checkpoint, without an
     export. Raises ModelError and InputError before the first step where data or model do not suit.
     """
     config = task.config

@@ -12,11 +12,10 @@ from codepmp_ray.modeling.collectives import agree
 from codepmp_ray.preference.packing import Sides
 from codepmp_ray.preference.plan import num_pairs_seen
 from codepmp_ray.storage import Store
-from codepmp_ray.training.best import best_step
 from codepmp_ray.training.data import TrainingData
 from codepmp_ray.training.metrics import MetricsLog, Row
 from codepmp_ray.training.step import StepResult
-from codepmp_ray.training.task import TrainingTask
+from codepmp_ray.training.task import TrainingTask, best_step
 from codepmp_ray.training.trackers import Tracker, open_trackers
 
 

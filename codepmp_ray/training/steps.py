@@ -15,6 +15,7 @@ from codepmp_ray.errors import StorageError
 from codepmp_ray.modeling.collectives import agree
 from codepmp_ray.storage import open_store
 from codepmp_ray.training.checkpoint import Checkpointer
+from codepmp_ray.training.checkpoint_folders import SharedCheckpoints
 from codepmp_ray.training.data import TrainingData
 from codepmp_ray.training.evaluation import evaluate, is_due
 from codepmp_ray.training.failed_runs import (
@@ -23,12 +24,10 @@ from codepmp_ray.training.failed_runs import (
     nothing_learned,
     too_many_skipped,
 )
-from codepmp_ray.training.preemption import PreemptionNotice
+from codepmp_ray.training.optimizer import learning_rate
 from codepmp_ray.training.run_log import Counts, RunLog, step_row
-from codepmp_ray.training.schedule import learning_rate
-from codepmp_ray.training.shared_checkpoints import SharedCheckpoints
 from codepmp_ray.training.step import StepRunner
-from codepmp_ray.training.stop_file import StopRequests
+from codepmp_ray.training.stopping import PreemptionNotice, StopRequests
 from codepmp_ray.training.task import TrainingTask
 from codepmp_ray.training.throughput import Utilisation
 

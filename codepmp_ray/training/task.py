@@ -1,7 +1,10 @@
-"""What one training stage is, without torch: drivers and Ray Train's controller need only this."""
+"""What one training stage is and which of its steps is the best one, without torch: drivers and Ray
+Train's controller need only this.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -73,3 +76,23 @@ class TrainingTask:
         """How often a pair of that source is seen per epoch."""
         named = {data.label: data.weight for data in self.config.data}
         return named.get(source, 1.0)
+
+
+def best_step(config: TrainingConfig, rows: Iterable[dict[str, Any]]) -> int | None:
+    """The evaluated step where `best_metric` is best, the earliest of equals; None without one.
+
+    A function of what metrics.jsonl holds, so that a resumed run chooses as the uninterrupted one.
+    """
+    name = config.best_metric
+    if name is None:
+        return None
+    greater = config.greater_is_better
+    if greater is None:
+        greater = not name.startswith("eval_loss")
+    sign = 1.0 if greater else -1.0
+    found = [
+        (sign * row[name], -int(row["step"]))
+        for row in rows
+        if row["step"] > 0 and name in row and math.isfinite(row[name])
+    ]
+    return -max(found)[1] if found else None

@@ -12,8 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from codepmp_ray.config.planning import PlanningConfig
 from codepmp_ray.config.recipe import Recipe, parse_recipe
+from codepmp_ray.config.synthesis import PlanningConfig
 from codepmp_ray.errors import ConfigError, EngineError, ModelError, ResourceError, StorageError
 from codepmp_ray.records import PAIR, REJECTED, SNIPPET, table_from_rows
 from codepmp_ray.runs import open_stage

@@ -199,7 +199,7 @@ def train_until_stopped(
     """Train with a checkpoint a step until step 2, in a folder of the given name."""
     from codepmp_ray.config.training import TrainingConfig
     from codepmp_ray.training.loop import train
-    from codepmp_ray.training.stop_file import request_stop
+    from codepmp_ray.training.stopping import request_stop
     from codepmp_ray.training.task import InputShard, TrainingTask
 
     settings = {"batch_size": 4, "max_length": 256, "max_tokens_per_micro_batch": 512}

@@ -14,7 +14,7 @@ from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.modeling.sources import resolve_model
 from codepmp_ray.storage import open_store
 from codepmp_ray.training.checkpoint_folders import whole_steps
-from codepmp_ray.training.stop_file import forget_stop
+from codepmp_ray.training.stopping import forget_stop
 from codepmp_ray.training.task import Trunk
 from tests.multiprocess.test_training_exactness import TRAINING, losses, run, weights
 from tests.s3_server import S3Server

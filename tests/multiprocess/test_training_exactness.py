@@ -56,7 +56,7 @@ def _rank_main(
 
     from codepmp_ray.modeling.collectives import leave_process_group
     from codepmp_ray.training.loop import train
-    from codepmp_ray.training.stop_file import request_stop
+    from codepmp_ray.training.stopping import request_stop
 
     torch.set_num_threads(1)
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))

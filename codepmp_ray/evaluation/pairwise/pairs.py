@@ -16,8 +16,7 @@ from codepmp_ray.evaluation.tasks.loading import load_preferences
 from codepmp_ray.evaluation.tasks.registry import preference_task
 from codepmp_ray.preference.sources import SOURCES
 from codepmp_ray.preference.sources.columns import ColumnUse
-from codepmp_ray.preference.sources.pairs import column_use, pairs_of
-from codepmp_ray.preference.sources.reading import read_source
+from codepmp_ray.preference.sources.reading import column_use, pairs_of, read_source
 from codepmp_ray.preference.sources.rows import Built, Reject, of_one_answer
 
 Prompt = str | list[dict[str, str]]

@@ -12,6 +12,7 @@ from typing import Any
 
 from codepmp_ray.config.data import DataSourceConfig
 from codepmp_ray.errors import InputError
+from codepmp_ray.io.nested import nested_row
 from codepmp_ray.preference.messages import MEDIA_FIELDS, SHOWN_FIELDS
 from codepmp_ray.preference.sources.rows import Numbered, Reject, Row
 
@@ -59,6 +60,8 @@ class ColumnUse:
         self._mapped = {name: col for name, col in source.columns.items() if col is not None}
         self._unseen = dict.fromkeys(self._mapped.values())
         self._read = set(source.columns_read)
+        # Of a column inside another one, that one is read too, if not the whole of it.
+        self._read |= {column.partition(".")[0] for column in self._unseen if "." in column}
         self._num_rows = 0
         self._has_prompt = False
 
@@ -72,6 +75,7 @@ class ColumnUse:
                 yield item
                 continue
             index, given = item
+            given = nested_row(given, self._mapped.values())
             for column in list(self._unseen):
                 if column in given:
                     del self._unseen[column]

@@ -1,4 +1,6 @@
-"""Numbered rows of a source: files at a path or a URI, or a set on the Hugging Face hub."""
+"""Numbered rows of a source (files at a path or a URI, or a set on the Hugging Face hub), and the
+pairs that its kind makes of them.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,9 @@ from codepmp_ray.config.data import DataSourceConfig
 from codepmp_ray.errors import InputError
 from codepmp_ray.io.parquet_rows import UnreadableRow
 from codepmp_ray.io.rows import read_rows
-from codepmp_ray.preference.sources.rows import Numbered, Reject
+from codepmp_ray.preference.sources import SOURCES
+from codepmp_ray.preference.sources.columns import ColumnUse
+from codepmp_ray.preference.sources.rows import Built, Numbered, Reject
 from codepmp_ray.reject_reasons import RejectReason
 
 
@@ -48,3 +52,25 @@ def _hub_rows(config: DataSourceConfig) -> Iterator[dict[str, Any]]:
             "Check hub_id, subset, split and the network, or download the set and give its path.",
         ) from error
     yield from found
+
+
+def column_use(source: DataSourceConfig, template: str | None = None) -> ColumnUse:
+    """The account of a set's columns, to be given to `pairs_of` or to read rows with."""
+    return ColumnUse(source, SOURCES[source.kind].columns, template)
+
+
+def pairs_of(source: DataSourceConfig, use: ColumnUse | None = None) -> Iterator[Built]:
+    """Pairs and rejects, up to `max_rows` pairs.
+
+    Raises InputError for a set that cannot be read, lacks columns, or whose prompts would be
+    guessed.
+    """
+    kind = SOURCES[source.kind]
+    use = use or column_use(source)
+    num_pairs = 0
+    for built in kind.build(use.rows(read_source(source)), source):
+        yield built
+        num_pairs += not isinstance(built, Reject)
+        if num_pairs == source.max_rows:
+            break
+    use.finish()

@@ -11,8 +11,8 @@ import pytest
 from codepmp_ray.cluster.batch_scoring import RowScorer, most_actors, pool_config, score_rows
 from codepmp_ray.cluster.vllm_scorer import VLLMScorer
 from codepmp_ray.config.engines import EngineConfig
+from codepmp_ray.config.evaluation import BatchScoringConfig
 from codepmp_ray.config.recipe import Recipe, parse_recipe
-from codepmp_ray.config.scoring import BatchScoringConfig
 from codepmp_ray.errors import ConfigError, EngineError
 from codepmp_ray.io.shards import Piece
 from codepmp_ray.records import table_from_rows

@@ -17,7 +17,8 @@ from codepmp_ray.cluster.check import (
     version_findings,
 )
 from codepmp_ray.cluster.node_probe import FIRST, SHARED, NodeReport, ProbePlan, probe
-from codepmp_ray.errors import ResourceError
+from codepmp_ray.cluster.preflight import check_selector
+from codepmp_ray.errors import ConfigError, ResourceError
 from codepmp_ray.storage import LocalStore
 
 OWN = {"python": "3.11.9", "ray": "2.60.0", "torch": "2.13.0"}
@@ -133,3 +134,10 @@ def test_a_probe_names_models_that_are_not_there(tmp_path: Path) -> None:
     found = probe("a", ProbePlan(str(tmp_path), TOKEN, (absent, builtin, "builtin:x"), None))
     assert set(found.models) == {absent, "builtin:x"}
     assert "does not exist" in found.models[absent] and "Unknown" in found.models["builtin:x"]
+
+
+@pytest.mark.parametrize("value", ["in()", "in(a", "a b", "!"])
+def test_a_label_selector_that_ray_does_not_understand_is_named(value: str) -> None:
+    check_selector("engines.weak", {"pool": "!in(a, b)"})
+    with pytest.raises(ConfigError, match=r"engines\.weak: label_selector=\{'pool': .*\} is none"):
+        check_selector("engines.weak", {"pool": value})

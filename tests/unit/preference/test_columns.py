@@ -17,7 +17,7 @@ from codepmp_ray.errors import InputError
 from codepmp_ray.evaluation.pairwise.pairs import load_pairs
 from codepmp_ray.preference.sources import SOURCES
 from codepmp_ray.preference.sources.columns import ColumnUse
-from codepmp_ray.preference.sources.pairs import column_use
+from codepmp_ray.preference.sources.reading import column_use
 from codepmp_ray.preference.sources.rows import Reject
 from codepmp_ray.storage import LocalStore
 from codepmp_ray.training.inputs import prepare_sources

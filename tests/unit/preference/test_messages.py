@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from codepmp_ray.config.data import DataSourceConfig
-from codepmp_ray.config.scoring import BatchScoringConfig
+from codepmp_ray.config.evaluation import BatchScoringConfig
 from codepmp_ray.errors import InputError
 from codepmp_ray.io.shards import Piece
 from codepmp_ray.preference.messages import BadMessage, checked_messages

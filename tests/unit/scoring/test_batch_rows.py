@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codepmp_ray.config.scoring import BatchScoringConfig
+from codepmp_ray.config.evaluation import BatchScoringConfig
 from codepmp_ray.errors import InputError
 from codepmp_ray.io.parquet_rows import UnreadableRow
 from codepmp_ray.io.shards import Piece, stored_plan

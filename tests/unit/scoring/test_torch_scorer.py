@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from benchmarks._families import FAMILIES
 from codepmp_ray.errors import EngineError, ModelError
 from codepmp_ray.scoring.torch_scorer import TorchScorer, _batches
 from tests.tiny_models import plain_transformers_score, save_tiny_reward_model
@@ -58,3 +61,88 @@ def test_folder_without_a_reward_model_is_refused(tmp_path: Path, tiny_model_dir
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(ModelError, match="cannot be loaded"):
         TorchScorer.load(damaged, max_model_len=16)
+
+
+def scorer_of(name: str, max_model_len: int = 512) -> TorchScorer:
+    """A random classifier of a family of transformers, in a tiny shape."""
+    import torch
+    from transformers import AutoModel
+
+    from codepmp_ray.scoring.classifier import HeadedBase
+
+    (family,) = (family for family in FAMILIES if family.name == name)
+    torch.manual_seed(0)
+    model = HeadedBase(AutoModel.from_config(family.config(), dtype=torch.float32), 64)
+    model.score.weight.data.mul_(20)
+    return TorchScorer(model, max_model_len)
+
+
+def some_ids(number: int, seed: int = 0) -> list[int]:
+    return [10 + (7 * index * index + 31 * index + seed) % 200 for index in range(number)]
+
+
+def whole_rows(scorer: TorchScorer, prompt: list[int], responses: list[list[int]]) -> list[float]:
+    return [scorer._forward([prompt + response])[0] for response in responses]
+
+
+# Full attention, a window that is shorter than the prompt, learned positions, ALiBi.
+@pytest.mark.parametrize("name", ["llama", "gemma3_text", "mistral", "gpt2", "bloom"])
+def test_a_prompt_is_computed_once_and_the_scores_stay(name: str) -> None:
+    scorer = scorer_of(name)
+    for num_prompt, lengths in ((40, (5, 17, 9)), (60, (3, 30)), (150, (2, 90))):
+        prompt = some_ids(num_prompt)
+        responses = [some_ids(length, seed=length) for length in lengths]
+        scores = asyncio.run(scorer.score_ids(prompt, responses))
+        assert scores.rewards == pytest.approx(whole_rows(scorer, prompt, responses), abs=1e-4)
+        assert scores.num_cached_prompt_tokens == num_prompt * (len(lengths) - 1)
+    # A response without tokens ends where the prompt does: nothing goes on from it.
+    scores = asyncio.run(scorer.score_ids(prompt, [[], *responses]))
+    assert scores.num_cached_prompt_tokens == 0
+    assert scores.rewards[1:] == pytest.approx(whole_rows(scorer, prompt, responses), abs=1e-4)
+
+
+def test_a_family_that_cannot_go_on_from_a_cache_is_computed_whole(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    scorer = scorer_of("granitemoehybrid")
+    prompt, responses = some_ids(40), [some_ids(5), some_ids(9, seed=3)]
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            scores = asyncio.run(scorer.score_ids(prompt, responses))
+            expected = whole_rows(scorer, prompt, responses)
+            assert scores.rewards == pytest.approx(expected, abs=1e-4)
+            assert scores.num_cached_prompt_tokens == 0
+    (said,) = [record.message for record in caplog.records if "cached prompt" in record.message]
+    assert said.startswith("granitemoehybrid does not go on from a cached prompt")
+
+
+def test_a_cache_that_goes_wrong_with_longer_rows_is_found(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    scorer = scorer_of("llama")
+    right: Any = scorer._model.base_model.forward
+
+    def forgetful(**options: Any) -> Any:
+        made = right(**options)
+        if options.get("past_key_values") and options["attention_mask"].shape[1] > 100:
+            made.last_hidden_state = made.last_hidden_state * 1.01
+        return made
+
+    monkeypatch.setattr(scorer._model.base_model, "forward", forgetful)
+    responses = [some_ids(5), some_ids(9, seed=3)]
+    for num_prompt, num_cached in ((40, 40), (120, 0), (40, 0)):
+        prompt = some_ids(num_prompt)
+        scores = asyncio.run(scorer.score_ids(prompt, responses))
+        assert scores.num_cached_prompt_tokens == num_cached
+        assert scores.rewards == pytest.approx(whole_rows(scorer, prompt, responses), abs=1e-4)
+    assert "its rewards differ" in caplog.text
+
+
+def test_positions_that_change_with_the_longest_row_are_each_row_s_own() -> None:
+    scorer = scorer_of("phi3, longrope", max_model_len=512)
+    prompt, responses = some_ids(20), [some_ids(5), some_ids(300, seed=3)]
+    scores = asyncio.run(scorer.score_ids(prompt, responses))
+    assert scores.num_cached_prompt_tokens == 0
+    assert scores.rewards == pytest.approx(whole_rows(scorer, prompt, responses), abs=1e-6)
+    beside = scorer._forward([prompt + response for response in responses])
+    assert abs(beside[0] - whole_rows(scorer, prompt, responses)[0]) > 1e-4  # it would matter

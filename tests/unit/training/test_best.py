@@ -3,7 +3,7 @@
 import pytest
 
 from codepmp_ray.config.training import TrainingConfig
-from codepmp_ray.training.best import best_step
+from codepmp_ray.training.task import best_step
 
 ROWS = [
     {"step": 0, "eval_loss": 0.1, "eval_accuracy": 0.9},

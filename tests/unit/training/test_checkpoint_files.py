@@ -9,7 +9,7 @@ import torch
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
-from codepmp_ray.training.checkpoint_files import checkpoint_reader, checkpoint_writer
+from codepmp_ray.training.background_save import checkpoint_reader, checkpoint_writer
 
 
 @pytest.fixture(params=["disk", "s3"])

@@ -8,9 +8,9 @@ import pytest
 from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.modeling.objectives import make_objective
 from codepmp_ray.preference.packing import EncodedPair
-from codepmp_ray.training.best import best_step
 from codepmp_ray.training.evaluation import _merged
 from codepmp_ray.training.step import StepResult, counts_of
+from codepmp_ray.training.task import best_step
 
 # Of its tokens, not of the two responses; what a run of ours knows is in other columns.
 NOT_OURS = {"entropy", "mean_token_accuracy", "aux_loss"}
