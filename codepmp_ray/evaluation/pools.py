@@ -3,11 +3,10 @@
 Every reader of files of answers makes one. Answers are looked at one by one, or as arrays
 [questions, answers], whose rows are filled up where questions have unequally many.
 
-Which final answers are one vote: those that say the same, as the number grader sees it.
-
-Graders store a final answer in a form of its own, and files of pools one as somebody wrote it: 0.5,
-1/2 and 2/4 are one number, and so are 10,000 and 10{,}000. Numbers that are equal to six decimal
-places are equal, as in `graders.equality`. Formulas are equal where they are written alike.
+Final answers that say the same, as the number grader sees it, are one vote (`groups`). Graders
+store a final answer in a form of its own, and files of pools one as somebody wrote it: 0.5, 1/2 and
+2/4 are one number, and so are 10,000 and 10{,}000. Numbers that are equal to six decimal places are
+equal, as in `graders.equality`. Formulas are equal where they are written alike.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
 """What can be seen of an answer without understanding it: length, format, language.
 
-Scripts and fences: what can be told of a text's languages without a language identifier.
-
-The script is that of most of its letters, by their Unicode names: Latin letters may be English or
-German, and CJK ideographs Chinese or Japanese. The programming language is the tag of its fenced
-code blocks, as the answer itself writes it; code without a fence counts as none.
+Of languages that is what can be told without a language identifier. The script is that of most of
+its letters, by their Unicode names: Latin letters may be English or German, and CJK ideographs
+Chinese or Japanese. The programming language is the tag of its fenced code blocks, as the answer
+itself writes it; code without a fence counts as none.
 """
 
 from __future__ import annotations

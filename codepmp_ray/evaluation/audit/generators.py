@@ -9,11 +9,10 @@
 
 Ranks within problems throughout; intervals come from resampling problems.
 
-Right over wrong, by who wrote the two answers.
-
-A score that knows generators, not answers, does well where the right answer comes from the better
-one, and no better than a coin among answers of one generator. Shares are means over the problems
-that have such pairs of a right and a wrong answer; equal scores are half a success.
+Choices between a right and a wrong answer are told apart by who wrote the two. A score that knows
+generators, not answers, does well where the right answer comes from the better one, and no better
+than a coin among answers of one generator. Shares are means over the problems that have such pairs;
+equal scores are half a success.
 
 - same: both answers are of one generator;
 - across: of two;

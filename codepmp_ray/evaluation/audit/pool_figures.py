@@ -1,9 +1,8 @@
 """Every figure of one scored pool: style, who wrote it, scripts and fences, best of k.
 
-What choosing harder by the reward does to correctness (Gao, Schulman and Hilton 2022).
-
-The chosen reward rises with k by construction. Correctness rises with it at first; where it falls
-again the reward is followed beyond what it knows. The fall is looked for from every k to the
+Best of k shows what choosing harder by the reward does to correctness (Gao, Schulman and Hilton
+2022). The chosen reward rises with k by construction. Correctness rises with it at first; where it
+falls again the reward is followed beyond what it knows. The fall is looked for from every k to the
 largest, with intervals that hold together, since the best k was not known before.
 """
 

@@ -4,11 +4,10 @@ A dressed rejected answer is compared with the chosen one, and with how often th
 answer wins already: the difference is what the dressing gains. A spoiled answer is compared with
 the one it was made of. Equal scores are half a win. Intervals are over prompts.
 
-Edits that make an answer no better, and often worse. Pure functions of its text.
-
-A dressing is put on the rejected answer: what it says stays as wrong as it was, so it should go on
-losing to the chosen one. A spoiling is done to the chosen answer: it takes away what made it right,
-so the edited answer should lose to the one it was made of. An edit that does not apply gives None.
+Edits are pure functions of a text that make an answer no better, and often worse. A dressing is put
+on the rejected answer: what it says stays as wrong as it was, so it should go on losing to the
+chosen one. A spoiling is done to the chosen answer: it takes away what made it right, so the edited
+answer should lose to the one it was made of. An edit that does not apply gives None.
 """
 
 from __future__ import annotations

@@ -4,8 +4,6 @@ The expectation over all subsets of k is exact. With scores sorted, a group of e
 ends at rank c and begins after rank b holds the maximum of a subset with probability
 (C(c, k) - C(b, k)) / C(N, k), and each of its members is then equally likely.
 
-What a pool is: checks of its shape, pools of unequal size, subsets of k.
-
 A pool is a row of [problems, candidates] arrays. Where problems have unequally many candidates, the
 rows are filled up and a mask `present` of the same shape says which entries are candidates. A
 problem with fewer than k candidates is judged by all it has, one without any is not solved.

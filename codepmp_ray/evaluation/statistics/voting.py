@@ -9,10 +9,9 @@ coefficient of x^k in the integral over y from 0 to 1 of
 since y^t integrates to 1 / (t + 1). The integrand is a polynomial in y, so Gauss-Legendre
 quadrature with enough nodes is exact; all terms are positive, so nothing cancels.
 
-Votes that weigh by a score: the group with the largest sum of weights among k, sampled.
-
-No closed form is known for k below the pool's size, so subsets are drawn; the error of that is
-returned. At k = N there is one subset, and no error.
+Votes may weigh by a score: the group with the largest sum of weights among k wins. No closed form
+is known for k below the pool's size, so subsets are drawn; the error of that is returned. At k = N
+there is one subset, and no error.
 """
 
 from __future__ import annotations
