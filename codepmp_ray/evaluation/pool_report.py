@@ -113,7 +113,9 @@ def series(
     rules, errors = baselines(pools, ks, 16 * settings.num_draws, settings.seed)
     oracle = rules.pop("oracle")
     made |= rules
-    for name, scores in pools.scores.items() if pools.groups is not None else ():
+    for name, scores in pools.scores.items():
+        if pools.groups is None:
+            break
         label = "weighted_majority" if name == MAIN else f"weighted_majority:{name}"
         weights = np.nan_to_num(statistics.vote_weights(scores), nan=0.0)
         made[label], errors[label] = statistics.weighted_majority(
