@@ -114,10 +114,13 @@ def kill_one(title: str, choice: random.Random) -> bool:
     return True
 
 
-def num_running() -> int:
-    """Scorer replicas that Serve says are running."""
+def num_running() -> float:
+    """Scorer replicas that Serve says are running; NaN while its controller, which may be starting
+    again, tells nothing of them.
+    """
     (app,) = serve.status().applications.values()
-    return app.deployments[SCORER_NAME].replica_states.get("RUNNING", 0)
+    scorers = app.deployments.get(SCORER_NAME)
+    return float("nan") if scorers is None else scorers.replica_states.get("RUNNING", 0)
 
 
 def seconds_until(is_so: Callable[[], bool], give_up_s: float = 180.0) -> float:

@@ -62,7 +62,7 @@ def _worst_gradient(causal_lm: Any, model: PreferenceModel, score: torch.Tensor 
     largest = max(float(expected.norm()) for _, expected in pairs)
     least = largest * 1e-3  # a gradient that is zero by theory has no relative error
     return max(
-        float((found - expected).norm()) / max(float(expected.norm()), least)
+        _finite(float((found - expected).norm()) / max(float(expected.norm()), least))
         for found, expected in pairs
     )
 
@@ -95,6 +95,9 @@ def _gradient(parameter: torch.Tensor) -> torch.Tensor:
 
 
 def _distance(found: torch.Tensor, expected: torch.Tensor) -> float:
-    """Infinite where either is not finite."""
-    value = float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-12))
-    return value if value == value else float("inf")
+    return _finite(float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-12)))
+
+
+def _finite(difference: float) -> float:
+    """Infinite where either side is not finite: max() may pass a NaN over."""
+    return difference if difference == difference else float("inf")

@@ -164,10 +164,10 @@ def random_model(config: Any) -> Any:
 
 
 def probe_pairs(vocab_size: int) -> list[EncodedPair]:
-    """Two pairs: responses of unequal lengths, longer than a small model's window."""
+    """Two pairs, whose rows differ in length by more than a small model's window."""
     generator = torch.Generator().manual_seed(5)
     pairs = []
-    for number, lengths in enumerate([(7, 9, 14), (12, 5, 6)]):
+    for number, lengths in enumerate([(7, 9, 14), (12, 5, 20)]):
         ids = torch.randint(vocab_size // 4, vocab_size, (sum(lengths),), generator=generator)
         prompt, chosen, rejected = (part.tolist() for part in ids.split(lengths))
         margin, reference = 0.1 * number, (-20.0 - number, -31.5)

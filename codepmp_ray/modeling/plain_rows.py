@@ -1,7 +1,9 @@
 """The plain path: a pair as two ordinary sequences, for backbones that cannot compute packed ones.
 
 Each response with its prompt is a row of its own, padded on the right, under transformers' own
-attention. The hidden states go back to the places of the pack, so losses do not know the
+attention. The padding has no mask: no token of a causal backbone sees what follows it, and a padded
+token that may see nothing, as under a window that is shorter than the padding, makes gradients of
+NaN in some families. The hidden states go back to the places of the pack, so losses do not know the
 difference. A causal backbone gives a prompt the same states in both rows; those of chosen's are
 taken.
 """
@@ -20,10 +22,8 @@ def hidden_of_rows(backbone: Any, batch: PackedBatch) -> torch.Tensor:
     places, row_of, column_of = _rows(batch.spans)
     device = batch.input_ids.device
     num_rows, width = places.shape
-    is_token = places >= 0
     ids = batch.input_ids[0][to_device(places.clamp(min=0), device)]
-    mask = None if bool(is_token.all()) else to_device(is_token.long(), device)
-    hidden = backbone(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+    hidden = backbone(input_ids=ids, use_cache=False).last_hidden_state
     flat = hidden.reshape(num_rows * width, -1)
     return flat[to_device(row_of * width + column_of, device)]
 

@@ -73,7 +73,7 @@ def _imported(tree: ast.Module) -> Iterator[str]:
 
 
 def private_parts() -> set[tuple[str, str]]:
-    """(part, file) of what is imported, written into, or an attribute that nobody here defines."""
+    """(part, file) of what is imported, written into, or an attribute or argument of theirs."""
     trees = {str(f.relative_to(ROOT)): ast.parse(f.read_text(encoding="utf-8")) for f in SOURCES}
     own = _own_names(trees)
     found: set[tuple[str, str]] = set()
@@ -86,8 +86,14 @@ def private_parts() -> set[tuple[str, str]]:
                 found.add((name, file))
         found |= {(name, file) for name in _written_into(tree)}
         for node in ast.walk(tree):
-            if isinstance(node, ast.Attribute) and _is_private(node.attr) and node.attr not in own:
-                found.add((node.attr, file))
+            if isinstance(node, ast.Attribute):
+                name = node.attr
+            elif isinstance(node, ast.keyword):
+                name = node.arg or ""
+            else:
+                continue
+            if _is_private(name) and name not in own:
+                found.add((name, file))
     return found
 
 

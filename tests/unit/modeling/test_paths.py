@@ -15,8 +15,10 @@ from benchmarks._families import FAMILIES, family
 from codepmp_ray.errors import ModelError
 from codepmp_ray.modeling import attention_cpu, paths
 from codepmp_ray.modeling.attention_blocks import Block
+from codepmp_ray.modeling.building import with_heads
 from codepmp_ray.modeling.objectives import Name, make_objective
-from codepmp_ray.modeling.paths import TrainingPath, choose_path
+from codepmp_ray.modeling.parity import differences
+from codepmp_ray.modeling.paths import TrainingPath, choose_path, probe_pairs, random_model
 from codepmp_ray.modeling.small_config import small_configs
 from tests.packed_models import SHAPE
 
@@ -83,6 +85,16 @@ def test_a_wrong_attention_is_found_and_named(monkeypatch: pytest.MonkeyPatch) -
     path = choose_path(LlamaConfig(**SHAPE), PMP, CPU)
     assert not path.is_packed
     assert "rewards differ by" in path.reason and "L_LM" not in path.reason  # chosen is right
+
+
+def test_a_gradient_that_is_not_finite_is_a_difference() -> None:
+    """max() passes a NaN over that does not come first."""
+    causal_lm, made = (random_model(LlamaConfig(**SHAPE)) for _ in range(2))
+    model = with_heads(made, PMP, is_packed=True)
+    pairs = probe_pairs(SHAPE["vocab_size"])
+    assert differences(causal_lm, model, pairs)["gradients"] < 1e-3
+    model.backbone.norm.weight.register_hook(lambda gradient: gradient * float("nan"))
+    assert differences(causal_lm, model, pairs)["gradients"] == float("inf")
 
 
 def test_a_window_that_packing_forgets_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,9 +7,11 @@ import copy
 import pytest
 import torch
 
+from codepmp_ray.modeling.building import with_heads
 from codepmp_ray.modeling.objectives import Name, make_objective
+from codepmp_ray.modeling.paths import random_model
 from codepmp_ray.modeling.preference_model import PreferenceModel
-from codepmp_ray.preference.packing import filler_batch, pack
+from codepmp_ray.preference.packing import EncodedPair, filler_batch, pack
 from tests.packed_models import make_models, make_pairs
 
 pytestmark = pytest.mark.slow
@@ -46,7 +48,7 @@ def test_sums_and_gradients_are_those_of_packed_pairs(name: str, objective: Name
         assert (in_rows_[key].grad - parameter.grad).abs().max() < 1e-9 * scale, key
 
 
-def test_one_forward_for_each_micro_batch_and_no_mask_without_padding() -> None:
+def test_one_forward_for_each_micro_batch() -> None:
     """Ranks wait for each other at every block: all have to do as many forwards."""
     causal_lm, packed = make_models("llama-tied", make_objective("rm"))
     model = in_rows(causal_lm, packed)
@@ -58,7 +60,27 @@ def test_one_forward_for_each_micro_batch_and_no_mask_without_padding() -> None:
     model(filler_batch())
     assert len(seen) == 2
     assert seen[0]["input_ids"].shape[0] == 8
-    assert seen[0]["attention_mask"].sum() == sum(
-        2 * len(pair.prompt) + len(pair.chosen) + len(pair.rejected) for pair in make_pairs()
+
+
+def test_padding_that_is_longer_than_the_window_leaves_the_gradients_alone() -> None:
+    """A padded token that may see nothing but padding made them NaN."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    config = CONFIG_MAPPING["granite_swa"](
+        vocab_size=259,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        sliding_window=4,
+        layer_types=["full_attention", "sliding_attention"],
+        layer_rope_theta=[1e4, 1e4],
+        pad_token_id=None,
     )
-    assert seen[1]["attention_mask"] is None
+    pairs = [EncodedPair("a", [*range(10, 13)], [*range(20, 50)], [60, 61])]
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        causal_lm = random_model(config).to(dtype)
+        model = with_heads(causal_lm, make_objective("pmp"), is_packed=False).to(dtype)
+        model.objective.loss(model(pack(pairs)), {"pair": 1, "token": 30}).backward()
+        assert all(p.grad.isfinite().all() for p in model.parameters()), dtype
