@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic_core import to_jsonable_python
+from pydantic import TypeAdapter
 
 from codepmp_ray.evaluation.audit.dependence import Dependence, score_by_length, style_dependence
 from codepmp_ray.evaluation.audit.features import FEATURES, fence_of, script_of, style_features
@@ -132,7 +132,7 @@ def measure_pool(pool: ScoredPool, draws: Draws) -> dict[str, Any]:
         "over_optimisation": optimised,
         **facts,
     }
-    return to_jsonable_python(figures)
+    return TypeAdapter(Any).dump_python(figures)
 
 
 def text_figures(pool: ScoredPool, draws: Draws) -> dict[str, Any]:

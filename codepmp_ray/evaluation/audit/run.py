@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from pydantic_core import to_jsonable_python
+from pydantic import TypeAdapter
 
 from codepmp_ray.client import CandidateScore, RewardClient
 from codepmp_ray.config.base import fingerprint
@@ -149,7 +149,7 @@ def summarise(
         "figures": figures,
         "gate": asdict(result) | {"text": [check.text for check in result.checks]},
     }
-    return to_jsonable_python(summary)
+    return TypeAdapter(Any).dump_python(summary)
 
 
 def _choices(pairs: list[Pair], chosen: Floats, rejected: Floats, draws: Draws) -> Choices | None:
