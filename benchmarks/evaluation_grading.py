@@ -20,6 +20,7 @@ from codepmp_ray.config.evaluation import GraderConfig
 from codepmp_ray.evaluation.graders import Reference
 from codepmp_ray.evaluation.graders.pool import GradingPool, Job
 from codepmp_ray.evaluation.pool_files import load_pool
+from codepmp_ray.evaluation.tasks.base import TextProblem
 
 _NUM_QUESTIONS, _NUM_ANSWERS = 1_319, 66_631
 _STEP = "She has {a} of them and gets {b} more, which makes {a} + {b} = <<{a}+{b}={c}>>{c}.\n"
@@ -31,9 +32,10 @@ def pool_jobs(path: str) -> tuple[list[Job], list[bool | None]]:
     pool = load_pool("gsm8k", path, None)
     jobs: list[Job] = []
     labels: list[bool | None] = []
-    for name, problem in pool.problems.items():
-        for answer in pool.answers[name]:
-            jobs.append(("number", problem.reference, answer.text))
+    for question in pool:
+        assert isinstance(question.problem, TextProblem)
+        for answer in question.answers:
+            jobs.append(("number", question.problem.reference, answer.text))
             labels.append(answer.label)
     return jobs, labels
 

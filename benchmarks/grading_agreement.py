@@ -38,11 +38,13 @@ def labelled_jobs(task: str, path: str) -> Iterator[tuple[str, Job, bool]]:
     grader = problem_task(task).grader
     if grader == "code":
         raise SystemExit(f"{task}: answers that are executed have no references to compare.")
-    for name, problem in pool.problems.items():
+    for question in pool:
+        problem = question.problem
         assert isinstance(problem, TextProblem)
-        for index, answer in enumerate(pool.answers[name]):
+        for index, answer in enumerate(question.answers):
             if answer.label is not None:
-                yield f"{name}#{index}", (grader, problem.reference, answer.text), answer.label
+                job = (grader, problem.reference, answer.text)
+                yield f"{question.name}#{index}", job, answer.label
 
 
 def known_label_errors(path: Path = _LABEL_ERRORS) -> set[tuple[str, str]]:

@@ -10,7 +10,14 @@ import yaml
 from codepmp_ray.analysis.lengths import LengthStats
 from codepmp_ray.analysis.paper import MEAN_CHOSEN_TOKENS, MEAN_REJECTED_TOKENS
 from codepmp_ray.analysis.tables import Counts, SynthesisData, load_synthesis
-from codepmp_ray.analysis.text import fenced, inline_code, interval, percent, shortened
+from codepmp_ray.analysis.text import (
+    fenced,
+    inline_code,
+    interval,
+    markdown_table,
+    percent,
+    shortened,
+)
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.runs import Stage, open_stage
@@ -105,7 +112,7 @@ def _warning(data: SynthesisData) -> str:
 
 
 def _counts_section(data: SynthesisData) -> str:
-    table = _table(
+    table = markdown_table(
         ["what", "rows"],
         [["snippets in", data.num_snippets], ["pairs", data.num_pairs],
          ["rejected", data.num_rejected]],
@@ -134,7 +141,7 @@ def _making_section(recipe: Recipe, data: SynthesisData, prompts: Mapping[str, s
         rows.append([name, model, sampling.temperature, sampling.top_p, sampling.max_tokens])
     text = f"## How it was made\n\nConstruction: `{synthesis.construction}`{clip}.\n\n"
     if rows:
-        text += _table(["text", "model", "temperature", "top-p", "at most tokens"], rows)
+        text += markdown_table(["text", "model", "temperature", "top-p", "at most tokens"], rows)
     else:
         gap = synthesis.threads.min_score_gap
         text += f"People wrote both sides; the chosen one scored at least {gap:g} more."
@@ -159,7 +166,7 @@ def _decontamination_section(recipe: Recipe, data: SynthesisData) -> str:
         "## Evaluation sets\n\nSnippets, descriptions and answers with "
         f"{settings.ngram} words in a row of one of these sets{names}, were left out. Rows that "
         "left after their snippet had passed, by the text that was found:\n\n"
-        + _table(["set", *sides], rows)
+        + markdown_table(["set", *sides], rows)
     )
 
 
@@ -172,7 +179,7 @@ def _lengths_section(data: SynthesisData) -> str:
             row("rejected", lengths.rejected)]  # fmt: skip
     return (
         f"## Lengths in {data.unit}\n\n"
-        + _table(["text", "mean", "median", "95th percentile", "longest"], rows)
+        + markdown_table(["text", "mean", "median", "95th percentile", "longest"], rows)
         + f'\n\nHow far length alone tells the label: the rule "the longer answer is the chosen '
         f'one" is right in {percent(bias.longer_rule)} of pairs, ties as half (95 % interval '
         f"{interval(bias.low, bias.high)}; 50 % is no hint). Chosen is longer in "
@@ -200,14 +207,4 @@ def _count_table(heading: str, counts: Counts, limit: int = 1_000) -> str:
     rows: list[list[object]] = [[inline_code(v), n] for v, n in list(counts.items())[:limit]]
     if rest := list(counts.values())[limit:]:
         rows.append([f"{len(rest):,} more", sum(rest)])
-    return _table([heading, "rows"], rows)
-
-
-def _table(headings: list[str], rows: list[list[Any]]) -> str:
-    """A Markdown table. Cells are safe already: numbers, own words or inline code."""
-
-    def cell(value: object) -> str:
-        return f"{value:,}" if isinstance(value, int) else str(value)
-
-    lines = [headings, ["---"] * len(headings), *[[cell(v) for v in row] for row in rows]]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown_table([heading, "rows"], rows)

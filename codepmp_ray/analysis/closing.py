@@ -1,6 +1,6 @@
-"""What came out of best-of-N: one sentence, one small table, one plot. All of it is results.json's.
+"""What came out of a run: headline, one sentence, one small table, one plot; how long it took.
 
-The terminal shows them at the end of a run, the report at its beginning.
+All of it is results.json's. The terminal shows it at the end of a run, the report at its beginning.
 """
 
 from __future__ import annotations
@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from codepmp_ray.analysis.text import MIN_HEADLINE_ITEMS, percent, visible
-from codepmp_ray.analysis.trainlog import HeldOut
+from codepmp_ray.analysis.outcomes import EvaluationData, SamplingData
+from codepmp_ray.analysis.rundata import RunData, StageState, load_run
+from codepmp_ray.analysis.text import MIN_HEADLINE_ITEMS, duration, percent, terminal_table, visible
+from codepmp_ray.analysis.trainlog import HeldOut, TrainingData
+from codepmp_ray.config.recipe import Recipe
+from codepmp_ray.storage import open_store
 
 LABELS = {
     "reward_model": "reward model",
@@ -30,6 +33,101 @@ NULL_RULES = ("length", "shortest", "style")
 MIN_PMP_PAIRS = 100
 _MARKS, _ASCII_MARKS = "├─●┤│", "|-o||"
 Range = tuple[float, float, float]  # mean, low, high; shares
+_TITLES = {
+    "corpus": "Corpus",
+    "synthesis": "Synthesis",
+    "pretraining": "Pretraining (PMP)",
+    "candidates": "Sampling",
+    "grades": "Grading",
+    "finetuning": "Finetuning (RM)",
+    "evaluation": "Best-of-N",
+    "scoring": "Batch scoring",
+}
+NOT_EVALUATED = "No verdict: the best-of-N evaluation of this run is missing."
+
+
+@dataclass(frozen=True)
+class StageRow:
+    """One line of the stage table; `num_rejected` is None where a stage rejects nothing."""
+
+    state: StageState
+    title: str
+    came_out: str
+    num_rejected: int | None
+
+    @property
+    def time(self) -> str:
+        return duration(self.state.duration_s) if self.state.status == "complete" else "-"
+
+
+def stage_rows(run: RunData) -> list[StageRow]:
+    return [_row(run, state) for state in run.stages.values()]
+
+
+def _row(run: RunData, state: StageState) -> StageRow:
+    title = _TITLES[state.name]
+    if state.status == "missing":
+        return StageRow(state, title, f"python -m jobs.{state.job} makes it", None)
+    came_out, num_rejected = _product(run, state.name)
+    if state.status == "unfinished":
+        came_out = f"so far: {came_out}"
+    return StageRow(state, title, came_out, num_rejected)
+
+
+def _product(run: RunData, name: str) -> tuple[str, int | None]:
+    if name == "corpus" and run.corpus:
+        corpus = run.corpus
+        text = f"{corpus.num_snippets:,} snippets of {corpus.num_files:,} files"
+        return text, corpus.num_rejected
+    if name == "synthesis" and run.synthesis:
+        pairs = run.synthesis
+        return f"{pairs.num_pairs:,} pairs of {pairs.num_snippets:,} snippets", pairs.num_rejected
+    if name == "pretraining" and run.pretraining:
+        return _training(run.pretraining)
+    if name == "finetuning" and run.finetuning:
+        return _training(run.finetuning)
+    if name == "candidates" and run.sampling:
+        problems = sum(split.num_problems for split in run.sampling.splits)
+        return f"{run.sampling.num_answers:,} answers to {problems:,} problems", None
+    if name == "grades":
+        return _grades(run.sampling), None
+    if name == "evaluation":
+        return _evaluation(run.evaluation), None
+    if name == "scoring" and run.scoring:
+        rows = run.scoring.num_rows
+        text = f"candidates of {rows['scores']:,} of {run.scoring.num_input_rows:,} rows scored"
+        return text, rows["rejected"]
+    return "no figures", None
+
+
+def _training(data: TrainingData) -> tuple[str, int]:
+    held_out = data.held_out
+    tail = ""
+    if held_out and held_out.num_pairs < MIN_HEADLINE_ITEMS:
+        tail = f", {held_out.num_pairs} held-out pairs: too few to tell"
+    elif held_out:
+        tail = f", held-out accuracy {percent(held_out.accuracy)} of {held_out.num_pairs:,} pairs"
+    unit = "step" if data.num_steps == 1 else "steps"
+    return f"{data.num_steps:,} {unit}{tail}", sum(data.reasons.values())
+
+
+def _evaluation(data: EvaluationData | None) -> str:
+    results = data.results if data else {}
+    if results and results["num_problems"] < MIN_HEADLINE_ITEMS:
+        return f"{results['num_problems']} problems: too few to tell"
+    solved = {rule.name: percent(rule.solved[0]) for rule in rules(results, {})}
+    if not solved:
+        return "no figures"
+    best = f"best of {results['bon']['k'][-1]}: {solved['reward_model']} solved"
+    return f"{best}, random pick {solved['random']}"
+
+
+def _grades(data: SamplingData | None) -> str:
+    if data is None:
+        return "no figures"
+    num_graded = sum(split.num_graded for split in data.splits)
+    num_passed = sum(split.num_passed or 0 for split in data.splits)
+    return f"{num_passed:,} of {num_graded:,} answers pass"
 
 
 @dataclass(frozen=True)
@@ -106,15 +204,16 @@ def print_closing(
     confidence = f"{100 * results['confidence']:g} %"
     title = f"Best of {results['bon']['k'][-1]} on {results['num_problems']} {results['title']} "
     title += f"problems, with {confidence} intervals"
-    table = Table(title=Text(visible(title)), title_justify="left")
-    table.add_column("pick")
-    table.add_column("solved, %", justify="right")
-    table.add_column("against random, points", justify="right")
-    for rule in shown:
-        note = " (best null rule)" if rule.name in NULL_RULES else ""
-        solved = f"{100 * rule.solved[0]:.1f}"
-        table.add_row(rule.label + note, solved, _points(rule.difference))
-    screen.print(table)
+    rows = [
+        (
+            rule.label + (" (best null rule)" if rule.name in NULL_RULES else ""),
+            f"{100 * rule.solved[0]:.1f}",
+            _points(rule.difference),
+        )
+        for rule in shown
+    ]
+    headings = ("pick", "solved, %", "against random, points")
+    screen.print(terminal_table(title, headings, rows))
     marks = _ASCII_MARKS if screen.options.ascii_only else _MARKS
     for line in forest(shown, min(screen.width, 80), marks):
         screen.print(Text(line), soft_wrap=True)
@@ -155,3 +254,20 @@ def _range(found: dict[str, Any]) -> Range:
     """Of an accuracy or a difference with its interval."""
     mean = found["accuracy"] if "accuracy" in found else found["mean"]
     return float(mean), float(found["low"]), float(found["high"])
+
+
+def print_summary(recipe: Recipe, console: Console | None = None) -> None:
+    """`console` defaults to standard output."""
+    run = load_run(recipe)
+    screen = console or Console()
+    if run.evaluation and run.evaluation.results:
+        pretrained = run.pretraining.held_out if run.pretraining else None
+        found = run.evaluation
+        print_closing(found.results, found.without_pmp, pretrained, screen)
+    else:
+        screen.print(Text(NOT_EVALUATED, style="bold"))
+    if run.total_duration_s is not None:
+        screen.print(Text(f"All stages: {duration(run.total_duration_s)}"))
+    store = open_store(recipe.run_dir)
+    if store.exists("report.html"):
+        screen.print(Text(f"Report: {store.locate('report.html')}"), soft_wrap=True)

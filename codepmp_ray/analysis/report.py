@@ -12,9 +12,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from codepmp_ray import __version__
-from codepmp_ray.analysis import closing, headline, paper, plots
+from codepmp_ray.analysis import closing, paper, plots
 from codepmp_ray.analysis.rundata import RunData, StageState, load_run
-from codepmp_ray.analysis.scaling_table import HEADINGS, scaling_cells
+from codepmp_ray.analysis.scaling import HEADINGS, scaling_cells
 from codepmp_ray.analysis.text import (
     MIN_HEADLINE_ITEMS,
     duration,
@@ -53,8 +53,8 @@ def render_report(run: RunData) -> str:
         .render(
             run=run,
             recipe_yaml=yaml.safe_dump(run.recipe.model_dump(mode="json"), sort_keys=False),
-            rows=headline.stage_rows(run),
-            answer=" ".join(told).strip() or headline.NOT_EVALUATED,
+            rows=closing.stage_rows(run),
+            answer=" ".join(told).strip() or closing.NOT_EVALUATED,
             rules=closing.rules(results, without_pmp),
             versions=_versions(list(run.stages.values())),
             figures=_figures(run),

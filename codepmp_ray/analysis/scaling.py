@@ -1,15 +1,31 @@
-"""The scaling curve of a run and its branches (jobs.branch), read from their stages' folders."""
+"""The scaling curve of a run and its branches (jobs.branch), read from their stages' folders.
+
+As a table its cells are the same in the report and on a terminal.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rich.console import Console
+
 from codepmp_ray.analysis.outcomes import RESULTS_FILE
+from codepmp_ray.analysis.text import interval, percent, terminal_table
 from codepmp_ray.analysis.trainlog import HeldOut, load_training
 from codepmp_ray.config.branches import Branch, plan_branches
 from codepmp_ray.config.recipe import Recipe, branch_recipe
 from codepmp_ray.json_records import read_record
 from codepmp_ray.runs import open_stage
+
+HEADINGS = (
+    "pairs seen",
+    "steps",
+    "of them decay",
+    "tokens",
+    "pretrained, held out",
+    "reward model, held out",
+    "best-of-N",
+)
 
 
 @dataclass(frozen=True)
@@ -90,3 +106,39 @@ def _best_of_n(recipe: Recipe) -> BestOfN | None:
         high=model["high"][-1],
         random=bon["random"]["accuracy"][-1],
     )
+
+
+def scaling_cells(points: list[ScalingPoint]) -> list[list[str]]:
+    """One row of texts per point, under HEADINGS; accuracies with 95 % intervals."""
+    return [
+        [
+            f"{point.num_pairs:,}",
+            f"{point.num_steps:,}",
+            "whole run" if point.leaves_at is None else f"{point.num_steps - point.leaves_at:,}",
+            f"{point.num_tokens:,}",
+            _held_text(point.pretrained),
+            _held_text(point.finetuned),
+            _best_text(point.best_of_n),
+        ]
+        for point in points
+    ]
+
+
+def print_scaling(recipe: Recipe, console: Console | None = None) -> None:
+    """Print one row per finished run. `console` defaults to standard output."""
+    title = "Accuracy by pretraining pairs (95 % interval)"
+    cells = scaling_cells(load_scaling(recipe))
+    (console or Console()).print(terminal_table(title, HEADINGS, cells, left=()))
+
+
+def _held_text(found: HeldOut | None) -> str:
+    if found is None:
+        return "-"
+    return f"{percent(found.accuracy)} ({interval(found.low, found.high)})"
+
+
+def _best_text(found: BestOfN | None) -> str:
+    if found is None:
+        return "-"
+    shown = f"{percent(found.accuracy)} ({interval(found.low, found.high)})"
+    return f"{shown} at k={found.k}, random {percent(found.random)}"

@@ -9,10 +9,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from codepmp_ray.analysis.text import duration, visible
+from codepmp_ray.analysis.text import duration, terminal_table, visible
 from codepmp_ray.analysis.trainlog import load_training, number
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.corpus.keep_index import band_names
@@ -97,15 +96,10 @@ def print_status(recipe: Recipe, console: Console | None = None) -> dict[str, An
     """
     screen = console or Console()
     require_run(recipe)
-    table = Table(title=Text(f"{visible(recipe.name)} in {recipe.run_dir}"), title_justify="left")
-    table.add_column("stage")
-    table.add_column("state")
-    for heading in ("done", "rows", "rate", "ETA", "last commit"):
-        table.add_column(heading, justify="right")
     statuses = run_status(recipe)
-    for status in statuses:
-        table.add_row(*(Text(cell) for cell in _cells(status)))
-    screen.print(table)
+    headings = ("stage", "state", "done", "rows", "rate", "ETA", "last commit")
+    title = f"{recipe.name} in {recipe.run_dir}"
+    screen.print(terminal_table(title, headings, map(_cells, statuses), left=(0, 1)))
     for status in statuses:
         if status.rejected:
             reasons = ", ".join(f"{count:,} {name}" for name, count in status.rejected.items())

@@ -8,6 +8,10 @@ the report shows; HTML escaping is the template engine's duty.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Iterable, Sequence
+
+from rich.table import Table
+from rich.text import Text
 
 # Overrides, embeddings, isolates and marks; and the two separators that count as line ends.
 _BIDI = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\u2028\u2029\ufeff"
@@ -49,6 +53,21 @@ def inline_code(text: str) -> str:
     return f"{ticks}{pad}{body}{pad}{ticks}"
 
 
+def markdown_cell(text: str) -> str:
+    """`text` on one line, safe inside a table."""
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Cells have to be safe: numbers, own words, inline code or `markdown_cell`."""
+
+    def line(cells: Iterable[object]) -> str:
+        texts = (f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in cells)
+        return f"| {' | '.join(texts)} |"
+
+    return "\n".join([line(headings), f"|{'---|' * len(headings)}", *map(line, rows)])
+
+
 def duration(seconds: float | None) -> str:
     """`75.2` -> `1 min 15 s`; None -> `not recorded`."""
     if seconds is None:
@@ -67,3 +86,18 @@ def percent(share: float) -> str:
 
 def interval(low: float, high: float) -> str:
     return f"{100 * low:.1f} to {100 * high:.1f}\u00a0%"
+
+
+def terminal_table(
+    title: str,
+    headings: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    left: Collection[int] = (0,),
+) -> Table:
+    """A table whose cells are shown as they are; columns are right-aligned but for those `left`."""
+    table = Table(title=Text(visible(title)) if title else None, title_justify="left")
+    for number, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if number in left else "right")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table

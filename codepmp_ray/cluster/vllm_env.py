@@ -25,8 +25,6 @@ from codepmp_ray.cluster.space_free import path_without_separators
 
 _OPENMP_NAMES = ("libgomp", "libomp", "libiomp")
 _ALLOCATOR_NAMES = ("libtcmalloc",)
-# ld.so(8): elements of LD_PRELOAD are separated by spaces or colons, with no way to escape them.
-_SEPARATORS = " :"
 
 
 def cpu_engine_environment(cpu_threads: int | None, kv_cache_gb: float) -> dict[str, str]:

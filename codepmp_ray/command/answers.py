@@ -99,7 +99,7 @@ def export(
     """Write the graded answers of a run as a pool, which studies and candidates.pool_path read."""
     import json
 
-    from codepmp_ray.evaluation.pool_export import graded_pool
+    from codepmp_ray.evaluation.pool_files import graded_pool
     from codepmp_ray.storage import LocalStore, is_uri
 
     if is_uri(output):

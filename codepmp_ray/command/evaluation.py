@@ -103,8 +103,7 @@ def pools(recipe: "Recipe") -> dict[str, Any]:
     Prints best of k as an exact expectation with its interval and how much one random draw varies,
     votes, baselines and paired comparisons.
     """
-    from codepmp_ray.evaluation.pool_statistics import measure_pool_file
-    from codepmp_ray.evaluation.pool_statistics_table import print_pool_statistics
+    from codepmp_ray.evaluation.pool_statistics import measure_pool_file, print_pool_statistics
 
     results = measure_pool_file(recipe)
     print_pool_statistics(results)
@@ -133,8 +132,8 @@ def audit(recipe: "Recipe") -> dict[str, Any]:
     """
     from codepmp_ray.command.endpoint import model_of, reward_client
     from codepmp_ray.evaluation.audit.pools import load_audit_pools
+    from codepmp_ray.evaluation.audit.report import print_audit
     from codepmp_ray.evaluation.audit.run import audit as audit_model
-    from codepmp_ray.evaluation.audit.table import print_audit
 
     # What cannot be read is known before a model is loaded.
     loaded, found = _pairs_of(recipe), load_audit_pools(recipe.audit)
@@ -174,8 +173,7 @@ def parity(
     from rich.table import Table
 
     from codepmp_ray.command.extras import require_engine
-    from codepmp_ray.evaluation.parity import compare, humaneval_questions
-    from codepmp_ray.evaluation.parity_ways import torch_rewards
+    from codepmp_ray.evaluation.parity import compare, humaneval_questions, torch_rewards
     from codepmp_ray.modeling.sources import resolve_model
     from codepmp_ray.preference.tokenization import Encoder
     from codepmp_ray.runs import reward_model

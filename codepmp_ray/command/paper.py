@@ -132,8 +132,8 @@ def run_all(
     from codepmp_ray.cluster.laboratory import connected
     from codepmp_ray.cluster.study_run import run_studies
     from codepmp_ray.command.train import GRPO, train_policy
-    from codepmp_ray.studies.announce import announce_all
     from codepmp_ray.studies.bench import Bench
+    from codepmp_ray.studies.cost import announce_all
     from codepmp_ray.studies.report import (
         print_overview,
         write_document,

@@ -64,8 +64,8 @@ def run(recipe: "Recipe", compare: _Compare = False) -> None:
     _announce(recipe)
     if any(not open_stage(*item).is_complete for item in work):
         _run_stages(work)
+    from codepmp_ray.analysis.closing import print_summary
     from codepmp_ray.analysis.report import write_report
-    from codepmp_ray.analysis.summary import print_summary
 
     if compare:
         from codepmp_ray.evaluation.without_pmp import compare_with

@@ -147,7 +147,7 @@ def branch(recipe: "Recipe") -> None:
     finetuned and evaluated as a run of its own. Finished parts are not done again.
     """
     from codepmp_ray.analysis.report import write_report
-    from codepmp_ray.analysis.scaling_table import print_scaling
+    from codepmp_ray.analysis.scaling import print_scaling
     from codepmp_ray.cluster.branches import pretrain_branches, require_branchable
     from codepmp_ray.cluster.connect import connect
     from codepmp_ray.cluster.training import finetune
@@ -206,8 +206,8 @@ def train_policy(bench: Any) -> None:
     from codepmp_ray.config.recipe import Recipe
     from codepmp_ray.serve.launch import running_service
     from codepmp_ray.studies.catalogue import grpo as study
+    from codepmp_ray.studies.catalogue.grpo import require_trl, train_grpo
     from codepmp_ray.studies.catalogue.policies import base_weights
-    from codepmp_ray.studies.grpo import require_trl, train_grpo
     from codepmp_ray.studies.study import Context
 
     require_trl()

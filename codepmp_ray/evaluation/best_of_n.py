@@ -9,18 +9,19 @@ for), `shortest`, and `style` (what length and format told of right and wrong tr
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from codepmp_ray.analysis.closing import NULL_RULES
 from codepmp_ray.analysis.text import MIN_HEADLINE_ITEMS
 from codepmp_ray.config.evaluation import CandidatesConfig, EvaluationConfig
 from codepmp_ray.errors import InputError
 from codepmp_ray.evaluation import statistics
-from codepmp_ray.evaluation.answer_groups import answer_groups
+from codepmp_ray.evaluation.pool_report import PoolArrays, baselines
+from codepmp_ray.evaluation.pool_rows import Answer
+from codepmp_ray.evaluation.pools import Pool, Question, answer_groups
 from codepmp_ray.evaluation.style_rule import fitted_weights, style_gap, style_table
 from codepmp_ray.evaluation.tasks.registry import problem_task
 
@@ -28,43 +29,46 @@ Row = dict[str, Any]
 _NUM_MAJORITY_DRAWS = 1_000
 
 
-@dataclass(frozen=True)
-class Pool:
-    """The candidates of one problem (CANDIDATE rows) in the order of their samples."""
+def evaluation_pool(candidates: Sequence[Row], without: Collection[str] = ()) -> Pool:
+    """Answers to the evaluation problems (CANDIDATE rows), equally many to each.
 
-    problem_id: str
-    prompt: str
-    candidates: list[Row]
-
-
-def evaluation_pools(
-    candidates: list[Row], without: Collection[str] = ()
-) -> tuple[list[Pool], int]:
-    """Pools of the evaluation problems, cut to one common size, and how many candidates that cut.
+    `num_unused` counts what that cuts; an answer's place is its sample's number.
 
     Args:
         without: problems that are left out, because they cannot be graded.
 
     Raises InputError when fewer than two are left: one problem says nothing of the next.
     """
-    of_problem: dict[str, list[Row]] = {}
+    pool = Pool()
     for row in sorted(candidates, key=lambda row: (row["problem_id"], row["sample_index"])):
-        if row["split"] == "eval" and row["problem_id"] not in without:
-            of_problem.setdefault(row["problem_id"], []).append(row)
-    if len(of_problem) < 2:
+        name, text = row["problem_id"], row["completion"]
+        if row["split"] == "eval" and name not in without:
+            question = pool.questions.setdefault(name, Question(name, row["prompt"]))
+            question.answers.append(
+                Answer(
+                    text,
+                    row["model"],
+                    num_tokens=row["num_tokens"],
+                    candidate_id=row["candidate_id"],
+                    place=row["sample_index"],
+                    num_chars=len(text),
+                )
+            )
+    if len(pool.questions) < 2:
         raise InputError(
-            f"There are candidates of {len(of_problem)} evaluation problems, where 2 are needed; "
-            f"{len(without)} problems could not be graded.",
+            f"There are candidates of {len(pool.questions)} evaluation problems, where 2 are "
+            f"needed; {len(without)} problems could not be graded.",
             "Raise candidates.num_eval_problems and run python -m jobs.sample again.",
         )
-    size = min(map(len, of_problem.values()))
-    num_cut = sum(len(rows) - size for rows in of_problem.values())
-    pools = [Pool(name, rows[0]["prompt"], rows[:size]) for name, rows in of_problem.items()]
-    return pools, num_cut
+    size = min(len(question.answers) for question in pool)
+    for question in pool:
+        pool.num_unused += len(question.answers) - size
+        del question.answers[size:]
+    return pool
 
 
 def summarise(
-    pools: list[Pool],
+    pool: Pool,
     grades: list[Row],
     scores: list[Row],
     task: CandidatesConfig,
@@ -78,13 +82,13 @@ def summarise(
     """
     score_of = {row["candidate_id"]: row["score"] for row in scores}
     grade_of = {row["candidate_id"]: row for row in grades}
-    reward = _table(pools, score_of, "score")
-    marks = _table(pools, {name: _mark(row) for name, row in grade_of.items()}, "grade")
+    reward = _table(pool, score_of, "score")
+    marks = _table(pool, {name: _mark(row) for name, row in grade_of.items()}, "grade")
     ks = statistics.default_ks(reward.shape[1])
     results: dict[str, Any] = {
         "task": task.task,
         "title": problem_task(task.task).title,
-        "num_problems": len(pools),
+        "num_problems": len(pool.questions),
         "num_candidates": reward.shape[1],
         "confidence": config.confidence,
         "scores": {
@@ -95,11 +99,15 @@ def summarise(
         "bon": {"k": ks},
     }
     groups = np.array([
-        answer_groups([grade_of[row["candidate_id"]].get("answer") for row in pool.candidates])
-        for pool in pools
+        answer_groups([grade_of[a.candidate_id or ""].get("answer") for a in question.answers])
+        for question in pool
     ])  # fmt: skip
-    curves, majority_error = _curves(pools, groups, reward, marks, ks, config.seed)
-    style = style_scores(training, pools)
+    lengths = np.array([_lengths(question) for question in pool], float)
+    rules, errors = baselines(
+        PoolArrays(marks, groups=groups, lengths=lengths), ks, _NUM_MAJORITY_DRAWS, config.seed
+    )
+    curves = {"reward_model": statistics.best_of_k(reward, marks, ks), **rules}
+    style = style_scores(training, pool.texts)
     if style is not None:
         curves["style"] = statistics.best_of_k(style, marks, ks)
     for name, values in curves.items():
@@ -112,7 +120,7 @@ def summarise(
             "high": [interval.high for interval in intervals],
         }
     results["bon"]["length"]["rule"] = "longest answer, in tokens"
-    results["bon"]["majority"]["monte_carlo_error"] = [float(error) for error in majority_error]
+    results["bon"]["majority"]["monte_carlo_error"] = errors["majority"].tolist()
     at_k = {name: values[:, -1] for name, values in curves.items()}
     differences = {
         name: asdict(_difference(values, at_k["random"], config))
@@ -120,12 +128,12 @@ def summarise(
         if name != "random"
     }
     found = [name for name in NULL_RULES if name in at_k]
-    picked = zip((pool.problem_id for pool in pools), at_k["reward_model"].tolist(), strict=True)
+    picked = zip(pool.questions, at_k["reward_model"].tolist(), strict=True)
     results |= {
         "difference": {"k": ks[-1], **differences["reward_model"]},
         "differences": differences,
         "null_rule": max(found, key=lambda name: at_k[name].mean()),
-        "parts": _parts(pools, at_k, config),
+        "parts": _parts(pool, at_k, config),
         "picked": dict(picked),
     }
     results["verdict"] = verdict(results)
@@ -150,10 +158,12 @@ def verdict(results: dict[str, Any]) -> str:
     )
 
 
-def style_scores(training: Sequence[Row], pools: Sequence[Pool]) -> statistics.Floats | None:
-    """Scores [problems, candidates] of the rule of style (`style_rule`), fitted on `training`.
+def style_scores(
+    training: Sequence[Row], shown: Sequence[Sequence[str]]
+) -> statistics.Floats | None:
+    """Scores [problems, candidates] of the texts `shown` by the rule of style (`style_rule`).
 
-    None where no training problem has both right and wrong answers.
+    It is fitted on `training`; None where no training problem has both right and wrong answers.
     """
     of_problem: dict[str, list[Row]] = {}
     for row in training:
@@ -164,15 +174,14 @@ def style_scores(training: Sequence[Row], pools: Sequence[Pool]) -> statistics.F
         return None
     tables = [style_table([row["completion"] for row in rows]) for rows in of_problem.values()]
     weights = fitted_weights(np.array(list(map(style_gap, tables, marks))))
-    texts = ([row["completion"] for row in pool.candidates] for pool in pools)
-    return np.array([style_table(one) @ weights for one in texts])
+    return np.array([style_table(texts) @ weights for texts in shown])
 
 
 def _parts(
-    pools: Sequence[Pool], at_k: dict[str, statistics.Floats], config: EvaluationConfig
+    pool: Pool, at_k: dict[str, statistics.Floats], config: EvaluationConfig
 ) -> dict[str, Any]:
     """The same figures for each part of the set; {} where the problems' ids name no parts."""
-    names = [pool.problem_id.split("/") for pool in pools]
+    names = [name.split("/") for name in pool.questions]
     part_of = np.array([name[-2] if len(name) > 2 else "" for name in names])
     parts: dict[str, Any] = {}
     for part in sorted(set(part_of.tolist()) - {""}):
@@ -193,44 +202,20 @@ def _difference(
     return statistics.paired_difference(left, right, *draws)
 
 
-def _curves(
-    pools: list[Pool],
-    groups: npt.NDArray[np.int64],
-    reward: statistics.Floats,
-    marks: statistics.Floats,
-    ks: list[int],
-    seed: int,
-) -> tuple[dict[str, statistics.Floats], statistics.Floats]:
-    lengths = np.array([_lengths(pool) for pool in pools], float)
-    majority, error = statistics.majority(groups, marks, ks, _NUM_MAJORITY_DRAWS, seed)
-    curves = {
-        "reward_model": statistics.best_of_k(reward, marks, ks),
-        "random": statistics.random_choice(marks, ks),
-        "length": statistics.best_of_k(lengths, marks, ks),
-        "shortest": statistics.best_of_k(-lengths, marks, ks),
-        "majority": majority,
-        "oracle": statistics.oracle(marks, ks),
-    }
-    return curves, error
-
-
-def _lengths(pool: Pool) -> list[int]:
+def _lengths(question: Question) -> list[int]:
     """Tokens, or characters where a file of pools does not count tokens."""
-    tokens = [row["num_tokens"] for row in pool.candidates]
-    if None in tokens:
-        return [len(row["completion"]) for row in pool.candidates]
-    return tokens
+    tokens = [answer.num_tokens for answer in question.answers if answer.num_tokens is not None]
+    has_all = len(tokens) == len(question.answers)
+    return tokens if has_all else [answer.num_chars for answer in question.answers]
 
 
 def _mark(grade: Row) -> float:
     return float("nan") if grade["passed"] is None else float(grade["passed"])
 
 
-def _table(pools: list[Pool], value_of: dict[str, float], what: str) -> statistics.Floats:
+def _table(pool: Pool, value_of: dict[str, float], what: str) -> statistics.Floats:
     try:
-        return np.array(
-            [[value_of[row["candidate_id"]] for row in pool.candidates] for pool in pools], float
-        )
+        return pool.table(lambda answer: value_of[answer.candidate_id or ""])
     except KeyError as error:
         raise InputError(
             f"The candidate {error.args[0]} has no {what}.",

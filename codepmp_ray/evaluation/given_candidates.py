@@ -70,7 +70,7 @@ def _rows(config: CandidatesConfig, split: str, problem: Problem) -> list[Row]:
 def _answers(config: CandidatesConfig, problem: Problem) -> list[Answer]:
     if config.pool_path is not None:
         pool = load_pool(config.task, config.pool_path, config.task_path)
-        return pool.answers[problem.problem_id]
+        return pool.questions[problem.problem_id].answers
     assert isinstance(problem, TextProblem)
     return [Answer(option, OPTIONS) for option in problem.reference.options]
 

@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from codepmp_ray.errors import InputError
 from codepmp_ray.evaluation.statistics import Interval, bootstrap_intervals, bootstrap_ratio
 from codepmp_ray.records import Outcome
+from codepmp_ray.resampling import Floats
 
-Floats = npt.NDArray[np.float64]
 _SHARES = ("strong_accuracy", "weak_accuracy", "right", "wrong", "both_pass", "both_fail")
 
 

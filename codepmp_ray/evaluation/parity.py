@@ -1,4 +1,4 @@
-"""Do all ways to compute a reward agree? The comparison; the ways are in parity_ways and serve.
+"""Do all ways to compute a reward agree? The trainer's own forward, transformers, and serve's.
 
 A way gives one reward for each response of each question, computed from the same ids. In fp32 ways
 differ by the order of sums; in bf16 by roundings that add up over the layers, so that only a share
@@ -8,13 +8,23 @@ are about twice what SmolLM2 with a random head needs (13 % and 5 %); training s
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
+from typing import Any
 
-from codepmp_ray.errors import InputError, ParityError
+import torch
+from transformers import AutoModelForSequenceClassification
+
+from codepmp_ray.errors import InputError, ModelError, ParityError
 from codepmp_ray.evaluation.problems import load_problems
+from codepmp_ray.modeling.loading import load_preference_model
+from codepmp_ray.modeling.objectives import make_objective
+from codepmp_ray.preference.packing import EncodedPair, pack
+from codepmp_ray.preference.plan import plan_step
 from codepmp_ray.preference.tokenization import Encoder
 from codepmp_ray.scoring.best_of_n import ScoringRequest, plan_request
 
@@ -25,6 +35,7 @@ BF16_MEAN_SHARE = 0.1  # and for the mean one
 _LEAST_SPREAD = 10 * FP32_TOLERANCE
 
 Rewards = list[list[float]]  # by question, by response
+_MAX_TOKENS = 8192  # of one packed forward, where no pair is longer
 
 
 @dataclass(frozen=True)
@@ -162,3 +173,65 @@ def make_question(
     if len(plan.responses) != len(candidates):
         raise ValueError("candidates repeat")
     return Question(prompt, candidates, plan.prompt_ids, plan.response_ids)
+
+
+def torch_rewards(folder: Path, dtype: str, questions: list[Question]) -> dict[str, Rewards]:
+    """Rewards of both ways, on a GPU if there is one; one model in memory at a time."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    ways = {"transformers": transformers_rewards, "trainer": trainer_rewards}
+    found: dict[str, Rewards] = {}
+    for name, way in ways.items():
+        found[name] = way(folder, getattr(torch, dtype), device, questions)
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()  # an engine comes next
+    return found
+
+
+@torch.inference_mode()
+def transformers_rewards(
+    folder: Path, dtype: torch.dtype, device: torch.device, questions: list[Question]
+) -> Rewards:
+    """What everybody gets who loads the export: one row at a time, nothing of ours."""
+    try:
+        model: Any = AutoModelForSequenceClassification.from_pretrained(folder, dtype=dtype)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ModelError(f"transformers cannot load {folder}: {error}.") from error
+    model.to(device).eval()
+
+    def reward(ids: list[int]) -> float:
+        return model(input_ids=torch.tensor([ids], device=device)).logits[0, 0].item()
+
+    return [
+        [reward(question.prompt_ids + ids) for ids in question.response_ids]
+        for question in questions
+    ]
+
+
+@torch.no_grad()
+def trainer_rewards(
+    folder: Path, dtype: torch.dtype, device: torch.device, questions: list[Question]
+) -> Rewards:
+    """The forward of training: pairs of responses packed into one sequence, the head in fp32."""
+    model = load_preference_model(str(folder), make_objective("rm"), seed=0).eval()
+    # Parameters only, as FSDP's mixed precision has it: rounded buffers would move positions.
+    for parameter in model.backbone.parameters():
+        parameter.data = parameter.data.to(dtype)
+    model.to(device)
+    pairs: list[EncodedPair] = []
+    places: list[tuple[int, int, int]] = []  # question, and which of its responses
+    for number, question in enumerate(questions):
+        ids = question.response_ids
+        for first in range(0, len(ids), 2):
+            second = first + 1 if first + 1 < len(ids) else 0
+            pairs.append(EncodedPair(str(number), question.prompt_ids, ids[first], ids[second]))
+            places.append((number, first, second))
+    lengths = [pair.num_tokens for pair in pairs]
+    found = [[float("nan")] * len(question.response_ids) for question in questions]
+    for indices in plan_step(lengths, 1, max(_MAX_TOKENS, *lengths)).micro_batches[0]:
+        batch = pack([pairs[index] for index in indices]).to(device)
+        for index, rewards in zip(indices, model(batch)["rewards"].tolist(), strict=True):
+            number, *sides = places[index]
+            for side, reward in zip(sides, rewards, strict=True):
+                found[number][side] = reward
+    return found

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from codepmp_ray.errors import InputError
 from codepmp_ray.evaluation import statistics
-from codepmp_ray.evaluation.statistics.multiplicity import holm, note
+from codepmp_ray.evaluation.statistics.comparison import holm, note
 from codepmp_ray.evaluation.statistics.picks import NanScores
 from codepmp_ray.resampling import Floats
 
@@ -106,11 +106,31 @@ def series(
     """Expected accuracies [problems, ks] by name, and Monte Carlo errors [ks] of sampled ones."""
     passed, present = pools.passed, pools.present
     nan_scores: NanScores = settings.nan_scores
-    made: dict[str, Floats] = {}
-    errors: dict[str, Floats] = {}
+    made = {
+        name: statistics.best_of_k(scores, passed, ks, present, nan_scores)
+        for name, scores in pools.scores.items()
+    }
+    rules, errors = baselines(pools, ks, 16 * settings.num_draws, settings.seed)
+    oracle = rules.pop("oracle")
+    made |= rules
     for name, scores in pools.scores.items():
-        made[name] = statistics.best_of_k(scores, passed, ks, present, nan_scores)
-    made["random"] = statistics.random_choice(passed, ks, present)
+        if pools.groups is None:
+            break
+        label = "weighted_majority" if name == MAIN else f"weighted_majority:{name}"
+        weights = np.nan_to_num(statistics.vote_weights(scores), nan=0.0)
+        made[label], errors[label] = statistics.weighted_majority(
+            pools.groups, weights, passed, ks, settings.num_draws, settings.seed, present
+        )
+    return made | {"oracle": oracle}, errors
+
+
+def baselines(
+    pools: PoolArrays, ks: Sequence[int], num_draws: int, seed: int = 0
+) -> tuple[dict[str, Floats], dict[str, Floats]]:
+    """The same of what needs no reward model; a vote that is not exact takes `num_draws`."""
+    passed, present = pools.passed, pools.present
+    made = {"random": statistics.random_choice(passed, ks, present)}
+    errors: dict[str, Floats] = {}
     if pools.lengths is not None:
         lengths = np.asarray(pools.lengths, float)
         made["length"] = statistics.best_of_k(lengths, passed, ks, present)
@@ -120,16 +140,9 @@ def series(
         made["model_prior"] = statistics.best_of_k(prior, passed, ks, present)
     if pools.groups is not None:
         made["majority"], errors["majority"] = statistics.majority(
-            pools.groups, passed, ks, 16 * settings.num_draws, settings.seed, present
+            pools.groups, passed, ks, num_draws, seed, present
         )
-        for name, scores in pools.scores.items():
-            label = "weighted_majority" if name == MAIN else f"weighted_majority:{name}"
-            weights = np.nan_to_num(statistics.vote_weights(scores), nan=0.0)
-            made[label], errors[label] = statistics.weighted_majority(
-                pools.groups, weights, passed, ks, settings.num_draws, settings.seed, present
-            )
-    made["oracle"] = statistics.oracle(passed, ks, present)
-    return made, errors
+    return made | {"oracle": statistics.oracle(passed, ks, present)}, errors
 
 
 def compare_series(

@@ -5,16 +5,20 @@ Known shapes, told apart by their columns:
   text or an object with a text, perhaps a label and a model; labels may be a list of their own;
 - one answer in a row (`completion`, `response`, ...);
 - a column for each model, holding `solution` and `is_correct` (OpenAI's GSM8K solutions).
+
+Beside a pool stand tables: rewards and grades that other jobs wrote about its candidates.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from codepmp_ray.preference.sources.rows import Row, Unusable, checked_text
+from codepmp_ray.errors import InputError
+from codepmp_ray.preference.sources.reading import numbered
+from codepmp_ray.preference.sources.rows import Reject, Row, Unusable, checked_text
 from codepmp_ray.reject_reasons import RejectReason
 
 _IDS = ("problem_id", "task_id", "unique_id", "idx", "id")
@@ -30,18 +34,21 @@ _FINAL_LISTS = ("pred", "preds", "final_answers")
 _LABEL_LISTS = ("labels", "score", *_LABELS)
 _MODELS = ("model", "generator")
 _CANDIDATE_IDS = ("candidate_id",)
+Scores = list[float | None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Answer:
     """One answer as a file has it.
 
     Attributes:
+        text: empty where a reader has no use for it; `num_chars` is its length all the same.
         label: the file's own word on whether it is right.
         final: its word on what the final answer is.
         candidate_id: its name for the answer.
-        place: the answer's number among those of its row, from 0.
-        rewards: by the columns that were asked for; None for what is no finite number.
+        place: the answer's number among those of its row, from 0; in a labelled pool among those of
+            its question.
+        rewards: by the columns or models that were asked for; None for what is no finite number.
     """
 
     text: str
@@ -52,6 +59,7 @@ class Answer:
     candidate_id: str | None = None
     place: int = 0
     rewards: tuple[float | None, ...] = ()
+    num_chars: int = 0
 
 
 @dataclass(frozen=True)
@@ -156,13 +164,15 @@ def _answer(value: Any, label: Any, model: Any, final: Any) -> Answer:
     # 0 and 1 equal False and True; fractions are no truth values.
     if label is not None and label not in (True, False):
         raise Unusable(RejectReason.BAD_LABEL, f"label is {str(label)[:40]!r}, not true or false")
+    checked = checked_text(text, "the answer")
     return Answer(
-        checked_text(text, "the answer"),
+        checked,
         None if model is None else str(model),
         None if label is None else bool(label),
         tokens if isinstance(tokens, int) and not isinstance(tokens, bool) else None,
         str(final).strip() if isinstance(final, str | int | float) else None,
         None if candidate_id is None else str(candidate_id),
+        num_chars=len(checked),
     )
 
 
@@ -200,3 +210,81 @@ def _text(row: Row, names: Iterable[str]) -> str | None:
         if isinstance(row.get(name), str) and row[name].strip():
             return checked_text(row[name], name).strip()
     return None
+
+
+@dataclass
+class RewardTable:
+    """Rewards of one model, by candidate, or by row with one for each of its answers.
+
+    Attributes:
+        by_row: by the row's id; what has two different lists is in `ambiguous` instead.
+        by_place: by "<file>#<number of the row>", with the row's id.
+    """
+
+    by_candidate: dict[str, float | None] = field(default_factory=dict)
+    by_row: dict[str, Scores] = field(default_factory=dict)
+    by_place: dict[str, tuple[str, Scores]] = field(default_factory=dict)
+    ambiguous: set[str] = field(default_factory=set)
+
+    def of(self, row: PoolRow, place: str) -> dict[int, float | None]:
+        """Of the row's answers, by their place in it; without what the table does not have.
+
+        A row at the same place counts if it is also called alike, or has no other name.
+        """
+        row_id, scores = self.by_place.get(place, ("", None))
+        if scores is None or row_id not in (place, *row.names):
+            found = [self.by_row[name] for name in row.names if name in self.by_row]
+            scores = found[0] if found else None
+        if scores is not None and len(scores) == row.num_values:
+            return dict(enumerate(scores))
+        return {a.place: self.by_candidate.get(a.candidate_id or "") for a in row.answers}
+
+    def add(self, row: Row) -> bool:
+        """Whether the row has rewards at all."""
+        candidate_id, row_id = row.get("candidate_id"), row.get("row_id")
+        if isinstance(candidate_id, str) and "score" in row:
+            self._add(self.by_candidate, candidate_id, finite(row["score"]))
+            return True
+        if not isinstance(row_id, str) or not isinstance(row.get("scores"), list):
+            return False
+        scores = [finite(score) for score in row["scores"]]
+        if isinstance(row.get("place"), str):
+            self.by_place[row["place"]] = (row_id, scores)
+        self._add(self.by_row, row_id, scores)
+        return True
+
+    def _add(self, table: dict[str, Any], name: str, value: Any) -> None:
+        if name in self.ambiguous:
+            return
+        if table.setdefault(name, value) != value:
+            del table[name]
+            self.ambiguous.add(name)
+
+
+def read_rewards(name: str, path: str) -> RewardTable:
+    """Raises InputError for a table that cannot be read or has no rewards in any row."""
+    table = RewardTable()
+    num_read = 0
+    for item in numbered(f"the rewards of {name!r}: path", path):
+        num_read += not isinstance(item, Reject) and table.add(item[1])
+    if not num_read:
+        raise InputError(
+            f"{path}, the rewards of {name!r}, has no row with row_id and scores, or with "
+            "candidate_id and score.",
+            "Name the folder scores/ that jobs.score or jobs.evaluate wrote.",
+        )
+    return table
+
+
+def read_grades(path: str) -> dict[str, Row]:
+    """Grades by candidate. Raises InputError for a table that cannot be read or has none."""
+    grades: dict[str, Row] = {}
+    for item in numbered("pool_statistics.grades_path", path):
+        if not isinstance(item, Reject) and isinstance(item[1].get("candidate_id"), str):
+            grades[item[1]["candidate_id"]] = item[1]
+    if not grades:
+        raise InputError(
+            f"{path}, the grades, has no row with a candidate_id.",
+            "Name the folder grades/ that jobs.grade wrote.",
+        )
+    return grades

@@ -9,7 +9,7 @@ from typing import Literal
 
 from codepmp_ray.config.evaluation import CandidatesConfig
 from codepmp_ray.errors import ConfigError, InputError
-from codepmp_ray.evaluation.pool_files import pool_problems
+from codepmp_ray.evaluation.pool_files import load_pool
 from codepmp_ray.evaluation.tasks import reasoning_gym
 from codepmp_ray.evaluation.tasks.base import Problem
 from codepmp_ray.evaluation.tasks.loading import read_problems
@@ -37,7 +37,8 @@ def configured_problems(config: CandidatesConfig) -> dict[str, Problem]:
     Raises InputError when they cannot be read, ConfigError for kinds that cannot be made.
     """
     if config.pool_path is not None:
-        return pool_problems(config)
+        pool = load_pool(config.task, config.pool_path, config.task_path)
+        return {q.name: q.problem for q in pool if q.problem is not None}
     if config.kinds:
         return _made_problems(json.dumps(config.kinds, sort_keys=True), config.split_seed)
     return load_problems(config.task, config.task_path)

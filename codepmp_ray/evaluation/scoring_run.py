@@ -1,23 +1,22 @@
-"""The evaluation stage: score every pool through the service, in resumable shards."""
+"""The evaluation stage: score every answer through the service, in resumable shards."""
 
 from __future__ import annotations
 
 import time
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
-from codepmp_ray.client import RewardClient
+from codepmp_ray.client import CandidateScore, RewardClient
 from codepmp_ray.config.recipe import Recipe
-from codepmp_ray.evaluation.best_of_n import Pool, evaluation_pools, summarise
+from codepmp_ray.evaluation.best_of_n import evaluation_pool, summarise
+from codepmp_ray.evaluation.pools import Question
+from codepmp_ray.evaluation.scored_shards import Request, score_in_shards
 from codepmp_ray.json_records import read_record, record_bytes
-from codepmp_ray.progress import Progress
-from codepmp_ray.records import SCORE, table_from_rows
-from codepmp_ray.runs import Stage, open_stage
+from codepmp_ray.records import SCORE
+from codepmp_ray.runs import open_stage
 
 RESULTS_FILE = "results.json"
-_POOLS_PER_SHARD = 4
-# Enough to hide the way there and back; the service batches what arrives together.
-_NUM_REQUESTS_IN_FLIGHT = 2
+_PER_SHARD = 4  # problems
 
 
 def evaluate(recipe: Recipe, client: RewardClient, model: str) -> dict[str, Any]:
@@ -31,13 +30,12 @@ def evaluate(recipe: Recipe, client: RewardClient, model: str) -> dict[str, Any]
     answers = candidates.ledger.read("candidates").to_pylist()
     grade_of = {row["candidate_id"]: row for row in grades.ledger.read("grades").to_pylist()}
     without = {row["problem_id"] for row in grade_of.values() if row["passed"] is None}
-    pools, num_cut = evaluation_pools(answers, without)
+    pool = evaluation_pool(answers, without)
     stage.start()
     start_s = time.monotonic()
-    _score_pools(stage, client, pools)
-    stage.ledger.sweep(("scores",))
-    scores = stage.ledger.read("scores").to_pylist()
-    wanted = {row["candidate_id"] for pool in pools for row in pool.candidates}
+    requests = list(map(_request, pool))
+    scores = score_in_shards(stage.ledger, client, requests, _PER_SHARD, "scores", SCORE)
+    wanted = {answer.candidate_id for question in pool for answer in question.answers}
     marks = [row for name, row in grade_of.items() if name in wanted]
     training = [
         row | grade_of[row["candidate_id"]]
@@ -45,18 +43,18 @@ def evaluate(recipe: Recipe, client: RewardClient, model: str) -> dict[str, Any]
         if row["split"] == "train" and row["candidate_id"] in grade_of
     ]
     results = {
-        **summarise(pools, marks, scores, recipe.candidates, recipe.evaluation, training),
-        "num_candidates_cut": num_cut,
+        **summarise(pool, marks, scores, recipe.candidates, recipe.evaluation, training),
+        "num_candidates_cut": pool.num_unused,
         "num_not_gradable": len(without),
         "num_truncated": sum(row["truncated"] for row in scores),
         "model": model,
-        "generator": str(pools[0].candidates[0]["model"]),
+        "generator": str(next(iter(pool)).answers[0].model),
         "sandbox": grades.summary().get("sandbox", "unknown"),
     }
     stage.store.put(RESULTS_FILE, record_bytes(results, indent=2))
     stage.complete(
         {
-            "num_problems": len(pools),
+            "num_problems": len(pool.questions),
             "num_scores": len(scores),
             "verdict": results["verdict"],
             "duration_s": round(time.monotonic() - start_s, 1),
@@ -71,35 +69,21 @@ def read_results(recipe: Recipe) -> dict[str, Any]:
     return read_record(stage.store.read_bytes(RESULTS_FILE))
 
 
-def _score_pools(stage: Stage, client: RewardClient, pools: list[Pool]) -> None:
-    shards = [pools[i : i + _POOLS_PER_SHARD] for i in range(0, len(pools), _POOLS_PER_SHARD)]
-    missing = stage.ledger.missing_ids(len(shards))
-    num_done = len(pools) - sum(len(shards[shard_id]) for shard_id in missing)
-    with (
-        Progress("scores", len(pools), "problems", done=num_done) as progress,
-        ThreadPoolExecutor(_NUM_REQUESTS_IN_FLIGHT) as threads,
-    ):
-        progress.update(num_done)
-        for shard_id in missing:
-            rows: list[dict[str, Any]] = []
-            for pool_rows in threads.map(lambda pool: score_pool(client, pool), shards[shard_id]):
-                rows += pool_rows
-                num_done += 1
-                progress.update(num_done)
-            stage.ledger.commit(shard_id, len(rows), {"scores": table_from_rows(rows, SCORE)})
+def _request(question: Question) -> Request:
+    """The answers to one question; rows are those of SCORE."""
+    texts = [answer.text for answer in question.answers]
+    return Request(question.text or "", texts, partial(_rows, question))
 
 
-def score_pool(client: RewardClient, pool: Pool) -> list[dict[str, Any]]:
-    """SCORE rows of one pool."""
-    scores = client.score(pool.prompt, [row["completion"] for row in pool.candidates])
+def _rows(question: Question, scores: list[CandidateScore]) -> list[dict[str, Any]]:
     return [
         {
-            "candidate_id": row["candidate_id"],
-            "problem_id": pool.problem_id,
-            "sample_index": row["sample_index"],
+            "candidate_id": answer.candidate_id,
+            "problem_id": question.name,
+            "sample_index": answer.place,
             "score": score.score,
             "num_tokens": score.num_tokens,
             "truncated": score.truncated,
         }
-        for row, score in zip(pool.candidates, scores, strict=True)
+        for answer, score in zip(question.answers, scores, strict=True)
     ]

@@ -20,8 +20,7 @@ from codepmp_ray.modeling.sources import CONFIG_FILE, resolve_model
 from codepmp_ray.runs import MODEL_FOLDER
 from codepmp_ray.scoring.exported_model import require_model
 from codepmp_ray.storage import absolute, open_store
-from codepmp_ray.studies.scores import Trained
-from codepmp_ray.studies.served import ask
+from codepmp_ray.studies.scores import Trained, ask
 from codepmp_ray.weights_digest import weights_digest
 
 _VERSION = 1  # goes up when the same model is scored with in another way

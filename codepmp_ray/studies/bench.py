@@ -18,12 +18,13 @@ from codepmp_ray.config.data import DataSourceConfig
 from codepmp_ray.config.studies import StudiesConfig, StudyOptions
 from codepmp_ray.config.study_materials import MADE_HERE
 from codepmp_ray.content_digests import content_digests
+from codepmp_ray.evaluation.pools import Pool
 from codepmp_ray.preference.sources.rows import Row
 from codepmp_ray.storage import LocalStore
 from codepmp_ray.studies.at_hand import AtHand, find_reward_model
 from codepmp_ray.studies.pair_rows import PairRows
 from codepmp_ray.studies.plans import Plans
-from codepmp_ray.studies.pools import Generators, LabelledPool, load_pool
+from codepmp_ray.studies.pools import Generators, load_pool
 from codepmp_ray.studies.sets import MissingSet, PairSet, load_set, rows_digest
 from codepmp_ray.studies.trainings import Arm, Training
 
@@ -36,7 +37,7 @@ class Bench:
 
     config: StudiesConfig
     _sets: dict[str, PairSet] = field(default_factory=dict)
-    _pools: dict[Any, LabelledPool] = field(default_factory=dict)
+    _pools: dict[Any, Pool] = field(default_factory=dict)
     _files: dict[Any, tuple[Path, int, str]] = field(default_factory=dict)
     _rewards: dict[str, AtHand] = field(default_factory=dict)
     _scorers: list[str] = field(default_factory=list)
@@ -55,7 +56,7 @@ class Bench:
             self._sets[name] = load_set(name, self.config.sets[name], self.config.data_dir)
         return self._sets[name]
 
-    def sets_here(self, names: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    def sets_here(self, names: tuple[str, ...]) -> tuple[list[str], list[MissingSet]]:
         """(those that are here, what is said about the others)."""
         here, missing = [], []
         for name in names:
@@ -63,10 +64,10 @@ class Bench:
                 self.set(name)
                 here.append(name)
             except MissingSet as error:
-                missing.append(str(error))
+                missing.append(error)
         return here, missing
 
-    def pool(self, name: str, options: StudyOptions, generators: Generators) -> LabelledPool:
+    def pool(self, name: str, options: StudyOptions, generators: Generators) -> Pool:
         """Raises MissingSet when it is not here."""
         config = self.config.pools[name]
         name_of = config.test_of
@@ -151,6 +152,11 @@ class Bench:
             limits = (rejection.num_samples, rejection.max_new_tokens, rejection.temperature)
             extra = [self.key(rejection.judge), *limits]
         return fingerprint(_VERSION, begin, config, digest, *extra)
+
+    def steps(self, arms: Sequence[Arm]) -> dict[str, Training]:
+        """All trainings of `arms`, those that they start from included, each once, by key."""
+        every = (step for arm in arms for last in arm.by_seed for step in last.chain())
+        return {self.key(training): training for training in every}
 
     def study_key(self, name: str, arms: list[Arm], rewards: Sequence[str] = ()) -> str:
         """Changes when a study would find something else; `rewards` are those that it measures."""

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from codepmp_ray.analysis.text import duration
-from codepmp_ray.studies import words
+from codepmp_ray.analysis.text import duration, markdown_cell, markdown_table
 from codepmp_ray.studies.outcome import Outcome, Table
 
 TITLE = "# Reproduction"
@@ -48,15 +47,13 @@ def _run(values: dict[str, Any]) -> str:
 
 def overview_text(values: dict[str, Any]) -> str:
     """A line for each study."""
-    lines = ["| study | method of the paper | time | what came out |", "|---|---|---|---|"]
+    rows = []
     for record in values["studies"]:
         outcome = Outcome.from_json(record["outcome"])
         link = f"[{record['place']}](#{_anchor(record, outcome)})"
         told = f"{record['concluded']} {outcome.summary}".strip() or " ".join(outcome.notes[:1])
-        lines.append(
-            f"| {link} | {_method(outcome)} | {duration(record['spent_s'])} | {_cell(told)} |"
-        )
-    return "\n".join(lines) + "\n"
+        rows.append((link, _method(outcome), duration(record["spent_s"]), markdown_cell(told)))
+    return markdown_table(("study", "method of the paper", "time", "what came out"), rows) + "\n"
 
 
 def _method(outcome: Outcome) -> str:
@@ -79,14 +76,12 @@ def study_text(record: dict[str, Any]) -> str:
     for table in outcome.tables:
         parts += [_table(table), ""]
     if outcome.comparisons:
-        parts += ["| comparison | difference in points | verdict | 80 % power at |"]
-        parts += ["|---|---|---|---|"]
-        parts += [
-            f"| {_cell(c.question)} | {words.difference_text(c)} | {c.verdict} | "
-            f"{words.power_text(c)} |"
+        rows = [
+            (markdown_cell(c.question), c.difference_text, c.verdict, c.power_text)
             for c in outcome.comparisons
         ]
-        parts += [""]
+        headings = ("comparison", "difference in points", "verdict", "80 % power at")
+        parts += [markdown_table(headings, rows), ""]
     if isinstance(paper := outcome.facts.get("paper"), str):
         parts += [f"The paper: {paper}.", ""]
     parts += [f"- Stand-in: {text}" for text in outcome.stand_ins]
@@ -95,26 +90,18 @@ def study_text(record: dict[str, Any]) -> str:
 
 
 def _table(table: Table) -> str:
-    titles = [
-        f"{table.title} (paper: {table.paper_source})" if words.has_paper(table) else table.title
-    ]
-    head = ["", *words.headings(table)]
-    lines = [*titles, "", f"| {' | '.join(map(_cell, head))} |", f"|{'---|' * len(head)}"]
-    lines += [f"| {' | '.join(map(_cell, row))} |" for row in words.cells(table)]
-    return "\n".join(lines)
+    title = f"{table.title} (paper: {table.paper_source})" if table.has_paper else table.title
+    head, *rows = [list(map(markdown_cell, row)) for row in (["", *table.headings], *table.cells)]
+    return f"{title}\n\n{markdown_table(head, rows)}"
 
 
 def _heading(record: dict[str, Any], outcome: Outcome) -> str:
-    return f"{words.place_text(record['place'], outcome)}: {record['title']}"
+    return f"{outcome.place(record['place'])}: {record['title']}"
 
 
 def _anchor(record: dict[str, Any], outcome: Outcome) -> str:
     kept = (c for c in _heading(record, outcome).lower() if c.isalnum() or c in " -")
     return "".join(kept).replace(" ", "-")
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
 
 
 def _without_paths(text: str, values: dict[str, Any]) -> str:

@@ -17,7 +17,6 @@ from codepmp_ray.evaluation import statistics
 from codepmp_ray.resampling import Floats, percentiles, resampled_means
 from codepmp_ray.studies.outcome import About, Comparison, Value
 
-_NUM_MAJORITY_DRAWS = 200
 _NUM_BOOTSTRAP = 10_000  # as evaluations have it
 
 
@@ -58,28 +57,6 @@ def all_pairs_right(
 def best_of_k(rewards: Floats, correct: Floats, ks: list[int]) -> Floats:
     """[problems, ks]: exact expectation over subsets of the pools [problems, candidates]."""
     return statistics.best_of_k(rewards, correct, ks)
-
-
-def baselines(
-    correct: Floats,
-    lengths: Floats,
-    answers: npt.ArrayLike | None,
-    models: npt.ArrayLike | None,
-    ks: list[int],
-) -> dict[str, Floats]:
-    """Curves [problems, ks] that need no reward model; a vote where answers are known, and who is
-    right most often elsewhere where generators are."""
-    found = {
-        "random": statistics.random_choice(correct, ks),
-        "length": statistics.best_of_k(lengths, correct, ks),
-        "oracle": statistics.oracle(correct, ks),
-    }
-    if models is not None:
-        prior = statistics.model_prior_scores(models, correct)
-        found["model prior"] = statistics.best_of_k(prior, correct, ks)
-    if answers is not None:
-        found["majority"] = statistics.majority(answers, correct, ks, _NUM_MAJORITY_DRAWS)[0]
-    return found
 
 
 def mean_interval(values: npt.ArrayLike, num_bootstrap: int, confidence: float) -> Value:

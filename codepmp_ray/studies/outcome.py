@@ -1,4 +1,7 @@
-"""What a study found, as values that go to JSON and come back: tables, plots, comparisons."""
+"""What a study found, as values that go to JSON and come back: tables, plots, comparisons.
+
+Their numbers are the same text on a terminal, in Markdown and on the page.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ Status = Literal["measured", "partly measured", "not measured", "failed"]
 # Why nothing was measured: what it needs is not here, time was up, or something went wrong.
 Because = Literal["data", "resources", "time", "error"]
 PlotKind = Literal["curves", "bars", "points", "radar"]
+Unit = Literal["share", "number"]
 About = Literal["pmp", "at hand", "other"]
 
 _MAX_ERROR_CHARS = 300
@@ -27,6 +31,20 @@ class Value:
     mean: float
     low: float | None = None
     high: float | None = None
+
+    def text(self, unit: Unit) -> str:
+        """`61.5 (58.0 to 65.0)`, shares in per cent; a dash for no number."""
+        if self.mean != self.mean:
+            return "-"
+        size = abs(self.mean)
+        digits = 1 if unit == "share" or 10 <= size < 1000 else 0 if size >= 1000 else 3
+        scale = 100 if unit == "share" else 1
+        mean, *ends = (
+            f"{scale * number:,.{digits}f}"
+            for number in (self.mean, self.low, self.high)
+            if number is not None
+        )
+        return f"{mean} ({' to '.join(ends)})" if len(ends) == 2 else mean
 
 
 @dataclass(frozen=True)
@@ -55,8 +73,46 @@ class Table:
     columns: list[str]
     rows: list[Row]
     paper_source: str = ""
-    unit: Literal["share", "number"] = "share"
+    unit: Unit = "share"
     remarks: str = ""
+
+    @property
+    def headings(self) -> list[str]:
+        """Of the columns after the label: ours where we have any value, then the paper's likewise,
+        then the remarks."""
+        ours, paper = self._shown
+        return [
+            *(self.columns[i] for i in ours),
+            *(f"paper: {self.columns[i]}" for i in paper),
+            *([self.remarks] if self.remarks else []),
+        ]
+
+    @property
+    def cells(self) -> list[list[str]]:
+        """Texts of each row, its label first, under `headings`: on a terminal as on the page."""
+        ours, paper = self._shown
+        return [
+            [
+                row.label,
+                *(_text(row.ours[i], self.unit) for i in ours),
+                *(_text(None if (x := row.paper[i]) is None else Value(x), self.unit)
+                  for i in paper),
+                *([row.remark] if self.remarks else []),
+            ]
+            for row in self.rows
+        ]  # fmt: skip
+
+    @property
+    def has_paper(self) -> bool:
+        """Whether the paper has a value for any cell."""
+        return bool(self._shown[1])
+
+    @property
+    def _shown(self) -> tuple[list[int], list[int]]:
+        """Numbers of the columns in which some row has a value of ours, and of the paper's."""
+        numbers = range(len(self.columns))
+        ours = [i for i in numbers if any(row.ours[i] is not None for row in self.rows)]
+        return ours, [i for i in numbers if any(row.paper[i] is not None for row in self.rows)]
 
 
 @dataclass(frozen=True)
@@ -84,7 +140,7 @@ class Plot:
     y_label: str
     series: list[Series]
     log_x: bool = True
-    unit: Literal["share", "number"] = "share"
+    unit: Unit = "share"
     kind: PlotKind = "curves"
     spokes: list[str] = field(default_factory=list)
 
@@ -116,6 +172,28 @@ class Comparison:
     about: About = "other"
     told: str = ""
     verdict: str = ""
+
+    @property
+    def difference_text(self) -> str:
+        """`+1.2 (-0.3 to +2.7), p = 0.11`, in points; the difference alone if it is no result."""
+        found = self.difference
+        text = f"{100 * found.mean:+.1f}"
+        if self.p_value is None or found.low is None or found.high is None:
+            return text
+        return f"{text} ({100 * found.low:+.1f} to {100 * found.high:+.1f}), p = {self.p_value:.2g}"
+
+    @property
+    def power_text(self) -> str:
+        """What the comparison could have seen."""
+        if self.detectable is None:
+            return "-"
+        text = f"{100 * self.detectable:.1f} points"
+        if self.paper_difference is None or self.power_for_paper is None:
+            return text
+        return (
+            f"{text}; {100 * self.power_for_paper:.0f} % for the paper's "
+            f"{100 * self.paper_difference:+.1f}"
+        )
 
 
 @dataclass
@@ -152,6 +230,10 @@ class Outcome:
     def is_stand_in(self) -> bool:
         return bool(self.stand_ins) and self.status in ("measured", "partly measured")
 
+    def place(self, place: str) -> str:
+        """`place` in the paper; of a stand-in that it is one."""
+        return f"In place of {place}" if self.is_stand_in else place
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -176,3 +258,7 @@ def of_error(error: Exception) -> Outcome:
         return Outcome("failed", error.problem, "error", error.remedy)
     text = " ".join(str(error).split())[:_MAX_ERROR_CHARS]
     return Outcome("failed", f"{type(error).__name__}: {text}", "error", _UNEXPECTED)
+
+
+def _text(value: Value | None, unit: Unit) -> str:
+    return "-" if value is None else value.text(unit)

@@ -1,6 +1,8 @@
 """Pairs of sets as trainings and tests take them: which of them, in which order, and which fit.
 
 What is asked for twice is found once: lengths are measured in tokens of each model's tokenizer.
+
+Pairs of another construction are made of the same rows (Figure 6), where those hold what it takes.
 """
 
 from __future__ import annotations
@@ -16,12 +18,41 @@ from codepmp_ray.hub_models import pin
 from codepmp_ray.preference.packing import EncodedPair
 from codepmp_ray.preference.sources.rows import Row
 from codepmp_ray.records import stable_id
-from codepmp_ray.studies.constructions import construct
 from codepmp_ray.studies.sets import PairSet, problem_of, rows_digest
 from codepmp_ray.studies.trainings import Pairs
 
 _ROWS_AT_ONCE = 256
 _NO_LIMIT = 1 << 30
+# In the paper's words: "A & B" takes chosen from A and rejected from B.
+STRONG_WEAK = "strong & weak"
+SOURCE_WEAK = "source code & weak"
+SOURCE_STRONG = "source code & strong"
+REVERSED = "weak & strong (a check: labels reversed)"
+
+
+def construct(name: str, row: Row) -> Row | None:
+    """The pair of `row` under construction `name`; None if the row lacks a side."""
+    if not name:
+        return row
+    chosen, rejected = _SIDES[name](row)
+    if not chosen or not rejected or chosen == rejected:
+        return None
+    prompt = row["prompt"]
+    pair_id = stable_id(prompt, chosen, rejected)
+    return row | {"chosen": chosen, "rejected": rejected, "pair_id": pair_id}
+
+
+def _source(row: Row) -> str:
+    code = row.get("source_code")
+    return f"```python\n{code.strip()}\n```" if isinstance(code, str) and code.strip() else ""
+
+
+_SIDES: dict[str, Callable[[Row], tuple[str, str]]] = {
+    STRONG_WEAK: lambda row: (row["chosen"], row["rejected"]),
+    SOURCE_WEAK: lambda row: (_source(row), row["rejected"]),
+    SOURCE_STRONG: lambda row: (_source(row), row["chosen"]),
+    REVERSED: lambda row: (row["rejected"], row["chosen"]),
+}
 
 
 @dataclass(frozen=True)

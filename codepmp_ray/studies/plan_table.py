@@ -1,24 +1,119 @@
-"""What a recipe of studies would train and what for it is missing; nothing is started."""
+"""What a recipe of studies would train and what for it is missing; nothing is started.
+
+The bench has no data: every set, pool and tokenizer is taken to be there, as large as asked for. No
+pairs are read, no model is loaded, and numbers of pairs are the recipe's own, which a set that
+turns out smaller does not reach.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from codepmp_ray.analysis.text import duration
-from codepmp_ray.config.studies import StudiesConfig
+from codepmp_ray.analysis.text import duration, terminal_table
+from codepmp_ray.config.base import fingerprint
+from codepmp_ray.config.data import DataSourceConfig
+from codepmp_ray.config.studies import StudiesConfig, StudyOptions
 from codepmp_ray.errors import CodePMPError, ModelError
+from codepmp_ray.evaluation.pool_rows import Answer
+from codepmp_ray.evaluation.pools import Pool, Question
 from codepmp_ray.hub_models import is_hub_id
 from codepmp_ray.modeling.sources import require_builtin, require_weights
-from codepmp_ray.studies.assumed import AssumedBench, AssumedContext
+from codepmp_ray.preference.sources.rows import Row
+from codepmp_ray.studies.bench import Bench
 from codepmp_ray.studies.cost import Rates, own_pairs
-from codepmp_ray.studies.pool_files import pool_file
-from codepmp_ray.studies.sets import MissingSet, is_hub_reachable, require_set
-from codepmp_ray.studies.study import Study
-from codepmp_ray.studies.trainings import Training
+from codepmp_ray.studies.pair_rows import PairRows, TestPairs
+from codepmp_ray.studies.pools import Generators, pool_file
+from codepmp_ray.studies.sets import MissingSet, PairSet, is_hub_reachable, require_set
+from codepmp_ray.studies.study import Context, Study
+from codepmp_ray.studies.trainings import Pairs, Training
+
+_HEADINGS = (
+    "study", "trainings", "of them new", "tokens to train", "training", "scoring", "missing",
+)  # fmt: skip
+_MOST = 100_000  # rows of a set, where a study asks for all; more of them change no plan
+_CHARACTERS = 4  # a token, as scoring of pools assumes
+
+
+class AssumedContext(Context):
+    """A study's view of an AssumedBench: no pool is missing."""
+
+    def _missing_pools(self) -> dict[str, MissingSet]:
+        return {}
+
+
+class AssumedBench(Bench):
+    """A Bench for plans: `arms` and `num_tokens` of studies work, nothing can be trained."""
+
+    def set(self, name: str) -> PairSet:
+        config = self.config.sets[name]
+        num = min(_MOST, config.max_rows or _MOST)
+        rows = [_row(0)] * num
+        return PairSet(name, config.title or name, rows, rows, "assumed", {}, True)
+
+    def pool(self, name: str, options: StudyOptions, generators: Generators) -> Pool:
+        num, size = options.num_problems or 100, options.num_candidates or 16
+        size = min(size, self.config.pools[name].num_candidates or size)
+        half = " " * int(_CHARACTERS * self.config.tokens_per_pair / 3)
+        answers = [Answer(half)] * size
+        questions = {str(i): Question(str(i), half, answers=answers) for i in range(num)}
+        return Pool(questions, name=name, origin="assumed", setting=name)
+
+    def require_scorer(self, name: str) -> None:
+        """It is named among what is missing instead."""
+
+    @cached_property
+    def pairs(self) -> PairRows:
+        return AssumedRows(self.config, self.set)
+
+    @property
+    def code_sets(self) -> tuple[str, ...]:
+        return self.config.code_pairs[:1]
+
+    def data(self, training: Training) -> tuple[DataSourceConfig, int, str]:
+        rows = self.pairs.rows(training.pairs, training.base)
+        described = training.pairs, self.pairs.tokenizer_of(training.base)
+        return DataSourceConfig(path="assumed"), len(rows), fingerprint(str(described))
+
+
+@dataclass
+class AssumedRows(PairRows):
+    """Pairs that are all alike, of a third of a pair's tokens in each of their three parts."""
+
+    def _find_rows(self, pairs: Pairs, model: str) -> list[Row]:
+        most = [self.config.sets[name].max_rows for name in pairs.sets]
+        known = sum(num for num in most if num) if all(most) else pairs.num_pairs
+        return [_row(0)] * min(pairs.num_pairs, known)
+
+    def _find_test_pairs(self, name: str, num: int, model: str) -> TestPairs:
+        rows = [_row(i) for i in range(min(num, _MOST))]
+        return TestPairs(rows, [row["prompt"] for row in rows], 0, "")
+
+    def num_tokens(self, row: Row, model: str) -> int:
+        return round(2 * self.config.tokens_per_pair / 3)
+
+    def encoder(self, model: str) -> Any:
+        return _AssumedEncoder(self.config)
+
+
+class _AssumedEncoder:
+    def __init__(self, config: StudiesConfig) -> None:
+        self._num = round(config.tokens_per_pair / 3)
+
+    def prompt_ids(self, prompt: Any) -> list[int]:
+        return [0] * self._num
+
+
+def _row(number: int) -> Row:
+    return {
+        "pair_id": str(number), "problem_id": None, "source_id": None, "prompt": f"prompt {number}",
+        "messages": None, "chosen": "chosen", "rejected": "rejected", "margin": None,
+        "source_code": "code",
+    }  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -66,7 +161,7 @@ def _plan(study: Study, bench: AssumedBench, rates: Rates, seen: set[str]) -> St
         arms, num_tokens, given_tokens = [], 0, 0
     except CodePMPError as error:
         return StudyPlan(study.place, study.title, 0, 0, 0.0, 0.0, 0.0, {}, str(error))
-    wanted = {bench.key(t): t for arm in arms for last in arm.by_seed for t in last.chain()}
+    wanted = bench.steps(arms)
     new = [training for key, training in wanted.items() if key not in seen]
     seen.update(wanted)
     pairs = sum(own_pairs(bench, t) * t.config.num_train_epochs for t in new)
@@ -130,13 +225,8 @@ def print_plans(
 ) -> None:
     """A line for each study, the sums, and once each what is missing."""
     screen = console or Console()
-    table = Table(title=f"Plan of {config.name}: nothing is started", title_justify="left")
-    table.add_column("study")
-    headings = ("trainings", "of them new", "tokens to train", "training", "scoring", "missing")
-    for heading in headings:
-        table.add_column(heading, justify="right")
-    for plan in plans:
-        cells = (
+    rows = [
+        (
             plan.place,
             str(plan.num_trainings),
             str(plan.num_new),
@@ -145,8 +235,9 @@ def print_plans(
             duration(plan.scoring_s),
             "cannot be planned" if plan.error else str(len(plan.missing)),
         )
-        table.add_row(*(Text(cell) for cell in cells))
-    screen.print(table)
+        for plan in plans
+    ]
+    screen.print(terminal_table(f"Plan of {config.name}: nothing is started", _HEADINGS, rows))
     for plan in plans:
         if plan.error:
             screen.print(Text(f"{plan.place} cannot be planned: {plan.error}"))

@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from jinja2 import ChoiceLoader, FileSystemLoader
 from markupsafe import Markup
 from rich.console import Console
 from rich.text import Text
@@ -17,7 +16,7 @@ from codepmp_ray import __version__
 from codepmp_ray.analysis.report import report_environment
 from codepmp_ray.hub_models import pin
 from codepmp_ray.json_records import read_record, record_bytes
-from codepmp_ray.studies import paper, verdicts, words
+from codepmp_ray.studies import paper, verdicts
 from codepmp_ray.studies.bench import Bench
 from codepmp_ray.studies.markdown import overview_text, study_text, to_markdown
 from codepmp_ray.studies.outcome import Outcome, Plot
@@ -125,19 +124,7 @@ def write_numbers(bench: Bench, records: list[Values], name: str, command: str =
 
 def render(values: Values) -> str:
     """The page of `summary_of`'s values."""
-    environment = report_environment()
-    own = FileSystemLoader(Path(__file__).parent / "templates")
-    assert environment.loader is not None, "the shared environment has its templates"
-    environment.loader = ChoiceLoader([own, environment.loader])
-    environment.filters |= {
-        "value": words.value_text,
-        "difference": words.difference_text,
-        "power": words.power_text,
-        "headings": words.headings,
-        "cells": words.cells,
-        "has_paper": words.has_paper,
-        "place": words.place_text,
-    }
+    environment = report_environment(Path(__file__).parent / "templates")
     studies = [
         {
             **record,

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from codepmp_ray.config.studies import StudyOptions
 from codepmp_ray.errors import InputError
+from codepmp_ray.evaluation.pools import Pool
 from codepmp_ray.studies import paper
 from codepmp_ray.studies.at_hand import AtHand
 from codepmp_ray.studies.bench import Bench
 from codepmp_ray.studies.outcome import Outcome
 from codepmp_ray.studies.pair_rows import TestPairs
-from codepmp_ray.studies.pool_files import pool_file, read_pool
-from codepmp_ray.studies.pools import Generators, LabelledPool
+from codepmp_ray.studies.pools import Generators, pool_file, pool_notes, read_pool
 from codepmp_ray.studies.scores import ScoreBook, Trained
 from codepmp_ray.studies.sets import MissingSet
 from codepmp_ray.studies.trainings import Arm
@@ -68,52 +68,59 @@ class Context:
 
     def sets(self) -> list[str]:
         """The study's sets that are here. Raises MissingSet when none is."""
-        names = self.options.sets or ()
-        here, _ = self.bench.sets_here(names)
-        if not names:
-            raise MissingSet(f"{self.name} names no sets.", f"Set studies.{self.name}.sets.")
+        here, missing = self.bench.sets_here(self.options.sets or ())
+        if missing and not here:
+            raise missing[0]
         if not here:
-            self.bench.set(names[0])  # it says what is missing
+            raise MissingSet(f"{self.name} names no sets.", f"Set studies.{self.name}.sets.")
         return here
 
     def test_pairs(self, name: str, model: str | None = None) -> TestPairs:
         return self.bench.pairs.test_pairs(name, self.options.num_test or 200, model or self.model)
 
-    def pools(self, generators: Generators = "all") -> list[LabelledPool]:
+    def pools(self, generators: Generators = "all") -> list[Pool]:
         """The study's pools that are here. Raises MissingSet when none of those it names is."""
-        names = self.options.pools or ()
-        here = [name for name in names if self._missing_pool(name) is None]
-        # The first one says what is missing where all are.
-        return [self.bench.pool(name, self.options, generators) for name in here or names[:1]]
+        missing = self._missing_pools()
+        names = [name for name in self.options.pools or () if name not in missing]
+        if missing and not names:
+            raise next(iter(missing.values()))
+        return [self.bench.pool(name, self.options, generators) for name in names]
 
-    def benchmark(self, pool: LabelledPool) -> str | None:
+    def benchmark(self, pool: Pool) -> str | None:
         """The paper's benchmark that the pool's questions are of; None where nothing says it."""
-        return paper.benchmark_of(pool.config_name, self.bench.config.pools[pool.config_name])
+        return paper.benchmark_of(pool.setting, self.bench.config.pools[pool.setting])
 
     def missing(self) -> list[str]:
         """What is said about sets and pools of the study that are not here."""
-        sets = self.bench.sets_here(self.options.sets or ())[1]
+        found = [str(error) for error in self.bench.sets_here(self.options.sets or ())[1]]
         for label, name in self.options.constructions.items():
-            sets += [f"{label}: {text}" for text in self.bench.sets_here((name,))[1]]
-        return sets + [text for text in map(self._missing_pool, self.options.pools or ()) if text]
+            found += [f"{label}: {error}" for error in self.bench.sets_here((name,))[1]]
+        return found + [str(error) for error in self._missing_pools().values()]
 
     def pool_notes(self) -> list[str]:
         """What is said about rows of the study's pools that were left out or put together."""
-        config = self.bench.config
+        config, missing = self.bench.config, self._missing_pools()
         return [
             note
             for name in self.options.pools or ()
-            if self._missing_pool(name) is None
-            for note in read_pool(name, config.pools[name], config.data_dir).notes(name)
+            if name not in missing
+            for note in pool_notes(name, read_pool(name, config.pools[name], config.data_dir))
         ]
 
-    def _missing_pool(self, name: str) -> str | None:
-        config = self.bench.config
-        try:
-            pool_file(name, config.pools[name], config.data_dir)
-        except MissingSet as error:
-            return str(error)
-        return None
+    def _missing_pools(self) -> dict[str, MissingSet]:
+        config, found = self.bench.config, {}
+        for name in self.options.pools or ():
+            try:
+                pool_file(name, config.pools[name], config.data_dir)
+            except MissingSet as error:
+                found[name] = error
+        return found
+
+
+def no_arms(context: Context) -> list[Arm]:
+    """Of a study that trains nothing; it raises what is missing."""
+    context.sets()
+    return []
 
 
 @dataclass(frozen=True)

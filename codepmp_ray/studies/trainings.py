@@ -28,7 +28,7 @@ class Pairs:
     num_pairs: int
     part: Part = "shuffled"
     seed: int = 0
-    construction: str = ""  # what of a row is made a pair: see studies/constructions.py
+    construction: str = ""  # what of a row is made a pair: see studies/pair_rows.py
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 
 from codepmp_ray.estimates import MIN_TRAININGS
 from codepmp_ray.evaluation.statistics import holm
-from codepmp_ray.studies import words
 from codepmp_ray.studies.outcome import Comparison, Outcome
 
 HIGHER, LOWER = "higher", "lower"
@@ -86,7 +85,7 @@ def _sentences(group: Sequence[Comparison]) -> str:
     found = []
     if len(results) == 1:
         (only,) = results
-        found.append(f"{only.question}: {words.difference_text(only)}: {only.verdict}.")
+        found.append(f"{only.question}: {only.difference_text}: {only.verdict}.")
     elif results:
         up, down = _counts(results)
         found.append(

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from codepmp_ray.analysis.headline import stage_rows
+from codepmp_ray.analysis.closing import stage_rows
 from codepmp_ray.analysis.rundata import load_run
 from codepmp_ray.analysis.status import print_status
 from codepmp_ray.config.recipe import Recipe, parse_recipe

@@ -15,8 +15,13 @@ from safetensors.torch import load_file, save_file
 from benchmarks._cached_tokens import cached_prompt_tokens
 from codepmp_ray.cluster.connect import connect
 from codepmp_ray.config.recipe import Recipe
-from codepmp_ray.evaluation.parity import FP32_TOLERANCE, compare, make_question
-from codepmp_ray.evaluation.parity_ways import trainer_rewards, transformers_rewards
+from codepmp_ray.evaluation.parity import (
+    FP32_TOLERANCE,
+    compare,
+    make_question,
+    trainer_rewards,
+    transformers_rewards,
+)
 from codepmp_ray.preference.tokenization import Encoder
 from codepmp_ray.serve.auth import digest_of
 from codepmp_ray.serve.launch import ServiceHandle, running_service

@@ -8,7 +8,7 @@ is served under `serving.require_audit` may have none.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import TypeAdapter
@@ -58,9 +58,6 @@ class Figures:
     drops: dict[str, Interval]
     generator_r2: dict[str, Interval]
 
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
-
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Figures:
         return TypeAdapter(cls).validate_python(values)
@@ -71,9 +68,6 @@ class GateResult:
     passed: bool
     checks: Sequence[Check]
     not_measured: Sequence[str]
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self) | {"text": [check.text for check in self.checks]}
 
 
 def beyond_chance(share: Interval, by_chance: float) -> Interval:

@@ -9,8 +9,7 @@ problem) holds both the group and others, nothing is known.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -40,9 +39,6 @@ class GroupEffect:
     num_answers: int
     share_right: float
     difference: Interval | None
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 @dataclass(frozen=True)

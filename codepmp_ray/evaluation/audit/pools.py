@@ -7,7 +7,6 @@ nothing to score.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,31 +18,16 @@ from codepmp_ray.config.audit import AuditConfig
 from codepmp_ray.config.pool_statistics import PoolStatisticsConfig
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.errors import InputError
-from codepmp_ray.evaluation.labelled_pools import Candidate, load_labelled_pools
+from codepmp_ray.evaluation.pool_files import load_labelled_pool
+from codepmp_ray.evaluation.pools import Pool, Question
 from codepmp_ray.evaluation.scored_shards import Request
+from codepmp_ray.preference.sources.rows import Unusable
 from codepmp_ray.records import stable_id
 from codepmp_ray.reject_reasons import RejectReason
 from codepmp_ray.runs import open_stage
 
 EVALUATION = "evaluation"
 Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class AuditPool:
-    """What of a file is scored.
-
-    Attributes:
-        name: the file's, with a number where several are called alike.
-        problems: (id, question, candidates with their number in the file's problem).
-        rejected: rows and candidates that cannot be used, by reason.
-        num_unused: candidates beyond the cut.
-    """
-
-    name: str
-    problems: list[tuple[str, str, list[tuple[int, Candidate]]]]
-    rejected: dict[str, int]
-    num_unused: int
 
 
 @dataclass(frozen=True)
@@ -59,7 +43,7 @@ class ScoredPool:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-def load_audit_pools(config: AuditConfig) -> list[AuditPool]:
+def load_audit_pools(config: AuditConfig) -> list[Pool]:
     """The pools of `config.pools`, cut to `max_problems` and `max_candidates`.
 
     Raises InputError for files that cannot be read, and where no labelled candidate answers a
@@ -69,37 +53,29 @@ def load_audit_pools(config: AuditConfig) -> list[AuditPool]:
     return [_load(name, path, config) for name, path in zip(names, config.pools, strict=True)]
 
 
-def pool_requests(pool: AuditPool) -> list[Request]:
-    """One for each problem; rows are those of AUDIT_POOL_SCORE."""
+def pool_requests(pool: Pool) -> list[Request]:
+    """One for each question; rows are those of AUDIT_POOL_SCORE."""
     return [
-        Request(
-            question,
-            [candidate.text or "" for _, candidate in candidates],
-            partial(_rows, pool.name, problem_id, candidates),
-        )
-        for problem_id, question, candidates in pool.problems
+        Request(q.text or "", [a.text for a in q.answers], partial(_rows, pool.name, q))
+        for q in pool
     ]
 
 
-def scored(pool: AuditPool, rows: Sequence[Row]) -> ScoredPool:
+def scored(pool: Pool, rows: Sequence[Row]) -> ScoredPool:
     """`pool` with the scores of its AUDIT_POOL_SCORE rows."""
     score_of = {(row["problem_id"], row["candidate_index"]): row for row in rows}
-    answers = [
-        (problem_id, candidate, score_of[problem_id, number])
-        for problem_id, _, candidates in pool.problems
-        for number, candidate in candidates
-    ]
+    answers = [(q.name, a, score_of[q.name, a.place]) for q in pool for a in q.answers]
     return ScoredPool(
         pool.name,
-        [problem_id for problem_id, _, _ in answers],
-        [float(candidate.passed) for _, candidate, _ in answers],
+        [name for name, _, _ in answers],
+        [float(answer.label or 0) for _, answer, _ in answers],
         [row["score"] for _, _, row in answers],
-        [candidate.model for _, candidate, _ in answers],
-        [candidate.text or "" for _, candidate, _ in answers],
+        [answer.model for _, answer, _ in answers],
+        [answer.text for _, answer, _ in answers],
         {
             "num_truncated": sum(bool(row["truncated"]) for _, _, row in answers),
             "num_unused": pool.num_unused,
-            "rejected": pool.rejected,
+            "rejected": pool.reject_counts,
         },
     )
 
@@ -131,28 +107,26 @@ def evaluated_pool(recipe: Recipe) -> ScoredPool | None:
     )
 
 
-def _load(name: str, path: str, config: AuditConfig) -> AuditPool:
-    loaded = load_labelled_pools(PoolStatisticsConfig(path=path), True, "audit.pools")
-    rejected = Counter(loaded.reject_counts)
-    asked = [(i, q) for i in loaded.pools if (q := loaded.questions.get(i))]
-    if missing := len(loaded.pools) - len(asked):
-        rejected[str(RejectReason.PROMPT_EMPTY)] += missing
+def _load(name: str, path: str, config: AuditConfig) -> Pool:
+    pool = load_labelled_pool(PoolStatisticsConfig(path=path), True, "audit.pools")
+    asked = [question for question in pool if question.text]
+    for question in pool:
+        if not question.text:
+            pool.reject(question.row, Unusable(RejectReason.PROMPT_EMPTY, "no question"))
     if not asked:
         raise InputError(
-            f"{path} has {len(loaded.pools)} problems with labelled candidates, and none of them "
+            f"{path} has {len(pool.questions)} problems with labelled candidates, and none of them "
             "with its question, which a reward model has to see.",
             "Give its rows a column question, problem or prompt, or leave it out of audit.pools.",
         )
-    asked.sort(key=lambda item: stable_id(item[0]))
-    problems = []
-    for problem_id, question in asked[: config.max_problems]:
-        candidates = list(enumerate(loaded.pools[problem_id]))
-        candidates.sort(key=lambda item: stable_id(problem_id, str(item[0])))
-        kept = sorted(candidates[: config.max_candidates], key=lambda item: item[0])
-        problems.append((problem_id, question, kept))
-    num_all = sum(len(loaded.pools[problem_id]) for problem_id, _ in asked)
-    num_kept = sum(len(candidates) for _, _, candidates in problems)
-    return AuditPool(name, problems, dict(sorted(rejected.items())), num_all - num_kept)
+    num_answers = sum(len(question.answers) for question in asked)
+    asked.sort(key=lambda question: stable_id(question.name))
+    pool.questions = {q.name: q for q in asked[: config.max_problems]}
+    for question in pool:
+        order = sorted(question.answers, key=lambda a: stable_id(question.name, str(a.place)))
+        question.answers = sorted(order[: config.max_candidates], key=lambda a: a.place)
+    pool.name, pool.num_unused = name, num_answers - sum(len(q.answers) for q in pool)
+    return pool
 
 
 def _candidates(wanted: set[str], recipe: Recipe) -> dict[str, Row]:
@@ -175,22 +149,17 @@ def _names(paths: Sequence[str]) -> list[str]:
     ]
 
 
-def _rows(
-    name: str,
-    problem_id: str,
-    candidates: Sequence[tuple[int, Candidate]],
-    scores: list[CandidateScore],
-) -> list[Row]:
+def _rows(name: str, question: Question, scores: list[CandidateScore]) -> list[Row]:
     return [
         {
             "pool": name,
-            "problem_id": problem_id,
-            "candidate_index": number,
-            "model": candidate.model,
-            "passed": candidate.passed,
+            "problem_id": question.name,
+            "candidate_index": answer.place,
+            "model": answer.model,
+            "passed": answer.label,
             "score": score.score,
             "num_tokens": score.num_tokens,
             "truncated": score.truncated,
         }
-        for (number, candidate), score in zip(candidates, scores, strict=True)
+        for answer, score in zip(question.answers, scores, strict=True)
     ]

@@ -1,4 +1,4 @@
-"""audit.html: the gate with its limits, and what stands behind each check, as plots and tables."""
+"""audit.html: the gate with its limits, and what stands behind each check, in plots and tables."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
+from rich.console import Console
 
 from codepmp_ray import __version__
 from codepmp_ray.analysis.report import report_environment
+from codepmp_ray.analysis.text import terminal_table
 from codepmp_ray.evaluation.audit import plots
 
 _MAX_ROWS = 24
@@ -121,3 +123,30 @@ def _of_texts(values: Values, name: str) -> dict[str, str]:
 
 def _words(rows: Sequence[tuple[str, Values]]) -> Rows:
     return [(name.replace("_", " "), figure) for name, figure in rows]
+
+
+def print_audit(results: dict[str, Any], console: Console | None = None) -> None:
+    """Checks of the gate, what was not measured, the verdict, where the page lies.
+
+    Default: standard output.
+    """
+    screen = console or Console()
+    confidence = f"{100 * results['confidence']:g} % interval"
+    rows = [
+        (
+            check["name"],
+            f"{check['figure']['mean']:.3f}",
+            f"{check['figure']['low']:.3f} to {check['figure']['high']:.3f}",
+            f"{check['rule']} {check['limit']:g}",
+            ("kept" if check["passed"] else "broken")
+            + ("" if check["is_sure"] else ", not surely"),
+        )
+        for check in results["gate"]["checks"]
+    ]
+    headings = ("check", "figure", confidence, "limit", "")
+    title = f"Audit on {results['num_pairs']:,} pairs"
+    screen.print(terminal_table(title, headings, rows, left=(0, 4)))
+    if missing := results["gate"]["not_measured"]:
+        screen.print(f"Not measured: {', '.join(missing)}.")
+    screen.print("The model passes." if results["passed"] else "The model does not pass.")
+    screen.print(results["page"], soft_wrap=True, highlight=False)

@@ -8,29 +8,29 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from codepmp_ray.client import CandidateScore, RewardClient
 from codepmp_ray.config.base import fingerprint
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.content_digests import content_digests
-from codepmp_ray.evaluation.audit.choices import choices
 from codepmp_ray.evaluation.audit.dependence import style_dependence
-from codepmp_ray.evaluation.audit.edits import DRESSINGS, SPOILINGS
 from codepmp_ray.evaluation.audit.features import FEATURES, LENGTH, style_features
 from codepmp_ray.evaluation.audit.gate import Figures, beyond_chance, gate
+from codepmp_ray.evaluation.audit.generators import Choices, choices
 from codepmp_ray.evaluation.audit.pool_figures import Draws, measure_pool, text_figures
 from codepmp_ray.evaluation.audit.pools import (
-    AuditPool,
     ScoredPool,
     evaluated_pool,
     pool_requests,
     scored,
 )
 from codepmp_ray.evaluation.audit.report import render_audit
-from codepmp_ray.evaluation.audit.robustness import edit_effects
+from codepmp_ray.evaluation.audit.robustness import DRESSINGS, SPOILINGS, edit_effects
 from codepmp_ray.evaluation.pairwise.accuracy import Bootstrap, Outcomes, pair_accuracy
 from codepmp_ray.evaluation.pairwise.calibrated import calibration
 from codepmp_ray.evaluation.pairwise.pairs import LoadedPairs, Pair
+from codepmp_ray.evaluation.pools import Pool
 from codepmp_ray.evaluation.scored_shards import Request, score_in_shards
 from codepmp_ray.json_records import record_bytes
 from codepmp_ray.ledger import ShardLedger
@@ -60,7 +60,7 @@ def folder_of(recipe: Recipe) -> str:
 def audit(
     recipe: Recipe,
     loaded: LoadedPairs,
-    pools: Sequence[AuditPool],
+    pools: Sequence[Pool],
     client: RewardClient,
     model: str,
 ) -> dict[str, Any]:
@@ -135,25 +135,24 @@ def summarise(
         },
     )
     result = gate(figures, recipe.audit)
-    return {
+    summary = {
         "passed": result.passed,
         "num_pairs": len(pairs),
         "confidence": settings.confidence,
-        "accuracy": asdict(accuracy),
+        "accuracy": accuracy,
         "calibration": calibrated,
-        "style": style.as_json(),
-        "edits": {name: effect.as_json() for name, effect in effects.items()},
+        "style": style,
+        "edits": effects,
         **text_figures(answers, draws),
         "choices": _choices(pairs, scores["chosen"], scores["rejected"], draws),
         "pools": list(measured.values()),
-        "figures": figures.as_json(),
-        "gate": result.as_json(),
+        "figures": figures,
+        "gate": asdict(result) | {"text": [check.text for check in result.checks]},
     }
+    return TypeAdapter(Any).dump_python(summary)
 
 
-def _choices(
-    pairs: list[Pair], chosen: Floats, rejected: Floats, draws: Draws
-) -> dict[str, Any] | None:
+def _choices(pairs: list[Pair], chosen: Floats, rejected: Floats, draws: Draws) -> Choices | None:
     """Accuracy by who wrote the two answers; None where no pair says so. Each pair is by itself:
     the chosen answer of one was not compared with the rejected answer of another."""
     named = [i for i, pair in enumerate(pairs) if pair.models is not None]
@@ -166,11 +165,11 @@ def _choices(
         [model for model, _ in writers] + [model for _, model in writers],
         [f"{pairs[i].section}/{pairs[i].pair_id}" for i in named] * 2,
         *draws,
-    ).as_json()
+    )
 
 
 def _scored_pools(
-    recipe: Recipe, pools: Sequence[AuditPool], store: Store, client: RewardClient
+    recipe: Recipe, pools: Sequence[Pool], store: Store, client: RewardClient
 ) -> list[ScoredPool]:
     """The pools of the recipe, and the candidates of its evaluation where that is finished."""
     requests = [request for pool in pools for request in pool_requests(pool)]

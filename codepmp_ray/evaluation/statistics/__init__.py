@@ -9,29 +9,27 @@ from __future__ import annotations
 
 from codepmp_ray.evaluation.statistics.comparison import (
     Comparison,
-    compare,
-    compare_gaps,
-    detectable_difference,
-    mcnemar,
-)
-from codepmp_ray.evaluation.statistics.intervals import (
     Difference,
     bootstrap_intervals,
     bootstrap_ratio,
+    compare,
+    compare_gaps,
+    detectable_difference,
+    holm,
+    mcnemar,
     paired_difference,
 )
-from codepmp_ray.evaluation.statistics.multiplicity import holm
 from codepmp_ray.evaluation.statistics.picks import (
     best_of_k,
+    default_ks,
     expected_best_score,
     model_prior_scores,
     one_draw_sd,
     oracle,
+    padded,
     random_choice,
 )
-from codepmp_ray.evaluation.statistics.pools import default_ks, padded
-from codepmp_ray.evaluation.statistics.voting import majority
-from codepmp_ray.evaluation.statistics.weighted_voting import vote_weights, weighted_majority
+from codepmp_ray.evaluation.statistics.voting import majority, vote_weights, weighted_majority
 from codepmp_ray.resampling import Floats, Interval, unseen_share
 
 __all__ = [

@@ -8,11 +8,16 @@ The test is McNemar's exact one where each unit is won, lost or tied (pairs, sin
 losses among the units that differ are binomial. Expected accuracies by problem are fractions, which
 McNemar's test does not know; their signs are flipped at random instead (Fisher's randomisation
 test). Of equal gaps the second is the first.
+
+Intervals are percentiles of the bootstrap over problems. Of several comparisons at once p-values
+are adjusted for their number: Holm 1979 bounds the chance of any false "different" among all of
+them.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -21,11 +26,89 @@ from scipy.special import ndtri
 from scipy.stats import binomtest, permutation_test
 
 from codepmp_ray.errors import InputError
-from codepmp_ray.evaluation.statistics.intervals import Difference, differences
-from codepmp_ray.resampling import Floats, cluster_sums, unseen_share
+from codepmp_ray.resampling import (
+    Floats,
+    Interval,
+    cluster_sums,
+    percentiles,
+    resampled_means,
+    share_limits,
+    unseen_share,
+)
 
 _BLOCK = 2_000_000
 _EQUAL = 1e-9
+
+
+@dataclass(frozen=True)
+class Difference(Interval):
+    """Mean paired difference over problems; `p_value` is two-sided for "no difference"."""
+
+    p_value: float
+
+
+def bootstrap_intervals(
+    values: Floats, confidence: float, num_bootstrap: int, seed: int = 0
+) -> list[Interval]:
+    """Percentile intervals of the mean over problems, one per column of `values`.
+
+    With fewer than two problems nothing is known of their spread: the interval is [0, 1]. Where all
+    problems agree the bootstrap sees no spread, which is not certainty: see `share_limits`.
+    """
+    means = values.mean(axis=0)
+    draws = resampled_means(values, num_bootstrap, seed)
+    low, high = share_limits(draws, confidence, len(values))
+    return [
+        Interval(float(m), float(a), float(b)) for m, a, b in zip(means, low, high, strict=True)
+    ]
+
+
+def bootstrap_ratio(
+    numerators: Floats, denominators: Floats, confidence: float, num_bootstrap: int, seed: int = 0
+) -> Interval:
+    """Interval of sum(numerators) / sum(denominators) [problems], both resampled together.
+
+    For ratios between 0 and 1. Where no resample can move it (all or none of what is counted), the
+    interval is widened as in `bootstrap_intervals`, by the number of problems that count at all.
+    """
+    draws = resampled_means(np.stack([numerators, denominators], axis=1), num_bootstrap, seed)
+    draws = draws[draws[:, 1] > 0]
+    ratio = float(numerators.sum() / denominators.sum())
+    num_counted = int((denominators > 0).sum())
+    (low,), (high,) = share_limits(draws[:, :1] / draws[:, 1:], confidence, num_counted)
+    return Interval(ratio, float(low), float(high))
+
+
+def paired_difference(
+    left: Floats, right: Floats, confidence: float, num_bootstrap: int, seed: int = 0
+) -> Difference:
+    """left - right per problem [problems], resampled together."""
+    gaps = np.asarray(left, float) - np.asarray(right, float)
+    return differences(gaps[:, None], confidence, num_bootstrap, seed)[0]
+
+
+def differences(
+    gaps: Floats, confidence: float, num_bootstrap: int, seed: int = 0
+) -> list[Difference]:
+    """One per column of `gaps` [problems, comparisons]; one resampling serves all of them."""
+    means = gaps.mean(axis=0)
+    if len(gaps) < 2:
+        return [Difference(float(mean), -1.0, 1.0, 1.0) for mean in means]
+    draws = resampled_means(gaps, num_bootstrap, seed)
+    low, high = percentiles(draws, confidence)
+    slack = np.where(np.ptp(gaps, axis=0) < 1e-12, unseen_share(len(gaps), confidence), 0.0)
+    low = np.where(slack > 0, np.maximum(low - slack, -1.0), low)
+    high = np.where(slack > 0, np.minimum(high + slack, 1.0), high)
+    return [
+        Difference(float(mean), float(a), float(b), bootstrap_p_value(column))
+        for mean, a, b, column in zip(means, low, high, draws.T, strict=True)
+    ]
+
+
+def bootstrap_p_value(draws: Floats) -> float:
+    """Two-sided: twice the share of resamples on the other side of zero, itself included."""
+    tail = min((draws <= 0).sum(), (draws >= 0).sum())
+    return min(1.0, 2.0 * (float(tail) + 1.0) / (len(draws) + 1.0))
 
 
 @dataclass(frozen=True)
@@ -139,3 +222,25 @@ def detectable_difference(
         return unseen_share(len(values), confidence)
     quantiles = float(ndtri(0.5 + confidence / 2) + ndtri(power))
     return quantiles * float(values.std(ddof=1)) / math.sqrt(len(values))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusted p-values in the order given: at most 0.05 means different, whichever others are."""
+    p = np.asarray(p_values, float)
+    if not ((p >= 0) & (p <= 1)).all():
+        raise InputError(f"p-values lie between 0 and 1, these do not: {list(p_values)}.")
+    order = np.argsort(p, kind="stable")
+    scaled = np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p))))
+    result = np.empty_like(scaled)
+    result[order] = np.minimum(scaled, 1.0)
+    return result.tolist()
+
+
+def note(p_values: Sequence[float], alpha: float = 0.05) -> str:
+    """One sentence on what is left of single comparisons when all are taken together."""
+    num, single = len(p_values), sum(p <= alpha for p in p_values)
+    together = sum(p <= alpha for p in holm(p_values))
+    return (
+        f"Of {num} comparisons {single} have p <= {alpha:g} by themselves; {num * alpha:.1f} would "
+        f"by chance alone if nothing differed. Allowing for their number (Holm) {together} do."
+    )

@@ -13,7 +13,6 @@ from codepmp_ray.studies.catalogue import (
     grpo,
     judging,
     losses,
-    majority,
     policies,
     rm_accuracy,
     scaling,
@@ -26,7 +25,7 @@ STUDIES: dict[str, Study] = {
     for study in (
         *rm_accuracy.STUDIES,
         *best_of_n.STUDIES,
-        majority.TABLE_12,
+        best_of_n.TABLE_12,
         losses.TABLE_2,
         *efficiency.STUDIES,
         *scaling.STUDIES,

@@ -13,10 +13,11 @@ import re
 import numpy as np
 
 from codepmp_ray.errors import InputError
+from codepmp_ray.evaluation.pools import Pool
 from codepmp_ray.resampling import Floats
 from codepmp_ray.studies import measures, paper
 from codepmp_ray.studies.outcome import Outcome, Plot, Row, Series, Table, Value
-from codepmp_ray.studies.pool_files import AnsweredByAll, answered_by
+from codepmp_ray.studies.pools import answered_by
 from codepmp_ray.studies.scores import ScoreBook
 from codepmp_ray.studies.study import Context, Models, Study
 from codepmp_ray.studies.trainings import Arm
@@ -82,9 +83,10 @@ def measure(context: Context, models: Models, book: ScoreBook) -> Outcome:
         gaps = {
             n: measures.compare(n, v[:, 0], v[:, 1], alone).difference for n, v in by_kind.items()
         }
-        title = f"{found.generators[0]} and {found.generators[1]}, {group}"
+        generators = context.options.generator_pairs[group]
+        title = f"{generators[0]} and {generators[1]}, {group}"
         outcome.tables.append(_table(title, by_kind, gaps))
-        outcome.plots.append(_radar(title, found.generators, by_kind))
+        outcome.plots.append(_radar(title, generators, by_kind))
         words.append(f"{title}: {_verdict(gaps)}")
     outcome.summary = f"{'; '.join(words)}."
     outcome.differs = [
@@ -104,7 +106,7 @@ def measure(context: Context, models: Models, book: ScoreBook) -> Outcome:
     return outcome
 
 
-def _pairs_of(context: Context) -> dict[str, AnsweredByAll]:
+def _pairs_of(context: Context) -> dict[str, Pool]:
     """What both generators of each pair answered, by the kind of the pair. Raises MissingSet."""
     names, pairs = context.options.pools or (), context.options.generator_pairs
     if not names or not pairs:
@@ -120,9 +122,9 @@ def _pairs_of(context: Context) -> dict[str, AnsweredByAll]:
     }
 
 
-def _by_kind(found: AnsweredByAll, is_code: bool) -> dict[str, Floats]:
+def _by_kind(found: Pool, is_code: bool) -> dict[str, Floats]:
     """What both generators have right [questions, 2] by kind of question, and of all."""
-    kinds = [kinds_of(question, is_code) for question in found.questions]
+    kinds = [kinds_of(question, is_code) for question in found.prompts]
     values = {}
     for name in _CODE_KINDS if is_code else [*_KINDS, "long", "many numbers"]:
         rows = [i for i, of in enumerate(kinds) if name in of]

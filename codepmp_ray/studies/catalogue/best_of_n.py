@@ -1,6 +1,7 @@
-"""Figure 3 and Tables 3, 4, 5 and 14: best-of-N with and without PMP, by generator.
+"""Figure 3 and Tables 3, 4, 5, 12 and 14: best-of-N with and without PMP, by generator; the vote.
 
-Reward models at hand pick from the same pools: a further curve and column each.
+Reward models at hand pick from the same pools: a further curve and column each. Table 12 holds the
+reward models against majority voting, both at the largest N of a pool.
 """
 
 from __future__ import annotations
@@ -8,16 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import partial
 
+from codepmp_ray.errors import InputError
+from codepmp_ray.evaluation.pools import Pool
 from codepmp_ray.studies import measures, paper
 from codepmp_ray.studies.catalogue import common, curves, given
 from codepmp_ray.studies.outcome import Comparison, Outcome, Row, Table
-from codepmp_ray.studies.pools import Generators, LabelledPool
+from codepmp_ray.studies.pools import Generators
 from codepmp_ray.studies.scores import ScoreBook
 from codepmp_ray.studies.study import Context, Models, Study
 from codepmp_ray.studies.trainings import Arm
 
 PaperCurve = dict[int, tuple[float, float]]
 _ARMS = (common.WITHOUT, common.WITH)
+_RULES = ("model prior", "style", "random")
 
 
 def pool_set(context: Context) -> str | None:
@@ -35,8 +39,7 @@ def arms(context: Context) -> list[Arm]:
     if own is not None:
         context.pools()  # what is missing is said before anything is trained
         found += common.both_arms(context, (own,), context.num_train(own), own)
-    here = context.bench.sets_here(context.options.sets or ())[0]
-    for name in here:
+    for name in _choice_sets(context):
         found += common.both_arms(context, (name,), context.num_train(name), name)
     return found
 
@@ -67,7 +70,7 @@ def measure(
             known = values.get(context.benchmark(pool) or "", {})
             _pool(context, models, book, outcome, pool, own, known, source)
             outcome.differs += common.pool_differences(context, pool, known)
-            if generators != "all" and pool.num_generators > 1:
+            if generators != "all" and len(pool.models) > 1:
                 outcome.stand_ins.append(_in_place_of(generator, pool, generators))
     rows = []
     for name in choices:
@@ -124,7 +127,7 @@ def _of_pmp(
     return [common.of_pmp(context, question, with_pmp, without, difference)]
 
 
-def _in_place_of(generator: str, pool: LabelledPool, generators: Generators) -> str:
+def _in_place_of(generator: str, pool: Pool, generators: Generators) -> str:
     return (
         f"The paper has answers of {generator}, which is stronger than Table 3's generator, "
         f"MetaMath-Mistral-7B. These are of the {generators} half of a pool's models, by their "
@@ -138,7 +141,7 @@ def _pool(
     models: Models,
     book: ScoreBook,
     outcome: Outcome,
-    pool: LabelledPool,
+    pool: Pool,
     own: str | None,
     values: PaperCurve,
     source: str,
@@ -162,7 +165,7 @@ def _pool(
             at_k = {n: v[..., points.index(k)] for n, v in (of_models | base).items()}
         rows.append(_row(context, f"N={k}", at_k, list(values.get(k, ())), others))
     outcome.tables.append(Table(f"Best-of-N: {pool.origin}", [*_ARMS, *others], rows, source))
-    config = context.bench.config.pools[pool.config_name]
+    config = context.bench.config.pools[pool.setting]
     outcome.differs.append(
         f"Answers: {pool.origin}; {pool.size[0]} questions with {pool.size[1]} answers each."
     )
@@ -212,3 +215,75 @@ STUDIES = tuple(
     )
     for name, place, title, generators, values, source, generator in _ROWS
 )  # fmt: skip
+
+
+def measure_votes(context: Context, models: Models, book: ScoreBook) -> Outcome:
+    """The reward model with PMP, and each one at hand, against the vote on the same questions."""
+    own = pool_set(context)
+    rewards = context.rewards()
+    if not models and not rewards:
+        raise InputError(
+            f"No pool of {context.name} names a set to finetune on.",
+            "Set pools.NAME.test_of, or name reward models at hand in rewards.",
+        )
+    outcome, rows = Outcome(), []
+    for pool in context.pools():
+        base = curves.baseline_curves(pool)
+        if "majority" not in base:
+            continue
+        has_headroom = common.add_pool(outcome, pool)
+        votes = base["majority"][:, -1]
+        known = paper.TABLE_12.get(context.benchmark(pool) or "")
+        trained = models.get(f"{own}, {common.WITH}")
+        picked = curves.curve(book, trained, pool)[:, :, -1] if trained else None
+        at_hand = [curves.curve(book, [item.model], pool)[0, :, -1] for item in rewards]
+        others = [base[rule][:, -1] if rule in base else None for rule in _RULES]
+        cells = [
+            None if found is None else measures.interval(found, context.confidence)
+            for found in (picked, votes, *at_hand, *others)
+        ]
+        rows.append(Row(f"{pool.origin}, N={pool.size[1]}", cells,
+                        [*(known or (None, None)), *[None] * (len(cells) - 2)]))  # fmt: skip
+        if not has_headroom:
+            continue
+        if picked is not None:
+            outcome.comparisons.append(
+                measures.compare(
+                    f"{pool.name}: reward model with PMP against majority",
+                    picked,
+                    votes,
+                    context.confidence,
+                    known[0] - known[1] if known else None,
+                )
+            )
+        outcome.comparisons += [
+            measures.compare(
+                f"{pool.name}: {item.label}, at hand, against majority",
+                found,
+                votes,
+                context.confidence,
+                about="at hand",
+            )
+            for item, found in zip(rewards, at_hand, strict=True)
+        ]
+    columns = [
+        "reward model with PMP", "majority", *(item.label for item in rewards),
+        *(f"rule: {rule}" for rule in _RULES),
+    ]  # fmt: skip
+    source = f"{paper.SOURCE}, Table 12"
+    outcome.tables = [Table("Reward model against majority voting", columns, rows, source)]
+    of_arms = [common.model_difference(context), common.pmp_difference(context)] if models else []
+    outcome.differs = [*of_arms, *given.differences(context, bool(models))]
+    return outcome
+
+
+TABLE_12 = Study(
+    "table12",
+    "Table 12",
+    "reward model against majority voting",
+    "Does the reward model pick better than a vote?",
+    arms,
+    measure_votes,
+    partial(num_tokens, generators="all"),
+    partial(reward_tokens, generators="all"),
+)

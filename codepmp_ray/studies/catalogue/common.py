@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from codepmp_ray.config.study_materials import CORRUPTED
-from codepmp_ray.studies import confounders, measures
+from codepmp_ray.evaluation.pools import Pool
+from codepmp_ray.studies import measures
+from codepmp_ray.studies.catalogue import curves
 from codepmp_ray.studies.measures import Floats
 from codepmp_ray.studies.outcome import Comparison, Outcome, Row, Table
 from codepmp_ray.studies.pair_rows import TestPairs
-from codepmp_ray.studies.pools import LabelledPool
 from codepmp_ray.studies.scores import ScoreBook, Trained
 from codepmp_ray.studies.study import Context
 from codepmp_ray.studies.trainings import Arm, Training
@@ -130,7 +131,7 @@ def set_differences(context: Context, names: list[str]) -> list[str]:
     return found
 
 
-def pool_differences(context: Context, pool: LabelledPool, known: Mapping[Any, Any]) -> list[str]:
+def pool_differences(context: Context, pool: Pool, known: Mapping[Any, Any]) -> list[str]:
     """A sentence where the pool has no benchmark, or `known`, the paper's values, are none."""
     if known:
         return []
@@ -138,7 +139,7 @@ def pool_differences(context: Context, pool: LabelledPool, known: Mapping[Any, A
     if benchmark is not None:
         return [f"The paper has no value for {benchmark} here, so none stands beside {pool.name}."]
     return [
-        f"Which benchmark {pool.name} is of is not said (pools.{pool.config_name}.stands_for), so "
+        f"Which benchmark {pool.name} is of is not said (pools.{pool.setting}.stands_for), so "
         "no value of the paper stands beside it."
     ]
 
@@ -192,12 +193,12 @@ def set_stand_ins(context: Context, names: list[str]) -> list[str]:
     ]
 
 
-def pool_stand_ins(pool: LabelledPool) -> list[str]:
+def pool_stand_ins(pool: Pool) -> list[str]:
     """A pool of many models asks which model wrote an answer, and not which of one's is right."""
-    if pool.num_generators < 2:
+    if len(pool.models) < 2:
         return []
     return [
-        f"{pool.name}: answers of {pool.num_generators} models to each question, in place of many "
+        f"{pool.name}: answers of {len(pool.models)} models to each question, in place of many "
         "of one generator. Whoever knows good models picks well."
     ]
 
@@ -220,10 +221,10 @@ def table(
 
 def rules(context: Context, names: list[str]) -> dict[str, list[Floats | None]]:
     """What rules without any reward model reach on the test pairs of the sets, by rule and set."""
-    found = [confounders.pair_rules(context, name) for name in names]
+    found = [curves.pair_rules(context, name) for name in names]
     return {
         f"rule: {rule}": [of_set.get(rule) for of_set in found]
-        for rule in confounders.RULES
+        for rule in curves.RULES
         if any(rule in of_set for of_set in found)
     }
 
@@ -233,7 +234,7 @@ def set_outcome(context: Context, names: list[str]) -> Outcome:
     return Outcome(differs=differences(context, names), stand_ins=set_stand_ins(context, names))
 
 
-def add_pool(outcome: Outcome, pool: LabelledPool) -> bool:
+def add_pool(outcome: Outcome, pool: Pool) -> bool:
     """What the pool is, added to `outcome`; False where it has no headroom: it measures nothing."""
     outcome.stand_ins += pool_stand_ins(pool)
     random, oracle = float(pool.correct.mean()), float(pool.correct.max(axis=1).mean())

@@ -13,7 +13,7 @@ import numpy as np
 
 from codepmp_ray.errors import ConfigError, InputError
 from codepmp_ray.preference.sources.rows import Row as PairRow
-from codepmp_ray.studies import constructions, measures
+from codepmp_ray.studies import measures, pair_rows
 from codepmp_ray.studies.catalogue import common
 from codepmp_ray.studies.outcome import Outcome
 from codepmp_ray.studies.scores import ScoreBook
@@ -21,10 +21,10 @@ from codepmp_ray.studies.study import Context, Models, Study
 from codepmp_ray.studies.trainings import Arm, Pairs, Training
 
 _KINDS = (
-    constructions.STRONG_WEAK,
-    constructions.SOURCE_WEAK,
-    constructions.SOURCE_STRONG,
-    constructions.REVERSED,
+    pair_rows.STRONG_WEAK,
+    pair_rows.SOURCE_WEAK,
+    pair_rows.SOURCE_STRONG,
+    pair_rows.REVERSED,
 )
 _NO_PMP = "no PMP"
 
@@ -84,7 +84,7 @@ def _made(context: Context, label: str, set_name: str, kind: str) -> Constructio
     """None where no row has both sides of it."""
     bench = context.bench
     rows = bench.set(set_name).train
-    if not any(constructions.construct(kind, row) for row in rows):
+    if not any(pair_rows.construct(kind, row) for row in rows):
         return None
     most = min(len(rows), _most_pairs(context))
     num = bench.pairs.num_available((set_name,), context.model, most, kind)
@@ -121,14 +121,14 @@ def measure(context: Context, models: Models, book: ScoreBook) -> Outcome:
     best = {label: np.concatenate(values, axis=1) for label, values in found.items()}
     comparisons = [
         measures.compare(
-            f"{constructions.STRONG_WEAK} against {label}",
-            best[constructions.STRONG_WEAK],
+            f"{pair_rows.STRONG_WEAK} against {label}",
+            best[pair_rows.STRONG_WEAK],
             values,
             context.confidence,
             about="pmp" if label == _NO_PMP else "other",
         )
         for label, values in best.items()
-        if label != constructions.STRONG_WEAK
+        if label != pair_rows.STRONG_WEAK
     ]
     titles = [context.bench.set(name).title for name in names]
     made = here(context)
@@ -174,10 +174,10 @@ def _differences(context: Context, found: list[Construction]) -> list[str]:
         texts.append(
             f"{made.label}: {bench.set(made.set_name).title}, "
             + (
-                f"on the same {len(own):,} prompts as {constructions.STRONG_WEAK}."
+                f"on the same {len(own):,} prompts as {pair_rows.STRONG_WEAK}."
                 if own == asked
                 else f"{shared:,} of whose {len(own):,} prompts are among the {len(asked):,} of "
-                f"{constructions.STRONG_WEAK}: they differ in prompts as well as in construction."
+                f"{pair_rows.STRONG_WEAK}: they differ in prompts as well as in construction."
             )
         )
     return texts

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from codepmp_ray.analysis.sample_efficiency import equivalent_samples
+from codepmp_ray.analysis.curves import equivalent_samples
 from codepmp_ray.errors import InputError
 from codepmp_ray.studies import measures, paper
 from codepmp_ray.studies.catalogue import common, curves

@@ -1,23 +1,72 @@
-"""Section D.4.2: does a judge that reads both answers agree with the order of a pair?"""
+"""Section D.4.2: does a judge that reads both answers agree with the order of a pair?
+
+The judge is a language model that sees the two answers as A and B and names one. Judges prefer a
+place, small ones nearly always the same, so each pair is shown both ways.
+"""
 
 from __future__ import annotations
 
-from codepmp_ray.analysis.judge_agreement import OrderAgreement, order_agreement
-from codepmp_ray.studies import judges, paper
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from codepmp_ray.analysis.judge_agreement import (
+    CHOSEN,
+    REJECTED,
+    TIE,
+    OrderAgreement,
+    order_agreement,
+)
+from codepmp_ray.preference.sources.rows import Row as PairRow
+from codepmp_ray.preference.tokenization import Encoder
+from codepmp_ray.resampling import Floats
+from codepmp_ray.studies import paper
 from codepmp_ray.studies.catalogue import common
 from codepmp_ray.studies.catalogue.policies import base_weights
 from codepmp_ray.studies.outcome import Outcome, Row, Table, Value, not_measured
+from codepmp_ray.studies.policies import next_token_logits
 from codepmp_ray.studies.scores import ScoreBook
-from codepmp_ray.studies.study import Context, Models, Study
-from codepmp_ray.studies.trainings import Arm
+from codepmp_ray.studies.study import Context, Models, Study, no_arms
 
 _ONE, _BOTH = "same verdict in both orders", "odds of both orders together"
+_QUESTION = (
+    "Below are a request and two answers to it.\n\nRequest:\n{prompt}\n\nAnswer A:\n{a}\n\n"
+    "Answer B:\n{b}\n\nWhich answer is better, A or B? Reply with one letter."
+)
 
 
-def arms(context: Context) -> list[Arm]:
-    """Nothing is trained; what is missing is said."""
-    context.sets()
-    return []
+def preference_odds(model: str | Path, encoder: Encoder, rows: Sequence[PairRow]) -> Floats:
+    """Log-odds of "A" against "B" [pairs, 2]: with the chosen answer as A, and with it as B."""
+    letters = [encoder.ids_of([letter])[0][0] for letter in ("A", "B")]
+    questions = [_question(row, *sides) for sides in _ORDERS for row in rows]
+    logits = next_token_logits(model, encoder, questions, letters)
+    return (logits[:, 0] - logits[:, 1]).reshape(len(_ORDERS), len(rows)).T
+
+
+def verdicts(odds: Floats) -> tuple[list[str], list[str]]:
+    """By order of showing, as `order_agreement` takes them."""
+    return _verdicts(odds[:, 0]), _verdicts(-odds[:, 1])
+
+
+def debiased(odds: Floats) -> list[str]:
+    """One verdict for each pair: a liking for a place, the same in both orders, cancels out."""
+    return _verdicts(odds[:, 0] - odds[:, 1])
+
+
+_ORDERS = (("chosen", "rejected"), ("rejected", "chosen"))
+
+
+def _question(row: PairRow, first: str, second: str) -> str:
+    turns = row["messages"]
+    prompt = row["prompt"] if turns is None else "\n".join(m["content"] for m in turns)
+    return _QUESTION.format(prompt=prompt, a=row[first], b=row[second])
+
+
+def _verdicts(for_chosen: Floats) -> list[str]:
+    return [
+        TIE if odds == 0 else CHOSEN if odds > 0 else REJECTED for odds in np.asarray(for_chosen)
+    ]
 
 
 def measure(context: Context, models: Models, book: ScoreBook) -> Outcome:
@@ -27,10 +76,10 @@ def measure(context: Context, models: Models, book: ScoreBook) -> Outcome:
         test, config = context.test_pairs(name), context.bench.config.sets[name]
         known = paper.JUDGE_AGREEMENT.get(config.paper_name or name)
         title = context.bench.set(name).title
-        odds = judges.preference_odds(weights, encoder, test.rows)
+        odds = preference_odds(weights, encoder, test.rows)
         found = {
-            _ONE: order_agreement(*judges.verdicts(odds)),
-            _BOTH: order_agreement(judges.debiased(odds)),
+            _ONE: order_agreement(*verdicts(odds)),
+            _BOTH: order_agreement(debiased(odds)),
         }
         rows += [Row(f"{title}, {how}", [_share(of)], [known]) for how, of in found.items()]
         judged.append(found[_ONE].can_judge)
@@ -84,7 +133,7 @@ JUDGE = Study(
     "Section D.4.2",
     "agreement of a judge with the order of pairs",
     "Does a judge find the chosen answer better?",
-    arms,
+    no_arms,
     measure,
     _num_tokens,
 )

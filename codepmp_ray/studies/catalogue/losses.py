@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from codepmp_ray.evaluation.pools import Pool
 from codepmp_ray.studies import measures, paper
 from codepmp_ray.studies.catalogue import common, curves
 from codepmp_ray.studies.outcome import Comparison, Outcome, Row, Table
-from codepmp_ray.studies.pools import LabelledPool
 from codepmp_ray.studies.scores import ScoreBook
 from codepmp_ray.studies.study import Context, Models, Study
 from codepmp_ray.studies.trainings import Arm
@@ -68,7 +68,7 @@ def measure(context: Context, models: Models, book: ScoreBook) -> Outcome:
     return outcome
 
 
-def _table(context: Context, found: curves.Curves, pool: LabelledPool, known: Known) -> Table:
+def _table(context: Context, found: curves.Curves, pool: Pool, known: Known) -> Table:
     """`known` are the paper's values by loss on the pool's own benchmark, empty without any."""
     ks = curves.ks_of(pool)
     at = {k: i for i, k in enumerate(paper.TABLE_2_KS)} if known else {}
@@ -93,7 +93,7 @@ def _table(context: Context, found: curves.Curves, pool: LabelledPool, known: Kn
 def _compare(
     context: Context,
     found: curves.Curves,
-    pool: LabelledPool,
+    pool: Pool,
     known: Known,
 ) -> list[Comparison]:
     return [

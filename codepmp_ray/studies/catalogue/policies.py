@@ -27,7 +27,7 @@ from codepmp_ray.studies.external_scorer import (
 )
 from codepmp_ray.studies.measures import Floats
 from codepmp_ray.studies.outcome import About, Outcome, Row, Table, Value
-from codepmp_ray.studies.policy_prompts import how_filtered, test_prompts
+from codepmp_ray.studies.policies import how_filtered, test_prompts
 from codepmp_ray.studies.scores import ScoreBook, Trained
 from codepmp_ray.studies.study import Context, Models, Study
 from codepmp_ray.studies.trainings import Arm, Training

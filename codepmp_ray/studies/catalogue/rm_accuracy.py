@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-from codepmp_ray.studies import confounders, measures, paper
-from codepmp_ray.studies.catalogue import common, given
+from codepmp_ray.studies import measures, paper
+from codepmp_ray.studies.catalogue import common, curves, given
 from codepmp_ray.studies.outcome import Comparison, Outcome, Row, Table
 from codepmp_ray.studies.scores import ScoreBook
 from codepmp_ray.studies.study import Context, Models, Study
@@ -58,7 +58,7 @@ def measure(
             comparisons += found
     table = Table(
         "Accuracy of the reward model on pairs",
-        [*_ARMS, *confounders.RULES, *(f"{arm} (7B)" for arm in _ARMS)],
+        [*_ARMS, *curves.RULES, *(f"{arm} (7B)" for arm in _ARMS)],
         rows,
         f"{paper.SOURCE}, {source}",
     )
@@ -131,16 +131,16 @@ def _one(
     )  # fmt: skip
     title = context.bench.set(name).title
     label = f"{title}, {model}" if len(_models(context)) > 1 else title
-    rules = confounders.pair_rules(context, name, model)
+    rules = curves.pair_rules(context, name, model)
     shown = (*(known or (None,) * 2), *(larger or (None,) * 2))
-    none = [None] * len(confounders.RULES)
+    none = [None] * len(curves.RULES)
     row = Row(
         label,
         [
             *([measures.interval(v, context.confidence) for v in pair] or [None, None]),
             *(
                 measures.interval(rules[rule], context.confidence) if rule in rules else None
-                for rule in confounders.RULES
+                for rule in curves.RULES
             ),
             None,
             None,

@@ -12,9 +12,7 @@ from codepmp_ray.studies import measures, paper
 from codepmp_ray.studies.outcome import Outcome, Plot, Row, Series, Table, Value
 from codepmp_ray.studies.scores import ScoreBook, lengths_in_tokens
 from codepmp_ray.studies.sets import PairSet
-from codepmp_ray.studies.study import Context, Models, Study
-from codepmp_ray.studies.trainings import Arm
-from codepmp_ray.studies.words import value_text
+from codepmp_ray.studies.study import Context, Models, Study, no_arms
 from codepmp_ray.synthesis.markdown import fences
 
 _SIDES = ("chosen", "rejected")
@@ -22,12 +20,6 @@ _HUMAN = "human"
 _BUCKET_FIGURES = {"1": ("Figure 10", "unigrams"), "2": ("Figure 11", "bigrams")}
 _MAX_POINTS = 300  # drawn of each source
 _MAX_DRAWS = 200
-
-
-def no_arms(context: Context) -> list[Arm]:
-    """Nothing is trained; what is missing is said."""
-    context.sets()
-    return []
 
 
 def measure_lengths(context: Context, models: Models, book: ScoreBook) -> Outcome:
@@ -51,7 +43,7 @@ def measure_lengths(context: Context, models: Models, book: ScoreBook) -> Outcom
         biases.append(Row(found.title, [rule], [None]))
         words.append(
             f"{found.title}: {means[0].mean:,.1f} tokens chosen, {means[1].mean:,.1f} rejected; "
-            f"the longer answer is the chosen one in {value_text(rule, 'share')} %"
+            f"the longer answer is the chosen one in {rule.text('share')} %"
         )
         series += [
             Series(f"{name}, {side}", [0.0], [m.mean], [m.low or m.mean], [m.high or m.mean])

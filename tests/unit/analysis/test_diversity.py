@@ -10,7 +10,7 @@ from itertools import chain
 
 import pytest
 
-from codepmp_ray.analysis import sampling
+from codepmp_ray.analysis import diversity
 from codepmp_ray.analysis.diversity import (
     compression_ratio,
     effective_number,
@@ -75,16 +75,16 @@ def test_the_sample_is_the_same_each_time_and_reads_few_shards(
 ) -> None:
     stage = maker.synthesis([make_pair(i) for i in range(40)])  # in two shards
     names = sorted(row["pair_id"] for row in stage.ledger.read("pairs").to_pylist())
-    whole = sampling.sample_pairs(stage.ledger, 100, ["chosen"])
+    whole = diversity.sample_pairs(stage.ledger, 100, ["chosen"])
     assert whole["pair_id"].to_pylist() == names
-    ten = sampling.sample_pairs(stage.ledger, 10, ["chosen"])
+    ten = diversity.sample_pairs(stage.ledger, 10, ["chosen"])
     expected = [
         sorted(stage.ledger.read_shard("pairs", shard)["pair_id"].to_pylist())[:5]
         for shard in (0, 1)
     ]
     assert ten["pair_id"].to_pylist() == sorted(chain(*expected))
-    monkeypatch.setattr(sampling, "MAX_SHARDS", 1)
-    one = sampling.sample_pairs(stage.ledger, 100, ["chosen"])["pair_id"].to_pylist()
+    monkeypatch.setattr(diversity, "MAX_SHARDS", 1)
+    one = diversity.sample_pairs(stage.ledger, 100, ["chosen"])["pair_id"].to_pylist()
     assert len(one) == 20 and set(one) < set(names)
 
 

@@ -10,8 +10,7 @@ import pytest
 from rich.console import Console
 
 from codepmp_ray.analysis.report import write_report
-from codepmp_ray.analysis.scaling import load_scaling
-from codepmp_ray.analysis.scaling_table import print_scaling
+from codepmp_ray.analysis.scaling import load_scaling, print_scaling
 from codepmp_ray.analysis.trainlog import load_training
 from codepmp_ray.config.branches import plan_branches
 from codepmp_ray.config.recipe import branch_recipe

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from codepmp_ray.analysis.curves import Curve, curve
-from codepmp_ray.analysis.sample_efficiency import equivalent_samples
+from codepmp_ray.analysis.curves import Curve, curve, equivalent_samples
 from codepmp_ray.analysis.scaling_laws import (
     EXPONENT_RANGE,
     FALLING,

@@ -3,9 +3,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from codepmp_ray.analysis.closing import Rule, forest
+from codepmp_ray.analysis.closing import Rule, forest, print_summary
 from codepmp_ray.analysis.report import write_report
-from codepmp_ray.analysis.summary import print_summary
 
 
 def _printed(maker, encoding: str = "utf-8") -> str:

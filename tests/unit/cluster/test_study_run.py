@@ -14,8 +14,8 @@ from codepmp_ray.cluster import study_run
 from codepmp_ray.cluster.study_run import Allowance, run_studies, run_study
 from codepmp_ray.config.studies import StudiesConfig
 from codepmp_ray.errors import InputError, ModelError, ResourceError
-from codepmp_ray.studies.announce import announce_all
 from codepmp_ray.studies.bench import Bench
+from codepmp_ray.studies.cost import announce_all
 from codepmp_ray.studies.outcome import Outcome, Plot, Series, not_measured
 from codepmp_ray.studies.report import write_reports
 from codepmp_ray.studies.study import Study

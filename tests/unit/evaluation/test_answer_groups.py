@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from codepmp_ray.evaluation.answer_groups import answer_groups
+from codepmp_ray.evaluation.pools import answer_groups
 
 
 @pytest.mark.parametrize(

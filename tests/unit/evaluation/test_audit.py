@@ -1,7 +1,7 @@
 """What a score follows: figures on answers whose score is known, edits, the gate."""
 
 import ast
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -9,12 +9,11 @@ import pytest
 from codepmp_ray.config.audit import AuditConfig
 from codepmp_ray.errors import InputError
 from codepmp_ray.evaluation.audit.dependence import style_dependence
-from codepmp_ray.evaluation.audit.edits import DRESSINGS, SPOILINGS
 from codepmp_ray.evaluation.audit.features import FEATURES, style_features
 from codepmp_ray.evaluation.audit.gate import Figures, beyond_chance, gate
 from codepmp_ray.evaluation.audit.groups import group_effects
-from codepmp_ray.evaluation.audit.over_optimisation import over_optimisation
-from codepmp_ray.evaluation.audit.robustness import edit_effects
+from codepmp_ray.evaluation.audit.pool_figures import over_optimisation
+from codepmp_ray.evaluation.audit.robustness import DRESSINGS, SPOILINGS, edit_effects
 from codepmp_ray.resampling import Interval
 
 NUM_PROBLEMS, NUM_ANSWERS = 150, 6
@@ -218,7 +217,7 @@ def test_the_gate_lets_through_what_keeps_every_limit():
     }  # fmt: skip
     sure = {check.name: check.is_sure for check in result.checks}
     assert sure["accuracy on the pairs"] and not sure["length correlation"]
-    assert Figures.from_json(FIGURES.as_json()) == FIGURES
+    assert Figures.from_json(asdict(FIGURES)) == FIGURES
     assert not gate(FIGURES, AuditConfig(strict=True)).passed  # length reaches -0.4
 
 
@@ -270,7 +269,7 @@ def test_generators_have_a_limit_only_where_it_is_asked_for():
         drops={"a": Interval(0.01, 0.0, 0.02), "b": Interval(0.05, 0.0, 0.09)},
         generator_r2={"a": Interval(0.3, 0.25, 0.35), "b": Interval(0.05, 0.0, 0.08)},
     )
-    assert Figures.from_json(found.as_json()) == found
+    assert Figures.from_json(asdict(found)) == found
     result = gate(found, wanted)
     broken = [check.name for check in result.checks if not check.passed]
     assert broken == ["fall with k in b", "variance by generator in a"]

@@ -4,10 +4,8 @@ import numpy as np
 import pytest
 
 from codepmp_ray.errors import InputError
-from codepmp_ray.evaluation.audit.choices import choices
-from codepmp_ray.evaluation.audit.generators import generator_style, rank_correlations
-from codepmp_ray.evaluation.audit.groups import MAX_GROUPS, OTHERS, group_effects
-from codepmp_ray.evaluation.audit.languages import (
+from codepmp_ray.evaluation.audit.dependence import score_by_length
+from codepmp_ray.evaluation.audit.features import (
     NO_CODE,
     NO_LETTERS,
     UNTAGGED,
@@ -15,7 +13,8 @@ from codepmp_ray.evaluation.audit.languages import (
     fence_of,
     script_of,
 )
-from codepmp_ray.evaluation.audit.lengths import score_by_length
+from codepmp_ray.evaluation.audit.generators import choices, generator_style, rank_correlations
+from codepmp_ray.evaluation.audit.groups import MAX_GROUPS, OTHERS, group_effects
 from codepmp_ray.evaluation.audit.pool_figures import best_of_pool, measure_pool
 from codepmp_ray.evaluation.audit.pools import ScoredPool
 

@@ -12,9 +12,9 @@ from codepmp_ray.config.accuracy import AccuracyConfig
 from codepmp_ray.config.recipe import parse_recipe
 from codepmp_ray.errors import InputError
 from codepmp_ray.evaluation.audit.pools import evaluated_pool, load_audit_pools
+from codepmp_ray.evaluation.audit.report import print_audit
 from codepmp_ray.evaluation.audit.run import audit, folder_of
 from codepmp_ray.evaluation.audit.served import require_passed_audit
-from codepmp_ray.evaluation.audit.table import print_audit
 from codepmp_ray.evaluation.pairwise.pairs import load_pairs
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.records import CANDIDATE, GRADE, SCORE, table_from_rows
@@ -299,7 +299,7 @@ def test_the_cut_of_a_pool_is_the_same_wherever_its_rows_stand(recipe, tmp_path)
     assert folder_of(with_pools(recipe, str(path))) != before  # another content
     (second,) = load_audit_pools(cut)
     assert first == second and first.num_unused == 12 * 8 - 15
-    kept = [[number for number, _ in candidates] for _, _, candidates in first.problems]
+    kept = [[answer.place for answer in question.answers] for question in first]
     assert all(len(numbers) == 3 and numbers == sorted(numbers) for numbers in kept)
     assert len({tuple(numbers) for numbers in kept}) > 2  # not simply the first ones
     # Two files of one name are told apart.
@@ -320,7 +320,7 @@ def test_pools_that_cannot_be_scored_are_refused_before_anything_is(recipe, tmp_
     with bare.open("a") as file:
         file.write('{"question": "r", "candidates": [{"text": "a", "label": true}]}\n')
     (pool,) = load_audit_pools(with_pools(recipe, str(bare)).audit)
-    assert pool.rejected == {"bad_label": 2} and len(pool.problems) == 1
+    assert pool.reject_counts == {"bad_label": 2} and len(pool.questions) == 1
     # One candidate is nothing to choose from: not measured, not zero.
     found = measure(with_pools(recipe, str(bare)), RewardOf(honest), "./some/model")
     assert found["gate"]["not_measured"] == ["over-optimisation"]

@@ -12,7 +12,7 @@ from codepmp_ray.client import CandidateScore
 from codepmp_ray.config.evaluation import CandidatesConfig, EvaluationConfig
 from codepmp_ray.config.recipe import parse_recipe
 from codepmp_ray.errors import InputError
-from codepmp_ray.evaluation.best_of_n import evaluation_pools, summarise, verdict
+from codepmp_ray.evaluation.best_of_n import evaluation_pool, summarise, verdict
 from codepmp_ray.evaluation.problems import load_problems
 from codepmp_ray.evaluation.scoring_run import evaluate, read_results
 from codepmp_ray.records import CANDIDATE, GRADE, table_from_rows
@@ -63,9 +63,9 @@ def _scores(candidates, score):
 
 def _summary(score):
     candidates, grades = _rows()
-    pools, _ = evaluation_pools(candidates)
+    pool = evaluation_pool(candidates)
     return summarise(
-        pools, grades, _scores(candidates, score), CandidatesConfig(), EvaluationConfig()
+        pool, grades, _scores(candidates, score), CandidatesConfig(), EvaluationConfig()
     )
 
 
@@ -123,13 +123,13 @@ def test_a_rule_of_style_is_what_training_answers_told():
         for problem in range(4)
         for right in (True, False)
     ]
-    pools, _ = evaluation_pools(candidates)
+    pool = evaluation_pool(candidates)
     config = (CandidatesConfig(), EvaluationConfig())
     scores = _scores(candidates, float)
-    results = summarise(pools, grades, scores, *config, training)
+    results = summarise(pool, grades, scores, *config, training)
     assert results["bon"]["style"]["accuracy"][-1] == 0.0
     known = [row | {"passed": True} for row in training]  # nothing to tell apart
-    assert "style" not in summarise(pools, grades, scores, *config, known)["bon"]
+    assert "style" not in summarise(pool, grades, scores, *config, known)["bon"]
 
 
 def test_parts_of_the_set_are_told_apart_by_their_ids():
@@ -137,12 +137,12 @@ def test_parts_of_the_set_are_told_apart_by_their_ids():
     for row in (*candidates, *grades):
         number = int(row["problem_id"].partition("/")[2])
         row["problem_id"] = f"Set/{'even' if number % 2 == 0 else 'odd'}/{number}"
-    pools, _ = evaluation_pools(candidates)
+    pool = evaluation_pool(candidates)
     scores = [
         row | {"score": float(-row["sample_index"] if "even" in row["problem_id"] else 0)}
         for row in candidates
     ]
-    parts = summarise(pools, grades, scores, CandidatesConfig(), EvaluationConfig())["parts"]
+    parts = summarise(pool, grades, scores, CandidatesConfig(), EvaluationConfig())["parts"]
     assert {name: part["num_problems"] for name, part in parts.items()} == {"even": 16, "odd": 16}
     assert parts["even"]["difference"]["mean"] == pytest.approx(0.5)
     assert parts["odd"]["difference"]["mean"] == pytest.approx(0.0)
@@ -160,10 +160,10 @@ def test_verdict_at_its_borders(num_problems, low, told):
 
 def test_pools_are_cut_to_one_size_and_training_rows_left_out():
     candidates, _ = _rows()
-    pools, num_cut = evaluation_pools([*candidates[1:], {**candidates[0], "split": "train"}])
-    assert {len(pool.candidates) for pool in pools} == {3} and num_cut == 31
+    pool = evaluation_pool([*candidates[1:], {**candidates[0], "split": "train"}])
+    assert {len(question.answers) for question in pool} == {3} and pool.num_unused == 31
     with pytest.raises(InputError, match="candidates of 0 evaluation problems, where 2 are needed"):
-        evaluation_pools([])
+        evaluation_pool([])
 
 
 def test_problems_that_cannot_be_graded_leave_n_and_one_is_too_few(tmp_path):
@@ -172,15 +172,15 @@ def test_problems_that_cannot_be_graded_leave_n_and_one_is_too_few(tmp_path):
     assert (results["num_problems"], results["num_not_gradable"]) == (31, 1)
     names = {problem.problem_id for problem in PROBLEMS[1:]}
     with pytest.raises(InputError, match=r"of 1 evaluation problems.*31 problems could not"):
-        evaluation_pools(_rows()[0], names)
+        evaluation_pool(_rows()[0], names)
 
 
 def test_a_missing_score_names_the_candidate():
     candidates, grades = _rows()
-    pools, _ = evaluation_pools(candidates)
+    pool = evaluation_pool(candidates)
     with pytest.raises(InputError, match="0-0 has no score"):
         summarise(
-            pools, grades, _scores(candidates[1:], float), CandidatesConfig(), EvaluationConfig()
+            pool, grades, _scores(candidates[1:], float), CandidatesConfig(), EvaluationConfig()
         )
 
 

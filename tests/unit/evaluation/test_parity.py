@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from codepmp_ray.errors import InputError, ParityError
-from codepmp_ray.evaluation.parity import compare, humaneval_questions, make_question
-from codepmp_ray.evaluation.parity_ways import torch_rewards
+from codepmp_ray.evaluation.parity import compare, humaneval_questions, make_question, torch_rewards
 from codepmp_ray.preference.tokenization import Encoder
 from tests.tiny_models import save_tiny_reward_model
 

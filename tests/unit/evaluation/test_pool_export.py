@@ -10,8 +10,8 @@ import pytest
 from codepmp_ray.command import answers
 from codepmp_ray.config.study_materials import PoolConfig
 from codepmp_ray.errors import ConfigError, InputError
-from codepmp_ray.evaluation.pool_export import graded_pool
-from codepmp_ray.studies.pool_files import read_questions
+from codepmp_ray.evaluation.pool_files import graded_pool
+from codepmp_ray.studies.pools import read_questions
 from tests.unit.evaluation.test_finetuning_pairs import PROBLEMS, answers_to, recipe_with
 
 

@@ -14,7 +14,8 @@ from codepmp_ray.config.evaluation import CandidatesConfig
 from codepmp_ray.config.recipe import Recipe, parse_recipe
 from codepmp_ray.errors import ConfigError, InputError
 from codepmp_ray.evaluation.given_candidates import are_given
-from codepmp_ray.evaluation.pool_files import FilePool, load_pool
+from codepmp_ray.evaluation.pool_files import load_pool
+from codepmp_ray.evaluation.pools import Pool
 from codepmp_ray.evaluation.problems import problems_by_id, split_problems
 from codepmp_ray.runs import open_stage
 
@@ -64,7 +65,7 @@ def write(path: Path, *rows: Any) -> str:
     return str(path)
 
 
-def load(path: Path, *rows: Any, task: str = "gsm8k") -> FilePool:
+def load(path: Path, *rows: Any, task: str = "gsm8k") -> Pool:
     return load_pool(task, write(path / "pool.jsonl", *rows), None)
 
 
@@ -81,10 +82,10 @@ def load(path: Path, *rows: Any, task: str = "gsm8k") -> FilePool:
 )
 def test_every_known_shape_is_read(tmp_path: Path, rows: list[Row], models: list) -> None:
     pool = load(tmp_path, *rows)
-    assert list(pool.problems) == ["GSM8K/0"] and pool.rejects == []
-    problem = pool.problems["GSM8K/0"]
+    assert list(pool.questions) == ["GSM8K/0"] and pool.rejects == []
+    problem = pool.questions["GSM8K/0"].problem
     assert (problem.prompt, problem.reference.answer) == ("2 + 2?", "4")
-    answers = pool.answers["GSM8K/0"]
+    answers = pool.questions["GSM8K/0"].answers
     assert [(a.text, a.label) for a in answers] == [
         ("The answer is 4", True), ("The answer is 5", False)
     ]  # fmt: skip
@@ -94,8 +95,8 @@ def test_every_known_shape_is_read(tmp_path: Path, rows: list[Row], models: list
 def test_parquet_and_several_rows_of_one_problem(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist([MODELS, MODELS]), tmp_path / "pool.parquet")
     pool = load_pool("gsm8k", str(tmp_path / "pool.parquet"), None)
-    assert len(pool.answers["GSM8K/0"]) == 4
-    assert pool.answers["GSM8K/0"][0].num_tokens is None
+    assert len(pool.questions["GSM8K/0"].answers) == 4
+    assert pool.questions["GSM8K/0"].answers[0].num_tokens is None
 
 
 @pytest.mark.parametrize(
@@ -117,7 +118,7 @@ def test_what_cannot_be_used_is_counted(tmp_path: Path, row: Row, reasons: dict)
     pool = load(tmp_path, MODELS, row)
     assert pool.reject_counts == reasons
     assert {reject.index for reject in pool.rejects} == {1}
-    assert len(pool.answers["GSM8K/0"]) == (3 if "x" in row.get("outputs", []) else 2)
+    assert len(pool.questions["GSM8K/0"].answers) == (3 if "x" in row.get("outputs", []) else 2)
 
 
 def test_a_file_without_any_answer_is_an_error(tmp_path: Path) -> None:
@@ -135,13 +136,13 @@ def test_rows_without_references_are_matched_with_the_tasks_problems(tmp_path: P
         {"task_id": "HumanEval/900", "completion": "def g(): pass"},
     ]
     pool = load(tmp_path, *rows, task="humaneval")
-    assert [answer.text for answer in pool.answers["HumanEval/3"]] == [
+    assert [answer.text for answer in pool.questions["HumanEval/3"].answers] == [
         "def f(): pass", "def g(): pass"
     ]  # fmt: skip
     assert pool.reject_counts == {"unknown_problem": 1}
     task = write(tmp_path / "task.jsonl", {"question": "2 + 2?", "answer": "#### 4"})
     path = write(tmp_path / "by_text.jsonl", {"question": "2 + 2?", "responses": ["4"]})
-    assert list(load_pool("gsm8k", path, task).answers) == ["GSM8K/0"]
+    assert list(load_pool("gsm8k", path, task).questions) == ["GSM8K/0"]
 
 
 def recipe(tmp_path: Path, **candidates: Any) -> Recipe:

@@ -11,9 +11,12 @@ from rich.console import Console
 from codepmp_ray.config.pool_statistics import PoolStatisticsConfig
 from codepmp_ray.config.recipe import parse_recipe
 from codepmp_ray.errors import ConfigError, InputError
-from codepmp_ray.evaluation.labelled_pools import arrays_of, load_labelled_pools
-from codepmp_ray.evaluation.pool_statistics import folder_of, measure_pool_file
-from codepmp_ray.evaluation.pool_statistics_table import print_pool_statistics
+from codepmp_ray.evaluation.pool_files import load_labelled_pool
+from codepmp_ray.evaluation.pool_statistics import (
+    folder_of,
+    measure_pool_file,
+    print_pool_statistics,
+)
 from codepmp_ray.records import CANDIDATE, GRADE, SCORE, SCORED_ROW, table_from_rows
 from codepmp_ray.storage import open_store
 
@@ -66,13 +69,13 @@ def table(tmp_path):
 
 
 def load(path, rewards=(), **more):
-    return load_labelled_pools(
+    return load_labelled_pool(
         PoolStatisticsConfig.model_validate({"path": path, "rewards": rewards, **more})
     )
 
 
 def rewards_of(loaded):
-    return [[candidate.rewards for candidate in pool] for pool in loaded.pools.values()]
+    return [[answer.rewards for answer in question.answers] for question in loaded]
 
 
 def test_the_job_measures_prints_and_writes(written, tmp_path, capsys):
@@ -148,7 +151,7 @@ def test_without_rewards_the_baselines_stand_alone(written, tmp_path):
 def test_rewards_come_from_columns_of_every_shape(written, row, column):
     loaded = load(written([row]), [{"name": "rm", "column": column}])
     assert rewards_of(loaded) == [[(2.5,), (-1.0,)]]
-    assert [c.passed for c in next(iter(loaded.pools.values()))] == [True, False]
+    assert [a.label for a in next(iter(loaded)).answers] == [True, False]
 
 
 def test_one_answer_in_a_row_and_several_rows_of_one_problem(written):
@@ -157,8 +160,8 @@ def test_one_answer_in_a_row_and_several_rows_of_one_problem(written):
         for n in (4, 5)
     ]
     loaded = load(written(rows), COLUMN)
-    assert list(loaded.pools) == ["7"] and rewards_of(loaded) == [[(4.0,), (5.0,)]]
-    arrays = arrays_of(loaded, ["rm"])
+    assert list(loaded.questions) == ["7"] and rewards_of(loaded) == [[(4.0,), (5.0,)]]
+    arrays = loaded.arrays(["rm"])
     assert loaded.length_unit == "tokens" and arrays.lengths.tolist() == [[4.0, 5.0]]
     # One generator, or none, is no prior; without final answers nobody votes.
     assert arrays.models is None and arrays.groups is None
@@ -210,8 +213,11 @@ def test_candidates_grades_and_scores_of_a_run(table):
         grades_path=table("grades", grades, GRADE),
         split="eval",
     )
-    assert list(loaded.pools) == ["p1"] and rewards_of(loaded) == [[(0.0,), (1.0,)]]
-    assert [(c.passed, c.final) for c in loaded.pools["p1"]] == [(True, "4"), (False, None)]
+    assert list(loaded.questions) == ["p1"] and rewards_of(loaded) == [[(0.0,), (1.0,)]]
+    assert [(a.label, a.final) for a in loaded.questions["p1"].answers] == [
+        (True, "4"),
+        (False, None),
+    ]
     assert loaded.reject_counts == {"not_executed": 1}
     with pytest.raises(InputError, match=r"no candidate with a label: 4 rows .*row 1, .*no label"):
         load(where)
@@ -232,7 +238,7 @@ def test_bad_rows_are_counted_and_end_nothing(written):
     assert loaded.reject_counts == {
         "bad_label": 3, "exact_duplicate": 1, "too_few_answers": 1, "unreadable": 2
     }  # fmt: skip
-    assert list(loaded.pools) == ["q0", "q1", "q2", "q3", "q8"]
+    assert list(loaded.questions) == ["q0", "q1", "q2", "q3", "q8"]
 
 
 def test_cuts_take_the_first_and_count_the_rest(written):

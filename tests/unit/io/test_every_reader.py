@@ -23,7 +23,7 @@ from codepmp_ray.corpus.documents import read_unit
 from codepmp_ray.corpus.planning import plan_corpus
 from codepmp_ray.corpus.sources import input_root, list_source
 from codepmp_ray.errors import InputError
-from codepmp_ray.evaluation.labelled_pools import load_labelled_pools
+from codepmp_ray.evaluation.pool_files import load_labelled_pool
 from codepmp_ray.io.rows import read_rows, read_whole
 from codepmp_ray.io.shards import RowSource, plan_pieces, read_piece
 from codepmp_ray.preference.sources.reading import read_source
@@ -92,8 +92,8 @@ def shards(place: str) -> list[Any]:
 
 
 def pools(place: str) -> list[Any]:
-    loaded = load_labelled_pools(PoolStatisticsConfig(path=place))
-    return [f"q{name[1:]}" for name in loaded.pools]
+    loaded = load_labelled_pool(PoolStatisticsConfig(path=place))
+    return [f"q{name[1:]}" for name in loaded.questions]
 
 
 def corpus(place: str) -> list[Any]:

@@ -147,8 +147,8 @@ def test_the_laptops_recipe_has_all_studies_within_two_hours() -> None:
 
 
 def test_the_gpu_recipe_has_all_studies_and_the_papers_settings(tmp_path: Path) -> None:
-    from codepmp_ray.studies.assumed import AssumedBench
     from codepmp_ray.studies.catalogue import STUDIES
+    from codepmp_ray.studies.plan_table import AssumedBench
 
     config = load_studies(LAPTOP.with_name("gpu.yaml"), [f"run_dir={tmp_path}"])
     assert set(config.studies) == set(STUDIES) - {"table1_smollm2"}  # all its weights are trained

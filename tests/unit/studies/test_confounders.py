@@ -11,11 +11,11 @@ import pytest
 
 from codepmp_ray.config.studies import StudyOptions
 from codepmp_ray.config.study_materials import SetConfig
-from codepmp_ray.studies import confounders
+from codepmp_ray.evaluation.pool_rows import Answer
+from codepmp_ray.evaluation.pools import Pool, Question
 from codepmp_ray.studies.catalogue import STUDIES, common, curves
 from codepmp_ray.studies.code_pairs import humaneval_pairs
 from codepmp_ray.studies.outcome import Outcome
-from codepmp_ray.studies.pools import LabelledPool
 from codepmp_ray.studies.sets import load_set
 from codepmp_ray.studies.study import Context
 from tests.unit.studies.conftest import MakeBench, measured
@@ -67,10 +67,10 @@ def test_a_rule_of_style_finds_style_and_nothing_else(
             sets=sets, code_pairs=["styled"], pools={}, defaults={"sets": ["styled"]}
         )
         context = _context(bench)
-        found = confounders.pair_rules(context, "styled")
-        style = found[confounders.STYLE].mean()
+        found = curves.pair_rules(context, "styled")
+        style = found[curves.STYLE].mean()
         assert style > 0.95 if by_style else 0.3 < style < 0.7
-        assert found[confounders.WRITER].mean() > 0.7  # the pairs are not balanced
+        assert found[curves.WRITER].mean() > 0.7  # the pairs are not balanced
 
 
 def _context(bench):
@@ -80,12 +80,11 @@ def _context(bench):
 
 
 def test_pools_have_both_rules_beside_every_score() -> None:
-    rows = _pool(80, by_style=True)
-    pool = LabelledPool(
-        "p", [r["question"] for r in rows], [[c["text"] for c in r["candidates"]] for r in rows],
-        np.array([[float(c["correct"]) for c in r["candidates"]] for r in rows]), None,
-        np.tile(np.arange(3), (80, 1)), "p", "p", 3,
-    )  # fmt: skip
+    answers = {
+        row["question"]: [Answer(c["text"], c["model"], c["correct"]) for c in row["candidates"]]
+        for row in _pool(80, by_style=True)
+    }
+    pool = Pool({name: Question(name, name, answers=made) for name, made in answers.items()})
     found = {name: values[:, -1].mean() for name, values in curves.baseline_curves(pool).items()}
     assert found["style"] > found["random"] + 0.15 and found["style"] <= found["oracle"]
     assert found["model prior"] == pytest.approx(pool.correct[:, 0].mean())
@@ -98,8 +97,9 @@ def test_a_pool_without_headroom_says_that_it_measures_nothing(
     right: float, has_room: bool
 ) -> None:
     correct = (np.random.default_rng(1).random((100, 4)) < right).astype(float)
-    texts = [["a"] * 4] * 100
-    pool = LabelledPool("p", ["q"] * 100, texts, correct, None, None, "p", "p", 0)
+    answers = [[Answer("a", label=bool(label)) for label in row] for row in correct]
+    questions = {str(i): Question(str(i), "q", answers=made) for i, made in enumerate(answers)}
+    pool = Pool(questions, name="p")
     outcome = Outcome()
     assert common.add_pool(outcome, pool) is has_room
     assert bool(outcome.notes) is not has_room
@@ -111,7 +111,7 @@ def test_studies_show_the_rules_and_name_their_stand_ins(make_bench: MakeBench) 
     bench = make_bench("gsm8k", sets=sets)
     bench.config.studies["figure8"] = StudyOptions(sets=("sums",), num_train=8, sizes=(4, 8))
     table = measured(bench, "table1").tables[0]
-    assert table.columns[2:5] == list(confounders.RULES)
+    assert table.columns[2:5] == list(curves.RULES)
     for name in ("table2", "figure8", "figure5"):
         outcome = measured(bench, name)
         labels = [row.label for table in outcome.tables for row in table.rows]

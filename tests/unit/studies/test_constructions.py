@@ -11,7 +11,7 @@ from codepmp_ray.config.studies import StudiesConfig, load_studies
 from codepmp_ray.errors import ConfigError
 from codepmp_ray.studies.bench import Bench
 from codepmp_ray.studies.catalogue import STUDIES
-from codepmp_ray.studies.constructions import REVERSED, SOURCE_STRONG, SOURCE_WEAK, STRONG_WEAK
+from codepmp_ray.studies.pair_rows import REVERSED, SOURCE_STRONG, SOURCE_WEAK, STRONG_WEAK
 from codepmp_ray.studies.study import Context
 from codepmp_ray.studies.trainings import Training
 from tests.unit.studies.conftest import MakeBench, measured, write_rows

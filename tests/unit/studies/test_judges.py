@@ -15,10 +15,10 @@ from codepmp_ray.errors import InputError
 from codepmp_ray.modeling.loading import load_tokenizer
 from codepmp_ray.preference.tokenization import Encoder, PromptTemplate
 from codepmp_ray.studies.catalogue.abilities import kinds_of
+from codepmp_ray.studies.catalogue.judging import debiased, preference_odds, verdicts
 from codepmp_ray.studies.catalogue.texts import code_of
-from codepmp_ray.studies.judges import debiased, preference_odds, verdicts
 from codepmp_ray.studies.policies import answers, next_token_logits, pair_log_likelihoods
-from codepmp_ray.studies.pool_files import answered_by
+from codepmp_ray.studies.pools import answered_by
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def test_generators_are_compared_on_questions_that_all_of_them_answered(tmp_path
     (tmp_path / "pool.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     pool = PoolConfig(path="pool.jsonl")
     found = answered_by("p", pool, str(tmp_path), ("a", "b"))
-    assert found.questions == ["q1", "q3"]
+    assert found.prompts == ["q1", "q3"]
     assert found.correct.tolist() == [[1.0, 0.0], [0.0, 1.0]]  # the first answer counts
     with pytest.raises(InputError, match=r"0 questions .* answers of a, b\."):
         answered_by("p", pool, str(tmp_path), ("a", "c"))

@@ -6,7 +6,7 @@ import pytest
 
 from codepmp_ray.config.studies import StudyOptions
 from codepmp_ray.config.study_materials import PoolConfig
-from codepmp_ray.studies import paper, words
+from codepmp_ray.studies import paper
 from codepmp_ray.studies.catalogue import STUDIES, common
 from codepmp_ray.studies.outcome import Table
 from codepmp_ray.studies.study import Context
@@ -43,7 +43,7 @@ def test_table_2_holds_a_pool_against_its_own_benchmark(make_bench: MakeBench) -
     assert _of_paper(gsm8k, "N=256") == {"RM only": 0.8271, "LM only": 0.8226, "RM + LM": 0.8484}
     assert _of_paper(math, "N=256") == {"RM only": 0.362, "LM only": 0.372, "RM + LM": 0.41}
     assert gsm8k.paper_source.endswith("GSM8K") and math.paper_source.endswith("MATH")
-    assert not words.has_paper(ours) and not ours.paper_source and ours.columns == ["N=2", "N=4"]
+    assert not ours.has_paper and not ours.paper_source and ours.columns == ["N=2", "N=4"]
     gaps = {c.question: c.paper_difference for c in outcome.comparisons}
     assert gaps["RM + LM against LM only, best of 4 on math-all"] == pytest.approx(0.41 - 0.372)
     assert gaps["RM + LM against LM only, best of 4 on gsm8k-all"] == pytest.approx(0.0258)
@@ -55,7 +55,7 @@ def test_best_of_n_tables_do_so_too(make_bench: MakeBench) -> None:
     outcome = measured(make_bench("math", "ours", with_models=False), "table3")
     math, ours = (t for t in outcome.tables if "Best-of-N" in t.title)
     assert _of_paper(math, "with PMP")["N=256"] == 0.514
-    assert not words.has_paper(ours)
+    assert not ours.has_paper
 
 
 def test_values_of_7b_stand_beside_those_of_1_5b(make_bench: MakeBench) -> None:
@@ -63,18 +63,18 @@ def test_values_of_7b_stand_beside_those_of_1_5b(make_bench: MakeBench) -> None:
     outcome = measured(make_bench(sets=sets), "table1")
     (table,) = outcome.tables
     ours = ["without PMP", "with PMP", "longer answer", "style"]
-    assert words.headings(table) == [
+    assert table.headings == [
         *ours, "paper: without PMP", "paper: with PMP", "paper: without PMP (7B)",
         "paper: with PMP (7B)",
     ]  # fmt: skip
-    assert words.cells(table)[0][5:] == ["75.8", "79.4", "86.2", "87.4"]
+    assert table.cells[0][5:] == ["75.8", "79.4", "86.2", "87.4"]
     assert outcome.comparisons[0].paper_difference == pytest.approx(0.794 - 0.758)
     unknown = measured(make_bench(), "table1").tables[0]
-    assert words.headings(unknown) == ours
+    assert unknown.headings == ours
     # A stand-in has the paper's difference as a mark in the figure, and none of its columns.
     stand_in = {"sums": {**sets["sums"], "paper_set": None, "stands_for": "ReClor-pair"}}
     (outcome,) = judge([measured(make_bench(sets=stand_in), "table1")], 0.95).outcomes
-    assert words.headings(outcome.tables[0]) == ours and outcome.is_stand_in
+    assert outcome.tables[0].headings == ours and outcome.is_stand_in
     assert outcome.shown_status == "a stand-in"
     (comparison,) = outcome.comparisons
     assert comparison.paper_difference is not None and comparison.power_for_paper is None
@@ -101,7 +101,7 @@ def test_tables_4_and_5_say_whose_answers_stand_for_whose(
     assert f"the {half} half" in note and "% of them are right" in note
     assert not any("none of which is" in text for text in measured(bench, "table3").stand_ins)
     (told,) = judge([outcome], 0.95).outcomes
-    assert words.has_paper(outcome.tables[0]) and not any(map(words.has_paper, told.tables))
+    assert outcome.tables[0].has_paper and not any(table.has_paper for table in told.tables)
 
 
 def test_what_differs_is_of_the_models_that_were_measured(make_bench: MakeBench) -> None:

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from codepmp_ray.errors import InputError
-from codepmp_ray.studies.policies import best_and_worst
-from codepmp_ray.studies.policy_prompts import how_filtered, num_turns
-from codepmp_ray.studies.policy_prompts import test_prompts as prompts_of  # pytest would run it
+from codepmp_ray.studies.policies import best_and_worst, how_filtered, num_turns
+from codepmp_ray.studies.policies import test_prompts as prompts_of  # pytest would run it
 from codepmp_ray.studies.scores import ScoreBook, Trained
 from codepmp_ray.studies.sets import as_transcript
 from codepmp_ray.studies.study import Context

@@ -12,8 +12,7 @@ from codepmp_ray.config.studies import StudyOptions
 from codepmp_ray.config.study_materials import PoolConfig
 from codepmp_ray.errors import InputError
 from codepmp_ray.studies.catalogue import STUDIES
-from codepmp_ray.studies.pool_files import read_pool
-from codepmp_ray.studies.pools import load_pool
+from codepmp_ray.studies.pools import load_pool, pool_notes, read_pool
 from tests.unit.studies.conftest import MakeBench, measured
 
 
@@ -44,7 +43,7 @@ def pool(tmp_path: Path) -> PoolConfig:
 
 def test_every_row_that_is_left_out_is_counted_by_reason(pool: PoolConfig, tmp_path: Path) -> None:
     found = read_pool("p", pool, str(tmp_path))
-    assert found.rejected == {
+    assert found.reject_counts == {
         "bad_label": 2,  # none, and a half
         "empty": 2,  # a blank text, and none
         "prompt_empty": 1,
@@ -52,13 +51,13 @@ def test_every_row_that_is_left_out_is_counted_by_reason(pool: PoolConfig, tmp_p
         "unreadable": 1,
     }
     assert found.num_repeats == 2
-    (left_out, repeated) = found.notes("p")
+    (left_out, repeated) = pool_notes("p", found)
     assert "7 rows or answers" in left_out and "2 bad_label" in left_out
     assert "2 rows repeat a question" in repeated
 
 
 def test_rows_with_one_question_are_one_problem(pool: PoolConfig, tmp_path: Path) -> None:
-    first, second = read_pool("p", pool, str(tmp_path)).questions
+    first, second = read_pool("p", pool, str(tmp_path))
     assert (first.text, first.given_id) == ("one", "p1")
     assert [a.text for a in first.answers] == ["1", "2", "4"]
     assert [a.text for a in second.answers] == ["3", "8"]

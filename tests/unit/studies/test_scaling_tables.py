@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from codepmp_ray.analysis.scaling_laws import POWER, SATURATING, UNDECIDED
-from codepmp_ray.studies import words
 from codepmp_ray.studies.catalogue import scaling
 from codepmp_ray.studies.markdown import to_markdown
 from codepmp_ray.studies.outcome import Outcome, Table
@@ -42,7 +41,7 @@ def test_both_laws_have_exponents_with_intervals_and_one_verdict(
     make_bench: MakeBench, verdict: str
 ) -> None:
     outcome, table = _laws(make_bench(), CURVES[verdict])
-    assert words.headings(table) == ["exponent c", "floor f", "verdict"]
+    assert table.headings == ["exponent c", "floor f", "verdict"]
     assert [row.label for row in table.rows] == ["g, power law", "g, saturating"]
     assert [row.remark for row in table.rows] == [verdict, verdict]
     power, saturating = (row.ours for row in table.rows)
@@ -65,7 +64,7 @@ def test_the_page_and_the_document_show_them(make_bench: MakeBench) -> None:
         "estimated_s": None, "budget_s": None, "outcome": outcome.to_json(),
     }  # fmt: skip
     values = summary_of(bench, [record], "make reproduce")
-    exponent = words.cells(table)[1][1]
+    exponent = table.cells[1][1]
     assert " to " in exponent
     assert f'<td class="n">{exponent}</td>' in render(values)
     assert f"| g, saturating | {exponent} |" in to_markdown(values)
@@ -77,7 +76,7 @@ def test_too_few_sizes_are_undecided_and_the_summary_says_why(make_bench: MakeBe
     laws = [table for table in outcome.tables if table.remarks]
     assert len(laws) == 2  # pairs and pool
     for table in laws:
-        assert words.headings(table) == ["verdict"]
+        assert table.headings == ["verdict"]
         assert {row.remark for row in table.rows} == {UNDECIDED}
     assert "2 sizes show no law" in outcome.summary and "cannot be said" in outcome.summary
     assert not any(

@@ -113,8 +113,8 @@ def test_a_pool_has_as_many_answers_to_each_question_and_knows_equal_ones(tmp_pa
     config = PoolConfig(path=_write(tmp_path / "pool.jsonl", rows))
     pool = load_pool("p", config, str(tmp_path), None, 10, 4)
     assert pool.size == (5, 4) and pool.correct.sum() == 15
-    assert pool.answers is not None
-    for texts, correct, answers in zip(pool.texts, pool.correct, pool.answers, strict=True):
+    assert pool.groups is not None
+    for texts, correct, answers in zip(pool.texts, pool.correct, pool.groups, strict=True):
         assert [text.split()[0] == "weak" for text in texts] == [c == 0 for c in correct]
         assert len(set(answers[correct == 1])) == 1 and len(set(answers)) == 2
     weak = load_pool("p", config, str(tmp_path), None, 10, 2, "weaker")
@@ -155,8 +155,8 @@ def test_a_pool_may_hold_lists_beside_each_other(tmp_path: Path) -> None:
     rows = [{"idx": i, "question": f"q{i}", **row} for i in range(3)]
     config = PoolConfig(path=_write(tmp_path / "pool.jsonl", rows), num_candidates=3)
     pool = load_pool("p", config, str(tmp_path), None, 10, 16)
-    assert pool.size == (3, 3) and pool.answers is not None
-    for texts, correct, answers in zip(pool.texts, pool.correct, pool.answers, strict=True):
+    assert pool.size == (3, 3) and pool.groups is not None
+    for texts, correct, answers in zip(pool.texts, pool.correct, pool.groups, strict=True):
         assert [text != "b" for text in texts] == correct.astype(bool).tolist()
         groups = dict(zip(texts, answers, strict=True))
         assert groups["a"] == groups["c"] != groups["b"]

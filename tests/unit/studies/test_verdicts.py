@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from codepmp_ray.studies import measures, words
+from codepmp_ray.studies import measures
 from codepmp_ray.studies.markdown import to_markdown
 from codepmp_ray.studies.outcome import Outcome
 from codepmp_ray.studies.report import document, forest_of, judged_values, render
@@ -54,8 +54,8 @@ def test_one_training_is_no_result_and_takes_no_place_in_the_family(num: int) ->
     told = conclude(judged.outcomes[0].comparisons)
     assert f"9 comparisons are not a result, with {num} training" in told
     assert not any(word in told for word in ("higher", "lower", "p =", "beyond chance"))
-    text = words.difference_text(few)
-    assert "p" not in text and "to" not in text and words.power_text(few) == "-"
+    text = few.difference_text
+    assert "p" not in text and "to" not in text and few.power_text == "-"
 
 
 def test_the_family_is_that_of_the_whole_report() -> None:
