@@ -1,4 +1,6 @@
-"""Rewards of the running service for `jobs.parity`: of its engine by ids, over HTTP by text."""
+"""Rewards of the running service for `codepmp eval parity`: of its engine by ids, over HTTP by
+text.
+"""
 
 from __future__ import annotations
 

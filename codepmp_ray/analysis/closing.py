@@ -67,7 +67,7 @@ def stage_rows(run: RunData) -> list[StageRow]:
 def _row(run: RunData, state: StageState) -> StageRow:
     title = _TITLES[state.name]
     if state.status == "missing":
-        return StageRow(state, title, f"python -m jobs.{state.job} makes it", None)
+        return StageRow(state, title, f"codepmp {state.command} makes it", None)
     came_out, num_rejected = _product(run, state.name)
     if state.status == "unfinished":
         came_out = f"so far: {came_out}"

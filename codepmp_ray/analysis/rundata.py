@@ -22,7 +22,7 @@ from codepmp_ray.analysis.tables import CorpusData, SynthesisData, load_corpus, 
 from codepmp_ray.analysis.trainlog import TrainingData, load_training
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.ledger import Totals
-from codepmp_ray.runs import Stage, job_of, stages_of_run
+from codepmp_ray.runs import STAGE_COMMANDS, Stage, stages_of_run
 
 Status = Literal["complete", "unfinished", "missing"]
 
@@ -32,7 +32,7 @@ class StageState:
     """How far one stage is. `summary` and `manifest` are empty where the file is not there."""
 
     name: str
-    job: str
+    command: str
     status: Status
     fingerprint: str
     folder: str
@@ -103,7 +103,7 @@ def _state(stage: Stage) -> StageState:
     status: Status = "complete" if stage.is_complete else "unfinished" if manifest else "missing"
     return StageState(
         stage.name,
-        job_of(stage.name),
+        STAGE_COMMANDS[stage.name],
         status,
         stage.fingerprint,
         f"{stage.name}-{stage.fingerprint}",

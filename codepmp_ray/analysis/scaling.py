@@ -1,4 +1,5 @@
-"""The scaling curve of a run and its branches (jobs.branch), read from their stages' folders.
+"""The scaling curve of a run and its branches (codepmp train branch), read from their stages'
+folders.
 
 As a table its cells are the same in the report and on a terminal.
 """

@@ -16,7 +16,8 @@ from codepmp_ray.config.training import TrainingConfig
 
 
 class BranchesConfig(Section):
-    """Which shorter runs `jobs.branch` makes beside the whole pretraining; each is its own stage.
+    """Which shorter runs `codepmp train branch` makes beside the whole pretraining; each is its
+    own stage.
 
     Attributes:
         factor: ratio of the lengths of neighbouring runs; the authors' scripts use 2^(1/4).

@@ -129,7 +129,7 @@ class ServingConfig(Section):
     port: int = operational(9000, ge=0, le=65535)
     tls_cert_file: str | None = operational(None)  # PEM, the chain included; with tls_key_file
     tls_key_file: str | None = operational(None)
-    require_audit: bool = operational(False)  # serve only what has passed jobs.audit
+    require_audit: bool = operational(False)  # serve only what has passed codepmp eval audit
     audit_file: str | None = operational(None)  # its audit.json; null: the recipe's own
     template: Literal["recorded", "own"] = later("recorded")
     dtype: Literal["float32", "bfloat16"] = "float32"

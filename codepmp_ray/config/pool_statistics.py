@@ -18,8 +18,8 @@ class RewardsConfig(Section):
     Attributes:
         name: what the model is called in tables; a model called "reward_model" is the main one.
         column: of each candidate, or of a row with a list of one reward per candidate.
-        path: a file or folder of rows with `row_id` and `scores`, as `jobs.score` writes them, or
-            with `candidate_id` and `score`, as `jobs.evaluate` does.
+        path: a file or folder of rows with `row_id` and `scores`, as `codepmp score` writes
+            them, or with `candidate_id` and `score`, as `codepmp eval bon` does.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$", max_length=64)
@@ -40,7 +40,8 @@ class PoolStatisticsConfig(Section):
 
     Attributes:
         path: a file or folder of pools; docs/evaluation.md says what a row holds.
-        grades_path: a file or folder of grades, as `jobs.grade` writes them; they decide in place
+        grades_path: a file or folder of grades, as `codepmp answers grade` writes them; they
+            decide in place
             of the labels, and their final answers vote. Candidates then need a `candidate_id`.
         rewards: of one or several models; without any, the baselines are measured alone.
         split: only rows whose column `split` says so: "eval" for the candidates of a run.

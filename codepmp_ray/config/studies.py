@@ -97,7 +97,7 @@ class ScoringConfig(Section):
 
 
 class StudiesConfig(Section):
-    """Everything that `jobs.study` and `jobs.reproduce` need.
+    """Everything that `codepmp paper run` and `codepmp paper all` need.
 
     Attributes:
         run_dir: trainings, scores and results; everything in it is found again.
@@ -112,9 +112,9 @@ class StudiesConfig(Section):
         pairs_per_s: assumed until a training of that kind has been timed.
         tokens_per_pair: assumed by `--plan`, which reads no pairs: the paper's 19 billion tokens
             over 28 million files, or pairs, unless a recipe knows better.
-        budget_min: minutes for all studies of `jobs.reproduce` together; null is no limit.
+        budget_min: minutes for all studies of `codepmp paper all` together; null is no limit.
         rewards: reward models at hand, by the names that studies call them by.
-        studies: what `jobs.reproduce` runs, in this order.
+        studies: what `codepmp paper all` runs, in this order.
     """
 
     name: str = operational("unnamed")

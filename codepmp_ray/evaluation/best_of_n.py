@@ -58,7 +58,7 @@ def evaluation_pool(candidates: Sequence[Row], without: Collection[str] = ()) ->
         raise InputError(
             f"There are candidates of {len(pool.questions)} evaluation problems, where 2 are "
             f"needed; {len(without)} problems could not be graded.",
-            "Raise candidates.num_eval_problems and run python -m jobs.sample again.",
+            "Raise candidates.num_eval_problems and run codepmp answers sample again.",
         )
     size = min(len(question.answers) for question in pool)
     for question in pool:

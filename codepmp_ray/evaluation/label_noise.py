@@ -76,7 +76,7 @@ def pass_rates(
         raise InputError(
             f"The strong model's {len(tables[0])} and the weak model's {len(tables[1])} graded "
             "problems have none in common.",
-            "Run python -m jobs.label_noise again with one task and one split_seed.",
+            "Run codepmp pairs noise again with one task and one split_seed.",
         )
     left, right = (np.array([np.mean(table[i]) for i in ids], dtype=np.float64) for table in tables)
     return ids, left, right

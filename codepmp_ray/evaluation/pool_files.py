@@ -269,6 +269,7 @@ def graded_pool(recipe: Recipe, split: str = "eval") -> tuple[list[Row], dict[st
         raise InputError(
             f"No answer of the {split} problems of {recipe.run_dir} has a grade: "
             f"{counts['num_without_grade']} could not be graded, {counts['num_empty']} are empty.",
-            "Run jobs.sample and jobs.grade first, where a sandbox works (jobs.check says so).",
+            "Run codepmp answers sample and codepmp answers grade first, where a sandbox works "
+            "(codepmp cluster check says so).",
         )
     return list(rows.values()), dict(counts)

@@ -271,7 +271,7 @@ def read_rewards(name: str, path: str) -> RewardTable:
         raise InputError(
             f"{path}, the rewards of {name!r}, has no row with row_id and scores, or with "
             "candidate_id and score.",
-            "Name the folder scores/ that jobs.score or jobs.evaluate wrote.",
+            "Name the folder scores/ that codepmp score or codepmp eval bon wrote.",
         )
     return table
 
@@ -285,6 +285,6 @@ def read_grades(path: str) -> dict[str, Row]:
     if not grades:
         raise InputError(
             f"{path}, the grades, has no row with a candidate_id.",
-            "Name the folder grades/ that jobs.grade wrote.",
+            "Name the folder grades/ that codepmp answers grade wrote.",
         )
     return grades

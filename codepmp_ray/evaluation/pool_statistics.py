@@ -1,4 +1,4 @@
-"""`jobs.pool_statistics`: every figure of a pool that is there, for the rewards that are there;
+"""`codepmp eval pools`: every figure of a pool that is there, for the rewards that are there;
 as JSON and on a terminal.
 """
 

@@ -27,7 +27,7 @@ def require_model(config: ServingConfig, model_path: str) -> dict[str, Any]:
         if not store.exists(name):
             raise InputError(
                 f"{model_path} is not an exported reward model: it has no {name}.",
-                "Run python -m jobs.finetune, set serving.model_path to an exported model, or "
+                "Run codepmp train rm, set serving.model_path to an exported model, or "
                 "serving.template=own for a model of others.",
             )
     facts = _facts(store)

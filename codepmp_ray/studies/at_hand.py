@@ -73,7 +73,7 @@ def _exported(name: str, given: str, scoring: ScoringConfig) -> str:
         raise InputError(
             f"{setting}={given!r} is no folder, and only an exported reward model says in which "
             "words it was trained to read prompts.",
-            f"Set {setting} to the folder that jobs.finetune exported.",
+            f"Set {setting} to the folder that codepmp train rm exported.",
         )
     place = absolute(given)
     try:

@@ -134,7 +134,7 @@ def test_a_study_measures_or_says_what_is_missing(
         assert "data_dir=FOLDER" in outcome.remedy
         return
     if name == "seed004_grpo":
-        assert outcome.status == "not measured" and "jobs.grpo" in outcome.remedy
+        assert outcome.status == "not measured" and "codepmp train grpo" in outcome.remedy
         return
     if name == "judge":  # the tiny model's verdicts are for a place, not for an answer
         assert (outcome.status, outcome.because) == ("not measured", "resources")

@@ -1,4 +1,6 @@
-"""`jobs.audit`: pairs, their edits and pools scored through the service, figures, the verdict."""
+"""`codepmp eval audit`: pairs, their edits and pools scored through the service, figures, the
+verdict.
+"""
 
 from __future__ import annotations
 

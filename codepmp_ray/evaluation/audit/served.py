@@ -20,11 +20,12 @@ from codepmp_ray.storage import open_store
 from codepmp_ray.weights_digest import weights_digest
 
 _HEAD = "serving.require_audit is set and"
-_AGAIN = "Run python -m jobs.audit with the same recipe, without evaluation.endpoint, first."
+_AGAIN = "Run codepmp eval audit with the same recipe, without evaluation.endpoint, first."
 
 
 def with_own_audit(recipe: Recipe) -> ServingConfig:
-    """The recipe's serving section, `audit_file` being what jobs.audit writes for the recipe."""
+    """The recipe's serving section, `audit_file` being what `codepmp eval audit` writes
+    for the recipe."""
     config = recipe.serving
     if not config.require_audit or config.audit_file is not None:
         return config
@@ -53,7 +54,8 @@ def require_audited(
     place = config.audit_file
     if place is None:
         raise ConfigError(
-            f"{_HEAD} serving.audit_file is not.", "Name the audit.json that jobs.audit wrote."
+            f"{_HEAD} serving.audit_file is not.",
+            "Name the audit.json that codepmp eval audit wrote.",
         )
     record = _read(place)
     if record.get("model_digest") is None:
@@ -107,12 +109,12 @@ def _remedies(missing: Any) -> list[str]:
         )
     if OVER_OPTIMISATION in missing:
         found.append(
-            "Run jobs.audit again with labelled pools (audit.pools) or after python -m "
-            "jobs.evaluate, or set audit.max_over_optimisation=null to do without it."
+            "Run codepmp eval audit again with labelled pools (audit.pools) or after "
+            "codepmp eval bon, or set audit.max_over_optimisation=null to do without it."
         )
     if GENERATORS in missing:
         found.append(
-            "Run jobs.audit again with a pool that names the model of each candidate "
+            "Run codepmp eval audit again with a pool that names the model of each candidate "
             "(audit.pools), or set audit.max_generator_r2=null to do without it."
         )
     return found

@@ -1,4 +1,6 @@
-"""`jobs.accuracy`: pairs scored through the service, accuracies with intervals, a row per pair."""
+"""`codepmp eval pairs`: pairs scored through the service, accuracies with intervals, a row per
+pair.
+"""
 
 from __future__ import annotations
 

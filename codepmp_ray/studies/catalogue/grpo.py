@@ -1,6 +1,7 @@
 """GRPO with CodePMP's reward model behind the service as its reward: did answers get better?
 
-`jobs.grpo` trains the policy, for it needs the service; the study compares it with the base.
+`codepmp train grpo` trains the policy, for it needs the service; the study compares it with the
+base.
 
 TRL's trainer does it (Shao et al. 2024); TRL is an optional dependency (the extra `rl`), and
 everything else of the studies does without it.
@@ -124,7 +125,7 @@ def train_grpo(
 
 
 def arms(context: Context) -> list[Arm]:
-    """The judge alone; the policy is trained against it by `jobs.grpo`."""
+    """The judge alone; the policy is trained against it by `codepmp train grpo`."""
     sets = tuple(context.sets())
     num = context.num_train(*sets)
 
@@ -158,7 +159,7 @@ def measure(context: Context, models: Models, book: ScoreBook) -> Outcome:
     store, name = context.bench.store, folder_name(context)
     if not store.exists(f"{name}/{LOG_FILE}"):
         return not_measured(
-            "resources", "The policy is not trained.", "Run python -m jobs.grpo, same recipe."
+            "resources", "The policy is not trained.", "Run codepmp train grpo, same recipe."
         )
     settings, encoder = settings_of(context), context.bench.pairs.encoder(context.model)
     num = context.options.num_prompts or 50

@@ -95,7 +95,7 @@ def test_every_stage_can_be_missing(maker):
     page = _page(maker)
     assert page.words.count("This stage is missing.") == 7
     assert "No verdict" in page.words
-    assert "python -m jobs.synthesize" in page.words
+    assert "codepmp pairs make" in page.words
     assert "svg" not in page.tags
 
 

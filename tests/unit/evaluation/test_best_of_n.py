@@ -273,5 +273,5 @@ def test_the_job_takes_an_endpoint_and_needs_the_earlier_stages(tmp_path, monkey
     recipe = parse_recipe(
         {"run_dir": str(tmp_path), "evaluation": {"endpoint": "http://127.0.0.1:9"}}, "test"
     )
-    with pytest.raises(InputError, match=r"python -m jobs\.sample"):
+    with pytest.raises(InputError, match=r"codepmp answers sample"):
         job.bon(recipe)

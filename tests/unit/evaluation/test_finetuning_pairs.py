@@ -106,5 +106,5 @@ def test_no_pair_at_all_names_the_outcomes_and_the_way_out(tmp_path):
 
 
 def test_stages_are_required_by_name(tmp_path):
-    with pytest.raises(InputError, match=r"python -m jobs\.sample"):
+    with pytest.raises(InputError, match=r"codepmp answers sample"):
         build_finetuning_pairs(parse_recipe({"run_dir": str(tmp_path)}, "test"))

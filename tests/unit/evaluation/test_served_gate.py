@@ -109,7 +109,7 @@ def test_what_was_not_measured_is_refused_with_its_remedy(recipe: Recipe) -> Non
     _audited(asked)
     with pytest.raises(InputError, match="did not measure code_comments, over-optimisation") as e:
         require_passed_audit(asked)
-    assert "leave it out of audit.edits" in str(e.value) and "jobs.evaluate" in str(e.value)
+    assert "leave it out of audit.edits" in str(e.value) and "codepmp eval bon" in str(e.value)
     with pytest.raises(InputError, match=r"did not measure code_comments\."):
         require_passed_audit(_with(asked, "audit", max_over_optimisation=None))
     named = _with(asked, "audit", max_over_optimisation=None, max_generator_r2=0.1)
