@@ -30,7 +30,7 @@ _MAX_LINES = 400
 _MAX_CHARS = 50_000
 _MAX_BLOCKS = 200
 _MAX_PARSES = 1_000
-_FUTURE = re.compile(r"^from __future__ import .*$", re.MULTILINE)
+_FUTURE = re.compile(r"^from __future__ import (?:\([^()]*\).*|[^(\n]*)$", re.MULTILINE)
 _STARTS = re.compile(
     r"[ \t]*(?:import |from [\w.]+ import|(?:async )?def |class |@\w|\w+(?:\s*:[^=]+)?\s*=(?!=))"
 )
@@ -177,7 +177,8 @@ def _used(tree: ast.AST) -> set[str]:
     names = [node for node in nodes if isinstance(node, ast.Name)]
     inner = {node.arg for node in nodes if isinstance(node, ast.arg)}
     stored = {node.id for node in names if not isinstance(node.ctx, ast.Load)}
-    return {node.id for node in names} - stored - inner - set(dir(builtins))
+    outer = {name for node in nodes if isinstance(node, ast.Global) for name in node.names}
+    return ({node.id for node in names} - stored - inner | outer) - set(dir(builtins))
 
 
 def _wider_blocks(text: str, name: str, depth: int) -> Iterator[str]:
