@@ -205,7 +205,7 @@ _ASIDE = re.compile(
 
 
 def claim(text: str) -> str:
-    """A stated line without its explanation: "not 70 but 72, since ..." and "70? No, 72" claim "72"."""
+    """A stated line without its explanation: "not 70 but 72, as ..." and "70? No, 72" say "72"."""
     text = text[:_MAX_CLAIM_CHARS].strip().lstrip(":;,= ")
     if text.lower().startswith("not "):
         match = _NOT_BUT.match(text)
