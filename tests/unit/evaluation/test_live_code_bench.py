@@ -82,7 +82,7 @@ RIGHT = {
         fenced("from typing import List\nfrom collections import deque", METHOD),
         fenced("def rotate(nums, k):\n    return nums[-k:] + nums[:-k] if k else nums"),
         fenced("class Solution:\n    def rotate(self, nums, k):\n        return self.of(nums, k)\n"
-               "    def of(self, nums, k):\n        return (*nums[len(nums) - k:], *nums[:-k or 1])"),
+               "    def of(self, nums, k):\n        return (*nums[-1:], *nums[:-1])"),
         fenced(f"{METHOD}\n\nprint(Solution().rotate([1], 0))"),
     ],
 }  # fmt: skip
