@@ -120,7 +120,7 @@ def results(folder: Path, bootstrap: Bootstrap) -> list[dict[str, Any]]:
         raise InputError(f"{folder} holds no .parquet file of scores.")
     made, right, pairs = {}, {}, None
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(os.cpu_count(), spawn, max_tasks_per_child=4) as processes:
+    with ProcessPoolExecutor(os.cpu_count(), spawn) as processes:
         all_made = processes.map(partial(of_file, bootstrap=bootstrap), files)
         for file, (names, is_right, of) in zip(files, all_made, strict=True):
             pairs = pairs or names
