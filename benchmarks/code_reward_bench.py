@@ -13,6 +13,10 @@ held against the other. FOLDER has a Parquet file for each model with `id`, `lan
 from __future__ import annotations
 
 import argparse
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +31,9 @@ from codepmp_ray.evaluation.pairwise.official import TOTAL, official
 from codepmp_ray.evaluation.statistics import compare, holm
 from codepmp_ray.scoring.calibration import fit_temperature
 
-# The authors' table where it was seen to differ from their own files, in per cent. It also has the
-# values of Athene-RM-70B and Llama-3.3-Nemotron-70B-Reward in each other's row.
+# The authors' table where it was seen to differ from their own files, in per cent.
 AUTHORS = {"Themis-RM-1.7B": 83.04, "Themis-RM-0.6B": 79.26}
+SWAPPED = ("Athene-RM-70B", "Llama-3.3-Nemotron-70B-Reward")  # it has each in the other's row
 _COLUMNS = ["id", "language", "aspect", "chosen_score", "rejected_score"]
 
 
@@ -80,6 +84,13 @@ def figures(rows: list[dict[str, Any]], bootstrap: Bootstrap) -> dict[str, Any]:
     }
 
 
+def of_file(file: Path, bootstrap: Bootstrap) -> tuple[list[str], np.ndarray, dict[str, Any]]:
+    """(pairs, which of them are right, figures) of a model's file."""
+    rows = read_scores(file)
+    right = np.array([row["chosen_score"] > row["rejected_score"] for row in rows])
+    return [row["problem_id"] for row in rows], right, figures(rows, bootstrap)
+
+
 def against_best(right: dict[str, np.ndarray], bootstrap: Bootstrap) -> tuple[str, dict[str, Any]]:
     """The best model, and of every other one the difference from it with p by Holm.
 
@@ -108,13 +119,15 @@ def results(folder: Path, bootstrap: Bootstrap) -> list[dict[str, Any]]:
     if not files:
         raise InputError(f"{folder} holds no .parquet file of scores.")
     made, right, pairs = {}, {}, None
-    for file in files:
-        rows = read_scores(file)
-        pairs = pairs or [row["problem_id"] for row in rows]
-        if pairs != [row["problem_id"] for row in rows]:
-            raise InputError(f"{file.name} holds other pairs than {files[0].name}.")
-        right[file.stem] = np.array([row["chosen_score"] > row["rejected_score"] for row in rows])
-        made[file.stem] = figures(rows, bootstrap)
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(os.cpu_count(), spawn) as processes:
+        all_made = processes.map(partial(of_file, bootstrap=bootstrap), files)
+        for file, (names, is_right, of) in zip(files, all_made, strict=True):
+            pairs = pairs or names
+            if pairs != names:
+                raise InputError(f"{file.name} holds other pairs than {files[0].name}.")
+            made[file.stem], right[file.stem] = of, is_right
+            print(f"{file.stem}: {_points(of['total'])}", flush=True)
     _, compared = against_best(right, bootstrap)
     return [
         {
@@ -126,6 +139,7 @@ def results(folder: Path, bootstrap: Bootstrap) -> list[dict[str, Any]]:
             "runs": 1,
             "num_pairs": len(pairs or ()),
             "authors_table": AUTHORS.get(name),
+            "swapped_in_authors_table": name in SWAPPED,
             **{key: value for key, value in of.items() if key != "total"},
             **compared.get(name, {"best_minus_this": None, "p_holm": None}),
         }

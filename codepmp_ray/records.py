@@ -155,6 +155,15 @@ PAIR_SCORE = _schema(
     rejected_truncated=_B,
 )
 
+STEP_SCORE = _schema(
+    solution_id=_S,
+    section=_S,  # the part of ProcessBench
+    step=_I,  # the last one of the text that was scored, from 0
+    score=_F,
+    num_tokens=_I,
+    truncated=_B,
+)
+
 AUDIT_SCORE = _schema(
     pair_id=_S,
     problem_id=_S,

@@ -55,6 +55,8 @@ class AccuracyConfig(Section):
             math_shepherd, whose pairs are made of several rows.
         weights: "reward_bench" where the sections of `data` are that benchmark's subsets.
         ties: what equal rewards of both sides count; in benchmarks they are always wrong.
+        process_bench: a file or folder of ProcessBench's rows, such as
+            hf://datasets/Qwen/ProcessBench; measured beside the pairs.
         calibrate: of the model that is measured, fit a temperature on half of the prompts and keep
             it beside its weights if it serves the other half: `probabilities` of a service use it.
     """
@@ -64,6 +66,7 @@ class AccuracyConfig(Section):
     section_column: str | None = None
     weights: Literal["none", "reward_bench"] = "none"
     ties: Literal["half", "wrong"] = "half"
+    process_bench: str | None = later(None)
     calibrate: bool = later(False)
     prompts_per_shard: int = Field(default=64, ge=1)
 

@@ -11,7 +11,7 @@ from codepmp_ray.config.engines import EngineConfig, Role, SamplingConfig
 
 Task = Literal[
     "humaneval", "humaneval_plus", "mbpp", "mbpp_plus", "gsm8k", "math", "math500", "reclor",
-    "logiqa2", "lsat_lr", "reasoning_gym",
+    "logiqa2", "lsat_lr", "live_code_bench", "reasoning_gym",
 ]  # fmt: skip
 
 

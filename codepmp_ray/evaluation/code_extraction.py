@@ -27,10 +27,10 @@ from codepmp_ray.synthesis.python_syntax import parse_python
 
 # Answers that repeat a fence for ever would otherwise cost quadratic time.
 _MAX_LINES = 400
-_MAX_CHARS = 50_000
-_MAX_BLOCKS = 200
+MAX_CHARS = 50_000
+MAX_BLOCKS = 200
 _MAX_PARSES = 1_000
-_FUTURE = re.compile(r"^from __future__ import .*$", re.MULTILINE)
+_FUTURE = re.compile(r"^from __future__ import (?:\([^()]*\).*|[^(\n]*)$", re.MULTILINE)
 _STARTS = re.compile(
     r"[ \t]*(?:import |from [\w.]+ import|(?:async )?def |class |@\w|\w+(?:\s*:[^=]+)?\s*=(?!=))"
 )
@@ -41,10 +41,10 @@ _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 def build_program(problem: CodeProblem, completion: str) -> str | None:
     """Source that defines the problem's function, or None when the answer holds no such code."""
-    text = _without_odd_spaces(own_turn(completion[:_MAX_CHARS]))
+    text = _without_odd_spaces(own_turn(completion[:MAX_CHARS]))
     code = extract_function(text, problem.entry_point, problem.prelude)
     if code is not None:
-        return _one_file(problem.prelude, code)
+        return in_one_file(problem.prelude, code)
     stub = problem.stub.rstrip()
     num_lines = len(split_lines(stub))
     for body in _continuations(text, stub):
@@ -60,10 +60,10 @@ def extract_function(text: str, name: str, prelude: str = "") -> str | None:
     Args:
         prelude: source that comes before it; what that binds is not looked for in other blocks.
     """
-    blocks = [textwrap.dedent(fence.content) for fence in islice(fences(text), _MAX_BLOCKS)]
+    blocks = [textwrap.dedent(fence.content) for fence in islice(fences(text), MAX_BLOCKS)]
     code = _assembled(blocks, name, prelude)
     if code is None:
-        wider = islice(_wider_blocks(text, name, 0), _MAX_BLOCKS)
+        wider = islice(_wider_blocks(text, name, 0), MAX_BLOCKS)
         code = next((block for block in wider if defines(block, name)), None)
     if code is None:
         cut = [split_lines(block)[:_MAX_LINES] for block in blocks if name in block][-3:]
@@ -123,10 +123,10 @@ def _assembled(blocks: Iterable[str], name: str, prelude: str) -> str | None:
             taken[node] = "\n".join(split_lines(block)[first - 1 : node.end_lineno])
             wanted |= _used(node)
     order = [node for _, other in parsed for node in other.body if node in taken]
-    return _one_file(*(taken[node] for node in order), code) if order else code
+    return in_one_file(*(taken[node] for node in order), code) if order else code
 
 
-def _one_file(*parts: str) -> str:
+def in_one_file(*parts: str) -> str:
     """The parts below each other, after imports of __future__, which Python wants first."""
     futures = [line for part in parts for line in _FUTURE.findall(part)]
     return "\n".join([*dict.fromkeys(futures), *(_FUTURE.sub("", part) for part in parts)]) + "\n"
@@ -177,7 +177,8 @@ def _used(tree: ast.AST) -> set[str]:
     names = [node for node in nodes if isinstance(node, ast.Name)]
     inner = {node.arg for node in nodes if isinstance(node, ast.arg)}
     stored = {node.id for node in names if not isinstance(node.ctx, ast.Load)}
-    return {node.id for node in names} - stored - inner - set(dir(builtins))
+    outer = {name for node in nodes if isinstance(node, ast.Global) for name in node.names}
+    return ({node.id for node in names} - stored - inner | outer) - set(dir(builtins))
 
 
 def _wider_blocks(text: str, name: str, depth: int) -> Iterator[str]:

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from codepmp_ray.config.evaluation import CandidatesConfig, GraderConfig, SandboxConfig
 from codepmp_ray.evaluation.code_extraction import build_program, normalised_code
+from codepmp_ray.evaluation.contest_answers import build_contest_program
 from codepmp_ray.evaluation.graders import Verdict
 from codepmp_ray.evaluation.graders.pool import Job, shared_pool
 from codepmp_ray.evaluation.problems import problems_by_id
@@ -31,9 +32,9 @@ def grade_candidates(
 ) -> list[Row]:
     """GRADE rows of CANDIDATE rows, in their order.
 
-    Of code, each problem's own solution runs first; where that fails, all answers to the problem
-    are "not_gradable" and their `passed` is null. Raises InputError for a problem that the task
-    lacks, SandboxUnavailable where code cannot be executed.
+    Of code, each problem's own solution runs first, where it has one; where that fails, all answers
+    to the problem are "not_gradable" and their `passed` is null. Raises InputError for a problem
+    that the task lacks, SandboxUnavailable where code cannot be executed.
     """
     problems = problems_by_id(task, (row["problem_id"] for row in candidates))
     asked = [problems[row["problem_id"]] for row in candidates]
@@ -97,7 +98,10 @@ def _execute(
     problems: Sequence[CodeProblem], texts: Sequence[str], config: SandboxConfig
 ) -> list[Verdict]:
     executor = Sandbox.detect(config)
-    programs = [build_program(*pair) for pair in zip(problems, texts, strict=True)]
+    programs = [
+        (build_program if problem.form == "function" else build_contest_program)(problem, text)
+        for problem, text in zip(problems, texts, strict=True)
+    ]
     of_id = {problem.problem_id: problem for problem in problems}
 
     def run(problem: CodeProblem, program: str) -> Execution:
@@ -107,6 +111,8 @@ def _execute(
 
     def obstacle(problem: CodeProblem) -> str:
         """Why the problem cannot be graded here; again, since a busy machine may be slow once."""
+        if not problem.canonical_program:
+            return ""
         own = run(problem, problem.canonical_program)
         if own.outcome != "passed":
             own = run(problem, problem.canonical_program)
@@ -117,7 +123,11 @@ def _execute(
         if why := obstacles[problem.problem_id]:
             return Verdict(None, Outcome.NOT_GRADABLE, why)
         if program is None:
-            detail = f"no valid Python code that defines {problem.entry_point}"
+            wanted = problem.method or problem.entry_point
+            is_program = problem.form == "program"
+            detail = "no valid Python " + (
+                "program" if is_program else f"code that defines {wanted}"
+            )
             return Verdict(False, Outcome.NO_CODE, detail)
         code = normalised_code(program)
         answer = None if code is None else stable_id(code)

@@ -44,16 +44,16 @@ _FORMS = rf"""
     | ["'](?:(?:final|correct)[ _]?)?(?:answer|choice|option)["'][ \t]*[:=]\s*
       (?=(?P<json>"(?:[^"\\\n]|\\.)*"|'[^'\n]*'|\[[^\]\n]*\]|[^,}}\n]*))
     | ^[ \t>#]*(?:(?:the|my|final|correct)[ ])*answers?[ \t]*(?P<heading>$)
-    | (?:\b(?:answers?|antwort|respuesta|r[eé]ponse|resposta|risposta|antwoord|ответ
+    | (?:\b(?:answers?|ans|antwort|respuesta|r[eé]ponse|resposta|risposta|antwoord|ответ
         |jawaban(?:nya)?|jibu|đáp[ ]án)\b
         (?:[ \t]+(?:to|for|of|in|we|you|that|choice|option|key|value
-          |correct\w*|final\w*)\b[^\n.:=,;]{{0,60}}?
+          |corr\w*|final\w*)\b[^\n.:=,;]{{0,60}}?
           |[ \t]*\([^()\n]{{0,60}}\))?[ \t]*
         (?:(?P<colon>[:=]|→|->|=>|-[ \t])
           |(?:(?:therefore|thus|then|hence|clearly|simply)[ ,]+)?
             (?:(?P<not>(?:is|are|was)(?:n't|[ ]not)\b|can(?:[ ]?not|'t)\b)|{_IS})(?:[ ]that\b)?)
-      | (?:答案|答え|答|정답|답|উত্তর|उत्तर|సమాధానం|คำตอบ|الإجابة(?:[ ]\w+)?|الجواب)
-        (?:应该|应当|应)?[ \t]*(?:是|为|选|は|은|는|คือ|هي|هو|है|ঃ|:)
+      | (?:答案|答え|正解|答|정답|답|উত্তর|उत्तर|సమాధానం|คำตอบ|الإجابة(?:[ ]\w+)?|الجواب)
+        (?:应该|应当|应)?[ \t]*(?:是|为|选|は|은|는|คือ|هي|هو|है|ঃ|:|(?=\())
       | (?:故|因此|所以|应)选)[ \t:]*(?=(?P<said>[^\n]*))
     | ^[ \t]*(?-i:A):[ \t]*(?=(?P<line>[^\n]*))
 """
@@ -185,13 +185,18 @@ _NOT_BUT = re.compile(
     r"not\b.+?[,;.]?\s+(?:but|rather|instead|it(?:'s| is)|is)\s+(?:rather\s+|actually\s+)?(.+)",
     re.IGNORECASE | re.DOTALL,
 )
+_DOUBTED = re.compile(
+    r"[^.?!\n]+\?\s*(?:no|nope|wait|hmm|actually|not quite)\b[\s,:;.-]*"
+    r"(?:(?:actually|rather|it(?:'s| is)|that(?:'s| is))\s+)*(.+)",
+    re.IGNORECASE | re.DOTALL,
+)
 _SENTENCE_END = re.compile(
     r"(?<!approx)(?<!\bca)(?<!\bi\.e)(?<!\be\.g)(?<!\bno)(?<!\bRs)(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)"
-    r"(?<!\bSt)(?:(?<!\\)[.?!]+(?=\s|$)|\n|(?<!\\);\s)"
+    r"(?<!\bSt)(?:(?<!\\)[.?!]+(?=\s(?!\s*=)|$)|\n|(?<!\\);\s(?!-?[\d.]+\W*$))"
 )
 _REASON = re.compile(
     r"[,;]?\s+(?:because|since|as|so|where|when|while|if|meaning|given|due to|based on|after|i hope"
-    r"|which means|that is|i\.e\.|e\.g\.|therefore|thus|hence)\b.*",
+    r"|which (?!(?:is|equals|gives|makes)\b)\w+|that is|i\.e\.|e\.g\.|therefore|thus|hence)\b.*",
     re.IGNORECASE | re.DOTALL,
 )
 _ASIDE = re.compile(
@@ -200,11 +205,13 @@ _ASIDE = re.compile(
 
 
 def claim(text: str) -> str:
-    """A stated line without its explanation: "not 70 but 72, since ..." claims "72"."""
+    """A stated line without its explanation: "not 70 but 72, as ..." and "70? No, 72" say "72"."""
     text = text[:_MAX_CLAIM_CHARS].strip().lstrip(":;,= ")
     if text.lower().startswith("not "):
         match = _NOT_BUT.match(text)
         text = match[1] if match else ""
+    elif match := _DOUBTED.match(text):
+        text = match[1]
     text = _SENTENCE_END.split(text, maxsplit=1)[0]
     reason = _REASON.search(text)
     if reason and re.search(r"\w", text[: reason.start()]):

@@ -20,7 +20,7 @@ _FUNCTION = "(?:arc)?(?:sin|cos|tan)|sqrt|sec|csc|cot|log|ln|exp|pi|theta|alpha|
 # Words that change the value of the number before them, and of the one behind them.
 _CHANGES = (
     r"(?:half|halves|root|squared|cubed|factorial|modulo|(?:third|fourth|fifth|tenth|hundredth)s"
-    r"|infinity)\b"
+    r"|infinity|or (?:more|less|fewer|greater|higher|lower|above|below|over|under))\b"
 )
 _CHANGES_NEXT = (
     r"(?:(?:not|between|from|than|least|most|over|under|above|below|up to|half|twice|double|root)"
@@ -45,10 +45,18 @@ _SIGNS = [
         (r"(?<=\d)[eE](?=[-+]?\d)", "E"),
         *((rf"(?<=\d)\s*{name}s?\b", rf"\\times 10^{{{n}}}") for name, n in _SCALES.items()),
         (r"\b(?:minus|negative)\s+(?=[\d.])", "-"),
-        (r"(?<=\d):00(?!\d)", ""),
+        (r"\s+plus\s+(?=[\d.])", "+"),
+        (r"\s+(?:times|multiplied by)\s+(?=[\d.])", r"\\times "),
+        (r"\s+divided by\s+(?=[\d.])", "/"),
+        (r"(?<=\d)\s+and\s+(?:a|one)\s+half\b", " 1/2"),
+        (r"(?<=\d):00(?!\d)|(?<=\d)\s*(?:[ap]\.\s?m\b\.?|o'clock\b)", ""),
         (r"\*\*", "^"),
         (r"\^\s*(?:\(([^()]*)\)|(-?\d+))", r"^{\1\2}"),
-        (r"[\s,]*(?:\\text\s*\{\s*(?:and|or)\s*\}|(?<![a-zA-Z\\])(?:and|or)(?![a-zA-Z]))\s*", ", "),
+        (
+            r"[\s,]*(?:\\text\s*\{\s*(?:and|or)\s*\}|(?<![a-zA-Z\\])(?:and|or)(?![a-zA-Z])"
+            r"(?!\s+(?:more|less|fewer|greater|higher|lower|above|below|over|under)\b))\s*",
+            ", ",
+        ),
     )
 ]
 _UNIT = (
@@ -59,7 +67,7 @@ _TEXT = r"\\text\s*\{[^{}\d]*\}"
 _FOREIGN = r"[^\W\d_a-zA-Z\u0370-\u03ff]+"  # no Latin or Greek letter, so no variable
 _PREPOSITION = (
     r"(?:in|for|after|per|at|every|within|during|on|each|rather|with|if|from|before|than(?!\s*[-\d])"
-    r"|to [a-z]+)\b"
+    r"|to [a-z]+|of (?:the|these|those|them|all|his|her|its|their))\b"
 )
 
 
@@ -139,4 +147,9 @@ def _mathematics(said: str) -> str:
         parts.append(after)
     if _GOES_ON.match(said[parts[-1].end() :]):
         return said
-    return ", ".join(next(filter(None, match.groups())) for match in parts)
+    return joined(parts)
+
+
+def joined(formulas: list[re.Match[str]]) -> str:
+    """Matches of MATH as one list."""
+    return ", ".join(next(filter(None, match.groups())) for match in formulas)

@@ -7,9 +7,11 @@ import re
 from codepmp_ray.evaluation.graders.base import Reference, Verdict, judged, no_answer
 from codepmp_ray.evaluation.graders.equality import same_answer
 from codepmp_ray.evaluation.graders.final_answer import MAX_CHARS, own_turn, stated_answers
-from codepmp_ray.evaluation.graders.formulas import MATH
+from codepmp_ray.evaluation.graders.formulas import MATH, joined
 from codepmp_ray.evaluation.graders.notation import has_digit, readable
 
+_ALSO = re.compile(r"\s*,?\s*(?:and|or)?\s*", re.IGNORECASE)
+_NOT = re.compile(r"\s*,?\s*(?:and|but)?\s*not\s*", re.IGNORECASE)
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z$\\])")
 
 
@@ -32,11 +34,22 @@ def grade_latex(reference: Reference, completion: str) -> Verdict:
 
 
 def _last_words(text: str) -> tuple[str, bool]:
-    """(the last formula of a text's last line, or its last sentence; whether it is a formula)."""
+    """(the last formula of a text's last line, or its last sentence; whether it is a formula).
+
+    Of "$x = 3$ or $x = -2$" neither is the last one: they are a list.
+    """
     lines = [line for line in own_turn(readable(text[-MAX_CHARS:])).splitlines() if line.strip()]
     if not lines:
         return "", False
     found = list(MATH.finditer(lines[-1]))
+    while len(found) > 1 and _NOT.fullmatch(lines[-1][found[-2].end() : found[-1].start()]):
+        found.pop()
     if found:
-        return next(filter(None, found[-1].groups())), True
+        first = len(found) - 1
+        while first and _ALSO.fullmatch(lines[-1][found[first - 1].end() : found[first].start()]):
+            first -= 1
+        has_word = first < len(found) - 1 and re.search(
+            r"\w", lines[-1][found[-2].end() : found[-1].start()]
+        )
+        return joined(found[first:] if has_word else found[-1:]), True
     return _SENTENCE.split(lines[-1])[-1].strip(), False

@@ -29,7 +29,7 @@ _PICTURES = re.compile(r"[\u2600-\u27bf\ufe0f\U0001f300-\U0001faff]")
 _VULGAR = re.compile(r"[¼-¾⅐-⅞]")
 _EMPHASIS = re.compile(
     r"(?<![\w)\]}])\*\*(?=\S)|(?<=\S)\*\*(?![\w(\[])|(?<!\w)__(?=\w)|(?<=\w)__(?!\w)|`"
-    r"|</?(?:b|i|u|em|strong|p|span)>",
+    r"|</?(?:b|i|u|em|strong|p|span)>|~~(?=\S)[^~\n]*~~",  # struck out
     re.IGNORECASE,
 )
 _ITALIC = re.compile(r"(?<![\w*)\]}])\*(?=[^\s*])([^*\n]*?)(?<=[^\s*])\*(?![\w*(])")
@@ -73,6 +73,8 @@ _LAYOUT = [
         (r"(?<=\d)(?:\{,\}|,?\\!\s*|(?<!\\)\\[,:; ]|[~ '])(?=\d{3}(?!\d))", ""),
         (r"(?<!\\)\\[!,:;> ]|~(?!=)", " "),
         (r"(?<!\\)\\[()\[\]]", " "),
+        (r"\\(?:text)?color\s*\{\w+\}|\\underline(?=\s*\{)|(?<=\d)/-(?!\w)", ""),
+        (r"\b(?:US|AU|CA|HK|NZ|[ACRS])\\?\$\s?(?=\d)", ""),
         (r"\\\$|[$€£¥₹₩]|\\(?:pounds|euro)(?![a-zA-Z])", ""),
         (r"(?:\^\s*\{?\s*\\(?:circ|degree)\s*\}?|\\degree|°)(?:\s*\\text)?\s*\{?\s*[CF]\b\}?", ""),
         (r"\^\s*\{?\s*\\(?:circ|degree)\s*\}?|\\degree(?![a-zA-Z])|°", ""),

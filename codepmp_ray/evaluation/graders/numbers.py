@@ -19,6 +19,7 @@ from codepmp_ray.evaluation.graders.final_answer import (
 )
 from codepmp_ray.evaluation.graders.formulas import formula, parsed
 from codepmp_ray.evaluation.graders.notation import has_digit, readable, tidy
+from codepmp_ray.evaluation.graders.numerals import spoken_value
 
 _MAX_DECIMALS, _MAX_CHARS = 9, 400
 _LITERAL = (
@@ -32,7 +33,7 @@ _DECIMAL_COMMA = re.compile(r"\d{1,3}(?:\.\d{3})+,\d{1,2}|\d{1,3}(?:\.\d{3}){2,}
 _PLAIN = re.compile(rf"([-+]?)\s*(?:(\d+)\s+(?=\d+\s*/))?({_LITERAL})(?:\s*/\s*({_LITERAL}))?")
 _IN_TEXT = re.compile(rf"(?:(?<![\w)\]}}.])-\s?)?{_LITERAL}(?:\s*/\s*{_LITERAL})?")
 _FRACTION = re.compile(r"\\frac\s*\{(\d+)\}\s*\{(\d+)\}")
-_REPEATING = re.compile(r"(\d*)\.(\d*)\\overline\s*\{(\d+)\}")
+_REPEATING = re.compile(r"(-?)\s*(\d*)\.(\d*)\\overline\s*\{(\d+)\}")
 _HANGS_ON = re.compile(r"\s*[\^\\\u221a]|_|[a-zA-Z\u03c0](?![a-zA-Z])")
 _UNKNOWN = re.compile(
     r"\b(?:not (?:enough|possible)|can ?not|can't|un(?:known|clear|determined|defined)|impossible"
@@ -95,7 +96,7 @@ def stated_number(text: str, in_math: bool = False) -> Fraction | None:
         if any(map(_is_formula, sides)):
             return None
         last = next((side for side in (last, *reversed(sides)) if has_digit(side)), "")
-        value = _value(formula(last, in_math))
+        value = _value(formula(last, in_math)) if last else spoken_value(part)
         if value is not None:
             return value
     return None
@@ -141,9 +142,9 @@ def _value(latex: str) -> Fraction | None:
     if (value := plain_value(latex)) is not None:
         return value
     if match := _REPEATING.fullmatch(latex.strip()):
-        whole, fixed, period = match.groups()
+        sign, whole, fixed, period = match.groups()
         once = int(f"0{whole}{fixed}{period}") - int(f"0{whole}{fixed}")
-        return Fraction(once, (10 ** len(period) - 1) * 10 ** len(fixed))
+        return Fraction(-once if sign else once, (10 ** len(period) - 1) * 10 ** len(fixed))
     # Ratios, bases and numbers side by side are no calculations, whatever a parser makes of them.
     is_other = not has_digit(latex) or re.search(r"[:_']|\d\s+\d", latex)
     expression = None if is_other else parsed(latex)

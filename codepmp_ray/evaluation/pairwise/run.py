@@ -24,10 +24,15 @@ from codepmp_ray.evaluation.pairwise.accuracy import (
 from codepmp_ray.evaluation.pairwise.calibrated import calibration
 from codepmp_ray.evaluation.pairwise.official import BENCHMARKS, official
 from codepmp_ray.evaluation.pairwise.pairs import LoadedPairs, Pair, by_prompt
+from codepmp_ray.evaluation.pairwise.process_bench import (
+    process_figures,
+    read_solutions,
+    request_of,
+)
 from codepmp_ray.evaluation.scored_shards import Request, score_in_shards
 from codepmp_ray.json_records import record_bytes
 from codepmp_ray.ledger import ShardLedger
-from codepmp_ray.records import PAIR_SCORE
+from codepmp_ray.records import PAIR_SCORE, STEP_SCORE
 from codepmp_ray.runs import model_identity, run_manifest
 from codepmp_ray.scoring.calibration import fit_temperature, write_temperature
 from codepmp_ray.storage import open_store
@@ -40,7 +45,8 @@ _VERSION = 4
 def folder_of(recipe: Recipe) -> str:
     """Name of the folder in the run directory, by sets, settings and model."""
     config, settings = recipe.accuracy, recipe.evaluation
-    digests = content_digests(item.path for item in (*config.tasks, *config.data))
+    paths = [item.path for item in (*config.tasks, *config.data)]
+    digests = content_digests([*paths, config.process_bench])
     figures = [settings.confidence, settings.num_bootstrap, settings.seed]
     identity = model_identity(recipe)
     return f"accuracy-{fingerprint('accuracy', _VERSION, config, figures, digests, identity)}"
@@ -61,12 +67,14 @@ def measure_accuracy(
             "Leave out one of the two.",
         )
     store = open_store(recipe.run_dir).sub(folder_of(recipe))
+    path, per_shard = recipe.accuracy.process_bench, recipe.accuracy.prompts_per_shard
+    solutions = [] if path is None else read_solutions(path)
     requests = [_request(group) for group in by_prompt(loaded.pairs)]
     rows = score_in_shards(
         ShardLedger(store),
         client,
         requests,
-        recipe.accuracy.prompts_per_shard,
+        per_shard,
         "pair_scores",
         PAIR_SCORE,
     )
@@ -77,12 +85,27 @@ def measure_accuracy(
         "folder": store.uri,
         "manifest": run_manifest(recipe),
     }
+    if solutions:
+        steps = score_in_shards(
+            ShardLedger(store.sub("steps")),
+            client,
+            [*map(request_of, solutions)],
+            per_shard,
+            "step_scores",
+            STEP_SCORE,
+        )
+        results["process_bench"] = process_figures(solutions, steps, _bootstrap(recipe))
     if recipe.accuracy.calibrate:
         found = fit_temperature(*_sides(rows), [row["problem_id"] for row in rows])
         write_temperature(open_store(model), found)
         results["temperature"] = asdict(found) | {"is_kept": found.is_kept}
     store.put(RESULTS_FILE, record_bytes(results, indent=2))
     return results
+
+
+def _bootstrap(recipe: Recipe) -> Bootstrap:
+    settings = recipe.evaluation
+    return Bootstrap(settings.confidence, settings.num_bootstrap, settings.seed)
 
 
 def _sides(rows: Sequence[dict[str, Any]]) -> tuple[list[float], list[float]]:
@@ -92,7 +115,7 @@ def _sides(rows: Sequence[dict[str, Any]]) -> tuple[list[float], list[float]]:
 def summarise(rows: Sequence[dict[str, Any]], recipe: Recipe) -> dict[str, Any]:
     """Accuracies of PAIR_SCORE rows: all together, by section, and as the benchmarks weigh them."""
     config, settings = recipe.accuracy, recipe.evaluation
-    bootstrap = Bootstrap(settings.confidence, settings.num_bootstrap, settings.seed)
+    bootstrap = _bootstrap(recipe)
     chosen, rejected = _sides(rows)
     prompts = [row["problem_id"] for row in rows]
     sections = [row["section"] for row in rows]

@@ -55,6 +55,13 @@ def print_accuracy(results: dict[str, Any], console: Console | None = None) -> N
             screen.print(f"{title} {name}: {shown(part)}")
         if made["missing"]:
             screen.print(f"Not complete: {title}'s {', '.join(made['missing'])} are not there.")
+    if (made := results.get("process_bench")) is not None:
+        for name, part in {**made["parts"], **made["sections"]}.items():
+            screen.print(f"ProcessBench {name}, F1 of the first wrong step: {shown(part)}")
+        if made["missing"]:
+            screen.print(
+                f"Not complete: ProcessBench's {', '.join(made['missing'])} are not there."
+            )
     screen.print(results["folder"], soft_wrap=True, highlight=False)
 
 

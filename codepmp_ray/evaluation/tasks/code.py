@@ -1,4 +1,4 @@
-"""Programming problems: a function to write, and tests that call it.
+"""Programming problems: a function, a method or a whole program to write, and tests of it.
 
 No task uses its benchmark's own executor, which runs generated code without isolation: executing is
 `evaluation.sandbox`'s duty.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 from dataclasses import dataclass
+from typing import Literal
 
 from codepmp_ray.errors import InputError
 
@@ -27,6 +28,10 @@ class CodeProblem:
         canonical_program: the whole program as the benchmark's authors wrote it.
         test: source that defines `check(candidate)`, which raises unless the answer is right.
         entry_point: name of the function to write.
+        form: what is to be written; `evaluation.contest_answers` makes a function called
+            `entry_point` of a method (`method` of the class Solution) and of a program (which
+            takes its input and gives its output).
+        asked: what the generator is asked, where that is not to complete the stub.
     """
 
     problem_id: str
@@ -34,16 +39,19 @@ class CodeProblem:
     canonical_program: str
     test: str
     entry_point: str
+    form: Literal["function", "method", "program"] = "function"
+    method: str = ""
+    asked: str = ""
 
     @property
     def prompt(self) -> str:
         """What the generator is asked and, unchanged, what the reward model sees."""
-        return INSTRUCTION + as_code_block(self.stub)
+        return self.asked or INSTRUCTION + as_code_block(self.stub)
 
     @property
     def canonical_answer(self) -> str:
-        """The canonical solution in the form of a model's answer."""
-        return as_code_block(self.canonical_program)
+        """The canonical solution in the form of a model's answer; "" where there is none."""
+        return as_code_block(self.canonical_program) if self.canonical_program else ""
 
     @property
     def prelude(self) -> str:

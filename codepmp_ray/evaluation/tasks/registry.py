@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from codepmp_ray.errors import ConfigError
-from codepmp_ray.evaluation.tasks import gsm8k, humaneval, math, mbpp, reasoning_gym
+from codepmp_ray.evaluation.tasks import (
+    gsm8k,
+    humaneval,
+    live_code_bench,
+    math,
+    mbpp,
+    reasoning_gym,
+)
 from codepmp_ray.evaluation.tasks.base import PreferenceTask, ProblemTask
 from codepmp_ray.evaluation.tasks.choices import CHOICE_TASKS
 from codepmp_ray.evaluation.tasks.preference_sets import PREFERENCE_TASKS
@@ -19,6 +26,7 @@ PROBLEM_TASKS: dict[str, ProblemTask] = {
         humaneval.PLUS,
         mbpp.TASK,
         mbpp.PLUS,
+        live_code_bench.TASK,
         reasoning_gym.TASK,
     )
 }

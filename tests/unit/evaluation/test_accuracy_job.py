@@ -296,3 +296,25 @@ def test_the_job_reads_the_sets_before_it_starts_a_model(recipe_of, monkeypatch,
     job.pairs(served)
     assert started == ["./some/model"]
     assert "62.5" in capsys.readouterr().out
+
+
+def test_process_bench_is_scored_once_beside_the_pairs(recipe_of, tmp_path, capsys):
+    file = tmp_path / "gsm8k.json"
+    rows = [
+        {"id": f"gsm8k-{i}", "problem": f"q{i}", "steps": ["one", "two"], "label": label}
+        for i, label in enumerate([-1, 1, 0, -1])
+    ]
+    file.write_text(json.dumps(rows))
+    recipe = recipe_of(process_bench=str(file))
+    client = LengthClient()
+    found = measure(recipe, client, "m")["process_bench"]
+    assert found["parts"]["gsm8k"]["num_solutions"] == 4 and found["missing"][0] == "math"
+    assert ("q0", ["one", "one\n\ntwo"]) in client.calls
+    again = LengthClient()
+    results = measure(recipe, again, "m")
+    assert again.calls == [] and results["process_bench"] == found
+    print_accuracy(results)
+    assert "ProcessBench gsm8k, F1 of the first wrong step" in capsys.readouterr().out
+    before = folder_of(recipe)
+    file.write_text(json.dumps(rows[::-1]))
+    assert folder_of(recipe) != before
