@@ -9,7 +9,7 @@ from functools import cache
 
 from tree_sitter import Language, Node, Parser, Query
 
-from codepmp_ray.corpus.hidden_words import with_words_hidden
+from codepmp_ray.corpus.hidden_words import has_whole_conditions, with_words_hidden
 from codepmp_ray.corpus.language_specs import LANGUAGES
 from codepmp_ray.corpus.python_check import python_problem
 from codepmp_ray.errors import ConfigError
@@ -94,6 +94,8 @@ def parse(source: bytes, language: str) -> Node:
 
 def is_valid(code: str, language: str) -> bool:
     """Whether `code` is `language` by itself, or as a member of a class or an object."""
+    if LANGUAGES[language].has_macros and not has_whole_conditions(code.encode()):
+        return False
     for before, after in (("", "\n"), *LANGUAGES[language].frames):
         root = parse(f"{before}{code}{after}".encode(), language)
         if not root.has_error:
