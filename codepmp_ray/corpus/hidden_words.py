@@ -41,10 +41,10 @@ _CUDA = re.compile(
     rb"()(\b__(?:global|device|host|shared|constant|managed|forceinline|noinline|launch_bounds)__\b"
     rb"(?:[ \t]*\([^()\n]*\))?|<<<[^;{}]*?>>>)"
 )
-# A line of its own without a semicolon, unless it is the type of the function on the next one.
+# A line of its own without a semicolon, unless it is a function's type or head.
 _STATEMENT = re.compile(
     rb"(?m)^([ \t]*)([A-Z]\w*[A-Z]\w*(?:[ \t]*\([^()\n;{}]*\))?)(?=[ \t]*$)"
-    rb"(?!\s*\n\s*[*&]*\w+\s*\()"
+    rb"(?!\s*\n\s*(?:[*&]*\w+\s*\(|\{))"
 )
 
 
