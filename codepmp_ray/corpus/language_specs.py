@@ -300,7 +300,8 @@ LANGUAGES = {
         _cpp(
             "cpp",
             tuple(
-                ".cc .cpp .cxx .c++ .hh .hpp .hxx .h++ .inl .ipp .tpp .tcc .txx .ixx .cppm .cp".split()
+                ".cc .cpp .cxx .c++ .hh .hpp .hxx .h++ .inl .ipp .tpp .tcc .txx .ixx .cppm "
+                ".cp".split()
             ),
             ("c++",),
         ),

@@ -276,9 +276,9 @@ CPP_HEADERS = [
 C_HEADERS = [
     b"struct a { int class, private, new; };\nint template(int public);\n",
     b"#if __cplusplus >= 201703L\nnamespace a {}\n#endif\nint f(void);\n",
-    b"#if defined(__cplusplus) && X\n# define C constexpr\n#else\n# define C\n#endif\nint f(void);\n",
+    b"#if defined(__cplusplus) && X\n# define C constexpr\n#else\n# define C\n#endif\nint f();\n",
     b'#define S "std::vector<int>"\nstatic const char *t = "class Foo";\n',
-    b"static int f(int a, int b) {\n  if (a & b)\n    return g(a & b);\n  return a &\n    ~MASK(b);\n}\n",
+    b"int f(int a, int b) {\n  if (a & b)\n    return g(a & b);\n  return a &\n    ~MASK(b);\n}\n",
     b"static int f(struct a *p) {\n  return g(p)->x;\n}\n",
     b"struct a {\n  unsigned b : 3;\n  enum c d : 2;\n};\n",
     b"/* a struct that\n * struct A : B {\n */\nint f(void);\n",
