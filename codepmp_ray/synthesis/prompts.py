@@ -23,7 +23,8 @@ _LABEL_ANSWER = re.compile(
 )
 # Each part once, so that a task that begins in such words loses no sentence of its own.
 _BEFORE = re.compile(
-    r"(?:(?:sure(?: thing)?|certainly|of course|absolutely|okay|ok|great question|got it|no problem)"
+    r"(?:(?:sure(?: thing)?|certainly|of course|absolutely|okay|ok|great question|got it"
+    r"|no problem)"
     r"(?:[.!:,]|(?= (?:I|here|let|what|that)\b)[^.!:\n]{0,60}[.!:])\s*)?"
     r"(?:(?:I(?:'d| would) be (?:happy|glad) to help|I can help(?: you)?(?: with that)?"
     r"|thank you for (?:sharing|providing)[^.!\n]{0,40}|what would you like me to do)\b[.!?]\s*)?"

@@ -42,7 +42,7 @@ _TURN_BEGINS = re.compile(
 )
 _TURN_ENDS = re.compile(
     r"(?<![\"'\\])(?<!(?<!``)`)(?:<\|(?:im_end|im_start|endoftext|eot_id|eom_id|end_of_text|end|return|start_header_id)\|>"
-    r"|<(?:end|start)_of_turn>|<｜(?:end▁of▁sentence|User)｜>|</s>\s*\Z)"
+    r"|<(?:end|start)_of_turn>|<\uff5c(?:end▁of▁sentence|User)\uff5c>|</s>\s*\Z)"
 )
 
 

@@ -115,7 +115,7 @@ _PREFIXED_RUN = 24  # of [A-Za-z0-9_-], in each of them
 # What documentation and templates put in a secret's place.
 _PLACEHOLDER = re.compile(
     r"example|sample|placeholder|dummy|your[-_ ]?|changeme|redacted|x{5}|[*<>{}$%]|\.\.\."
-    r"|(\w)\1{7}|1234567890|0123456789|abcdefghijklmnop",
+    r"|(\w)\1{29}|1234567890|abcdefghijklmnopqrst",
     re.IGNORECASE,
 )
 _NO_PASSWORD = re.compile(

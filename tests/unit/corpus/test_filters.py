@@ -135,7 +135,7 @@ REPO_SPELLINGS = [
     "github:owner/repo",
     "/owner/repo",
     '"owner/repo"',
-    "ｏｗｎｅｒ/repo",
+    "\uff4f\uff57\uff4e\uff45\uff52/repo",
     "https%3A%2F%2Fgithub.com%2Fowner%2Frepo",
 ]
 
