@@ -26,7 +26,7 @@ _CPP = re.compile(
     rb"|^[ \t]*(?:virtual[ \t]+)?~[A-Za-z_]\w*[ \t]*\([ \t]*(?:void)?\)[ \t]*[;{=on]"
     rb"|\b(?:constexpr|noexcept|nullptr|decltype|typename|mutable|static_cast|reinterpret_cast)\b"
     rb"|\boperator[ \t]*[^\w\s;,)]|^[ \t]*#[ \t]*include[ \t]*<[a-z_]+>"
-    rb"|\bextern[ \t]+\"C\"|\benum[ \t]+(?:class|struct)[ \t]"
+    rb"|\benum[ \t]+(?:class|struct)[ \t]"
     rb"|\bstruct[ \t]+(?:\w+[ \t]+){0,2}\w+[ \t]+final\b"
     rb"|^[ \t]*struct[ \t]+(?:\w+[ \t]+){0,2}\w+[ \t]*:[ \t]*[A-Za-z_]"
     rb"|\)[ \t]*(?:const[ \t]*)?=[ \t]*(?:default|delete)[ \t]*;"
@@ -41,7 +41,7 @@ _REFERENCE = re.compile(
     rb"[A-Za-z_]\w*[ \t]*[,)]",
     re.MULTILINE,
 )
-_KERNEL = re.compile(rb"^[ \t]*(?:(?!#|//|\*)[^\n]*[>\s])?__global__\s", re.MULTILINE)
+_KERNEL = re.compile(rb"^(?![ \t]*(?:#|//|\*))(?:[^\n]*[>\s])?__global__\s", re.MULTILINE)
 # Qt's translations and Android's views; RenderScript.
 _MARKUP = (b"<?xml", b"<!DOCTYPE")
 _RENDERSCRIPT = re.compile(rb"^[ \t]*#pragma[ \t]+(?:version|rs)\b", re.MULTILINE)
@@ -64,4 +64,6 @@ def _of_header(data: bytes) -> str:
     text = _NO_C.sub(b" ", data)
     if _OBJECTIVE_C.search(text):
         return ""
-    return "cpp" if _CPP.search(text) or _REFERENCE.search(text) else "c"
+    # C says it to C++ alone, behind a question for __cplusplus.
+    is_linked = b'extern "C"' in text and b"__cplusplus" not in data
+    return "cpp" if is_linked or _CPP.search(text) or _REFERENCE.search(text) else "c"

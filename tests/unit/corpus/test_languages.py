@@ -274,6 +274,7 @@ CPP_HEADERS = [
     b"inline auto f(int a) -> int { return a; }\n",
 ]
 C_HEADERS = [
+    b'#ifndef __cplusplus\nextern int f(int);\n#else\nextern "C" int f(int) throw();\n#endif\n',
     b"struct a { int class, private, new; };\nint template(int public);\n",
     b"#if __cplusplus >= 201703L\nnamespace a {}\n#endif\nint f(void);\n",
     b"#if defined(__cplusplus) && X\n# define C constexpr\n#else\n# define C\n#endif\nint f();\n",
@@ -328,7 +329,12 @@ C_HEADERS = [
         (None, "a.h", b"template <class T>\n__global__ void k(T *a);\n", "cuda"),
         (None, "a.hpp", b"static __global__ void k(int *a);\n", "cuda"),
         ("C++", "a.cpp", b"__global__ void k(int *a) {}\n", "cuda"),
-        (None, "a.hpp", b"#define KERNEL __global__ void\n// a __global__ one\n", "cpp"),
+        (
+            None,
+            "a.hpp",
+            b"#define K __global__ void\n  // a __global__ x\n * __global__ v\n",
+            "cpp",
+        ),
         (None, "a.ts", b'\xef\xbb\xbf<?xml version="1.0"?>\n<!DOCTYPE TS>\n', None),
         (None, "a.rs", b"// of x\n#pragma version(1)\n#pragma rs java_package_name(x)\n", None),
         (None, "a.rs", b"fn f() {}\n", "rust"),
