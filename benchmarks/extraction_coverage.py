@@ -221,13 +221,16 @@ def _compiling(language: str, files: list[Path], compiler: Path) -> dict[Path, b
     if language in ("typescript", "tsx", "javascript"):
         return {Path(name): not errors for name, _, errors in _typescript(files, compiler)}
     commands = {
-        "rust": ["rustfmt", "--edition=2021", "--check"],
+        "rust": ["rustfmt", "--edition=2021", "--emit=stdout"],
         "go": ["gofmt", "-e", "-l"],
         "java": ["javac", "-proc:none", "-Xmaxerrs", "100000", "-d", str(files[0].parent)],
     }
     command = commands.get(language)
     if command is None or shutil.which(command[0]) is None:
         return {}
+    if language == "rust":  # it ends at the first file with an error
+        runs = {file: subprocess.run([*command, file], capture_output=True) for file in files}
+        return {file: run.returncode == 0 for file, run in runs.items()}
     done = subprocess.run([*command, *map(str, files)], capture_output=True, text=True)
     errors = done.stderr
     if language == "java":  # what it cannot find, or has already, is no matter of syntax
