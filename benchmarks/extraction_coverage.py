@@ -230,7 +230,17 @@ def _compiling(language: str, files: list[Path], compiler: Path) -> dict[Path, b
         return {}
     if language == "rust":  # it ends at the first file with an error
         runs = {file: subprocess.run([*command, file], capture_output=True) for file in files}
-        return {file: run.returncode == 0 for file, run in runs.items()}
+        # What it cannot find is no matter of syntax.
+        missing = re.compile(rb"error\[E0583\]|[Ee]rror writing files: failed to resolve mod")
+        return {
+            file: run.returncode == 0
+            or all(
+                missing.match(line)
+                for line in run.stderr.split(b"\n")
+                if line[:5].lower() == b"error"
+            )
+            for file, run in runs.items()
+        }
     done = subprocess.run([*command, *map(str, files)], capture_output=True, text=True)
     errors = done.stderr
     if language == "java":  # what it cannot find, or has already, is no matter of syntax
