@@ -192,7 +192,7 @@ def measure(root: Path, compiler: Path) -> dict[str, dict[str, Counter[str]]]:
 
 def false_accepts(language: str, files: list[Path], compiler: Path, folder: Path) -> Counter[str]:
     """Of changed files: what compiler and corpus say of them."""
-    rng, said = random.Random(0), Counter[str]()
+    rng, mutants = random.Random(0), []
     folder.mkdir()
     for number in range(NUM_MUTANTS):
         file = rng.choice(files)
@@ -203,38 +203,62 @@ def false_accepts(language: str, files: list[Path], compiler: Path, folder: Path
         else:
             j = rng.randrange(len(lines[i]))
             lines[i] = lines[i][:j] + lines[i][j + 1 :]
-        mutant = folder / f"m{number}{file.suffix}"
+        mutant = folder / str(number) / file.name
+        mutant.parent.mkdir()
         mutant.write_text("\n".join(lines), encoding="utf-8")
-        compiles = _compiles(language, mutant, compiler)
-        if compiles is not None:
-            ours = is_valid("\n".join(lines), language)
-            said[f"{'valid' if compiles else 'invalid'}, {'taken' if ours else 'refused'}"] += 1
+        mutants.append(mutant)
+    said = Counter[str]()
+    for mutant, compiles in _compiling(language, mutants, compiler).items():
+        ours = is_valid(mutant.read_text(encoding="utf-8"), language)
+        said[f"{'valid' if compiles else 'invalid'}, {'taken' if ours else 'refused'}"] += 1
     return said
 
 
-def _compiles(language: str, file: Path, compiler: Path) -> bool | None:
-    """What the language's own parser says; None without one."""
+def _compiling(language: str, files: list[Path], compiler: Path) -> dict[Path, bool]:
+    """Which files the language's own parser takes; none at all where it is not installed."""
     if language == "python":
-        try:
-            compile(file.read_text(encoding="utf-8"), "x", "exec", dont_inherit=True)
-        except (SyntaxError, ValueError):
-            return False
-        return True
+        return {file: _compiles(file) for file in files}
     if language in ("typescript", "tsx", "javascript"):
-        return next(iter(_typescript([file], compiler)))[2] == 0
-    commands = {"rust": ["rustfmt", "--edition=2021", "--emit=stdout"], "go": ["gofmt", "-e"],
-                "java": ["javac", "-proc:none", "-d", str(file.parent)]}  # fmt: skip
+        return {Path(name): not errors for name, _, errors in _typescript(files, compiler)}
+    commands = {
+        "rust": ["rustfmt", "--edition=2021", "--emit=stdout"],
+        "go": ["gofmt", "-e", "-l"],
+        "java": ["javac", "-proc:none", "-Xmaxerrs", "100000", "-d", str(files[0].parent)],
+    }
     command = commands.get(language)
     if command is None or shutil.which(command[0]) is None:
-        return None
-    done = subprocess.run([*command, file.name], cwd=file.parent, capture_output=True, text=True)
-    if language == "java":  # what it cannot find is no matter of syntax
+        return {}
+    if language == "rust":  # it ends at the first file with an error
+        runs = {file: subprocess.run([*command, file], capture_output=True) for file in files}
+        # What it cannot find is no matter of syntax.
+        missing = re.compile(rb"error\[E0583\]|[Ee]rror writing files: failed to resolve mod")
+        return {
+            file: run.returncode == 0
+            or all(
+                missing.match(line)
+                for line in run.stderr.split(b"\n")
+                if line[:5].lower() == b"error"
+            )
+            for file, run in runs.items()
+        }
+    done = subprocess.run([*command, *map(str, files)], capture_output=True, text=True)
+    errors = done.stderr
+    if language == "java":  # what it cannot find, or has already, is no matter of syntax
         semantic = (
             r"cannot find symbol|does not exist|class \w+ is public|incompatible|not abstract"
+            r"|duplicate class"
         )
-        errors = re.findall(r"error: (.*)", done.stderr)
-        return all(re.search(semantic, error) for error in errors)
-    return done.returncode == 0
+        lines = re.findall(r"^(\S+?:\d+: error: .*)", errors, re.MULTILINE)
+        errors = "\n".join(line for line in lines if not re.search(semantic, line))
+    return {file: f"{file}:" not in errors for file in files}
+
+
+def _compiles(file: Path) -> bool:
+    try:
+        compile(file.read_text(encoding="utf-8"), "x", "exec", dont_inherit=True)
+    except (SyntaxError, ValueError):
+        return False
+    return True
 
 
 def _python(file: Path) -> Iterator[Span]:

@@ -5,6 +5,7 @@ The rules of `LanguageSpec`, for nodes; `snippets.py` says which definitions are
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tree_sitter import Node
@@ -65,16 +66,15 @@ def definition_at(node: Node, spec: LanguageSpec, min_rows: int) -> Found | None
     return Found(node, _first(node, spec), kind, name, prefix, inside, inner.has_error)
 
 
-def holds_definition(root: Node, spec: LanguageSpec) -> bool:
-    """Whether something is defined in a tree, errors or not."""
+def outer_names(root: Node, spec: LanguageSpec) -> Iterator[str]:
+    """Names of the outermost definitions of a tree, errors or not."""
     stack = [root]
     while stack:
         node = stack.pop()
-        if definition_at(node, spec, _MIN_ROWS) is not None:
-            return True
-        if is_open(node, spec):
+        if (found := definition_at(node, spec, _MIN_ROWS)) is not None:
+            yield found.name
+        elif is_open(node, spec):
             stack.extend(node.named_children)
-    return False
 
 
 def is_open(node: Node, spec: LanguageSpec) -> bool:

@@ -193,7 +193,11 @@ def _require_inside(root: InputFolder, path: InputFile) -> None:
     """Raise UnreadableRow for a link that leads out of the source."""
     if not isinstance(root, Path) or not isinstance(path, Path) or not os.path.islink(path):
         return
-    if not path.resolve().is_relative_to(root.resolve()):
+    try:
+        is_inside = path.resolve().is_relative_to(root.resolve())
+    except (OSError, RuntimeError) as error:  # links that lead to each other
+        raise UnreadableRow("a link that leads nowhere") from error
+    if not is_inside:
         raise UnreadableRow("a link to a file outside of the source")
 
 

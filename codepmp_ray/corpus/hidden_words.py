@@ -41,19 +41,29 @@ _CUDA = re.compile(
     rb"()(\b__(?:global|device|host|shared|constant|managed|forceinline|noinline|launch_bounds)__\b"
     rb"(?:[ \t]*\([^()\n]*\))?|<<<[^;{}]*?>>>)"
 )
-# A line of its own without a semicolon, unless it is the type of the function on the next one.
+# A line of its own without a semicolon, unless it is a function's type or head.
 _STATEMENT = re.compile(
     rb"(?m)^([ \t]*)([A-Z]\w*[A-Z]\w*(?:[ \t]*\([^()\n;{}]*\))?)(?=[ \t]*$)"
-    rb"(?!\s*\n\s*[*&]*\w+\s*\()"
+    rb"(?!\s*\n\s*(?:[*&]*\w+\s*\(|\{))"
 )
 
 
 _VARIANCE = re.compile(
     rb"(?m)(^[ \t]*|[<,]\s*)((?:(?:in|out|const)\s+)+)(?=[A-Za-z_$][\w$]*\s*(?:[=,>]|extends\b))"
 )
-_DIRECTIVE = re.compile(rb"[ \t]*#[ \t]*(if(?:def|ndef)?|elif\w*|else|endif)\b")
+# A type among the arguments of a macro, with its comma.
+_TYPE_ARGUMENT = re.compile(
+    rb"(\b[A-Z][A-Z0-9_]{2,}[ \t]*\([^()\n;{}]*?)"
+    rb"(,\s*(?:(?:const|unsigned|signed)\s+)*(?:(?:struct|union|enum)\s+\w+|bool|char|short|int|long"
+    rb"|float|double|void|size_t)\b[\s*]*)(?=[,)])"
+)
+# Errors inside of them spread over all that the outermost one, often the whole file, is around.
+_CONDITIONS = re.compile(
+    rb"(?m)()(^[ \t]*#[ \t]*(?:if(?:n?def)?|elif(?:n?def)?|else|endif)\b(?:[^\n\\]|\\.|\\\n)*)"
+)
+_DIRECTIVE = re.compile(rb"(?m)^[ \t]*#[ \t]*(if(?:def|ndef)?|elif\w*|else|endif)\b")
 _PREPROCESSED = ("c", "cpp", "cuda")
-_MACROS = ((_CUDA, _CLASS, _SPECIFIERS, _CALLING), (_TRAILING,), (_STATEMENT,))
+_MACROS = ((_CUDA, _CLASS, _SPECIFIERS, _CALLING), (_TRAILING,), (_STATEMENT, _TYPE_ARGUMENT))
 _OF_LANGUAGE: dict[str, tuple[tuple[re.Pattern[bytes], ...], ...]] = {
     **dict.fromkeys(_PREPROCESSED, _MACROS),
     **dict.fromkeys(("typescript", "tsx"), ((_VARIANCE,),)),
@@ -69,8 +79,23 @@ def with_words_hidden(source: bytes, language: str) -> Iterator[bytes]:
             hidden = pattern.sub(_hide, hidden)
         if hidden != before:
             yield hidden
-    if language in _PREPROCESSED and (chosen := _one_alternative(hidden)) != hidden:
-        yield chosen
+    if language in _PREPROCESSED:
+        chosen = _one_alternative(hidden)
+        if chosen != hidden:
+            yield chosen
+        plain = _CONDITIONS.sub(_hide, chosen)
+        if plain != chosen and has_whole_conditions(chosen):
+            yield plain
+
+
+def has_whole_conditions(source: bytes) -> bool:
+    """Whether each `#else` and `#endif` has its `#if` and each `#if` its end."""
+    depth = 0
+    for match in _DIRECTIVE.finditer(source):
+        depth += match[1].startswith(b"if") - (match[1] == b"endif")
+        if depth < 0 or (depth == 0 and match[1].startswith(b"el")):
+            return False
+    return depth == 0
 
 
 def _one_alternative(source: bytes) -> bytes:

@@ -73,7 +73,7 @@ _PYTHON = LanguageSpec(
     name="python",
     grammar="tree_sitter_python",
     extensions=(".py", ".pyi", ".pyw"),
-    aliases=("python3", "py"),
+    aliases=("python3", "python 3", "py"),
     definitions=_kinds("function_definition", "class_definition"),
     wrappers={"decorated_definition": "definition"},
     containers=frozenset(
@@ -83,7 +83,7 @@ _PYTHON = LanguageSpec(
     ),
     fixed_text="(string) @text (expression_statement (string) @free)",
     comments=("#",),
-    interpreters=("python", "pypy"),
+    interpreters=("python", "pypy", "uv", "pipx"),
 )
 
 _DOC = ("/**",)
@@ -215,7 +215,14 @@ _PREPROCESSOR = frozenset(
 )
 # A declaration without a body defines nothing that could be described.
 _WITH_BODY: tuple[str, frozenset[str]] = ("body", frozenset())
-
+# The grammar of C takes `class A {...}` and `namespace a {...}` for functions without them.
+_WITH_PARAMETERS = (
+    "declarator",
+    frozenset(
+        "function_declarator pointer_declarator parenthesized_declarator "
+        "attributed_declarator".split()
+    ),
+)
 _TYPES = frozenset({"struct_specifier", "union_specifier", "enum_specifier"})
 _C_DOC = {"comment": ("/**", "///", "/*!", "//!")}
 
@@ -232,6 +239,7 @@ _C = LanguageSpec(
         **dict.fromkeys(_TYPES, _WITH_BODY),
         # `typedef struct {...} name;`, `struct {...} name;`
         **dict.fromkeys(("type_definition", "declaration"), ("type", _TYPES)),
+        "function_definition": _WITH_PARAMETERS,
     },
     containers=_PREPROCESSOR | {"translation_unit", "linkage_specification", "declaration_list"},
     fixed_text="(string_literal) @text",
@@ -292,7 +300,8 @@ LANGUAGES = {
         _cpp(
             "cpp",
             tuple(
-                ".cc .cpp .cxx .c++ .hh .hpp .hxx .h++ .inl .ipp .tpp .tcc .txx .ixx .cppm".split()
+                ".cc .cpp .cxx .c++ .hh .hpp .hxx .h++ .inl .ipp .tpp .tcc .txx .ixx .cppm "
+                ".cp".split()
             ),
             ("c++",),
         ),

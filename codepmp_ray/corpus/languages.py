@@ -9,8 +9,9 @@ from functools import cache
 
 from tree_sitter import Language, Node, Parser, Query
 
-from codepmp_ray.corpus.hidden_words import with_words_hidden
-from codepmp_ray.corpus.language_specs import LANGUAGES
+from codepmp_ray.corpus.content_language import by_content
+from codepmp_ray.corpus.hidden_words import has_whole_conditions, with_words_hidden
+from codepmp_ray.corpus.language_specs import LANGUAGES, LanguageSpec
 from codepmp_ray.corpus.python_check import python_problem
 from codepmp_ray.errors import ConfigError
 
@@ -29,22 +30,6 @@ _BY_INTERPRETER = {name: spec.name for spec in LANGUAGES.values() for name in sp
 _DIALECTS = {("typescript", ".tsx"): "tsx", ("cpp", ".cu"): "cuda", ("cpp", ".cuh"): "cuda"}
 # "#!/usr/bin/env -S python3 -u" and "#!/usr/local/bin/python3.11": the program's name.
 _SHEBANG = re.compile(rb"#!\s*(?:\S*/env\s+(?:-\S+\s+)*)?(?:\S*/)?([A-Za-z_-]+)")
-# A header's `.h` says nothing about its language. Comments and what a C compiler does not see are
-# no evidence; strings may be.
-_NO_C = re.compile(
-    rb"//[^\n]*|/\*(?:[^*]+|\*(?!/))*+(?:\*/)?"
-    rb"|^[ \t]*#[ \t]*if(?:def[ \t]+|[ \t]+defined[ \t(]+)__cplusplus\b.{0,2000}?"
-    rb"^[ \t]*#[ \t]*(?:else|endif)\b",
-    re.DOTALL | re.MULTILINE,
-)
-_OBJECTIVE_C = re.compile(rb"^[ \t]*(?:@(?:interface|protocol|class|end|import)\b|#import\b)", re.M)
-_CPP = re.compile(
-    rb"\w[ \t]*::[ \t]*[\w~*]|^[ \t]*(?:template[ \t]*<|(?:inline[ \t]+)?namespace\b|class[ \t]+\w"
-    rb"|using[ \t]+\w|(?:public|private|protected)[ \t]*:)"
-    rb"|\b(?:constexpr|noexcept|nullptr|decltype|typename|mutable|static_cast|reinterpret_cast)\b"
-    rb"|\boperator[ \t]*[^\w\s;,)]|^[ \t]*#[ \t]*include[ \t]*<[a-z_]+>",
-    re.MULTILINE,
-)
 
 
 def find_language(declared: str | None, path: str | None, data: bytes = b"") -> str | None:
@@ -52,17 +37,19 @@ def find_language(declared: str | None, path: str | None, data: bytes = b"") -> 
 
     As declared by the data set; otherwise by the path's extension; otherwise by the interpreter
     that the first line of `data`, the file's bytes, names. Where the name leaves it open, the
-    content decides: `.h`, and the dialects that data sets throw together.
+    content decides: `content_language`, and the dialects that data sets throw together.
     """
-    extension = posixpath.splitext(path or "")[1].lower()
+    written = posixpath.splitext(path or "")[1]
+    extension = written.lower()
+    if extension == ".ipynb" and (not declared or data.lstrip().startswith(b"{")):
+        return NOTEBOOK
     if declared:
         found = _BY_ALIAS.get(declared.strip().lower())
     elif (found := _BY_EXTENSION.get(extension)) is None and data.startswith(b"#!"):
         match = _SHEBANG.match(data[:200])
         found = _BY_INTERPRETER.get(match.group(1).decode("ascii")) if match else None
-    if found == "c" and extension == ".h":
-        return _header_language(data)
-    return _DIALECTS.get((found or "", extension), found)
+    found = _DIALECTS.get((found or "", extension), found)
+    return by_content(found, written if written == ".C" else extension, data) if found else None
 
 
 def check_languages(names: tuple[str, ...]) -> None:
@@ -83,20 +70,21 @@ def parse(source: bytes, language: str) -> Node:
     """
     parser = parser_for(language)
     root = parser.parse(source).root_node
-    if root.has_error:
-        least = _size_of_errors(root)
+    if least := _size_of_errors(root, language):
         for hidden in with_words_hidden(source, language):
             other = parser.parse(hidden).root_node
-            if (size := _size_of_errors(other)) < least:
+            if (size := _size_of_errors(other, language)) < least:
                 root, least = other, size
     return root
 
 
 def is_valid(code: str, language: str) -> bool:
     """Whether `code` is `language` by itself, or as a member of a class or an object."""
+    if LANGUAGES[language].has_macros and not has_whole_conditions(code.encode()):
+        return False
     for before, after in (("", "\n"), *LANGUAGES[language].frames):
         root = parse(f"{before}{code}{after}".encode(), language)
-        if not root.has_error:
+        if not _size_of_errors(root, language):
             return language != "python" or python_problem(code, root) is None
     return False
 
@@ -128,20 +116,32 @@ def _grammar(name: str) -> Language:
     return Language(getattr(importlib.import_module(module), function or "language")())
 
 
-def _header_language(data: bytes) -> str | None:
-    text = _NO_C.sub(b" ", data)
-    if _OBJECTIVE_C.search(text):
-        return None
-    return "cpp" if _CPP.search(text) else "c"
-
-
-def _size_of_errors(root: Node) -> int:
-    """Bytes that the parser could not make anything of; one for what is missing."""
-    size, stack = 0, [root]
+def _size_of_errors(root: Node, language: str) -> int:
+    """Bytes that the parser could not make anything of, or what the language does not have; one
+    for what is missing."""
+    spec = LANGUAGES[language]
+    size, stack = _size_misread(root, spec) if spec.has_macros else 0, [root]
     while stack:
         node = stack.pop()
         if node.is_error or node.is_missing:
             size += max(1, node.end_byte - node.start_byte)
         elif node.has_error:
             stack.extend(node.children)
+    return size
+
+
+def _size_misread(root: Node, spec: LanguageSpec) -> int:
+    """Bytes of bodies without a function's head, and of functions without parameters."""
+    field, types = spec.required["function_definition"]
+    size, stack = 0, [root]
+    while stack:
+        node = stack.pop()
+        if node.type == "function_definition":
+            value = node.child_by_field_name(field)
+            if value is not None and types and value.type not in types:
+                size += node.end_byte - node.start_byte
+        elif node.type == "compound_statement":
+            size += node.end_byte - node.start_byte
+        elif node.type in spec.containers:
+            stack.extend(node.named_children)
     return size

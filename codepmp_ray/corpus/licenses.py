@@ -15,11 +15,14 @@ from typing import Any
 from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 
 _HEADER = re.compile(
-    rb"^[ \t]*(?:#|//|/?\*+|--|;|%|<!--|\"\"\")?[ \t]*SPDX-License-Identifier:[ \t]*([^\r\n]*)",
-    re.M,
+    # Behind what begins a comment, other words of the comment too; or first on its line.
+    rb"^(?:\xef\xbb\xbf)?[ \t]*"
+    rb"(?:\"?(?:#|//|/?\*|--|;|%|<!--|\(\*|\"\"\"|'''|REM\b|\.\.)[^\r\n\"']*?)?"
+    rb"SPDX-License-Identifier[ \t]*:[ \t]*([^\r\n]*)",
+    re.M | re.I,
 )
 _HEADER_BYTES = 4_096
-_COMMENT_END = re.compile(r"\s*(?:\*/|-->|[#;\"'{}].*|\*+)\s*$")
+_COMMENT_END = re.compile(r"\s*(?:\*+/|-->|\*\)|-\*-|(?:\\[nr])*\"+,?|//.*|[#;\"'{}].*|\*+)\s*$")
 _SLASH = re.compile(r"\s*/\s*")  # "MIT/Apache-2.0", as Rust's packages wrote it
 _TOKEN = re.compile(r"[()]|[^()\s]+")
 _FILES = re.compile(r"(?:un)?licen[cs]e|copying", re.IGNORECASE)

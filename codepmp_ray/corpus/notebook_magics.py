@@ -15,7 +15,12 @@ from typing import Any
 # A cell whose first line begins with "%%" belongs to the program named there, unless that only
 # looks at the Python below.
 _CELL_MAGIC = re.compile(r"\s*%%([\w.]+)")
-_OF_PYTHON = re.compile(r"time|timeit|capture|prun|python\d?|pypy|debug|memit|mprun|heat|wandb")
+_OF_PYTHON = re.compile(
+    r"time|timeit|capture|prun|python\d?|pypy|pyspark|debug|memit|mprun|lprun|heat|wandb|local|px"
+    r"|ipytest|snakeviz|scalene|cache"
+)
+# Databricks: one "%" hands over the whole cell. With words behind it `%sql` is IPython's.
+_DATABRICKS = re.compile(r"\s*%(?:(md|scala|sh|fs|r|html)\b|(sql)[ \t]*(?:\n|\Z))")
 # Without one of these no line of a cell is IPython's.
 _HINT = re.compile(r"\A[ \t]|^[ \t]*[%!?,;/]|=[ \t]*[%!]|\?[ \t]*$|^(?:>>>|In \[)", re.MULTILINE)
 # IPython reads a cell anew for each thing that it finds.
@@ -24,6 +29,8 @@ _MAX_CHARS_READ = 20_000_000
 
 def other_program(cell: str) -> str:
     """The program that the cell's magic hands its text to ("bash", "writefile"); "" for Python."""
+    if match := _DATABRICKS.match(cell):
+        return match[1] or match[2]
     match = _CELL_MAGIC.match(cell)
     return match[1] if match and not _OF_PYTHON.fullmatch(match[1]) else ""
 

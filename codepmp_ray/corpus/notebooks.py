@@ -21,12 +21,16 @@ from codepmp_ray.reject_reasons import RejectReason
 _CELL = "cell"
 _SEPARATOR = "\n\n"
 _PYTHON = re.compile(r"(i|x)?python[\d. ]*|pyspark3?", re.IGNORECASE)
-# Kernels whose notebooks often leave the language out, by words of their names.
+# Kernels whose notebooks often leave the language out: words that nobody gives to an environment of
+# Python, ...
 _OTHER_KERNEL = re.compile(
-    r"i?r|julia|i?ruby|bash|zsh|javascript|nodejs|typescript|deno|sage(math)?|octave|matlab|scala"
-    r"|spylon|toree|almond|i?java|kotlin|groovy|clojure|csharp|fsharp|net|powershell|go(phernotes)?"
-    r"|rust|evcxr|x?cpp|c|i?haskell|i?perl|lua|php|sql|stata|sas|maxima"
+    r"ir|julia|i?ruby|bash|zsh|javascript|nodejs|typescript|deno|sage(?:math)?|octave|matlab|scala"
+    r"|spylon|toree|almond|i?java|kotlin|groovy|clojure|csharp|fsharp|powershell|gophernotes|gonb"
+    r"|evcxr|x?cpp|i?haskell|i?perl|lua|php|sql|stata|sas|maxima"
 )
+# ... and words that are another language's if the kernel is called that and nothing else.
+_OTHER_NAME = re.compile(r"(r|c|go|net|rust)(?:[ _-]?kernel)?[ -]?[\d.]*|\.(net)\b.*")
+_CONDA_KERNEL = re.compile(r"conda-(?:env-.+|root)-(\w+)|(.+?) \[conda .*\]")
 
 
 class NotebookError(ValueError):
@@ -39,10 +43,12 @@ class OtherKernelError(NotebookError):
 
 @dataclass(frozen=True)
 class Cell:
-    """Code of one cell, magics made Python; `other` names the program that it is for instead."""
+    """Code of one cell, magics made Python; `other` names the program that it is for instead, and
+    `problem` says why it has no text."""
 
     code: str
     other: str = ""
+    problem: str = ""
 
 
 def code_cells(text: str) -> list[Cell]:
@@ -60,8 +66,11 @@ def code_cells(text: str) -> list[Cell]:
     if (language := _language(notebook.get("metadata"))) and not _PYTHON.fullmatch(language):
         raise OtherKernelError(f"its cells are {language}")
     found = [cell for raw in _raw_cells(notebook) if (cell := _cell(raw)) is not None]
-    if found and all(cell.other for cell in found):
-        raise OtherKernelError(f"its cells are {found[0].other}")
+    readable = [cell for cell in found if not cell.problem]
+    if found and not readable:
+        raise NotebookError(f"cell 1: {found[0].problem}")
+    if readable and all(cell.other for cell in readable):
+        raise OtherKernelError(f"its cells are {readable[0].other}")
     return found
 
 
@@ -99,6 +108,10 @@ def _extract_cell(cell: Cell, number: int, limits: CorpusConfig) -> Iterator[Def
         yield Definition(_CELL, f"cell {number}", 1, num_lines, (0, 1), "", reason, detail)
         return
     whole = Definition(_CELL, f"cell {number}", 1, num_lines, (0, size), code)
+    if cell.problem:
+        detail = f"cell {number}: {cell.problem}"
+        yield replace(whole, reason=RejectReason.BAD_NOTEBOOK, detail=detail)
+        return
     if cell.other:
         detail = f"cell {number} is for {cell.other}"
         yield replace(whole, reason=RejectReason.UNKNOWN_LANGUAGE, detail=detail)
@@ -132,37 +145,60 @@ def _language(metadata: Any) -> str | None:
     """What the notebook says its cells are in, in lower case; None if it does not."""
     if not isinstance(metadata, dict):
         return None
-    kernel = metadata.get("kernelspec")
-    for part, key in ((metadata.get("language_info"), "name"), (kernel, "language"),
-                      (metadata, "language")):  # fmt: skip
+    info, kernel = metadata.get("language_info"), metadata.get("kernelspec")
+    for part, key in ((info, "name"), (kernel, "language"), (metadata, "language")):
         value = part.get(key) if isinstance(part, dict) else None
         if isinstance(value, str) and value:
             return value.lower()
-    names = (
-        [kernel.get(key) for key in ("name", "display_name")] if isinstance(kernel, dict) else []
-    )
-    words = re.findall(r"[a-z]+", " ".join(name for name in names if isinstance(name, str)).lower())
-    others = [word for word in words if _OTHER_KERNEL.fullmatch(word)]
-    return others[0] if others and "python" not in words else None
+    extension = info.get("file_extension") if isinstance(info, dict) else None
+    if isinstance(extension, str) and extension.lower() not in ("", ".py"):
+        return extension.lower()
+    return _kernel_language(kernel) if isinstance(kernel, dict) else None
+
+
+def _kernel_language(kernel: dict[str, Any]) -> str | None:
+    given = [kernel.get(key) for key in ("name", "display_name")]
+    names = [name.lower() for name in given if isinstance(name, str)]
+    # Environments may be called anything: which kernel runs in them stands beside their names.
+    plain = [next(filter(None, m.groups())) if (m := _CONDA_KERNEL.fullmatch(name)) else name
+             for name in names]  # fmt: skip
+    words = re.findall(r"[a-z]+", " ".join(plain))
+    if "python" in words or "py" in plain:
+        return None
+    for name in plain:
+        if match := _OTHER_NAME.fullmatch(name):
+            return match[1] or match[2]
+    return next((word for word in words if _OTHER_KERNEL.fullmatch(word)), None)
 
 
 def _cell(cell: Any) -> Cell | None:
-    """A code cell that holds something, None for others. Raises NotebookError if it has no text."""
+    """A code cell that holds something, None for others."""
     if not isinstance(cell, dict):
-        raise NotebookError("a cell is no JSON object")
+        return Cell("", problem="is no JSON object")
     source = cell.get("source", cell.get("input"))
     if cell.get("cell_type") != "code" or source is None:
         return None
     if isinstance(source, list) and all(isinstance(line, str) for line in source):
         source = "".join(source)
     if not isinstance(source, str):
-        raise NotebookError("a code cell has no text")
+        return Cell("", problem="its source is no text")
     source = source.replace("\r\n", "\n").replace("\r", "\n").strip("\n").rstrip()
     if not source.strip():
         return None
-    own = cell.get("language")  # format 3
-    if isinstance(own, str) and own and not _PYTHON.fullmatch(own):
-        return Cell(source, own.lower())
-    if other := other_program(source):
+    if other := _own_language(cell) or other_program(source):
         return Cell(source, other)
     return Cell(as_python(source))
+
+
+def _own_language(cell: dict[str, Any]) -> str:
+    """The language that a cell is marked with, if it is not Python; "" for others."""
+    found: list[Any] = [cell.get("language")]  # format 3
+    metadata = cell.get("metadata")
+    if isinstance(metadata, dict):  # Visual Studio Code, Polyglot Notebooks, SoS
+        places = (("vscode", "languageId"), ("dotnet_interactive", "language"),
+                  ("polyglot_notebook", "kernelName"))  # fmt: skip
+        parts = [(metadata.get(name), key) for name, key in places]
+        found += [part.get(key) for part, key in parts if isinstance(part, dict)]
+        found.append(metadata.get("kernel"))
+    names = [name.lower() for name in found if isinstance(name, str) and name]
+    return next((name for name in names if not _PYTHON.fullmatch(name)), "")

@@ -178,7 +178,7 @@ class _Text:
         code = found.prefix + dedented.decode("utf-8")
         reason, detail = over_limits(code, num_lines, self.limits)
         # The second parse is for what moved against the rest, or stood beside an error.
-        is_suspect = not is_even or self.has_error
+        is_suspect = not is_even or self.has_error or (self.spec.has_macros and b"#" in raw)
         if reason is None and (
             found.has_error or (is_suspect and not is_valid(code, self.spec.name))
         ):

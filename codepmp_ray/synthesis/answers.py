@@ -2,7 +2,8 @@
 
 Only blocks of the asked language count: those tagged with it or with one of its family, and those
 without a tag. Of several the longest that defines something is the answer: examples of use define
-nothing. A docstring may itself hold a fence, at which the block then ends too early, so a block
+nothing, and tests something else. One further down that defines the same again is what the model
+ended with. A docstring may itself hold a fence, at which the block then ends too early, so a block
 that does not parse is tried again up to each later fence line.
 """
 
@@ -14,11 +15,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from codepmp_ray.corpus.definition_nodes import holds_definition
+from codepmp_ray.corpus.definition_nodes import outer_names
 from codepmp_ray.corpus.languages import LANGUAGES, find_language, is_valid, parse
 from codepmp_ray.synthesis.markdown import Fence, fences, split_lines
 
 _TAG = re.compile(r"[A-Za-z0-9_+#-]+")
+_FILE_NAME = re.compile(r"[\w./\\-]*\.\w+")
+_PREFIX = re.compile(r"(?:lang(?:uage)?|file(?:name)?|title|path)[-=: ]+", re.IGNORECASE)
+_VERSION = re.compile(r"[\d.]+$")
+_NO_LANGUAGE = frozenset({"code", "text", "txt", "plaintext", "plain", "snippet"})
+# What else models call a language, beside its name, its extensions and its interpreters.
+_OTHER_NAMES = {"typescriptreact": "tsx", "javascriptreact": "javascript", "react": "javascript"}
+_TEST = re.compile(r"test|.*(?:tests?|spec)$", re.IGNORECASE)
 # Models tag a block with whichever name of a family comes to mind; the parser says what it is.
 _FAMILIES = (frozenset({"javascript", "typescript", "tsx"}), frozenset({"c", "cpp", "cuda"}))
 # An answer that repeats a fence for ever must cost neither quadratic time nor a deep parse.
@@ -41,8 +49,7 @@ def find_code(answer: str, language: str) -> Code | None:
     blocks = [fence for fence in blocks if _counts(fence, language)]
     if not blocks:
         return None
-    blocks.sort(key=lambda fence: len(fence.content), reverse=True)
-    main = next((fence for fence in blocks[:_MAX_BLOCKS] if _defines(fence, language)), blocks[0])
+    main = _main_block(blocks, language)
     for text in islice(_versions(main, split_lines(answer)), _MAX_EXTENSIONS):
         if parses(text, language):
             return Code(text, True)
@@ -64,23 +71,50 @@ def as_code_block(code: str, language: str) -> str:
 
 
 def _counts(fence: Fence, language: str) -> bool:
-    tag = _TAG.search(fence.info)
+    named = _tagged(fence.info)
+    return named in ("", language) or any({named, language} <= family for family in _FAMILIES)
+
+
+def _tagged(info: str) -> str:
+    """The language that the words behind a fence name, or what they say instead; "" for none."""
+    info = _PREFIX.sub("", info.strip())
+    tag = _TAG.search(info)
     if tag is None:
-        return True
+        return ""
     name = tag.group().lower()
-    named = find_language(name, None) or name
-    return named == language or any({named, language} <= family for family in _FAMILIES)
+    if found := find_language(name, None) or find_language(_VERSION.sub("", name), None):
+        return found
+    if name in _NO_LANGUAGE:
+        return ""
+    path = _FILE_NAME.search(info)
+    named = find_language(None, path.group() if path else f"x.{name}")
+    return named or find_language(None, None, f"#!{name}".encode()) or _OTHER_NAMES.get(name, name)
 
 
-def _defines(fence: Fence, language: str) -> bool:
+def _main_block(blocks: list[Fence], language: str) -> Fence:
+    longest = sorted(blocks, key=lambda fence: len(fence.content), reverse=True)[:_MAX_BLOCKS]
+    names = {fence.start: _defined(fence, language) for fence in longest}
+    defining = [fence for fence in longest if names[fence.start]]
+    if not defining:
+        return next((fence for fence in longest if _tagged(fence.info)), longest[0])
+    own = [fence for fence in defining if not all(map(_TEST.match, names[fence.start]))]
+    main = (own or defining)[0]
+    again = [fence for fence in own if names[fence.start] >= names[main.start]]
+    return max(again, key=lambda fence: fence.start, default=main)
+
+
+def _defined(fence: Fence, language: str) -> frozenset[str]:
+    """Names of what a block defines at its top level."""
     if language not in LANGUAGES or len(fence.content) > _MAX_CODE_CHARS:
-        return False
+        return frozenset()
     source = textwrap.dedent(fence.content).encode("utf-8", "replace")
-    return holds_definition(parse(source, language), LANGUAGES[language])
+    return frozenset(outer_names(parse(source, language), LANGUAGES[language]))
 
 
 def _versions(fence: Fence, lines: list[str]) -> Iterator[str]:
     yield textwrap.dedent(fence.content)
+    if (code := fence.content.rstrip()).endswith(fence.markup):  # on the last line of the code
+        yield textwrap.dedent(code.removesuffix(fence.markup))
     for end in range(fence.stop, len(lines)):
         if lines[end].strip().startswith(fence.markup):
             yield textwrap.dedent("\n".join(lines[fence.start + 1 : end]))

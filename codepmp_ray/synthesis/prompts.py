@@ -21,6 +21,22 @@ _LABEL_ANSWER = re.compile(
     r"\b(non[- ]?engineering|engineering)\b\D{0,40}?(\d+(?:\.\d+)?)(?![\d%])",
     re.IGNORECASE | re.ASCII,
 )
+# Each part once, so that a task that begins in such words loses no sentence of its own.
+_BEFORE = re.compile(
+    r"(?:(?:sure(?: thing)?|certainly|of course|absolutely|okay|ok|great question|got it"
+    r"|no problem)"
+    r"(?:[.!:,]|(?= (?:I|here|let|what|that)\b)[^.!:\n]{0,60}[.!:])\s*)?"
+    r"(?:(?:I(?:'d| would) be (?:happy|glad) to help|I can help(?: you)?(?: with that)?"
+    r"|thank you for (?:sharing|providing)[^.!\n]{0,40}|what would you like me to do)\b[.!?]\s*)?"
+    r"(?:here(?:'s| is| are)\b[^.:\n]{0,80}:\s*)?"
+    r"(?:[#*_ ]*(?:task|instruction|description|prompt)s?[*_ ]*:[*_ ]*\s*|#+ *task\s*\n\s*)?",
+    re.IGNORECASE,
+)
+_BEHIND = re.compile(
+    r"(?:\A|(?<=\s))(?:I hope (?:this|that) helps[^.!\n]*[.!]?\s*"
+    r"|(?:please )?(?:let me know|feel free to)\b[^.!\n]*[.!]?\s*)+\Z",
+    re.IGNORECASE,
+)
 _LANGUAGE_NAMES = {
     "c": "C",
     "cpp": "C++",
@@ -68,8 +84,18 @@ def template_version(words: PromptsConfig) -> str:
 
 
 def parse_description(text: str) -> str:
-    """The instruction in a model's answer: surrounding blank space and quotes removed."""
-    return text.strip().strip('"').strip()
+    """The instruction in a model's answer: what is said around it, blank space and quotes removed.
+
+    An answer that says nothing else stays as it is, for the gates to refuse.
+    """
+    text = text.strip()
+    return (without_politeness(text) or text).strip('"').strip()
+
+
+def without_politeness(text: str) -> str:
+    """`text` without "Sure! Here is the task:" before it and "I hope this helps!" behind it."""
+    text = _BEFORE.sub("", text.strip(), count=1)
+    return _BEHIND.sub("", text).strip()
 
 
 def parse_label(text: str) -> tuple[str, float] | None:

@@ -6,18 +6,23 @@ take rows out of data that is finished (`synthesis.purge`): both carry `repo`, `
 
     owner/name            the repository, whichever "@revision" a data set adds
     owner/name@1.2        one revision of it
+    owner/*               all of an owner's
     owner/name:src/a.py   one file; ":src/a.py" where a row has no repository
+    owner/name:src/       one folder
     <40 or 32 hex digits> a file's git blob id, or its `source_id`
 
-A repository may be written as its address (https://github.com/owner/name.git). Case does not count.
+A repository may be written as its address (https://github.com/owner/name.git), a file, folder or
+owner as their pages. Case does not count.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
+from urllib.parse import unquote
 
 from codepmp_ray.errors import ConfigError
 from codepmp_ray.storage import Store
@@ -25,11 +30,19 @@ from codepmp_ray.storage.inputs import InputFile, RemoteFile, input_file
 
 PURGES = "purges"  # folder of a run, with one record for each request
 _HOST = re.compile(
-    r"(?:[a-z+]+://)?(?:[\w.-]+@)?(?:www\.)?"
-    r"(?:github\.com|gitlab\.com|bitbucket\.org|codeberg\.org|huggingface\.co)[/:]"
+    r"(?:[a-z+]+://)?(?:[\w.:%-]+@)?(?:www\.|ssh\.|api\.|codeload\.)?(raw\.githubusercontent\.com|"
+    r"github\.com|gitlab\.com|bitbucket\.org|codeberg\.org|huggingface\.co)(?::\d+(?=/))?[/:]"
+    r"(?:repos/(?=.*/)|datasets/)?"
 )
-# Where the page of a file or folder says which branch it shows.
-_PAGE = re.compile(r"([^/:]+/[^/:@]+)/(?:-/)?(?:blob|tree|raw|src)/[^/]+(?:/(.*))?")
+_SHORT_HOST = re.compile(r"(?:github:/*|pkg:github/)(?=[^/:]+/)")
+# Where the page of a file or folder says which branch it shows, and other pages of a repository.
+_PAGE = re.compile(
+    r"([^/]+/.+?)/(?:-/)?(?:blob|tree|raw|src|blame|edit)/(?:refs/(?:heads|tags)/)?[^/]+(?:/(.*))?"
+)
+_OTHER_PAGE = re.compile(
+    r"([^/]+/[^/:]+)/(?:-/)?(?:issues|pulls?|merge_requests|commits?|releases|archive|wiki|actions"
+    r"|branches|tags|zip|tar\.gz|tarball|zipball|graphs|network|settings)\b.*"
+)
 
 
 @dataclass(frozen=True)
@@ -43,10 +56,11 @@ class OptOutList:
         if not self.entries:
             return frozenset()
         names = {one_id.lower() for one_id in ids if one_id}
-        named = plain_name(repo or "")
+        named, file = plain_name(repo or ""), _plain_path(path or "")
+        folders = [file[: match.end()] for match in re.finditer("/", file)]
         for place in {named, named.partition("@")[0]}:
-            names |= {place, f"{place}:{(path or '').lower()}"}
-        return self.entries & names
+            names |= {place, *(f"{place}:{part}" for part in (file, *folders))}
+        return self.entries & (names | {f"{named.partition('/')[0]}/*"})
 
     def also(self, names: frozenset[str]) -> OptOutList:
         """The list with more `plain_name`s."""
@@ -55,13 +69,35 @@ class OptOutList:
 
 def plain_name(name: str) -> str:
     """An entry, or a data set's name of a repository, as they are compared."""
-    name = name.strip().lower()
+    name = unicodedata.normalize("NFKC", name).strip().strip("\"'").lower()
+    if "%2f" in name or "%3a" in name:
+        name = unquote(name)
+    for prefix in ("sha1:", "sha256:"):
+        name = name.removeprefix(prefix)
     if host := _HOST.match(name):
-        name = name[host.end() :].rstrip("/")
-        if page := _PAGE.fullmatch(name):
+        name = re.sub(r"[?#].*", "", unquote(name[host.end() :])).rstrip("/")
+        if host[1].startswith("raw."):  # owner/name/branch/path
+            parts = name.removeprefix("/").replace("/refs/heads/", "/").split("/", 3)
+            name = f"{'/'.join(parts[:2])}:{parts[3]}" if len(parts) == 4 else "/".join(parts[:2])
+        elif page := _PAGE.fullmatch(name):
+            # A page of a folder ends in no file's name.
             name = f"{page[1]}:{page[2]}" if page[2] else page[1]
+            if page[2] and "/tree/" in host.string:
+                name += "/"
+        elif page := _OTHER_PAGE.fullmatch(name):
+            name = page[1]
+        elif name and "/" not in name:
+            name += "/*"
+    elif short := _SHORT_HOST.match(name):
+        name = name[short.end() :]
     repo, colon, path = name.partition(":")
-    return f"{repo.rstrip('/').removesuffix('.git')}{colon}{path}"
+    repo = repo.strip().removeprefix("/").rstrip("/").removesuffix(".git")
+    return f"{repo}{colon}{_plain_path(path)}"
+
+
+def _plain_path(path: str) -> str:
+    path = path.strip().replace("\\", "/").lower()
+    return path.removeprefix("./").removeprefix("/")
 
 
 def load_opt_out(path: str | None) -> OptOutList:

@@ -62,7 +62,7 @@ _RUNS = {
 _PREFIXED = {
     "GitHub fine-grained token": (("github_pat_",), r"github_pat_\w{22,}"),
     "Anthropic key": (("sk-ant-",), r"sk-ant-[\w-]{24,}"),
-    "OpenAI key": (("sk-",), r"sk-(?:proj|svcacct|admin|None)-[\w-]{24,}"),
+    "OpenAI key": (("sk-",), r"sk-(?:proj|svcacct|admin|None|or-v1)-[\w-]{24,}"),
     "Hugging Face token": (("hf_", "api_org_"), r"(?:hf|api_org)_[A-Za-z0-9]{34,}"),
     "Google API key": (("aiza",), r"AIza[\w-]{35}"),
     "Google OAuth secret": (("gocspx-",), r"GOCSPX-[\w-]{28}"),
@@ -88,12 +88,34 @@ _PREFIXED = {
     "Tailscale key": (("tskey-",), r"tskey-[a-z]+-[\w-]{20,}"),
     "Postman key": (("pmak-",), r"PMAK-[0-9a-f]{24}-[0-9a-f]{34}"),
     "Mailgun key": (("key-",), r"key-[0-9a-f]{32}"),
+    "Perplexity key": (("pplx-",), r"pplx-[A-Za-z0-9]{40,}"),
+    "xAI key": (("xai-",), r"xai-[A-Za-z0-9]{60,}"),
+    "Tavily key": (("tvly-",), r"tvly-[\w-]{28,}"),
+    "Square token": (("sq0atp-", "eaaa"), r"sq0atp-[\w-]{22,}|EAAA[\w-]{60}"),
+    "Discord webhook": (
+        ("api/webhooks/",),
+        r"https://discord(?:app)?\.com/api/webhooks/\d+/[\w-]{60,}",
+    ),
+    "Sentry token": (("sntrys_", "sntryu_"), r"sntry[su]_[\w+/=-]{60,}"),
+    "Supabase token": (("sbp_",), r"sbp_[0-9a-f]{40}"),
+    "RubyGems key": (("rubygems_",), r"rubygems_[0-9a-f]{48}"),
+    "Figma token": (("figd_",), r"figd_[\w-]{36,}"),
+    "1Password token": (("ops_eyj",), r"ops_eyJ[\w+/=-]{200,}"),
+    "Clojars token": (("clojars_",), r"CLOJARS_[0-9a-f]{60}"),
+    "EasyPost key": (("ezak",), r"EZAK[A-Za-z0-9]{54}"),
+    "Pulumi token": (("pul-",), r"pul-[0-9a-f]{40}"),
+    "Alibaba Cloud key": (("ltai",), r"LTAI[A-Za-z0-9]{20}(?![\w-])"),
+    "Tencent Cloud key": (("akid",), r"AKID[A-Za-z0-9]{32}(?![\w-])"),
+    "Doppler token": (("dp.pt.", "dp.st."), r"dp\.(?:pt|st\.[\w-]+)\.[A-Za-z0-9]{40,}"),
+    "Fly.io token": (("fo1_", "fm2_"), r"fo1_[\w-]{43}|fm2_[\w+/=-]{80,}"),
+    "HubSpot token": (("pat-",), r"pat-(?:na|eu)\d-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"),
     "age key": (("age-secret-key-1",), r"AGE-SECRET-KEY-1[0-9A-Z]{58}"),
 }
 _PREFIXED_RUN = 24  # of [A-Za-z0-9_-], in each of them
 # What documentation and templates put in a secret's place.
 _PLACEHOLDER = re.compile(
-    r"example|sample|placeholder|dummy|your[-_ ]?|changeme|redacted|x{5}|0{8}|[*<>{}$%]|\.\.\.",
+    r"example|sample|placeholder|dummy|your[-_ ]?|changeme|redacted|x{5}|[*<>{}$%]|\.\.\."
+    r"|(\w)\1{29}|1234567890|abcdefghijklmnopqrst",
     re.IGNORECASE,
 )
 _NO_PASSWORD = re.compile(

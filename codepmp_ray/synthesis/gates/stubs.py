@@ -21,7 +21,7 @@ _STUB = re.compile(
 )
 # Says nothing by itself: a stub only beside a comment that says so, or with such a text inside.
 _EMPTY = re.compile(
-    r"(?:return\b\W*(?:None|null|nil|0|false|true|undefined|\"\"|''|\[\]|\{\})?|(?:throw|panic!?)\b.*);?",
+    r"(?:return\b\W*(?:None|null|nil|0|false|true|undefined|\"\"|''|\[\]|\{\})?|(?:throw|raise|panic!?)\b.*);?",
     re.DOTALL | re.IGNORECASE,
 )
 # Where functions without a body are the answer.

@@ -121,6 +121,25 @@ def write_list(path: Path, *entries: str) -> FilterConfig:
     return FilterConfig(opt_out_path=str(path))
 
 
+REPO_SPELLINGS = [
+    "https://github.com/owner/repo/issues",
+    "https://github.com/owner/repo/releases/tag/v1",
+    "https://github.com/owner/repo/archive/refs/heads/main.zip",
+    "https://github.com/owner/repo?tab=readme",
+    "https://user:word@github.com/owner/repo.git",
+    "ssh://git@github.com:22/owner/repo.git",
+    "https://api.github.com/repos/owner/repo",
+    "https://codeload.github.com/owner/repo/zip/main",
+    "https://huggingface.co/datasets/owner/repo",
+    "pkg:github/owner/repo@1.2",
+    "github:owner/repo",
+    "/owner/repo",
+    '"owner/repo"',
+    "\uff4f\uff57\uff4e\uff45\uff52/repo",
+    "https%3A%2F%2Fgithub.com%2Fowner%2Frepo",
+]
+
+
 @pytest.mark.parametrize(
     ("entry", "is_refused"),
     [
@@ -140,6 +159,24 @@ def write_list(path: Path, *entries: str) -> FilterConfig:
         (git_blob_id(GOOD.encode()), True),
         (hashlib.sha256(GOOD.encode()).hexdigest()[:32], True),
         ("given-by-the-data-set", True),
+        # Addresses as people copy them, and pages of what they mean.
+        *((entry, True) for entry in REPO_SPELLINGS),
+        ("owner/repo:./src/a.py", True),
+        ("owner/repo: /src/a.py", True),
+        ("owner/repo:src\\\\a.py".replace("\\\\", "\\"), True),
+        ("https://github.com/owner/repo/blob/main/src/A.py?plain=1", True),
+        ("https://github.com/owner/repo/raw/refs/heads/main/src/a.py", True),
+        ("https://github.com/owner/repo/blame/main/src%2Fa.py", True),
+        ("https://raw.githubusercontent.com/owner/repo/main/src/a.py", True),
+        ("https://raw.githubusercontent.com/owner/repo/main/src/b.py", False),
+        ("https://github.com/owner/repo/tree/main/src", True),
+        ("https://github.com/owner/repo/tree/main/source", False),
+        ("owner/repo:src/", True),
+        ("owner/repo:sr/", False),
+        ("owner/*", True),
+        ("own/*", False),
+        ("https://github.com/owner", True),
+        ("sha1:" + git_blob_id(GOOD.encode()), True),
         ("0" * 40, False),
     ],
 )
@@ -200,6 +237,25 @@ TOKENS = {
     "rk_live_" + "a1B2c3D4e5F6g7H8i9J0k1L2",
     "gsk_" + "a1B2c3D4e5F6" * 4,
     "dckr_pat_" + "a1B2c3D4e5F6g7H8i9J0k1L2m3N",
+    "sk-or-v1-" + "0a1b2c3d" * 8,
+    "pplx-" + "a1B2c3D4e5F6" * 4,
+    "xai-" + "a1B2c3D4e5F6" * 6,
+    "tvly-" + "a1B2c3D4e5F6" * 3,
+    "sq0atp-" + "a1B2c3D4e5F6g7H8i9J0k1",
+    "https://discord.com/api/webhooks/" + "31882269083630/" + "a1B2c3D4e5F6" * 6,
+    "sntrys_" + "a1B2c3D4e5F6" * 6,
+    "sbp_" + "0a1b2c3d" * 5,
+    "rubygems_" + "0a1b2c3d" * 6,
+    "figd_" + "a1B2c3D4e5F6" * 3,
+    "ops_eyJ" + "a1B2c3D4e5F6" * 20,
+    "CLOJARS_" + "0a1b2c3d4e5f" * 5,
+    "EZAK" + "a1B2c3D4e" * 6,
+    "pul-" + "0a1b2c3d" * 5,
+    "LTAI" + "5tA1b2C3d4E5f6G7h8I9",
+    "AKID" + "a1B2c3D4" * 4,
+    "dp.pt." + "a1B2c3D4e5F6" * 4,
+    "fm2_" + "a1B2c3D4e5F6" * 8,
+    "pat-na1-" + "0a1b2c3d-4e5f-6a7b-8c9d-0a1b2c3d4e5f",
     "AGE-SECRET-KEY-1" + "Q2W3E4R5T6Y7U8I9O0P1A2S3D4F5G6H7J8K9L0Z1X2C3V4B5N6M7Q8W9E0R",
 }
 HARMLESS = [
@@ -212,6 +268,9 @@ HARMLESS = [
     '"AKIA' + 'IOSFODNN7EXAMPLE"',
     '"ghp_' + "x" * 36 + '"',
     '"hf_' + "0" * 36 + '"',
+    '"ghp_' + "a" * 36 + '"',
+    '"ghp_' + '1234567890abcdefghijklmnopqrstuvwxyz"',
+    '"sk-proj-' + 'abcdefghijklmnopqrstuvwxyz-ABCDEF"',
     '"sk-ant-your-api-key-goes-here-please"',
     "skeleton_hf_abcdefghijklmnopqrstuvwxyzabcdefghijkl = 1",
 ]

@@ -179,6 +179,9 @@ MACROS = {
         "int f(int x) MY_NOEXCEPT {\n  return x;\n}",
         "int f(int x) {\n  Py_BEGIN_THREADS\n  x = 1;\n  Py_END_THREADS\n  return x;\n}",
         "struct MY_PACKED s {\n  int a;\n};",
+        "XML_Parser XMLCALL\nf(const XML_Char *x)\n{\n  return 0;\n}\nGOOD_ONE(x)",
+        "int f(int x) {\n  return MY_CHECK(x, bool) + MY_CAST(x, unsigned int *, 1);\n}",
+        "int f(int x) {\n#if A\n  if (x)\n#else\n  if (!x)\n#endif\n    return 1;\n  return x;\n}",
     ],
     "cpp": [
         "class MY_API A : public B {\n public:\n  int f() { return 1; }\n};",
@@ -205,6 +208,42 @@ def test_macros_that_no_grammar_has_a_place_for(language: str, code: str) -> Non
     assert is_valid(code, language)
 
 
+def test_errors_inside_conditions_cost_no_more_than_themselves() -> None:
+    parts = [
+        f"int f{i}(int x) {{\n#if A\n  return x;\n#endif\n  return {i};\n}}\n" for i in range(9)
+    ]
+    parts[4] = "int f4(int x) {\n#if A\n  return (x->*;\n#endif\n  return 4;\n}\n"
+    code = "\n".join(parts)
+    text = f"#ifndef A_H\n#define A_H\n#if B > 3 && \\\n  C\n{code}#endif // B\n#endif\n"
+    for language in ("c", "cpp"):
+        found = extract_definitions(text, language, ALL)
+        good = [d.name for d in found if d.reason is None]
+        assert good == [f"f{i}" for i in range(9) if i != 4]
+        (bad,) = [d for d in found if d.reason is not None]
+        assert bad.reason == RejectReason.PARSE_ERROR and (bad.start_line, bad.end_line) == (33, 38)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "int f(int x) {\n  return x;\n#endif\n}",
+        "int f(int x) {\n#else\n  return x;\n}",
+        "int f(int x) {\n#if A\n  return x;\n}",
+    ],
+)
+def test_half_a_condition_is_no_code(code: str) -> None:
+    assert not is_valid(code, "c") and not is_valid(code, "cpp")
+
+
+@pytest.mark.parametrize(
+    "code", ["class A { public: int x; };", "namespace a {\nint f(int x) { return x; }\n}"]
+)
+def test_c_plus_plus_is_no_c(code: str) -> None:
+    assert is_valid(code, "cpp") and not is_valid(code, "c")
+    names = [d.name for d in extract_definitions(f"int f(void) {{ return 1; }}\n{code}", "c", ALL)]
+    assert "A" not in names and "a" not in names
+
+
 def test_types_in_capitals_are_types() -> None:
     text = "DWORD WINAPI f(LPVOID p) {\n  return 0;\n}\nBOOL g(void)\n{\n  return 1;\n}\n"
     found = extract_definitions(text, "c", ALL)
@@ -219,6 +258,32 @@ def test_macros_cost_the_definitions_that_they_are_in_and_no_other() -> None:
         extract_definitions("MACRO(x) )\n", "c", ALL)
     with pytest.raises(ParseError):
         extract_definitions("function f() { return 1; }\n)", "javascript", ALL)
+
+
+CPP_HEADERS = [
+    b"#include <stdint.h>\nint f(int &a);\n",
+    b"void f(const Big &a, int b);\n",
+    b"struct A {\n  int f() const { return x; }\n  int x;\n};\n",
+    b"struct A {\n  int f() const;\n};\n",
+    b"struct A : B {\n  int x;\n};\n",
+    b"struct API A final { int x; };\n",
+    b"struct A {\n  A(int x) = delete;\n};\n",
+    b"struct A {\n  virtual ~A() {}\n};\n",
+    b"enum class E { A, B };\n",
+    b'extern "C" int f(void);\n',
+    b"inline auto f(int a) -> int { return a; }\n",
+]
+C_HEADERS = [
+    b'#ifndef __cplusplus\nextern int f(int);\n#else\nextern "C" int f(int) throw();\n#endif\n',
+    b"struct a { int class, private, new; };\nint template(int public);\n",
+    b"#if __cplusplus >= 201703L\nnamespace a {}\n#endif\nint f(void);\n",
+    b"#if defined(__cplusplus) && X\n# define C constexpr\n#else\n# define C\n#endif\nint f();\n",
+    b'#define S "std::vector<int>"\nstatic const char *t = "class Foo";\n',
+    b"int f(int a, int b) {\n  if (a & b)\n    return g(a & b);\n  return a &\n    ~MASK(b);\n}\n",
+    b"static int f(struct a *p) {\n  return g(p)->x;\n}\n",
+    b"struct a {\n  unsigned b : 3;\n  enum c d : 2;\n};\n",
+    b"/* a struct that\n * struct A : B {\n */\nint f(void);\n",
+]
 
 
 @pytest.mark.parametrize(
@@ -256,6 +321,28 @@ def test_macros_cost_the_definitions_that_they_are_in_and_no_other() -> None:
         (None, "a.h", b"/* a class that\nclass does */\nint f(); // std::sort\n", "c"),
         (None, "a.h", b"#import <Foundation/Foundation.h>\n@interface A : NSObject\n@end\n", None),
         (None, "a.c", b"namespace a {}\n", "c"),
+        (None, "a.C", b"namespace a {}\n", "cpp"),
+        (None, "a.C", b"int f(int a) { return a; }\n", "c"),
+        *((None, "a.h", head, "cpp") for head in CPP_HEADERS),
+        *((None, "a.h", head, "c") for head in C_HEADERS),
+        (None, "a.h", b"typedef NS_ENUM(NSInteger, A) {\n  B,\n};\n", None),
+        (None, "a.h", b"template <class T>\n__global__ void k(T *a);\n", "cuda"),
+        (None, "a.hpp", b"static __global__ void k(int *a);\n", "cuda"),
+        ("C++", "a.cpp", b"__global__ void k(int *a) {}\n", "cuda"),
+        (
+            None,
+            "a.hpp",
+            b"#define K __global__ void\n  // a __global__ x\n * __global__ v\n",
+            "cpp",
+        ),
+        (None, "a.ts", b'\xef\xbb\xbf<?xml version="1.0"?>\n<!DOCTYPE TS>\n', None),
+        (None, "a.rs", b"// of x\n#pragma version(1)\n#pragma rs java_package_name(x)\n", None),
+        (None, "a.rs", b"fn f() {}\n", "rust"),
+        (None, "tool", b"#!/usr/bin/env -S uv run --script\n", "python"),
+        # What a data set calls a notebook, once it is one.
+        ("JSON", "a.ipynb", b'\n{"cells": []}', "notebook"),
+        ("Python", "a.ipynb", b'{"cells": []}', "notebook"),
+        ("Python", "a.ipynb", b"x = 1\n", "python"),
     ],
 )
 def test_where_the_language_comes_from(declared, path, head, language) -> None:

@@ -40,6 +40,24 @@ GOOD = "def good(x):\n    y = x\n    z = y\n    return z\n"
         ("LicenseRef-MIT", False),
         ("The MIT License", False),
         ("MIT OR", False),
+        ("GPL-2.0-only WITH Classpath-exception-2.0 OR MIT", True),
+        ("(GPL-2.0-only WITH Classpath-exception-2.0) AND MIT", False),
+        ("MIT WITH Foo-exception", False),
+        ("LicenseRef-Proprietary OR MIT", True),
+        ("LicenseRef-Proprietary AND MIT", False),
+        ("DocumentRef-x:LicenseRef-y", False),
+        ("MIT AND (Apache-2.0 OR GPL-3.0-only)", True),
+        ("GPL-3.0-only OR MIT AND AGPL-3.0-only", False),
+        ("Dual MIT/GPL", False),
+        ("MIT, Apache-2.0", False),
+        ("MIT|GPL-3.0", False),
+        ("GPL-2.0+", False),
+        ("BSD", False),
+        ("SEE LICENSE IN LICENSE", False),
+        ("https://spdx.org/licenses/MIT", False),
+        ('["MIT", "GPL-3.0"]', False),
+        ("(" * 5_000 + "MIT" + ")" * 5_000, False),
+        ("MIT OR " * 5_000 + "MIT", True),
         ("", False),
     ],
 )
@@ -65,6 +83,16 @@ def test_what_is_written_can_be_read_again() -> None:
         (b"// SPDX-License-Identifier: Apache-2.0\r\n", ("Apache-2.0",)),
         (b" * SPDX-License-Identifier: (MIT OR ISC)\n */\n", ("(MIT OR ISC)",)),
         (b"<!-- SPDX-License-Identifier: MIT -->\n", ("MIT",)),
+        (b"/// SPDX-License-Identifier: MIT\n", ("MIT",)),
+        (b"\xef\xbb\xbf//! spdx-license-identifier : GPL-3.0\n", ("GPL-3.0",)),
+        (b"// Copyright 2020 X. SPDX-License-Identifier: GPL-3.0-only\n", ("GPL-3.0-only",)),
+        (b" *   @license SPDX-License-Identifier: MIT\n", ("MIT",)),
+        (b"/** SPDX-License-Identifier: MIT **/\n", ("MIT",)),
+        (b"# SPDX-License-Identifier: MIT // or so\n", ("MIT",)),
+        (b"## -*- SPDX-License-Identifier: MIT -*-\n", ("MIT",)),
+        (b'    "# SPDX-License-Identifier: GPL-3.0\\n",\n', ("GPL-3.0",)),
+        (b"# SPDX-License-Identifier: MIT (see LICENSE)\n", ("MIT (see LICENSE)",)),
+        (b"x = 1  # SPDX-License-Identifier: MIT\n", ()),
         (b'find("SPDX-License-Identifier: MIT")\n', ()),
         (b"x = 1\n", ()),
     ],
@@ -165,9 +193,11 @@ def test_links_out_of_a_source_are_not_followed(tmp_path: Path) -> None:
     (inside / "a.py").write_text(GOOD)
     (inside / "good.py").symlink_to("a.py")
     (inside / "bad.py").symlink_to("../private/own.py")
+    (inside / "loop.py").symlink_to("loop.py")
     found = licenses(SourceConfig(kind="folder", path=str(inside), license="MIT"))
     assert found == {
         "a.py": "MIT",
         "good.py": "MIT",
         "bad.py": "a link to a file outside of the source",
+        "loop.py": "a link that leads nowhere",
     }

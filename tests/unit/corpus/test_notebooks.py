@@ -116,6 +116,17 @@ KERNELS = [
     ({"kernelspec": {"name": "python3", "display_name": "Python 3"}}, None),
     ({"kernelspec": {"name": "my-env", "display_name": "Python (r tools)"}}, None),
     ({"kernelspec": {"name": "conda-env"}}, None),
+    ({"kernelspec": {"name": "conda-env-r-r", "display_name": "R [conda env:r]"}}, "r"),
+    ({"kernelspec": {"name": "conda-env-go-py", "display_name": "go"}}, None),
+    ({"kernelspec": {"name": "x", "display_name": "Python [conda env:julia]"}}, None),
+    ({"kernelspec": {"name": "net", "display_name": "deep net"}}, "net"),
+    ({"kernelspec": {"name": "mine", "display_name": "deep net in c"}}, None),
+    ({"kernelspec": {"name": "c_kernel", "display_name": "C"}}, "c"),
+    ({"kernelspec": {"name": ".net-csharp", "display_name": ".NET (C#)"}}, "net"),
+    ({"kernelspec": {"name": "gophernotes", "display_name": "Go"}}, "go"),
+    ({"kernelspec": {"name": "xcpp17"}}, "xcpp"),
+    ({"language_info": {"file_extension": ".jl", "mimetype": "application/julia"}}, ".jl"),
+    ({"language_info": {"file_extension": ".py"}}, None),
     ({"language": "Julia"}, "julia"),
     ({"language_info": {"name": "pyspark"}}, None),
     ({"language_info": {"name": "R"}, "kernelspec": {"name": "python3"}}, "r"),
@@ -144,6 +155,46 @@ def test_cells_of_other_languages_and_cells_without_text() -> None:
     assert python[0] and python[1]["code"] == "x = 1\nawait x"
     ((_, row),) = rows(json.dumps({"worksheets": [{"cells": cells[:1]}], "nbformat": 3}))
     assert row["detail"] == "its cells are ruby"
+
+
+MARKED = [
+    ("SELECT a\nFROM b", {"vscode": {"languageId": "sql"}}, "sql"),
+    ("x <- 1\ny <- 2", {"kernel": "R"}, "r"),
+    ("let x = 1\nx", {"dotnet_interactive": {"language": "fsharp"}}, "fsharp"),
+    ("let x = 1\nx", {"polyglot_notebook": {"kernelName": "fsharp"}}, "fsharp"),
+    ("%sql\nselect a\nfrom b", {}, "sql"),
+    ("%md # Title\nSome text", {}, "md"),
+    ("%scala\nval x = 1", {}, "scala"),
+    ("%fs ls", {}, "fs"),
+    ("%%R -i x\nplot(x)", {}, "R"),
+    ("x = 1\ny = 2", {"vscode": {"languageId": "python"}}, ""),
+    ("x = 1\ny = 2", {"kernel": "Python3"}, ""),
+    ("%sql select 1\ny = 2", {}, ""),
+    ("%rerun\ny = 2", {}, ""),
+    ("%%local\ny = 2", {}, ""),
+    ("%run ./setup\ny = 2", {}, ""),
+]
+
+
+@pytest.mark.parametrize(("source", "metadata", "other"), MARKED)
+def test_cells_that_are_marked_as_others(source: str, metadata: dict, other: str) -> None:
+    cells = [
+        {"cell_type": "code", "source": source, "metadata": metadata},
+        {"cell_type": "code", "source": "def f():\n    return 1", "metadata": []},
+    ]
+    first, second = rows(json.dumps({"cells": cells, "metadata": {}, "nbformat": 4}))
+    assert first[0] == (not other) and second[0]
+    if other:
+        assert first[1]["detail"] == f"cell 1 is for {other}"
+
+
+def test_a_broken_cell_costs_no_other() -> None:
+    cells = [3, {"cell_type": "code", "source": [1, 2]}, None]
+    good = {"cell_type": "code", "source": "def f():\n    return 1"}
+    *bad, (is_snippet, row) = rows(json.dumps({"cells": [*cells, good], "nbformat": 4}))
+    assert is_snippet and row["name"] == "f"
+    assert [row["reason"] for _, row in bad] == ["bad_notebook"] * 3
+    assert bad[1][1]["detail"] == "cell 2: its source is no text"
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from codepmp_ray.config.engines import SamplingConfig
 from codepmp_ray.config.synthesis import GatesConfig, SynthesisConfig
 from codepmp_ray.records import SNIPPET
+from codepmp_ray.synthesis.answers import find_code
 from codepmp_ray.synthesis.engine import Completion
 from codepmp_ray.synthesis.gates import judge_text
 from codepmp_ray.synthesis.hops import RowProcessor
@@ -48,7 +49,20 @@ TAGS = [
     ("java", "java", "@Override\npublic int f(int a) {\n  return a;\n}"),
     ("cpp", "cpp", "explicit A(int x) : x_(x) {\n  f();\n}"),
     ("cpp", "cpp", "virtual ~A() override { f(); }"),
-]
+    *(("python", tag, "def f():\n    return 1") for tag in (
+        "py", "Python3", "python3.11", "pyi", "src/a.py", "// a.py", "file: a.py", "lang=python",
+        "language-python", "{.python .numberLines}", "python:src/a.py", 'py title="a.py"', "code",
+        "text",
+    )),
+    *(("javascript", tag, "function f(x) { return x; }") for tag in (
+        "node", "mjs", "typescriptreact", "javascriptreact", "react", "JSX",
+    )),
+    *((language, tag, "int f(int x) { return x; }") for language in ("c", "cpp") for tag in (
+        "cc", "cxx", "h", "hpp", "cu", "c++17", "cpp17", "c99", "src/a.h",
+    )),
+    ("java", "java17", "int f(int x) { return x; }"),
+    ("rust", "rust,no_run", "fn f() {}"),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("language", "tag", "code"), TAGS)
@@ -69,6 +83,38 @@ def test_other_languages_do_not_count() -> None:
         assert judge_text("chosen", text, "stop", 9, language, GATES), (language, tag)
 
 
+LONG_USE = "```python\n" + "print(f(1))\n" * 9 + "```"
+TESTS = "```python\ndef test_f():\n    assert f(1) == 2\n    assert f(2) == 3\n    assert f(3)\n```"
+UNITS = "```python\nclass FTest(TestCase):\n    def test(self):\n        assert f(1) == 2 == 2\n```"
+WRONG = "```python\ndef f(x):\n    # a first try that is longer\n    y = x\n    return y\n```"
+OUTPUT = "```\n" + "2 and more of what it prints\n" * 9 + "```"
+RIGHT = "```python\ndef f(x):\n    return x + 1\n```"
+SEVERAL = {
+    "use": f"{RIGHT}\n{LONG_USE}",
+    "tests": f"{RIGHT}\nTests:\n{TESTS}",
+    "unit tests first": f"{UNITS}\n{RIGHT}",
+    "corrected": f"{WRONG}\nThat is wrong:\n{RIGHT}",
+    "output": f"{RIGHT}\n{OUTPUT}",
+    "another language": f"```html\n{'<div>' * 99}\n```\n{RIGHT}",
+    "closed on its last line": RIGHT.replace("\n```", "```"),
+    "end of the turn": f"{RIGHT}<|im_end|>\n<|im_start|>user\nMore:\n{WRONG}",
+    "marks of the turn": f"<|im_start|>assistant\n{RIGHT}\n<|endoftext|>",
+}
+
+
+@pytest.mark.parametrize("text", SEVERAL.values(), ids=SEVERAL)
+def test_which_of_several_blocks_is_the_answer(text: str) -> None:
+    found = find_code(split_thought(text)[0], "python")
+    assert found is not None and found.parses
+    assert found.text.strip() == "def f(x):\n    return x + 1"
+
+
+def test_tests_and_uses_are_answers_where_nothing_else_is() -> None:
+    for text in (TESTS, LONG_USE):
+        found = find_code(f"{text}\n{OUTPUT}", "python")
+        assert found is not None and found.parses and found.text in text
+
+
 SHOWN = "def f(items, first):\n    total = first + len(items) * 3\n    return total // len(items)"
 DESCRIPTIONS = [
     ("Write a function that adds one to every number of a list and returns it.", None),
@@ -84,7 +130,24 @@ DESCRIPTIONS = [
     ("I'm sorry, I cannot help with that request of yours.", "refusal"),
     (f"<think>\nHow would I say it?\n</think>\n\n{TASK}", None),
     ("<think>\nOkay, the user wants a description of the code", "unclosed_thought"),
-]
+    ("Sure! Here is the task:", "too_short"),
+    ("Of course! What would you like me to do?", "too_short"),
+    ("Thank you for sharing the code.", "too_short"),
+    ("I hope this helps! Let me know if you have any questions.", "too_short"),
+    ("Certainly! Please provide the code you would like me to describe.", "refusal"),
+    ("There is no code provided in your message.", "refusal"),
+    ("I'd be happy to help! However, I don't see any code.", "refusal"),
+    ("It is not possible to describe this code.", "refusal"),
+    ("Read the Python code below and write the task that it solves.", "echo"),
+    ("def g(a, b):\n    x = a * b\n    return x", "has_code"),
+    ("Write a function.\n\n    def g(p, r):\n        return p * r\n", "has_code"),
+    ("first + len(items) * 3", "has_code"),
+    ("Write f that gives `total = first + len(items) * 3 return total // len(items)`.", "has_code"),
+    ("Write `f(items, first)` that returns the mean of the items, rounded down.", None),
+    ("1. Take a list.\n2. Add its length.\n3. Return the total.", None),
+    ("Write a function that reports that no code was provided when its input is empty, raises an "
+     "error when the input is no text, and otherwise returns the number of its lines.", None),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("text", "kind"), DESCRIPTIONS)
@@ -100,9 +163,11 @@ def test_what_a_description_says(text: str, kind: str | None) -> None:
 STUBS = {
     "python": ["def f(x):\n    pass", "def f(x):\n    ...", 'def f(x):\n    """Doc."""\n',
                "def f(x):\n    raise NotImplementedError", "# Your code here\npass",
+               "def f(x):\n    raise Exception('Not implemented yet')",
                "class A:\n    def f(self):\n        # TODO\n        return None"],
     "javascript": ["function f(x) { /* your code here */ }",
                    "const f = (x) => { throw new Error('Not implemented'); };"],
+    "cpp": ['int f() {\n  throw std::logic_error("not implemented");\n}'],
     "java": ["int f() { throw new UnsupportedOperationException(); }"],
     "go": ["func f() int {\n\t// TODO: implement\n\treturn 0\n}",
            'func f() {\n\tpanic("not implemented")\n}'],
@@ -158,6 +223,16 @@ THOUGHTS = {
     "about tags": f"<think>It says '</think>' in `</think>`.</think>{CODE}",
     "half a block": f"<think>\n```python\ndef draft():\n</think>\n{CODE}",
     "none": CODE,
+    "capitals": f"<THINK>{DRAFT}</THINK>{CODE}",
+    "spaces": f"< think >{DRAFT}</ think >{CODE}",
+    "other names": f"<scratchpad>{DRAFT}</scratchpad><response>{CODE}</response>",
+    "medgemma": f"<unused94>thought\n{DRAFT}<unused95>{CODE}",
+    "granite": f"Here is my thought process:\n{DRAFT}\nHere is my response:\n{CODE}",
+    "cohere": f"<|START_THINKING|>{DRAFT}<|END_THINKING|><|START_TEXT|>{CODE}<|END_TEXT|>",
+    "gpt-oss with marks": f"<|channel|>analysis<|message|>{DRAFT}<|end|><|start|>assistant"
+    f"<|channel|>final<|message|>{CODE}<|return|>",
+    "answer alone": f"<answer>{CODE}</answer>",
+    "end of the turn": f"<think>{DRAFT}</think>{CODE}<|im_end|>",
 }
 
 
@@ -170,11 +245,29 @@ def test_thoughts_are_no_part_of_the_answer(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [f"<think>\n{CODE}", "<think>", f"<think>a</think>{CODE}\n<think>\nAgain"]
+    "text",
+    [f"<think>\n{CODE}", "<think>", f"<think>a</think>{CODE}\n<think>\nAgain", "analysisThe user"],
 )
 def test_a_thought_without_an_end_has_its_own_reason(text: str) -> None:
     for before, side in (((), "description"), ((TASK,), "chosen"), ((TASK, CODE), "rejected")):
         assert run(*before, text)["reject_reason"] == f"{side}_unclosed_thought"
+
+
+@pytest.mark.parametrize("kind", ["Sure! Here is the task:\n\n{}", "**Task:** {}", "# Task\n{}",
+                                  "Certainly! Here's the instruction: {}\n\nI hope this helps!",
+                                  "Of course. {} Let me know if you need more."])  # fmt: skip
+def test_what_is_said_around_a_task_is_not_part_of_it(kind: str) -> None:
+    assert run(kind.format(TASK), CODE, "x")["description"] == TASK
+
+
+@pytest.mark.parametrize("task", [
+    "Sure-footed walkers need a route: write a function that finds it.",
+    "Here a tree is given. Count its leaves.",
+    "Write a function that removes everything up to </think> from a text.",
+    "Task queues need workers: write one that retries.",
+])  # fmt: skip
+def test_tasks_that_begin_like_politeness_are_whole(task: str) -> None:
+    assert run(task, CODE, "x")["description"] == task
 
 
 def test_code_about_tags_is_code() -> None:

@@ -257,6 +257,8 @@ SPELLINGS = [
     "https://github.com/bad/repo",
     "git@github.com:bad/repo.git",
     "github.com/bad/repo/",
+    "https://github.com/bad/repo/issues",
+    "bad/*",
 ]
 
 
