@@ -41,6 +41,7 @@ class HandleBackend:
 
     def __init__(self, scorer: DeploymentHandle, base: str | None = None) -> None:
         self._scorer, self._base = scorer, base
+        self._direct = scorer.options(_by_reference=False)
         self._weights: Weights | None = None
         self._must_ask = base is not None
         self._asking = asyncio.Lock()
@@ -57,7 +58,7 @@ class HandleBackend:
         start_s = time.monotonic()
         await self._find_weights()
         try:
-            return await self._call(self._scorer.options(_by_reference=False), requests)
+            return await self._call(self._direct, requests)
         except RayActorError:
             waited_s = time.monotonic() - start_s
             left = [less_time(request, waited_s) for request in requests]
@@ -96,7 +97,7 @@ class HandleBackend:
     async def _why_not_ready(self) -> Exception | None:
         try:
             async with asyncio.timeout(_READY_TIMEOUT_S):
-                await self._scorer.check_ready.remote()
+                await self._direct.check_ready.remote()  # the way that calls go
         except (TimeoutError, *_GONE) as error:
             return error
         return None

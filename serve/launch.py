@@ -50,13 +50,16 @@ _CONTROL_TIMEOUT_S = 10.0
 
 @dataclass(frozen=True)
 class ServiceHandle:
-    """A running service. `key_was_made` is False when the key came from the environment."""
+    """A running service. `key_was_made` is False when the key came from the environment; `listener`
+    is for whoever deploys another version of the application over it.
+    """
 
     url: str
     api_key: str = field(repr=False)
     model_name: str
     key_was_made: bool
     app_name: str = ""  # of the Serve application
+    listener: Listener | None = None
 
 
 @contextmanager
@@ -110,7 +113,8 @@ def running_service(
                     _wait_until_ready(url)
                     progress.update(config.num_replicas)
                 try:
-                    yield ServiceHandle(url, key, served_name(config, model), given is None, name)
+                    named = served_name(config, model)
+                    yield ServiceHandle(url, key, named, given is None, name, listener)
                 finally:
                     _drain(name, config.drain_timeout_s)
         finally:

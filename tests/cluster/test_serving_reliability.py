@@ -261,9 +261,11 @@ def require_that_header_junk_is_harmless(url: str, key: str) -> None:
         {b"x-session-id": b"\xff"},
     ]
     for line in junk:
-        answer = httpx.get(f"{url}/v1/models", headers=[(b"x-api-key", key.encode()), *line.items()])
+        answer = httpx.get(
+            f"{url}/v1/models", headers=[(b"x-api-key", key.encode()), *line.items()]
+        )
         assert answer.status_code == 200, line
-    port = httpx.URL(url).port
+    port = int(httpx.URL(url).port or 0)
     with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as connection:
         try:
             for _ in range(100):

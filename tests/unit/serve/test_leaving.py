@@ -142,6 +142,9 @@ class ReadyHandle:
     def __init__(self) -> None:
         self.num, self.error = 0, None
 
+    def options(self, **_: Any) -> ReadyHandle:
+        return self
+
     @property
     def check_ready(self) -> ReadyHandle:
         return self
@@ -228,25 +231,40 @@ class Handle:
         self.asked: list[list[ScoringRequest]] = []
         self.ways: list[str] = []
 
-    def options(self, *, _by_reference: bool) -> Handle:
+    def options(self, *, _by_reference: bool) -> Any:
         assert not _by_reference
-        self.ways.append("gRPC")
-        return self
+        return Direct(self)
 
     @property
     def score(self) -> Handle:
         return self
 
     async def remote(self, requests: list[ScoringRequest], weights: Any = None) -> Any:
+        return await self.answer("Ray", requests)
+
+    async def answer(self, way: str, requests: list[ScoringRequest]) -> Any:
         self.asked.append(requests)
-        if len(self.ways) < len(self.asked):
-            self.ways.append("Ray")
+        self.ways.append(way)
         outcome = self.outcomes.pop(0)
         if outcome == "never":
             await asyncio.Event().wait()
         if isinstance(outcome, tuple):
             raise outcome[0]
         return outcome
+
+
+class Direct:
+    """The same handle, by gRPC."""
+
+    def __init__(self, handle: Handle) -> None:
+        self.handle = handle
+
+    @property
+    def score(self) -> Direct:
+        return self
+
+    async def remote(self, requests: list[ScoringRequest], weights: Any = None) -> Any:
+        return await self.handle.answer("gRPC", requests)
 
 
 def score(handle: Handle, timeout_s: float | None = None) -> Any:
