@@ -52,8 +52,8 @@ class HandleBackend:
         request router tells them apart by it.
 
         A call whose replica dies goes to another one, once: it may be what kills them. The first
-        goes straight to the replica by gRPC, at a third of the cost; the second by Ray, which knows
-        which ones are dead.
+        goes straight to the replica by gRPC, which costs less; the second by Ray, which knows which
+        ones are dead.
         """
         start_s = time.monotonic()
         await self._find_weights()

@@ -160,8 +160,8 @@ class ScoringPath:
             return await self._backend.tokenize(request)
 
     async def load_weights(self, path: str, digest: str) -> None:
-        """See Backend. Several calls at once are done in their order, and a call whose caller leaves
-        is done to its end: replicas of different weights would stay behind.
+        """See Backend. Calls at once are done in their order, and one whose caller leaves is done
+        to its end: replicas of different weights would stay behind.
         """
 
         async def load() -> None:
