@@ -97,13 +97,14 @@ def roll(service: ServiceHandle, folder: Path, deadline_s: float) -> dict[str, A
         return check(texts, rewards)
 
     model = write_fake_model(folder / "second", TOKENS_PER_S, offset=10.0)
+    key = [digest_of(service.api_key)]
     application = build_application(
-        recipe().serving, model, [digest_of(service.api_key)], FakeReplica
+        recipe().serving, model, key, FakeReplica, listener=service.listener
     )
     with load(service.url, service.api_key, NUM_CALLERS, deadline_s, either) as calls:
         time.sleep(CALM_S)
         start_s = time.monotonic()
-        serve.run(application, name=service.app_name, route_prefix="/")
+        serve.run(application, name=service.app_name, route_prefix=None)
         rolled_s = time.monotonic() - start_s
         time.sleep(CALM_S)
     result = result_of(

@@ -2,8 +2,8 @@
 under load.
 
 Two replicas. Scorers are killed every 3 s with fake engines, and at twice the measured time to
-start with vLLM (SmolLM2 as a reward model); with fake engines also the ingress and Serve's proxy,
-of which there is one each. A call fails that raises, that gives other rewards than it should, or
+start with vLLM (SmolLM2 as a reward model); with fake engines also the ingress, of which there is
+one. A call fails that raises, that gives other rewards than it should, or
 that takes longer than the deadline with all its retries.
 
     python -m benchmarks.serve_chaos [--engine fake] [--seconds 60]
@@ -32,7 +32,6 @@ from benchmarks._fake_replica import FakeReplica, fake_recipe, write_fake_model
 from benchmarks._results import results_path, write_results
 from benchmarks._serve_load import (
     INGRESS,
-    PROXY,
     SCORER,
     Calls,
     as_the_fake_scores,
@@ -49,8 +48,8 @@ from codepmp_ray.serve.launch import running_service
 
 NUM_CALLERS = 8
 DEADLINE_S = {"fake": 30.0, "vllm": 300.0}
-EVERY_S = {SCORER: 3.0, INGRESS: 10.0, PROXY: 20.0}
-NAMES = {SCORER: "scorer", INGRESS: "ingress", PROXY: "proxy", "caller": "caller"}
+EVERY_S = {SCORER: 3.0, INGRESS: 10.0}
+NAMES = {SCORER: "scorer", INGRESS: "ingress", "caller": "caller"}
 
 
 def harass(title: str, every_s: float, seconds: float, choice: random.Random) -> int:
@@ -177,7 +176,7 @@ def main() -> None:
         if arguments.engine == "fake":
             model = write_fake_model(Path(scratch) / "model", tokens_per_s=20_000)
             recipe = fake_recipe(num_replicas=2)
-            titles = [SCORER, INGRESS, PROXY]
+            titles = [SCORER, INGRESS]
             results = kill_under_load(
                 recipe, model, "fake", titles, arguments.seconds, arguments.seed
             )

@@ -89,8 +89,10 @@ def _litellm(provider: str, **more: Any) -> Case:
     return ask
 
 
-for _provider in ("cohere", "jina_ai", "hosted_vllm", "infinity"):
+for _provider in ("cohere", "jina_ai", "hosted_vllm"):
     case("litellm", _provider)(_litellm(_provider))
+# With documents it wants them as bare strings, where all other clients of the route want objects.
+case("litellm", "infinity, scores alone")(_litellm("infinity", return_documents=False))
 case("litellm", "hosted_vllm, cut")(_litellm("hosted_vllm", truncate_prompt_tokens=512))
 case("litellm", "huggingface (TEI)", sigmoids(REWARDS))(_litellm("huggingface"))
 
@@ -131,10 +133,10 @@ def _(url: str) -> list[float]:
 
 @case("infinity_client", "InfinityRerank", sigmoids(REWARDS))
 def _(url: str) -> list[float]:
-    from infinity_client import AuthenticatedClient
+    from infinity_client import Client
     from langchain_community.document_compressors.infinity_rerank import InfinityRerank
 
-    client = AuthenticatedClient(base_url=url, token=KEY)
+    client = Client(base_url=url, headers={"Authorization": f"Bearer {KEY}"})
     reranker: Any = InfinityRerank(client=client, model=MODEL)
     return by_index(reranker.rerank(DOCUMENTS, QUERY, model=MODEL))
 

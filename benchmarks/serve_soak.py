@@ -1,4 +1,4 @@
-"""Mixed load on the whole service (Serve's proxy, ingress, two replicas) for half an hour.
+"""Mixed load on the whole service (ingress and two replicas) for half an hour.
 
 Every route, small and large requests, callers who leave, wrong keys, wrong and oversized bodies.
 The engines are fake: what could grow is the service. Memory of each process is read every few
@@ -26,14 +26,14 @@ import psutil
 
 from benchmarks._fake_replica import FakeReplica, fake_recipe, write_fake_model
 from benchmarks._results import write_results
-from benchmarks._serve_load import INGRESS, PROXY, SCORER, processes
+from benchmarks._serve_load import INGRESS, SCORER, processes
 from codepmp_ray.serve.auth import digest_of
 from codepmp_ray.serve.launch import ServiceHandle, running_service
 
 MAX_BODY_BYTES = 1_000_000
 SCRAPE_TOKEN = "a-scrape-token"
 EVERY_S = 2.0
-_KINDS = {"proxy": PROXY, "ingress": INGRESS, "replica": SCORER}
+_KINDS = {"ingress": INGRESS, "replica": SCORER}
 # What a caller asks for, and which statuses are right answers to it. 429 is one to everything that
 # is scored: the load may be more than there is room for.
 Ask = Callable[[httpx.Client, random.Random], httpx.Response]

@@ -27,7 +27,8 @@ from codepmp_ray.weights_digest import weights_digest
 
 from .app import ServiceSettings
 from .auth import KeyRing, digest_of, key_from_environment
-from .deployments import Ingress, ScorerReplica
+from .deployments import ListeningIngress, ProxiedIngress, ScorerReplica
+from .listening import Listener
 from .schemas import Calibration
 
 SCORER_NAME = "ScorerReplica"
@@ -48,12 +49,14 @@ def build_application(
     replica_class: type[ScorerReplica] = ScorerReplica,
     limits: AuditConfig | None = None,
     owner: ActorHandle | None = None,
+    listener: Listener | None = None,
 ) -> serve.Application:
     """The bound application; nothing is started. `model_path` is a folder every node can
     read, or the URI of one.
 
     Under `require_audit` the model's audit has to be passed, by `limits` or else its own recipe's.
-    With `owner`, an actor of the job that starts it, the service ends too.
+    With `owner`, an actor of the job that starts it, the service ends too. With `listener` it takes
+    connections there, else from Serve's proxy.
     Deployed over a running one it replaces that replica by replica: each finishes what it has, for
     at most `drain_timeout_s`. The ingress's successor starts first, as it needs no CPU.
     """
@@ -112,14 +115,21 @@ def build_application(
     )(replica_class)
     ingress = serve.deployment(
         name=INGRESS_NAME,
-        ray_actor_options={"num_cpus": 0},
+        ray_actor_options={"num_cpus": 0, **_machine_of(listener)},
         max_ongoing_requests=_INGRESS_REQUESTS,
         health_check_period_s=_HEALTH_CHECK_PERIOD_S,
         graceful_shutdown_timeout_s=config.drain_timeout_s,
         max_surge_percent=100,
-    )(Ingress)
+    )
     replica = scorer.bind(model, config.model_dump(mode="json"), num_gpus)
-    return ingress.bind(settings.model_dump(mode="json"), replica, owner)
+    arguments = settings.model_dump(mode="json"), replica, owner
+    if listener is None:
+        return ingress(ProxiedIngress).bind(*arguments)
+    return ingress(ListeningIngress).bind(*arguments, listener)
+
+
+def _machine_of(listener: Listener | None) -> dict[str, Any]:
+    return {"label_selector": {"ray.io/node-id": listener.node_id}} if listener else {}
 
 
 def build_app(args: dict[str, Any]) -> serve.Application:

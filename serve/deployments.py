@@ -1,6 +1,8 @@
 """The two Ray Serve deployments: a light HTTP ingress, and replicas that hold a model each.
 
-    client -> Serve proxy -> Ingress (keys, limits, errors; no model) -> ScorerReplica x N
+    client [-> Serve proxy] -> ingress (keys, limits, errors; no model) -> ScorerReplica x N
+
+A job's ingress listens itself; an application of a Serve config is behind Serve's proxy.
 
 Tokenising, scoring and ranking happen in the replica, so one request is one hop and what crosses it
 is text in, a small result out.
@@ -36,6 +38,7 @@ from .app import ServiceSettings, create_app
 from .autoscaling import METRIC
 from .draining import Doors
 from .handle_backend import HandleBackend
+from .listening import HttpServer, Listener, received
 from .owner import end_with
 from .router import num_replicas
 from .scoring import Outcome, all_of
@@ -207,11 +210,9 @@ def _for_threads(encoder: Encoder, num: int) -> queue.SimpleQueue[Encoder]:
     return encoders
 
 
-@serve.ingress()
-class Ingress:
-    """The HTTP side. Serve calls `__serve_build_asgi_app__` once, in the replica.
-
-    `owner` is an actor of the job that started the service: with it the service ends.
+class _Ingress:
+    """The HTTP side. `owner` is an actor of the job that started the service: with it the service
+    ends.
     """
 
     def __init__(
@@ -226,7 +227,7 @@ class Ingress:
         if owner is not None:
             end_with(owner)
 
-    def __serve_build_asgi_app__(self) -> Any:
+    def _app(self) -> Any:
         name = self._scorer.deployment_name
         may_change = bool(self._settings.admin_key_sha256)
         backend = HandleBackend(self._scorer, self._settings.weights_digest if may_change else None)
@@ -236,3 +237,40 @@ class Ingress:
         """From now on new requests get 503. Returns how many are still being answered."""
         self._doors.are_closing = True
         return self._doors.num_inside
+
+
+@serve.ingress()
+class ProxiedIngress(_Ingress):
+    """Behind Serve's proxy, as one application of several. Serve calls `__serve_build_asgi_app__`
+    once, in the replica.
+    """
+
+    def __serve_build_asgi_app__(self) -> Any:
+        return self._app()
+
+
+class ListeningIngress(_Ingress):
+    """Takes its connections itself, from `listener`."""
+
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
+        self,
+        settings: dict[str, Any],
+        scorer: DeploymentHandle,
+        owner: ActorHandle | None,
+        listener: Listener,
+    ) -> None:
+        super().__init__(settings, scorer, owner)
+        # Its calls begin and end in this event loop: no thread is woken up for each.
+        scorer._init(_run_router_in_separate_loop=False)
+        self._server = HttpServer(self._app(), listener.tls)
+        self._server.begin(received(listener.path))
+
+    async def check_health(self) -> None:
+        """Called by Serve, which replaces an ingress that fails here."""
+        if self._server.has_ended:
+            raise RuntimeError("The HTTP server has ended.")
+
+    async def __del__(self) -> None:
+        """Called by Serve when the replica is stopped."""
+        if hasattr(self, "_server"):
+            await self._server.end()

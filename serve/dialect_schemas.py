@@ -2,14 +2,16 @@
 SGLang, LLaMA-Factory.
 
 Unknown fields are ignored, as those servers do. Fields of theirs that would change what is scored,
-and are not implemented here, are refused by name (`UNSUPPORTED`). Scores are raw rewards unless a
-sigmoid is asked for; TEI's and infinity's clients ask for it by their own fields.
+and are not implemented here, are refused by name (`UNSUPPORTED`), and so is a second field that
+holds texts. Scores are raw rewards unless a sigmoid is asked for, but TEI's, as TEI gives them.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from functools import cache
+from itertools import chain
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AliasChoices,
@@ -33,17 +35,20 @@ _MAX_IDS = 1_000_000
 
 # Fields of other servers -> values beside null that change nothing here. All others get 422.
 UNSUPPORTED: dict[str, tuple[Any, ...]] = {
-    **dict.fromkeys(["cache_salt", "chat_template", "dimensions", "instruction"], ()),
-    **dict.fromkeys(["image_data", "input_embeds", "max_chunks_per_doc", "prompt_name"], ()),
+    **dict.fromkeys(["cache_salt", "chat_template", "dimensions", "instruct", "instruction"], ()),
+    **dict.fromkeys(["audio_data", "image_data", "video_data", "input_embeds"], ()),
+    **dict.fromkeys(["label_token_ids", "lora_id", "lora_path", "max_chunks_per_doc"], ()),
+    **dict.fromkeys(["max_length", "prompt_name"], ()),
     # Special tokens: those of the template are in the text, EOS is added.
     **dict.fromkeys(["add_generation_prompt", "add_special_tokens"], (False,)),
     **dict.fromkeys(["continue_final_message", "is_cross_encoder_request"], (False,)),
-    **dict.fromkeys(["normalize", "softmax"], (False,)),
+    **dict.fromkeys(["apply_softmax", "item_first", "normalize", "softmax"], (False,)),
+    **dict.fromkeys(["return_pooled_hidden_states"], (False,)),
+    **dict.fromkeys(["max_tokens_per_doc", "max_tokens_per_query"], (0,)),
     **dict.fromkeys(["chat_template_kwargs", "media_io_kwargs", "mm_processor_kwargs"], ({},)),
     "embed_dtype": ("float32",),
     "encoding_format": ("float",),
     "endianness": ("native", "little"),
-    "max_tokens_per_query": (0,),
     "padding": ("do_not_pad",),
     "rank_fields": (["text"],),
     "task": ("classify",),
@@ -51,6 +56,9 @@ UNSUPPORTED: dict[str, tuple[Any, ...]] = {
 }
 # Fields of theirs that say nothing about scores.
 IGNORED = frozenset({"priority", "request_id", "user"})
+# What holds texts to be scored in some request here. In another it would be left out in silence.
+_OF_TEXTS = frozenset({"documents", "input", "input_ids", "inputs", "items", "messages", "query"})
+_OF_TEXTS |= {"data_1", "data_2", "queries", "response", "text", "texts", "text_1", "text_2"}
 
 
 class _Dialect(BaseModel):
@@ -61,7 +69,18 @@ class _Dialect(BaseModel):
     @classmethod
     def _all_supported(cls, body: object) -> object:
         given = body if isinstance(body, dict) else {}
-        for name in UNSUPPORTED.keys() & given.keys() - cls.model_fields.keys():
+        for names in _own_names(cls):
+            if len(twice := [name for name in names if given.get(name) is not None]) > 1:
+                raise ApiError(
+                    422, f"{' and '.join(twice)} are one field: send one", param=twice[1]
+                )
+        others = given.keys() - set(chain(*_own_names(cls)))
+        for name in sorted(_OF_TEXTS & others):
+            if given[name] is not None:
+                raise ApiError(
+                    422, f"{name} belongs to another kind of request: leave it out", param=name
+                )
+        for name in sorted(UNSUPPORTED.keys() & others):
             value, allowed = given[name], (None, *UNSUPPORTED[name])
             if not any(type(value) is type(item) and value == item for item in allowed):
                 shown = " or ".join(["null", *map(str, allowed[1:])])
@@ -75,9 +94,22 @@ class _Dialect(BaseModel):
         return body
 
 
-class _Cutting(_Dialect):
-    """How texts that are too long are cut; without these fields `serving.truncate` says it."""
+@cache
+def _own_names(kind: type[BaseModel]) -> list[list[str]]:
+    """The names of each of its fields."""
+    return [
+        [str(choice) for choice in alias.choices] if isinstance(alias, AliasChoices) else [name]
+        for name, field in kind.model_fields.items()
+        for alias in [field.validation_alias]
+    ]
 
+
+class _Scored(_Dialect):
+    """What all routes that score have in common: how texts that are too long are cut, without these
+    fields as `serving.truncate` says, and on which scale scores are.
+    """
+
+    is_raw_by_default: ClassVar[bool] = True
     truncate_prompt_tokens: int | None = Field(
         None, ge=-1, description="Cut to so many tokens; -1: to what the model takes."
     )
@@ -91,9 +123,23 @@ class _Cutting(_Dialect):
         validation_alias=AliasChoices("truncation_side", "truncation_direction"),
         description="The end that is lost, where something is cut.",
     )
+    use_activation: bool | None = Field(
+        None,
+        validation_alias=AliasChoices("use_activation", "activation"),
+        description="True: sigmoid of the reward; false: the raw reward.",
+    )
+    raw_scores: bool | None = Field(
+        None, description="The opposite of use_activation, as infinity and TEI have it."
+    )
 
     @model_validator(mode="after")
-    def _cuts_to_something(self) -> _Cutting:
+    def _one_scale(self) -> _Scored:
+        if self.use_activation is not None and self.use_activation is self.raw_scores:
+            raise ValueError("use_activation and raw_scores contradict each other: send one")
+        return self
+
+    @model_validator(mode="after")
+    def _cuts_to_something(self) -> _Scored:
         if self.truncate_prompt_tokens == 0:
             raise ValueError("truncate_prompt_tokens is 0: nothing would be left to score")
         return self
@@ -111,27 +157,11 @@ class _Cutting(_Dialect):
         sides: dict[str | None, Side] = {"right": "right", "left": "left"}
         return sides.get(self.truncation_side and self.truncation_side.lower())
 
-
-class _Scored(_Cutting):
-    """What vLLM's and infinity's routes have in common."""
-
-    use_activation: bool | None = Field(
-        None,
-        validation_alias=AliasChoices("use_activation", "activation"),
-        description="True: sigmoid of the reward. Otherwise the raw reward.",
-    )
-    raw_scores: bool | None = Field(
-        None, description="False: sigmoid, as infinity and TEI understand it."
-    )
-
-    @model_validator(mode="after")
-    def _one_scale(self) -> _Scored:
-        if self.use_activation is not None and self.use_activation is self.raw_scores:
-            raise ValueError("use_activation and raw_scores contradict each other: send one")
-        return self
-
     def shown(self, reward: float | None) -> float | None:
-        is_raw = self.raw_scores is not False and not self.use_activation
+        """On the scale that was asked for."""
+        is_raw = self.is_raw_by_default
+        if self.raw_scores is not None or self.use_activation is not None:
+            is_raw = bool(self.raw_scores) or self.use_activation is False
         return reward if is_raw or reward is None else sigmoid(reward)
 
 
@@ -195,7 +225,7 @@ class VectorRequest(WholeTextRequest):
     )
 
 
-class SglangRequest(_Cutting):
+class SglangRequest(_Scored):
     """SGLang's native `/classify`; told from vLLM's by its `text` or `input_ids`."""
 
     text: Text | Texts | None = None
@@ -260,12 +290,12 @@ class RerankRequest(_Documents):
     return_documents: bool | None = None
 
 
-class TeiRerankRequest(_Cutting):
+class TeiRerankRequest(_Scored):
     """TEI's `/rerank`, told from the others by its `texts`. Its default is the sigmoid."""
 
+    is_raw_by_default = False
     query: Annotated[Text, Field(min_length=1)]
     texts: Texts
-    raw_scores: bool | None = None
     return_text: bool | None = None
     top_n: int | None = Field(None, ge=0)
 
@@ -273,11 +303,25 @@ class TeiRerankRequest(_Cutting):
 _Pair = Annotated[list[Text], Field(min_length=1, max_length=2)]
 
 
-class TeiPredictRequest(_Cutting):
+class _HuggingFaceParameters(BaseModel):
+    """What huggingface_hub's `text_classification` sends beside `inputs`."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    function_to_apply: Literal["sigmoid", "none"] | None = None
+    top_k: Annotated[int, Field(ge=1)] | None = Field(None, description="There is one label.")
+
+
+class TeiPredictRequest(_Scored):
     """TEI's `/predict`: a whole text, a pair of prompt and response, or a batch of such."""
 
+    is_raw_by_default = False
     inputs: Text | _Pair | Annotated[list[_Pair], _MANY]
-    raw_scores: bool | None = None
+    parameters: _HuggingFaceParameters | None = None
+
+    def shown(self, reward: float | None) -> float | None:
+        if self.parameters is None or (asked := self.parameters.function_to_apply) is None:
+            return super().shown(reward)
+        return reward if asked == "none" or reward is None else sigmoid(reward)
 
     def rows(self) -> tuple[list[tuple[str | None, Candidate]], bool]:
         """((prompt or None, text) of each, whether they came as a batch)."""
@@ -287,7 +331,7 @@ class TeiPredictRequest(_Cutting):
         return [(row[0] if len(row) == 2 else None, row[-1]) for row in rows], is_batch
 
 
-class OpenRLHFRequest(_Cutting):
+class OpenRLHFRequest(_Scored):
     """`/get_reward`: `query` holds whole texts; prompts and labels are not needed."""
 
     query: OneOrMore
@@ -295,7 +339,7 @@ class OpenRLHFRequest(_Cutting):
     labels: Any = None
 
 
-class SlimeRequest(_Cutting):
+class SlimeRequest(_Scored):
     """slime's remote reward model on `/get_reward`, told by its `response`. The answer is a number.
 
     `prompt` as text has the template around it already, which ends where the response begins.
@@ -306,7 +350,7 @@ class SlimeRequest(_Cutting):
     label: Any = None
 
 
-class LlamaFactoryRequest(_Cutting):
+class LlamaFactoryRequest(_Scored):
     """LLaMA-Factory's `/v1/score/evaluation`: `messages` are whole texts."""
 
     messages: Texts
@@ -340,7 +384,8 @@ def _has(*names: str) -> Discriminator:
     """Tells "other" from "usual" requests by a field that only they have."""
 
     def kind(body: object) -> str:
-        return "other" if isinstance(body, dict) and any(n in body for n in names) else "usual"
+        given = body if isinstance(body, dict) else {}
+        return "usual" if all(given.get(name) is None for name in names) else "other"
 
     return Discriminator(kind)
 

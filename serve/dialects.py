@@ -28,7 +28,6 @@ from .dialect_answers import (
     as_vector,
     envelope,
     num_tokens_of,
-    sigmoid,
 )
 from .dialect_schemas import (
     ClassifyBody,
@@ -121,7 +120,10 @@ def add_dialects(
             param = "input_ids" if request.text is None else "text"
             found, _ = await score_texts(http, request, items, param)
             rows = [
-                {"embedding": [item.score], "meta_info": {"prompt_tokens": item.num_tokens}}
+                {
+                    "embedding": [request.shown(item.score)],
+                    "meta_info": {"prompt_tokens": item.num_tokens},
+                }
                 for item in found
             ]
             return rows[0] if is_one else rows
@@ -163,7 +165,7 @@ def add_dialects(
             texts, query = request.texts, request.query
             found, _ = await score_texts(http, request, [*texts], "texts", query)
             return [
-                {"index": index, "score": tei_score(score, request.raw_scores)}
+                {"index": index, "score": request.shown(score)}
                 | ({"text": texts[index]} if request.return_text else {})
                 for index, score in by_score(found, request.top_n)
             ]
@@ -188,7 +190,7 @@ def add_dialects(
         """TEI's route for classifiers."""
         pairs, is_batch = request.rows()
         found, _ = await score_pairs(http, request, pairs, "inputs")
-        scores = [tei_score(item.score, request.raw_scores) for item in found]
+        scores = [request.shown(item.score) for item in found]
         rows = [[{"score": score, "label": label}] for score in scores]
         return rows if is_batch else rows[0]
 
@@ -202,9 +204,9 @@ def add_dialects(
             else:
                 prompt = plain_messages(request.prompt)
             found, _ = await score_texts(http, request, [text], "response", prompt)
-            return found[0].score
+            return request.shown(found[0].score)
         found, _ = await score_texts(http, request, [*request.query], "query")
-        rewards = [item.score for item in found]
+        rewards = [request.shown(item.score) for item in found]
         return {"rewards": rewards, "scores": rewards, "extra_logs": {}}
 
     @route("/v1/score/evaluation", LlamaFactoryAnswer)
@@ -215,7 +217,7 @@ def add_dialects(
             "id": f"scoreeval-{uuid.uuid4().hex}",
             "object": "score.evaluation",
             "model": scoring.model_name,
-            "scores": [item.score for item in found],
+            "scores": [request.shown(item.score) for item in found],
         }
 
     @route("/tokenize", TokenizeAnswer)
@@ -254,7 +256,3 @@ def by_score(found: list[ScoredCandidate], top_n: int | None) -> list[tuple[int,
     scores = [item.score for item in found]
     ordered = sorted(enumerate(scores), key=lambda item: (item[1] is None, -(item[1] or 0.0)))
     return ordered[: top_n or None]
-
-
-def tei_score(reward: Score, is_raw: bool | None) -> Score:
-    return reward if is_raw or reward is None else sigmoid(reward)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from starlette.responses import RedirectResponse
@@ -105,11 +106,41 @@ class Gate:
                 raise ApiError(503, "The service is being stopped.", retry_after_s=5)
             with self._doors.inside():
                 body = await self._read(scope, receive)
-                await self._app(scope, _replay(body, receive), send)
+                await self._while_there(scope, body, receive, send)
         except ApiError as error:
             await error.response()(scope, receive, send)
         except _Disconnected:
             return
+
+    async def _while_there(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
+        """Call the application, and end that when the caller leaves before the answer is sent."""
+        calling = asyncio.current_task()
+        assert calling is not None
+        is_answered = has_left = False
+
+        async def sending(message: Message) -> None:
+            nonlocal is_answered
+            if message["type"] == "http.response.body" and not message.get("more_body", False):
+                is_answered = True
+            await send(message)
+
+        async def watch() -> None:
+            nonlocal has_left
+            with suppress(Exception):  # of a proxy that died
+                await receive()  # after the body only the end of the connection comes
+            if not is_answered:
+                has_left = True
+                calling.cancel()
+
+        watching = asyncio.create_task(watch())
+        try:
+            await self._app(scope, _replay(body), sending)
+        except asyncio.CancelledError:
+            if not has_left:
+                raise
+            calling.uncancel()
+        finally:
+            watching.cancel()
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes:
         announced = dict(scope["headers"]).get(b"content-length", b"0")
@@ -138,12 +169,12 @@ class Gate:
         return ApiError(413, f"The body exceeds max_body_bytes={self._max_body_bytes}.")
 
 
-def _replay(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that gives `body` once and then what the connection gives (its end)."""
+def _replay(body: bytes) -> Receive:
+    """A `receive` that gives `body` once."""
     first: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def replayed() -> Message:
-        return first.pop() if first else await receive()
+        return first.pop() if first else {"type": "http.disconnect"}
 
     return replayed
 

@@ -41,6 +41,7 @@ class HandleBackend:
 
     def __init__(self, scorer: DeploymentHandle, base: str | None = None) -> None:
         self._scorer, self._base = scorer, base
+        self._direct = scorer.options(_by_reference=False)
         self._weights: Weights | None = None
         self._must_ask = base is not None
         self._asking = asyncio.Lock()
@@ -50,16 +51,19 @@ class HandleBackend:
         """One call for all: Serve gives the calls that one HTTP request makes the same id, and a
         request router tells them apart by it.
 
-        A call whose replica dies goes to another one, once: it may be what kills them.
+        A call whose replica dies goes to another one, once: it may be what kills them. The first
+        goes straight to the replica by gRPC, which costs less; the second by Ray, which knows which
+        ones are dead.
         """
         start_s = time.monotonic()
         await self._find_weights()
         try:
-            return await self._call(requests)
+            return await self._call(self._direct, requests)
         except RayActorError:
             waited_s = time.monotonic() - start_s
+            left = [less_time(request, waited_s) for request in requests]
             try:
-                return await self._call([less_time(request, waited_s) for request in requests])
+                return await self._call(self._scorer, left)
             except _GONE as error:
                 raise Unavailable from error
         except _GONE as error:
@@ -93,17 +97,17 @@ class HandleBackend:
     async def _why_not_ready(self) -> Exception | None:
         try:
             async with asyncio.timeout(_READY_TIMEOUT_S):
-                await self._scorer.check_ready.remote()
+                await self._direct.check_ready.remote()  # the way that calls go
         except (TimeoutError, *_GONE) as error:
             return error
         return None
 
-    async def _call(self, requests: list[ScoringRequest]) -> Any:
+    async def _call(self, scorer: DeploymentHandle, requests: list[ScoringRequest]) -> Any:
         """Raises DeadlineError too when no replica takes the call in its time."""
         times = [request.timeout_s for request in requests if request.timeout_s is not None]
         try:
             async with asyncio.timeout(min(times) + _GRACE_S if times else None):
-                return await self._scorer.score.remote(requests, self._weights)
+                return await scorer.score.remote(requests, self._weights)
         except TimeoutError:
             raise DeadlineError(
                 "No replica answered before the deadline.", "Allow more time or come back later."

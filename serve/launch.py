@@ -1,15 +1,10 @@
-"""Start the service for the time of a `with` block, and leave nothing behind.
-
-Serve's own routes /-/healthz and /-/routes answer on the same port without a key. They say that
-the proxy lives and that an application is mounted at /, and nothing about models or requests.
-"""
+"""Start the service for the time of a `with` block, and leave nothing behind."""
 
 from __future__ import annotations
 
 import json
 import logging
 import os
-import socket
 import ssl
 import sys
 import time
@@ -42,7 +37,7 @@ from .application import (
 )
 from .auth import digest_of, generate_key, key_from_environment
 from .deployments import ScorerReplica
-from .front import use_front
+from .listening import Listener, given_to_ingresses, open_port
 from .owner import make_owner
 
 __all__ = ["ServiceHandle", "build_app", "running_service"]
@@ -51,18 +46,20 @@ _APP_PREFIX = "codepmp-job-"
 _PORT_RELEASE_TIMEOUT_S = 15.0
 _ANSWER_TIMEOUT_S = 60.0
 _CONTROL_TIMEOUT_S = 10.0
-_LAST_BYTES_S = 0.3
 
 
 @dataclass(frozen=True)
 class ServiceHandle:
-    """A running service. `key_was_made` is False when the key came from the environment."""
+    """A running service. `key_was_made` is False when the key came from the environment; `listener`
+    is for whoever deploys another version of the application over it.
+    """
 
     url: str
     api_key: str = field(repr=False)
     model_name: str
     key_was_made: bool
     app_name: str = ""  # of the Serve application
+    listener: Listener | None = None
 
 
 @contextmanager
@@ -76,9 +73,9 @@ def running_service(
     """The scoring service of `recipe.serving` on the exported model in `model_path` (also a URI).
 
     Ready when the block begins. When it ends, requests in flight are answered, for at most
-    `drain_timeout_s` and while new ones get 503; then all is stopped and its port free. Serve's
-    HTTP address is a property of the whole cluster, so a cluster on which Serve already runs
-    something is refused.
+    `drain_timeout_s` and while new ones get 503; then all is stopped and its port free. It listens
+    on this machine, which has to be one of the cluster. A cluster on which Serve already runs
+    something is refused: stopping ends all of Serve.
     `is_measuring` leaves `require_audit` aside: a model is scored with before it has an audit.
     `with_tls` is False where the only caller is this process, who would not know the certificate.
     """
@@ -88,36 +85,38 @@ def running_service(
     given = key_from_environment(os.environ, recipe.evaluation.api_key_env)
     key = given or generate_key()
     tls = tls_options(config) if with_tls else {}
-    use_front()
     with connect():
         owner = make_owner()
-        application = build_application(
-            config, model, [digest_of(key)], replica_class, recipe.audit, owner
-        )
         # Importing Serve set this back to INFO after connect() had quieted it.
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         _clear_serve()
-        port = free_port(config.host, config.port)
+        listening = open_port(config.host, config.port)
+        port = listening.getsockname()[1]
         name = f"{_APP_PREFIX}{ray.get_runtime_context().get_job_id()}"
         try:
-            with Progress("scoring service", config.num_replicas, "replicas ready") as progress:
-                serve.start(
-                    proxy_location="HeadOnly",
-                    http_options={"host": config.host, "port": port, **tls},
-                    logging_config={"log_level": "WARNING", "enable_access_log": False},
+            with listening, given_to_ingresses(listening) as path:
+                listener = Listener(path, ray.get_runtime_context().get_node_id(), tls)
+                application = build_application(
+                    config, model, [digest_of(key)], replica_class, recipe.audit, owner, listener
                 )
-                serve.run_many(
-                    [serve.RunTarget(application, name, route_prefix="/")],
-                    wait_for_applications_running=False,
-                )
-                _wait_until_running(name, model, progress)
-                url = f"{'https' if tls else 'http'}://{_reachable(config.host)}:{port}"
-                _wait_until_ready(url)
-                progress.update(config.num_replicas)
-            try:
-                yield ServiceHandle(url, key, served_name(config, model), given is None, name)
-            finally:
-                _drain(name, config.drain_timeout_s)
+                with Progress("scoring service", config.num_replicas, "replicas ready") as progress:
+                    serve.start(
+                        proxy_location="Disabled",
+                        logging_config={"log_level": "WARNING", "enable_access_log": False},
+                    )
+                    serve.run_many(
+                        [serve.RunTarget(application, name, route_prefix=None)],
+                        wait_for_applications_running=False,
+                    )
+                    _wait_until_running(name, model, progress)
+                    url = f"{'https' if tls else 'http'}://{_reachable(config.host)}:{port}"
+                    _wait_until_ready(url)
+                    progress.update(config.num_replicas)
+                try:
+                    named = served_name(config, model)
+                    yield ServiceHandle(url, key, named, given is None, name, listener)
+                finally:
+                    _drain(name, config.drain_timeout_s)
         finally:
             serve.shutdown()
             _wait_until_released(config.host, port)
@@ -142,27 +141,6 @@ def _drain(name: str, timeout_s: float) -> None:
             time.sleep(0.1)
     except (RayError, RayServeException, TimeoutError):
         return  # it is gone already
-    # The last answers have left the ingress, and pass the proxy.
-    time.sleep(_LAST_BYTES_S)
-
-
-def free_port(host: str, port: int) -> int:
-    """`port` if nothing listens on it, any free one for 0. Raises ResourceError otherwise.
-
-    Serve opens its socket with SO_REUSEPORT, which would share the port of another Serve and
-    receive every other request; so this looks first, without it.
-    """
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        # As servers do: connections of a service that has ended do not count.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise ResourceError(
-                f"serving.port={port} on {host} cannot be opened ({error.strerror}).",
-                "Choose another one (serving.port=...), or 0 for any free port.",
-            ) from error
-        return int(probe.getsockname()[1])
 
 
 def _clear_serve() -> None:
@@ -243,7 +221,7 @@ def _wait_until_released(host: str, port: int) -> None:
     give_up_s = time.monotonic() + _PORT_RELEASE_TIMEOUT_S
     while time.monotonic() < give_up_s:
         try:
-            free_port(host, port)
+            open_port(host, port).close()
             return
         except ResourceError:
             time.sleep(0.1)

@@ -88,6 +88,7 @@ class ScoringPath:
         metrics.in_flight.set_function(lambda: admission.num_running_tokens)
         metrics.waiting.set_function(lambda: admission.num_waiting_tokens)
         self._estimate = TokenEstimate(max_model_len=max_model_len)
+        self._loading = asyncio.Lock()
 
     def require_model(self, name: str | None) -> None:
         """Raises ApiError 404 for another model than the one that is served."""
@@ -159,10 +160,17 @@ class ScoringPath:
             return await self._backend.tokenize(request)
 
     async def load_weights(self, path: str, digest: str) -> None:
-        """See Backend; the newest of several calls at once holds."""
-        weights = Weights(time.time_ns(), path, digest, self._first_digest)
-        await self._backend.load_weights(weights)
-        self.weights_digest = digest
+        """See Backend. Calls at once are done in their order, and one whose caller leaves is done
+        to its end: replicas of different weights would stay behind.
+        """
+
+        async def load() -> None:
+            async with self._loading:
+                weights = Weights(time.time_ns(), path, digest, self._first_digest)
+                await self._backend.load_weights(weights)
+                self.weights_digest = digest
+
+        await asyncio.shield(asyncio.create_task(load()))
 
     async def _score_part(
         self, caller: str, requests: list[ScoringRequest], num_bytes: int

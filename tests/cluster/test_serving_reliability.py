@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,6 @@ from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.errors import ConfigError
 from codepmp_ray.serve.application import SCORER_NAME, build_application
 from codepmp_ray.serve.auth import digest_of
-from codepmp_ray.serve.front import use_front
 from codepmp_ray.serve.launch import ServiceHandle, running_service
 from codepmp_ray.weights_digest import weights_digest
 from tests.processes import PATIENCE_S, wait_until
@@ -49,14 +49,15 @@ SLOW = 1_000
 @pytest.fixture(scope="module")
 def environment() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as environment:
-        environment.delenv("RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", raising=False)
-        use_front()
+        name = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
+        environment.setenv(name, "codepmp_ray.serve.front:middlewares")
+        environment.setenv("RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S", "1")
         yield
 
 
 @pytest.fixture(scope="module")
 def cluster(environment: None, own_ray: None) -> None:
-    """Of this file alone, with the front."""
+    """Of this file alone, as docs/serving.md tells operators to start theirs."""
 
 
 @pytest.fixture(scope="module")
@@ -110,11 +111,9 @@ def leave(service: ServiceHandle, num_candidates: int, seconds: float) -> None:
         httpx.post(f"{service.url}/v1/bon", json=body, headers=headers, timeout=seconds)
 
 
-# First: it starts Serve on a port of its own, and nothing else may have started it.
-@pytest.mark.rehearsal
-def test_two_models_under_two_prefixes_of_one_serve_beside_anothers_application(
-    cluster: None, folder: Path
-) -> None:
+@contextmanager
+def behind_serves_proxy(folder: Path) -> Iterator[str]:
+    """Two models and an application of somebody else, as `serve deploy` has them; the address."""
     key = [digest_of("sk-two")]
     other = serve.deployment(ray_actor_options={"num_cpus": 0})(Other)
     targets = [serve.RunTarget(other.bind(), "other", route_prefix="/other")]
@@ -126,23 +125,66 @@ def test_two_models_under_two_prefixes_of_one_serve_beside_anothers_application(
     port = free_port()
     serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": port})
     serve.run_many(targets)
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S) as client:
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        serve.shutdown()
+
+
+# These two come first: Serve has one address at a time, and `service` has none.
+@pytest.mark.rehearsal
+def test_two_models_under_two_prefixes_of_one_serve_beside_anothers_application(
+    cluster: None, folder: Path
+) -> None:
+    with behind_serves_proxy(folder) as url, httpx.Client(base_url=url, timeout=60) as client:
         for name, offset in (("a", 0.0), ("b", 7.0)):
-            url, headers = f"/{name}", {"x-api-key": "sk-two"}
+            prefix, headers = f"/{name}", {"x-api-key": "sk-two"}
             for path in ("/health", "/ready", "/"):
-                assert client.get(url + path).status_code == 200
-            assert client.get(f"{url}/metrics", headers=headers).status_code == 401
-            assert client.get(f"{url}/metrics", headers=SCRAPE).status_code == 200
+                assert client.get(prefix + path).status_code == 200
+            assert client.get(f"{prefix}/metrics", headers=headers).status_code == 401
+            assert client.get(f"{prefix}/metrics", headers=SCRAPE).status_code == 200
             body = {"model": name, "prompt": "p", "candidates": ["a", "b"]}
-            assert client.post(f"{url}/v1/bon", json=body).status_code == 401
-            found = client.post(f"{url}/v1/bon", json=body, headers=headers).json()["data"]
+            assert client.post(f"{prefix}/v1/bon", json=body).status_code == 401
+            found = client.post(f"{prefix}/v1/bon", json=body, headers=headers).json()["data"]
             assert as_the_fake_scores(offset)(["a", "b"], [row["score"] for row in found])
-            reward = RewardClient(f"http://127.0.0.1:{port}/{name}", "sk-two")
+            reward = RewardClient(f"{url}/{name}", "sk-two")
             assert as_the_fake_scores(offset)(["a"], reward.choose("p", ["a"]).rewards)
         answer = client.get("/other/x", headers={"x-session-id": "s"})
         assert (answer.status_code, answer.text) == (404, "theirs: s")
         assert client.get("/nowhere").status_code == 404
-    serve.shutdown()
+        require_that_header_junk_is_harmless(f"{url}/a", "sk-two")
+
+
+@pytest.mark.rehearsal
+def test_a_new_model_version_and_a_killed_proxy_fail_no_call(cluster: None, folder: Path) -> None:
+    """Deployed over the running one under load, as `serve deploy` does with a changed config."""
+    seen: list[float] = []
+
+    def check(texts: list[str], rewards: list[float]) -> bool:
+        """An answer is of one version throughout."""
+        for offset in (0.0, 10.0):
+            if as_the_fake_scores(offset)(texts, rewards):
+                seen.append(offset)
+                return True
+        return False
+
+    changed = recipe_of(num_replicas=1, max_candidates=100).serving
+    with (
+        behind_serves_proxy(folder) as url,
+        load(f"{url}/a", "sk-two", 4, DEADLINE_S, check) as calls,
+    ):
+        wait_until(lambda: calls.num > 20)
+        key = [digest_of("sk-two")]
+        new = build_application(changed, model_of(folder, 10.0, 1e6), key, FakeReplica)
+        serve.run(new, name="a", route_prefix="/a")
+        for _ in range(2):
+            num_before = calls.num
+            wait_until(lambda num_before=num_before: calls.num > num_before + 20)
+            wait_until(lambda: kill_one(PROXY, random.Random(0)))
+        num_before = calls.num
+        wait_until(lambda: calls.num > num_before + 20)
+    assert calls.failures == []
+    assert seen[0] < 10.0 and seen[-10:] == [10.0] * 10
 
 
 def test_who_leaves_is_not_scored_any_longer(service: ServiceHandle) -> None:
@@ -211,9 +253,7 @@ def test_weights_are_changed_under_load_and_outlive_whoever_holds_them(
         assert as_the_fake_scores(5.0)(["a", "b"], [row["score"] for row in answer.json()["data"]])
 
 
-def test_serves_own_business_is_not_the_callers(service: ServiceHandle) -> None:
-    """Header junk through Serve's proxy, and its own routes."""
-    headers = {"x-api-key": service.api_key}
+def require_that_header_junk_is_harmless(url: str, key: str) -> None:
     junk = [
         {b"x-request-id": b"\xff"},
         {b"x-request-timeout-seconds": b"\xff"},
@@ -221,11 +261,11 @@ def test_serves_own_business_is_not_the_callers(service: ServiceHandle) -> None:
         {b"x-session-id": b"\xff"},
     ]
     for line in junk:
-        fields = [(k.encode(), v.encode()) for k, v in headers.items()] + list(line.items())
-        answer = httpx.get(f"{service.url}/v1/models", headers=fields)
+        answer = httpx.get(
+            f"{url}/v1/models", headers=[(b"x-api-key", key.encode()), *line.items()]
+        )
         assert answer.status_code == 200, line
-    assert httpx.get(f"{service.url}/-/healthz").status_code == 200  # we are on its machine
-    port = int(service.url.rsplit(":", 1)[1])
+    port = int(httpx.URL(url).port or 0)
     with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as connection:
         try:
             for _ in range(100):
@@ -235,13 +275,17 @@ def test_serves_own_business_is_not_the_callers(service: ServiceHandle) -> None:
             pass  # cut, as it should
 
 
+def test_header_junk_is_harmless(service: ServiceHandle) -> None:
+    require_that_header_junk_is_harmless(service.url, service.api_key)
+
+
 @pytest.mark.rehearsal
 def test_killed_processes_fail_no_call(service: ServiceHandle) -> None:
-    """SIGKILL of scorers, of the only ingress and of the only proxy, under load."""
+    """SIGKILL of scorers and of the only ingress, under load."""
     choice = random.Random(0)
     check = as_the_fake_scores(0.0, 5.0)
     with load(service.url, service.api_key, 4, DEADLINE_S, check) as calls:
-        for title in (SCORER, SCORER, INGRESS, PROXY):
+        for title in (SCORER, SCORER, INGRESS):
             time.sleep(1.0)
             wait_until(lambda title=title: kill_one(title, choice))
             time.sleep(2.0)
@@ -249,31 +293,6 @@ def test_killed_processes_fail_no_call(service: ServiceHandle) -> None:
         wait_until(lambda: calls.num > num_before + 20)
     assert calls.failures == []
     wait_until(lambda: num_running() == 2)
-
-
-@pytest.mark.rehearsal
-def test_a_new_model_version_fails_no_call(service: ServiceHandle, folder: Path) -> None:
-    """Deployed over the running one under load, as `serve deploy` does with a changed config."""
-    seen: list[float] = []
-
-    def check(texts: list[str], rewards: list[float]) -> bool:
-        """An answer is of one version throughout."""
-        for offset in (0.0, 5.0, 10.0):
-            if as_the_fake_scores(offset)(texts, rewards):
-                seen.append(offset)
-                return True
-        return False
-
-    changed = recipe_of(max_candidates=100).serving
-    digests = [digest_of(service.api_key)]
-    with load(service.url, service.api_key, 4, DEADLINE_S, check) as calls:
-        wait_until(lambda: calls.num > 20)
-        new = build_application(changed, model_of(folder, 10.0), digests, FakeReplica)
-        serve.run(new, name=application(), route_prefix="/")
-        num_before = calls.num
-        wait_until(lambda: calls.num > num_before + 20)
-    assert calls.failures == []
-    assert seen[0] < 10.0 and seen[-10:] == [10.0] * 10
 
 
 def test_a_stop_answers_who_is_inside(service: ServiceHandle, folder: Path) -> None:

@@ -56,6 +56,75 @@ def test_a_sigmoid_comes_on_request_only(client: TestClient, name: str) -> None:
     assert answer["data"][0]["probs"] == [pytest.approx(1 / (1 + math.exp(-3)))]
 
 
+# Every route that scores, with a body for the text "ab", and where the score is in the answer.
+ASKED: dict[str, tuple[dict[str, Any], Any]] = {
+    "/classify": ({"input": "ab"}, lambda found: found["data"][0]["probs"][0]),
+    "/v1/classify": ({"text": "ab"}, lambda found: found["embedding"][0]),
+    "/pooling": ({"input": "ab"}, lambda found: found["data"][0]["data"][0]),
+    "/v1/embeddings": ({"input": "ab"}, lambda found: found["data"][0]["embedding"][0]),
+    "/score": ({"text_1": "p", "text_2": "ab"}, lambda found: found["data"][0]["score"]),
+    "/rerank": (
+        {"query": "p", "documents": ["ab"]},
+        lambda found: found["results"][0]["relevance_score"],
+    ),
+    "/v1/rerank": ({"query": "p", "texts": ["ab"]}, lambda found: found[0]["score"]),
+    "/predict": ({"inputs": "ab"}, lambda found: found[0]["score"]),
+    "/get_reward": ({"query": ["ab"]}, lambda found: found["rewards"][0]),
+    "/v1/score/evaluation": ({"messages": ["ab"]}, lambda found: found["scores"][0]),
+}
+
+
+@pytest.mark.parametrize("path", ASKED)
+@pytest.mark.parametrize(
+    ("scale", "is_raw"),
+    [
+        ({}, None),  # the default: TEI's routes give the sigmoid
+        ({"use_activation": True}, False),
+        ({"use_activation": False}, True),
+        ({"activation": True}, False),
+        ({"raw_scores": True}, True),
+        ({"raw_scores": False}, False),
+    ],
+)
+def test_every_route_gives_the_scale_that_was_asked_for(
+    client: TestClient, path: str, scale: dict[str, bool], is_raw: bool | None
+) -> None:
+    body, score_in = ASKED[path]
+    if is_raw is None:
+        is_raw = "texts" not in body and "inputs" not in body
+    found = score_in(post(client, path, **body, **scale))
+    assert found == pytest.approx(3.0 if is_raw else sigmoid(3.0))
+    both = {"use_activation": True, "raw_scores": True}
+    error = error_of(client.post(path, json={**body, **both}), 422)
+    assert "contradict" in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"), [("none", 3.0), ("sigmoid", sigmoid(3.0)), ("softmax", None)]
+)
+def test_huggingface_hubs_parameters_are_honoured_or_refused(
+    client: TestClient, how: str, expected: float | None
+) -> None:
+    body = {"inputs": "ab", "parameters": {"function_to_apply": how, "top_k": 1}}
+    if expected is None:
+        error = error_of(client.post("/predict", json=body), 422)
+        assert error["param"] == "parameters.function_to_apply"
+    else:
+        assert post(client, "/predict", **body)[0]["score"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("path", ASKED)
+def test_no_text_is_left_out_in_silence(client: TestClient, path: str) -> None:
+    """A field that holds texts in another request, or under another name in this one, is refused
+    unless it is null.
+    """
+    body = ASKED[path][0]
+    for name in sorted(dialect_schemas._OF_TEXTS - body.keys()):
+        assert client.post(path, json={**body, name: None}).status_code == 200, name
+        answer = client.post(path, json={**body, name: ["x"]})
+        assert answer.status_code == 422, name
+
+
 def test_classify_of_a_conversation_scores_its_last_message(client: TestClient) -> None:
     messages = [{"role": "user", "content": "p"}, {"role": "assistant", "content": "abc"}]
     answer = post(client, "/classify", messages=messages)
@@ -155,7 +224,7 @@ def test_get_reward_as_openrlhf(client: TestClient) -> None:
         ("/classify", {"input": [1, "a"]}),
         ("/classify", {"input": "a", "truncate_prompt_tokens": 0}),
         ("/classify", {"input": "a", "truncate_prompt_tokens": -2}),
-        ("/classify", {"input": "a", "use_activation": True, "raw_scores": True}),
+        ("/classify", {"input": "a", "use_activation": True, "activation": True}),
         ("/classify", {"text": "a", "input_ids": [1]}),
         ("/classify", {"input_ids": "a"}),
         ("/classify", {"text": []}),
@@ -186,12 +255,11 @@ def test_what_cannot_be_scored_is_422(client: TestClient, path: str, body: Any) 
     error_of(client.post(path, content=json.dumps(body), headers=headers), 422)
 
 
-@pytest.mark.parametrize("path", ["/classify", "/pooling", "/score", "/rerank", "/get_reward"])
+@pytest.mark.parametrize("path", ASKED)
 def test_another_model_is_404_and_no_key_401(client: TestClient, path: str) -> None:
-    texts = {"input": "a", "text_1": "p", "text_2": "a", "query": "p", "documents": ["a"]}
-    for body in (texts, {"text": "a"}) if path == "/classify" else (texts,):  # vLLM's, SGLang's
-        assert error_of(client.post(path, json=body | {"model": "other"}), 404)["param"] == "model"
-    error_of(client.post(path, json=texts, headers={"Authorization": "Bearer no"}), 401)
+    body = ASKED[path][0]
+    assert error_of(client.post(path, json=body | {"model": "other"}), 404)["param"] == "model"
+    error_of(client.post(path, json=body, headers={"Authorization": "Bearer no"}), 401)
 
 
 def test_many_texts_are_a_limit_of_best_of_n_only(client: TestClient) -> None:
@@ -395,9 +463,10 @@ def test_a_field_that_would_change_scores_is_refused_by_name(client: TestClient,
         ("/get_reward", {"query": ["a"]}),
         ("/tokenize", {"prompt": "a"}),
     ]
-    if name == "add_generation_prompt":  # /tokenize knows it
-        bodies.pop()
+    known = {"add_generation_prompt": "/tokenize", "max_tokens_per_doc": "/score /rerank"}
     for path, body in bodies:
+        if path in known.get(name, ""):
+            continue
         for value in ("something", True, 7, ["x"], {"x": 1}):
             error = error_of(client.post(path, json=body | {name: value}), 422)
             assert error["param"] == name and name in error["message"]

@@ -17,8 +17,11 @@ from safetensors.torch import load_file, save_file
 from codepmp_ray.config.evaluation import ServingConfig
 from codepmp_ray.errors import CodePMPError, InputError
 from codepmp_ray.scoring.best_of_n import BestOfN, ScoringRequest
+from codepmp_ray.serve.admission import Admission
 from codepmp_ray.serve.deployments import ScorerReplica
+from codepmp_ray.serve.observation import Metrics
 from codepmp_ray.serve.schemas import BonItem, BonOptions, fields_of
+from codepmp_ray.serve.scoring import ScoringPath
 from codepmp_ray.serve.weights import Weights
 from codepmp_ray.weights_digest import CALIBRATION_FILE, weights_digest
 from tests.real_service import KEY, serving
@@ -184,5 +187,39 @@ def test_ids_that_the_model_has_no_embedding_for_are_the_callers_error(first: Pa
     async def test() -> None:
         (found,) = await replica(first).score([ScoringRequest(None, [(1, 10**6)])])
         assert isinstance(found, InputError) and "token id 1000000" in found.problem
+
+    asyncio.run(test())
+
+
+class SlowBackend:
+    """Loads one at a time, the first more slowly than the others."""
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+        self.loaded: list[Weights] = []
+
+    async def load_weights(self, weights: Weights) -> None:
+        self.begun.append(weights.path)
+        assert len(self.begun) == len(self.loaded) + 1
+        await asyncio.sleep(0.01 if self.loaded else 0.2)
+        self.loaded.append(weights)
+
+
+def test_changes_at_once_are_made_in_their_order_also_when_their_callers_leave() -> None:
+    """Whoever came last has what answers, and every replica has the same."""
+
+    async def test() -> None:
+        made: Any = SlowBackend()
+        scoring = ScoringPath("m", Admission(1, 1, 1), made, Metrics())
+        calls = [asyncio.create_task(scoring.load_weights(name, name)) for name in "abc"]
+        await asyncio.sleep(0.05)
+        assert made.begun == ["a"]
+        calls[0].cancel()  # its replicas are loading
+        calls[1].cancel()
+        found = await asyncio.gather(*calls, return_exceptions=True)
+        assert [type(item) for item in found[:2]] == [asyncio.CancelledError] * 2
+        assert [weights.path for weights in made.loaded] == ["a", "b", "c"]
+        versions = [weights.version for weights in made.loaded]
+        assert versions == sorted(set(versions)) and scoring.weights_digest == "c"
 
     asyncio.run(test())
