@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import queue
 from pathlib import Path
 from typing import Any
 
 from benchmarks._fake_scoring import ByteEncoder, FakeScorer
 from codepmp_ray.config.evaluation import ServingConfig
 from codepmp_ray.config.recipe import Recipe
-from codepmp_ray.preference.tokenization import TEMPLATE_FILE
+from codepmp_ray.preference.tokenization import TEMPLATE_FILE, Encoder
 from codepmp_ray.serve.deployments import ScorerReplica
 from codepmp_ray.serve.weights import Weights
 
@@ -25,8 +26,8 @@ class FakeReplica(ScorerReplica):
         self._scorer = FakeScorer(max_model_len, facts["tokens_per_s"], facts["offset"])
         self._prepare(model_path, encoder)
 
-    def _staged(self, weights: Weights) -> Any:
-        return weights.path, self._encoders, self._scorer.stage_weights(weights.path)
+    def _staged(self, weights: Weights) -> tuple[str, queue.SimpleQueue[Encoder], float, Any]:
+        return weights.path, self._encoders, 1.0, self._scorer.stage_weights(weights.path)
 
     async def counts(self) -> dict[str, int]:
         """Calls started, finished and cancelled here, and tokens in flight."""

@@ -142,6 +142,7 @@ class TorchScorer:
             return None
         ids = torch.tensor([prompt_ids], device=self._model.device)
         longest = prompt_ids + max(responses, key=len)
+        cache: Any = None
         try:
             with torch.inference_mode():
                 cache = self._model.base_model(input_ids=ids, use_cache=True).past_key_values

@@ -238,7 +238,9 @@ def test_weights_are_changed_under_load_and_outlive_whoever_holds_them(
     check, choice = as_the_fake_scores(0.0, 5.0), random.Random(0)
     with load(service.url, service.api_key, 4, DEADLINE_S, check) as calls:
         wait_until(lambda: calls.num > 10)
-        assert load_new().json()["weights_digest"] == digest
+        changed = load_new()
+        assert changed.status_code == 200, changed.text
+        assert changed.json()["weights_digest"] == digest
         wait_until(lambda: calls.num > 30)
         for title in (SCORER, INGRESS, SCORER):
             num_before = calls.num
