@@ -24,8 +24,8 @@ from codepmp_ray.training.failed_runs import (
     nothing_learned,
     too_many_skipped,
 )
-from codepmp_ray.training.optimizer import learning_rate
 from codepmp_ray.training.run_log import Counts, RunLog, step_row
+from codepmp_ray.training.schedule import learning_rate
 from codepmp_ray.training.step import StepRunner
 from codepmp_ray.training.stopping import PreemptionNotice, StopRequests
 from codepmp_ray.training.task import TrainingTask

@@ -5,6 +5,8 @@ with the load and go take too long for a test: `benchmarks/serve_chaos` shows th
 
 from __future__ import annotations
 
+import http.client
+import json
 import random
 import socket
 import threading
@@ -112,6 +114,20 @@ def leave(service: ServiceHandle, num_candidates: int, seconds: float) -> None:
 
 
 @contextmanager
+def asking(service: ServiceHandle, num_candidates: int) -> Iterator[None]:
+    """For the time of the block a call is under way; then its connection is closed."""
+    url = httpx.URL(service.url)
+    connection = http.client.HTTPConnection(url.host, url.port)
+    body = {"prompt": "p", "candidates": [f"{i:0100}" for i in range(num_candidates)]}
+    headers = {"x-api-key": service.api_key, "content-type": "application/json"}
+    connection.request("POST", "/v1/bon", json.dumps(body), headers)
+    try:
+        yield
+    finally:
+        connection.close()
+
+
+@contextmanager
 def behind_serves_proxy(folder: Path) -> Iterator[str]:
     """Two models and an application of somebody else, as `serve deploy` has them; the address."""
     key = [digest_of("sk-two")]
@@ -190,13 +206,11 @@ def test_a_new_model_version_and_a_killed_proxy_fail_no_call(cluster: None, fold
 def test_who_leaves_is_not_scored_any_longer(service: ServiceHandle) -> None:
     """While being scored, and while waiting for a turn; nothing stays behind."""
     before = counts()
-    first = threading.Thread(target=leave, args=[service, 200, 1.5])  # 20 s of work
-    first.start()
-    wait_until(lambda: counts()["started"] == before["started"] + 1)
-    assert figure(service, "codepmp_tokens_in_flight") > 5_000
-    # It does not fit beside the first one, so it waits, and leaves while it does.
-    leave(service, 200, 0.5)
-    first.join()
+    with asking(service, 200):  # 20 s of work
+        wait_until(lambda: counts()["started"] == before["started"] + 1)
+        assert figure(service, "codepmp_tokens_in_flight") > 5_000
+        # It does not fit beside the first one, so it waits, and leaves while it does.
+        leave(service, 200, 0.5)
     wait_until(lambda: counts()["cancelled"] == before["cancelled"] + 1)
     wait_until(lambda: figure(service, "codepmp_tokens_in_flight") == 0)
     assert figure(service, "codepmp_tokens_waiting") == 0

@@ -87,12 +87,12 @@ def test_only_what_ipython_reads_is_changed_and_the_rest_is_the_same(cell: str, 
 
 
 def test_blank_lines_cost_linear_time() -> None:
-    start_s = time.monotonic()
+    start_s = time.process_time()  # a busy machine does not count
     (cell,) = code_cells(notebook("a" + "\n" * 200_000 + "!ls"))
-    assert cell.code.endswith("\n# !ls") and time.monotonic() - start_s < 60
+    assert cell.code.endswith("\n# !ls") and time.process_time() - start_s < 60
     many = "\n".join(["!ls"] * 100_000)
     (cell,) = code_cells(notebook(many))
-    assert cell.code == many and time.monotonic() - start_s < 60
+    assert cell.code == many and time.process_time() - start_s < 60
 
 
 def test_pictures_do_not_count_and_code_does() -> None:

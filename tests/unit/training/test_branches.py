@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from codepmp_ray.config.branches import BranchesConfig, branch_config, plan_branches
 from codepmp_ray.config.training import TrainingConfig
-from codepmp_ray.training.optimizer import learning_rate
+from codepmp_ray.training.schedule import learning_rate
 
 CONFIG = TrainingConfig()  # Table 7
 

@@ -3,7 +3,7 @@
 import pytest
 
 from codepmp_ray.config.training import TrainingConfig
-from codepmp_ray.training.optimizer import learning_rate
+from codepmp_ray.training.schedule import learning_rate
 
 
 def rates(total: int, **settings: object) -> list[float]:
