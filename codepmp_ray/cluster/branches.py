@@ -57,7 +57,7 @@ def pretrain_branches(recipe: Recipe) -> list[Recipe]:
 
 
 def _remove_unneeded(recipe: Recipe, trunk_steps: int) -> None:
-    from codepmp_ray.training.checkpoint_folders import remove_shared
+    from codepmp_ray.training.shared_checkpoints import remove_shared
 
     planned = plan_branches(recipe.pretraining, recipe.branches, trunk_steps)
     waiting = {

@@ -25,7 +25,7 @@ from codepmp_ray.studies.policies import answers, best_and_worst
 from codepmp_ray.studies.scores import ScoreBook, Trained
 from codepmp_ray.studies.trainings import Training
 from codepmp_ray.studies.trend_model import random_model
-from codepmp_ray.training.checkpoint_folders import remove_shared
+from codepmp_ray.training.shared_checkpoints import remove_shared
 from codepmp_ray.training.task import Trunk
 
 

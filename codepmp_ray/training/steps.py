@@ -15,7 +15,6 @@ from codepmp_ray.errors import StorageError
 from codepmp_ray.modeling.collectives import agree
 from codepmp_ray.storage import open_store
 from codepmp_ray.training.checkpoint import Checkpointer
-from codepmp_ray.training.checkpoint_folders import SharedCheckpoints
 from codepmp_ray.training.data import TrainingData
 from codepmp_ray.training.evaluation import evaluate, is_due
 from codepmp_ray.training.failed_runs import (
@@ -26,6 +25,7 @@ from codepmp_ray.training.failed_runs import (
 )
 from codepmp_ray.training.run_log import Counts, RunLog, step_row
 from codepmp_ray.training.schedule import learning_rate
+from codepmp_ray.training.shared_checkpoints import SharedCheckpoints
 from codepmp_ray.training.step import StepRunner
 from codepmp_ray.training.stopping import PreemptionNotice, StopRequests
 from codepmp_ray.training.task import TrainingTask

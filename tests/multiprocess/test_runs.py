@@ -11,7 +11,8 @@ from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.errors import StorageError
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.storage import LocalStore
-from codepmp_ray.training.checkpoint_folders import remove_shared, whole_steps
+from codepmp_ray.training.checkpoint_folders import whole_steps
+from codepmp_ray.training.shared_checkpoints import remove_shared
 from codepmp_ray.training.task import Trunk
 from tests.multiprocess.test_training_exactness import TRAINING, losses, run, weights
 
