@@ -29,7 +29,7 @@ from schemathesis.specs.openapi import checks
 
 from benchmarks._fake_service import KEY, fake_service
 from benchmarks._results import write_results
-from codepmp_ray.serve.dialect_schemas import UNSUPPORTED
+from codepmp_ray.serve.dialect_fields import UNSUPPORTED
 
 PUBLIC = ("/health", "/ready")
 # Routes that share a handler with one that the schema shows.

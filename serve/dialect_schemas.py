@@ -1,17 +1,14 @@
 """Requests of other servers' scoring routes: vLLM, Cohere, Jina and infinity, TEI, OpenRLHF, slime,
 SGLang, LLaMA-Factory.
 
-Unknown fields are ignored, as those servers do. Fields of theirs that would change what is scored,
-and are not implemented here, are refused by name (`UNSUPPORTED`), and so is a second field that
-holds texts. Scores are raw rewards unless a sigmoid is asked for, but TEI's, as TEI gives them.
+What they have in common is in `dialect_fields`. Scores are raw rewards unless a sigmoid is asked
+for, but TEI's, as TEI gives them.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
-from itertools import chain
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AliasChoices,
@@ -24,145 +21,15 @@ from pydantic import (
     model_validator,
 )
 
-from codepmp_ray.scoring.best_of_n import Candidate, Cut, Side
+from codepmp_ray.scoring.best_of_n import Candidate, Cut
 
 from .dialect_answers import sigmoid
+from .dialect_fields import Dialect, Scored
 from .errors import ApiError
 from .schemas import Messages, Text
 
 MAX_TEXTS = 16_384  # of one request; `max_body_bytes` is what bounds long ones
 _MAX_IDS = 1_000_000
-
-# Fields of other servers -> values beside null that change nothing here. All others get 422.
-UNSUPPORTED: dict[str, tuple[Any, ...]] = {
-    **dict.fromkeys(["cache_salt", "chat_template", "dimensions", "instruct", "instruction"], ()),
-    **dict.fromkeys(["audio_data", "image_data", "video_data", "input_embeds"], ()),
-    **dict.fromkeys(["label_token_ids", "lora_id", "lora_path", "max_chunks_per_doc"], ()),
-    **dict.fromkeys(["max_length", "prompt_name"], ()),
-    # Special tokens: those of the template are in the text, EOS is added.
-    **dict.fromkeys(["add_generation_prompt", "add_special_tokens"], (False,)),
-    **dict.fromkeys(["continue_final_message", "is_cross_encoder_request"], (False,)),
-    **dict.fromkeys(["apply_softmax", "item_first", "normalize", "softmax"], (False,)),
-    **dict.fromkeys(["return_pooled_hidden_states"], (False,)),
-    **dict.fromkeys(["max_tokens_per_doc", "max_tokens_per_query"], (0,)),
-    **dict.fromkeys(["chat_template_kwargs", "media_io_kwargs", "mm_processor_kwargs"], ({},)),
-    "embed_dtype": ("float32",),
-    "encoding_format": ("float",),
-    "endianness": ("native", "little"),
-    "padding": ("do_not_pad",),
-    "rank_fields": (["text"],),
-    "task": ("classify",),
-    "tools": ([],),
-}
-# Fields of theirs that say nothing about scores.
-IGNORED = frozenset({"priority", "request_id", "user"})
-# What holds texts to be scored in some request here. In another it would be left out in silence.
-_OF_TEXTS = frozenset({"documents", "input", "input_ids", "inputs", "items", "messages", "query"})
-_OF_TEXTS |= {"data_1", "data_2", "queries", "response", "text", "texts", "text_1", "text_2"}
-
-
-class _Dialect(BaseModel):
-    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
-    model: Text | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _all_supported(cls, body: object) -> object:
-        given = body if isinstance(body, dict) else {}
-        for names in _own_names(cls):
-            if len(twice := [name for name in names if given.get(name) is not None]) > 1:
-                raise ApiError(
-                    422, f"{' and '.join(twice)} are one field: send one", param=twice[1]
-                )
-        others = given.keys() - set(chain(*_own_names(cls)))
-        for name in sorted(_OF_TEXTS & others):
-            if given[name] is not None:
-                raise ApiError(
-                    422, f"{name} belongs to another kind of request: leave it out", param=name
-                )
-        for name in sorted(UNSUPPORTED.keys() & others):
-            value, allowed = given[name], (None, *UNSUPPORTED[name])
-            if not any(type(value) is type(item) and value == item for item in allowed):
-                shown = " or ".join(["null", *map(str, allowed[1:])])
-                raise ApiError(
-                    422,
-                    f"{name} is not supported here and would change the answer: leave it out, or "
-                    f"send {shown}.",
-                    param=name,
-                    code="unsupported_field",
-                )
-        return body
-
-
-@cache
-def _own_names(kind: type[BaseModel]) -> list[list[str]]:
-    """The names of each of its fields."""
-    return [
-        [str(choice) for choice in alias.choices] if isinstance(alias, AliasChoices) else [name]
-        for name, field in kind.model_fields.items()
-        for alias in [field.validation_alias]
-    ]
-
-
-class _Scored(_Dialect):
-    """What all routes that score have in common: how texts that are too long are cut, without these
-    fields as `serving.truncate` says, and on which scale scores are.
-    """
-
-    is_raw_by_default: ClassVar[bool] = True
-    truncate_prompt_tokens: int | None = Field(
-        None, ge=-1, description="Cut to so many tokens; -1: to what the model takes."
-    )
-    truncate: bool | None = Field(
-        None,
-        validation_alias=AliasChoices("truncate", "truncation"),
-        description="Cut to what the model takes (false: refuse what is longer).",
-    )
-    truncation_side: Literal["right", "left", "Right", "Left"] | None = Field(
-        None,
-        validation_alias=AliasChoices("truncation_side", "truncation_direction"),
-        description="The end that is lost, where something is cut.",
-    )
-    use_activation: bool | None = Field(
-        None,
-        validation_alias=AliasChoices("use_activation", "activation"),
-        description="True: sigmoid of the reward; false: the raw reward.",
-    )
-    raw_scores: bool | None = Field(
-        None, description="The opposite of use_activation, as infinity and TEI have it."
-    )
-
-    @model_validator(mode="after")
-    def _one_scale(self) -> _Scored:
-        if self.use_activation is not None and self.use_activation is self.raw_scores:
-            raise ValueError("use_activation and raw_scores contradict each other: send one")
-        return self
-
-    @model_validator(mode="after")
-    def _cuts_to_something(self) -> _Scored:
-        if self.truncate_prompt_tokens == 0:
-            raise ValueError("truncate_prompt_tokens is 0: nothing would be left to score")
-        return self
-
-    def cut(self, usual: Cut) -> Cut:
-        most, side = self.truncate_prompt_tokens, self._side
-        if most is not None or self.truncate:
-            return Cut(side or usual.side or "right", most if most and most > 0 else None)
-        if self.truncate is False or usual.side is None:
-            return Cut()
-        return Cut(side or usual.side)
-
-    @property
-    def _side(self) -> Side | None:
-        sides: dict[str | None, Side] = {"right": "right", "left": "left"}
-        return sides.get(self.truncation_side and self.truncation_side.lower())
-
-    def shown(self, reward: float | None) -> float | None:
-        """On the scale that was asked for."""
-        is_raw = self.is_raw_by_default
-        if self.raw_scores is not None or self.use_activation is not None:
-            is_raw = bool(self.raw_scores) or self.use_activation is False
-        return reward if is_raw or reward is None else sigmoid(reward)
 
 
 def _as_list(value: object) -> object:
@@ -194,7 +61,7 @@ Documents = Annotated[
 ]
 
 
-class WholeTextRequest(_Scored):
+class WholeTextRequest(Scored):
     """`/classify` and `/pooling`: texts with prompt, response and markers in them, their token ids,
     or messages.
     """
@@ -225,7 +92,7 @@ class VectorRequest(WholeTextRequest):
     )
 
 
-class SglangRequest(_Scored):
+class SglangRequest(Scored):
     """SGLang's native `/classify`; told from vLLM's by its `text` or `input_ids`."""
 
     text: Text | Texts | None = None
@@ -244,7 +111,7 @@ class SglangRequest(_Scored):
         return found, found is not given
 
 
-class _Documents(_Scored):
+class _Documents(Scored):
     max_tokens_per_doc: int | None = Field(None, ge=0, description="Each is cut to so many tokens.")
 
     def cut(self, usual: Cut) -> Cut:
@@ -290,7 +157,7 @@ class RerankRequest(_Documents):
     return_documents: bool | None = None
 
 
-class TeiRerankRequest(_Scored):
+class TeiRerankRequest(Scored):
     """TEI's `/rerank`, told from the others by its `texts`. Its default is the sigmoid."""
 
     is_raw_by_default = False
@@ -311,7 +178,7 @@ class _HuggingFaceParameters(BaseModel):
     top_k: Annotated[int, Field(ge=1)] | None = Field(None, description="There is one label.")
 
 
-class TeiPredictRequest(_Scored):
+class TeiPredictRequest(Scored):
     """TEI's `/predict`: a whole text, a pair of prompt and response, or a batch of such."""
 
     is_raw_by_default = False
@@ -331,7 +198,7 @@ class TeiPredictRequest(_Scored):
         return [(row[0] if len(row) == 2 else None, row[-1]) for row in rows], is_batch
 
 
-class OpenRLHFRequest(_Scored):
+class OpenRLHFRequest(Scored):
     """`/get_reward`: `query` holds whole texts; prompts and labels are not needed."""
 
     query: OneOrMore
@@ -339,7 +206,7 @@ class OpenRLHFRequest(_Scored):
     labels: Any = None
 
 
-class SlimeRequest(_Scored):
+class SlimeRequest(Scored):
     """slime's remote reward model on `/get_reward`, told by its `response`. The answer is a number.
 
     `prompt` as text has the template around it already, which ends where the response begins.
@@ -350,7 +217,7 @@ class SlimeRequest(_Scored):
     label: Any = None
 
 
-class LlamaFactoryRequest(_Scored):
+class LlamaFactoryRequest(Scored):
     """LLaMA-Factory's `/v1/score/evaluation`: `messages` are whole texts."""
 
     messages: Texts
@@ -362,7 +229,7 @@ class LlamaFactoryRequest(_Scored):
         return Cut(self._side or "right", self.max_length)
 
 
-class TokenizeRequest(_Dialect):
+class TokenizeRequest(Dialect):
     """vLLM's `/tokenize`: the ids that would be scored."""
 
     prompt: Text | None = Field(None, description="A whole text; EOS is added as in /classify.")

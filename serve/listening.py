@@ -13,7 +13,7 @@ import socket
 import tempfile
 import threading
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -83,12 +83,10 @@ def given_to_ingresses(listening: socket.socket) -> Iterator[str]:
             while True:
                 try:
                     asking, _ = giver.accept()
-                    with asking:
-                        socket.send_fds(asking, [b"\0"], [listening.fileno()])
-                except BrokenPipeError:  # whoever asked has gone
-                    continue
-                except OSError:
+                except OSError:  # the block has ended
                     return
+                with asking, suppress(OSError):  # whoever asked has gone; the next may ask
+                    socket.send_fds(asking, [b"\0"], [listening.fileno()])
 
         giving = threading.Thread(target=give, daemon=True, name="listener")
         giving.start()

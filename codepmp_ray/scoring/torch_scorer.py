@@ -2,8 +2,8 @@
 
 In float32 the prompt of several responses is computed once: its keys and values are the cache that
 every response begins with. Not every family of transformers goes on from a cache as it computes a
-whole row, so the longest row of a request is also computed whole, again whenever rows have become
-twice as long; where the two rewards differ, whole rows are computed from then on.
+whole row, so the longest and the shortest row of a request are also computed whole, again whenever
+rows have become twice as long; where rewards differ, whole rows are computed from then on.
 """
 
 from __future__ import annotations
@@ -141,23 +141,27 @@ class TorchScorer:
         if not (self._shares_prompts and is_worth_it and all(responses)):
             return None
         ids = torch.tensor([prompt_ids], device=self._model.device)
-        longest = prompt_ids + max(responses, key=len)
+        # The longest and, padded beside it, the shortest.
+        ends = [prompt_ids + select(responses, key=len) for select in (max, min)]
+        longest = len(ends[0])
         cache: Any = None
         try:
             with torch.inference_mode():
                 cache = self._model.base_model(input_ids=ids, use_cache=True).past_key_values
-            if len(longest) <= 2 * self._longest_checked:
+            if longest <= 2 * self._longest_checked:
                 return cache
-            # Two rows, as a cache that cannot be repeated shows itself with two.
-            shared = self._forward([longest, longest], cache, len(prompt_ids))[0]
+            shared = self._forward(ends, cache, len(prompt_ids))
             why = "its rewards differ"
         except _NO_CACHE as error:
-            shared, why = float("nan"), f"{type(error).__name__}: {error}"
-        (whole,) = self._forward([longest])
-        if whole != whole:  # NaN: of this request there is nothing to compare
+            shared, why = [], f"{type(error).__name__}: {error}"
+        whole = [self._forward([row])[0] for row in ends]
+        if any(reward != reward for reward in whole):  # NaN: there is nothing to compare
             return None
-        if abs(shared - whole) <= _TOLERANCE * max(1.0, abs(whole)):
-            self._longest_checked = len(longest)
+        if shared and all(
+            abs(one - other) <= _TOLERANCE * max(1.0, abs(other))
+            for one, other in zip(shared, whole, strict=True)
+        ):
+            self._longest_checked = longest
             return cache
         self._shares_prompts = False
         kind = self._model.config.model_type

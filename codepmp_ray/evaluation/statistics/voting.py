@@ -17,8 +17,9 @@ there is one subset, and no error.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -73,16 +74,21 @@ def weighted_majority(
     means = np.zeros((len(labels), len(ks)))
     variances = np.zeros_like(means)
     generator = np.random.default_rng(seed)
-    for row in range(len(labels)):
-        members = mask[row]
-        num = int(members.sum())
-        if num:
-            _, group = np.unique(labels[row][members], return_inverse=True)
-            cut = [min(k, num) for k in ks]
-            means[row], variances[row] = sampled_vote(
-                group, weight[row][members], correct[row][members], cut, num_draws, generator
-            )
+    for row, members, group in _filled(labels, mask):
+        cut = [min(k, len(group)) for k in ks]
+        means[row], variances[row] = sampled_vote(
+            group, weight[row][members], correct[row][members], cut, num_draws, generator
+        )
     return means, np.sqrt(variances.sum(axis=0)) / len(labels)
+
+
+def _filled(
+    labels: npt.NDArray[Any], mask: npt.NDArray[np.bool_]
+) -> Iterator[tuple[int, npt.NDArray[np.bool_], npt.NDArray[np.intp]]]:
+    """(row, which of its columns are candidates, their groups from 0) of pools that have any."""
+    for row, members in enumerate(mask):
+        if members.any():
+            yield row, members, np.unique(labels[row][members], return_inverse=True)[1]
 
 
 def sampled_vote(
@@ -161,13 +167,8 @@ def majority(
     means = np.zeros((len(labels), len(ks)))
     variances = np.zeros_like(means)
     generator = np.random.default_rng(seed)
-    for row in range(len(labels)):
-        members = mask[row]
-        num = int(members.sum())
-        if not num:
-            continue
-        _, group = np.unique(labels[row][members], return_inverse=True)
-        sizes = np.bincount(group)
+    for row, members, group in _filled(labels, mask):
+        num, sizes = len(group), np.bincount(group)
         shares = np.bincount(group, weights=correct[row][members]) / sizes
         cut = [min(k, num) for k in ks]
         if num <= _MAX_CANDIDATES and _num_products(sizes, shares) <= max_products:

@@ -89,3 +89,13 @@ def test_equal_sums_share_although_they_were_added_in_different_orders():
     groups, passed = [[0, 0, 0, 1, 1, 1]], [[1, 1, 1, 0, 0, 0]]
     found = [weighted_majority(groups, weights, passed, [6], seed=seed)[0] for seed in range(5)]
     np.testing.assert_allclose(np.ravel(found), 0.5, atol=1e-12)
+
+
+def test_a_pool_without_candidates_counts_as_nothing_solved() -> None:
+    groups, passed = [[0, 0, 1], [0, 1, 1]], [[1, 1, 0], [1, 1, 1]]
+    present = [[True, True, True], [False, False, False]]
+    found, error = majority(groups, passed, [1, 3], present=present)
+    assert found[1].tolist() == [0.0, 0.0] and found[0, 1] == 1.0 and not error.any()
+    weights = [[1.0, 1.0, 1.0], [0.0, 0.0, 0.0]]
+    found, _ = weighted_majority(groups, weights, passed, [3], present=present)
+    assert found.tolist() == [[1.0], [0.0]]

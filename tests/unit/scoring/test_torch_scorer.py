@@ -138,6 +138,23 @@ def test_a_cache_that_goes_wrong_with_longer_rows_is_found(
     assert "its rewards differ" in caplog.text
 
 
+def test_a_cache_that_goes_wrong_beside_padding_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    scorer = scorer_of("llama")
+    right: Any = scorer._model.base_model.forward
+
+    def forgetful(**options: Any) -> Any:
+        made = right(**options)
+        if options.get("past_key_values") and not options["attention_mask"].all():
+            made.last_hidden_state = made.last_hidden_state * 1.01
+        return made
+
+    monkeypatch.setattr(scorer._model.base_model, "forward", forgetful)
+    prompt, responses = some_ids(40), [some_ids(9, seed=3), some_ids(5)]
+    scores = asyncio.run(scorer.score_ids(prompt, responses))
+    assert scores.num_cached_prompt_tokens == 0
+    assert scores.rewards == pytest.approx(whole_rows(scorer, prompt, responses), abs=1e-4)
+
+
 def test_positions_that_change_with_the_longest_row_are_each_row_s_own() -> None:
     scorer = scorer_of("phi3, longrope", max_model_len=512)
     prompt, responses = some_ids(20), [some_ids(5), some_ids(300, seed=3)]

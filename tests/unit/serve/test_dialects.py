@@ -17,7 +17,7 @@ from pydantic import AliasChoices, BaseModel
 from codepmp_ray.serve import dialect_schemas
 from codepmp_ray.serve.app import create_app
 from codepmp_ray.serve.dialect_answers import sigmoid
-from codepmp_ray.serve.dialect_schemas import IGNORED, UNSUPPORTED
+from codepmp_ray.serve.dialect_fields import IGNORED, OF_TEXTS, UNSUPPORTED
 from tests.unit.serve.http_fakes import (
     HEADERS,
     NAN_LENGTH,
@@ -119,7 +119,7 @@ def test_no_text_is_left_out_in_silence(client: TestClient, path: str) -> None:
     unless it is null.
     """
     body = ASKED[path][0]
-    for name in sorted(dialect_schemas._OF_TEXTS - body.keys()):
+    for name in sorted(OF_TEXTS - body.keys()):
         assert client.post(path, json={**body, name: None}).status_code == 200, name
         answer = client.post(path, json={**body, name: ["x"]})
         assert answer.status_code == 422, name

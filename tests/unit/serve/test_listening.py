@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import socket
+import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -70,6 +71,16 @@ def test_a_caller_waits_while_one_ingress_follows_another() -> None:
             received(path)
 
     asyncio.run(test())
+
+
+def test_who_asks_for_the_socket_and_goes_leaves_it_to_the_next() -> None:
+    with open_port("127.0.0.1", 0) as held, given_to_ingresses(held) as path:
+        for _ in range(20):
+            with socket.socket(socket.AF_UNIX) as asking:
+                asking.connect(path)
+                asking.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        with received(path) as given:
+            assert given.getsockname() == held.getsockname()
 
 
 def test_a_port_that_is_taken_is_refused_and_a_given_up_one_is_free() -> None:
