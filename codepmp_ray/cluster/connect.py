@@ -65,11 +65,6 @@ def _connection(to_driver: bool) -> Iterator[None]:
         ray.shutdown()
 
 
-def cluster_resources() -> dict[str, float]:
-    """Total resources of the cluster now, for example {"CPU": 2.0, "memory": ...}."""
-    return {name: float(amount) for name, amount in ray.cluster_resources().items()}
-
-
 def _quiet_libraries() -> None:
     import ray.data
 

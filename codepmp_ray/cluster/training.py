@@ -10,6 +10,7 @@ import uuid
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -19,7 +20,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from codepmp_ray.cluster.final_errors import EndAtFinalErrors, fit_raising_final_errors
 from codepmp_ray.cluster.metrics import TrainingMetrics
 from codepmp_ray.cluster.placement import Need
-from codepmp_ray.cluster.preflight import num_gpus_in_cluster, require_needs
+from codepmp_ray.cluster.preflight import cluster_offers, possible_resources, require_needs
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.hub_models import pin
@@ -243,42 +244,61 @@ def _is_preempted() -> bool:
 
 def _scaling(stage: str, config: TrainingConfig) -> tuple[ScalingConfig, bool]:
     """Workers and where they run. Raises ResourceError when the fewest do not fit."""
-    need, num_workers = training_need(stage, config)
-    if num_workers < config.num_workers:
-        wanted = config.num_workers
-        print(f"{stage}: {num_workers} workers instead of {wanted}, one per GPU", file=sys.stderr)
-    require_needs([need])
-    use_gpu = "GPU" in need.resources
+    workers = training_need(stage, config)
+    require_needs([workers.need])
+    if workers.most < config.num_workers:
+        print(f"{stage}: {workers.describe()}", file=sys.stderr)
+    use_gpu, fewest = "GPU" in workers.need.resources, workers.need.count
+    # On one node nothing comes and goes but all of it.
+    is_fixed = fewest == workers.most or sum(o.num_nodes for o in cluster_offers()) <= 1
     scaling = ScalingConfig(
-        num_workers=num_workers if config.min_workers is None else (need.count, num_workers),
+        num_workers=workers.most if is_fixed else (fewest, workers.most),
         use_gpu=use_gpu,
-        resources_per_worker=dict(need.resources),
+        resources_per_worker=dict(workers.need.resources),
         label_selector=dict(config.label_selector) or None,
         elastic_resize_monitor_interval_s=config.elastic_interval_s,
     )
     return scaling, use_gpu
 
 
-def training_need(stage: str, config: TrainingConfig) -> tuple[Need, int]:
-    """The fewest workers that the stage begins with, and how many it wants.
+@dataclass(frozen=True)
+class Workers:
+    """What a training asks for: `need` are the fewest workers that it begins with, `most` those
+    that the cluster may ever hold, at most the `wanted` ones."""
 
-    With fewer GPUs than workers and `use_gpu` left open, fewer workers train: the result does not
-    depend on their number.
+    need: Need
+    most: int
+    wanted: int
+
+    def describe(self) -> str:
+        """For people: "2 x (1 CPU, 1 GPU), up to 4 instead of 8"."""
+        more = f", up to {self.most}" if self.most > self.need.count else ""
+        less = f" instead of {self.wanted}" if self.most < self.wanted else ""
+        return f"{self.need.describe()}{more}{less}"
+
+
+def training_need(stage: str, config: TrainingConfig) -> Workers:
+    """Workers of a stage on this cluster, each with a GPU where there are any and `use_gpu` does
+    not say no.
+
+    `num_workers` is a demand, and only `min_workers` makes it a wish: the result does not depend
+    on their number, but memory and time do.
     """
-    num_gpus = num_gpus_in_cluster(config.label_selector)
-    num_workers = config.num_workers
-    use_gpu = config.use_gpu if config.use_gpu is not None else num_gpus > 0
-    if use_gpu and config.use_gpu is None and config.min_workers is None:
-        num_workers = int(min(num_gpus, num_workers))
-    fewest = config.min_workers or num_workers
+    have = possible_resources(config.label_selector)
+    use_gpu = config.use_gpu if config.use_gpu is not None else have.get("GPU", 0.0) > 0
+    each = {"CPU": config.cpus_per_worker, **({"GPU": 1.0} if use_gpu else {})}
+    wanted = config.num_workers
+    fewest = config.min_workers or wanted
+    room = min(have.get(name, 0.0) / amount for name, amount in each.items())
     need = Need(
         f"The {stage} stage with {fewest} workers",
-        {"CPU": config.cpus_per_worker, **({"GPU": 1.0} if use_gpu else {})},
+        each,
         fewest,
         config.label_selector,
-        f"Lower {stage}.num_workers, min_workers or cpus_per_worker, or run on a larger cluster.",
+        f"Set {stage}.min_workers to begin with fewer, lower {stage}.num_workers or "
+        "cpus_per_worker, or run on a larger cluster.",
     )
-    return need, num_workers
+    return Workers(need, max(fewest, int(min(wanted, room))), wanted)
 
 
 @contextmanager

@@ -39,16 +39,24 @@ def check(recipe: "Recipe") -> dict[str, Any]:
 
     from codepmp_ray.cluster.check import feasible, look, stop_finding
     from codepmp_ray.cluster.connect import connect
-    from codepmp_ray.evaluation.tasks.registry import problem_task
+    from codepmp_ray.cluster.stage_checks import (
+        own_questions,
+        plan_of,
+        plan_serving,
+        questions_of,
+    )
     from codepmp_ray.runs import STAGE_JOBS
+    from codepmp_ray.serve.application import gpus_per_replica, serving_need
 
     with connect():
         waiting = [name for name in STAGE_JOBS if not _is_complete(recipe, name)]
-        executes = problem_task(recipe.candidates.task).grader == "code" and "grades" in waiting
-        sandbox = recipe.evaluation.sandbox if executes else None
-        findings = look(recipe.run_dir, _models(recipe, waiting), sandbox)
-        findings += [feasible(name, partial(_plan, recipe, name)) for name in waiting]
-        findings += [feasible("serving", partial(_plan, recipe, "serving"))]
+        found = look(recipe.run_dir, questions_of(recipe, waiting), own_questions(recipe, waiting))
+        findings = list(found.findings)
+        findings += [
+            feasible(name, partial(plan_of, recipe, name, found.reports)) for name in waiting
+        ]
+        replicas = serving_need(recipe.serving, gpus_per_replica(recipe.serving))
+        findings.append(feasible("serving", partial(plan_serving, recipe, replicas, found.reports)))
         findings += stop_finding(
             max(recipe.pretraining.stop_timeout_s, recipe.finetuning.stop_timeout_s)
         )
@@ -59,7 +67,9 @@ def check(recipe: "Recipe") -> dict[str, Any]:
         raise ResourceError(
             f"{len(failed)} of {len(findings)} checks failed.", "What to do is said above."
         )
-    print(f"{len(findings)} checks, nothing failed.")
+    num_unknown = sum(finding.state == "unknown" for finding in findings)
+    unknown = f", {num_unknown} unknown: nobody answered" if num_unknown else ""
+    print(f"{len(findings)} checks, nothing failed{unknown}.")
     return {"findings": [asdict(finding) for finding in findings]}
 
 
@@ -236,9 +246,9 @@ def _rayjob_template() -> str:
 
 
 def _show(finding: "Finding") -> None:
-    print(f"{finding.state:<5} {finding.subject:<15} {finding.detail}")
+    print(f"{finding.state:<7} {finding.subject:<15} {finding.detail}")
     if finding.remedy and finding.state != "ok":
-        print(f"{'':<21} -> {finding.remedy}")
+        print(f"{'':<23} -> {finding.remedy}")
 
 
 def _is_complete(recipe: "Recipe", name: str) -> bool:
@@ -248,61 +258,3 @@ def _is_complete(recipe: "Recipe", name: str) -> bool:
         return open_stage(recipe, name).is_complete
     except CodePMPError:  # storage says more about that
         return False
-
-
-def _models(recipe: "Recipe", waiting: list[str]) -> list[str]:
-    """Models that the waiting stages start from."""
-    from codepmp_ray.evaluation.given_candidates import are_given
-    from codepmp_ray.runs import base_model
-    from codepmp_ray.storage.uris import written_name
-    from codepmp_ray.synthesis.plan import plan_pools
-
-    engines = []
-    if "synthesis" in waiting:
-        engines += [pool.engine for pool in plan_pools(recipe.synthesis, recipe.engines)]
-    if "candidates" in waiting and not are_given(recipe.candidates):
-        engines.append(recipe.generator)
-    names = [engine.written_name for engine in engines if engine.kind == "vllm"]
-    if "pretraining" in waiting:
-        names.append(base_model(recipe))
-    own = recipe.finetuning
-    if "finetuning" in waiting and own.model_name_or_path:
-        names.append(written_name(own.model_name_or_path, own.revision))
-    return names
-
-
-def _plan(recipe: "Recipe", name: str) -> str:
-    """One line about stage `name`; raises a CodePMPError when it cannot run."""
-    from codepmp_ray.cluster.preflight import engine_needs, require_needs
-    from codepmp_ray.cluster.training import training_need
-    from codepmp_ray.corpus.decontamination import load_evaluation_index
-    from codepmp_ray.corpus.sources import check_corpus_config
-    from codepmp_ray.evaluation.given_candidates import are_given
-    from codepmp_ray.evaluation.problems import split_problems
-    from codepmp_ray.synthesis.plan import plan_pools
-    from codepmp_ray.training.trackers import require_trackers
-
-    if name == "corpus":
-        check_corpus_config(recipe.corpus_in_use)
-        load_evaluation_index(recipe.corpus_in_use.decontamination)
-        return f"source {recipe.corpus.source.kind}, evaluation sets can be read"
-    if name in ("pretraining", "finetuning"):
-        config = getattr(recipe, name)
-        require_trackers(config.report_to)
-        needs = [training_need(name, config)[0]]
-    elif name == "synthesis":
-        pools = plan_pools(recipe.synthesis, recipe.engines)
-        needs = engine_needs([(pool.name, pool.engine) for pool in pools])
-    elif name == "candidates":
-        split_problems(recipe.candidates)
-        if are_given(recipe.candidates):
-            return "answers are given, no engine is needed"
-        needs = engine_needs([("generator", recipe.generator)])
-    elif name == "serving":
-        from codepmp_ray.serve.application import gpus_per_replica, serving_need
-
-        needs = [serving_need(recipe.serving, gpus_per_replica(recipe.serving))]
-    else:
-        return "needs what the stages before it leave"
-    require_needs(needs)
-    return "; ".join(need.describe() for need in needs)
