@@ -6,7 +6,6 @@ is missing is None here; one that is not finished has the rows committed so far.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -108,5 +107,5 @@ def _state(stage: Stage) -> StageState:
         stage.fingerprint,
         f"{stage.name}-{stage.fingerprint}",
         stage.summary() if stage.is_complete else {},
-        json.loads(stage.store.read_bytes("manifest.json")) if manifest else {},
+        stage.manifest(),
     )

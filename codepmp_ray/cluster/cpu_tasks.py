@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import ray
 from ray.exceptions import RayTaskError
@@ -84,13 +84,10 @@ def run_tasks(
 
     Raises what `function` raises, as it is where it is a CodePMPError.
     """
-    remote = ray.remote(
-        num_cpus=tasks.num_cpus,
-        memory=memory or None,
-        max_retries=_MAX_RETRIES,
-        scheduling_strategy="SPREAD",
-        label_selector=dict(tasks.label_selector) or None,
-    )(_call)
+    options: dict[str, Any] = {"num_cpus": tasks.num_cpus, "max_retries": _MAX_RETRIES}
+    options |= {"memory": memory} if memory else {}
+    options |= {"label_selector": dict(tasks.label_selector)} if tasks.label_selector else {}
+    remote = ray.remote(scheduling_strategy="SPREAD", **options)(_call)
     shared, waiting = ray.put(function), []
     left = iter(items)
     try:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from codepmp_ray.errors import StorageError
-from codepmp_ray.storage.base import FileFacts, Store
+from codepmp_ray.storage.base import DAMAGE_REMEDY, FileFacts, Store
 
 if TYPE_CHECKING:  # as in base.py
     import pyarrow as pa
@@ -156,7 +156,7 @@ class LocalStore(Store):
         except (pa.ArrowException, OSError) as error:  # pyarrow reports damage as either
             raise StorageError(
                 f"{self.path(name)} is not a readable Parquet file ({error}).",
-                "Delete the stage's folder and run the stage again.",
+                DAMAGE_REMEDY,
             ) from error
 
     def read_table_metadata(self, name: str) -> dict[bytes, bytes]:
@@ -166,7 +166,9 @@ class LocalStore(Store):
         try:
             return pq.read_metadata(self.path(name)).metadata or {}
         except (pa.ArrowException, OSError) as error:
-            raise StorageError(f"{self.path(name)} is not a readable Parquet file.") from error
+            raise StorageError(
+                f"{self.path(name)} is not a readable Parquet file.", DAMAGE_REMEDY
+            ) from error
 
     @contextlib.contextmanager
     def lock(self, name: str) -> Iterator[None]:
