@@ -7,11 +7,13 @@ import os
 import re
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from types import FrameType
 
 from codepmp_ray import errors
 from codepmp_ray.errors import CodePMPError, StorageError
+from codepmp_ray.redaction import redacted
 
 _EXIT_INTERRUPTED = 130
 _STORAGE_ERRORS = {
@@ -37,8 +39,9 @@ def run_command(body: Callable[[], None]) -> None:
         _exit(0)
     except Exception as error:
         known = find_known_error(error)
-        if known is None:
-            raise
+        if known is None:  # a traceback as Python's own, and its exit code
+            print(redacted(traceback.format_exc()), end="", file=sys.stderr)
+            _exit(1)
         print(f"Error: {known}", file=sys.stderr)
         _exit(known.exit_code)
     _exit(0)
