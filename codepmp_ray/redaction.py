@@ -2,8 +2,8 @@
 
     https://user:PASS@host/x?X-Amz-Signature=ab  ->  https://***@host/x?X-Amz-Signature=***
 
-Every place that keeps or shows settings, commands or errors calls this: manifests, reports, trackers,
-error lines, the list of submissions. Fingerprints and requests have the URL itself.
+Every place that keeps or shows settings, commands or errors calls this: manifests, reports,
+trackers, error lines, the list of submissions. Fingerprints and requests have the URL itself.
 """
 
 from __future__ import annotations

@@ -140,7 +140,10 @@ def require_trackers(names: Sequence[str]) -> None:
 def open_trackers(
     names: Sequence[str], store: Store, resume_step: int, settings: Settings
 ) -> list[Tracker]:
-    """The trackers of one run, told its `settings` without credentials of URLs. Raises ConfigError for a missing package."""
+    """The trackers of one run, told its `settings` without credentials of URLs.
+
+    Raises ConfigError for a missing package.
+    """
     require_trackers(names)
     shown = redacted_values(settings)
     return [_TRACKERS[name](store, resume_step, shown) for name in names]
