@@ -5,12 +5,14 @@ from __future__ import annotations
 import typing
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
-from codepmp_ray.command import groups  # noqa: F401 - fills the registry
+from codepmp_ray.command import groups, serving  # noqa: F401 - groups fills the registry
+from codepmp_ray.command.registry import SUBMITTED_VARIABLE
 from codepmp_ray.command.submitting import resolve
 from codepmp_ray.config.audit import AuditConfig
 from codepmp_ray.config.base import Section
@@ -219,3 +221,21 @@ def test_credentials_that_others_could_read_are_named(capsys: pytest.CaptureFixt
 def test_places_of_studies_lie_below_their_data_dir() -> None:
     config = load_studies("gpu", ["data_dir=/mnt/d", "run_dir=/mnt/x"])
     assert not [place for place in places_of(config) if place.is_relative]
+
+
+@pytest.mark.parametrize("key", [None, "", "a-key"])
+def test_a_submitted_service_makes_no_key(key: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = load_recipe("laptop", COMMON)
+    monkeypatch.delenv("CODEPMP_API_KEY", raising=False)
+    if key is not None:
+        monkeypatch.setenv("CODEPMP_API_KEY", key)
+    serving._require_key_of_one_s_own(recipe)  # on one's own terminal it is shown to nobody else
+    monkeypatch.setenv(SUBMITTED_VARIABLE, "{}")
+    serving._require_key_of_one_s_own(load_recipe(None, ["serving.api_keys_file=/mnt/keys"]))
+    handle: Any = SimpleNamespace(model_name="m", url="http://h", api_key="MADE", key_was_made=True)
+    assert "MADE" not in serving.describe(handle)
+    if key:
+        serving._require_key_of_one_s_own(recipe)
+        return
+    with pytest.raises(ConfigError, match=r"CODEPMP_API_KEY is not set.*api_keys_file"):
+        serving.serve(recipe, [], None)
