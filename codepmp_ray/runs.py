@@ -27,6 +27,7 @@ from codepmp_ray.errors import InputError
 from codepmp_ray.hub_models import is_hub_id, pin
 from codepmp_ray.json_records import record_bytes, stored_record
 from codepmp_ray.ledger import ShardLedger
+from codepmp_ray.redaction import redacted, redacted_values
 from codepmp_ray.storage import LocalStore, absolute, is_uri, open_store
 from codepmp_ray.storage.uris import written_name
 from codepmp_ray.versions import git_commit, installed_versions
@@ -108,7 +109,8 @@ class Stage:
                 "Leave it out of reuse; only finished work of other settings is taken.",
             )
         self.store.require_ready()
-        record = run_manifest(self.recipe) | {"num_shards": num_shards, "models": models or {}}
+        told = {"num_shards": num_shards, "models": redacted_values(models or {})}
+        record = run_manifest(self.recipe) | told
         self.store.put("manifest.json", record_bytes(record, indent=2))
 
     def manifest(self) -> dict[str, Any]:
@@ -291,11 +293,14 @@ def reward_model(recipe: Recipe) -> str:
 
 
 def run_manifest(recipe: Recipe) -> dict[str, Any]:
-    """Configuration, versions, commit and machine, for the run directory and the report."""
+    """Configuration, versions, commit and machine, for the run directory and the report.
+
+    Credentials in URLs are left out.
+    """
     return {
         "written": _now(),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "recipe": recipe.model_dump(mode="json"),
+        "command": redacted(" ".join([Path(sys.argv[0]).name, *sys.argv[1:]])),
+        "recipe": redacted_values(recipe.model_dump(mode="json")),
         "fingerprints": stage_fingerprints(recipe),
         "versions": installed_versions(),
         "commit": git_commit(),

@@ -1,10 +1,14 @@
 """Submit a job to a running cluster, once, and follow it to its exit code.
 
-A submission's id follows from the job and its settings, so whoever submits the same thing again,
-after a broken connection or by a scheduler's retry, follows what runs already:
+A submission's id follows from the job, its settings and its code, so whoever submits the same thing
+again, after a broken connection or by a scheduler's retry, follows what runs already:
 
-    latest attempt waits, runs or has succeeded      -> follow it
-    it failed or was stopped, or there is none       -> a new attempt, which resumes from storage
+    latest attempt waits or runs                     -> follow it
+    it has succeeded, and its work is there          -> show it again
+    it failed, was stopped or its work is gone,
+    or there is none                                 -> a new attempt, which resumes from storage
+
+Ray's table says how an attempt ended; what it made only the run directory says.
 """
 
 from __future__ import annotations
@@ -13,30 +17,36 @@ import asyncio
 import hashlib
 import json
 import logging
+import math
 import os
 import re
 import shlex
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from codepmp_ray.errors import ResourceError
+from codepmp_ray.errors import ConfigError, ResourceError
+from codepmp_ray.redaction import redacted
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"  # where `ray dashboard` forwards the jobs API to
-# What these jobs answer changes with time: one that has succeeded is asked again.
-_ASKED_ANEW = frozenset({"check", "plan", "plan_training", "report", "status"})
 _EXIT_FAILED, _EXIT_STOPPED = 1, 130
 # A head that restarts, or whose job agent has not registered yet, is waited for as long.
 _PATIENCE_S = 60.0
 _RETRY_S = 1.0
+_MAX_COMMAND_CHARS = 1_000
+# KubeRay's: of a longer name it makes another. As Kubernetes wants names of services.
+_RAYJOB_NAME = re.compile(r"[a-z]([-a-z0-9]{0,45}[a-z0-9])?")
+# In double quotes, where KubeRay puts the environment, a shell leaves these as they are.
+_UNCHANGED = re.compile(r"[ -#%-_a-~]*")
 
 
 @dataclass(frozen=True)
@@ -52,6 +62,8 @@ class Submission:
             where the nodes have the code (a container image).
         env_vars: environment of the job and of everything that it starts.
         program: what the arguments are given to; `python -m jobs.JOB` unless it is another.
+        line: the command as people type it; without it what runs on the cluster.
+        is_done: whether what the job makes is there. Asked only of a job that has succeeded.
     """
 
     job: str
@@ -60,6 +72,8 @@ class Submission:
     working_dir: Path | None = None
     env_vars: Mapping[str, str] = field(default_factory=dict)
     program: tuple[str, ...] = ()
+    line: str = ""
+    is_done: Callable[[], bool] = lambda: False
 
     @property
     def base_id(self) -> str:
@@ -83,16 +97,40 @@ class Outcome:
 
 
 def rayjob_manifest(submission: Submission, template: str, name: str | None = None) -> str:
-    """`template`, a RayJob in YAML, filled in for KubeRay; the image has the code in /app.
+    """`template`, a RayJob in YAML, filled in for KubeRay; the image has the code on its path.
 
     Its name follows from the work unless given: applied again, it is the same RayJob.
+    Raises ConfigError for what would not arrive as it is: KubeRay pastes the entrypoint into a
+    script of the submitter's shell, whose words Ray joins again for the shell of the head, and the
+    environment in double quotes.
     """
+    for word in submission.arguments:
+        if shlex.quote(word) != word:
+            raise ConfigError(
+                f"{word!r} holds characters that shells read, and a RayJob passes through three.",
+                "Put it into the recipe, or submit through the jobs API, without --rayjob.",
+            )
+    for variable, value in submission.env_vars.items():
+        if not _UNCHANGED.fullmatch(value):
+            raise ConfigError(
+                f"--env {variable}: its value holds $, a backquote or what is not printable "
+                "ASCII, which does not pass through a RayJob.",
+                "Put it into a secret that the cluster's pods read (codepmp-credentials).",
+            )
+    name = name or submission.base_id.replace("_", "-")
+    if not _RAYJOB_NAME.fullmatch(name):
+        raise ConfigError(
+            f"--id {name} is no name of a RayJob.",
+            "Give at most 47 letters a-z, digits and -, beginning with a letter.",
+        )
     job: Any = yaml.safe_load(template)
-    job["metadata"]["name"] = name or submission.base_id.replace("_", "-")
-    job["spec"]["entrypoint"] = f"cd /app && {submission.entrypoint}"
+    job["metadata"]["name"] = name
+    job["metadata"]["annotations"] = {"codepmp/command": submission.line or submission.entrypoint}
+    job["spec"]["entrypoint"] = submission.entrypoint
     env_vars = {**yaml.safe_load(job["spec"]["runtimeEnvYAML"])["env_vars"], **submission.env_vars}
-    job["spec"]["runtimeEnvYAML"] = yaml.safe_dump({"env_vars": env_vars})
-    return yaml.safe_dump(job, sort_keys=False, width=1000)
+    # JSON is YAML whose texts are texts for every reader: elsewhere 0o7 or 1_0 is a number.
+    job["spec"]["runtimeEnvYAML"] = json.dumps({"env_vars": env_vars})
+    return yaml.safe_dump(job, sort_keys=False, width=math.inf)
 
 
 def connect_client(address: str | None = None) -> JobSubmissionClient:
@@ -140,9 +178,8 @@ def submit(
             for job in client.list_jobs()
             if str(job.submission_id).startswith(f"{submission.base_id}-")
         }
-        submission_id, is_new = next_attempt(
-            submission.base_id, statuses, submission.job in _ASKED_ANEW
-        )
+        anew = "SUCCEEDED" in statuses.values() and not submission.is_done()
+        submission_id, is_new = next_attempt(submission.base_id, statuses, anew)
         if not is_new:
             return submission_id, False
     return submission_id, _start(client, submission, submission_id)
@@ -156,7 +193,7 @@ def submissions(client: JobSubmissionClient) -> dict[str, dict[str, Any]]:
         str(job.submission_id): {
             "status": str(job.status),
             "started_s": job.start_time and job.start_time / 1000,
-            "command": str(job.entrypoint),
+            "command": redacted((job.metadata or {}).get("command") or str(job.entrypoint)),
         }
         for job in found
     }
@@ -210,7 +247,9 @@ def follow(
             continue
         last_seen_s = time.monotonic()
         if details.status.is_terminal():
-            log.show(client.get_job_logs(submission_id))  # the stream may have missed its end
+            # The stream may have missed its end. A head that is gone by now takes only that along.
+            with suppress(Exception):
+                log.show(client.get_job_logs(submission_id))
             return _outcome(submission_id, details)
         time.sleep(_RETRY_S)
 
@@ -245,6 +284,7 @@ def _start(client: JobSubmissionClient, submission: Submission, submission_id: s
     }
     if submission.working_dir is not None:
         runtime_env["working_dir"] = str(submission.working_dir)
+    command = redacted(submission.line or submission.entrypoint)
     give_up_s = time.monotonic() + _PATIENCE_S
     while True:
         try:
@@ -252,7 +292,7 @@ def _start(client: JobSubmissionClient, submission: Submission, submission_id: s
                 entrypoint=submission.entrypoint,
                 submission_id=submission_id,
                 runtime_env=runtime_env,
-                metadata={"job": submission.job, "command": submission.entrypoint[:1000]},
+                metadata={"job": submission.job, "command": command[:_MAX_COMMAND_CHARS]},
             )
             return True
         except (OSError, RuntimeError, ValueError) as error:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
-from codepmp_ray.command.registry import COMMANDS, Command, command, commands_of_jobs
+from codepmp_ray.command.registry import command
 from codepmp_ray.errors import CodePMPError, ConfigError, ResourceError
 
 if TYPE_CHECKING:
@@ -111,12 +111,14 @@ def submit(
     """Submit a command, or a job by its name, to a running cluster and follow it: same log, same
     exit code.
 
-    Submitting the same work with the same settings again follows what is there; what failed is
-    started again and resumes. Ctrl-C stops following, and the job runs on; with --stop it is
-    stopped too. This folder is uploaded without what .rayignore names.
+    The recipe travels with the job; every place in it has to be one that all nodes know. Submitting
+    the same work with the same settings again follows what is there; what failed, and what the run
+    directory does not hold, is started again and resumes. Ctrl-C stops following, and the job runs
+    on; with --stop it is stopped too. This folder is uploaded without what .rayignore names.
     """
-    spec, arguments = _asked(words)
-    identity = identity_of(spec, arguments)  # refuses before anything is contacted
+    from codepmp_ray.command.submitting import resolve
+
+    asked = resolve(words)  # refuses before anything is contacted
     from codepmp_ray.cluster.submit import (
         Submission,
         connect_client,
@@ -128,18 +130,26 @@ def submit(
     from codepmp_ray.cluster.submit import submit as submit_job
     from codepmp_ray.versions import git_commit
 
-    env_vars = passed_on(env or [])
+    env_vars = {**passed_on(env or []), **asked.env_vars}
     uploads = not (no_upload or rayjob) and _is_checkout()
     if uploads and (commit := git_commit()):
         env_vars["CODEPMP_COMMIT"] = commit  # what is uploaded has no .git
+    spec = asked.spec
     # The image has the checkout too; jobs/ is in no wheel.
     has_jobs = _is_checkout() or rayjob
     program = ("python", "-m", f"jobs.{spec.job}") if has_jobs else ("codepmp", *spec.path.split())
     submission = Submission(
-        spec.job, tuple(arguments), identity, _ROOT if uploads else None, env_vars, program
+        spec.job,
+        asked.arguments,
+        asked.identity,
+        _ROOT if uploads else None,
+        env_vars,
+        program,
+        asked.line,
+        asked.is_done,
     )
     if dry_run:
-        print(f"{submission.base_id}: {submission.entrypoint}")
+        print(f"{submission.base_id}: {asked.line}")
         return {"id": submission.base_id, "entrypoint": submission.entrypoint, "uploads": uploads}
     if rayjob:
         manifest = rayjob_manifest(submission, _rayjob_template(), id)
@@ -192,46 +202,6 @@ def status(address: _Address = None) -> dict[str, Any]:
     if not found:
         print("Nothing of this project was submitted to that cluster.")
     return found
-
-
-def identity_of(spec: Command, arguments: list[str]) -> object:
-    """The recipe as it will be read, and options of the job. Raises ConfigError for a bad one."""
-    from codepmp_ray.command.app import leaf, settings_of
-    from codepmp_ray.storage import is_uri
-
-    given = leaf(spec).make_context(spec.path, list(arguments)).params
-    named = Path(given.get("config") or "")
-    if _is_checkout() and named.is_absolute() and not named.is_relative_to(_ROOT):
-        raise ConfigError(
-            f"--config {named} is outside {_ROOT}, which is what the cluster gets.",
-            "Put the recipe into this checkout, or use overrides.",
-        )
-    settings, words = settings_of(spec, given)
-    if not is_uri(settings.run_dir) and not Path(settings.run_dir).is_absolute():
-        raise ConfigError(
-            f"run_dir={settings.run_dir} is relative: on a cluster that is a temporary folder of "
-            "one node.",
-            "Name storage that all nodes share: run_dir=/mnt/... or s3://bucket/....",
-        )
-    options = {k: v for k, v in given.items() if k not in ("config", "overrides")}
-    return [settings.model_dump(mode="json"), options, words]
-
-
-def _asked(words: list[str]) -> tuple[Command, list[str]]:
-    """The command of a line such as `synthesize a=b` or `pairs make a=b`, and its own arguments."""
-    jobs = {name: spec for name, spec in commands_of_jobs().items() if name != "submit"}
-    for num in (1, 2):
-        name = " ".join(words[:num])
-        spec = jobs.get(name) or COMMANDS.get(name)
-        if spec is not None and spec.job in jobs:
-            return spec, words[num:]
-    from codepmp_ray.config.recipe import did_you_mean
-
-    name = words[0] if words else ""
-    raise ConfigError(
-        f"{name!r} is not a job ({did_you_mean(name, jobs, 'jobs')}).",
-        "Name a command that is a job too, such as `run` or `pairs make`.",
-    )
 
 
 def _is_checkout() -> bool:

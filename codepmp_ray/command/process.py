@@ -7,11 +7,14 @@ import os
 import re
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from types import FrameType
+from typing import NoReturn
 
 from codepmp_ray import errors
 from codepmp_ray.errors import CodePMPError, StorageError
+from codepmp_ray.redaction import redacted
 
 _EXIT_INTERRUPTED = 130
 _STORAGE_ERRORS = {
@@ -35,10 +38,11 @@ def run_command(body: Callable[[], None]) -> None:
         _exit(_EXIT_INTERRUPTED)
     except BrokenPipeError:
         _exit(0)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - what nobody foresaw ends here
         known = find_known_error(error)
-        if known is None:
-            raise
+        if known is None:  # a traceback as Python's own, and its exit code
+            print(redacted(traceback.format_exc()), end="", file=sys.stderr)
+            _exit(1)
         print(f"Error: {known}", file=sys.stderr)
         _exit(known.exit_code)
     _exit(0)
@@ -91,7 +95,7 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _exit(code: int) -> None:
+def _exit(code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     # Interpreter teardown after Ray and torch can hang in their threads; everything is flushed.

@@ -21,6 +21,7 @@ from codepmp_ray.config.accuracy import AccuracyConfig
 from codepmp_ray.config.audit import AuditConfig
 from codepmp_ray.config.base import Section, operational
 from codepmp_ray.config.branches import Branch, BranchesConfig, branch_config
+from codepmp_ray.config.carried import SCHEME, read_carried
 from codepmp_ray.config.corpus import CorpusConfig
 from codepmp_ray.config.engines import EngineConfig, EnginesConfig
 from codepmp_ray.config.evaluation import (
@@ -123,8 +124,9 @@ S = TypeVar("S", bound=Section)
 def load_recipe(path: str | Path | None, overrides: list[str] | None = None) -> Recipe:
     """The recipe in the YAML file at `path`, with `a.b=value` overrides (values are YAML).
 
-    `path` may be the name of a recipe of this package; None is a recipe of defaults. `seed=value`
-    sets the seeds of all stages; what follows it may set one of them again.
+    `path` may be the name of a recipe of this package, or env:VARIABLE (config/carried.py); None is
+    a recipe of defaults. `seed=value` sets the seeds of all stages; what follows it may set one of
+    them again.
     """
     whole: list[str] = []
     for override in overrides or []:
@@ -163,7 +165,8 @@ def _read(path: str | Path, folder: str) -> dict[str, Any]:
     if str(path) in names and not file.is_file():
         file = RECIPES / folder / f"{path}.yaml"
     try:
-        data = yaml.safe_load(file.read_text(encoding="utf-8"))
+        is_carried = str(path).startswith(SCHEME)
+        data = read_carried(str(path)) if is_carried else yaml.safe_load(file.read_text("utf-8"))
     except FileNotFoundError as error:
         raise ConfigError(
             f"The recipe {path} does not exist ({did_you_mean(file.stem, names, 'recipes')}).",

@@ -181,7 +181,11 @@ def test_the_token_s_absence_is_one_line(nodes: RayNodes, tmp_path: Path) -> Non
         (["nothing", "a=b"], ["'nothing' is not a job", "synthesize"]),
         (["corpus"], ["run_dir=runs/laptop is relative", "s3://"]),
         (["corpus", "run_dir=/x", "corpus.min_lines=0"], ["corpus.min_lines=0"]),
-        (["corpus", "--config", "/elsewhere/r.yaml", "run_dir=/x"], ["outside"]),
+        (["synthesize", "-c", "qwen2-1.5b-math", "run_dir=/x"], ["source.path=data/the-stack is"]),
+        (["reproduce", "run_dir=/x", "data_dir=data"], ["data_dir=data is relative", "/mnt/..."]),
+        (["study", "corpus.min_lines=1", "run_dir=/x"], ["unknown key corpus"]),
+        (["serve", "./model"], ["MODEL=./model is relative"]),
+        (["pool", "--output", "p.jsonl", "run_dir=/x"], ["--output=p.jsonl is relative"]),
     ],
 )
 def test_what_cannot_work_is_refused_before_a_cluster_is_asked(

@@ -18,14 +18,12 @@ import yaml
 from ray.serve.schema import ServeDeploySchema
 
 from codepmp_ray.cluster.placement import Need, matching, offers_of_node_types, require_fit
-from codepmp_ray.cluster.submit import Submission, rayjob_manifest
 from codepmp_ray.config.evaluation import ServingConfig
 from codepmp_ray.config.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "deploy/kuberay"
 RAY_VERSION = re.search(r"ray\[[\w,]+\]==([\d.]+)", (ROOT / "pyproject.toml").read_text("utf-8"))
-MAX_NAME_LENGTH = 47  # KubeRay makes longer names of it
 JOBS = sorted(file.stem for file in (ROOT / "jobs").glob("[a-z]*.py") if file.stem != "submit")
 
 
@@ -124,7 +122,6 @@ SPECS = {
         },
         runtimeEnvYAML=TEXT,
         submitterConfig=closed({"backoffLimit": NUMBER}),
-        ttlSecondsAfterFinished=NUMBER,
     ),
 }
 ALL = [CLUSTER, SERVICE, JOB]
@@ -247,26 +244,6 @@ def test_the_service_is_one_that_our_code_can_build() -> None:
     resources = {"CPU": serving.num_cpus, "GPU": float(serving.num_gpus or 0)}
     most = serving.max_replicas or serving.num_replicas
     require_fit([Need("replicas", resources, most, serving.label_selector)], offers)
-
-
-@pytest.mark.parametrize("job", JOBS)
-def test_every_job_becomes_a_ray_job(job: str) -> None:
-    arguments = ("run_dir=/mnt/codepmp/runs/a b",)
-    asked = Submission(job, arguments, {"a": 1}, None, {"HF_HOME": "/x"})
-    template = (FOLDER / "job.yaml").read_text(encoding="utf-8")
-    text = rayjob_manifest(asked, template)
-    made = yaml.safe_load(text)
-    jsonschema.validate(made["spec"], SPECS["RayJob"])
-    assert re.fullmatch(r"[a-z][a-z0-9-]*[a-z0-9]", made["metadata"]["name"])
-    assert len(made["metadata"]["name"]) <= MAX_NAME_LENGTH
-    command = shlex.split(made["spec"]["entrypoint"])
-    assert command == ["cd", "/app", "&&", "python", "-m", f"jobs.{job}", *arguments]
-    environment = yaml.safe_load(made["spec"]["runtimeEnvYAML"])["env_vars"]
-    assert environment == {"PYTHONUNBUFFERED": "1", "HF_HOME": "/x"}
-    other = rayjob_manifest(Submission(job, arguments, {"a": 2}), template, None)
-    assert rayjob_manifest(asked, template) == text
-    assert yaml.safe_load(other)["metadata"]["name"] != made["metadata"]["name"]
-    assert yaml.safe_load(rayjob_manifest(asked, template, "mine"))["metadata"]["name"] == "mine"
 
 
 def test_the_job_file_itself_names_a_job() -> None:

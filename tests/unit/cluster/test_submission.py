@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -110,6 +110,31 @@ def test_a_first_submission_carries_the_command_and_the_environment(tmp_path: Pa
     assert sent["entrypoint"] == "python -m jobs.synthesize 'a=b c'"
     assert sent["runtime_env"]["working_dir"] == str(tmp_path)
     assert sent["runtime_env"]["env_vars"] == {"PYTHONUNBUFFERED": "1", "HF_TOKEN": "t"}
+
+
+@pytest.mark.parametrize("is_done", [True, False])
+def test_a_success_is_an_answer_while_what_it_made_is_there(is_done: bool) -> None:
+    asked = replace(BASE, is_done=lambda: is_done)
+    client: Any = FakeClient({f"{BASE.base_id}-1": "SUCCEEDED"})
+    number = 1 if is_done else 2
+    assert submit(client, asked) == (f"{BASE.base_id}-{number}", not is_done)
+    asked = replace(BASE, is_done=lambda: pytest.fail("asked of a job that has not succeeded"))
+    for status in ("RUNNING", "FAILED"):
+        submit(FakeClient({f"{BASE.base_id}-1": status}), asked)  # type: ignore[arg-type]
+
+
+def test_what_was_typed_is_shown_without_credentials_of_its_urls() -> None:
+    client: Any = FakeClient()
+    asked = replace(BASE, line="codepmp corpus corpus.source.path=https://u:PASS@h/x?sig=SIG")
+    submit(client, asked)
+    shown = client.submitted[0]["metadata"]["command"]
+    assert shown == "codepmp corpus corpus.source.path=https://***@h/x?sig=***"
+
+
+def test_a_head_that_goes_after_the_end_takes_no_outcome_along() -> None:
+    client: Any = FakeClient(streams=[["a\n"]], answers=[details("SUCCEEDED", 0)])
+    client.get_job_logs = lambda name: (_ for _ in ()).throw(ConnectionError("gone"))
+    assert follow(client, "x", lambda text: None).exit_code == 0
 
 
 def test_a_second_submission_starts_nothing() -> None:
