@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import calendar
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from rich.text import Text
 
 from codepmp_ray.analysis.text import duration, terminal_table, visible
 from codepmp_ray.analysis.trainlog import load_training, number
+from codepmp_ray.attempts import last_attempt
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.corpus.keep_index import band_names
 from codepmp_ray.corpus.planning import DUPLICATES, EXTRACTED, num_units
@@ -118,11 +120,27 @@ def print_status(recipe: Recipe, console: Console | None = None) -> dict[str, An
                 for name, count in status.num_tokens.items()
             )
             screen.print(Text(f"{status.name} tokens: {tokens}"))
+    attempt = last_attempt(recipe.run_dir)
+    if attempt is not None:
+        screen.print(Text(_attempt_line(attempt)), soft_wrap=True)
     return {
         "run_dir": recipe.run_dir,
+        "last_attempt": attempt,
         "stages": [asdict(status) for status in statuses],
         "other_settings": [asdict(other) for other in print_others(recipe, screen)],
     }
+
+
+def _attempt_line(attempt: Mapping[str, Any]) -> str:
+    """How the newest attempt went, and where its log is."""
+    line = f"last attempt: {attempt['command']} on {attempt['host']}, began {attempt['began']}"
+    if attempt["ended"] is None:
+        line += ", no end recorded: it runs, or was killed"
+    else:
+        line += f", ended {attempt['ended']} with code {attempt['exit_code']}"
+    if attempt["error"]:
+        line += f": {visible(attempt['error'])}"
+    return f"{line}; log: {attempt['log']}" if attempt["log"] else line
 
 
 def print_others(recipe: Recipe, console: Console | None = None) -> list[OtherStage]:
