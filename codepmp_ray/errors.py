@@ -81,6 +81,12 @@ class SandboxUnavailable(CodePMPError):
     exit_code = 8
 
 
+class LimitReached(CodePMPError):
+    """A limit that the recipe sets for its own cost was reached. What is done is kept."""
+
+    exit_code = 12
+
+
 class ParityError(CodePMPError):
     """Two ways to compute the same reward differ by more than is tolerated."""
 

@@ -17,12 +17,15 @@ from typing import Any
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
+from codepmp_ray.cluster.device_time import cost_of, device_time
 from codepmp_ray.cluster.final_errors import EndAtFinalErrors, fit_raising_final_errors
+from codepmp_ray.cluster.limits import PriceLimit
 from codepmp_ray.cluster.metrics import TrainingMetrics
 from codepmp_ray.cluster.placement import Need
 from codepmp_ray.cluster.preflight import cluster_offers, possible_resources, require_needs
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.config.training import TrainingConfig
+from codepmp_ray.errors import LimitReached
 from codepmp_ray.hub_models import pin
 from codepmp_ray.modeling.checkpoint_checks import require_trainable
 from codepmp_ray.modeling.objectives import make_objective
@@ -121,10 +124,11 @@ def _run(
         if scaling is not None:
             fit = partial(fit_raising_final_errors, _trainer(task, scaling, use_gpu).fit)
         with _watch(stage, trunk):
-            run_stoppable(fit, stage.store, config.stop_timeout_s)
+            run_stoppable(fit, stage.store, config.stop_timeout_s, PriceLimit(stage))
     for leftover in ("ray", "checkpoints"):
         stage.store.delete_tree(leftover)
-    stage.complete(_summarise(stage, config, time.monotonic() - start_s))
+    summary = _summarise(stage, config, time.monotonic() - start_s)
+    stage.complete(summary | {"cost": cost_of(stage)})
     return stage.summary()
 
 
@@ -182,8 +186,15 @@ def _fit_here(task: TrainingTask) -> None:
             leave_process_group()
 
 
-def run_stoppable(fit: Callable[[], Any], store: Store, timeout_s: float) -> None:
+def run_stoppable(
+    fit: Callable[[], Any],
+    store: Store,
+    timeout_s: float,
+    watch: Callable[[], None] = lambda: None,
+) -> None:
     """Run `fit`; when interrupted, ask the workers to checkpoint and wait for them a while.
+
+    `watch` is called each second, and interrupts by raising LimitReached.
 
     Ctrl-C and SIGTERM (`ray job stop`) arrive as KeyboardInterrupt in the main thread, so `fit` has
     another: there Ray Train leaves the signals alone. A second interruption does not wait.
@@ -203,8 +214,8 @@ def run_stoppable(fit: Callable[[], Any], store: Store, timeout_s: float) -> Non
     threading.Thread(target=body, daemon=True).start()
     try:
         while not ended.wait(1.0):
-            pass
-    except KeyboardInterrupt:
+            watch()
+    except (KeyboardInterrupt, LimitReached):
         request_stop(store)
         print(f"Stopping after a checkpoint; waiting up to {timeout_s:.0f} s.", file=sys.stderr)
         ended.wait(timeout_s)
@@ -229,8 +240,10 @@ def worker_main(loop_config: dict[str, Any]) -> None:
     # the controller's next look, up to two seconds a step (its queue holds one).
     is_first = ray.train.get_context().get_world_rank() == 0
     show = TrainingMetrics(task.stage).show if is_first else lambda row: None
+    held = ray.train.get_context().get_world_size() * torch.cuda.is_available() * is_first
     try:
-        train(task, show, _is_preempted, _PREEMPTION_INTERVAL_S)
+        with device_time(open_store(task.out_dir), task.command, held):
+            train(task, show, _is_preempted, _PREEMPTION_INTERVAL_S)
     finally:
         let_gloo_rest()
 
