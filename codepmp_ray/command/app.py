@@ -62,14 +62,13 @@ def execute(spec: Command, given: dict[str, Any]) -> None:
         from codepmp_ray.command.reusing import with_reused
 
         settings = with_reused(settings, given["reuse"] or [])
-    if spec.makes:
-        from codepmp_ray.command.reusing import arms_of, before_making, print_plan
-
-        arms = arms_of(settings, spec.makes, given.get("compare", False))
-        if given["dry_run"]:
-            return print_plan(arms)
     with ExitStack() as around:
         if spec.makes:
+            from codepmp_ray.command.reusing import arms_of, before_making, print_plan
+
+            arms = arms_of(settings, spec.makes, given.get("compare", False))
+            if given["dry_run"]:
+                return print_plan(arms)
             around.enter_context(kept_attempt(settings.run_dir, spec.path))
             before_making(arms)
         if given.get("json"):
