@@ -17,12 +17,13 @@ from typing import Any
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
+from codepmp_ray.cluster.connect import owns_cluster
 from codepmp_ray.cluster.device_time import cost_of, device_time
 from codepmp_ray.cluster.final_errors import EndAtFinalErrors, fit_raising_final_errors
 from codepmp_ray.cluster.limits import PriceLimit
 from codepmp_ray.cluster.metrics import TrainingMetrics
 from codepmp_ray.cluster.placement import Need
-from codepmp_ray.cluster.preflight import cluster_offers, possible_resources, require_needs
+from codepmp_ray.cluster.preflight import possible_resources, require_needs
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.errors import LimitReached
@@ -259,13 +260,12 @@ def _scaling(stage: str, config: TrainingConfig) -> tuple[ScalingConfig, bool]:
     """Workers and where they run. Raises ResourceError when the fewest do not fit."""
     workers = training_need(stage, config)
     require_needs([workers.need])
-    if workers.most < config.num_workers:
+    if workers.at_hand < config.num_workers:
         print(f"{stage}: {workers.describe()}", file=sys.stderr)
     use_gpu, fewest = "GPU" in workers.need.resources, workers.need.count
-    # On one node nothing comes and goes but all of it.
-    is_fixed = fewest == workers.most or sum(o.num_nodes for o in cluster_offers()) <= 1
     scaling = ScalingConfig(
-        num_workers=workers.most if is_fixed else (fewest, workers.most),
+        # Nodes that nobody has announced may join a cluster, but not a Ray of this process.
+        num_workers=workers.at_hand if owns_cluster() else _between(fewest, workers.wanted),
         use_gpu=use_gpu,
         resources_per_worker=dict(workers.need.resources),
         label_selector=dict(config.label_selector) or None,
@@ -274,20 +274,24 @@ def _scaling(stage: str, config: TrainingConfig) -> tuple[ScalingConfig, bool]:
     return scaling, use_gpu
 
 
+def _between(fewest: int, most: int) -> int | tuple[int, int]:
+    return fewest if fewest == most else (fewest, most)
+
+
 @dataclass(frozen=True)
 class Workers:
-    """What a training asks for: `need` are the fewest workers that it begins with, `most` those
-    that the cluster may ever hold, at most the `wanted` ones."""
+    """What a training asks for: `need` are the fewest workers that it begins with; of the `wanted`
+    ones, `at_hand` are what the nodes that there are and that may come hold."""
 
     need: Need
-    most: int
+    at_hand: int
     wanted: int
 
     def describe(self) -> str:
-        """For people: "2 x (1 CPU, 1 GPU), up to 4 instead of 8"."""
-        more = f", up to {self.most}" if self.most > self.need.count else ""
-        less = f" instead of {self.wanted}" if self.most < self.wanted else ""
-        return f"{self.need.describe()}{more}{less}"
+        """For people: "2 x (1 CPU, 1 GPU), up to 8: this cluster holds 4 instead of 8"."""
+        more = f", up to {self.wanted}" if self.wanted > self.need.count else ""
+        less = f": this cluster holds {self.at_hand} instead of {self.wanted}"
+        return f"{self.need.describe()}{more}{less if self.at_hand < self.wanted else ''}"
 
 
 def training_need(stage: str, config: TrainingConfig) -> Workers:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from codepmp_ray.cluster import gpu_kinds, preflight, stage_checks, training
+from codepmp_ray.cluster import gpu_kinds, preflight, stage_checks
 from codepmp_ray.cluster.node_probe import said
 from codepmp_ray.cluster.placement import Need, Offer
 from codepmp_ray.cluster.stage_checks import own_questions, plan_of, plan_serving, questions_of
@@ -28,7 +28,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def offers(monkeypatch: pytest.MonkeyPatch) -> list[Offer]:
     found: list[Offer] = []
-    for module in (preflight, training, stage_checks):
+    for module in (preflight, stage_checks):
         monkeypatch.setattr(module, "cluster_offers", lambda: found)
     return found
 

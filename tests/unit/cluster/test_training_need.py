@@ -25,8 +25,7 @@ LABEL = "ray.io/accelerator-type"
 def offers(monkeypatch: pytest.MonkeyPatch) -> list[Offer]:
     """The cluster: filled by each test."""
     found: list[Offer] = []
-    for module in (preflight, training):
-        monkeypatch.setattr(module, "cluster_offers", lambda: found)
+    monkeypatch.setattr(preflight, "cluster_offers", lambda: found)
     return found
 
 
@@ -39,8 +38,16 @@ def asked(**settings: Any) -> training.Workers:
     [
         (8, {"num_workers": 8}, "8 x (1 CPU, 1 GPU)"),
         (1, {"num_workers": 8}, "8 x (1 CPU, 1 GPU)"),
-        (4, {"num_workers": 8, "min_workers": 2}, "2 x (1 CPU, 1 GPU), up to 4 instead of 8"),
-        (1, {"num_workers": 2, "min_workers": 1}, "1 x (1 CPU, 1 GPU) instead of 2"),
+        (
+            4,
+            {"num_workers": 8, "min_workers": 2},
+            "2 x (1 CPU, 1 GPU), up to 8: this cluster holds 4 instead of 8",
+        ),
+        (
+            1,
+            {"num_workers": 2, "min_workers": 1},
+            "1 x (1 CPU, 1 GPU), up to 2: this cluster holds 1 instead of 2",
+        ),
         (8, {"num_workers": 8, "min_workers": 2}, "2 x (1 CPU, 1 GPU), up to 8"),
         (8, {"num_workers": 2, "use_gpu": False}, "2 x (1 CPU)"),
         (0, {"num_workers": 2}, "2 x (1 CPU)"),
@@ -62,12 +69,18 @@ def test_what_the_cluster_can_never_have_is_refused_with_the_way_to_ask_for_less
     assert "Set pretraining.min_workers" in caught.value.remedy
 
 
-def test_workers_come_and_go_only_where_there_is_more_than_one_node(offers: list[Offer]) -> None:
-    config = TrainingConfig(num_workers=4, min_workers=1)
-    offers.append(Offer("node", {"CPU": 4.0}))
-    assert training._scaling("pretraining", config)[0].num_workers == 4
-    offers.append(Offer("more", {"CPU": 4.0}))
-    assert training._scaling("pretraining", config)[0].num_workers == (1, 4)
+@pytest.mark.parametrize(
+    ("is_own", "min_workers", "workers"),
+    [(True, 1, 3), (False, 1, (1, 4)), (False, 4, 4), (False, None, 4)],
+)
+def test_workers_come_and_go_where_nodes_may(
+    offers: list[Offer], monkeypatch: pytest.MonkeyPatch,
+    is_own: bool, min_workers: int | None, workers: int | tuple[int, int],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(training, "owns_cluster", lambda: is_own)
+    config = TrainingConfig(num_workers=4, min_workers=min_workers)
+    offers.append(Offer("node", {"CPU": 3.0 if min_workers == 1 else 4.0}))
+    assert training._scaling("pretraining", config)[0].num_workers == workers
 
 
 def test_no_recipe_shrinks_in_silence_on_the_cluster_file(offers: list[Offer]) -> None:
