@@ -19,85 +19,33 @@ file instead of GROUP_SIZE, and of that only the footer where totals suffice.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
 import time
 import uuid
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
 from itertools import chain
 
 import numpy as np
 import pyarrow as pa
 
 from codepmp_ray.errors import StorageError
+from codepmp_ray.shard_markers import (
+    COMMITS,
+    GROUP,
+    MARKER,
+    ROLLUP,
+    ROLLUPS,
+    TABLE_FILE,
+    ShardCommit,
+    Totals,
+    content_digest,
+    own_numbers,
+)
 from codepmp_ray.storage import Store
 from codepmp_ray.storage.base import parquet_bytes
 
 GROUP_SIZE = 1_000
-COMMITS, ROLLUPS = "_commits", "_rollups"
 _TOTALS_KEY = b"codepmp.totals"
-# What we write in each kind of folder; other entries (lost+found, a core file) are not ours.
-GROUP, ROLLUP = re.compile(r"(\d{5,})"), re.compile(r"(\d{5,})\.parquet")
-MARKER = re.compile(r"(\d{8,})\.json")
-TABLE_FILE = re.compile(r"(\d{8,})\.[0-9a-f]{12}\.parquet")
-
-
-@dataclass(frozen=True)
-class ShardCommit:
-    """What one marker says. `files` and `num_rows` have one entry per table.
-
-    `stats` are counts that a reader may want without opening the tables, for example rejected rows
-    by reason; `committed_s` is the time of the commit, in seconds since the epoch. `num_bytes` and
-    `digests` (sha256, 32 hex digits) are of the files, per table; shards of older releases have
-    none.
-    """
-
-    shard_id: int
-    attempt: str
-    num_input_rows: int
-    files: dict[str, str]
-    num_rows: dict[str, int]
-    stats: dict[str, int] = field(default_factory=dict)
-    committed_s: float = 0.0
-    num_bytes: dict[str, int] = field(default_factory=dict)
-    digests: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass
-class Totals:
-    """Sums over committed shards, and when the first and the last of them were committed."""
-
-    num_shards: int = 0
-    num_input_rows: int = 0
-    num_rows: Counter[str] = field(default_factory=Counter)
-    stats: Counter[str] = field(default_factory=Counter)
-    first_s: float = float("inf")
-    last_s: float = 0.0
-    num_bytes: Counter[str] = field(default_factory=Counter)
-
-    def add(self, other: Totals) -> None:
-        self.num_shards += other.num_shards
-        self.num_input_rows += other.num_input_rows
-        self.num_rows.update(other.num_rows)
-        self.stats.update(other.stats)
-        self.first_s = min(self.first_s, other.first_s)
-        self.last_s = max(self.last_s, other.last_s)
-        self.num_bytes.update(other.num_bytes)
-
-    @staticmethod
-    def of(commit: ShardCommit) -> Totals:
-        return Totals(
-            1,
-            commit.num_input_rows,
-            Counter(commit.num_rows),
-            Counter(commit.stats),
-            commit.committed_s,
-            commit.committed_s,
-            Counter(commit.num_bytes),
-        )
 
 
 class ShardLedger:
@@ -140,9 +88,7 @@ class ShardLedger:
         rolled_up = self._rolled_up()
         names = [self._rollup_name(group) for group in rolled_up]
         for metadata in self.store.each(self.store.read_table_metadata, names):
-            record = json.loads(metadata[_TOTALS_KEY])
-            counters = ("num_rows", "stats", "num_bytes")
-            totals.add(Totals(**record | {k: Counter(record.get(k, {})) for k in counters}))
+            totals.add(Totals.parse(metadata[_TOTALS_KEY]))
         recent = list(self._read_markers(self._ids_not_in(rolled_up)))
         for marker in recent:
             totals.add(Totals.of(marker))
@@ -161,7 +107,7 @@ class ShardLedger:
         input row must end in exactly one of them.
         """
         marker = self._write_attempt(shard_id, num_input_rows, tables, stats)
-        won = self.store.put_exclusive(self._marker_name(shard_id), _marker_text(marker).encode())
+        won = self.store.put_exclusive(self._marker_name(shard_id), marker.text.encode())
         if not won and self.read_marker(shard_id).attempt != marker.attempt:
             for file in marker.files.values():
                 self.store.delete(file)
@@ -180,7 +126,7 @@ class ShardLedger:
         """
         marker = self._write_attempt(old.shard_id, old.num_input_rows, tables, stats)
         self.store.delete(self._rollup_name(old.shard_id // GROUP_SIZE))
-        self.store.put(self._marker_name(old.shard_id), _marker_text(marker).encode())
+        self.store.put(self._marker_name(old.shard_id), marker.text.encode())
         for file in old.files.values():
             self.store.delete(file)
 
@@ -234,8 +180,8 @@ class ShardLedger:
             totals = Totals()
             for marker in markers:
                 totals.add(Totals.of(marker))
-            table = pa.table({"marker": [_marker_text(marker) for marker in markers]})
-            metadata = {_TOTALS_KEY: json.dumps(vars(totals)).encode()}
+            table = pa.table({"marker": [marker.text for marker in markers]})
+            metadata = {_TOTALS_KEY: totals.text.encode()}
             self.store.put_table(self._rollup_name(group), table.replace_schema_metadata(metadata))
             num_written += 1
         return num_written
@@ -258,7 +204,7 @@ class ShardLedger:
         """Raises StorageError where it is damaged or not there."""
         name = self._marker_name(shard_id)
         try:
-            return ShardCommit(**json.loads(self.store.read_bytes(name)))
+            return ShardCommit.parse(self.store.read_bytes(name))
         except (ValueError, TypeError) as error:
             raise StorageError(
                 f"{self.store.locate(name)} is not a commit marker ({error}).",
@@ -269,7 +215,7 @@ class ShardLedger:
     def read_rollup(self, name: str) -> Iterator[ShardCommit]:
         """The markers in the roll-up at `name`. Raises StorageError where it is damaged."""
         for text in self.store.read_table(name).column("marker").to_pylist():
-            yield ShardCommit(**json.loads(text))
+            yield ShardCommit.parse(text)
 
     def sweep(self, tables: Iterable[str]) -> int:
         """Delete files of lost attempts; returns how many.
@@ -313,13 +259,13 @@ class ShardLedger:
         return missing
 
     def _groups(self, folder: str) -> list[int]:
-        return _numbers(GROUP, self.store.list(folder))
+        return own_numbers(GROUP, self.store.list(folder))
 
     def _rolled_up(self) -> set[int]:
-        return set(_numbers(ROLLUP, self.store.list(ROLLUPS)))
+        return set(own_numbers(ROLLUP, self.store.list(ROLLUPS)))
 
     def _ids_of_group(self, group: int) -> list[int]:
-        return _numbers(MARKER, self.store.list(f"{COMMITS}/{group:05d}"))
+        return own_numbers(MARKER, self.store.list(f"{COMMITS}/{group:05d}"))
 
     def _ids_by_group(self) -> Iterator[Iterable[int]]:
         rolled_up = self._rolled_up()
@@ -345,17 +291,3 @@ class ShardLedger:
 
 def _shard_name(shard_id: int) -> str:
     return f"{shard_id // GROUP_SIZE:05d}/{shard_id:08d}"
-
-
-def content_digest(data: bytes) -> str:
-    """As a marker keeps it of each file."""
-    return hashlib.sha256(data).hexdigest()[:32]
-
-
-def _numbers(pattern: re.Pattern[str], names: Iterable[str]) -> list[int]:
-    """Those of the names that are ours."""
-    return [int(match[1]) for name in names if (match := pattern.fullmatch(name))]
-
-
-def _marker_text(marker: ShardCommit) -> str:
-    return json.dumps(asdict(marker), sort_keys=True)

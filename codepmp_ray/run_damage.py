@@ -16,19 +16,18 @@ import pyarrow.parquet as pq
 
 from codepmp_ray.errors import StorageError
 from codepmp_ray.json_records import stored_record
-from codepmp_ray.ledger import (
+from codepmp_ray.ledger import GROUP_SIZE, ShardLedger
+from codepmp_ray.runs import Stage
+from codepmp_ray.shard_markers import (
     COMMITS,
     GROUP,
-    GROUP_SIZE,
     MARKER,
     ROLLUP,
     ROLLUPS,
     TABLE_FILE,
     ShardCommit,
-    ShardLedger,
     content_digest,
 )
-from codepmp_ray.runs import Stage
 from codepmp_ray.shard_rewrite import sole_writer
 
 # Ledgers of a stage: its own, and the one that a corpus keeps beside, shard by shard.

@@ -20,8 +20,8 @@ from codepmp_ray.analysis.scaling import ScalingPoint, load_scaling
 from codepmp_ray.analysis.tables import CorpusData, SynthesisData, load_corpus, load_synthesis
 from codepmp_ray.analysis.trainlog import TrainingData, load_training
 from codepmp_ray.config.recipe import Recipe
-from codepmp_ray.ledger import Totals
 from codepmp_ray.runs import STAGE_COMMANDS, Stage, stages_of_run
+from codepmp_ray.shard_markers import Totals
 
 Status = Literal["complete", "unfinished", "missing"]
 

@@ -17,9 +17,10 @@ from codepmp_ray.attempts import last_attempt
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.corpus.keep_index import band_names
 from codepmp_ray.corpus.planning import DUPLICATES, EXTRACTED, num_units
-from codepmp_ray.ledger import ShardCommit, ShardLedger, Totals
+from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.other_settings import OtherStage, other_stages
 from codepmp_ray.runs import Stage, require_run, stages_of_run
+from codepmp_ray.shard_markers import ShardCommit, Totals
 from codepmp_ray.shard_stats import contamination_hits, rejects_by_reason, token_sums
 
 # The rate is that of the last commits, as far back as this, and of the last attempt.

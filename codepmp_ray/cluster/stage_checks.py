@@ -14,7 +14,7 @@ from codepmp_ray.cluster.gpu_kinds import least_gpu
 from codepmp_ray.cluster.node_probe import NodeReport, Question, answers_in_time, require_model
 from codepmp_ray.cluster.placement import Need
 from codepmp_ray.cluster.preflight import cluster_offers, engine_needs, require_needs
-from codepmp_ray.cluster.training import training_need
+from codepmp_ray.cluster.workers import training_need
 from codepmp_ray.config.corpus import SourceConfig
 from codepmp_ray.config.data import DataSourceConfig
 from codepmp_ray.config.recipe import Recipe

@@ -26,10 +26,11 @@ from codepmp_ray.corpus.counts import corpus_counts
 from codepmp_ray.corpus.filters.opt_out import PURGES, OptOutList, plain_name
 from codepmp_ray.errors import InputError, StorageError
 from codepmp_ray.json_records import record_bytes, stored_record
-from codepmp_ray.ledger import ShardCommit, ShardLedger
+from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.records import REJECTED, stable_id, table_from_rows
 from codepmp_ray.reject_reasons import RejectReason
 from codepmp_ray.runs import Stage, stage_folders
+from codepmp_ray.shard_markers import ShardCommit
 from codepmp_ray.shard_rewrite import replace_shard, sole_writer
 from codepmp_ray.storage import open_store
 from codepmp_ray.synthesis.counts import recount

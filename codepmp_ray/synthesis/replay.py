@@ -16,9 +16,10 @@ import pyarrow as pa
 
 from codepmp_ray.errors import ConfigError
 from codepmp_ray.json_records import stored_record
-from codepmp_ray.ledger import ShardCommit, ShardLedger
+from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.reject_reasons import RejectReason
 from codepmp_ray.runs import Stage
+from codepmp_ray.shard_markers import ShardCommit
 from codepmp_ray.shard_rewrite import replace_shard
 from codepmp_ray.storage import Store
 

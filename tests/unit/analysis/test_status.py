@@ -19,9 +19,10 @@ from codepmp_ray.analysis.status import (
 from codepmp_ray.config.recipe import Recipe, parse_recipe
 from codepmp_ray.corpus.planning import DUPLICATES, EXTRACTED, CorpusPlan, Span, WorkUnit, save_plan
 from codepmp_ray.errors import InputError
-from codepmp_ray.ledger import ShardCommit, ShardLedger
+from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.records import REJECTED, table_from_rows
 from codepmp_ray.runs import open_stage
+from codepmp_ray.shard_markers import ShardCommit
 from codepmp_ray.shard_stats import shard_stats
 
 

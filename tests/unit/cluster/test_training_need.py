@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import yaml
 
-from codepmp_ray.cluster import preflight, training
+from codepmp_ray.cluster import preflight, workers
 from codepmp_ray.cluster.gpu_kinds import Gpu, least_gpu
 from codepmp_ray.cluster.node_probe import NodeReport
 from codepmp_ray.cluster.placement import NODE_ID_LABEL, Offer, offers_of_node_types
-from codepmp_ray.cluster.training import training_need
+from codepmp_ray.cluster.workers import Workers, scaling_of, training_need
 from codepmp_ray.config.recipe import load_recipe
 from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.errors import ResourceError
@@ -29,7 +29,7 @@ def offers(monkeypatch: pytest.MonkeyPatch) -> list[Offer]:
     return found
 
 
-def asked(**settings: Any) -> training.Workers:
+def asked(**settings: Any) -> Workers:
     return training_need("pretraining", TrainingConfig(**settings))
 
 
@@ -65,22 +65,22 @@ def test_what_the_cluster_can_never_have_is_refused_with_the_way_to_ask_for_less
 ) -> None:
     offers.append(Offer("node", {"CPU": 16.0, "GPU": 1.0}))
     with pytest.raises(ResourceError, match=r"needs 8 GPU, but the cluster has 1") as caught:
-        training._scaling("pretraining", TrainingConfig(num_workers=8))
+        scaling_of("pretraining", TrainingConfig(num_workers=8))
     assert "Set pretraining.min_workers" in caught.value.remedy
 
 
 @pytest.mark.parametrize(
-    ("is_own", "min_workers", "workers"),
+    ("is_own", "min_workers", "expected"),
     [(True, 1, 3), (False, 1, (1, 4)), (False, 4, 4), (False, None, 4)],
 )
 def test_workers_come_and_go_where_nodes_may(
     offers: list[Offer], monkeypatch: pytest.MonkeyPatch,
-    is_own: bool, min_workers: int | None, workers: int | tuple[int, int],
+    is_own: bool, min_workers: int | None, expected: int | tuple[int, int],
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(training, "owns_cluster", lambda: is_own)
+    monkeypatch.setattr(workers, "owns_cluster", lambda: is_own)
     config = TrainingConfig(num_workers=4, min_workers=min_workers)
     offers.append(Offer("node", {"CPU": 3.0 if min_workers == 1 else 4.0}))
-    assert training._scaling("pretraining", config)[0].num_workers == workers
+    assert scaling_of("pretraining", config)[0].num_workers == expected
 
 
 def test_no_recipe_shrinks_in_silence_on_the_cluster_file(offers: list[Offer]) -> None:
