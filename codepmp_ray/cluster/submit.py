@@ -96,8 +96,15 @@ class Outcome:
     message: str
 
 
-def rayjob_manifest(submission: Submission, template: str, name: str | None = None) -> str:
+def rayjob_manifest(
+    submission: Submission,
+    template: str,
+    name: str | None = None,
+    images: Mapping[str, str] | None = None,
+) -> str:
     """`template`, a RayJob in YAML, filled in for KubeRay; the image has the code on its path.
+
+    `images` are by the names that the template has for them.
 
     Its name follows from the work unless given: applied again, it is the same RayJob.
     Raises ConfigError for what would not arrive as it is: KubeRay pastes the entrypoint into a
@@ -127,6 +134,8 @@ def rayjob_manifest(submission: Submission, template: str, name: str | None = No
     job["metadata"]["name"] = name
     job["metadata"]["annotations"] = {"codepmp/command": submission.line or submission.entrypoint}
     job["spec"]["entrypoint"] = submission.entrypoint
+    for container in job["spec"]["submitterPodTemplate"]["spec"]["containers"]:
+        container["image"] = (images or {}).get(container["image"], container["image"])
     env_vars = {**yaml.safe_load(job["spec"]["runtimeEnvYAML"])["env_vars"], **submission.env_vars}
     # JSON is YAML whose texts are texts for every reader: elsewhere 0o7 or 1_0 is a number.
     job["spec"]["runtimeEnvYAML"] = json.dumps({"env_vars": env_vars})
