@@ -7,9 +7,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+import boto3
 import jsonschema
 import pytest
 import yaml
+from moto import mock_aws
+from ray.autoscaler._private.aws.config import bootstrap_aws
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from codepmp_ray.cluster.placement import Need, matching, offers_of_node_types, require_fit
@@ -105,20 +108,63 @@ def test_placement_finds_nodes_that_hold_the_recipe(
     )
 
 
-def test_a_node_of_aws_holds_its_own_role_and_no_more() -> None:
-    """Ray gives its own role, which may do anything to machines, to a head that names none."""
-    types = read("cluster.yaml")["available_node_types"]
-    profiles = {
-        key: node["node_config"]["IamInstanceProfile"]["Arn"] for key, node in types.items()
-    }
-    assert profiles.pop("head").endswith("/codepmp-head")
-    assert {arn.rpartition("/")[2] for arn in profiles.values()} == {"codepmp-worker"}
-    for key, node in types.items():
-        config = node["node_config"]
-        # Else Ray makes a security group whose ssh is open to everybody, and spreads over zones.
-        assert config["SecurityGroupIds"] and len(config["SubnetIds"]) == 1
-        assert config["MetadataOptions"]["HttpTokens"] == "required"
-        assert ("Placement" in config) == ("trainer" in key)
+def test_on_aws_a_node_holds_its_own_role_in_one_zone_behind_our_own_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What Ray's own bootstrap makes of the file: left alone it gives workers no role, the head one
+    that may do anything to machines, and everybody ssh."""
+    (tmp_path / ".ssh").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "mock")
+    with mock_aws():
+        ec2 = boto3.client("ec2", "us-west-2")
+        vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
+        zone = {"VpcId": vpc, "AvailabilityZone": "us-west-2a"}
+        subnet = ec2.create_subnet(CidrBlock="10.0.1.0/24", **zone)["Subnet"]["SubnetId"]
+        ec2.modify_subnet_attribute(SubnetId=subnet, MapPublicIpOnLaunch={"Value": True})
+        group = ec2.create_security_group(GroupName="n", Description="d", VpcId=vpc)["GroupId"]
+        text = (ROOT / "cluster.yaml").read_text(encoding="utf-8")
+        for name, value in {"subnet-": subnet, "sg-": group, "iam::": "iam::123456789012"}.items():
+            text = text.replace(f"{name}REPLACE", value)
+        config = prepare_config(yaml.safe_load(text.replace("ami-REPLACE", "ami-12c6146b")))
+        made = bootstrap_aws({**config, "file_mounts": {}})["available_node_types"]
+        groups = ec2.describe_security_groups(Filters=[{"Name": "vpc-id", "Values": [vpc]}])
+    assert {found["GroupName"] for found in groups["SecurityGroups"]} == {"default", "n"}
+    for name, node in made.items():
+        asked = node["node_config"]
+        role = "codepmp-head" if name == "head" else "codepmp-worker"
+        assert asked["IamInstanceProfile"]["Arn"].endswith(f":instance-profile/{role}")
+        assert (asked["SubnetIds"], asked["SecurityGroupIds"]) == ([subnet], [group])
+        assert asked["MetadataOptions"]["HttpTokens"] == "required"
+        assert ("Placement" in asked) == ("trainer" in name)
+
+
+class _Template(yaml.SafeLoader):
+    """YAML of CloudFormation: what its own tags hold, as it is."""
+
+
+_Template.add_multi_constructor("!", lambda loader, tag, node: loader.construct_scalar(node))
+
+
+def test_roles_of_aws_allow_what_nodes_do_and_no_more() -> None:
+    text = (ROOT / "deploy/launcher/aws.cfn.yaml").read_text(encoding="utf-8")
+    resources = yaml.load(text, Loader=_Template)["Resources"]
+    bucket = resources["BucketPolicy"]["Properties"]["PolicyDocument"]["Statement"]
+    worker, head = (resources[f"{name}Role"]["Properties"] for name in ("Worker", "Head"))
+    assert "Policies" not in worker and worker["ManagedPolicyArns"] == ["BucketPolicy"]
+    (policy,) = head["Policies"]
+    statements = [*bucket, *policy["PolicyDocument"]["Statement"]]
+    assert not any("*" in action for item in statements for action in item["Action"])
+    for item in statements:  # what changes machines is bound to the cluster's tag
+        if {"ec2:RunInstances", "ec2:TerminateInstances", "ec2:CreateTags"} & {*item["Action"]}:
+            assert item["Condition"]
+    names = {key: value["Properties"] for key, value in resources.items()}
+    profiles = {names[f"{n}Profile"]["InstanceProfileName"] for n in ("Worker", "Head")}
+    assert profiles == {"codepmp-worker", "codepmp-head"}
+    launcher = (ROOT / "cluster.yaml").read_text(encoding="utf-8")
+    for name in (*profiles, names["Trainers"]["GroupName"]):
+        assert name in launcher
 
 
 def test_workers_of_google_have_an_account() -> None:
