@@ -4,7 +4,7 @@
 # longer fits the requirements, is built anew (downloads are kept in uv's cache).
 # `scripts/setup.sh bench` adds what benchmarks/ measures against.
 #
-# Variables: PYTHON=/path/to/python   instead of the first of python3.11, 3.12, 3.13, python3
+# Variables: PYTHON=/path/to/python   alone, instead of the first of python3.11, 3.12, 3.13, python3
 #            CODEPMP_ACCELERATOR=cpu  or gpu, instead of looking for an NVIDIA GPU
 #            CODEPMP_EXTRAS=demo,s3   instead of demo,dev: what is installed beside the engines
 #            CODEPMP_ENVIRONMENTS=DIR folder that machines share: what one has built is unpacked by
@@ -53,8 +53,9 @@ find_accelerator() {
 }
 
 find_python() {
-    local candidate tried=""
-    for candidate in ${PYTHON:+"$PYTHON"} python3.11 python3.12 python3.13 python3; do
+    local candidate tried="" candidates=(python3.11 python3.12 python3.13 python3)
+    [[ -z ${PYTHON:-} ]] || candidates=("$PYTHON") # that one or none
+    for candidate in "${candidates[@]}"; do
         # Started, not only looked up: version managers leave launchers of versions that are absent.
         # With .venv activated the name means its own interpreter, which is about to be removed, so
         # what counts is the interpreter that an environment was made from.

@@ -310,6 +310,12 @@ def _start(client: JobSubmissionClient, submission: Submission, submission_id: s
             # The head answers before its job agent has registered. Under the same id nothing is
             # started twice, so a connection that broke is tried again too.
             passing = isinstance(error, OSError) or "No available agent" in str(error)
+            if "413" in str(error) and submission.working_dir is not None:
+                raise ResourceError(
+                    f"The upload of {submission.working_dir} is larger than the cluster takes "
+                    "(Ray's limit is 100 MiB).",
+                    "Name in .rayignore what jobs do not need, data above all, or use --no-upload.",
+                ) from error
             if not passing or time.monotonic() > give_up_s:
                 raise ResourceError(
                     f"The cluster refused the job: {_last_line(error)}.",

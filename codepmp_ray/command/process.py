@@ -32,10 +32,11 @@ def run_command(body: Callable[[], None]) -> None:
     try:
         body()
     except SystemExit as wanted:
+        if wanted.code == signal.SIGTERM:  # Ray's own handler, while it starts
+            _exit_interrupted()
         _exit(wanted.code if isinstance(wanted.code, int) else 1)
     except KeyboardInterrupt:
-        print("Interrupted. Run the same command again to resume.", file=sys.stderr)
-        _exit(_EXIT_INTERRUPTED)
+        _exit_interrupted()
     except BrokenPipeError:
         _exit(0)
     except Exception as error:  # noqa: BLE001 - what nobody foresaw ends here
@@ -93,6 +94,11 @@ def _error_in_text(text: str) -> CodePMPError | None:
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
+
+
+def _exit_interrupted() -> NoReturn:
+    print("Interrupted. Run the same command again to resume.", file=sys.stderr)
+    _exit(_EXIT_INTERRUPTED)
 
 
 def _exit(code: int) -> NoReturn:

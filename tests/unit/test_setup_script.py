@@ -81,6 +81,12 @@ def test_python_is_too_old(machine: Machine) -> None:
     assert "python3 is 3.9.2" in machine.refusal()
 
 
+def test_the_python_that_was_named_is_taken_or_refused(machine: Machine) -> None:
+    machine.program("a named one", 'case "$2" in *exit*) exit 1;; *) echo " is 3.10.1";; esac')
+    line = machine.refusal(PYTHON=str(machine.bin / "a named one"))
+    assert "a named one is 3.10.1" in line and "python3 " not in line
+
+
 def test_the_venv_module_is_absent(machine: Machine) -> None:
     machine.program("python3", f'case "$2" in *ensurepip*) exit 1;; esac; exec "{_PYTHON}" "$@"')
     assert "no venv module" in machine.refusal()
