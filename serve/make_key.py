@@ -2,7 +2,7 @@
 
 Standard output is a line of serving.api_keys_file (read again when the file changes), the key goes
 to standard error: `python -m codepmp_ray.serve.make_key alice >> digests.txt` shows the key alone.
-The digest may also stand in api_key_sha256 of serve/config.yaml, or in serving.metrics_token_sha256.
+The digest may also stand in api_key_sha256 of serve/config.yaml or serving.metrics_token_sha256.
 """
 
 from __future__ import annotations
