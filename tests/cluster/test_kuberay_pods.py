@@ -197,3 +197,12 @@ def test_the_image_sets_what_serve_s_proxies_need() -> None:
     assert variables["RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S"] == "1"
     extras = re.search(r"^ARG EXTRAS=(\S*)", CONTAINERFILE, re.MULTILINE)
     assert extras and "dev" not in extras[1].split(",")
+
+
+def test_resources_that_the_docs_show_pass_too() -> None:
+    text = (ROOT / "docs/kueue.md").read_text(encoding="utf-8")
+    shown = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)]
+    assert [document["kind"] for document in shown] == ["RayJob"]
+    assert not problems(shown[0]) and shown[0]["spec"]["suspend"]
+    shown[0]["spec"]["clusterSelector"] = {"ray.io/cluster": "codepmp"}
+    assert "suspended" in "; ".join(problems(shown[0]))  # why it is not a job on our cluster
