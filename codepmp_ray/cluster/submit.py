@@ -96,8 +96,15 @@ class Outcome:
     message: str
 
 
-def rayjob_manifest(submission: Submission, template: str, name: str | None = None) -> str:
+def rayjob_manifest(
+    submission: Submission,
+    template: str,
+    name: str | None = None,
+    images: Mapping[str, str] | None = None,
+) -> str:
     """`template`, a RayJob in YAML, filled in for KubeRay; the image has the code on its path.
+
+    `images` are by the names that the template has for them.
 
     Its name follows from the work unless given: applied again, it is the same RayJob.
     Raises ConfigError for what would not arrive as it is: KubeRay pastes the entrypoint into a
@@ -127,6 +134,8 @@ def rayjob_manifest(submission: Submission, template: str, name: str | None = No
     job["metadata"]["name"] = name
     job["metadata"]["annotations"] = {"codepmp/command": submission.line or submission.entrypoint}
     job["spec"]["entrypoint"] = submission.entrypoint
+    for container in job["spec"]["submitterPodTemplate"]["spec"]["containers"]:
+        container["image"] = (images or {}).get(container["image"], container["image"])
     env_vars = {**yaml.safe_load(job["spec"]["runtimeEnvYAML"])["env_vars"], **submission.env_vars}
     # JSON is YAML whose texts are texts for every reader: elsewhere 0o7 or 1_0 is a number.
     job["spec"]["runtimeEnvYAML"] = json.dumps({"env_vars": env_vars})
@@ -301,6 +310,12 @@ def _start(client: JobSubmissionClient, submission: Submission, submission_id: s
             # The head answers before its job agent has registered. Under the same id nothing is
             # started twice, so a connection that broke is tried again too.
             passing = isinstance(error, OSError) or "No available agent" in str(error)
+            if "413" in str(error) and submission.working_dir is not None:
+                raise ResourceError(
+                    f"The upload of {submission.working_dir} is larger than the cluster takes "
+                    "(Ray's limit is 100 MiB).",
+                    "Name in .rayignore what jobs do not need, data above all, or use --no-upload.",
+                ) from error
             if not passing or time.monotonic() > give_up_s:
                 raise ResourceError(
                     f"The cluster refused the job: {_last_line(error)}.",

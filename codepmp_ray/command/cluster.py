@@ -152,7 +152,7 @@ def submit(
         print(f"{submission.base_id}: {asked.line}")
         return {"id": submission.base_id, "entrypoint": submission.entrypoint, "uploads": uploads}
     if rayjob:
-        manifest = rayjob_manifest(submission, _rayjob_template(), id)
+        manifest = rayjob_manifest(submission, _kuberay("job.yaml"), id, _images())
         print(manifest, end="")
         return {"manifest": manifest}
     client = connect_client(address)
@@ -208,8 +208,23 @@ def _is_checkout() -> bool:
     return (_ROOT / "jobs" / "__init__.py").is_file()
 
 
-def _rayjob_template() -> str:
-    file = _ROOT / "deploy/kuberay/job.yaml"
+def _images() -> dict[str, str]:
+    """Name in the manifests -> image by digest. Raises ConfigError while nobody has set them."""
+    import yaml
+
+    name = "images/kustomization.yaml"
+    images = yaml.safe_load(_kuberay(name))["images"]
+    found = {image["name"]: f"{image['newName']}@{image['digest']}" for image in images}
+    if any("REPLACE" in image for image in found.values()):
+        raise ConfigError(
+            f"deploy/kuberay/{name} names no images yet.",
+            "Write your registry's names and the digests that `docker push` printed.",
+        )
+    return found
+
+
+def _kuberay(name: str) -> str:
+    file = _ROOT / "deploy/kuberay" / name
     if not file.is_file():
         raise ConfigError(f"{file} does not exist.", "--rayjob works in a checkout.")
     return file.read_text(encoding="utf-8")

@@ -43,10 +43,12 @@ def run_command(body: Callable[[], None]) -> None:
 
 def ending_of(error: BaseException) -> tuple[int, str]:
     """The exit code, and what is said last, of a command that ends with `error`."""
+    # The code is SIGTERM's where Ray's own handler had it, while Ray starts.
+    is_stopped = isinstance(error, SystemExit) and error.code == signal.SIGTERM
+    if is_stopped or isinstance(error, KeyboardInterrupt):
+        return _EXIT_INTERRUPTED, "Interrupted. Run the same command again to resume."
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 1, ""
-    if isinstance(error, KeyboardInterrupt):
-        return _EXIT_INTERRUPTED, "Interrupted. Run the same command again to resume."
     if isinstance(error, BrokenPipeError):
         return 0, ""
     known = find_known_error(error)

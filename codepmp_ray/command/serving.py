@@ -15,6 +15,7 @@ from codepmp_ray.command.registry import SUBMITTED_VARIABLE, command
 from codepmp_ray.errors import ConfigError
 
 if TYPE_CHECKING:
+    from codepmp_ray.config.evaluation import ServingConfig
     from codepmp_ray.config.recipe import Recipe
     from codepmp_ray.serve.launch import ServiceHandle
 
@@ -51,6 +52,7 @@ def serve(recipe: "Recipe", words: list[str], config: str | None) -> None:
         require_passed_audit(recipe)  # the service asks too, but after a cluster was started
     from codepmp_ray.serve.launch import running_service
 
+    _say_what_is_open(recipe.serving)
     was_up = False
     try:
         with running_service(recipe, model) as service:
@@ -132,6 +134,15 @@ def _require_key_of_one_s_own(recipe: "Recipe") -> None:
             "whoever may read the jobs API.",
             f"Name a file of digests on the nodes (serving.api_keys_file), or set {variable} "
             "there; `cluster submit --env` passes it on, for readers of that API to see.",
+        )
+
+
+def _say_what_is_open(config: "ServingConfig") -> None:
+    if config.host not in ("127.0.0.1", "::1", "localhost") and not config.tls_cert_file:
+        print(
+            f"serving.host={config.host} without TLS: keys and texts pass in the clear. Set "
+            "serving.tls_cert_file and tls_key_file, or let a proxy in front end TLS.",
+            file=sys.stderr,
         )
 
 

@@ -5,6 +5,7 @@ A recipe that is sent to a cluster may hold none that only means something in th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ ENDINGS = ("_path", "_file")
 # A folder, a URI, a model that comes with a package, or a name of the hub.
 MODELS = frozenset({"model_name_or_path", "model_path", "tokenizer", "scorer"})
 _BUILTIN = "builtin:"
+_ALMOST_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/(?!/)")
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,17 @@ def require_common(places: Sequence[Place]) -> None:
         f"{shown} {verb} relative: on a cluster that is a temporary folder of one node.",
         f"Name storage that all nodes share: {found[0].key}=/mnt/... or s3://bucket/....",
     )
+
+
+def require_whole_schemes(section: Section) -> None:
+    """Raise ConfigError for `s3:/bucket`, which would be a folder called `s3:`."""
+    for place in places_of(section):
+        if _ALMOST_URI.match(place.value):
+            scheme, _, rest = place.value.partition(":/")
+            raise ConfigError(
+                f"{place.key}={place.value} is neither a path nor a URI.",
+                f"Write {scheme}://{rest}, or ./{place.value} for a folder of that name.",
+            )
 
 
 def _below(section: Section, name: str, value: Any, key: str) -> Iterator[Place]:

@@ -31,6 +31,7 @@ from codepmp_ray.config.evaluation import (
     ServingConfig,
 )
 from codepmp_ray.config.overrides import section_type, with_override
+from codepmp_ray.config.places import require_whole_schemes
 from codepmp_ray.config.pool_statistics import PoolStatisticsConfig
 from codepmp_ray.config.synthesis import PlanningConfig, SynthesisConfig
 from codepmp_ray.config.training import TrainingConfig
@@ -145,7 +146,9 @@ def load_sections(
     data: Any = {} if path is None else _read(path, folder)
     for override in overrides or []:
         data = with_override(kind, data, override)
-    return parse_sections(kind, data, "the command line" if path is None else str(path))
+    made = parse_sections(kind, data, "the command line" if path is None else str(path))
+    require_whole_schemes(made)
+    return made
 
 
 def recipe_names(folder: str = "") -> list[str]:
@@ -189,8 +192,24 @@ def parse_sections(kind: type[S], data: dict[str, Any], origin: str) -> S:
     try:
         return kind.model_validate(data)
     except ValidationError as error:
+        _require_kind(kind, data, origin)
         problems = "; ".join(_explain(item, kind) for item in error.errors())
         raise ConfigError(f"{origin}: {problems}.") from error
+
+
+def _require_kind(kind: type[BaseModel], data: dict[str, Any], origin: str) -> None:
+    """Raise ConfigError for a recipe of the main job where studies read one, or the other way."""
+    from codepmp_ray.config.studies import StudiesConfig
+
+    names = {Recipe: "of the main job", StudiesConfig: "of studies"}
+    unknown = set(data) - set(kind.model_fields)
+    for other, name in names.items():
+        if kind in names and other is not kind and unknown and unknown <= set(other.model_fields):
+            raise ConfigError(
+                f"{origin} is a recipe {name}, and this command reads one {names[kind]} "
+                f"({', '.join(sorted(unknown))}: unknown).",
+                "`codepmp paper` reads recipes of studies, everything else those of the main job.",
+            )
 
 
 def _explain(item: Any, kind: type[BaseModel]) -> str:

@@ -23,6 +23,8 @@ from codepmp_ray.storage.base import DAMAGE_REMEDY, FileFacts, Store
 if TYPE_CHECKING:  # as in base.py
     import pyarrow as pa
     from pyarrow.fs import FileSystem
+# What file systems without hard links answer to one.
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
 class LocalStore(Store):
@@ -140,6 +142,13 @@ class LocalStore(Store):
         except FileExistsError:
             return False
         except OSError as error:
+            if error.errno in _NO_LINKS:
+                raise StorageError(
+                    f"{self.path(name)} cannot be created exclusively: its file system has no hard "
+                    f"links ({error.strerror}).",
+                    "Take a local disk, NFS or the object store itself (s3://...), not a mount of "
+                    "it (gcsfuse, Mountpoint for S3) nor exFAT or SMB.",
+                ) from error
             raise self._write_error(name, error) from error
         finally:
             scratch.unlink(missing_ok=True)

@@ -164,6 +164,12 @@ def test_a_head_without_its_agent_is_waited_for_but_not_for_ever(no_waiting: lis
         submit(FakeClient(refusals=[ValueError("trace\nValueError: bad")]), BASE)  # type: ignore[arg-type]
 
 
+def test_an_upload_that_is_too_large_names_the_folder_and_the_way_out(tmp_path: Path) -> None:
+    client: Any = FakeClient(refusals=[RuntimeError("Request failed with status code 413: None.")])
+    with pytest.raises(ResourceError, match=f"{tmp_path}.*100 MiB.*rayignore"):
+        submit(client, replace(BASE, working_dir=tmp_path))
+
+
 def test_a_log_goes_on_where_a_broken_connection_left_it() -> None:
     client: Any = FakeClient(
         log="one\ntwo\nthree\n",
