@@ -13,7 +13,7 @@ COMMITS, ROLLUPS = "_commits", "_rollups"
 # What we write in each kind of folder; other entries (lost+found, a core file) are not ours.
 GROUP, ROLLUP = re.compile(r"(\d{5,})"), re.compile(r"(\d{5,})\.parquet")
 MARKER = re.compile(r"(\d{8,})\.json")
-TABLE_FILE = re.compile(r"(\d{8,})\.[0-9a-f]{12}\.parquet")
+TABLE_FILE = re.compile(r"(\d{8,})\.[0-9a-z]+\.parquet")
 
 
 @dataclass(frozen=True)
