@@ -43,7 +43,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "*.trunk_steps": (".schedule=wsd", ".max_steps=1"),
     "planning.max_price": (".price_per_gpu_hour=1",),
     "*.min_workers": (".num_workers=16",),
-    "*.data_parallel_replicate_degree": (".num_workers=16",),
+    "*.data_parallel_replicate_degree": (".num_workers=16", ".min_workers=null"),
     "*.min_actors": (".max_actors=16",),
     "corpus.source.kind": (".path=x",),
     "serving.revision": (".model_path=x",),
