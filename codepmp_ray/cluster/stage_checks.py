@@ -21,7 +21,7 @@ from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.corpus.decontamination import load_evaluation_index
 from codepmp_ray.corpus.sources import check_corpus_config, list_source
-from codepmp_ray.errors import InputError, ResourceError
+from codepmp_ray.errors import CodePMPError, InputError, ResourceError
 from codepmp_ray.evaluation.given_candidates import are_given
 from codepmp_ray.evaluation.problems import split_problems
 from codepmp_ray.evaluation.sandbox import Sandbox
@@ -130,7 +130,10 @@ def plan_serving(recipe: Recipe, need: Need, reports: Sequence[NodeReport]) -> s
     if gpu is None or config.model_path:
         return text
     model = _base_of(recipe, recipe.finetuning)
-    num_parameters = _memory(recipe.finetuning, model, 1).num_parameters
+    try:
+        num_parameters = _memory(recipe.finetuning, model, 1).num_parameters
+    except CodePMPError as error:  # what is served may be there without what it was made of
+        return f"{text}; its memory is not planned: {error.problem}"
     num_bytes = num_parameters * (2 if config.dtype == "bfloat16" else 4)
     room = num_gpus * gpu.num_bytes - config.kv_cache_gb * 1e9
     told = f"weights of {num_bytes / 1e9:,.1f} GB on {num_gpus:g} x {gpu.describe()}"
