@@ -115,7 +115,6 @@ def submit(
         follow,
         passed_on,
         print_log,
-        rayjob_manifest,
     )
     from codepmp_ray.cluster.submit import submit as submit_job
     from codepmp_ray.versions import git_commit
@@ -142,6 +141,8 @@ def submit(
         print(f"{submission.base_id}: {asked.line}")
         return {"id": submission.base_id, "entrypoint": submission.entrypoint, "uploads": uploads}
     if rayjob:
+        from codepmp_ray.cluster.ray_job import rayjob_manifest
+
         manifest = rayjob_manifest(submission, _kuberay("job.yaml"), id, _images())
         print(manifest, end="")
         return {"manifest": manifest}

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
-from codepmp_ray.cluster.submit import Submission, rayjob_manifest
+from codepmp_ray.cluster.ray_job import rayjob_manifest
+from codepmp_ray.cluster.submit import Submission
 from codepmp_ray.command import groups  # noqa: F401 - fills the registry
 from codepmp_ray.command.registry import commands_of_jobs
 from codepmp_ray.command.submitting import Asked, resolve
