@@ -102,7 +102,9 @@ def connect_client(address: str | None = None) -> JobSubmissionClient:
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
-    logging.getLogger("ray").setLevel(logging.ERROR)  # it narrates each file that it leaves out
+    # They narrate each file that is left out and each connection that closes.
+    for name in ("ray", "ray.dashboard.modules.job.sdk"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         return JobSubmissionClient(chosen)
     except AuthenticationError as error:
