@@ -103,7 +103,8 @@ def connect_client(address: str | None = None) -> JobSubmissionClient:
     from ray.job_submission import JobSubmissionClient
 
     # They narrate each file that is left out and each connection that closes.
-    for name in ("ray", "ray.dashboard.modules.job.sdk"):
+    modules = "ray.dashboard.modules"
+    for name in ("ray", f"{modules}.dashboard_sdk", f"{modules}.job.sdk"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
         return JobSubmissionClient(chosen)

@@ -103,9 +103,10 @@ def test_our_client_submits_once_follows_and_starts_a_failed_job_again(
     assert second.returncode == 0, second.stderr + second.stdout
     assert "1 snippets" in second.stdout and "Submitted corpus-" in second.stderr
     # Only what is ours is said beside the log: which submission it is, and how it ended.
-    assert all(line.startswith(("Submitted corpus-", "corpus-")) for line in _lines(second.stderr))
+    told = [line for line in second.stderr.splitlines() if line.strip()]
+    assert all(line.startswith(("Submitted corpus-", "corpus-")) for line in told), told
     noise = re.compile(r"network_util|logging\.cc|sdk\.py|WebSocket")
-    assert not noise.search(second.stdout + second.stderr)
+    assert not noise.search(second.stdout + second.stderr), second.stdout
     third = run_job(nodes, "jobs.submit", "corpus", *corpus_arguments, cwd=ROOT)
     assert third.returncode == 0 and third.stdout == second.stdout
     assert "Following corpus-" in third.stderr
@@ -119,10 +120,6 @@ def test_our_client_submits_once_follows_and_starts_a_failed_job_again(
     fourth = run_job(nodes, "jobs.submit", "corpus", *corpus_arguments, cwd=ROOT)
     assert f"Submitted {base}-3" in fourth.stderr and "1 snippets" in fourth.stdout
     assert list((tmp_path / "run").glob("corpus-*/complete.json"))
-
-
-def _lines(text: str) -> list[str]:
-    return [line for line in text.splitlines() if line.strip()]
 
 
 @pytest.fixture
