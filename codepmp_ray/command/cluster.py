@@ -109,9 +109,9 @@ def submit(
     from codepmp_ray.command.submitting import resolve
 
     asked = resolve(words)  # refuses before anything is contacted
+    from codepmp_ray.cluster.jobs_api import connect_client
     from codepmp_ray.cluster.submit import (
         Submission,
-        connect_client,
         follow,
         passed_on,
         print_log,
@@ -134,6 +134,7 @@ def submit(
         _ROOT if uploads else None,
         env_vars,
         program,
+        asked.code,
         asked.line,
         asked.is_done,
     )
@@ -183,7 +184,8 @@ def status(address: _Address = None) -> dict[str, Any]:
     """Show what was submitted to a cluster, newest first; `codepmp status` is about a run."""
     import time
 
-    from codepmp_ray.cluster.submit import connect_client, submissions
+    from codepmp_ray.cluster.jobs_api import connect_client
+    from codepmp_ray.cluster.submit import submissions
 
     found = submissions(connect_client(address))
     for name, facts in found.items():

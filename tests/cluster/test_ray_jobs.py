@@ -59,7 +59,7 @@ if sys.argv[1] != "-c":
 def manifest(job: str, *arguments: str, **env_vars: str) -> tuple[Asked, dict[str, Any]]:
     asked = resolve([job, *NEEDED.get(job, []), "run_dir=/mnt/codepmp/a b", *arguments])
     submission = Submission(
-        job, asked.arguments, asked.identity, None, {**env_vars, **asked.env_vars}, (), asked.line
+        job, asked.arguments, asked.identity, None, {**env_vars, **asked.env_vars}, line=asked.line
     )
     return asked, yaml.safe_load(rayjob_manifest(submission, TEMPLATE))
 
