@@ -119,13 +119,12 @@ def submit(
     from codepmp_ray.command.submitting import resolve
 
     asked = resolve(words)  # refuses before anything is contacted
+    from codepmp_ray.cluster.jobs_api import connect_client
     from codepmp_ray.cluster.submit import (
         Submission,
-        connect_client,
         follow,
         passed_on,
         print_log,
-        rayjob_manifest,
     )
     from codepmp_ray.cluster.submit import submit as submit_job
     from codepmp_ray.versions import git_commit
@@ -145,6 +144,7 @@ def submit(
         _ROOT if uploads else None,
         env_vars,
         program,
+        asked.code,
         asked.line,
         asked.is_done,
     )
@@ -152,6 +152,8 @@ def submit(
         print(f"{submission.base_id}: {asked.line}")
         return {"id": submission.base_id, "entrypoint": submission.entrypoint, "uploads": uploads}
     if rayjob:
+        from codepmp_ray.cluster.ray_job import rayjob_manifest
+
         manifest = rayjob_manifest(submission, _kuberay("job.yaml"), id, _images())
         print(manifest, end="")
         return {"manifest": manifest}
@@ -192,7 +194,8 @@ def status(address: _Address = None) -> dict[str, Any]:
     """Show what was submitted to a cluster, newest first; `codepmp status` is about a run."""
     import time
 
-    from codepmp_ray.cluster.submit import connect_client, submissions
+    from codepmp_ray.cluster.jobs_api import connect_client
+    from codepmp_ray.cluster.submit import submissions
 
     found = submissions(connect_client(address))
     for name, facts in found.items():

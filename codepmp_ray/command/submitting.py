@@ -30,7 +30,8 @@ class Asked:
         line: what was typed, for people; without credentials of URLs.
         arguments: of the job on the cluster.
         env_vars: the recipe.
-        identity: the resolved settings, options, local files that they name, and the code.
+        identity: the resolved settings, options, and local files that they name.
+        code: digest of what would run.
     """
 
     spec: Command
@@ -38,6 +39,7 @@ class Asked:
     arguments: tuple[str, ...]
     env_vars: dict[str, str]
     identity: Any
+    code: str
     settings: Any
     options: dict[str, Any]
 
@@ -85,9 +87,9 @@ def resolve(words: list[str]) -> Asked:
         arguments += ["--config", NAME]
         env_vars = {VARIABLE: as_text(settings)}
     _say_what_others_can_read(settings)
-    identity = [settings.model_dump(mode="json"), options, others, _files(settings), code_digest()]
+    identity = [settings.model_dump(mode="json"), options, others, _files(settings)]
     line = redacted(shlex.join(["codepmp", *spec.path.split(), *own]))
-    return Asked(spec, line, tuple(arguments), env_vars, identity, settings, options)
+    return Asked(spec, line, tuple(arguments), env_vars, identity, code_digest(), settings, options)
 
 
 def _command_of(words: list[str]) -> tuple[Command, list[str]]:

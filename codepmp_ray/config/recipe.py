@@ -202,9 +202,12 @@ def _require_kind(kind: type[BaseModel], data: dict[str, Any], origin: str) -> N
     from codepmp_ray.config.studies import StudiesConfig
 
     names = {Recipe: "of the main job", StudiesConfig: "of studies"}
-    unknown = set(data) - set(kind.model_fields)
+    own, given = set(kind.model_fields), set(data)
     for other, name in names.items():
-        if kind in names and other is not kind and unknown and unknown <= set(other.model_fields):
+        others = set(other.model_fields)
+        unknown = given - own
+        # An override of the wrong kind is an unknown key like any other.
+        if kind in names and unknown and unknown <= others and not given & (own - others):
             raise ConfigError(
                 f"{origin} is a recipe {name}, and this command reads one {names[kind]} "
                 f"({', '.join(sorted(unknown))}: unknown).",

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
-from codepmp_ray.cluster.submit import Submission, rayjob_manifest
+from codepmp_ray.cluster.ray_job import rayjob_manifest
+from codepmp_ray.cluster.submit import Submission
 from codepmp_ray.command import groups  # noqa: F401 - fills the registry
 from codepmp_ray.command.registry import commands_of_jobs
 from codepmp_ray.command.submitting import Asked, resolve
@@ -58,7 +59,7 @@ if sys.argv[1] != "-c":
 def manifest(job: str, *arguments: str, **env_vars: str) -> tuple[Asked, dict[str, Any]]:
     asked = resolve([job, *NEEDED.get(job, []), "run_dir=/mnt/codepmp/a b", *arguments])
     submission = Submission(
-        job, asked.arguments, asked.identity, None, {**env_vars, **asked.env_vars}, (), asked.line
+        job, asked.arguments, asked.identity, None, {**env_vars, **asked.env_vars}, line=asked.line
     )
     return asked, yaml.safe_load(rayjob_manifest(submission, TEMPLATE))
 

@@ -30,6 +30,7 @@ ENDPOINT = f"http://any:{SECRET}@host:9000"
     [
         (ENDPOINT, "http://***@host:9000"),
         (f"http://{SECRET}@host/v1", "http://***@host/v1"),
+        (f"http://:{SECRET}@host/v1", "http://***@host/v1"),
         (f"s3://id:{SECRET}@bucket/run", "s3://***@bucket/run"),
         (f"http://u:p@{SECRET}@host", "http://***@host"),
         (f"HTTPS://u:{SECRET}@[::1]:9/x", "HTTPS://***@[::1]:9/x"),

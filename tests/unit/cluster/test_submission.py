@@ -36,9 +36,12 @@ class FakeClient:
     answers: list[Any] = field(default_factory=list)
     submitted: list[dict[str, Any]] = field(default_factory=list)
     refusals: list[Exception] = field(default_factory=list)
+    work: str = ""
 
     def list_jobs(self) -> list[Any]:
-        return [SimpleNamespace(submission_id=n, status=s) for n, s in self.jobs.items()]
+        told = {"work": self.work}
+        jobs = self.jobs.items()
+        return [SimpleNamespace(submission_id=n, status=s, metadata=told) for n, s in jobs]
 
     def submit_job(self, **fields: Any) -> str:
         if self.refusals:
@@ -80,6 +83,20 @@ def test_the_id_follows_from_the_work_and_nothing_else() -> None:
     assert same.base_id == BASE.base_id
     assert Submission("synthesize", (), {"run_dir": "/y"}).base_id != BASE.base_id
     assert Submission("pretrain", (), {"run_dir": "/x"}).base_id != BASE.base_id
+    assert replace(BASE, code="other").base_id != BASE.base_id
+
+
+@pytest.mark.parametrize("status", ["PENDING", "RUNNING", "FAILED", "SUCCEEDED", "STOPPED"])
+def test_two_codes_do_not_write_one_stage(status: str) -> None:
+    client: Any = FakeClient({"old-1": status}, work=BASE.work)
+    asked = replace(BASE, code="other")
+    if status in ("PENDING", "RUNNING"):
+        with pytest.raises(ResourceError, match=r"old-1 does the same work.*ray job stop old-1"):
+            submit(client, asked)
+        assert not client.submitted
+    else:
+        assert submit(client, asked) == (f"{asked.base_id}-1", True)
+    assert submit(client, replace(asked, identity="another work"))[1]
 
 
 @pytest.mark.parametrize(

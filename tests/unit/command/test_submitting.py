@@ -193,10 +193,10 @@ def test_identity_is_of_settings_files_and_code(
     assert resolve(line).identity == first
     assert resolve([*line, "corpus.min_lines=7"]).identity != first
     (code / "b.py").write_text("b = 1\n")
-    second = resolve(line).identity
-    assert second != first
+    assert resolve(line).identity != first
+    code_before = resolve(line).code
     monkeypatch.setattr("codepmp_ray.versions.code_digest", lambda: "other")
-    assert resolve(line).identity != second
+    assert resolve(line).code == "other" != code_before
 
 
 def test_a_job_is_done_while_the_run_directory_says_so(tmp_path: Path) -> None:
