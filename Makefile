@@ -35,7 +35,7 @@ test-fast: setup ## the quick tests: no Ray, no vLLM
 	@$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not rehearsal" tests/unit tests/architecture $(ARGS)
 
 test-cluster: setup ## hosts that come, die and are cut off during real jobs: at most 40 minutes; Linux
-	@failed=; for name in autoscaling chaos training serving; do \
+	@failed=; for name in autoscaling autoscaling_cpu chaos training serving; do \
 		$(PYTHON_BIN) -m benchmarks.cluster_$$name || failed="$$failed $$name"; \
 	done; \
 	$(PYTEST) -n 2 --dist loadfile -m rehearsal tests || failed="$$failed rehearsals"; [ -z "$$failed" ] || { echo "test-cluster: not met:$$failed" >&2; exit 1; }

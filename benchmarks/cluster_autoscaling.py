@@ -45,7 +45,7 @@ EMPTY_LISTS = [
 GOAL, GONE_TIMEOUT_S = "0 -> 3 -> 0", 180
 
 
-def launcher(folder: Path, idle_s: float) -> dict[str, Any]:
+def launcher(folder: Path, idle_s: float, types: dict[str, int]) -> dict[str, Any]:
     """The autoscaler's configuration, in the form of a launcher file."""
     workers = {
         name: {
@@ -55,11 +55,11 @@ def launcher(folder: Path, idle_s: float) -> dict[str, Any]:
             "labels": {LABEL: name},
             "node_config": {},
         }
-        for name, most in TYPES.items()
+        for name, most in types.items()
     }
     return {
         "cluster_name": "processes",
-        "max_workers": sum(TYPES.values()),
+        "max_workers": sum(types.values()),
         "upscaling_speed": 10,
         "idle_timeout_minutes": idle_s / 60,
         "provider": {
@@ -84,10 +84,10 @@ def launcher(folder: Path, idle_s: float) -> dict[str, Any]:
 
 
 @contextmanager
-def autoscaling_head(folder: Path, idle_s: float) -> Iterator[None]:
+def autoscaling_head(folder: Path, idle_s: float, types: dict[str, int]) -> Iterator[None]:
     """A head with an autoscaler; RAY_ADDRESS leads to it."""
     file = folder / "launcher.yaml"
-    file.write_text(yaml.safe_dump(launcher(folder, idle_s)))
+    file.write_text(yaml.safe_dump(launcher(folder, idle_s, types)))
     head = start_head(
         folder,
         f"--autoscaling-config={file}",
@@ -167,12 +167,12 @@ def measure(num_shards: int, latency_s: float, idle_s: float) -> list[dict[str, 
     folder = Path(tempfile.mkdtemp(prefix="cas", dir="/tmp"))  # sockets lie below it
     recipe = make_recipe(folder / "run", latency_s)
     write_fake_corpus(recipe, num_shards, ROWS_PER_SHARD)
-    with autoscaling_head(folder, idle_s), connect(), Watch() as watch:
+    with autoscaling_head(folder, idle_s, TYPES), connect(), Watch() as watch:
         num_before = watch.now().total()
         synthesize(recipe)
         done_s = time.monotonic() - watch.start_s
         most = max((found.total() for _, found in watch.seen), default=0)
-        gone_s = _wait_until_gone(watch)
+        gone_s = wait_until_gone(watch)
         num_after = watch.now().total()
     rows = count_rows(open_stage(recipe, "synthesis"), num_shards, ROWS_PER_SHARD)
     if rows["met"]:
@@ -205,7 +205,7 @@ def measure(num_shards: int, latency_s: float, idle_s: float) -> list[dict[str, 
     ]
 
 
-def _wait_until_gone(watch: Watch) -> float | None:
+def wait_until_gone(watch: Watch) -> float | None:
     """Seconds since the watch began until there is no worker; None when some stay."""
     give_up_s = time.monotonic() + GONE_TIMEOUT_S
     while time.monotonic() < give_up_s:

@@ -20,7 +20,8 @@ from typing import Any
 
 from benchmarks._fake_synthesis import fake_recipe, write_fake_corpus
 from benchmarks._results import write_results
-from codepmp_ray.ledger import GROUP_SIZE, ShardCommit, ShardLedger
+from codepmp_ray.ledger import GROUP_SIZE, ShardLedger
+from codepmp_ray.shard_markers import ShardCommit
 from codepmp_ray.storage import LocalStore
 
 ROWS_PER_SHARD = 20

@@ -1,10 +1,13 @@
 """Errors that a person can act on.
 
 Every error says what is wrong with which value, which limit it broke and what to do.
-All of them survive pickling, because Ray carries them across process borders.
+All of them survive pickling, because Ray carries them across process borders, and as text none
+shows credentials of a URL.
 """
 
 from __future__ import annotations
+
+from codepmp_ray.redaction import redacted
 
 
 class CodePMPError(Exception):
@@ -18,7 +21,7 @@ class CodePMPError(Exception):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        return f"{self.problem} {self.remedy}".strip()
+        return redacted(f"{self.problem} {self.remedy}".strip())
 
     def __reduce__(self) -> tuple[type[CodePMPError], tuple[str, str]]:
         return type(self), (self.problem, self.remedy)
@@ -76,6 +79,12 @@ class SandboxUnavailable(CodePMPError):
     """No isolation mechanism works on this machine, so generated code is not executed."""
 
     exit_code = 8
+
+
+class LimitReached(CodePMPError):
+    """A limit that the recipe sets for its own cost was reached. What is done is kept."""
+
+    exit_code = 12
 
 
 class ParityError(CodePMPError):

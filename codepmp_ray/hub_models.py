@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from codepmp_ray.errors import ModelError
-from codepmp_ray.json_records import read_record, record_bytes
+from codepmp_ray.json_records import record_bytes, stored_record
 from codepmp_ray.storage import is_uri, open_store
 from codepmp_ray.storage.uris import strip_file_scheme, written_name
 
@@ -130,7 +130,7 @@ def pin(run_dir: str, name: str, revision: str | None = None) -> str:
         written = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         if store.put_exclusive(file, record_bytes(facts | {"written": written}, indent=2)):
             return HubModel(found.repo, commit).uri
-    record = read_record(store.read_bytes(file))
+    record = stored_record(store, file)
     kept = HubModel(found.repo, record["commit"])
     _say_if_moved(found, kept, str(record["written"]), store.locate(file))
     return kept.uri

@@ -13,7 +13,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from codepmp_ray.errors import StorageError
+from codepmp_ray.storage.base import DAMAGE_REMEDY
+
+if TYPE_CHECKING:
+    from codepmp_ray.storage import Store
 
 NOT_FINITE = "not_finite"
 
@@ -31,6 +37,22 @@ def read_record(text: bytes | str) -> Any:
     """What `record_bytes` was given; of other JSON what json.loads says. Raises ValueError."""
     found = json.loads(text)
     return [_restored(row) for row in found] if isinstance(found, list) else _restored(found)
+
+
+def stored_record(store: Store, name: str) -> dict[str, Any]:
+    """The record in a file of a run directory. Raises StorageError that names it, where it is not
+    there or holds something else."""
+    try:
+        found = read_record(store.read_bytes(name))
+    except ValueError as error:
+        found = str(error)
+    if isinstance(found, dict):
+        return found
+    why = found if isinstance(found, str) else f"it holds a {type(found).__name__}"
+    raise StorageError(
+        f"{store.locate(name)} is no JSON record ({why}).",
+        DAMAGE_REMEDY,
+    )
 
 
 def _plain(record: Record) -> dict[str, Any]:

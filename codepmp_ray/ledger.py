@@ -19,71 +19,33 @@ file instead of GROUP_SIZE, and of that only the footer where totals suffice.
 
 from __future__ import annotations
 
-import json
 import time
 import uuid
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
 from itertools import chain
 
 import numpy as np
 import pyarrow as pa
 
 from codepmp_ray.errors import StorageError
+from codepmp_ray.shard_markers import (
+    COMMITS,
+    GROUP,
+    MARKER,
+    ROLLUP,
+    ROLLUPS,
+    TABLE_FILE,
+    ShardCommit,
+    Totals,
+    content_digest,
+    own_numbers,
+)
 from codepmp_ray.storage import Store
+from codepmp_ray.storage.base import parquet_bytes
 
 GROUP_SIZE = 1_000
-_COMMITS, _ROLLUPS = "_commits", "_rollups"
 _TOTALS_KEY = b"codepmp.totals"
-
-
-@dataclass(frozen=True)
-class ShardCommit:
-    """What one marker says. `files` and `num_rows` have one entry per table.
-
-    `stats` are counts that a reader may want without opening the tables, for example rejected rows
-    by reason; `committed_s` is the time of the commit, in seconds since the epoch.
-    """
-
-    shard_id: int
-    attempt: str
-    num_input_rows: int
-    files: dict[str, str]
-    num_rows: dict[str, int]
-    stats: dict[str, int] = field(default_factory=dict)
-    committed_s: float = 0.0
-
-
-@dataclass
-class Totals:
-    """Sums over committed shards, and when the first and the last of them were committed."""
-
-    num_shards: int = 0
-    num_input_rows: int = 0
-    num_rows: Counter[str] = field(default_factory=Counter)
-    stats: Counter[str] = field(default_factory=Counter)
-    first_s: float = float("inf")
-    last_s: float = 0.0
-
-    def add(self, other: Totals) -> None:
-        self.num_shards += other.num_shards
-        self.num_input_rows += other.num_input_rows
-        self.num_rows.update(other.num_rows)
-        self.stats.update(other.stats)
-        self.first_s = min(self.first_s, other.first_s)
-        self.last_s = max(self.last_s, other.last_s)
-
-    @staticmethod
-    def of(commit: ShardCommit) -> Totals:
-        return Totals(
-            1,
-            commit.num_input_rows,
-            Counter(commit.num_rows),
-            Counter(commit.stats),
-            commit.committed_s,
-            commit.committed_s,
-        )
 
 
 class ShardLedger:
@@ -110,11 +72,9 @@ class ShardLedger:
     def commits(self) -> Iterator[ShardCommit]:
         """Every marker, in shard order, without holding them all."""
         rolled_up = self._rolled_up()
-        for group in sorted(rolled_up | set(self._groups(_COMMITS))):
+        for group in sorted(rolled_up | set(self._groups(COMMITS))):
             if group in rolled_up:
-                table = self.store.read_table(self._rollup_name(group))
-                for text in table.column("marker").to_pylist():
-                    yield ShardCommit(**json.loads(text))
+                yield from self.read_rollup(self._rollup_name(group))
             else:
                 yield from self._read_markers(sorted(self._ids_of_group(group)))
 
@@ -128,8 +88,7 @@ class ShardLedger:
         rolled_up = self._rolled_up()
         names = [self._rollup_name(group) for group in rolled_up]
         for metadata in self.store.each(self.store.read_table_metadata, names):
-            record = json.loads(metadata[_TOTALS_KEY])
-            totals.add(Totals(**record | {k: Counter(record[k]) for k in ("num_rows", "stats")}))
+            totals.add(Totals.parse(metadata[_TOTALS_KEY]))
         recent = list(self._read_markers(self._ids_not_in(rolled_up)))
         for marker in recent:
             totals.add(Totals.of(marker))
@@ -148,8 +107,8 @@ class ShardLedger:
         input row must end in exactly one of them.
         """
         marker = self._write_attempt(shard_id, num_input_rows, tables, stats)
-        won = self.store.put_exclusive(self._marker_name(shard_id), _marker_text(marker).encode())
-        if not won and self._read_marker(shard_id).attempt != marker.attempt:
+        won = self.store.put_exclusive(self._marker_name(shard_id), marker.text.encode())
+        if not won and self.read_marker(shard_id).attempt != marker.attempt:
             for file in marker.files.values():
                 self.store.delete(file)
         return won
@@ -167,8 +126,18 @@ class ShardLedger:
         """
         marker = self._write_attempt(old.shard_id, old.num_input_rows, tables, stats)
         self.store.delete(self._rollup_name(old.shard_id // GROUP_SIZE))
-        self.store.put(self._marker_name(old.shard_id), _marker_text(marker).encode())
+        self.store.put(self._marker_name(old.shard_id), marker.text.encode())
         for file in old.files.values():
+            self.store.delete(file)
+
+    def forget(self, shard_id: int, files: Iterable[str]) -> None:
+        """Take a committed shard and its files back: for repair alone, while nothing runs.
+
+        Killed at any point, the shard is there as before, or is not.
+        """
+        for name in (self._rollup_name(shard_id // GROUP_SIZE), self._marker_name(shard_id)):
+            self.store.delete(name)
+        for file in files:
             self.store.delete(file)
 
     def _write_attempt(
@@ -188,11 +157,13 @@ class ShardLedger:
             )
         attempt = uuid.uuid4().hex[:12]
         files = {name: f"{name}/{_shard_name(shard_id)}.{attempt}.parquet" for name in tables}
+        num_bytes, digests = {}, {}
         for name, file in files.items():
-            self.store.put_table(file, tables[name])
-        return ShardCommit(
-            shard_id, attempt, num_input_rows, files, num_rows, dict(stats or {}), time.time()
-        )
+            data = parquet_bytes(tables[name])
+            num_bytes[name], digests[name] = len(data), content_digest(data)
+            self.store.put(file, data)
+        facts = (dict(stats or {}), time.time(), num_bytes, digests)
+        return ShardCommit(shard_id, attempt, num_input_rows, files, num_rows, *facts)
 
     def roll_up(self) -> int:
         """Write the roll-up of every complete group that has none; returns how many.
@@ -201,7 +172,7 @@ class ShardLedger:
         it does not matter how many processes write it, nor when.
         """
         num_written = 0
-        for group in sorted(set(self._groups(_COMMITS)) - self._rolled_up()):
+        for group in sorted(set(self._groups(COMMITS)) - self._rolled_up()):
             ids = self._ids_of_group(group)
             if len(ids) < GROUP_SIZE:
                 continue
@@ -209,8 +180,8 @@ class ShardLedger:
             totals = Totals()
             for marker in markers:
                 totals.add(Totals.of(marker))
-            table = pa.table({"marker": [_marker_text(marker) for marker in markers]})
-            metadata = {_TOTALS_KEY: json.dumps(vars(totals)).encode()}
+            table = pa.table({"marker": [marker.text for marker in markers]})
+            metadata = {_TOTALS_KEY: totals.text.encode()}
             self.store.put_table(self._rollup_name(group), table.replace_schema_metadata(metadata))
             num_written += 1
         return num_written
@@ -227,7 +198,24 @@ class ShardLedger:
 
     def read_shard(self, table: str, shard_id: int) -> pa.Table:
         """The rows of one table of one committed shard."""
-        return self.store.read_table(self._read_marker(shard_id).files[table])
+        return self.store.read_table(self.read_marker(shard_id).files[table])
+
+    def read_marker(self, shard_id: int) -> ShardCommit:
+        """Raises StorageError where it is damaged or not there."""
+        name = self._marker_name(shard_id)
+        try:
+            return ShardCommit.parse(self.store.read_bytes(name))
+        except (ValueError, TypeError) as error:
+            raise StorageError(
+                f"{self.store.locate(name)} is not a commit marker ({error}).",
+                "Delete it and run the stage again, or run codepmp verify --repair: only its shard "
+                "is made anew.",
+            ) from error
+
+    def read_rollup(self, name: str) -> Iterator[ShardCommit]:
+        """The markers in the roll-up at `name`. Raises StorageError where it is damaged."""
+        for text in self.store.read_table(name).column("marker").to_pylist():
+            yield ShardCommit.parse(text)
 
     def sweep(self, tables: Iterable[str]) -> int:
         """Delete files of lost attempts; returns how many.
@@ -240,63 +228,66 @@ class ShardLedger:
             for group in self._groups(table):
                 names: dict[int, list[str]] = defaultdict(list)
                 for entry in self.store.list(f"{table}/{group:05d}"):
-                    names[int(entry.split(".")[0])].append(f"{table}/{group:05d}/{entry}")
+                    if match := TABLE_FILE.fullmatch(entry):
+                        names[int(match[1])].append(f"{table}/{group:05d}/{entry}")
                 for shard_id, files in names.items():
                     # The winner's file is always there, so a single one is the winner's.
                     if len(files) == 1 or shard_id not in committed:
                         continue
-                    keep = self._read_marker(shard_id).files.get(table)
+                    keep = self.read_marker(shard_id).files.get(table)
                     for file in files:
                         if file != keep:
                             self.store.delete(file)
                             num_deleted += 1
         return num_deleted
 
+    def num_bytes_missing(self, totals: Totals) -> int:
+        """How much less lies in the tables than the markers of `totals` say; by listing alone.
+
+        0 where files of lost attempts make up for what is gone: `run_damage` looks at each.
+        """
+        missing = 0
+        for table, wanted in totals.num_bytes.items():
+            folders = [f"{table}/{group:05d}" for group in self._groups(table)]
+            there = sum(
+                facts.num_bytes
+                for files in self.store.each(self.store.files, folders)
+                for name, facts in files.items()
+                if TABLE_FILE.fullmatch(name)
+            )
+            missing += max(0, wanted - there)
+        return missing
+
     def _groups(self, folder: str) -> list[int]:
-        return [int(name) for name in self.store.list(folder)]
+        return own_numbers(GROUP, self.store.list(folder))
 
     def _rolled_up(self) -> set[int]:
-        return {int(name.removesuffix(".parquet")) for name in self.store.list(_ROLLUPS)}
+        return set(own_numbers(ROLLUP, self.store.list(ROLLUPS)))
 
     def _ids_of_group(self, group: int) -> list[int]:
-        names = self.store.list(f"{_COMMITS}/{group:05d}")
-        return [int(name.removesuffix(".json")) for name in names if name.endswith(".json")]
+        return own_numbers(MARKER, self.store.list(f"{COMMITS}/{group:05d}"))
 
     def _ids_by_group(self) -> Iterator[Iterable[int]]:
         rolled_up = self._rolled_up()
         for group in rolled_up:
             yield range(group * GROUP_SIZE, (group + 1) * GROUP_SIZE)
-        yield from self.store.each(self._ids_of_group, set(self._groups(_COMMITS)) - rolled_up)
+        yield from self.store.each(self._ids_of_group, set(self._groups(COMMITS)) - rolled_up)
 
     def _ids_not_in(self, rolled_up: set[int]) -> Iterator[int]:
-        groups = set(self._groups(_COMMITS)) - rolled_up
+        groups = set(self._groups(COMMITS)) - rolled_up
         return chain.from_iterable(self.store.each(self._ids_of_group, groups))
 
     def _read_markers(self, shard_ids: Iterable[int]) -> Iterator[ShardCommit]:
-        return self.store.each(self._read_marker, shard_ids)
+        return self.store.each(self.read_marker, shard_ids)
 
     @staticmethod
     def _marker_name(shard_id: int) -> str:
-        return f"{_COMMITS}/{_shard_name(shard_id)}.json"
+        return f"{COMMITS}/{_shard_name(shard_id)}.json"
 
     @staticmethod
     def _rollup_name(group: int) -> str:
-        return f"{_ROLLUPS}/{group:05d}.parquet"
-
-    def _read_marker(self, shard_id: int) -> ShardCommit:
-        name = self._marker_name(shard_id)
-        try:
-            return ShardCommit(**json.loads(self.store.read_bytes(name)))
-        except (ValueError, TypeError) as error:
-            raise StorageError(
-                f"{self.store.locate(name)} is not a commit marker ({error}).",
-                "Delete it and run the stage again: only its shard is made anew.",
-            ) from error
+        return f"{ROLLUPS}/{group:05d}.parquet"
 
 
 def _shard_name(shard_id: int) -> str:
     return f"{shard_id // GROUP_SIZE:05d}/{shard_id:08d}"
-
-
-def _marker_text(marker: ShardCommit) -> str:
-    return json.dumps(asdict(marker), sort_keys=True)

@@ -11,7 +11,6 @@ folders of other settings to be taken as they are; what reads them stands on the
 
 from __future__ import annotations
 
-import json
 import platform
 import re
 import sys
@@ -26,8 +25,9 @@ from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.content_digests import content_digests
 from codepmp_ray.errors import InputError
 from codepmp_ray.hub_models import is_hub_id, pin
-from codepmp_ray.json_records import read_record, record_bytes
+from codepmp_ray.json_records import record_bytes, stored_record
 from codepmp_ray.ledger import ShardLedger
+from codepmp_ray.redaction import redacted, redacted_values
 from codepmp_ray.storage import LocalStore, absolute, is_uri, open_store
 from codepmp_ray.storage.uris import written_name
 from codepmp_ray.versions import git_commit, installed_versions
@@ -109,14 +109,17 @@ class Stage:
                 "Leave it out of reuse; only finished work of other settings is taken.",
             )
         self.store.require_ready()
-        record = run_manifest(self.recipe) | {"num_shards": num_shards, "models": models or {}}
+        told = {"num_shards": num_shards, "models": redacted_values(models or {})}
+        record = run_manifest(self.recipe) | told
         self.store.put("manifest.json", record_bytes(record, indent=2))
+
+    def manifest(self) -> dict[str, Any]:
+        """What `start` wrote; {} before it. Raises StorageError where it is damaged."""
+        return stored_record(self.store, "manifest.json") if self.has_begun else {}
 
     def num_shards(self) -> int | None:
         """What `start` was told; None before it, and for stages that are not cut into shards."""
-        if not self.has_begun:
-            return None
-        return json.loads(self.store.read_bytes("manifest.json")).get("num_shards")
+        return self.manifest().get("num_shards")
 
     def complete(self, summary: dict[str, Any]) -> None:
         """Mark the stage as done. `summary` holds its counts and timings."""
@@ -133,7 +136,7 @@ class Stage:
     def summary(self) -> dict[str, Any]:
         """What `complete` recorded. Raises InputError when the stage is not done."""
         self.require()
-        return read_record(self.store.read_bytes("complete.json"))
+        return stored_record(self.store, "complete.json")
 
     def require(self, otherwise: str = "") -> Stage:
         """This stage, if done. Raises InputError that names the job to run, or `otherwise`."""
@@ -157,6 +160,12 @@ def stages_of_run(recipe: Recipe) -> list[Stage]:
     others = [open_stage(recipe, name) for name in SIDE_JOBS]
     main = [open_stage(recipe, name) for name in STAGE_JOBS]
     return main + [stage for stage in others if stage.has_begun]
+
+
+def stage_folders(recipe: Recipe) -> list[Stage]:
+    """Every stage that the run directory holds, whatever its settings."""
+    found = [STAGE_FOLDER.fullmatch(name) for name in open_store(recipe.run_dir).list("")]
+    return [Stage(recipe, match[1], match[2]) for match in found if match]
 
 
 def require_run(recipe: Recipe) -> None:
@@ -284,11 +293,14 @@ def reward_model(recipe: Recipe) -> str:
 
 
 def run_manifest(recipe: Recipe) -> dict[str, Any]:
-    """Configuration, versions, commit and machine, for the run directory and the report."""
+    """Configuration, versions, commit and machine, for the run directory and the report.
+
+    Credentials in URLs are left out.
+    """
     return {
         "written": _now(),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "recipe": recipe.model_dump(mode="json"),
+        "command": redacted(" ".join([Path(sys.argv[0]).name, *sys.argv[1:]])),
+        "recipe": redacted_values(recipe.model_dump(mode="json")),
         "fingerprints": stage_fingerprints(recipe),
         "versions": installed_versions(),
         "commit": git_commit(),

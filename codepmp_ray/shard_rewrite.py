@@ -13,7 +13,8 @@ from contextlib import contextmanager
 
 import pyarrow as pa
 
-from codepmp_ray.ledger import ShardCommit, ShardLedger
+from codepmp_ray.ledger import ShardLedger
+from codepmp_ray.shard_markers import ShardCommit
 from codepmp_ray.shard_stats import shard_stats
 
 _LOCK = "rewrite.lock"

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from codepmp_ray.ledger import Totals
 from codepmp_ray.reject_reasons import RejectReason
+from codepmp_ray.shard_markers import Totals
 
 _REASON, _TOKENS, _HITS = "rejected_by_reason.", "num_tokens.", "contaminated."
 _SIDES = ("description", "chosen", "rejected")

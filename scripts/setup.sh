@@ -4,9 +4,11 @@
 # longer fits the requirements, is built anew (downloads are kept in uv's cache).
 # `scripts/setup.sh bench` adds what benchmarks/ measures against.
 #
-# Variables: PYTHON=/path/to/python   instead of the first of python3.11, 3.12, 3.13, python3
+# Variables: PYTHON=/path/to/python   alone, instead of the first of python3.11, 3.12, 3.13, python3
 #            CODEPMP_ACCELERATOR=cpu  or gpu, instead of looking for an NVIDIA GPU
 #            CODEPMP_EXTRAS=demo,s3   instead of demo,dev: what is installed beside the engines
+#            CODEPMP_ENVIRONMENTS=DIR folder that machines share: what one has built is unpacked by
+#                                     others with the same path, interpreter and accelerator
 # Package sources configured for pip (pip.conf, PIP_INDEX_URL, PIP_FIND_LINKS, ...) are used.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -51,8 +53,9 @@ find_accelerator() {
 }
 
 find_python() {
-    local candidate tried=""
-    for candidate in ${PYTHON:+"$PYTHON"} python3.11 python3.12 python3.13 python3; do
+    local candidate tried="" candidates=(python3.11 python3.12 python3.13 python3)
+    [[ -z ${PYTHON:-} ]] || candidates=("$PYTHON") # that one or none
+    for candidate in "${candidates[@]}"; do
         # Started, not only looked up: version managers leave launchers of versions that are absent.
         # With .venv activated the name means its own interpreter, which is about to be removed, so
         # what counts is the interpreter that an environment was made from.
@@ -157,8 +160,34 @@ add_bench() {
         fail "what benchmarks/ measures against (TRL, datatrove) could not be installed; see the messages above."
 }
 
+# Where an archive of this environment lies in the shared folder, if there is such a folder.
+archive_of() {
+    [[ -z ${CODEPMP_ENVIRONMENTS:-} || ! -d $(dirname "$CODEPMP_ENVIRONMENTS") ]] ||
+        echo "$CODEPMP_ENVIRONMENTS/$(wanted_stamp "$1" "$2").tar"
+}
+
+unpack() {
+    [[ -n $1 && -f $1 ]] || return
+    echo "setup: unpacking $1" >&2
+    rm -rf "$VENV"
+    tar -xf "$1" && "$VENV/bin/python" -c "" && return
+    echo "setup: $1 cannot be used here; building" >&2
+    return 1
+}
+
+# Under a name of its own first: others see a whole archive or none. Who cannot write has built anyway.
+pack() {
+    local own
+    [[ -n $1 && ! -e $1 ]] || return 0
+    own="$1.$HOSTNAME.$$"
+    { mkdir -p "$CODEPMP_ENVIRONMENTS" && tar -cf "$own" "$VENV" && mv "$own" "$1"; } 2>>"$LOG" || {
+        rm -f "$own"
+        echo "setup: $1 could not be written; others build for themselves" >&2
+    }
+}
+
 main() {
-    local accelerator python
+    local accelerator python archive
     accelerator=$(find_accelerator)
     if command -v flock >/dev/null; then
         # Locked through a file that is always there; opened for appending because NFS asks for it.
@@ -172,9 +201,11 @@ main() {
     fi
     python=$(find_python)
     trap 'fail "interrupted; the next run starts over with what was downloaded."' INT TERM
-    build "$python" "$accelerator"
+    archive=$(archive_of "$python" "$accelerator")
+    unpack "$archive" || build "$python" "$accelerator"
     wanted_stamp "$VENV/bin/python" "$accelerator" >"$STAMP.new"
     mv "$STAMP.new" "$STAMP"
+    pack "$archive"
     [[ ${1:-} != bench ]] || add_bench "$accelerator"
     echo "setup: done ($SECONDS s)" >&2
 }

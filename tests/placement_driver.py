@@ -76,12 +76,12 @@ def where_engines_run(folder: Path) -> dict[str, list[str]]:
 
 def where_training_runs() -> str:
     """An actor placed as Ray Train places a worker: it hands the selector on as it is."""
-    from codepmp_ray.cluster.training import _scaling
+    from codepmp_ray.cluster.workers import scaling_of
 
     config = TrainingConfig(
         num_workers=1, cpus_per_worker=0.5, use_gpu=False, label_selector=selector("weak")
     )
-    scaling, _ = _scaling("pretraining", config)
+    scaling, _ = scaling_of("pretraining", config)
     (of_worker,) = scaling._label_selector_per_worker(1)
     return where(num_cpus=0.5, label_selector=of_worker)
 

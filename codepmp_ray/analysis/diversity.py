@@ -27,9 +27,10 @@ from codepmp_ray.config.corpus import NearDuplicateConfig
 from codepmp_ray.corpus.clusters import first_of_clusters
 from codepmp_ray.corpus.minhash import Sketches, similarity, sketch
 from codepmp_ray.corpus.words import split_words
-from codepmp_ray.ledger import ShardCommit, ShardLedger
+from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.records import PAIR, stable_id
 from codepmp_ray.runs import Stage
+from codepmp_ray.shard_markers import ShardCommit
 from codepmp_ray.shard_stats import token_sums
 
 TEXTS = ("description", "chosen", "rejected")

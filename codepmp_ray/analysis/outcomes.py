@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from codepmp_ray.analysis.tables import Counts, read_columns, value_counts
-from codepmp_ray.json_records import read_record
+from codepmp_ray.json_records import stored_record
 from codepmp_ray.records import CANDIDATE, GRADE, SCORE
 from codepmp_ray.runs import Stage
 
@@ -107,7 +107,7 @@ def load_evaluation(
 
 
 def _record(stage: Stage, name: str) -> dict[str, Any]:
-    return read_record(stage.store.read_bytes(name)) if stage.store.exists(name) else {}
+    return stored_record(stage.store, name) if stage.store.exists(name) else {}
 
 
 def _grades(stage: Stage | None) -> pa.Table:

@@ -24,6 +24,7 @@ from codepmp_ray.analysis.text import (
     visible,
 )
 from codepmp_ray.config.recipe import Recipe
+from codepmp_ray.redaction import redacted_values
 from codepmp_ray.storage import open_store
 
 REPORT_FILE = "report.html"
@@ -47,12 +48,13 @@ def render_report(run: RunData) -> str:
     results, without_pmp = (found.results, found.without_pmp) if found else ({}, {})
     pretrained = run.pretraining.held_out if run.pretraining else None
     told = closing.sentences(results, without_pmp, pretrained)
+    shown = redacted_values(run.recipe.model_dump(mode="json"))
     return (
         report_environment()
         .get_template("report.html.j2")
         .render(
             run=run,
-            recipe_yaml=yaml.safe_dump(run.recipe.model_dump(mode="json"), sort_keys=False),
+            recipe_yaml=yaml.safe_dump(shown, sort_keys=False),
             rows=closing.stage_rows(run),
             answer=" ".join(told).strip() or closing.NOT_EVALUATED,
             rules=closing.rules(results, without_pmp),

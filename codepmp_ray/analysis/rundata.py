@@ -6,7 +6,6 @@ is missing is None here; one that is not finished has the rows committed so far.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -21,8 +20,8 @@ from codepmp_ray.analysis.scaling import ScalingPoint, load_scaling
 from codepmp_ray.analysis.tables import CorpusData, SynthesisData, load_corpus, load_synthesis
 from codepmp_ray.analysis.trainlog import TrainingData, load_training
 from codepmp_ray.config.recipe import Recipe
-from codepmp_ray.ledger import Totals
 from codepmp_ray.runs import STAGE_COMMANDS, Stage, stages_of_run
+from codepmp_ray.shard_markers import Totals
 
 Status = Literal["complete", "unfinished", "missing"]
 
@@ -108,5 +107,5 @@ def _state(stage: Stage) -> StageState:
         stage.fingerprint,
         f"{stage.name}-{stage.fingerprint}",
         stage.summary() if stage.is_complete else {},
-        json.loads(stage.store.read_bytes("manifest.json")) if manifest else {},
+        stage.manifest(),
     )

@@ -15,7 +15,7 @@ from codepmp_ray.analysis.text import interval, percent, terminal_table
 from codepmp_ray.analysis.trainlog import HeldOut, load_training
 from codepmp_ray.config.branches import Branch, plan_branches
 from codepmp_ray.config.recipe import Recipe, branch_recipe
-from codepmp_ray.json_records import read_record
+from codepmp_ray.json_records import stored_record
 from codepmp_ray.runs import open_stage
 
 HEADINGS = (
@@ -98,7 +98,7 @@ def _best_of_n(recipe: Recipe) -> BestOfN | None:
     stage = open_stage(recipe, "evaluation")
     if not stage.is_complete:
         return None
-    bon = read_record(stage.store.read_bytes(RESULTS_FILE))["bon"]
+    bon = stored_record(stage.store, RESULTS_FILE)["bon"]
     model = bon["reward_model"]
     return BestOfN(
         k=int(bon["k"][-1]),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import calendar
-import json
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -13,17 +13,21 @@ from rich.text import Text
 
 from codepmp_ray.analysis.text import duration, terminal_table, visible
 from codepmp_ray.analysis.trainlog import load_training, number
+from codepmp_ray.attempts import last_attempt
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.corpus.keep_index import band_names
 from codepmp_ray.corpus.planning import DUPLICATES, EXTRACTED, num_units
-from codepmp_ray.ledger import ShardCommit, ShardLedger, Totals
+from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.other_settings import OtherStage, other_stages
 from codepmp_ray.runs import Stage, require_run, stages_of_run
+from codepmp_ray.shard_markers import ShardCommit, Totals
 from codepmp_ray.shard_stats import contamination_hits, rejects_by_reason, token_sums
 
 # The rate is that of the last commits, as far back as this, and of the last attempt.
 RATE_WINDOW_S = 900.0
 _RATE_STEPS = 50
+# Of how many shards the files are listed each time; codepmp verify looks at any number.
+_MAX_LISTED_SHARDS = 100_000
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,8 @@ class StageStatus:
     """One stage as its folder shows it. Rates and ETA are None where nothing can be said.
 
     Attributes:
-        state: "missing", "begun" or "complete".
+        state: "missing", "begun", "complete", or "damaged": complete, but with less in its files
+            than their markers say.
         doing: what a stage of several rounds is at.
         part: what `num_parts` counts: shards, units of files, rounds, steps.
         per_s: of `rate_of` (rows or steps) in a second: those that ended in the window before the
@@ -101,6 +106,9 @@ def print_status(recipe: Recipe, console: Console | None = None) -> dict[str, An
     title = f"{recipe.name} in {recipe.run_dir}"
     screen.print(terminal_table(title, headings, map(_cells, statuses), left=(0, 1)))
     for status in statuses:
+        if status.state == "damaged":
+            line = f"{status.name} lacks files or parts of files: codepmp verify says which."
+            screen.print(Text(line))
         if status.rejected:
             reasons = ", ".join(f"{count:,} {name}" for name, count in status.rejected.items())
             screen.print(Text(f"{status.name} rejected: {reasons}"))
@@ -113,11 +121,27 @@ def print_status(recipe: Recipe, console: Console | None = None) -> dict[str, An
                 for name, count in status.num_tokens.items()
             )
             screen.print(Text(f"{status.name} tokens: {tokens}"))
+    attempt = last_attempt(recipe.run_dir)
+    if attempt is not None:
+        screen.print(Text(_attempt_line(attempt)), soft_wrap=True)
     return {
         "run_dir": recipe.run_dir,
+        "last_attempt": attempt,
         "stages": [asdict(status) for status in statuses],
         "other_settings": [asdict(other) for other in print_others(recipe, screen)],
     }
+
+
+def _attempt_line(attempt: Mapping[str, Any]) -> str:
+    """How the newest attempt went, and where its log is."""
+    line = f"last attempt: {attempt['command']} on {attempt['host']}, began {attempt['began']}"
+    if attempt["ended"] is None:
+        line += ", no end recorded: it runs, or was killed"
+    else:
+        line += f", ended {attempt['ended']} with code {attempt['exit_code']}"
+    if attempt["error"]:
+        line += f": {visible(attempt['error'])}"
+    return f"{line}; log: {attempt['log']}" if attempt["log"] else line
 
 
 def print_others(recipe: Recipe, console: Console | None = None) -> list[OtherStage]:
@@ -135,7 +159,7 @@ def print_others(recipe: Recipe, console: Console | None = None) -> list[OtherSt
 
 def _began_s(stage: Stage) -> float:
     """When the last attempt at the stage began, by its manifest."""
-    written = json.loads(stage.store.read_bytes("manifest.json")).get("written", "")
+    written = stage.manifest().get("written", "")
     try:
         return calendar.timegm(time.strptime(written, "%Y-%m-%dT%H:%M:%SZ"))
     except ValueError:
@@ -145,6 +169,10 @@ def _began_s(stage: Stage) -> float:
 def _of_ledger(status: StageStatus, ledger: ShardLedger, began_s: float) -> StageStatus:
     """`status` with the counts and the rate of a ledger whose shards are its parts."""
     totals, recent = ledger.totals_and_recent()
+    if status.state == "complete" and totals.num_shards <= _MAX_LISTED_SHARDS:
+        lacks_shards = (status.num_parts or 0) > totals.num_shards
+        if lacks_shards or ledger.num_bytes_missing(totals):
+            status = replace(status, state="damaged")
     rate = recent_rate(recent, began_s, len(recent) == totals.num_shards)
     if rate is None and totals.last_s > totals.first_s and not recent:
         rate = totals.num_input_rows / (totals.last_s - totals.first_s)
@@ -162,7 +190,10 @@ def _of_ledger(status: StageStatus, ledger: ShardLedger, began_s: float) -> Stag
 
 
 def _eta_s(status: StageStatus, totals: Totals, rate: float | None) -> float | None:
-    if not (status.num_parts and totals.num_shards and rate) or status.state == "complete":
+    if not (status.num_parts and totals.num_shards and rate) or status.state in (
+        "complete",
+        "damaged",
+    ):
         return None
     rows_per_part = totals.num_input_rows / totals.num_shards
     return (status.num_parts - totals.num_shards) * rows_per_part / rate

@@ -11,6 +11,7 @@ from typing import Any, Literal, NoReturn
 import pyarrow.compute as pc
 
 from codepmp_ray.cluster.completeness import require_all_shards
+from codepmp_ray.cluster.device_time import cost_of
 from codepmp_ray.cluster.engine_actor import Row
 from codepmp_ray.cluster.preflight import engine_gpus, possible_resources, require_engines
 from codepmp_ray.cluster.scorers import make_scorer
@@ -83,7 +84,7 @@ def score_rows(recipe: Recipe) -> dict[str, Any]:
     require_all_shards(stage.ledger, len(pieces))
     stage.ledger.sweep(("scores", "rejected"))
     took = {"model": model, "duration_s": round(time.monotonic() - start_s, 1)}
-    stage.complete(summary_of(stage.ledger) | took)
+    stage.complete(summary_of(stage.ledger) | took | {"cost": cost_of(stage)})
     return stage.summary()
 
 

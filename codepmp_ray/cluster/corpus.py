@@ -1,4 +1,4 @@
-"""The corpus stage on Ray Data: extract units of files in parallel, select, write shards.
+"""The corpus stage on Ray: extract units of files in parallel, select, write shards.
 
 Two rounds of tasks, each committing its own output, so that a killed job takes up where it was:
 1. one task per work unit parses its files and commits their rows to `extracted/`;
@@ -10,18 +10,16 @@ Two rounds of tasks, each committing its own output, so that a killed job takes 
 
 from __future__ import annotations
 
-import pickle
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import ray
-import ray.data
-
 from codepmp_ray.cluster.completeness import require_all_shards
-from codepmp_ray.cluster.connect import cluster_resources, connect
-from codepmp_ray.cluster.preflight import waiting_for
+from codepmp_ray.cluster.connect import connect
+from codepmp_ray.cluster.cpu_tasks import CpuTasks, cpu_tasks, run_tasks
+from codepmp_ray.cluster.placement import matching
+from codepmp_ray.cluster.preflight import cluster_offers, waiting_for
 from codepmp_ray.config.corpus import CorpusConfig, DeduplicationConfig
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.corpus import keep_index
@@ -60,9 +58,6 @@ from codepmp_ray.storage import open_store
 from codepmp_ray.storage.inputs import Listed
 
 _TABLES = ("snippets", "rejected")
-# Engines or trainers may hold every CPU of a small machine, so the tasks ask for none. What bounds
-# the parallelism is the size of the task pool, the number of CPUs.
-_TASK_CPUS = 0
 # A task takes several work units when there are more units than this.
 _MAX_TASKS = 4_096
 _FEW_PARTS = 16  # of data files: looked into here
@@ -90,7 +85,8 @@ def build_corpus(recipe: Recipe) -> dict[str, Any]:
     stage.start()
     with connect():
         if recorded_digest(stage.store) is None:
-            save_plan(stage.store, plan_corpus(corpus, root, files, _run_parts))
+            look = partial(_run_parts, corpus)
+            save_plan(stage.store, plan_corpus(corpus, root, files, look))
         plan = load_plan(stage.store)
         extracted = _extract(corpus, stage, plan)
         _write_shards(corpus, stage, extracted)
@@ -121,8 +117,9 @@ def _extract(corpus: CorpusConfig, stage: Stage, plan: CorpusPlan) -> ShardLedge
         task = partial(
             _extract_task, extracted.store.uri, corpus, plan.threshold, plan.root, purged
         )
-        runs = in_runs(corpus, [plan.units[i] for i in missing], _num_parallel())
-        _run_tasks(task, runs, progress, [len(run) for run in runs])
+        num_parallel = _tasks(corpus).num_parallel
+        runs = in_runs(corpus, [plan.units[i] for i in missing], num_parallel)
+        _run_tasks(corpus, task, runs, progress, [len(run) for run in runs])
     require_all_shards(extracted, len(plan.units))
     return extracted
 
@@ -130,7 +127,7 @@ def _extract(corpus: CorpusConfig, stage: Stage, plan: CorpusPlan) -> ShardLedge
 def _write_shards(corpus: CorpusConfig, stage: Stage, extracted: ShardLedger) -> None:
     near, uri = corpus.near_duplicates, stage.store.uri
     duplicates = stage.store.sub(DUPLICATES)
-    run = partial(_run_round, _round_memory(corpus.deduplication))
+    run = partial(_run_round, corpus)
     decided = deduplicate(corpus, duplicates.uri, extracted.store.uri, run)
     shards = plan_shards(decided, corpus.max_snippets, corpus.rows_per_shard)
     if near.enabled:
@@ -138,18 +135,22 @@ def _write_shards(corpus: CorpusConfig, stage: Stage, extracted: ShardLedger) ->
     missing = stage.ledger.missing_ids(len(shards))
     with _progress("write", len(shards), "shards", len(missing)) as progress:
         task = partial(_shard_task, uri, decided.fates.store.uri, sketch_names(near))
-        _run_tasks(task, [shards[i] for i in missing], progress)
+        _run_tasks(corpus, task, [shards[i] for i in missing], progress)
     require_all_shards(stage.ledger, len(shards))
 
 
-def _run_round(memory: int, label: str, task: Callable[[Any], None], items: Sequence[Any]) -> None:
+def _run_round(
+    corpus: CorpusConfig, label: str, task: Callable[[Any], None], items: Sequence[Any]
+) -> None:
     """What `deduplicate` runs its tasks with."""
     if items:
         with _progress(label, len(items), "tasks", len(items)) as progress:
-            _run_tasks(partial(_round_task, task), items, progress, memory=memory)
+            _run_tasks(corpus, task, items, progress, memory=_round_memory(corpus))
 
 
-def _run_parts(look: Callable[[Part], Pieces], parts: Sequence[Part]) -> list[Pieces]:
+def _run_parts(
+    corpus: CorpusConfig, look: Callable[[Part], Pieces], parts: Sequence[Part]
+) -> list[Pieces]:
     """What `plan_corpus` looks into data files with."""
     if len(parts) <= _FEW_PARTS:
         return [look(part) for part in parts]
@@ -160,14 +161,16 @@ def _run_parts(look: Callable[[Part], Pieces], parts: Sequence[Part]) -> list[Pi
         runs = [range(i, min(i + size, len(parts))) for i in range(0, len(parts), size)]
         items = [(run.start, [parts[i] for i in run]) for run in runs]
         task = partial(_look_task, look)
-        for row in _run_tasks(task, items, progress, [len(run) for run in runs]):
-            found |= enumerate(pickle.loads(row["found"]), row["start"])
+        for start, pieces in _run_tasks(corpus, task, items, progress, [len(run) for run in runs]):
+            found |= enumerate(pieces, start)
     return [found[i] for i in range(len(parts))]
 
 
-def _look_task(look: Callable[[Part], Pieces], row: dict[str, Any]) -> dict[str, Any]:
-    start, parts = pickle.loads(row["item"])
-    return {"start": start, "found": pickle.dumps([look(part) for part in parts])}
+def _look_task(
+    look: Callable[[Part], Pieces], item: tuple[int, list[Part]]
+) -> tuple[int, list[Pieces]]:
+    start, parts = item
+    return start, [look(part) for part in parts]
 
 
 def _progress(label: str, total: int, unit: str, num_missing: int) -> Progress:
@@ -175,24 +178,21 @@ def _progress(label: str, total: int, unit: str, num_missing: int) -> Progress:
     return Progress(f"corpus: {label}", total, unit, done=done, waiting_for=waiting_for)
 
 
-def _num_parallel() -> int:
-    return max(1, int(cluster_resources().get("CPU", 1)))
+def _tasks(corpus: CorpusConfig) -> CpuTasks:
+    return cpu_tasks("The corpus stage", corpus.label_selector)
 
 
-def _round_memory(settings: DeduplicationConfig) -> int:
+def _round_memory(corpus: CorpusConfig) -> int:
     """Bytes that a task of a round may need, so that a node is not given too many of them; never
     more than half of the smallest node, where one alone is then all that runs."""
+    settings: DeduplicationConfig = corpus.deduplication
     wanted = max(
         settings.rows_per_chunk * _BYTES_PER_CHUNK_ROW,
         settings.rows_per_partition * _BYTES_PER_PARTITION_ROW,
     )
-    nodes = [node["Resources"].get("memory", 0) for node in ray.nodes() if node["Alive"]]
+    offers = matching(cluster_offers(), corpus.label_selector)
+    nodes = [offer.resources.get("memory", 0.0) for offer in offers]
     return min(wanted, int(min(filter(None, nodes), default=0)) // 2)
-
-
-def _round_task(task: Callable[[Any], None], row: dict[str, Any]) -> dict[str, Any]:
-    task(pickle.loads(row["item"]))
-    return {"num_rows": 0}
 
 
 def _extract_task(
@@ -201,24 +201,17 @@ def _extract_task(
     threshold: str | None,
     root: str,
     purged: frozenset[str],
-    row: dict[str, Any],
-) -> dict[str, Any]:
-    units: list[WorkUnit] = pickle.loads(row["item"])
+    units: list[WorkUnit],
+) -> None:
     # Asked for here: the standard library may lie elsewhere on another node.
     folder, ledger = input_root(corpus.source, root), ShardLedger(open_store(store_root))
-    num_rows = 0
     for unit in units:
         found = extract_unit(corpus, folder, unit, threshold, purged)
         tables = {"snippets": found.snippets, "rejected": found.rejected}
         ledger.commit(unit.unit_id, found.num_rows, tables)
-        num_rows += found.num_rows
-    return {"num_rows": num_rows}
 
 
-def _shard_task(
-    stage_uri: str, fates_uri: str, names: list[str], row: dict[str, Any]
-) -> dict[str, Any]:
-    plan: ShardPlan = pickle.loads(row["item"])
+def _shard_task(stage_uri: str, fates_uri: str, names: list[str], plan: ShardPlan) -> None:
     store = open_store(stage_uri)
     shard = build_shard(store.sub(EXTRACTED).uri, fates_uri, plan, names)
     if names:  # first, so that no shard is there whose sketches are not
@@ -226,16 +219,16 @@ def _shard_task(
         index.commit(plan.shard_id, shard.sketches.num_rows, {keep_index.TABLE: shard.sketches})
     stats = shard_stats(shard.tables)
     ShardLedger(store).commit(plan.shard_id, shard.num_input_rows, shard.tables, stats)
-    return {"num_rows": shard.num_input_rows}
 
 
 def _run_tasks(
-    task: Callable[[dict[str, Any]], dict[str, Any]],
+    corpus: CorpusConfig,
+    task: Callable[[Any], Any],
     items: Sequence[Any],
     progress: Progress,
     sizes: Sequence[int] = (),
     memory: int | None = None,
-) -> list[dict[str, Any]]:
+) -> list[Any]:
     """What `task` says of each item, in any order; run in parallel.
 
     Args:
@@ -245,27 +238,20 @@ def _run_tasks(
     if not items:
         return []
     sizes = sizes or [1] * len(items)
-    rows = [{"item": pickle.dumps(item), "size": n} for item, n in zip(items, sizes, strict=True)]
-    num_tasks = min(len(rows), _MAX_TASKS)
-    num_parallel = min(num_tasks, _num_parallel())
-    results = ray.data.from_items(rows, override_num_blocks=num_tasks).map(
-        partial(_sized, task),
-        num_cpus=_TASK_CPUS,
-        memory=memory,
-        compute=ray.data.TaskPoolStrategy(num_parallel),
-    )
     found, start_s, num_done = [], time.monotonic(), 0
     done_before = progress.total - sum(sizes)
-    for row in results.iter_rows():
-        found.append(row)
-        num_done += row.pop("size")
+    work = list(zip(items, sizes, strict=True))
+    for result, size in run_tasks(partial(_sized, task), work, _tasks(corpus), memory):
+        found.append(result)
+        num_done += size
         rate = num_done / max(time.monotonic() - start_s, 1e-9)
         progress.update(done_before + num_done, f"{rate:,.1f} {progress.unit}/s")
     return found
 
 
-def _sized(task: Callable[[dict[str, Any]], dict[str, Any]], row: dict[str, Any]) -> dict[str, Any]:
-    return {**task(row), "size": row["size"]}
+def _sized(task: Callable[[Any], Any], work: tuple[Any, int]) -> tuple[Any, int]:
+    item, size = work
+    return task(item), size
 
 
 def _require_unchanged(stage: Stage, files: list[Listed]) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from codepmp_ray.cluster.crash_log import CrashLog
+from codepmp_ray.cluster.device_time import DeviceTime
 from codepmp_ray.cluster.late_shards import LateShards
 from codepmp_ray.cluster.metrics import EngineMetrics
 from codepmp_ray.cluster.turns import Turns
@@ -58,8 +59,11 @@ class EngineActor:
         schema: pa.Schema,
         out_dir: str,
         late: LateShards,
+        attempt: str,
+        num_gpus: float,
     ) -> None:
         store = open_store(out_dir)
+        DeviceTime(store, attempt, num_gpus)
         self._crashes = CrashLog(store, pool)
         num_deaths = self._crashes.num_deaths(ShardLedger(store).committed_ids)
         if num_deaths > engine.max_crashes:

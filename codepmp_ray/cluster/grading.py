@@ -7,13 +7,9 @@ from collections import Counter
 from functools import partial
 from typing import Any
 
-import pyarrow as pa
-import ray
-from ray.data import TaskPoolStrategy
-
 from codepmp_ray.cluster.completeness import require_all_shards
+from codepmp_ray.cluster.cpu_tasks import CpuTasks, cpu_tasks, run_tasks
 from codepmp_ray.cluster.preflight import waiting_for
-from codepmp_ray.cluster.shard_graph import GLUE_CPUS
 from codepmp_ray.config.evaluation import CandidatesConfig, GraderConfig, SandboxConfig
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.errors import ConfigError, InputError
@@ -38,10 +34,12 @@ def grade(recipe: Recipe) -> dict[str, Any]:
     if stage.is_complete:
         return stage.summary()
     candidates = open_stage(recipe, "candidates").require()
-    executor = _executor(recipe)
+    # A task keeps all cores of its node busy with processes that it waits for.
+    tasks = cpu_tasks("Grading", recipe.evaluation.grader.label_selector, whole_nodes=True)
+    executor = _executor(recipe, tasks)
     stage.start()
     start_s = time.monotonic()
-    _grade_shards(stage, candidates, recipe)
+    _grade_shards(stage, candidates, recipe, tasks)
     require_all_shards(stage.ledger, len(candidates.ledger.committed_ids()))
     stage.ledger.sweep(("grades",))
     columns = ["candidate_id", "problem_id", "passed", "outcome", "detail"]
@@ -70,8 +68,7 @@ def grade(recipe: Recipe) -> dict[str, Any]:
     return stage.summary()
 
 
-def _grade_shards(stage: Stage, candidates: Stage, recipe: Recipe) -> None:
-    limits = (recipe.evaluation.sandbox, recipe.evaluation.grader)
+def _grade_shards(stage: Stage, candidates: Stage, recipe: Recipe, tasks: CpuTasks) -> None:
     shard_ids = [commit.shard_id for commit in candidates.ledger.commits()]
     missing = sorted(set(shard_ids) - stage.ledger.committed_ids())
     num_done = len(shard_ids) - len(missing)
@@ -81,52 +78,42 @@ def _grade_shards(stage: Stage, candidates: Stage, recipe: Recipe) -> None:
         if not missing:
             progress.update(num_done)
             return
-        # A task keeps all cores of its node busy with processes that it waits for, so one task per
-        # node is enough; engines may hold the CPUs.
-        num_nodes = max(sum(node["Alive"] for node in ray.nodes()), 1)
-        dataset = ray.data.from_items(
-            [{"shard_id": shard_id} for shard_id in missing], override_num_blocks=len(missing)
-        ).map_batches(
-            partial(_grade_block, candidates.uri, stage.uri, recipe.candidates, *limits),
-            batch_size=None,
-            batch_format="pyarrow",
-            num_cpus=GLUE_CPUS,
-            compute=TaskPoolStrategy(size=num_nodes),
-        )
+        # The cores that a task has asked for; those of its node where it asks for none.
+        limits = [
+            own.model_copy(update={"num_parallel": own.num_parallel or tasks.num_cpus or None})
+            for own in (recipe.evaluation.sandbox, recipe.evaluation.grader)
+        ]
+        grade = partial(_grade_shard, candidates.uri, stage.uri, recipe.candidates, *limits)
         num_passed = num_graded = 0
-        for row in dataset.iter_rows():
+        for graded, passed in run_tasks(grade, missing, tasks):
             num_done += 1
-            num_graded += row["num_graded"]
-            num_passed += row["num_passed"]
+            num_graded += graded
+            num_passed += passed
             progress.update(num_done, f"{num_passed} of {num_graded} answers pass")
 
 
-def _grade_block(
+def _grade_shard(
     source_dir: str,
     out_dir: str,
     task: CandidatesConfig,
     sandbox: SandboxConfig,
     grader: GraderConfig,
-    batch: pa.Table,
-) -> pa.Table:
-    """Grade and commit the shard that the block's one row names."""
-    (shard_id,) = batch.column("shard_id").to_pylist()
-    rows: list[dict[str, Any]] = []
+    shard_id: int,
+) -> tuple[int, int]:
+    """Grade and commit one shard; returns how many answers it has, and how many of them pass."""
     source = ShardLedger(open_store(source_dir))
-    for commit in source.commits():
-        if commit.shard_id == shard_id and commit.num_rows.get("candidates"):
-            rows = source.store.read_table(commit.files["candidates"]).to_pylist()
+    rows = source.read_shard("candidates", shard_id).to_pylist()
     grades = grade_candidates(rows, task, sandbox, grader)
     tables = {"grades": table_from_rows(grades, GRADE)}
     ShardLedger(open_store(out_dir)).commit(shard_id, len(rows), tables)
-    num_passed = sum(bool(row["passed"]) for row in grades)
-    return pa.table(
-        {"shard_id": [shard_id], "num_graded": [len(grades)], "num_passed": [num_passed]}
-    )
+    return len(grades), sum(bool(row["passed"]) for row in grades)
 
 
-def _executor(recipe: Recipe) -> str:
-    """What executes code on this machine. Raises ConfigError for a problem that nobody has."""
+def _executor(recipe: Recipe, tasks: CpuTasks) -> str:
+    """What executes code: on this machine, or where a selector sends the tasks.
+
+    Raises ConfigError for a problem that nobody has, and SandboxUnavailable.
+    """
     if problem_task(recipe.candidates.task).grader != "code":
         return "none needed: the answers are not code"
     config = recipe.evaluation.sandbox
@@ -137,4 +124,11 @@ def _executor(recipe: Recipe) -> str:
             f"which {recipe.candidates.task} does not have.",
             f"Its problems are called like {next(iter(known))!r}.",
         )
+    if not tasks.label_selector:
+        return _description(config)
+    (found,) = run_tasks(_description, [config], tasks)
+    return found
+
+
+def _description(config: SandboxConfig) -> str:
     return Sandbox.detect(config).description

@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO, cast
 
+from codepmp_ray.attempts import own_stream, set_own_stream
+
 # Said at each start, and of no use to anybody.
 _EXPECTED = re.compile(r"\s*$|.*Set ray log level from environment variable")
 
@@ -28,12 +30,13 @@ def own_terminal() -> Iterator[Path]:
     """Keep others from the terminal for the time of the block; yields their file, which goes if
     nothing worth reading is in it. A notebook's or a test's `sys.stderr` stays what it is."""
     descriptor, name = tempfile.mkstemp(prefix="codepmp-others-", suffix=".log")
-    terminal, theirs, show = os.dup(2), sys.stderr, warnings.showwarning
-    output = sys.stdout
+    terminal, theirs, show = os.dup(2), own_stream("stderr"), warnings.showwarning
+    output = own_stream("stdout")
     if output is sys.__stdout__:
-        sys.stdout = cast(TextIO, _OwnOutput(output))
+        set_own_stream("stdout", cast(TextIO, _OwnOutput(output)))
     if theirs is sys.__stderr__:
-        sys.stderr = os.fdopen(os.dup(2), "w", 1, theirs.encoding, "backslashreplace")
+        ours = os.fdopen(os.dup(2), "w", 1, theirs.encoding, "backslashreplace")
+        set_own_stream("stderr", ours)
         warnings.showwarning = lambda what, kind, file, line, *_: show(
             what, kind, file, line, theirs
         )
@@ -47,7 +50,9 @@ def own_terminal() -> Iterator[Path]:
         sys.stderr.flush()
         os.dup2(terminal, 2)
         os.close(terminal)
-        sys.stdout, sys.stderr, warnings.showwarning = output, theirs, show
+        set_own_stream("stdout", output)
+        set_own_stream("stderr", theirs)
+        warnings.showwarning = show
         if all(map(_EXPECTED.match, Path(name).read_text("utf-8", "replace").splitlines())):
             os.unlink(name)
 

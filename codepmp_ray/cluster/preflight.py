@@ -37,7 +37,11 @@ def cluster_offers() -> list[Offer]:
 
     Raises ConfigError when $CODEPMP_NODE_TYPES names a file that describes no node types.
     """
-    running = [
+    return [*running_offers(), *offers_to_come()]
+
+
+def running_offers() -> list[Offer]:
+    return [
         Offer(
             node["NodeManagerAddress"],
             {name: float(amount) for name, amount in node["Resources"].items()},
@@ -46,7 +50,12 @@ def cluster_offers() -> list[Offer]:
         for node in ray.nodes()
         if node["Alive"]
     ]
-    return combine(running, _node_types())
+
+
+def offers_to_come() -> list[Offer]:
+    """What the autoscaler may add. Raises as `cluster_offers`."""
+    running = running_offers()
+    return combine(running, _node_types())[len(running) :]
 
 
 def require_needs(needs: list[Need]) -> None:

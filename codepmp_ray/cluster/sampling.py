@@ -12,7 +12,9 @@ from typing import Any
 import pyarrow as pa
 
 from codepmp_ray.cluster.completeness import require_all_shards
+from codepmp_ray.cluster.device_time import cost_of
 from codepmp_ray.cluster.engine_actor import Row
+from codepmp_ray.cluster.limits import PriceLimit
 from codepmp_ray.cluster.preflight import require_engines
 from codepmp_ray.cluster.shard_graph import PoolStage, ShardJob, run_shards
 from codepmp_ray.config.engines import SamplingConfig
@@ -68,7 +70,9 @@ def sample_candidates(recipe: Recipe) -> dict[str, Any]:
         out_dir=stage.uri,
         rows_per_shard=sum(num for shard in shards for _, _, num in shard) / max(1, len(shards)),
     )
-    run_shards(job, len(shards))
+    price = PriceLimit(stage)
+    price()
+    run_shards(job, len(shards), lambda *counts: price())
     require_all_shards(stage.ledger, len(shards))
     return _complete(stage, start_s, {})
 
@@ -85,6 +89,7 @@ def _complete(stage: Stage, start_s: float, counts: dict[str, int]) -> dict[str,
             "num_failed": reasons.count("error"),
             "num_tokens": sum(filter(None, candidates.column("num_tokens").to_pylist())),
             **counts,
+            "cost": cost_of(stage),
             "duration_s": round(time.monotonic() - start_s, 1),
         }
     )

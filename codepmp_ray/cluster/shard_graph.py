@@ -10,6 +10,7 @@ pools; several blocks are with an actor at once, so that its engine stays full a
 from __future__ import annotations
 
 import math
+import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -60,6 +61,9 @@ MIN_SHARDS_PER_EXECUTION = 2_000
 SHARDS_PER_ENGINE = 50
 # Blocks with one actor at once: there is always a next one, and a crash has not too many suspects.
 MIN_BLOCKS, MAX_BLOCKS = 4, 64
+# Takes a shard's id, its rows and how many of them were rejected.
+AfterCommit = Callable[[int, int, int], None]
+_COMMITTED = ("shard_id", "num_rows", "num_rejected")  # what a committer says of a shard
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,7 @@ class ShardJob:
         out_dir: folder of the stage whose ledger commits the shards.
         rows_per_shard: of those that are left, on average; None where nobody knows.
         late: when the last shards are taken from their engines.
+        attempt: tells the GPU time of this run of the job from that of others.
     """
 
     label: str
@@ -96,10 +101,17 @@ class ShardJob:
     out_dir: str
     rows_per_shard: float | None = None
     late: LatePolicy = field(default_factory=LatePolicy)
+    attempt: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
 
 
-def run_shards(job: ShardJob, num_shards: int) -> None:
-    """Process and commit every shard that has no marker yet."""
+def run_shards(
+    job: ShardJob, num_shards: int, after_commit: AfterCommit = lambda *counts: None
+) -> None:
+    """Process and commit every shard that has no marker yet.
+
+    `after_commit` is called here for each, in the order of their commits; what it raises ends the
+    job.
+    """
     ledger = ShardLedger(open_store(job.out_dir))
     missing = ledger.missing_ids(num_shards)
     num_done = num_shards - len(missing)
@@ -116,8 +128,9 @@ def run_shards(job: ShardJob, num_shards: int) -> None:
             for start in range(0, len(missing), num_at_once):
                 for committed in _committed(job, missing[start : start + num_at_once]):
                     num_done += 1
-                    num_rows += committed
+                    num_rows += committed[1]
                     progress.update(num_done, f"{num_rows} rows")
+                    after_commit(*committed)
                 ledger.roll_up()
         except RayActorError as error:
             max_crashes = max((stage.engine.max_crashes for stage in job.stages), default=0)
@@ -126,8 +139,8 @@ def run_shards(job: ShardJob, num_shards: int) -> None:
     forget_crashes(ledger.store)
 
 
-def _committed(job: ShardJob, shard_ids: list[int]) -> Iterator[int]:
-    """Run some shards; yields the number of rows of each that is committed.
+def _committed(job: ShardJob, shard_ids: list[int]) -> Iterator[tuple[int, int, int]]:
+    """Run some shards; yields id, rows and rejected rows of each that is committed.
 
     One execution of Ray Data, and others for what was late in the one before.
     """
@@ -142,7 +155,7 @@ def _committed(job: ShardJob, shard_ids: list[int]) -> Iterator[int]:
                 ):
                     for row in cast(pa.Table, batch).to_pylist():
                         left.discard(row["shard_id"])
-                        yield row["num_rows"]
+                        yield row["shard_id"], row["num_rows"], row["num_rejected"]
                 return
             except RayActorError:
                 if not watch.late:
@@ -228,6 +241,8 @@ def _graph(
                 job.schema,
                 job.out_dir,
                 late,
+                job.attempt,
+                engine_gpus(engine),
             ),
             batch_size=None,
             batch_format="pyarrow",
@@ -288,9 +303,7 @@ def _read_block(batch: pa.Table, job: ShardJob) -> pa.Table:
 
 def _commit_block(batch: pa.Table, job: ShardJob) -> pa.Table:
     if batch.num_rows == 0:
-        return pa.table(
-            {"shard_id": pa.array([], pa.int64()), "num_rows": pa.array([], pa.int64())}
-        )
+        return pa.table({name: pa.array([], pa.int64()) for name in _COMMITTED})
     rows = batch.to_pylist()
     shard_id, num_rows = rows[0]["shard_id"], rows[0]["shard_num_rows"]
     if any(row["shard_id"] != shard_id for row in rows) or len(rows) != num_rows:
@@ -304,4 +317,6 @@ def _commit_block(batch: pa.Table, job: ShardJob) -> pa.Table:
     stats = shard_stats(tables)
     if ledger.commit(shard_id, num_rows, tables, stats):
         shard_committed(job.label, tables, stats)
-    return pa.table({"shard_id": [shard_id], "num_rows": [num_rows]})
+    rejected = tables.get("rejected")
+    counts = (shard_id, num_rows, 0 if rejected is None else rejected.num_rows)
+    return pa.table({name: [count] for name, count in zip(_COMMITTED, counts, strict=True)})

@@ -1,10 +1,14 @@
 """Submit a job to a running cluster, once, and follow it to its exit code.
 
-A submission's id follows from the job and its settings, so whoever submits the same thing again,
-after a broken connection or by a scheduler's retry, follows what runs already:
+A submission's id follows from the job, its settings and its code, so whoever submits the same thing
+again, after a broken connection or by a scheduler's retry, follows what runs already:
 
-    latest attempt waits, runs or has succeeded      -> follow it
-    it failed or was stopped, or there is none       -> a new attempt, which resumes from storage
+    latest attempt waits or runs                     -> follow it
+    it has succeeded, and its work is there          -> show it again
+    it failed, was stopped or its work is gone,
+    or there is none                                 -> a new attempt, which resumes from storage
+
+Ray's table says how an attempt ended; what it made only the run directory says.
 """
 
 from __future__ import annotations
@@ -12,31 +16,29 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import logging
 import os
 import re
 import shlex
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
+from codepmp_ray.cluster.jobs_api import first_line
 from codepmp_ray.errors import ResourceError
+from codepmp_ray.redaction import redacted
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
-DEFAULT_ADDRESS = "http://127.0.0.1:8265"  # where `ray dashboard` forwards the jobs API to
-# What these jobs answer changes with time: one that has succeeded is asked again.
-_ASKED_ANEW = frozenset({"check", "plan", "plan_training", "report", "status"})
 _EXIT_FAILED, _EXIT_STOPPED = 1, 130
 # A head that restarts, or whose job agent has not registered yet, is waited for as long.
 _PATIENCE_S = 60.0
 _RETRY_S = 1.0
+_MAX_COMMAND_CHARS = 1_000
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,15 @@ class Submission:
     Attributes:
         job: name of the module below `jobs`.
         arguments: its command line, `--config` and overrides included.
-        identity: what tells this work from other work, any JSON value; with an equal one, two
-            submissions are the same.
+        identity: what tells this work from other work, any JSON value; with an equal one, and equal
+            `code`, two submissions are the same.
         working_dir: checkout that is uploaded, without what .rayignore and .gitignore name; None
             where the nodes have the code (a container image).
         env_vars: environment of the job and of everything that it starts.
         program: what the arguments are given to; `python -m jobs.JOB` unless it is another.
+        code: digest of what runs.
+        line: the command as people type it; without it what runs on the cluster.
+        is_done: whether what the job makes is there. Asked only of a job that has succeeded.
     """
 
     job: str
@@ -60,11 +65,18 @@ class Submission:
     working_dir: Path | None = None
     env_vars: Mapping[str, str] = field(default_factory=dict)
     program: tuple[str, ...] = ()
+    code: str = ""
+    line: str = ""
+    is_done: Callable[[], bool] = lambda: False
 
     @property
     def base_id(self) -> str:
-        text = json.dumps([self.job, self.identity], sort_keys=True, default=str)
-        return f"{self.job}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+        return f"{self.job}-{_digest([self.work, self.code])}"
+
+    @property
+    def work(self) -> str:
+        """What it does, whatever code does it."""
+        return _digest([self.job, self.identity])
 
     @property
     def entrypoint(self) -> str:
@@ -82,50 +94,6 @@ class Outcome:
     message: str
 
 
-def rayjob_manifest(submission: Submission, template: str, name: str | None = None) -> str:
-    """`template`, a RayJob in YAML, filled in for KubeRay; the image has the code in /app.
-
-    Its name follows from the work unless given: applied again, it is the same RayJob.
-    """
-    job: Any = yaml.safe_load(template)
-    job["metadata"]["name"] = name or submission.base_id.replace("_", "-")
-    job["spec"]["entrypoint"] = f"cd /app && {submission.entrypoint}"
-    env_vars = {**yaml.safe_load(job["spec"]["runtimeEnvYAML"])["env_vars"], **submission.env_vars}
-    job["spec"]["runtimeEnvYAML"] = yaml.safe_dump({"env_vars": env_vars})
-    return yaml.safe_dump(job, sort_keys=False, width=1000)
-
-
-def connect_client(address: str | None = None) -> JobSubmissionClient:
-    """The jobs API at `address`, or $RAY_API_SERVER_ADDRESS, or where `ray dashboard` puts it.
-
-    A token at hand (RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH, ~/.ray/auth_token) is used. Raises
-    ResourceError when nothing answers there, or not to this token.
-    """
-    chosen = address or os.environ.get("RAY_API_SERVER_ADDRESS") or DEFAULT_ADDRESS
-    if "RAY_AUTH_MODE" not in os.environ and _has_token():
-        # Ray decides about tokens when it is imported, and leaves them out for a given address.
-        os.environ["RAY_AUTH_MODE"] = "token"
-    from ray.exceptions import AuthenticationError
-    from ray.job_submission import JobSubmissionClient
-
-    logging.getLogger("ray").setLevel(logging.ERROR)  # it narrates each file that it leaves out
-    try:
-        return JobSubmissionClient(chosen)
-    except AuthenticationError as error:
-        raise ResourceError(
-            f"The cluster at {chosen} does not accept this client's token "
-            f"({str(error).splitlines()[0]}).",
-            "Put the cluster's token into RAY_AUTH_TOKEN or ~/.ray/auth_token, and set "
-            "RAY_AUTH_MODE=token. An authentication failure never starts a job.",
-        ) from error
-    except (OSError, RuntimeError) as error:  # whatever requests raises is an OSError
-        raise ResourceError(
-            f"No Ray cluster answers at {chosen} ({_first_line(error)}).",
-            "Forward it with `ray dashboard cluster.yaml` (or kubectl port-forward), or name it "
-            "with --address or RAY_API_SERVER_ADDRESS.",
-        ) from error
-
-
 def submit(
     client: JobSubmissionClient, submission: Submission, submission_id: str | None = None
 ) -> tuple[str, bool]:
@@ -135,17 +103,32 @@ def submit(
     Raises ResourceError when the cluster refuses.
     """
     if submission_id is None:
+        jobs = client.list_jobs()
         statuses = {
             str(job.submission_id): str(job.status)
-            for job in client.list_jobs()
+            for job in jobs
             if str(job.submission_id).startswith(f"{submission.base_id}-")
         }
-        submission_id, is_new = next_attempt(
-            submission.base_id, statuses, submission.job in _ASKED_ANEW
+        _require_no_other_code(
+            submission, [j for j in jobs if str(j.submission_id) not in statuses]
         )
+        anew = "SUCCEEDED" in statuses.values() and not submission.is_done()
+        submission_id, is_new = next_attempt(submission.base_id, statuses, anew)
         if not is_new:
             return submission_id, False
     return submission_id, _start(client, submission, submission_id)
+
+
+def _require_no_other_code(submission: Submission, jobs: Sequence[Any]) -> None:
+    """Raise ResourceError while another submission does the same work with other code: two writers
+    of one stage."""
+    for job in jobs:
+        is_same = (getattr(job, "metadata", None) or {}).get("work") == submission.work
+        if is_same and str(job.status) in ("PENDING", "RUNNING"):
+            raise ResourceError(
+                f"{job.submission_id} does the same work with other code and has not ended.",
+                f"Stop it first (`ray job stop {job.submission_id}`), or wait for its end.",
+            )
 
 
 def submissions(client: JobSubmissionClient) -> dict[str, dict[str, Any]]:
@@ -156,7 +139,7 @@ def submissions(client: JobSubmissionClient) -> dict[str, dict[str, Any]]:
         str(job.submission_id): {
             "status": str(job.status),
             "started_s": job.start_time and job.start_time / 1000,
-            "command": str(job.entrypoint),
+            "command": redacted((job.metadata or {}).get("command") or str(job.entrypoint)),
         }
         for job in found
     }
@@ -203,14 +186,16 @@ def follow(
             if time.monotonic() - last_seen_s > _PATIENCE_S:
                 raise ResourceError(
                     f"The cluster has not answered for {_PATIENCE_S:.0f} s "
-                    f"({_first_line(error)}); {submission_id} may still run.",
+                    f"({first_line(error)}); {submission_id} may still run.",
                     "The same command follows it again.",
                 ) from error
             time.sleep(_RETRY_S)
             continue
         last_seen_s = time.monotonic()
         if details.status.is_terminal():
-            log.show(client.get_job_logs(submission_id))  # the stream may have missed its end
+            # The stream may have missed its end. A head that is gone by now takes only that along.
+            with suppress(Exception):
+                log.show(client.get_job_logs(submission_id))
             return _outcome(submission_id, details)
         time.sleep(_RETRY_S)
 
@@ -245,6 +230,7 @@ def _start(client: JobSubmissionClient, submission: Submission, submission_id: s
     }
     if submission.working_dir is not None:
         runtime_env["working_dir"] = str(submission.working_dir)
+    command = redacted(submission.line or submission.entrypoint)
     give_up_s = time.monotonic() + _PATIENCE_S
     while True:
         try:
@@ -252,7 +238,11 @@ def _start(client: JobSubmissionClient, submission: Submission, submission_id: s
                 entrypoint=submission.entrypoint,
                 submission_id=submission_id,
                 runtime_env=runtime_env,
-                metadata={"job": submission.job, "command": submission.entrypoint[:1000]},
+                metadata={
+                    "job": submission.job,
+                    "command": command[:_MAX_COMMAND_CHARS],
+                    "work": submission.work,
+                },
             )
             return True
         except (OSError, RuntimeError, ValueError) as error:
@@ -261,12 +251,23 @@ def _start(client: JobSubmissionClient, submission: Submission, submission_id: s
             # The head answers before its job agent has registered. Under the same id nothing is
             # started twice, so a connection that broke is tried again too.
             passing = isinstance(error, OSError) or "No available agent" in str(error)
+            if "413" in str(error) and submission.working_dir is not None:
+                raise ResourceError(
+                    f"The upload of {submission.working_dir} is larger than the cluster takes "
+                    "(Ray's limit is 100 MiB).",
+                    "Name in .rayignore what jobs do not need, data above all, or use --no-upload.",
+                ) from error
             if not passing or time.monotonic() > give_up_s:
                 raise ResourceError(
                     f"The cluster refused the job: {_last_line(error)}.",
                     "The head's log (dashboard.log, below /tmp/ray/session_latest/logs) says more.",
                 ) from error
             time.sleep(_RETRY_S)
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _outcome(submission_id: str, details: Any) -> Outcome:
@@ -277,12 +278,6 @@ def _outcome(submission_id: str, details: Any) -> Outcome:
         if code < 0:  # ended by a signal; as a shell counts
             code = 128 - code
     return Outcome(submission_id, status, code, details.message or "")
-
-
-def _has_token() -> bool:
-    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
-        return True
-    return (Path.home() / ".ray" / "auth_token").is_file()
 
 
 def passed_on(names: Sequence[str]) -> dict[str, str]:
@@ -298,10 +293,6 @@ def passed_on(names: Sequence[str]) -> dict[str, str]:
 def print_log(text: str) -> None:
     sys.stdout.write(text)
     sys.stdout.flush()
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _last_line(error: BaseException) -> str:

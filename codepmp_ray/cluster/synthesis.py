@@ -11,7 +11,9 @@ from typing import Any
 import pyarrow as pa
 
 from codepmp_ray.cluster.completeness import require_all_shards
+from codepmp_ray.cluster.device_time import cost_of
 from codepmp_ray.cluster.execution import execute_and_split
+from codepmp_ray.cluster.limits import PriceLimit, RejectFuse
 from codepmp_ray.cluster.preflight import require_engines
 from codepmp_ray.cluster.shard_graph import PoolStage, ShardJob, run_shards
 from codepmp_ray.config.recipe import Recipe
@@ -37,7 +39,8 @@ def synthesize(recipe: Recipe) -> dict[str, Any]:
 
     Raises InputError when the corpus stage is missing, ModelError for a model path that does not
     exist, ConfigError for an evaluation set that cannot be read, ResourceError when the engines do
-    not fit the cluster and SandboxUnavailable when answers are to be executed and cannot be.
+    not fit the cluster, SandboxUnavailable when answers are to be executed and cannot be, and
+    LimitReached for what `planning` limits.
     """
     stage = open_stage(recipe, "synthesis")
     if stage.is_complete:
@@ -55,13 +58,21 @@ def synthesize(recipe: Recipe) -> dict[str, Any]:
         job = snippet_job(
             recipe, pools, "synthesis", read, stage.uri, num_rows / max(1, num_shards)
         )
+    price = PriceLimit(stage)
+    fuse = RejectFuse(stage.ledger, recipe.planning.max_reject_share)
+
+    def after_commit(shard_id: int, num_rows: int, num_rejected: int) -> None:
+        fuse.committed(shard_id, num_rows, num_rejected)
+        price()
+
+    price()
     stage.start(num_shards, {pool.name: pool.engine.written_name for pool in pools})
     start_s, num_before = time.monotonic(), stage.ledger.totals().num_shards
-    run_shards(job, num_shards)
+    run_shards(job, num_shards, after_commit)
     require_all_shards(stage.ledger, num_shards)
     duration_s = round(time.monotonic() - start_s, 1)
     counts = row_counts(stage.ledger, sets_in_use(recipe))
-    summary = counts | {"duration_s": duration_s}
+    summary = counts | {"duration_s": duration_s, "cost": cost_of(stage)}
     if not num_before and (told := prediction_error(stage, counts["num_snippets"], duration_s)):
         print(told)
     # Imported here: the workers load this module too and need no plotting.

@@ -16,12 +16,14 @@ from typing import Any
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
+from codepmp_ray.cluster.device_time import cost_of, device_time
 from codepmp_ray.cluster.final_errors import EndAtFinalErrors, fit_raising_final_errors
+from codepmp_ray.cluster.limits import PriceLimit
 from codepmp_ray.cluster.metrics import TrainingMetrics
-from codepmp_ray.cluster.placement import Need
-from codepmp_ray.cluster.preflight import num_gpus_in_cluster, require_needs
+from codepmp_ray.cluster.workers import scaling_of
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.config.training import TrainingConfig
+from codepmp_ray.errors import LimitReached
 from codepmp_ray.hub_models import pin
 from codepmp_ray.modeling.checkpoint_checks import require_trainable
 from codepmp_ray.modeling.objectives import make_objective
@@ -108,7 +110,7 @@ def _run(
     start_s = time.monotonic()
     # Where the whole export stands, an earlier run was killed on its last line.
     if not stage.store.exists(f"{MODEL_FOLDER}/{CONFIG_FILE}"):
-        scaling, use_gpu = (None, False) if in_process else _scaling(stage.name, config)
+        scaling, use_gpu = (None, False) if in_process else scaling_of(stage.name, config)
         _require_family(stage.name, config, model)
         inputs = make_inputs()
         stage.start(models={"base": model})
@@ -120,10 +122,11 @@ def _run(
         if scaling is not None:
             fit = partial(fit_raising_final_errors, _trainer(task, scaling, use_gpu).fit)
         with _watch(stage, trunk):
-            run_stoppable(fit, stage.store, config.stop_timeout_s)
+            run_stoppable(fit, stage.store, config.stop_timeout_s, PriceLimit(stage))
     for leftover in ("ray", "checkpoints"):
         stage.store.delete_tree(leftover)
-    stage.complete(_summarise(stage, config, time.monotonic() - start_s))
+    summary = _summarise(stage, config, time.monotonic() - start_s)
+    stage.complete(summary | {"cost": cost_of(stage)})
     return stage.summary()
 
 
@@ -181,8 +184,15 @@ def _fit_here(task: TrainingTask) -> None:
             leave_process_group()
 
 
-def run_stoppable(fit: Callable[[], Any], store: Store, timeout_s: float) -> None:
+def run_stoppable(
+    fit: Callable[[], Any],
+    store: Store,
+    timeout_s: float,
+    watch: Callable[[], None] = lambda: None,
+) -> None:
     """Run `fit`; when interrupted, ask the workers to checkpoint and wait for them a while.
+
+    `watch` is called each second, and interrupts by raising LimitReached.
 
     Ctrl-C and SIGTERM (`ray job stop`) arrive as KeyboardInterrupt in the main thread, so `fit` has
     another: there Ray Train leaves the signals alone. A second interruption does not wait.
@@ -202,8 +212,8 @@ def run_stoppable(fit: Callable[[], Any], store: Store, timeout_s: float) -> Non
     threading.Thread(target=body, daemon=True).start()
     try:
         while not ended.wait(1.0):
-            pass
-    except KeyboardInterrupt:
+            watch()
+    except (KeyboardInterrupt, LimitReached):
         request_stop(store)
         print(f"Stopping after a checkpoint; waiting up to {timeout_s:.0f} s.", file=sys.stderr)
         ended.wait(timeout_s)
@@ -228,8 +238,10 @@ def worker_main(loop_config: dict[str, Any]) -> None:
     # the controller's next look, up to two seconds a step (its queue holds one).
     is_first = ray.train.get_context().get_world_rank() == 0
     show = TrainingMetrics(task.stage).show if is_first else lambda row: None
+    held = ray.train.get_context().get_world_size() * torch.cuda.is_available() * is_first
     try:
-        train(task, show, _is_preempted, _PREEMPTION_INTERVAL_S)
+        with device_time(open_store(task.out_dir), task.command, held):
+            train(task, show, _is_preempted, _PREEMPTION_INTERVAL_S)
     finally:
         let_gloo_rest()
 
@@ -239,46 +251,6 @@ def _is_preempted() -> bool:
     import ray.train
 
     return ray.train.get_preemption_info() is not None
-
-
-def _scaling(stage: str, config: TrainingConfig) -> tuple[ScalingConfig, bool]:
-    """Workers and where they run. Raises ResourceError when the fewest do not fit."""
-    need, num_workers = training_need(stage, config)
-    if num_workers < config.num_workers:
-        wanted = config.num_workers
-        print(f"{stage}: {num_workers} workers instead of {wanted}, one per GPU", file=sys.stderr)
-    require_needs([need])
-    use_gpu = "GPU" in need.resources
-    scaling = ScalingConfig(
-        num_workers=num_workers if config.min_workers is None else (need.count, num_workers),
-        use_gpu=use_gpu,
-        resources_per_worker=dict(need.resources),
-        label_selector=dict(config.label_selector) or None,
-        elastic_resize_monitor_interval_s=config.elastic_interval_s,
-    )
-    return scaling, use_gpu
-
-
-def training_need(stage: str, config: TrainingConfig) -> tuple[Need, int]:
-    """The fewest workers that the stage begins with, and how many it wants.
-
-    With fewer GPUs than workers and `use_gpu` left open, fewer workers train: the result does not
-    depend on their number.
-    """
-    num_gpus = num_gpus_in_cluster(config.label_selector)
-    num_workers = config.num_workers
-    use_gpu = config.use_gpu if config.use_gpu is not None else num_gpus > 0
-    if use_gpu and config.use_gpu is None and config.min_workers is None:
-        num_workers = int(min(num_gpus, num_workers))
-    fewest = config.min_workers or num_workers
-    need = Need(
-        f"The {stage} stage with {fewest} workers",
-        {"CPU": config.cpus_per_worker, **({"GPU": 1.0} if use_gpu else {})},
-        fewest,
-        config.label_selector,
-        f"Lower {stage}.num_workers, min_workers or cpus_per_worker, or run on a larger cluster.",
-    )
-    return need, num_workers
 
 
 @contextmanager

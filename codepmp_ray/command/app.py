@@ -9,7 +9,7 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext, redirect_stdout
+from contextlib import ExitStack, redirect_stdout
 from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,7 +18,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from codepmp_ray.command import groups, helping
-from codepmp_ray.command.process import run_command
+from codepmp_ray.command.process import kept_attempt, run_command
 from codepmp_ray.command.registry import COMMANDS, Command, commands_of_jobs
 
 _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -62,14 +62,17 @@ def execute(spec: Command, given: dict[str, Any]) -> None:
         from codepmp_ray.command.reusing import with_reused
 
         settings = with_reused(settings, given["reuse"] or [])
-    if spec.makes:
-        from codepmp_ray.command.reusing import arms_of, before_making, print_plan
+    with ExitStack() as around:
+        if spec.makes:
+            from codepmp_ray.command.reusing import arms_of, before_making, print_plan
 
-        arms = arms_of(settings, spec.makes, given.get("compare", False))
-        if given["dry_run"]:
-            return print_plan(arms)
-        before_making(arms)
-    with redirect_stdout(sys.stderr) if given.get("json") else nullcontext():
+            arms = arms_of(settings, spec.makes, given.get("compare", False))
+            if given["dry_run"]:
+                return print_plan(arms)
+            around.enter_context(kept_attempt(settings.run_dir, spec.path))
+            before_making(arms)
+        if given.get("json"):
+            around.enter_context(redirect_stdout(sys.stderr))
         outcome = spec.body(*([settings] if spec.settings else []), **options)
     if given.get("json"):
         from codepmp_ray.json_records import record_bytes

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
-from codepmp_ray.command.registry import COMMANDS, Command, command, commands_of_jobs
+from codepmp_ray.command.registry import command
 from codepmp_ray.errors import CodePMPError, ConfigError, ResourceError
 
 if TYPE_CHECKING:
@@ -39,16 +39,24 @@ def check(recipe: "Recipe") -> dict[str, Any]:
 
     from codepmp_ray.cluster.check import feasible, look, stop_finding
     from codepmp_ray.cluster.connect import connect
-    from codepmp_ray.evaluation.tasks.registry import problem_task
+    from codepmp_ray.cluster.stage_checks import (
+        own_questions,
+        plan_of,
+        plan_serving,
+        questions_of,
+    )
     from codepmp_ray.runs import STAGE_JOBS
+    from codepmp_ray.serve.application import gpus_per_replica, serving_need
 
     with connect():
         waiting = [name for name in STAGE_JOBS if not _is_complete(recipe, name)]
-        executes = problem_task(recipe.candidates.task).grader == "code" and "grades" in waiting
-        sandbox = recipe.evaluation.sandbox if executes else None
-        findings = look(recipe.run_dir, _models(recipe, waiting), sandbox)
-        findings += [feasible(name, partial(_plan, recipe, name)) for name in waiting]
-        findings += [feasible("serving", partial(_plan, recipe, "serving"))]
+        found = look(recipe.run_dir, questions_of(recipe, waiting), own_questions(recipe, waiting))
+        findings = list(found.findings)
+        findings += [
+            feasible(name, partial(plan_of, recipe, name, found.reports)) for name in waiting
+        ]
+        replicas = serving_need(recipe.serving, gpus_per_replica(recipe.serving))
+        findings.append(feasible("serving", partial(plan_serving, recipe, replicas, found.reports)))
         findings += stop_finding(
             max(recipe.pretraining.stop_timeout_s, recipe.finetuning.stop_timeout_s)
         )
@@ -59,7 +67,9 @@ def check(recipe: "Recipe") -> dict[str, Any]:
         raise ResourceError(
             f"{len(failed)} of {len(findings)} checks failed.", "What to do is said above."
         )
-    print(f"{len(findings)} checks, nothing failed.")
+    num_unknown = sum(finding.state == "unknown" for finding in findings)
+    unknown = f", {num_unknown} unknown: nobody answered" if num_unknown else ""
+    print(f"{len(findings)} checks, nothing failed{unknown}.")
     return {"findings": [asdict(finding) for finding in findings]}
 
 
@@ -101,38 +111,50 @@ def submit(
     """Submit a command, or a job by its name, to a running cluster and follow it: same log, same
     exit code.
 
-    Submitting the same work with the same settings again follows what is there; what failed is
-    started again and resumes. Ctrl-C stops following, and the job runs on; with --stop it is
-    stopped too. This folder is uploaded without what .rayignore names.
+    The recipe travels with the job; every place in it has to be one that all nodes know. Submitting
+    the same work with the same settings again follows what is there; what failed, and what the run
+    directory does not hold, is started again and resumes. Ctrl-C stops following, and the job runs
+    on; with --stop it is stopped too. This folder is uploaded without what .rayignore names.
     """
-    spec, arguments = _asked(words)
-    identity = identity_of(spec, arguments)  # refuses before anything is contacted
+    from codepmp_ray.command.submitting import resolve
+
+    asked = resolve(words)  # refuses before anything is contacted
+    from codepmp_ray.cluster.jobs_api import connect_client
     from codepmp_ray.cluster.submit import (
         Submission,
-        connect_client,
         follow,
         passed_on,
         print_log,
-        rayjob_manifest,
     )
     from codepmp_ray.cluster.submit import submit as submit_job
     from codepmp_ray.versions import git_commit
 
-    env_vars = passed_on(env or [])
+    env_vars = {**passed_on(env or []), **asked.env_vars}
     uploads = not (no_upload or rayjob) and _is_checkout()
     if uploads and (commit := git_commit()):
         env_vars["CODEPMP_COMMIT"] = commit  # what is uploaded has no .git
+    spec = asked.spec
     # The image has the checkout too; jobs/ is in no wheel.
     has_jobs = _is_checkout() or rayjob
     program = ("python", "-m", f"jobs.{spec.job}") if has_jobs else ("codepmp", *spec.path.split())
     submission = Submission(
-        spec.job, tuple(arguments), identity, _ROOT if uploads else None, env_vars, program
+        spec.job,
+        asked.arguments,
+        asked.identity,
+        _ROOT if uploads else None,
+        env_vars,
+        program,
+        asked.code,
+        asked.line,
+        asked.is_done,
     )
     if dry_run:
-        print(f"{submission.base_id}: {submission.entrypoint}")
+        print(f"{submission.base_id}: {asked.line}")
         return {"id": submission.base_id, "entrypoint": submission.entrypoint, "uploads": uploads}
     if rayjob:
-        manifest = rayjob_manifest(submission, _rayjob_template(), id)
+        from codepmp_ray.cluster.ray_job import rayjob_manifest
+
+        manifest = rayjob_manifest(submission, _kuberay("job.yaml"), id, _images())
         print(manifest, end="")
         return {"manifest": manifest}
     client = connect_client(address)
@@ -172,7 +194,8 @@ def status(address: _Address = None) -> dict[str, Any]:
     """Show what was submitted to a cluster, newest first; `codepmp status` is about a run."""
     import time
 
-    from codepmp_ray.cluster.submit import connect_client, submissions
+    from codepmp_ray.cluster.jobs_api import connect_client
+    from codepmp_ray.cluster.submit import submissions
 
     found = submissions(connect_client(address))
     for name, facts in found.items():
@@ -184,61 +207,36 @@ def status(address: _Address = None) -> dict[str, Any]:
     return found
 
 
-def identity_of(spec: Command, arguments: list[str]) -> object:
-    """The recipe as it will be read, and options of the job. Raises ConfigError for a bad one."""
-    from codepmp_ray.command.app import leaf, settings_of
-    from codepmp_ray.storage import is_uri
-
-    given = leaf(spec).make_context(spec.path, list(arguments)).params
-    named = Path(given.get("config") or "")
-    if _is_checkout() and named.is_absolute() and not named.is_relative_to(_ROOT):
-        raise ConfigError(
-            f"--config {named} is outside {_ROOT}, which is what the cluster gets.",
-            "Put the recipe into this checkout, or use overrides.",
-        )
-    settings, words = settings_of(spec, given)
-    if not is_uri(settings.run_dir) and not Path(settings.run_dir).is_absolute():
-        raise ConfigError(
-            f"run_dir={settings.run_dir} is relative: on a cluster that is a temporary folder of "
-            "one node.",
-            "Name storage that all nodes share: run_dir=/mnt/... or s3://bucket/....",
-        )
-    options = {k: v for k, v in given.items() if k not in ("config", "overrides")}
-    return [settings.model_dump(mode="json"), options, words]
-
-
-def _asked(words: list[str]) -> tuple[Command, list[str]]:
-    """The command of a line such as `synthesize a=b` or `pairs make a=b`, and its own arguments."""
-    jobs = {name: spec for name, spec in commands_of_jobs().items() if name != "submit"}
-    for num in (1, 2):
-        name = " ".join(words[:num])
-        spec = jobs.get(name) or COMMANDS.get(name)
-        if spec is not None and spec.job in jobs:
-            return spec, words[num:]
-    from codepmp_ray.config.recipe import did_you_mean
-
-    name = words[0] if words else ""
-    raise ConfigError(
-        f"{name!r} is not a job ({did_you_mean(name, jobs, 'jobs')}).",
-        "Name a command that is a job too, such as `run` or `pairs make`.",
-    )
-
-
 def _is_checkout() -> bool:
     return (_ROOT / "jobs" / "__init__.py").is_file()
 
 
-def _rayjob_template() -> str:
-    file = _ROOT / "deploy/kuberay/job.yaml"
+def _images() -> dict[str, str]:
+    """Name in the manifests -> image by digest. Raises ConfigError while nobody has set them."""
+    import yaml
+
+    name = "images/kustomization.yaml"
+    images = yaml.safe_load(_kuberay(name))["images"]
+    found = {image["name"]: f"{image['newName']}@{image['digest']}" for image in images}
+    if any("REPLACE" in image for image in found.values()):
+        raise ConfigError(
+            f"deploy/kuberay/{name} names no images yet.",
+            "Write your registry's names and the digests that `docker push` printed.",
+        )
+    return found
+
+
+def _kuberay(name: str) -> str:
+    file = _ROOT / "deploy/kuberay" / name
     if not file.is_file():
         raise ConfigError(f"{file} does not exist.", "--rayjob works in a checkout.")
     return file.read_text(encoding="utf-8")
 
 
 def _show(finding: "Finding") -> None:
-    print(f"{finding.state:<5} {finding.subject:<15} {finding.detail}")
+    print(f"{finding.state:<7} {finding.subject:<15} {finding.detail}")
     if finding.remedy and finding.state != "ok":
-        print(f"{'':<21} -> {finding.remedy}")
+        print(f"{'':<23} -> {finding.remedy}")
 
 
 def _is_complete(recipe: "Recipe", name: str) -> bool:
@@ -248,61 +246,3 @@ def _is_complete(recipe: "Recipe", name: str) -> bool:
         return open_stage(recipe, name).is_complete
     except CodePMPError:  # storage says more about that
         return False
-
-
-def _models(recipe: "Recipe", waiting: list[str]) -> list[str]:
-    """Models that the waiting stages start from."""
-    from codepmp_ray.evaluation.given_candidates import are_given
-    from codepmp_ray.runs import base_model
-    from codepmp_ray.storage.uris import written_name
-    from codepmp_ray.synthesis.plan import plan_pools
-
-    engines = []
-    if "synthesis" in waiting:
-        engines += [pool.engine for pool in plan_pools(recipe.synthesis, recipe.engines)]
-    if "candidates" in waiting and not are_given(recipe.candidates):
-        engines.append(recipe.generator)
-    names = [engine.written_name for engine in engines if engine.kind == "vllm"]
-    if "pretraining" in waiting:
-        names.append(base_model(recipe))
-    own = recipe.finetuning
-    if "finetuning" in waiting and own.model_name_or_path:
-        names.append(written_name(own.model_name_or_path, own.revision))
-    return names
-
-
-def _plan(recipe: "Recipe", name: str) -> str:
-    """One line about stage `name`; raises a CodePMPError when it cannot run."""
-    from codepmp_ray.cluster.preflight import engine_needs, require_needs
-    from codepmp_ray.cluster.training import training_need
-    from codepmp_ray.corpus.decontamination import load_evaluation_index
-    from codepmp_ray.corpus.sources import check_corpus_config
-    from codepmp_ray.evaluation.given_candidates import are_given
-    from codepmp_ray.evaluation.problems import split_problems
-    from codepmp_ray.synthesis.plan import plan_pools
-    from codepmp_ray.training.trackers import require_trackers
-
-    if name == "corpus":
-        check_corpus_config(recipe.corpus_in_use)
-        load_evaluation_index(recipe.corpus_in_use.decontamination)
-        return f"source {recipe.corpus.source.kind}, evaluation sets can be read"
-    if name in ("pretraining", "finetuning"):
-        config = getattr(recipe, name)
-        require_trackers(config.report_to)
-        needs = [training_need(name, config)[0]]
-    elif name == "synthesis":
-        pools = plan_pools(recipe.synthesis, recipe.engines)
-        needs = engine_needs([(pool.name, pool.engine) for pool in pools])
-    elif name == "candidates":
-        split_problems(recipe.candidates)
-        if are_given(recipe.candidates):
-            return "answers are given, no engine is needed"
-        needs = engine_needs([("generator", recipe.generator)])
-    elif name == "serving":
-        from codepmp_ray.serve.application import gpus_per_replica, serving_need
-
-        needs = [serving_need(recipe.serving, gpus_per_replica(recipe.serving))]
-    else:
-        return "needs what the stages before it leave"
-    require_needs(needs)
-    return "; ".join(need.describe() for need in needs)

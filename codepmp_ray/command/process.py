@@ -7,11 +7,16 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
 
 from codepmp_ray import errors
+from codepmp_ray.attempts import Attempt, printed_to
 from codepmp_ray.errors import CodePMPError, StorageError
+from codepmp_ray.redaction import redacted
 
 _EXIT_INTERRUPTED = 130
 _STORAGE_ERRORS = {
@@ -28,20 +33,44 @@ def run_command(body: Callable[[], None]) -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         body()
-    except SystemExit as wanted:
-        _exit(wanted.code if isinstance(wanted.code, int) else 1)
-    except KeyboardInterrupt:
-        print("Interrupted. Run the same command again to resume.", file=sys.stderr)
-        _exit(_EXIT_INTERRUPTED)
-    except BrokenPipeError:
-        _exit(0)
-    except Exception as error:
-        known = find_known_error(error)
-        if known is None:
-            raise
-        print(f"Error: {known}", file=sys.stderr)
-        _exit(known.exit_code)
+    except BaseException as error:  # noqa: BLE001 - what nobody foresaw ends here too
+        code, text = ending_of(error)
+        if text:
+            print(text, file=sys.stderr)
+        _exit(code)
     _exit(0)
+
+
+def ending_of(error: BaseException) -> tuple[int, str]:
+    """The exit code, and what is said last, of a command that ends with `error`."""
+    # The code is SIGTERM's where Ray's own handler had it, while Ray starts.
+    is_stopped = isinstance(error, SystemExit) and error.code == signal.SIGTERM
+    if is_stopped or isinstance(error, KeyboardInterrupt):
+        return _EXIT_INTERRUPTED, "Interrupted. Run the same command again to resume."
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else 1, ""
+    if isinstance(error, BrokenPipeError):
+        return 0, ""
+    known = find_known_error(error)
+    if known is None:  # a traceback as Python's own, and its exit code
+        trace = traceback.format_exception(error)
+        return 1, redacted("".join(trace)).rstrip()
+    return known.exit_code, f"Error: {known}"
+
+
+@contextmanager
+def kept_attempt(run_dir: str, command: str) -> Iterator[None]:
+    """Keep what the block prints, and how it ends, in the run directory."""
+    attempt = Attempt(run_dir, command)
+    try:
+        with printed_to(attempt):
+            yield
+    except BaseException as error:
+        code, text = ending_of(error)
+        attempt.write(f"{text}\n" if text else "")
+        attempt.end(code, text.splitlines()[-1] if code and text else "")
+        raise
+    attempt.end(0)
 
 
 def find_known_error(error: BaseException) -> CodePMPError | None:
@@ -91,7 +120,7 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _exit(code: int) -> None:
+def _exit(code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     # Interpreter teardown after Ray and torch can hang in their threads; everything is flushed.

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, TypeVar
 
+# Ray sets it in every job that its jobs API has started.
+SUBMITTED_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+
 Body = TypeVar("Body", bound=Callable[..., Any])
 
 

@@ -1,6 +1,7 @@
 """`codepmp serve` and `codepmp score`: rewards over HTTP, and of a file."""
 
 import json
+import os
 import shlex
 import sys
 import threading
@@ -10,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
-from codepmp_ray.command.registry import command
+from codepmp_ray.command.registry import SUBMITTED_VARIABLE, command
 from codepmp_ray.errors import ConfigError
 
 if TYPE_CHECKING:
+    from codepmp_ray.config.evaluation import ServingConfig
     from codepmp_ray.config.recipe import Recipe
     from codepmp_ray.serve.launch import ServiceHandle
 
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     words="MODEL",
     is_direct=True,
     needs="MODEL: a folder, URI or hub id of a reward model with one label; or a recipe with a "
-    "finished one. A key in $CODEPMP_API_KEY, or one is made.",
+    "finished one. A key in $CODEPMP_API_KEY, or one is made; a submitted job makes none.",
     writes="Nothing.",
     examples=("serve runs/laptop/finetuning-0123456789ab/model", "serve --config laptop"),
     sections=("serving",),
@@ -39,6 +41,7 @@ def serve(recipe: "Recipe", words: list[str], config: str | None) -> None:
     from codepmp_ray.command.extras import require_engine
     from codepmp_ray.runs import reward_model
 
+    _require_key_of_one_s_own(recipe)
     if words:
         recipe = _with_model(recipe, words, 1, is_direct=config is None)
     require_engine("serving.engine", recipe.serving.engine)
@@ -49,6 +52,7 @@ def serve(recipe: "Recipe", words: list[str], config: str | None) -> None:
         require_passed_audit(recipe)  # the service asks too, but after a cluster was started
     from codepmp_ray.serve.launch import running_service
 
+    _say_what_is_open(recipe.serving)
     was_up = False
     try:
         with running_service(recipe, model) as service:
@@ -119,6 +123,29 @@ def score(
     return summary
 
 
+def _require_key_of_one_s_own(recipe: "Recipe") -> None:
+    """Raise ConfigError where a key would be made and shown in the log of a submitted job."""
+    variable = recipe.evaluation.api_key_env
+    if SUBMITTED_VARIABLE not in os.environ or recipe.serving.api_keys_file:
+        return
+    if not os.environ.get(variable):
+        raise ConfigError(
+            f"${variable} is not set, and a key that is made would stand in this job's log, for "
+            "whoever may read the jobs API.",
+            f"Name a file of digests on the nodes (serving.api_keys_file), or set {variable} "
+            "there; `cluster submit --env` passes it on, for readers of that API to see.",
+        )
+
+
+def _say_what_is_open(config: "ServingConfig") -> None:
+    if config.host not in ("127.0.0.1", "::1", "localhost") and not config.tls_cert_file:
+        print(
+            f"serving.host={config.host} without TLS: keys and texts pass in the clear. Set "
+            "serving.tls_cert_file and tls_key_file, or let a proxy in front end TLS.",
+            file=sys.stderr,
+        )
+
+
 def _with_model(recipe: "Recipe", words: list[str], num: int, *, is_direct: bool) -> "Recipe":
     """`recipe` with the model, and file, that the command line names.
 
@@ -183,10 +210,11 @@ def describe(service: "ServiceHandle") -> str:
         "prompt": "Write a function that adds two numbers.",
         "candidates": ["def add(a, b):\n    return a + b", "def add(a, b):\n    return a - b"],
     }
-    key = service.api_key if service.key_was_made else "$CODEPMP_API_KEY"
+    is_shown = service.key_was_made and SUBMITTED_VARIABLE not in os.environ
+    key = service.api_key if is_shown else "$CODEPMP_API_KEY"
     curl = (
         f'curl -s {service.url}/v1/bon -H "Authorization: Bearer {key}" '
         f"-H 'Content-Type: application/json' -d {shlex.quote(json.dumps(request))}"
     )
-    shown = f"\nAPI key (made for this run): {service.api_key}" if service.key_was_made else ""
+    shown = f"\nAPI key (made for this run): {service.api_key}" if is_shown else ""
     return f"Serving {service.model_name} at {service.url} (Ctrl-C stops it).{shown}\n\n{curl}\n"

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from codepmp_ray.config.base import Section, operational
+from codepmp_ray.config.base import LabelSelector, Section, operational
 
 # Names of the columns as the data sets' cards give them, where they differ from the plain ones.
 _COLUMN_PRESETS = {
@@ -192,7 +192,11 @@ class DecontaminationConfig(Section):
 
 
 class CorpusConfig(Section):
-    """Snippet extraction and its limits."""
+    """Snippet extraction and its limits.
+
+    Attributes:
+        label_selector: nodes that its tasks run on; where nodes may come, so are they.
+    """
 
     source: SourceConfig = SourceConfig()
     languages: tuple[str, ...] = ("python",)
@@ -220,6 +224,7 @@ class CorpusConfig(Section):
     sample_seed: int = 0
     rows_per_shard: int = Field(default=1_000, ge=1)
     files_per_task: int = operational(64, ge=1)
+    label_selector: LabelSelector = operational({})
 
     @model_validator(mode="after")
     def _line_bounds(self) -> CorpusConfig:

@@ -105,11 +105,17 @@ class SandboxConfig(Section):
 
 
 class GraderConfig(Section):
-    """Limits on grading one answer that is not code; each has processor time, not wall-clock."""
+    """Limits on grading one answer that is not code; each has processor time, not wall-clock.
+
+    Attributes:
+        num_parallel: processes of one task; null: one per core of what the task has.
+        label_selector: nodes that grade, code too.
+    """
 
     time_limit_s: float = Field(default=5.0, gt=0)
     memory_mb: int = Field(default=1024, ge=64)
-    num_parallel: int | None = operational(None, ge=1)  # null: one process per core
+    num_parallel: int | None = operational(None, ge=1)
+    label_selector: LabelSelector = operational({})
 
 
 class ServingConfig(Section):

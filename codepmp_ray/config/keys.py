@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from codepmp_ray.config.base import Section, is_operational
+from codepmp_ray.redaction import redacted, redacted_values
 
 _ABSENT = object()
 _MAX_CHARS = 60
@@ -67,15 +68,15 @@ def differences(
         before = _dig(old, key.name)
         if before is _ABSENT:
             before = defaults.get(key.name)
-        if before != key.value:
+        if before != key.value and before != redacted_values(key.value):  # as manifests have it
             found[key.name] = (before, key.value)
     return found
 
 
 def in_short(value: Any) -> str:
-    """A value in one short line."""
+    """A value in one short line, without credentials of URLs."""
     text = value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
-    text = " ".join(text.split())
+    text = redacted(" ".join(text.split()))
     return text if len(text) <= _MAX_CHARS else f"{text[: _MAX_CHARS - 3]}..."
 
 

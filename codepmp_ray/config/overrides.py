@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, get_args, get_origin
 
 import yaml
@@ -22,12 +23,25 @@ def with_override(kind: type[BaseModel], data: dict[str, Any], override: str) ->
         raise ConfigError(
             f"{override!r} is not an override.", "Write section.key=value, for example seed=1."
         )
+    for blank in re.finditer(r"\s#", text):
+        if _parsed(text) == _parsed(text[: blank.start()]):
+            raise ConfigError(
+                f"{override!r}: what begins with # is a comment of YAML and would be left out.",
+                f"Quote it: {key}='{text}' inside of the shell's own quotes.",
+            )
     try:
         # YAML reads 1e-5 as a string; pydantic turns it into a number where one is expected.
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"{override!r}: the value is not valid YAML.") from error
     return _changed(data, kind, key, value, override)
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        return str(error)  # of the whole: the caller says so
 
 
 def section_type(annotation: Any) -> type[BaseModel] | None:

@@ -21,6 +21,7 @@ from codepmp_ray.config.accuracy import AccuracyConfig
 from codepmp_ray.config.audit import AuditConfig
 from codepmp_ray.config.base import Section, operational
 from codepmp_ray.config.branches import Branch, BranchesConfig, branch_config
+from codepmp_ray.config.carried import SCHEME, read_carried
 from codepmp_ray.config.corpus import CorpusConfig
 from codepmp_ray.config.engines import EngineConfig, EnginesConfig
 from codepmp_ray.config.evaluation import (
@@ -30,6 +31,7 @@ from codepmp_ray.config.evaluation import (
     ServingConfig,
 )
 from codepmp_ray.config.overrides import section_type, with_override
+from codepmp_ray.config.places import require_whole_schemes
 from codepmp_ray.config.pool_statistics import PoolStatisticsConfig
 from codepmp_ray.config.synthesis import PlanningConfig, SynthesisConfig
 from codepmp_ray.config.training import TrainingConfig
@@ -123,8 +125,9 @@ S = TypeVar("S", bound=Section)
 def load_recipe(path: str | Path | None, overrides: list[str] | None = None) -> Recipe:
     """The recipe in the YAML file at `path`, with `a.b=value` overrides (values are YAML).
 
-    `path` may be the name of a recipe of this package; None is a recipe of defaults. `seed=value`
-    sets the seeds of all stages; what follows it may set one of them again.
+    `path` may be the name of a recipe of this package, or env:VARIABLE (config/carried.py); None is
+    a recipe of defaults. `seed=value` sets the seeds of all stages; what follows it may set one of
+    them again.
     """
     whole: list[str] = []
     for override in overrides or []:
@@ -143,7 +146,9 @@ def load_sections(
     data: Any = {} if path is None else _read(path, folder)
     for override in overrides or []:
         data = with_override(kind, data, override)
-    return parse_sections(kind, data, "the command line" if path is None else str(path))
+    made = parse_sections(kind, data, "the command line" if path is None else str(path))
+    require_whole_schemes(made)
+    return made
 
 
 def recipe_names(folder: str = "") -> list[str]:
@@ -163,7 +168,8 @@ def _read(path: str | Path, folder: str) -> dict[str, Any]:
     if str(path) in names and not file.is_file():
         file = RECIPES / folder / f"{path}.yaml"
     try:
-        data = yaml.safe_load(file.read_text(encoding="utf-8"))
+        is_carried = str(path).startswith(SCHEME)
+        data = read_carried(str(path)) if is_carried else yaml.safe_load(file.read_text("utf-8"))
     except FileNotFoundError as error:
         raise ConfigError(
             f"The recipe {path} does not exist ({did_you_mean(file.stem, names, 'recipes')}).",
@@ -186,8 +192,27 @@ def parse_sections(kind: type[S], data: dict[str, Any], origin: str) -> S:
     try:
         return kind.model_validate(data)
     except ValidationError as error:
+        _require_kind(kind, data, origin)
         problems = "; ".join(_explain(item, kind) for item in error.errors())
         raise ConfigError(f"{origin}: {problems}.") from error
+
+
+def _require_kind(kind: type[BaseModel], data: dict[str, Any], origin: str) -> None:
+    """Raise ConfigError for a recipe of the main job where studies read one, or the other way."""
+    from codepmp_ray.config.studies import StudiesConfig
+
+    names = {Recipe: "of the main job", StudiesConfig: "of studies"}
+    own, given = set(kind.model_fields), set(data)
+    for other, name in names.items():
+        others = set(other.model_fields)
+        unknown = given - own
+        # An override of the wrong kind is an unknown key like any other.
+        if kind in names and unknown and unknown <= others and not given & (own - others):
+            raise ConfigError(
+                f"{origin} is a recipe {name}, and this command reads one {names[kind]} "
+                f"({', '.join(sorted(unknown))}: unknown).",
+                "`codepmp paper` reads recipes of studies, everything else those of the main job.",
+            )
 
 
 def _explain(item: Any, kind: type[BaseModel]) -> str:

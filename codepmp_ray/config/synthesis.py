@@ -126,7 +126,7 @@ class SynthesisConfig(Section):
 
 
 class PlanningConfig(Section):
-    """The question that `jobs.plan` answers.
+    """The question that `codepmp pairs plan` answers, and limits at which stages stop.
 
     Attributes:
         pilot_rows: snippets that every engine pool is measured on, spread over all shards; null
@@ -134,9 +134,24 @@ class PlanningConfig(Section):
         num_rows: snippets of the whole job; null for those of the corpus stage.
         num_gpus: GPUs to plan for; null for those of the cluster (or its CPUs when it has none).
         price_per_gpu_hour: in any currency; null leaves prices out.
+        max_price: at which pairs, answers and trainings stop, with what they have: of the GPUs
+            that engines and workers of all stages in run_dir have held, all attempts together.
+        max_reject_share: at which synthesis stops: of the rows of its last 16 shards, once these
+            have 1,000 rows.
     """
 
     pilot_rows: int | None = operational(None, ge=1)
     num_rows: int | None = operational(None, ge=1)
     num_gpus: int | None = operational(None, ge=1)
     price_per_gpu_hour: float | None = operational(None, ge=0)
+    max_price: float | None = operational(None, gt=0)
+    max_reject_share: float = operational(0.99, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _price_of_what(self) -> PlanningConfig:
+        if self.max_price is not None and not self.price_per_gpu_hour:
+            raise ValueError(
+                f"max_price={self.max_price} needs price_per_gpu_hour, which is "
+                f"{self.price_per_gpu_hour}: set it to what a GPU costs"
+            )
+        return self

@@ -18,9 +18,9 @@ from codepmp_ray.corpus.deduplication import Decided
 from codepmp_ray.corpus.extraction import Row, rejected_snippet
 from codepmp_ray.corpus.fates import FATES, SampleLimit, final_fates, kept_per_unit, sample_limit
 from codepmp_ray.corpus.selection import DUPLICATE, KEPT, NEAR_DUPLICATE
-from codepmp_ray.ledger import ShardCommit
 from codepmp_ray.records import REJECTED, SNIPPET, table_from_rows
 from codepmp_ray.reject_reasons import RejectReason
+from codepmp_ray.shard_markers import ShardCommit
 from codepmp_ray.storage import open_store
 
 _DETAILS = {

@@ -42,6 +42,7 @@ from codepmp_ray.corpus.rounds import (
     scatter_exact,
 )
 from codepmp_ray.corpus.selection import select_snippets
+from codepmp_ray.json_records import stored_record
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.storage import open_store
 
@@ -264,7 +265,7 @@ def _stored_plan(uri: str, plan: dict[str, int]) -> dict[str, int]:
     """What the search was begun with: chunks and partitions must stay what they are."""
     store = open_store(uri)
     store.put_exclusive(_PLAN, json.dumps(plan).encode())
-    return json.loads(store.read_bytes(_PLAN))
+    return stored_record(store, _PLAN)
 
 
 def _commit(ledger: ShardLedger, shard_id: int, tables: dict[str, pa.Table]) -> None:

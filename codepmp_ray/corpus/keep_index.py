@@ -22,6 +22,7 @@ from codepmp_ray.config.corpus import NearDuplicateConfig
 from codepmp_ray.corpus.layout import fixed_bytes
 from codepmp_ray.corpus.minhash import ALGORITHM, Signatures, Sketches
 from codepmp_ray.errors import ConfigError
+from codepmp_ray.json_records import stored_record
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.storage import is_uri, open_store
 
@@ -88,7 +89,7 @@ def earlier_indexes(settings: NearDuplicateConfig) -> Iterator[ShardLedger]:
                 "no keep-index.",
                 "Name the folder of a complete corpus stage that looked for near-duplicates.",
             )
-        found = json.loads(index.read_bytes(_SETTINGS))["made_with"]
+        found = stored_record(index, _SETTINGS)["made_with"]
         if found != _identity(settings):
             raise ConfigError(
                 f"corpus.near_duplicates.earlier: {folder} was made with {found}, not "

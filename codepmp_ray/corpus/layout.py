@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from codepmp_ray.ledger import ShardCommit, ShardLedger
+from codepmp_ray.ledger import ShardLedger
+from codepmp_ray.shard_markers import ShardCommit
 from codepmp_ray.storage import open_store
 
 Positions = npt.NDArray[np.int64]

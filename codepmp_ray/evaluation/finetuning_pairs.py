@@ -36,7 +36,7 @@ def build_finetuning_pairs(recipe: Recipe) -> pa.Table:
     """Pairs (FINETUNING_PAIR) of the recipe's candidates and grades, in a fixed order.
 
     The table's metadata counts problems by what became of them. Raises InputError when a stage is
-    missing or no problem gives a pair.
+    missing, most answers have no grade, or no problem gives a pair.
     """
     otherwise = "or name preference sets in finetuning.data"
     candidates = open_stage(recipe, "candidates").require(otherwise).ledger
@@ -47,6 +47,7 @@ def build_finetuning_pairs(recipe: Recipe) -> pa.Table:
         for row in candidates.read("candidates").to_pylist()
         if row["split"] == "train" and row["candidate_id"] in grade_of
     ]
+    _require_grades(answers)
     problems = problems_by_id(recipe.candidates, (row["problem_id"] for row in answers))
     rows, counts = pair_answers(problems.values(), answers)
     if not rows:
@@ -56,6 +57,19 @@ def build_finetuning_pairs(recipe: Recipe) -> pa.Table:
         )
     metadata = {name: str(count) for name, count in counts.items()}
     return pa.Table.from_pylist(rows, schema=FINETUNING_PAIR).replace_schema_metadata(metadata)
+
+
+def _require_grades(answers: list[Row]) -> None:
+    """A model of what happened to be graded would be one of what needs no execution."""
+    without = [row for row in answers if row["passed"] is None or row["outcome"] == _UNKNOWN]
+    if 2 * len(without) > len(answers):
+        why = Counter(f"{row['outcome']}: {row['detail']}" for row in without).most_common(1)
+        raise InputError(
+            f"{len(without)} of {len(answers)} answers to training problems have no grade that "
+            f"says whether they are right, most as {why[0][0]}.",
+            "docs/evaluation.md says what a problem needs to be graded here; remove the stage "
+            "`grades` and grade again, or name preference sets in finetuning.data.",
+        )
 
 
 def pair_answers(

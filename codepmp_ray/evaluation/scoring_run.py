@@ -11,7 +11,7 @@ from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.evaluation.best_of_n import evaluation_pool, summarise
 from codepmp_ray.evaluation.pools import Question
 from codepmp_ray.evaluation.scored_shards import Request, score_in_shards
-from codepmp_ray.json_records import read_record, record_bytes
+from codepmp_ray.json_records import record_bytes, stored_record
 from codepmp_ray.records import SCORE
 from codepmp_ray.runs import open_stage
 
@@ -66,7 +66,7 @@ def evaluate(recipe: Recipe, client: RewardClient, model: str) -> dict[str, Any]
 def read_results(recipe: Recipe) -> dict[str, Any]:
     """results.json of a finished stage. Raises InputError when it is not finished."""
     stage = open_stage(recipe, "evaluation").require()
-    return read_record(stage.store.read_bytes(RESULTS_FILE))
+    return stored_record(stage.store, RESULTS_FILE)
 
 
 def _request(question: Question) -> Request:

@@ -16,7 +16,15 @@ from pathlib import Path
 from typing import Literal
 
 from codepmp_ray.errors import InputError
-from codepmp_ray.storage.inputs import InputFile, InputFolder, Listed, input_file, list_remote
+from codepmp_ray.storage.inputs import (
+    InputFile,
+    InputFolder,
+    Listed,
+    first_remote,
+    input_file,
+    list_remote,
+    open_binary,
+)
 from codepmp_ray.storage.uris import is_uri, strip_file_scheme
 
 Format = Literal["lines", "parquet"]
@@ -86,6 +94,30 @@ def list_files(
     wanted = [name for name in names if is_wanted(name)]
     files = [_stat(path, name) for name in wanted]
     return Listing(path, files, sorted({*names} - {*wanted}, key=os.fsencode))
+
+
+def require_first_file(setting: str, location: str) -> None:
+    """Read a byte of the first file that is found at `location`; nothing is listed in full.
+
+    Raises InputError where there is none or it cannot be read, and StorageError when a store fails.
+    """
+    file: InputFile | None
+    if is_uri(location):
+        file = first_remote(location)
+    else:
+        path = existing_path(setting, location)
+        name = next(_walk(setting, path, frozenset(), None), None) if path.is_dir() else ""
+        file = None if name is None else path / name
+    if file is None:
+        raise InputError(f"{setting}={location}: nothing is there.", "Correct it.")
+    try:
+        with open_binary(file) as handle:
+            handle.read(1)
+    except OSError as error:
+        raise InputError(
+            f"{setting}={location}: {file} cannot be read on {platform.node()}: {error.strerror}.",
+            "Make it readable for the user that jobs run as.",
+        ) from error
 
 
 def data_files(setting: str, location: str) -> list[InputFile]:

@@ -18,6 +18,11 @@ if TYPE_CHECKING:  # imported where tables are: checkpoints need none
     import pyarrow as pa
     from pyarrow.fs import FileSystem
 
+# For a file of a run directory that is not what was written.
+DAMAGE_REMEDY = (
+    "codepmp verify says what else is damaged, and with --repair takes it back; then the stage's "
+    "own command makes it anew."
+)
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -122,16 +127,21 @@ class Store(ABC):
 
     def put_table(self, name: str, table: pa.Table) -> None:
         """Write `table` as Parquet at `name`, atomically."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd")
-        self.put(name, sink.getvalue().to_pybytes())
+        self.put(name, parquet_bytes(table))
 
     def each(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         """`function` of every item, in order; several at once where a reply takes its time."""
         return map_in_parallel(function, items, self.num_parallel)
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    """`table` as a Parquet file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue().to_pybytes()
 
 
 def map_in_parallel(

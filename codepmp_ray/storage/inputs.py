@@ -142,6 +142,25 @@ def list_remote(uri: str) -> tuple[RemoteFolder, list[Listed]]:
     ]
 
 
+def first_remote(uri: str) -> RemoteFile | None:
+    """A file at or below `uri`, or one that its pattern matches, without listing all; None where
+    there is none. Raises StorageError when the store fails."""
+    uri = uri.rstrip("/")
+    with explained("list", uri):
+        fs, path = _filesystem(uri)
+        if any(mark in uri for mark in _MAGIC) and scheme_of(uri) not in _WITH_QUERIES:
+            root, found = list_remote(uri)
+            return root / found[0].name if found else None
+        path = path.rstrip("/")
+        alone = _info(fs, path)
+        if alone is None or alone["type"] == "file":
+            return RemoteFile(uri) if alone else None
+        for folder, _, names in fs.walk(path):
+            if names:
+                return RemoteFile(f"{uri}{folder.removeprefix(path)}/{min(names)}")
+    return None
+
+
 def _filesystem(uri: str) -> tuple[Any, str]:
     from fsspec.core import url_to_fs
 

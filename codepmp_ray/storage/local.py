@@ -18,11 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from codepmp_ray.errors import StorageError
-from codepmp_ray.storage.base import FileFacts, Store
+from codepmp_ray.storage.base import DAMAGE_REMEDY, FileFacts, Store
 
 if TYPE_CHECKING:  # as in base.py
     import pyarrow as pa
     from pyarrow.fs import FileSystem
+# What file systems without hard links answer to one.
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
 class LocalStore(Store):
@@ -140,6 +142,13 @@ class LocalStore(Store):
         except FileExistsError:
             return False
         except OSError as error:
+            if error.errno in _NO_LINKS:
+                raise StorageError(
+                    f"{self.path(name)} cannot be created exclusively: its file system has no hard "
+                    f"links ({error.strerror}).",
+                    "Take a local disk, NFS or the object store itself (s3://...), not a mount of "
+                    "it (gcsfuse, Mountpoint for S3) nor exFAT or SMB.",
+                ) from error
             raise self._write_error(name, error) from error
         finally:
             scratch.unlink(missing_ok=True)
@@ -156,7 +165,7 @@ class LocalStore(Store):
         except (pa.ArrowException, OSError) as error:  # pyarrow reports damage as either
             raise StorageError(
                 f"{self.path(name)} is not a readable Parquet file ({error}).",
-                "Delete the stage's folder and run the stage again.",
+                DAMAGE_REMEDY,
             ) from error
 
     def read_table_metadata(self, name: str) -> dict[bytes, bytes]:
@@ -166,7 +175,9 @@ class LocalStore(Store):
         try:
             return pq.read_metadata(self.path(name)).metadata or {}
         except (pa.ArrowException, OSError) as error:
-            raise StorageError(f"{self.path(name)} is not a readable Parquet file.") from error
+            raise StorageError(
+                f"{self.path(name)} is not a readable Parquet file.", DAMAGE_REMEDY
+            ) from error
 
     @contextlib.contextmanager
     def lock(self, name: str) -> Iterator[None]:

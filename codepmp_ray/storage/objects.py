@@ -27,7 +27,7 @@ from fsspec.core import url_to_fs
 from pyarrow.fs import FileSystem, FSSpecHandler, PyFileSystem
 
 from codepmp_ray.errors import StorageError
-from codepmp_ray.storage.base import FileFacts, Store
+from codepmp_ray.storage.base import DAMAGE_REMEDY, FileFacts, Store
 from codepmp_ray.storage.remote_files import (
     CheckedFile,
     explained,
@@ -257,7 +257,7 @@ class ObjectStore(Store):
         except (pa.ArrowException, OSError) as error:  # pyarrow reports damage as either
             raise StorageError(
                 f"{self.locate(name)} is not a readable Parquet file ({error}).",
-                "Delete the stage's folder and run the stage again.",
+                DAMAGE_REMEDY,
             ) from error
 
 

@@ -16,6 +16,7 @@ from codepmp_ray import __version__
 from codepmp_ray.analysis.report import report_environment
 from codepmp_ray.hub_models import pin
 from codepmp_ray.json_records import read_record, record_bytes
+from codepmp_ray.redaction import redacted, redacted_values
 from codepmp_ray.studies import paper, verdicts
 from codepmp_ray.studies.bench import Bench
 from codepmp_ray.studies.markdown import overview_text, study_text, to_markdown
@@ -39,14 +40,14 @@ def summary_of(bench: Bench, records: list[Values], command: str) -> Values:
             "name": bench.config.name,
             "paper": paper.SOURCE,
             "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "command": command,
+            "command": redacted(command),
             "commit": git_commit(),
             "versions": {"codepmp-ray": __version__, **installed_versions()},
             "python": platform.python_version(),
             "platform": f"{platform.system()} {platform.machine()}",
             "models": model_sizes(bench),
-            "sets": bench.origins(),
-            "config": bench.config.model_dump(mode="json"),
+            "sets": redacted_values(bench.origins()),
+            "config": redacted_values(bench.config.model_dump(mode="json")),
             "spent_s": sum(record["spent_s"] for record in records),
             "studies": records,
         }

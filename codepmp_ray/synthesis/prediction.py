@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from codepmp_ray.json_records import record_bytes
+from codepmp_ray.json_records import record_bytes, stored_record
 from codepmp_ray.runs import Stage
 from codepmp_ray.storage import open_store
 
@@ -21,7 +20,7 @@ def prediction_error(stage: Stage, num_rows: int, duration_s: float) -> str:
     run = open_store(stage.recipe.run_dir)
     if not run.exists(_name(stage)):
         return ""
-    found: dict[str, Any] = json.loads(run.read_bytes(_name(stage)))
+    found: dict[str, Any] = stored_record(run, _name(stage))
     said_s = found["start_s"] + num_rows / found["rows_per_s"]
     error = (said_s - duration_s) / duration_s
     return (

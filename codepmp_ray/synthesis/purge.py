@@ -25,11 +25,12 @@ from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.corpus.counts import corpus_counts
 from codepmp_ray.corpus.filters.opt_out import PURGES, OptOutList, plain_name
 from codepmp_ray.errors import InputError, StorageError
-from codepmp_ray.json_records import record_bytes
-from codepmp_ray.ledger import ShardCommit, ShardLedger
+from codepmp_ray.json_records import record_bytes, stored_record
+from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.records import REJECTED, stable_id, table_from_rows
 from codepmp_ray.reject_reasons import RejectReason
-from codepmp_ray.runs import STAGE_FOLDER, Stage
+from codepmp_ray.runs import Stage, stage_folders
+from codepmp_ray.shard_markers import ShardCommit
 from codepmp_ray.shard_rewrite import replace_shard, sole_writer
 from codepmp_ray.storage import open_store
 from codepmp_ray.synthesis.counts import recount
@@ -82,8 +83,7 @@ def purge_run(recipe: Recipe, request: PurgeRequest, tell: Callable[[Stage, Row]
     Raises InputError for names that match nothing, once everything else is done, and as `purge`.
     """
     run = open_store(recipe.run_dir)
-    found = [match.groups() for name in run.list("") if (match := STAGE_FOLDER.fullmatch(name))]
-    stages = [Stage(recipe, *name) for name in found if name[0] in _HOLDERS]
+    stages = [stage for stage in stage_folders(recipe) if stage.name in _HOLDERS]
     holding = [stage for stage in stages if stage.name in _PRODUCTS and stage.has_begun]
     if not holding:
         raise InputError(f"{recipe.run_dir} holds neither snippets nor pairs.")
@@ -144,7 +144,7 @@ def purge(stage: Stage, request: PurgeRequest) -> Row:
             stage.store.put("complete.json", record_bytes(summary, indent=2))
         else:
             recount(stage)
-        tombstone = json.loads(stage.store.read_bytes(f"{name}.json"))
+        tombstone = stored_record(stage.store, f"{name}.json")
         record = tombstone | _count(ledger, request, product, was)
         stage.store.put(f"{name}.done.json", json.dumps(record, indent=2).encode())
     return record

@@ -15,9 +15,11 @@ from typing import Any
 import pyarrow as pa
 
 from codepmp_ray.errors import ConfigError
-from codepmp_ray.ledger import ShardCommit, ShardLedger
+from codepmp_ray.json_records import stored_record
+from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.reject_reasons import RejectReason
 from codepmp_ray.runs import Stage
+from codepmp_ray.shard_markers import ShardCommit
 from codepmp_ray.shard_rewrite import replace_shard
 from codepmp_ray.storage import Store
 
@@ -47,7 +49,7 @@ def open_round(stage: Stage, reasons: tuple[str, ...]) -> Store:
     number = unfinished_round(stage) or f"{len(stage.store.list(_ROUNDS)):04d}"
     request = json.dumps({"reasons": wanted}).encode()
     stage.store.put_exclusive(f"{_ROUNDS}/{number}/request.json", request)
-    found = json.loads(stage.store.read_bytes(f"{_ROUNDS}/{number}/request.json"))["reasons"]
+    found = stored_record(stage.store, f"{_ROUNDS}/{number}/request.json")["reasons"]
     if found != wanted:
         raise ConfigError(
             f"The replay of {', '.join(found)} is not finished.",

@@ -19,6 +19,7 @@ import pyarrow as pa
 from codepmp_ray.config.data import DataSourceConfig
 from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.errors import InputError
+from codepmp_ray.json_records import stored_record
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.preference.sources.columns import ColumnUse, listed
 from codepmp_ray.preference.sources.reading import column_use, pairs_of
@@ -103,7 +104,7 @@ def _prepare(store: Store, source: DataSourceConfig, template: str) -> Iterator[
         if line := use.line():
             print(line, file=sys.stderr)
         store.put(marker, json.dumps(record, indent=2).encode())
-    record = json.loads(store.read_bytes(marker))
+    record = stored_record(store, marker)
     if not record["num_pairs"]:
         raise InputError(
             f"The training source {source.label!r} gives no pair: {record['num_rejected']} rows "

@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import Any, Protocol
 
 from codepmp_ray.errors import ConfigError
+from codepmp_ray.redaction import redacted_values
 from codepmp_ray.storage import LocalStore, Store
 from codepmp_ray.storage.scratch import ScratchFolder
 from codepmp_ray.training.growing_files import GrowingFolder
@@ -139,6 +140,10 @@ def require_trackers(names: Sequence[str]) -> None:
 def open_trackers(
     names: Sequence[str], store: Store, resume_step: int, settings: Settings
 ) -> list[Tracker]:
-    """The trackers of one run, told its `settings`. Raises ConfigError for a missing package."""
+    """The trackers of one run, told its `settings` without credentials of URLs.
+
+    Raises ConfigError for a missing package.
+    """
     require_trackers(names)
-    return [_TRACKERS[name](store, resume_step, settings) for name in names]
+    shown = redacted_values(settings)
+    return [_TRACKERS[name](store, resume_step, shown) for name in names]

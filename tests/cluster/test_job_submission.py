@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +17,7 @@ import pytest
 
 from benchmarks._fake_synthesis import write_fake_corpus
 from codepmp_ray.config.recipe import load_recipe
-from codepmp_ray.errors import ConfigError, ResourceError
+from codepmp_ray.errors import ConfigError, ResourceError, StorageError
 from tests.processes import PATIENCE_S
 from tests.ray_nodes import BIN, RAY, RayNodes, job_details, run_job
 
@@ -91,17 +93,20 @@ def test_a_client_without_the_token_is_turned_away(head: dict[str, str]) -> None
 def test_our_client_submits_once_follows_and_starts_a_failed_job_again(
     nodes: RayNodes, corpus_arguments: list[str], tmp_path: Path
 ) -> None:
-    source = tmp_path / "code" / "a.py"
-    text = source.read_text()
-    source.unlink()
+    (tmp_path / "run").write_text("a file where the run's folder should be")
     first = run_job(nodes, "jobs.submit", "corpus", *corpus_arguments, cwd=ROOT)
-    assert first.returncode == 3, first.stderr  # the job's own code for a source without files
+    assert first.returncode == StorageError.exit_code, first.stderr  # the job's own code
     assert "Error:" in first.stdout  # its log
-    assert "exit code 3" in first.stderr
-    source.write_text(text)
+    assert f"exit code {StorageError.exit_code}" in first.stderr
+    (tmp_path / "run").unlink()
     second = run_job(nodes, "jobs.submit", "corpus", *corpus_arguments, cwd=ROOT)
     assert second.returncode == 0, second.stderr + second.stdout
     assert "1 snippets" in second.stdout and "Submitted corpus-" in second.stderr
+    # Only what is ours is said beside the log: which submission it is, and how it ended.
+    told = [line for line in second.stderr.splitlines() if line.strip()]
+    assert all(line.startswith(("Submitted corpus-", "corpus-")) for line in told), told
+    noise = re.compile(r"network_util|logging\.cc|sdk\.py|WebSocket")
+    assert not noise.search(second.stdout + second.stderr), second.stdout
     third = run_job(nodes, "jobs.submit", "corpus", *corpus_arguments, cwd=ROOT)
     assert third.returncode == 0 and third.stdout == second.stdout
     assert "Following corpus-" in third.stderr
@@ -110,6 +115,11 @@ def test_our_client_submits_once_follows_and_starts_a_failed_job_again(
     attempts = {str(job["submission_id"]): job["status"] for job in job_details(nodes)}
     ours = {name: status for name, status in attempts.items() if name.startswith(base)}
     assert ours == {f"{base}-1": "FAILED", f"{base}-2": "SUCCEEDED"}
+    # What it made is gone: Ray's table alone is no answer.
+    shutil.rmtree(tmp_path / "run")
+    fourth = run_job(nodes, "jobs.submit", "corpus", *corpus_arguments, cwd=ROOT)
+    assert f"Submitted {base}-3" in fourth.stderr and "1 snippets" in fourth.stdout
+    assert list((tmp_path / "run").glob("corpus-*/complete.json"))
 
 
 @pytest.fixture
@@ -181,7 +191,11 @@ def test_the_token_s_absence_is_one_line(nodes: RayNodes, tmp_path: Path) -> Non
         (["nothing", "a=b"], ["'nothing' is not a job", "synthesize"]),
         (["corpus"], ["run_dir=runs/laptop is relative", "s3://"]),
         (["corpus", "run_dir=/x", "corpus.min_lines=0"], ["corpus.min_lines=0"]),
-        (["corpus", "--config", "/elsewhere/r.yaml", "run_dir=/x"], ["outside"]),
+        (["synthesize", "-c", "qwen2-1.5b-math", "run_dir=/x"], ["source.path=data/the-stack is"]),
+        (["reproduce", "run_dir=/x", "data_dir=data"], ["data_dir=data is relative", "/mnt/..."]),
+        (["study", "corpus.min_lines=1", "run_dir=/x"], ["unknown key corpus"]),
+        (["serve", "./model"], ["MODEL=./model is relative"]),
+        (["pool", "--output", "p.jsonl", "run_dir=/x"], ["--output=p.jsonl is relative"]),
     ],
 )
 def test_what_cannot_work_is_refused_before_a_cluster_is_asked(

@@ -18,14 +18,12 @@ import yaml
 from ray.serve.schema import ServeDeploySchema
 
 from codepmp_ray.cluster.placement import Need, matching, offers_of_node_types, require_fit
-from codepmp_ray.cluster.submit import Submission, rayjob_manifest
 from codepmp_ray.config.evaluation import ServingConfig
 from codepmp_ray.config.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "deploy/kuberay"
 RAY_VERSION = re.search(r"ray\[[\w,]+\]==([\d.]+)", (ROOT / "pyproject.toml").read_text("utf-8"))
-MAX_NAME_LENGTH = 47  # KubeRay makes longer names of it
 JOBS = sorted(file.stem for file in (ROOT / "jobs").glob("[a-z]*.py") if file.stem != "submit")
 
 
@@ -36,9 +34,9 @@ def documents(name: str) -> dict[str, dict[str, Any]]:
 
 
 CLUSTER = documents("cluster.yaml")["RayCluster"]
-SERVICE = documents("service.yaml")["RayService"]
+SERVICE = documents("service/service.yaml")["RayService"]
 JOB = documents("job.yaml")["RayJob"]
-SHARED = documents("storage.yaml")
+SHARED = documents("common/storage.yaml")
 
 
 def closed(required: dict[str, Any], **optional: Any) -> dict[str, Any]:
@@ -52,13 +50,19 @@ def closed(required: dict[str, Any], **optional: Any) -> dict[str, Any]:
 
 TEXT, NUMBER, FLAG = {"type": "string"}, {"type": "integer", "minimum": 0}, {"type": "boolean"}
 TEXTS = {"type": "object", "additionalProperties": TEXT}
+PROFILE = closed({"type": {"enum": ["RuntimeDefault", "Unconfined"]}})
+IMAGES = ["codepmp-ray-cpu", "codepmp-ray-gpu"]
 POD = closed(
     {
         "spec": closed(
             {
                 "restartPolicy": {"const": "Never"},  # the second autoscaler wants it
                 "securityContext": closed(
-                    {"runAsUser": NUMBER, "runAsGroup": NUMBER, "fsGroup": NUMBER}
+                    {"runAsNonRoot": FLAG, "runAsUser": NUMBER, "runAsGroup": NUMBER}
+                    | {"seccompProfile": PROFILE},
+                    appArmorProfile=PROFILE,
+                    fsGroup=NUMBER,
+                    fsGroupChangePolicy={"const": "OnRootMismatch"},
                 ),
                 "containers": {
                     "type": "array",
@@ -66,22 +70,26 @@ POD = closed(
                     "items": closed(
                         {
                             "name": TEXT,
-                            "image": {"enum": ["codepmp-ray:cpu", "codepmp-ray:gpu"]},
+                            "image": {"enum": IMAGES},
                             "resources": closed({"limits": TEXTS, "requests": TEXTS}),
-                            "volumeMounts": {"type": "array"},
+                            "securityContext": {"type": "object"},
                         },
+                        volumeMounts={"type": "array"},
                         ports={"type": "array"},
                         env={"type": "array"},
                         envFrom={"type": "array"},
                     ),
                 },
-                "volumes": {"type": "array"},
             },
+            volumes={"type": "array"},
+            automountServiceAccountToken=FLAG,
             nodeSelector=TEXTS,
             tolerations={"type": "array"},
             terminationGracePeriodSeconds=NUMBER,
+            topologySpreadConstraints={"type": "array"},
         )
-    }
+    },
+    metadata=closed({"labels": TEXTS}),
 )
 CLUSTER_SPEC = closed(
     {
@@ -89,7 +97,9 @@ CLUSTER_SPEC = closed(
         "authOptions": closed({"mode": {"const": "token"}, "secretName": TEXT}),
         "enableInTreeAutoscaling": {"const": True},
         "autoscalerOptions": closed(
-            {"version": {"const": "v2"}, "idleTimeoutSeconds": NUMBER}, resources={"type": "object"}
+            {"version": {"const": "v2"}, "idleTimeoutSeconds": NUMBER},
+            resources={"type": "object"},
+            securityContext={"type": "object"},
         ),
         "headGroupSpec": closed({"rayStartParams": TEXTS, "template": POD}),
         "workerGroupSpecs": {
@@ -124,7 +134,7 @@ SPECS = {
         },
         runtimeEnvYAML=TEXT,
         submitterConfig=closed({"backoffLimit": NUMBER}),
-        ttlSecondsAfterFinished=NUMBER,
+        submitterPodTemplate=POD,
     ),
 }
 ALL = [CLUSTER, SERVICE, JOB]
@@ -163,7 +173,7 @@ def test_pods_with_gpus_have_the_image_and_the_tolerance_for_them(name: str) -> 
         limits = container["resources"]["limits"]
         assert limits == container["resources"]["requests"]  # Ray believes the limits
         has_gpu = int(limits.get("nvidia.com/gpu", 0)) > 0
-        assert container["image"] == f"codepmp-ray:{'gpu' if has_gpu else 'cpu'}"
+        assert container["image"] == f"codepmp-ray-{'gpu' if has_gpu else 'cpu'}"
         assert has_gpu == bool(pod.get("tolerations"))
 
 
@@ -183,11 +193,12 @@ def worker_groups(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
     found = {}
     for group in spec["workerGroupSpecs"]:
         limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
+        gpus = int(limits.get("nvidia.com/gpu", 0))
         found[group["groupName"]] = {
             "max_workers": group["maxReplicas"],
             "resources": {
                 "CPU": int(limits["cpu"]),
-                "GPU": int(limits["nvidia.com/gpu"]),
+                **({"GPU": gpus} if gpus else {}),
                 "memory": int(limits["memory"].removesuffix("Gi")) << 30,
             },
             "labels": group["labels"],
@@ -211,26 +222,39 @@ def test_the_groups_are_those_of_the_launcher_file() -> None:
     types = {k: v for k, v in launcher["available_node_types"].items() if k != "head"}
     for key in ("labels", "max_workers"):
         assert {k: v[key] for k, v in groups.items()} == {k: v[key] for k, v in types.items()}
-    for key in ("CPU", "GPU"):
-        assert {k: v["resources"][key] for k, v in groups.items()} == {
-            k: v["resources"][key] for k, v in types.items()
-        }
+    for name, group in groups.items():
+        pod, machine = group["resources"], types[name]["resources"]
+        assert pod.get("GPU") == machine.get("GPU")
+        # Kubernetes keeps a part of each machine: a pod that asks for all of it fits on none.
+        for key in ("CPU", "memory"):
+            assert 0.7 * machine[key] <= pod[key] < 1.1 * machine[key] - (key == "CPU")
 
 
-def test_placement_asks_for_labels_that_the_groups_have() -> None:
-    overrides = (ROOT / "deploy/placement.args").read_text(encoding="utf-8").split()
+@pytest.mark.parametrize("name", ["placement.args", "placement-72b.args"])
+def test_placement_asks_for_labels_that_the_groups_have(name: str) -> None:
+    overrides = (ROOT / "deploy" / name).read_text(encoding="utf-8").split()
     recipe = load_recipe(ROOT / "jobs/recipes/laptop.yaml", overrides)
     offers = offers_of_node_types(node_types(), "storage.yaml")
-    for section in (recipe.engines.strong, recipe.engines.weak, recipe.pretraining, recipe.serving):
+    engines, grader = recipe.engines, recipe.evaluation.grader
+    for section in (engines.strong, engines.weak, recipe.pretraining, recipe.serving, grader):
         assert len(matching(offers, section.label_selector)) == 1
 
 
-def test_ray_job_stop_leaves_training_its_checkpoint() -> None:
+def test_what_is_told_to_stop_gets_the_time_that_its_settings_promise() -> None:
+    recipe = load_recipe(ROOT / "jobs/recipes/laptop.yaml")
+    stop_s, drain_s = recipe.pretraining.stop_timeout_s, recipe.serving.drain_timeout_s
     head = CLUSTER["spec"]["headGroupSpec"]["template"]["spec"]
     environment = {item["name"]: item["value"] for item in head["containers"][0]["env"]}
-    stop_timeout_s = load_recipe(ROOT / "jobs/recipes/laptop.yaml").pretraining.stop_timeout_s
-    assert int(environment["RAY_JOB_STOP_WAIT_TIME_S"]) > stop_timeout_s
-    assert head["terminationGracePeriodSeconds"] > stop_timeout_s
+    wait_s = int(environment["RAY_JOB_STOP_WAIT_TIME_S"])
+    assert head["terminationGracePeriodSeconds"] > wait_s > max(stop_s, drain_s)
+    for group in CLUSTER["spec"]["workerGroupSpecs"]:
+        if "trainer" in group["groupName"]:
+            assert group["template"]["spec"]["terminationGracePeriodSeconds"] > stop_s
+    config = yaml.safe_load(SERVICE["spec"]["serveConfigV2"])
+    drain_s = config["applications"][0]["args"]["drain_timeout_s"]
+    assert SERVICE["spec"]["rayClusterDeletionDelaySeconds"] > drain_s
+    for pod in pods(SERVICE["spec"]["rayClusterConfig"]):
+        assert pod["terminationGracePeriodSeconds"] > drain_s
 
 
 def test_the_service_is_one_that_our_code_can_build() -> None:
@@ -247,26 +271,6 @@ def test_the_service_is_one_that_our_code_can_build() -> None:
     resources = {"CPU": serving.num_cpus, "GPU": float(serving.num_gpus or 0)}
     most = serving.max_replicas or serving.num_replicas
     require_fit([Need("replicas", resources, most, serving.label_selector)], offers)
-
-
-@pytest.mark.parametrize("job", JOBS)
-def test_every_job_becomes_a_ray_job(job: str) -> None:
-    arguments = ("run_dir=/mnt/codepmp/runs/a b",)
-    asked = Submission(job, arguments, {"a": 1}, None, {"HF_HOME": "/x"})
-    template = (FOLDER / "job.yaml").read_text(encoding="utf-8")
-    text = rayjob_manifest(asked, template)
-    made = yaml.safe_load(text)
-    jsonschema.validate(made["spec"], SPECS["RayJob"])
-    assert re.fullmatch(r"[a-z][a-z0-9-]*[a-z0-9]", made["metadata"]["name"])
-    assert len(made["metadata"]["name"]) <= MAX_NAME_LENGTH
-    command = shlex.split(made["spec"]["entrypoint"])
-    assert command == ["cd", "/app", "&&", "python", "-m", f"jobs.{job}", *arguments]
-    environment = yaml.safe_load(made["spec"]["runtimeEnvYAML"])["env_vars"]
-    assert environment == {"PYTHONUNBUFFERED": "1", "HF_HOME": "/x"}
-    other = rayjob_manifest(Submission(job, arguments, {"a": 2}), template, None)
-    assert rayjob_manifest(asked, template) == text
-    assert yaml.safe_load(other)["metadata"]["name"] != made["metadata"]["name"]
-    assert yaml.safe_load(rayjob_manifest(asked, template, "mine"))["metadata"]["name"] == "mine"
 
 
 def test_the_job_file_itself_names_a_job() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.rehearsal
 @pytest.fixture(scope="module")
 def two_processors() -> Iterator[None]:
     _shared.close()
-    ray.init(num_cpus=2, log_to_driver=False, logging_level="error")
+    ray.init(num_cpus=2, num_gpus=2, log_to_driver=False, logging_level="error")
     yield
     ray.shutdown()
 
@@ -44,6 +45,27 @@ def test_two_models_on_two_processors_finish(two_processors, tmp_path: Path) -> 
     names = write_corpus(recipe)
     assert synthesize(recipe)["num_pairs"] == len(names)
     assert sorted(snippet_ids(recipe)) == sorted(names)
+
+
+def test_the_time_that_engines_hold_gpus_is_counted(
+    two_processors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The GPUs are numbers here, which Ray does not look into."""
+    from codepmp_ray.cluster import shard_graph
+    from codepmp_ray.cluster.synthesis import synthesize
+
+    monkeypatch.setattr(shard_graph, "engine_gpus", lambda engine: 0.5)
+    recipe = recipe_for(tmp_path, latency_s=0.5)
+    planning = recipe.planning.model_copy(update={"price_per_gpu_hour": 3600.0})
+    recipe = recipe.model_copy(update={"planning": planning})
+    write_corpus(recipe)
+    began_s = time.monotonic()
+    cost = synthesize(recipe)["cost"]
+    took_s = time.monotonic() - began_s
+    # Two engines of half a GPU; rows take a second and a half through three hops.
+    assert 0.5 < cost["gpu_seconds"] < took_s
+    assert cost["price"] == pytest.approx(cost["gpu_seconds"], abs=0.06)
+    assert [attempt["gpu_seconds"] for attempt in cost["attempts"]] == [cost["gpu_seconds"]]
 
 
 def test_a_job_that_waits_says_for_what(

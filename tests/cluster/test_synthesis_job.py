@@ -7,14 +7,23 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
 
+from codepmp_ray.cluster.limits import RejectFuse
 from codepmp_ray.config.recipe import Recipe, parse_recipe
 from codepmp_ray.config.synthesis import PlanningConfig
-from codepmp_ray.errors import ConfigError, EngineError, ModelError, ResourceError, StorageError
+from codepmp_ray.errors import (
+    ConfigError,
+    EngineError,
+    LimitReached,
+    ModelError,
+    ResourceError,
+    StorageError,
+)
 from codepmp_ray.records import PAIR, REJECTED, SNIPPET, table_from_rows
 from codepmp_ray.runs import open_stage
 from tests.processes import PATIENCE_S, running, wait_until
@@ -153,6 +162,27 @@ def test_web_pairs_need_neither_engines_nor_a_corpus(ray_cluster, tmp_path: Path
     card = (Path(open_stage(recipe, "synthesis").uri) / "README.md").read_text()
     assert "People wrote both sides" in card and "Lengths in characters" in card
     assert "Demonstration" not in card
+
+
+def test_a_job_of_rejects_ends_with_examples_and_goes_on_where_that_is_allowed(
+    ray_cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from codepmp_ray.cluster import synthesis as job
+
+    data = recipe_for(tmp_path).model_dump(mode="json")
+    data["synthesis"]["gates"]["min_description_words"] = 100
+    recipe = parse_recipe(data, "test")
+    names = write_corpus(recipe)
+    monkeypatch.setattr(job, "RejectFuse", partial(RejectFuse, min_rows=6))
+    with pytest.raises(LimitReached, match=r"rows were rejected, more than .*=0\.99") as caught:
+        job.synthesize(recipe)
+    assert any(f"{name}: " in str(caught.value) for name in names)
+    stage = open_stage(recipe, "synthesis")
+    assert stage.ledger.committed_ids() and not stage.is_complete
+    data["planning"]["max_reject_share"] = 1.0
+    summary = job.synthesize(parse_recipe(data, "test"))
+    assert summary["num_pairs"] == 0 and sorted(snippet_ids(recipe)) == sorted(names)
+    assert summary["cost"] == {"gpu_seconds": 0, "price": None, "attempts": []}
 
 
 def test_replay_takes_up_the_named_rejects_only(ray_cluster, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import PurePosixPath
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from codepmp_ray.errors import StorageError
@@ -80,7 +81,7 @@ class SimulatedStore:
     """An object store in memory: strongly consistent, exclusive creation, no rename."""
 
     def __init__(self) -> None:
-        self.objects: dict[str, bytes | pa.Table] = {}
+        self.objects: dict[str, bytes] = {}
 
     def list(self, folder: str) -> list[str]:
         depth = len(PurePosixPath(folder).parts)
@@ -88,18 +89,15 @@ class SimulatedStore:
         return sorted({p[depth] for p in inside if "/".join(p[:depth]) == folder})
 
     def read_bytes(self, name: str) -> bytes:
-        found = self.objects.get(name)
-        if not isinstance(found, bytes):
+        if name not in self.objects:
             raise StorageError(f"Cannot read {name}.")
-        return found
+        return self.objects[name]
 
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
-        found = self.objects[name]
-        assert isinstance(found, pa.Table)
-        return found.select(columns) if columns else found
+        return pq.read_table(pa.BufferReader(self.objects[name]), columns=columns)
 
-    def put_table(self, name: str, table: pa.Table) -> None:
-        self.objects[name] = table
+    def put(self, name: str, data: bytes) -> None:
+        self.objects[name] = data
 
     def put_exclusive(self, name: str, data: bytes) -> bool:
         if name in self.objects:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from codepmp_ray.config.data import DataSourceConfig
-from codepmp_ray.config.recipe import Recipe, load_recipe, parse_recipe
+from codepmp_ray.config.recipe import RECIPES, Recipe, load_recipe, parse_recipe
+from codepmp_ray.config.studies import load_studies
 from codepmp_ray.errors import ConfigError
 
 
@@ -217,3 +218,34 @@ def test_a_kind_brings_its_place_on_the_hub_unless_another_is_named() -> None:
     for other in ({"path": "a"}, {"hub_id": "b/c"}):
         source = DataSourceConfig(kind="logiqa2", **other)
         assert source.subset is None and source.revision is None
+
+
+@pytest.mark.parametrize("text", ["/x #1", "3 # three", "'a' #b", "[1, 2] #c", "a #b #c"])
+def test_a_comment_in_an_override_is_refused_not_left_out(text: str) -> None:
+    with pytest.raises(ConfigError, match="comment of YAML"):
+        load_recipe(None, [f"name={text}"])
+
+
+@pytest.mark.parametrize("text", ["'/x #1'", '"a # b"', "a#b", "'#'"])
+def test_a_hash_that_is_no_comment_stays(text: str) -> None:
+    assert "#" in load_recipe(None, [f"name={text}"]).name
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["run_dir=s3:/bucket/x", "corpus.filters.opt_out_path=gs:/b/x", "audit.pools=[abfs:/c/x]"],
+)
+def test_half_a_scheme_is_refused_not_made_a_folder(override: str) -> None:
+    with pytest.raises(ConfigError, match="neither a path nor a URI") as caught:
+        load_recipe(None, [override])
+    assert "://" in caught.value.remedy
+
+
+def test_a_recipe_of_the_other_kind_is_said_in_one_line() -> None:
+    with pytest.raises(ConfigError, match=r"gpu\.yaml is a recipe of studies") as caught:
+        load_recipe(RECIPES / "studies/gpu.yaml")
+    assert "known keys" not in str(caught.value)
+    with pytest.raises(ConfigError, match="is a recipe of the main job"):
+        load_studies(RECIPES / "qwen2-1.5b-math.yaml")
+    with pytest.raises(ConfigError, match="unknown key crpus"):
+        load_recipe(None, ["crpus.max_files=1"])

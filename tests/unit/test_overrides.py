@@ -41,8 +41,9 @@ BARE: dict[str, tuple[type[Section], dict[str, Any]]] = {
 NEEDS: dict[str, tuple[str, ...]] = {
     "*.best_metric": (".eval_steps=1", ".eval_fraction=0.1"),
     "*.trunk_steps": (".schedule=wsd", ".max_steps=1"),
+    "planning.max_price": (".price_per_gpu_hour=1",),
     "*.min_workers": (".num_workers=16",),
-    "*.data_parallel_replicate_degree": (".num_workers=16",),
+    "*.data_parallel_replicate_degree": (".num_workers=16", ".min_workers=null"),
     "*.min_actors": (".max_actors=16",),
     "corpus.source.kind": (".path=x",),
     "serving.revision": (".model_path=x",),

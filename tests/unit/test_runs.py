@@ -92,6 +92,7 @@ _BASE = Recipe.model_validate(
             "decontamination": {"sets": [{"name": "other", "path": "x", "columns": ["text"]}]},
         },
         "engines": {"strong": {"max_actors": 9}, "weak": {"max_actors": 9}},
+        "planning": {"price_per_gpu_hour": 1.0},
         "pretraining": {"max_steps": 1, **_BEST},
         "finetuning": {"max_steps": 1, "schedule": "wsd", **_BEST},
     }

@@ -81,6 +81,12 @@ def test_python_is_too_old(machine: Machine) -> None:
     assert "python3 is 3.9.2" in machine.refusal()
 
 
+def test_the_python_that_was_named_is_taken_or_refused(machine: Machine) -> None:
+    machine.program("a named one", 'case "$2" in *exit*) exit 1;; *) echo " is 3.10.1";; esac')
+    line = machine.refusal(PYTHON=str(machine.bin / "a named one"))
+    assert "a named one is 3.10.1" in line and "python3 " not in line
+
+
 def test_the_venv_module_is_absent(machine: Machine) -> None:
     machine.program("python3", f'case "$2" in *ensurepip*) exit 1;; esac; exec "{_PYTHON}" "$@"')
     assert "no venv module" in machine.refusal()
@@ -128,3 +134,47 @@ def test_an_activated_environment_is_not_what_the_next_one_is_made_from(machine:
     # The new environment was made, which its own interpreter, removed before, could not have done.
     assert done.stderr.splitlines()[-1].startswith("setup: uv cannot be installed"), done.stderr
     assert (old / "bin/python").exists()
+
+
+@pytest.fixture
+def sharing(machine: Machine) -> Machine:
+    """A machine on which everything can be installed, by programs that do nothing."""
+    for tool in ("tar", "mkdir", "cat", "chmod", "echo"):
+        (machine.bin / tool).symlink_to(str(shutil.which(tool)))
+    inner = f"""case "$*" in
+        *"pip --dis"*install*) echo '#!/bin/sh' > .venv/bin/uv; chmod 755 .venv/bin/uv;;
+        *"-m pip"*) ;;
+        *) exec "{_PYTHON}" "$@";;
+    esac"""
+    machine.program("inner", inner)
+    outer = f"""case "$*" in
+        *"-m venv"*) mkdir -p .venv/bin; cat "{machine.bin}/inner" > .venv/bin/python
+            chmod 755 .venv/bin/python;;
+        *) exec "{_PYTHON}" "$@";;
+    esac"""
+    machine.program("python3", outer)
+    return machine
+
+
+def test_what_one_machine_has_built_another_unpacks(sharing: Machine, tmp_path: Path) -> None:
+    shared = tmp_path / "shared folder"
+    built = sharing.setup(CODEPMP_ENVIRONMENTS=str(shared / "environments"))
+    assert built.returncode == 0 and "building" in built.stderr and not shared.exists()
+    shared.mkdir()
+    shutil.rmtree(sharing.checkout / ".venv")
+    built = sharing.setup(CODEPMP_ENVIRONMENTS=str(shared / "environments"))
+    (archive,) = (shared / "environments").iterdir()  # and nothing half-written
+    assert built.returncode == 0 and "building" in built.stderr and archive.suffix == ".tar"
+    shutil.rmtree(sharing.checkout / ".venv")
+    unpacked = sharing.setup(CODEPMP_ENVIRONMENTS=str(shared / "environments"))
+    assert unpacked.returncode == 0, unpacked.stderr
+    assert "unpacking" in unpacked.stderr and "building" not in unpacked.stderr
+    assert (sharing.checkout / ".venv/.complete").exists()
+    assert not sharing.setup(CODEPMP_ENVIRONMENTS=str(shared / "environments")).stderr
+    # Another accelerator or other extras are another environment.
+    other = sharing.setup(CODEPMP_ENVIRONMENTS=str(shared / "environments"), CODEPMP_EXTRAS="s3")
+    assert "building" in other.stderr and len([*(shared / "environments").iterdir()]) == 2
+    archive.write_bytes(archive.read_bytes()[:700])
+    shutil.rmtree(sharing.checkout / ".venv")
+    damaged = sharing.setup(CODEPMP_ENVIRONMENTS=str(shared / "environments"))
+    assert damaged.returncode == 0 and "cannot be used here; building" in damaged.stderr

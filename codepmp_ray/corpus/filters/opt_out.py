@@ -17,7 +17,6 @@ owner as their pages. Case does not count.
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from functools import lru_cache
 from urllib.parse import unquote
 
 from codepmp_ray.errors import ConfigError
+from codepmp_ray.json_records import stored_record
 from codepmp_ray.storage import Store
 from codepmp_ray.storage.inputs import InputFile, RemoteFile, input_file
 
@@ -131,7 +131,7 @@ def read_entries(file: InputFile) -> frozenset[str]:
 
 def purged_names(run: Store) -> frozenset[str]:
     """What was purged from a run, whose folder `run` is: later stages leave it out as well."""
-    records = [json.loads(run.read_bytes(f"{PURGES}/{name}")) for name in run.list(PURGES)]
+    records = [stored_record(run, f"{PURGES}/{name}") for name in run.list(PURGES)]
     return frozenset(plain_name(name) for record in records for name in record["names"])
 
 

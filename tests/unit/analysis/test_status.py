@@ -19,9 +19,10 @@ from codepmp_ray.analysis.status import (
 from codepmp_ray.config.recipe import Recipe, parse_recipe
 from codepmp_ray.corpus.planning import DUPLICATES, EXTRACTED, CorpusPlan, Span, WorkUnit, save_plan
 from codepmp_ray.errors import InputError
-from codepmp_ray.ledger import ShardCommit, ShardLedger
+from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.records import REJECTED, table_from_rows
 from codepmp_ray.runs import open_stage
+from codepmp_ray.shard_markers import ShardCommit
 from codepmp_ray.shard_stats import shard_stats
 
 
@@ -77,6 +78,8 @@ def test_a_stage_that_is_down_tells_how_far_it_came(
     text = shown(recipe)
     assert "4/10 shards" in text and "2.50 rows/s" in text and "4 sides_equal" in text
     assert "not begun" in text and "contaminated by mbpp: 4 chosen" in text
+    for shard in range(4, 10):
+        commit(stage.ledger, shard, 1008.0, monkeypatch, tables)
     stage.complete({})
     assert stage_status(stage).state == "complete" and stage_status(stage).eta_s is None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -36,9 +36,12 @@ class FakeClient:
     answers: list[Any] = field(default_factory=list)
     submitted: list[dict[str, Any]] = field(default_factory=list)
     refusals: list[Exception] = field(default_factory=list)
+    work: str = ""
 
     def list_jobs(self) -> list[Any]:
-        return [SimpleNamespace(submission_id=n, status=s) for n, s in self.jobs.items()]
+        told = {"work": self.work}
+        jobs = self.jobs.items()
+        return [SimpleNamespace(submission_id=n, status=s, metadata=told) for n, s in jobs]
 
     def submit_job(self, **fields: Any) -> str:
         if self.refusals:
@@ -80,6 +83,20 @@ def test_the_id_follows_from_the_work_and_nothing_else() -> None:
     assert same.base_id == BASE.base_id
     assert Submission("synthesize", (), {"run_dir": "/y"}).base_id != BASE.base_id
     assert Submission("pretrain", (), {"run_dir": "/x"}).base_id != BASE.base_id
+    assert replace(BASE, code="other").base_id != BASE.base_id
+
+
+@pytest.mark.parametrize("status", ["PENDING", "RUNNING", "FAILED", "SUCCEEDED", "STOPPED"])
+def test_two_codes_do_not_write_one_stage(status: str) -> None:
+    client: Any = FakeClient({"old-1": status}, work=BASE.work)
+    asked = replace(BASE, code="other")
+    if status in ("PENDING", "RUNNING"):
+        with pytest.raises(ResourceError, match=r"old-1 does the same work.*ray job stop old-1"):
+            submit(client, asked)
+        assert not client.submitted
+    else:
+        assert submit(client, asked) == (f"{asked.base_id}-1", True)
+    assert submit(client, replace(asked, identity="another work"))[1]
 
 
 @pytest.mark.parametrize(
@@ -112,6 +129,31 @@ def test_a_first_submission_carries_the_command_and_the_environment(tmp_path: Pa
     assert sent["runtime_env"]["env_vars"] == {"PYTHONUNBUFFERED": "1", "HF_TOKEN": "t"}
 
 
+@pytest.mark.parametrize("is_done", [True, False])
+def test_a_success_is_an_answer_while_what_it_made_is_there(is_done: bool) -> None:
+    asked = replace(BASE, is_done=lambda: is_done)
+    client: Any = FakeClient({f"{BASE.base_id}-1": "SUCCEEDED"})
+    number = 1 if is_done else 2
+    assert submit(client, asked) == (f"{BASE.base_id}-{number}", not is_done)
+    asked = replace(BASE, is_done=lambda: pytest.fail("asked of a job that has not succeeded"))
+    for status in ("RUNNING", "FAILED"):
+        submit(FakeClient({f"{BASE.base_id}-1": status}), asked)  # type: ignore[arg-type]
+
+
+def test_what_was_typed_is_shown_without_credentials_of_its_urls() -> None:
+    client: Any = FakeClient()
+    asked = replace(BASE, line="codepmp corpus corpus.source.path=https://u:PASS@h/x?sig=SIG")
+    submit(client, asked)
+    shown = client.submitted[0]["metadata"]["command"]
+    assert shown == "codepmp corpus corpus.source.path=https://***@h/x?sig=***"
+
+
+def test_a_head_that_goes_after_the_end_takes_no_outcome_along() -> None:
+    client: Any = FakeClient(streams=[["a\n"]], answers=[details("SUCCEEDED", 0)])
+    client.get_job_logs = lambda name: (_ for _ in ()).throw(ConnectionError("gone"))
+    assert follow(client, "x", lambda text: None).exit_code == 0
+
+
 def test_a_second_submission_starts_nothing() -> None:
     client: Any = FakeClient({f"{BASE.base_id}-1": "RUNNING"})
     assert submit(client, BASE) == (f"{BASE.base_id}-1", False)
@@ -137,6 +179,12 @@ def test_a_head_without_its_agent_is_waited_for_but_not_for_ever(no_waiting: lis
     assert no_waiting[0] < 100
     with pytest.raises(ResourceError, match="ValueError: bad"):
         submit(FakeClient(refusals=[ValueError("trace\nValueError: bad")]), BASE)  # type: ignore[arg-type]
+
+
+def test_an_upload_that_is_too_large_names_the_folder_and_the_way_out(tmp_path: Path) -> None:
+    client: Any = FakeClient(refusals=[RuntimeError("Request failed with status code 413: None.")])
+    with pytest.raises(ResourceError, match=f"{tmp_path}.*100 MiB.*rayignore"):
+        submit(client, replace(BASE, working_dir=tmp_path))
 
 
 def test_a_log_goes_on_where_a_broken_connection_left_it() -> None:

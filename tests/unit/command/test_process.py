@@ -74,6 +74,19 @@ def test_sigterm_unwinds_a_job_and_ends_it_with_the_code_of_an_interruption() ->
     assert errors.startswith(b"Interrupted. Run the same command again to resume.")
 
 
+def test_a_signal_while_ray_starts_is_an_interruption_too() -> None:
+    """Ray's own handler, until it has started, exits with the signal's number."""
+    script = (
+        "import signal, sys\nfrom codepmp_ray.command.process import run_command\n"
+        "def body():\n"
+        "    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))\n"
+        "    signal.raise_signal(signal.SIGTERM)\n"
+        "run_command(body)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True)
+    assert done.returncode == 130 and done.stderr.startswith(b"Interrupted. Run the same command")
+
+
 def test_overrides_may_come_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "some.args").write_text("corpus.min_lines=0\nengines.strong.min_actors=7\n")
     done = run("corpus", f"run_dir={tmp_path}", f"@{tmp_path}/some.args")

@@ -100,9 +100,29 @@ def test_only_training_problems_give_pairs(tmp_path):
 
 
 def test_no_pair_at_all_names_the_outcomes_and_the_way_out(tmp_path):
-    recipe = recipe_with(tmp_path, [("train", answers_to(PROBLEMS[0], [None, None]))])
-    with pytest.raises(InputError, match=r"'not_gradable': 2.*Raise candidates"):
+    recipe = recipe_with(tmp_path, [("train", answers_to(PROBLEMS[0], [True, True]))])
+    with pytest.raises(InputError, match=r"'passed': 2.*Raise candidates"):
         build_finetuning_pairs(recipe)
+
+
+@pytest.mark.parametrize(
+    ("passed", "outcome", "is_refused"),
+    [
+        ([None, None, False], None, True),
+        ([None, False, False], None, False),
+        ([False, False, False], "missing_package", True),
+    ],
+)
+def test_grades_that_no_execution_stands_behind_are_no_basis(tmp_path, passed, outcome, is_refused):
+    answers = answers_to(PROBLEMS[0], passed)
+    for row in answers[:2]:
+        row["outcome"] = outcome or row["outcome"]
+    recipe = recipe_with(tmp_path, [("train", answers)])
+    if is_refused:
+        with pytest.raises(InputError, match=r"2 of 3 answers .* have no grade"):
+            build_finetuning_pairs(recipe)
+    else:
+        assert build_finetuning_pairs(recipe).num_rows == 2
 
 
 def test_stages_are_required_by_name(tmp_path):

@@ -18,6 +18,21 @@ def _files(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
+@pytest.mark.parametrize("code", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_file_system_without_hard_links_is_named(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """gcsfuse, Mountpoint for S3, exFAT and SMB have none."""
+
+    def refuse(source: Path, target: Path) -> None:
+        raise OSError(code, os.strerror(code), source)
+
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(StorageError, match=r"a/b\.json.*has no hard links.*NFS"):
+        LocalStore(tmp_path).put_exclusive("a/b.json", b"1")
+    assert _files(tmp_path) == []
+
+
 def test_put_replaces_and_put_exclusive_does_not(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     store.put("a/b.json", b"1")

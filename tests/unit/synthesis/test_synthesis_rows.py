@@ -11,7 +11,7 @@ from codepmp_ray.config.engines import EngineConfig, EnginesConfig, SamplingConf
 from codepmp_ray.config.synthesis import SynthesisConfig
 from codepmp_ray.corpus.languages import LANGUAGES
 from codepmp_ray.errors import ConfigError, EngineError
-from codepmp_ray.ledger import Totals
+from codepmp_ray.shard_markers import Totals
 from codepmp_ray.shard_stats import contamination_hits, shard_stats
 from codepmp_ray.synthesis.constructions.description_clip import clip
 from codepmp_ray.synthesis.engine import Completion, ContextOverflow

@@ -1,0 +1,141 @@
+"""Nodes without engines come with a corpus and with grading, and go after each: 0 -> 4 -> 0.
+
+As cluster_autoscaling, with one type of 2 CPUs of which there may be 4. The head has 1 CPU, and a
+selector sends the tasks to the others. The corpus is the standard library's; what is graded are the
+canonical solutions of HumanEval, all of which have to pass.
+
+    python -m benchmarks.cluster_autoscaling_cpu [--files 400] [--idle 10]
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks._namespaces import run_in_own_namespaces
+from benchmarks._results import conclude
+from benchmarks.cluster_autoscaling import LABEL, Watch, autoscaling_head, wait_until_gone
+from codepmp_ray.config.recipe import Recipe, parse_recipe
+from codepmp_ray.records import CANDIDATE, REJECTED, table_from_rows
+from codepmp_ray.runs import open_stage
+
+TYPES = {"cpu": 4}
+GOAL = "0 -> 4 -> 0"
+_PER_SHARD = 4
+
+
+def make_recipe(run_dir: Path, num_files: int) -> Recipe:
+    where = {LABEL: "cpu"}
+    corpus = {"max_files": num_files, "files_per_task": 4, "label_selector": where}
+    evaluation = {"grader": {"label_selector": where}}
+    return parse_recipe(
+        {"run_dir": str(run_dir), "corpus": corpus, "evaluation": evaluation}, "benchmark"
+    )
+
+
+def write_candidates(recipe: Recipe) -> int:
+    """One answer to each problem, its own solution; returns how many."""
+    from codepmp_ray.evaluation.problems import configured_problems
+
+    stage = open_stage(recipe, "candidates")
+    stage.start()
+    problems = list(configured_problems(recipe.candidates).values())
+    rows = [
+        {
+            "candidate_id": problem.problem_id,
+            "problem_id": problem.problem_id,
+            "split": "eval",
+            "sample_index": 0,
+            "prompt": problem.prompt,
+            "completion": problem.canonical_answer,
+            "finish_reason": "stop",
+            "model": "canonical",
+        }
+        for problem in problems
+    ]
+    for shard, start in enumerate(range(0, len(rows), _PER_SHARD)):
+        part = table_from_rows(rows[start : start + _PER_SHARD], CANDIDATE)
+        tables = {"candidates": part, "rejected": table_from_rows([], REJECTED)}
+        stage.ledger.commit(shard, part.num_rows, tables)
+    stage.complete({})
+    return len(rows)
+
+
+def watched(name: str, work: Callable[[], Any]) -> tuple[dict[str, Any], Any]:
+    """Nodes before, during and after a stage, as a figure, and the stage's summary."""
+    with Watch() as watch:
+        num_before = watch.now().total()
+        start_s = time.monotonic()
+        summary = work()
+        done_s = time.monotonic() - start_s
+        most = max((found.total() for _, found in watch.seen), default=0)
+        wait_until_gone(watch)
+        num_after = watch.now().total()
+    nodes = f"{num_before} -> {most} -> {num_after}"
+    figure = {
+        "metric": f"{name}_worker_nodes_before_during_after",
+        "value": nodes,
+        "unit": "nodes",
+        "goal": GOAL,
+        "met": nodes == GOAL,
+        "spread": None,
+        "runs": 1,
+        "job_s": round(done_s, 1),
+        "timeline": [[round(at, 1), dict(found)] for at, found in watch.seen],
+    }
+    return figure, summary
+
+
+def measure(num_files: int, idle_s: float) -> list[dict[str, Any]]:
+    from codepmp_ray.cluster.connect import connect
+    from codepmp_ray.cluster.corpus import build_corpus
+    from codepmp_ray.cluster.grading import grade
+
+    folder = Path(tempfile.mkdtemp(prefix="cac", dir="/tmp"))  # sockets lie below it
+    recipe = make_recipe(folder / "run", num_files)
+    num_answers = write_candidates(recipe)
+    with autoscaling_head(folder, idle_s, TYPES), connect():
+        corpus, made = watched("corpus", lambda: build_corpus(recipe))
+        grades, graded = watched("grades", lambda: grade(recipe))
+    passed = graded["outcomes"].get("passed", 0)
+    common = {"spread": None, "runs": 1}
+    found = [
+        corpus,
+        grades,
+        {
+            "metric": "canonical_solutions_that_pass",
+            "value": passed,
+            "unit": f"of {num_answers} answers",
+            "goal": num_answers,
+            "met": passed == num_answers,
+            **common,
+        },
+        {
+            "metric": "snippets",
+            "value": made["num_snippets"],
+            "unit": "snippets",
+            "goal": None,
+            **common,
+        },
+    ]
+    if all(figure.get("met", True) for figure in found):
+        shutil.rmtree(folder, ignore_errors=True)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--files", type=int, default=400)
+    parser.add_argument("--idle", type=float, default=10.0)
+    arguments = parser.parse_args()
+    run_in_own_namespaces("benchmarks.cluster_autoscaling_cpu")
+    conclude("cluster_autoscaling_cpu", measure(arguments.files, arguments.idle))
+
+
+if __name__ == "__main__":
+    main()
