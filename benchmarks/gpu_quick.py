@@ -46,7 +46,8 @@ from benchmarks._training import (
     single_process_group,
     step_config,
 )
-from codepmp_ray.preference.packing import EncodedPair, pack
+from codepmp_ray.preference.items import EncodedItem
+from codepmp_ray.preference.packing import pack
 
 Results = list[dict[str, Any]]
 
@@ -126,28 +127,29 @@ def exactness(part: Part) -> None:
             return
 
 
-def _short_pairs(number: int) -> list[EncodedPair]:
+def _short_pairs(number: int) -> list[EncodedItem]:
     return [
-        EncodedPair(
-            pair.pair_id,
+        EncodedItem.of_pair(
+            pair.item_id,
             [1 + i % 996 for i in pair.prompt[:120]],
-            [1 + i % 996 for i in pair.chosen[:90]],
-            [1 + i % 996 for i in pair.rejected[:90]],
+            [1 + i % 996 for i in pair.answers[0][:90]],
+            [1 + i % 996 for i in pair.answers[1][:90]],
         )
         for pair in make_pairs(number)
     ]
 
 
-def _distances(config: Any, pairs: list[EncodedPair]) -> tuple[float, float]:
+def _distances(config: Any, pairs: list[EncodedItem]) -> tuple[float, float]:
     """How far the loss and all gradients of one packed PMP batch are from the plain ones."""
     from codepmp_ray.modeling.building import model_from_config
     from codepmp_ray.modeling.plain_reference import plain_sums
     from codepmp_ray.training.compiling import compile_blocks
-    from codepmp_ray.training.step import counts_of, objective_of
+    from codepmp_ray.training.step import objective_of
 
     torch.manual_seed(0)
     settings = step_config(objective="pmp")
-    objective, counts = objective_of(settings), counts_of(pairs)
+    objective = objective_of(settings)
+    counts = objective.counts(pairs)
     ours = model_from_config(copy.deepcopy(config), objective)
     plain = plain_copy(config, ours)
     head = ours.score.weight.detach().double()
@@ -195,7 +197,7 @@ def steps(part: Part) -> None:
 
 
 def _in_turn(
-    part: Part, share: float, ways: dict[str, Callable[..., None]], pairs: list[EncodedPair]
+    part: Part, share: float, ways: dict[str, Callable[..., None]], pairs: list[EncodedItem]
 ) -> dict[str, list[float]]:
     runs = {name: lambda way=way: way(pairs) for name, way in ways.items()}
     return alternate(runs, 1 if part.tiny else 5, part.until_s(share))
@@ -262,7 +264,7 @@ def checkpoints(part: Part) -> None:
         )
 
 
-def _restored(trainer: Any, pairs: list[EncodedPair], context: dict[str, Any]) -> dict[str, Any]:
+def _restored(trainer: Any, pairs: list[EncodedItem], context: dict[str, Any]) -> dict[str, Any]:
     """Whether a step more and a restore give the bits that were written."""
     model, optimizer = trainer.step.model, trainer.step.optimizer
     trainer.write()

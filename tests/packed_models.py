@@ -19,7 +19,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from codepmp_ray.modeling.objectives import Objective
 from codepmp_ray.modeling.preference_model import PreferenceModel
-from codepmp_ray.preference.packing import EncodedPair
+from codepmp_ray.preference.items import EncodedItem
 
 VOCABULARY = 97
 SHAPE = {
@@ -80,13 +80,16 @@ CONFIGS = {
 }
 
 
-def make_pairs() -> list[EncodedPair]:
+def make_pairs() -> list[EncodedItem]:
     rng = random.Random(1)
 
     def ids(count: int) -> list[int]:
         return [rng.randrange(VOCABULARY) for _ in range(count)]
 
-    return [EncodedPair(str(i), ids(5 + i), ids(1 + 4 * i), ids(9 - 2 * i), 0.1) for i in range(4)]
+    return [
+        EncodedItem.of_pair(str(i), ids(5 + i), ids(1 + 4 * i), ids(9 - 2 * i), 0.1)
+        for i in range(4)
+    ]
 
 
 class ExactNorm(torch.nn.Module):

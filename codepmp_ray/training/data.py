@@ -1,5 +1,6 @@
-"""Rows in, encoded pairs out: the same on every rank, with every unusable row accounted for.
+"""Rows in, encoded items out: the same on every rank, with every unusable row accounted for.
 
+Rows that follow each other with one prompt of one origin are one item (preference/items.py).
 Rows are tokenised once. Each rank encodes every n-th input shard into a token file of the stage's
 folder; then all ranks read all files through memory maps. A file that is damaged, half written or
 made of other rows is made anew, so it does not matter when a run was killed or with how many ranks
@@ -10,9 +11,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import groupby, islice
 from typing import Any, overload
 
 import numpy as np
@@ -25,8 +27,14 @@ from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.modeling.collectives import Gather, failing_together, gather_objects
 from codepmp_ray.modeling.objectives import make_objective
 from codepmp_ray.preference.encoding import Encoded, encode_pairs, row_id
+from codepmp_ray.preference.items import (
+    EncodedItem,
+    Sides,
+    join_pairs,
+    num_lists_cut,
+    split_item,
+)
 from codepmp_ray.preference.mixing import Mixture
-from codepmp_ray.preference.packing import EncodedPair, Sides
 from codepmp_ray.preference.token_files import (
     TokenFiles,
     TokenFileWriter,
@@ -50,14 +58,14 @@ USED = pa.schema(
     ]
 )
 _ROWS_AT_ONCE = 256  # of one call of the tokenizer
-_FORMAT = 2  # goes up when token files hold something else
+_FORMAT = 3  # goes up when token files hold something else
 
 
-class PairView(Sequence[EncodedPair]):
-    """Some of the encoded pairs, made when they are asked for. `references` as in EncodedPair."""
+class ItemView(Sequence[EncodedItem]):
+    """Some of the encoded items, made when they are asked for. `references` as in EncodedItem."""
 
     def __init__(
-        self, files: TokenFiles, numbers: np.ndarray, references: np.ndarray | None = None
+        self, files: TokenFiles, numbers: np.ndarray, references: pa.ChunkedArray | None = None
     ) -> None:
         self._files, self._numbers, self._references = files, numbers, references
 
@@ -65,45 +73,48 @@ class PairView(Sequence[EncodedPair]):
         return len(self._numbers)
 
     @overload
-    def __getitem__(self, index: int) -> EncodedPair: ...
+    def __getitem__(self, index: int) -> EncodedItem: ...
     @overload
-    def __getitem__(self, index: slice) -> list[EncodedPair]: ...
-    def __getitem__(self, index: int | slice) -> EncodedPair | list[EncodedPair]:
+    def __getitem__(self, index: slice) -> list[EncodedItem]: ...
+    def __getitem__(self, index: int | slice) -> EncodedItem | list[EncodedItem]:
         if isinstance(index, slice):
             return [self[number] for number in range(*index.indices(len(self)))]
-        pair = self._files.pair(self._numbers[index])
+        item = self._files.item(self._numbers[index])
         if self._references is None:
-            return pair
-        chosen, rejected = self._references[index].tolist()
-        return replace(pair, reference=(chosen, rejected))
+            return item
+        return replace(item, references=self._references[int(index)].as_py())
 
     def packed_lengths(self, sides: Sides) -> np.ndarray:
-        """int64 [number of pairs]: tokens that `pack` makes of each; no pair is made for it."""
+        """int64 [number of items]: tokens that `pack` makes of each; no item is made for it."""
         return self._files.packed_lengths(sides)[self._numbers]
 
-    def with_references(self, references: np.ndarray) -> PairView:
-        """The same pairs with log-likelihoods, float64 [number of pairs, 2]."""
-        return PairView(self._files, self._numbers, references)
+    def pair_counts(self) -> np.ndarray:
+        """int64 [number of items]: pairs of each; no item is made for it."""
+        return self._files.pair_counts()[self._numbers]
+
+    def with_references(self, references: pa.ChunkedArray) -> ItemView:
+        """The same items with log-likelihoods: a list of float64 for each item."""
+        return ItemView(self._files, self._numbers, references)
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Encoded pairs of both splits, and how the sources of `train` are mixed."""
+    """Encoded items of both splits, and how the sources of `train` are mixed."""
 
-    train: PairView
-    held_out: PairView
+    train: ItemView
+    held_out: ItemView
     mixture: Mixture
 
 
 def load_training_data(task: TrainingTask, encoder: Encoder) -> TrainingData:
-    """The pairs of the task; collective, and the same on every rank.
+    """The items of the task; collective, and the same on every rank.
 
     Raises InputError on every rank when columns are missing or no pair is left to train on.
     """
-    return load_pairs(task, encoder, dist.get_rank(), dist.get_world_size(), gather_objects)
+    return load_items(task, encoder, dist.get_rank(), dist.get_world_size(), gather_objects)
 
 
-def load_pairs(
+def load_items(
     task: TrainingTask, encoder: Encoder, rank: int, num_ranks: int, gather: Gather
 ) -> TrainingData:
     """`load_training_data` for a rank that is told who it is."""
@@ -121,38 +132,52 @@ def load_pairs(
     with failing_together(gather):
         files = TokenFiles(store, names)
     files.forget_copies()  # every rank has them open
-    held_out = files.held_out()
-    train = np.flatnonzero(~held_out)
-    if not len(train):
-        num_rejected = sum((read_record(store, name) or {})["num_rejected"] for name in names)
+    held_out, pair_counts = files.held_out(), files.pair_counts()
+    lengths = files.packed_lengths(make_objective(config.objective).sides)
+    trains = ~held_out & (lengths > 0)
+    if not trains.any():
+        num_rejected = sum(_counted(store, names, "num_rejected"))
         raise InputError(
-            f"No pair is left to train on: {len(files) + num_rejected} rows, {num_rejected} "
-            f"rejected, {int(held_out.sum())} held out.",
+            f"No pair is left to train on: {int(pair_counts.sum()) + num_rejected} rows, "
+            f"{num_rejected} rejected, {int(pair_counts[held_out].sum())} held out.",
             "Make more pairs, raise max_length or lower eval_fraction.",
         )
-    _require_room(files, config)
-    sizes = _train_sizes(task.inputs, files, held_out)
-    weights = [task.weight_of(source) for source in sizes]
+    _require_room(int(lengths.max()), config)
+    if config.ranking_loss == "listwise" and (num_cut := sum(_counted(store, names, "num_cut"))):
+        raise InputError(
+            f"ranking_loss=listwise compares an answer with all that it is preferred to at once; "
+            f"{num_cut} such lists are longer than max_tokens_per_item={config.item_tokens}.",
+            "Raise max_tokens_per_item, or set ranking_loss=pairwise, which gives the same result "
+            "however the pairs of a prompt are split.",
+        )
+    parts = _of_sources(task.inputs, files.num_items_of_file)
+    mixture = Mixture(
+        [int(trains[part].sum()) for part in parts.values()],
+        [task.weight_of(source) for source in parts],
+        config.seed,
+        [int(pair_counts[part][trains[part]].sum()) for part in parts.values()],
+    )
+    tests = held_out & (lengths > 0)
     return TrainingData(
-        PairView(files, train),
-        PairView(files, np.flatnonzero(held_out)),
-        Mixture(list(sizes.values()), weights, config.seed),
+        ItemView(files, np.flatnonzero(trains)), ItemView(files, np.flatnonzero(tests)), mixture
     )
 
 
-def _require_room(files: TokenFiles, config: TrainingConfig) -> None:
-    """Raise InputError when a pair is longer than a micro-batch: before the first step, not then.
+def _counted(store: Store, names: Sequence[str], count: str) -> list[int]:
+    return [(read_record(store, name) or {})[count] for name in names]
 
-    Prompt, chosen and rejected lie in one sequence, and each answer with its prompt may have
-    `max_length` tokens.
+
+def _require_room(longest: int, config: TrainingConfig) -> None:
+    """Raise InputError when an item is longer than a micro-batch: before the first step, not then.
+
+    A prompt and its answers lie in one sequence.
     """
-    longest = int(files.packed_lengths(make_objective(config.objective).sides).max())
     if longest > config.max_tokens_per_micro_batch:
         raise InputError(
-            f"The longest packed pair has {longest} tokens; "
+            f"The longest packed item has {longest} tokens; "
             f"max_tokens_per_micro_batch={config.max_tokens_per_micro_batch}.",
             f"Set max_tokens_per_micro_batch={longest} or more (the result stays the same, and a "
-            "training that has begun goes on), or lower max_length.",
+            "training that has begun goes on), or lower max_tokens_per_item or max_length.",
         )
 
 
@@ -167,21 +192,19 @@ def encoding_key(encoder: Encoder, config: TrainingConfig) -> str:
         encoder.vocab_size,
         vars(encoder.template),
         [config.max_length, config.overflow, config.seed, config.eval_fraction],
+        config.item_tokens,
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
 
 
-def _train_sizes(
-    inputs: Sequence[InputShard], files: TokenFiles, held_out: np.ndarray
-) -> dict[str, int]:
-    """Pairs to train on of each source; sources lie one after the other."""
-    sizes: dict[str, int] = {}
+def _of_sources(inputs: Sequence[InputShard], sizes: Sequence[int]) -> dict[str, slice]:
+    """Where the items of each source lie; sources lie one after the other."""
+    parts: dict[str, slice] = {}
     start = 0
-    for shard, num_pairs in zip(inputs, files.num_pairs_of_file, strict=True):
-        kept = num_pairs - int(held_out[start : start + num_pairs].sum())
-        sizes[shard.source] = sizes.get(shard.source, 0) + kept
-        start += num_pairs
-    return sizes
+    for shard, size in zip(inputs, sizes, strict=True):
+        before = parts.get(shard.source)
+        parts[shard.source] = slice(before.start if before else start, start := start + size)
+    return parts
 
 
 def _make(
@@ -193,21 +216,33 @@ def _make(
     writer = TokenFileWriter()
     used: list[dict[str, Any]] = []
     rejected: list[dict[str, Any]] = []
-    for row, pair in _encoded(shard, encoder, task.config):
-        if not isinstance(pair, EncodedPair):
-            rejected.append(_rejected_row(row, task.stage, str(pair[0]), pair[1]))
-            continue
-        held_out = is_held_out(row, task.config)
-        writer.add(pair, held_out)
-        used.append(
-            {
-                "pair_id": pair.pair_id,
-                "source": shard.source,
-                "split": "eval" if held_out else "train",
-                "num_tokens": pair.num_tokens,
-                "truncated": pair.truncated,
-            }
-        )
+    of_items: Counter[str] = Counter(dict.fromkeys(("num_items", "num_split", "num_cut"), 0))
+    rows = _encoded(shard, encoder, task.config)
+    for _, group in groupby(rows, key=lambda encoded: _prompt_of(encoded[0])):
+        pairs: list[EncodedItem] = []
+        held_out = False
+        for row, pair in group:
+            if not isinstance(pair, EncodedItem):
+                rejected.append(_rejected_row(row, task.stage, str(pair[0]), pair[1]))
+                continue
+            held_out = is_held_out(row, task.config)
+            pairs.append(pair)
+            used.append(
+                {
+                    "pair_id": pair.item_id,
+                    "source": shard.source,
+                    "split": "eval" if held_out else "train",
+                    "num_tokens": pair.num_tokens,
+                    "truncated": pair.truncated,
+                }
+            )
+        if pairs:
+            parts = split_item(join_pairs(pairs), task.config.item_tokens)
+            for part in parts:
+                writer.add(part, held_out)
+            of_items.update(
+                num_items=len(parts), num_split=len(parts) > 1, num_cut=num_lists_cut(parts)
+            )
     counts = {"num_used": len(used), "num_rejected": len(rejected)}
     if is_accounted:
         _check_same(ledger, number, counts)
@@ -216,9 +251,11 @@ def _make(
             "used": table_from_rows(used, USED),
             "rejected": table_from_rows(rejected, REJECTED),
         }
-        stats = _stats(shard.source, used, rejected) | shard_stats({"rejected": tables["rejected"]})
+        stats = _stats(shard.source, used, rejected, of_items) | shard_stats(
+            {"rejected": tables["rejected"]}
+        )
         ledger.commit(number, len(used) + len(rejected), tables, stats)
-    writer.write(store, name, shard.digest, counts)
+    writer.write(store, name, shard.digest, counts | of_items)
 
 
 def _encoded(
@@ -246,15 +283,31 @@ def is_held_out(row: dict[str, Any], config: TrainingConfig) -> bool:
 
     Rows of one origin never lie on both sides of the split.
     """
-    origin = row.get("problem_id") or row.get("source_id") or row_id(row)
-    digest = hashlib.sha256(f"{config.seed}|{origin}".encode()).digest()
+    digest = hashlib.sha256(f"{config.seed}|{_origin(row) or row_id(row)}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64 < config.eval_fraction
 
 
-def _stats(source: str, used: list[dict[str, Any]], rejected: list[dict[str, Any]]) -> dict:
+def _origin(row: dict[str, Any]) -> str | None:
+    return row.get("problem_id") or row.get("source_id")
+
+
+def _prompt_of(row: dict[str, Any]) -> Any:
+    """What rows of one item have in common; a row without an origin has nothing."""
+    origin = _origin(row)
+    return object() if origin is None else (origin, row.get("prompt"), row.get("messages"))
+
+
+def _stats(
+    source: str,
+    used: list[dict[str, Any]],
+    rejected: list[dict[str, Any]],
+    of_items: Counter[str],
+) -> dict:
     """Counts by source, for the stage's summary; zeros are left out."""
     counts = {
         "num_pairs": len(used),
+        "num_items": of_items["num_items"],
+        "num_prompts_split": of_items["num_split"],
         "num_held_out": sum(row["split"] == "eval" for row in used),
         "num_truncated": sum(row["truncated"] for row in used),
         "num_rejected": len(rejected),

@@ -14,7 +14,8 @@ from codepmp_ray.modeling.attention_blocks import AttentionRule, attend_in_block
 from codepmp_ray.modeling.attention_flex import attend_with_flex
 from codepmp_ray.modeling.objectives import make_objective
 from codepmp_ray.modeling.preference_model import PreferenceModel
-from codepmp_ray.preference.packing import EncodedPair, PackedLayout, pack
+from codepmp_ray.preference.items import EncodedItem
+from codepmp_ray.preference.packing import PackedLayout, pack
 from codepmp_ray.training.compiling import compile_blocks
 from tests import packed_models
 from tests.packed_models import distance
@@ -42,18 +43,18 @@ CONFIGS = {
 }
 
 
-def make_pairs(num_pairs: int, longest: int = 300, seed: int = 0) -> list[EncodedPair]:
+def make_pairs(num_pairs: int, longest: int = 300, seed: int = 0) -> list[EncodedItem]:
     rng = random.Random(seed)
 
     def ids() -> list[int]:
         return [rng.randrange(1, 997) for _ in range(rng.randint(1, longest))]
 
-    return [EncodedPair(str(i), ids(), ids(), ids(), 0.1) for i in range(num_pairs)]
+    return [EncodedItem.of_pair(str(i), ids(), ids(), ids(), 0.1) for i in range(num_pairs)]
 
 
 @pytest.mark.parametrize("window", [None, WINDOW])
 @pytest.mark.parametrize("soft_cap", [None, 2.0])
-@pytest.mark.parametrize("sides", ["chosen", "chosen_alone"])
+@pytest.mark.parametrize("sides", ["best", "best_alone"])
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 2e-5), (torch.bfloat16, 1e-2)])
 def test_forward_and_backward_equal_the_blocks(dtype, bound, sides, soft_cap, window) -> None:
     torch.manual_seed(0)

@@ -133,6 +133,12 @@ def of_one_answer(built: Built) -> Built:
 
 
 def pair_up(right: list[str], wrong: list[str], limit: int) -> list[tuple[str, str]]:
-    """Right with wrong answers, each as seldom as possible, no pair twice; at most `limit`."""
-    count = min(limit, max(len(right), len(wrong)))
-    return [(right[i % len(right)], wrong[i % len(wrong)]) for i in range(count)]
+    """Right with wrong answers, all of them or `limit`: each answer as seldom as possible, no pair
+    twice.
+    """
+    num_rounds, num = min(len(right), len(wrong)), max(len(right), len(wrong))
+    # Each round has every answer of the longer side once, with another one of the shorter side.
+    places = [(i, i + shift) for shift in range(num_rounds) for i in range(num)][:limit]
+    if len(right) < len(wrong):
+        places = [(j, i) for i, j in places]
+    return [(right[i % len(right)], wrong[j % len(wrong)]) for i, j in places]

@@ -11,7 +11,8 @@ from codepmp_ray.modeling.building import with_heads
 from codepmp_ray.modeling.objectives import Name, make_objective
 from codepmp_ray.modeling.paths import random_model
 from codepmp_ray.modeling.preference_model import PreferenceModel
-from codepmp_ray.preference.packing import EncodedPair, filler_batch, pack
+from codepmp_ray.preference.items import EncodedItem
+from codepmp_ray.preference.packing import filler_batch, pack
 from tests.packed_models import make_models, make_pairs
 
 pytestmark = pytest.mark.slow
@@ -78,7 +79,7 @@ def test_padding_that_is_longer_than_the_window_leaves_the_gradients_alone() -> 
         layer_rope_theta=[1e4, 1e4],
         pad_token_id=None,
     )
-    pairs = [EncodedPair("a", [*range(10, 13)], [*range(20, 50)], [60, 61])]
+    pairs = [EncodedItem.of_pair("a", [*range(10, 13)], [*range(20, 50)], [60, 61])]
     for dtype in (torch.float32, torch.float64, torch.bfloat16):
         causal_lm = random_model(config).to(dtype)
         model = with_heads(causal_lm, make_objective("pmp"), is_packed=False).to(dtype)

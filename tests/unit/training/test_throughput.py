@@ -9,10 +9,11 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from codepmp_ray.modeling.objectives import make_objective
 from codepmp_ray.modeling.preference_model import PreferenceModel
-from codepmp_ray.preference.packing import EncodedPair, pack
+from codepmp_ray.preference.items import EncodedItem
+from codepmp_ray.preference.packing import pack
 from codepmp_ray.training.throughput import FlopCounter, Utilisation, num_visible, peak_flops
 
-PAIR = EncodedPair("a", list(range(7)), list(range(5)), list(range(4)))
+PAIR = EncodedItem.of_pair("a", list(range(7)), list(range(5)), list(range(4)))
 
 
 def model(objective: str) -> PreferenceModel:
@@ -27,8 +28,8 @@ def test_visible_tokens_are_those_of_the_packed_mask() -> None:
         return n * (n + 1) // 2
 
     # Two causal sequences that share the prompt: its own part counts once.
-    assert num_visible(PAIR, "chosen") == causal(7 + 5) + causal(7 + 4) - causal(7)
-    assert num_visible(PAIR, "chosen_alone") == causal(7 + 5)
+    assert num_visible(PAIR, "best") == causal(7 + 5) + causal(7 + 4) - causal(7)
+    assert num_visible(PAIR, "best_alone") == causal(7 + 5)
 
 
 @pytest.mark.parametrize("objective", ["pmp", "rm"])
