@@ -1,8 +1,8 @@
 """Preference pairs for RM finetuning, from graded answers to the training problems.
 
 chosen: each passing sampled answer where there are some, else the canonical solution in the form of
-an answer, if the set has it in one. rejected: each failing sampled answer. Answers without a grade are
-used on neither side, nor those that need a package which the sandbox lacks.
+an answer, if the set has it in one. rejected: each failing sampled answer. Answers without a grade
+are used on neither side, nor those that need a package which the sandbox lacks.
 """
 
 from __future__ import annotations

@@ -135,10 +135,8 @@ def of_one_answer(built: Built) -> Built:
     return Reject(-1, RejectReason.BAD_CONVERSATION, detail)
 
 
-def pair_up(
-    right: Sequence[R], wrong: Sequence[W], limit: int | None = None
-) -> list[tuple[R, W]]:
-    """Right with wrong answers, all or `limit`: each answer as seldom as possible, no pair twice."""
+def pair_up(right: Sequence[R], wrong: Sequence[W], limit: int | None = None) -> list[tuple[R, W]]:
+    """Right with wrong answers, all or `limit` pairs, each answer in as few as can be."""
     num = len(right) * len(wrong)
     period = lcm(len(right), len(wrong))  # of both sides going round beside each other
     return [
