@@ -23,6 +23,7 @@ import copy
 import gc
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -224,18 +225,20 @@ def mfu(part: Part) -> None:
 
 
 def prefix(part: Part) -> None:
-    """The gain at three shares of the prompt, of the reward loss alone."""
+    """The gain at three shares of the prompt and of prompts with many answers, of L_RM alone."""
     from benchmarks.train_prefix_sharing import SHARES, measure_share
+    from benchmarks.train_trees import SHAPES, measure_shape
     from codepmp_ray.modeling.building import model_from_config
     from codepmp_ray.training.step import objective_of
 
     with device():
         model = model_from_config(part.smaller_shape(), objective_of(step_config(objective="rm")))
     model.train()
-    for number, share in enumerate(SHARES):
-        until_s = part.until_s(1 / (len(SHARES) - number))
-        rounds, pairs = (1, 2) if part.tiny else (5, 32)
-        part.note(*measure_share(model, share, pairs, rounds, until_s))
+    rounds, pairs, tokens = (1, 2, 500) if part.tiny else (5, 32, 32_000)
+    ways = [partial(measure_share, model, share, pairs) for share in SHARES]
+    ways += [partial(measure_shape, model, name, tokens) for name in SHAPES]
+    for number, way in enumerate(ways):
+        part.note(*way(rounds, part.until_s(1 / (len(ways) - number))))
 
 
 def checkpoints(part: Part) -> None:

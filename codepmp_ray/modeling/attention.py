@@ -47,7 +47,7 @@ def packed_attention(
     Shapes: query [1, heads, T, d], key and value [1, kv_heads, T, d] -> [1, T, heads, d].
     """
     if packed_layout is None:
-        raise ModelError("packed attention was called without the layout of the packed items.")
+        raise ModelError("packed attention was called without the layout of the packed pairs.")
     if kwargs.get("s_aux") is not None:
         raise ModelError(
             f"{type(module).__name__} has attention sinks, which packed attention does not do."
