@@ -51,7 +51,8 @@ class Objective:
 
     def loss(self, sums: dict[str, torch.Tensor], counts: Counts) -> torch.Tensor:
         """Scalar: sums over a batch, each over the step's count of what it is a mean over."""
-        parts = [term.weight * sums[term.name] / counts[term.per] for term in self.terms]
+        # Best answers may all be in other steps, where an item was split: then L_LM is 0 of 0.
+        parts = [term.weight * sums[term.name] / (counts[term.per] or 1) for term in self.terms]
         return torch.stack(parts).sum()
 
     def counts(self, items: Sequence[EncodedItem]) -> Counts:
@@ -69,8 +70,7 @@ class Objective:
         return {
             "pair": sum(len(i.pairs) / (i.num_pairs if num else 1) for i in items),
             "list": sum(number / (i.num_lists if num else 1) for i, number in lists),
-            # A step of parts whose best answers are in other steps has none.
-            "token": max(1, sum(len(ids) for item in items for ids in item.targets("best"))),
+            "token": sum(len(ids) for item in items for ids in item.targets("best")),
             "num_pairs": sum(len(item.pairs) for item in items),
             "chosen_token": sides[0],
             "rejected_token": sides[1],

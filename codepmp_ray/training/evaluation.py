@@ -67,4 +67,4 @@ def _merged(
 
 
 def _mean(values: list[float], weights: list[float]) -> float:
-    return sum(v * w for v, w in zip(values, weights, strict=True)) / sum(weights)
+    return sum(v * w for v, w in zip(values, weights, strict=True)) / (sum(weights) or 1)

@@ -46,7 +46,8 @@ def with_references(
 
 def references_file(inputs: Sequence[InputShard]) -> str:
     """Where the references of these rows lie in the stage's folder."""
-    return f"references-{fingerprint(*(shard.digest for shard in inputs))}.parquet"
+    # "answers": tables of before had the two sides of pairs.
+    return f"references-{fingerprint('answers', *(shard.digest for shard in inputs))}.parquet"
 
 
 def _compute(views: list[ItemView], runner: StepRunner, store: Store, name: str) -> None:

@@ -174,7 +174,7 @@ class _Tally:
         found = self._sums.tolist()
         sums: dict[str, float] = dict(zip(self.NAMES, found, strict=False))
         by_side = found[len(self.NAMES) :]
-        losses = {term.name: sums[term.name] / counts[term.per] for term in objective.terms}
+        losses = {term.name: sums[term.name] / (counts[term.per] or 1) for term in objective.terms}
         num_pairs, low = int(counts["num_pairs"]), self._low.tolist()
         means = [sums[name] / num_pairs for name in ("correct", "margin", "reward")]
         rewards = dict(zip(StepResult.REWARDS, [*means, low[0], -low[1]], strict=True))

@@ -17,8 +17,9 @@ from codepmp_ray.preference.encoding import encode_pair, encode_pairs
 from codepmp_ray.preference.items import EncodedItem
 from codepmp_ray.preference.tokenization import Encoder, PromptTemplate
 from codepmp_ray.storage import LocalStore
-from codepmp_ray.training.data import TrainingData, encoding_key, is_held_out, load_items
+from codepmp_ray.training.data import TrainingData, load_items
 from codepmp_ray.training.task import InputShard, TrainingTask
+from codepmp_ray.training.token_shards import encoding_key, is_held_out
 from tests.tiny_models import tiny_tokenizer
 
 Row = dict[str, Any]
@@ -118,7 +119,7 @@ def test_tokens_are_made_once_and_damage_is_made_good(
     whole = {file.name: file.read_bytes() for file in folder.iterdir()}
     encoded: list[Any] = []
     monkeypatch.setattr(
-        "codepmp_ray.training.data.encode_pairs",
+        "codepmp_ray.training.token_shards.encode_pairs",
         lambda rows, *rest: encoded.extend(rows) or encode_pairs(rows, *rest),
     )
     assert list(load(task).train) == first and encoded == []
