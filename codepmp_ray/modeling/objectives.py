@@ -60,7 +60,7 @@ class Objective:
 
         Under other names the plain number of pairs, and the tokens of either side of all pairs.
         """
-        num = self.is_per_prompt
+        per_prompt = self.is_per_prompt
         sides = [
             sum(len(item.answers[pair[side]]) for item in items for pair in item.pairs)
             for side in (0, 1)
@@ -68,8 +68,8 @@ class Objective:
         num_lists = [len({chosen for chosen, _ in item.pairs}) for item in items]
         lists = zip(items, num_lists, strict=True)
         return {
-            "pair": sum(len(i.pairs) / (i.num_pairs if num else 1) for i in items),
-            "list": sum(number / (i.num_lists if num else 1) for i, number in lists),
+            "pair": sum(len(i.pairs) / (i.num_pairs if per_prompt else 1) for i in items),
+            "list": sum(number / (i.num_lists if per_prompt else 1) for i, number in lists),
             "token": sum(len(ids) for item in items for ids in item.targets("best")),
             "num_pairs": sum(len(item.pairs) for item in items),
             "chosen_token": sides[0],

@@ -179,6 +179,17 @@ def test_pairs_in_items_of_their_own_and_split_items_give_the_same(dtype: torch.
         assert max(distance(other, found[0]) for other in found[1:]) < bound
 
 
+def test_parts_whose_best_answers_are_in_other_steps_have_no_likelihood_to_learn() -> None:
+    _, model = make_models("llama-tied", make_objective("pmp"))
+    part = split_item(join_pairs(pairs_of_items()[0]), 1)[1]
+    assert part.best == [] and model.objective.counts([part])["token"] == 0
+    out = model(pack([part]))
+    loss = model.objective.loss(out, model.objective.counts([part]))
+    loss.backward()
+    assert loss.item() == out["rm"].item() > 0 == out["lm"].item()
+    assert all(value.isfinite().all() for value in gradients(model).values())
+
+
 def _alone(rows: list[list[EncodedItem]]) -> list[EncodedItem]:
     return [
         replace(pair, num_pairs=len(pairs), num_lists=join_pairs(pairs).num_lists)

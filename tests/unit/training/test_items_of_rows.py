@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
+from codepmp_ray.config.data import DataSourceConfig, Kind
 from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.errors import InputError
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.preference.encoding import encode_pair
 from codepmp_ray.preference.items import EncodedItem, join_pairs
 from codepmp_ray.preference.mixing import Mixture
+from codepmp_ray.preference.sources import SOURCES
 from codepmp_ray.preference.token_files import TokenFiles, TokenFileWriter
 from codepmp_ray.storage import LocalStore
 from codepmp_ray.training.run_log import Counts
@@ -65,6 +67,33 @@ def test_rows_of_one_prompt_that_follow_each_other_are_one_item(tmp_path: Path) 
     # Each row is accounted for as before.
     assert [row["pair_id"] for row in table(task, "used")] == [row["pair_id"] for row in rows]
     assert stats_of(task) == {"num_pairs": 10, "num_items": 3}
+
+
+def _shepherd(answer: str, sign: str) -> Row:
+    step = f"How much is 1 + 1? Step 1: The answer is: {answer} "
+    return {"input": f"{step}ки", "label": f"{step}{sign}"}
+
+
+SETS: dict[Kind, list[Row]] = {
+    "reclor": [{"context": "c", "question": "q?", "answers": [*"abcd"], "label": 2}],
+    "logiqa2": [{"text": "t", "question": "q?", "options": [*"abcd"], "answer": 0}],
+    "math_shepherd": [_shepherd(one, "+" if one in "12" else "-") for one in "1234"],
+    "gsm8k_solutions": [
+        {"question": "q?", "outputs": [{"response": r, "label": r < "c"} for r in "abcd"]}
+    ],
+    # A best-of-four set, as rows of pairs.
+    "preference": [{"prompt": "q?", "chosen": "a", "rejected": r} for r in "bcd"],
+}
+
+
+@pytest.mark.parametrize("kind", SETS)
+def test_sets_with_several_pairs_of_a_prompt_give_one_item(tmp_path: Path, kind: Kind) -> None:
+    source = DataSourceConfig(kind=kind, path="x")
+    rows = list(SOURCES[kind].build(enumerate(SETS[kind]), source))
+    task = make_task(tmp_path, rows, eval_fraction=0)  # pyright: ignore[reportArgumentType]
+    (item,) = load(task).train
+    assert len(item.answers) == 4
+    assert len(item.pairs) == len(rows) == (4 if len(item.best) == 2 else 3)
 
 
 def test_what_is_not_one_prompt_of_one_origin_stays_apart(tmp_path: Path) -> None:
