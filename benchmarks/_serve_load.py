@@ -118,9 +118,10 @@ def num_running() -> float:
     """Scorer replicas that Serve says are running; NaN while its controller, which may be starting
     again, tells nothing of them.
     """
-    (app,) = serve.status().applications.values()
-    scorers = app.deployments.get(SCORER_NAME)
-    return float("nan") if scorers is None else scorers.replica_states.get("RUNNING", 0)
+    for app in serve.status().applications.values():
+        if (scorers := app.deployments.get(SCORER_NAME)) is not None:
+            return scorers.replica_states.get("RUNNING", 0)
+    return float("nan")
 
 
 def seconds_until(is_so: Callable[[], bool], give_up_s: float = 180.0) -> float:

@@ -5,6 +5,7 @@ All of it is results.json's. The terminal shows it at the end of a run, the repo
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 from typing import Any
 
@@ -197,7 +198,8 @@ def print_closing(
     screen = console or Console()
     other = without_pmp or {}
     for sentence in sentences(results, other, pretrained):
-        screen.print(Text(visible(sentence), style="bold"))
+        text = filled(visible(sentence), screen.width)
+        screen.print(Text(text, style="bold"), soft_wrap=True)
     shown = rules(results, other)
     if not shown:
         return
@@ -217,6 +219,11 @@ def print_closing(
     marks = _ASCII_MARKS if screen.options.ascii_only else _MARKS
     for line in forest(shown, min(screen.width, 80), marks):
         screen.print(Text(line), soft_wrap=True)
+
+
+def filled(text: str, width: int) -> str:
+    """`text` in lines of `width` characters; a number and its percent sign stay on one."""
+    return textwrap.fill(text.replace(" %", "\u00a0%"), width).replace("\u00a0", " ")
 
 
 def forest(shown: list[Rule], width: int, marks: str = _MARKS) -> list[str]:

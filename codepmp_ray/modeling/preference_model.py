@@ -37,7 +37,8 @@ class RewardHead(nn.Module):
 
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(1, hidden_size))
+        # Zeros until somebody begins or reads it: memory as it was found may hold a NaN.
+        self.weight = nn.Parameter(torch.zeros(1, hidden_size))
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """[A, H] -> [A]; at least in fp32, because rewards differ in digits that bf16 has not."""

@@ -31,18 +31,20 @@ _LOG_RANGE = 6.0
 @dataclass(frozen=True)
 class Temperature:
     """Fitted on `num_fitted` pairs; log-loss and expected calibration error of `num_checked` other
-    ones without and with it."""
+    ones without and with it, and the standard error over prompts of the change of the log-loss."""
 
     temperature: float
     num_fitted: int
     num_checked: int
     log_loss: tuple[float, float]
     ece: tuple[float, float]
+    log_loss_standard_error: float
 
     @property
     def is_kept(self) -> bool:
-        """Whether it lowers both."""
-        return self.log_loss[1] < self.log_loss[0] and self.ece[1] < self.ece[0]
+        """Whether it lowers both, the log-loss by more than chance would (two standard errors)."""
+        gain = self.log_loss[0] - self.log_loss[1]
+        return gain > 2 * self.log_loss_standard_error and self.ece[1] < self.ece[0]
 
 
 def probabilities(scores: Sequence[float], temperature: float = 1.0) -> list[float]:
@@ -96,7 +98,11 @@ def fit_temperature(
         (float(of(checked)), float(of(checked / temperature)))
         for of in (lambda values: log_losses(values).mean(), expected_error)
     )
-    return Temperature(temperature, len(fitted), len(checked), losses, errors)
+    change = log_losses(checked) - log_losses(checked / temperature)
+    _, prompt = np.unique(np.asarray(prompts)[half == 1], return_inverse=True)
+    by_prompt = np.bincount(prompt, weights=change - change.mean())
+    spread = float(np.sqrt((by_prompt**2).sum())) / len(checked)
+    return Temperature(temperature, len(fitted), len(checked), losses, errors, spread)
 
 
 def write_temperature(store: Store, found: Temperature) -> None:

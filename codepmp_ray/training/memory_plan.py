@@ -45,7 +45,7 @@ GPU_BYTES = {
 }
 _OFFLOADED = ("parameters", "gradients", "optimizer")
 # With fewer blocks the peak lies elsewhere in the step.
-_SHALLOW, _DEEPER = 4, 6
+_SHALLOW, _DEEPER = 4, 5
 # The tracker's kinds under the names of the field.
 _KINDS = {
     "Sharded Param": "parameters",

@@ -12,6 +12,10 @@ import re
 from collections import Counter, defaultdict
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("codepmp_ray", "serve", "jobs", "benchmarks")
 # A bound, a list, a hook, and plain forms that tests hold the product against.

@@ -12,6 +12,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 OURS = ("codepmp_ray", "jobs", "serve")
 SOURCES = [file for folder in OURS for file in sorted((ROOT / folder).rglob("*.py"))]

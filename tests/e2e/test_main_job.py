@@ -31,11 +31,11 @@ SMALL = [
     # vLLM starts once: the pool of the weak model is the same code.
     "engines.weak={kind: fake, model_name_or_path: fake, num_cpus: 0.5}",
     "corpus.max_files=20",
-    "corpus.max_snippets=8",
-    "corpus.rows_per_shard=4",
-    "synthesis.describe.max_tokens=64",
-    "synthesis.chosen.max_tokens=64",
-    "synthesis.rejected.max_tokens=64",
+    "corpus.max_snippets=4",
+    "corpus.rows_per_shard=2",
+    "synthesis.describe.max_tokens=48",
+    "synthesis.chosen.max_tokens=48",
+    "synthesis.rejected.max_tokens=48",
     # A tiny model seldom ends within a few tokens: the first sentence describes, the code up to the
     # first indentation answers. And of a dozen such answers, gates might leave none.
     'synthesis.describe.stop=["."]',
@@ -110,7 +110,7 @@ def test_every_stage_completes_and_every_snippet_is_accounted_for(finished) -> N
         rows = synthesis.read(table)
         ids += rows.column(column).to_pylist() if rows.num_columns else []
     assert sorted(ids) == sorted(snippets.column("snippet_id").to_pylist())
-    assert len(ids) == 8
+    assert len(ids) == 4
     report = re.search(r"Report: (.*report\.html)", output)
     assert report and Path(report.group(1)).stat().st_size > 10_000
 

@@ -265,6 +265,7 @@ def test_markers_are_plain_json_that_other_tools_can_read(tmp_path: Path) -> Non
 _ATTEMPTS = st.lists(st.tuples(st.integers(0, 2), st.sampled_from([0, 1, 2, None])), max_size=12)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(attempts=_ATTEMPTS, num_pairs=st.integers(0, 3), num_rejected=st.integers(0, 3))
 def test_any_history_of_crashes_ends_in_every_row_once(

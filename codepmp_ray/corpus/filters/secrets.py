@@ -186,6 +186,10 @@ def _detectors() -> tuple[Gate, ...]:
             patterns: Iterable[re.Pattern[str]] = detector().denylist
             literals = _CASED_LITERALS.get(name, ()), frozenset(_LITERALS.get(name, ()))
             found.append((name, *literals, _RUNS.get(name, 0), tuple(patterns)))
+    # redis://:password@host: the detector of logins asks for a user.
+    found.append(
+        ("Password in a URL", (), frozenset({"://:"}), 0, (re.compile(r"://:[^\s/@:]+@"),))
+    )
     return tuple(found)
 
 

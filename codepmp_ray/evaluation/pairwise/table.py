@@ -40,10 +40,10 @@ def print_accuracy(results: dict[str, Any], console: Console | None = None) -> N
     values = results["calibration"]
     screen.print(
         f"AUC {shown(values['auc'])} %, log-loss {_plain(values['log_loss'])}, calibration error "
-        f"{_plain(values['ece'])}"
+        f"{_plain(values['ece'])}; as many calibrated pairs show {_plain(values['ece_by_chance'])}"
     )
     if (found := results.get("temperature")) is not None:
-        kept = "kept" if found["is_kept"] else "not kept: it does not lower both"
+        kept = "kept" if found["is_kept"] else "not kept: it does not lower both beyond chance"
         screen.print(
             f"Temperature {found['temperature']:.3g}: on {found['num_checked']:,} other pairs "
             f"log-loss {found['log_loss'][0]:.3f} to {found['log_loss'][1]:.3f}, calibration error "

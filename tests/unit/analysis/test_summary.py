@@ -3,13 +3,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from codepmp_ray.analysis.closing import Rule, forest, print_summary
+from codepmp_ray.analysis.closing import Rule, filled, forest, print_summary
 from codepmp_ray.analysis.report import write_report
 
 
-def _printed(maker, encoding: str = "utf-8") -> str:
+def _printed(maker, encoding: str = "utf-8", width: int = 160) -> str:
     file = io.TextIOWrapper(io.BytesIO(), encoding=encoding, newline="\n")
-    print_summary(maker.recipe, Console(file=file, width=160))
+    print_summary(maker.recipe, Console(file=file, width=width))
     file.flush()
     return file.buffer.getvalue().decode(encoding)  # type: ignore[attr-defined]
 
@@ -38,6 +38,14 @@ def test_a_terminal_without_these_characters_gets_others(maker):
     maker.all_stages()
     text = _printed(maker, "ascii")
     assert "reward model" in text and "---o---" in text
+
+
+def test_no_line_begins_with_a_percent_sign():
+    text = "Best of 8 solves 40.0 % of 100 problems, a random pick 24.5 %: +15.5 (95 % interval)."
+    for width in range(20, 120):
+        lines = filled(text, width).splitlines()
+        assert not any(line.startswith("%") for line in lines), lines
+        assert max(map(len, lines)) <= width and " ".join(lines) == text
 
 
 def test_intervals_stand_where_they_are():

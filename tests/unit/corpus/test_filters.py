@@ -56,6 +56,7 @@ REFUSED = [
     ("secret", f"token = '{GITHUB}'\n" + GOOD, "a.py"),
     ("secret", f'k = """-----BEGIN RSA PRIVATE KEY-----\n{"MIIE" * 16}"""\n' + GOOD, "a.py"),
     ("secret", 'url = "postgres://me:hunter2@db/x"\n' + GOOD, "a.py"),
+    ("secret", 'url = "redis://:hunter2@cache/0"\n' + GOOD, "a.py"),
 ]
 
 
@@ -76,6 +77,7 @@ def test_what_is_refused_and_that_it_can_be_switched_off(reason, text, path) -> 
         ("# a\n" * 3 + GOOD, "a.py"),
         ("def schlüssel(größe):\n    return 'ключ ключ'\n", "a.py"),
         ('def f(password):\n    key = "k" + password\n    return "http://x/y:z@"\n', "a.py"),
+        ('def f(word):\n    return f"redis://:{word}@cache" + "redis://:password@cache"\n', "a.py"),
         (GOOD + "# rows that callers do not modify\n", "a.py"),
         ('def f():\n    """The auto-generated id of a row."""\n    return 1\n', "a.py"),
     ],

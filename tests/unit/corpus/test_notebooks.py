@@ -86,6 +86,7 @@ def test_only_what_ipython_reads_is_changed_and_the_rest_is_the_same(cell: str, 
     compile(found.code, "cell", "exec")
 
 
+@pytest.mark.slow
 def test_blank_lines_cost_linear_time() -> None:
     start_s = time.process_time()  # a busy machine does not count
     (cell,) = code_cells(notebook("a" + "\n" * 200_000 + "!ls"))

@@ -13,6 +13,8 @@ from benchmarks.code_reward_bench import results
 from codepmp_ray.errors import InputError
 from codepmp_ray.evaluation.pairwise.accuracy import Bootstrap
 
+pytestmark = pytest.mark.slow
+
 NUM = 600
 FEW = Bootstrap(num_bootstrap=50)
 

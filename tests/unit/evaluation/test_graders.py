@@ -37,6 +37,7 @@ def test_the_table_holds_hundreds_of_right_and_of_wrong_answers():
     assert 170 < num_right < len(table) - 170
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grader", sorted(TABLED))
 def test_every_answer_of_the_table_is_judged_as_it_says(grader):
     mistaken = []

@@ -22,6 +22,7 @@ def _candidates(*completions):
     ]
 
 
+@pytest.mark.slow
 def test_outcomes_of_right_wrong_endless_and_absent_code():
     require_sandbox()
     rows = grade_candidates(

@@ -13,6 +13,8 @@ from codepmp_ray.evaluation.grading import grade_candidates
 from codepmp_ray.evaluation.problems import load_problems
 from tests.sandbox_machine import require_sandbox
 
+pytestmark = pytest.mark.slow
+
 
 def case(given, wanted, kind):
     return {"input": given, "output": wanted, "testtype": kind}

@@ -12,6 +12,8 @@ from codepmp_ray.config.evaluation import SandboxConfig
 from codepmp_ray.errors import SandboxUnavailable
 from codepmp_ray.evaluation.sandbox import TestJob, runner
 
+pytestmark = pytest.mark.slow
+
 CHECK = "def check(candidate):\n    assert candidate(1) == 2\n"
 
 

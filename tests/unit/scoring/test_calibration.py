@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -54,8 +55,21 @@ def test_what_lowers_only_one_of_both_is_not_kept(tmp_path) -> None:
     write_temperature(store, good)
     assert temperature_of(store) == pytest.approx(good.temperature)
     assert weights_digest(str(tmp_path)) == digest  # it changes no reward
-    write_temperature(store, type(good)(2.0, 200, 200, (0.6, 0.5), (0.02, 0.03)))
+    write_temperature(store, replace(good, ece=(0.02, 0.03)))
     assert not store.exists(CALIBRATION_FILE) and temperature_of(store) == 1.0
+    assert not replace(good, log_loss=(0.6, 0.61)).is_kept
+
+
+def test_what_chance_may_have_lowered_is_not_kept() -> None:
+    """Of calibrated rewards about half of all temperatures lower the log-loss by a little."""
+    kept = [fit_temperature(*_pairs(1.0, 400, seed)).is_kept for seed in range(40)]
+    assert sum(kept) <= 3
+    # Ten copies of a pair are no new evidence that it helped.
+    chosen, rejected, prompts = _pairs(1.25, 1_200, 3)
+    once = fit_temperature(chosen, rejected, prompts)
+    copied = fit_temperature(*(np.repeat(side, 10) for side in (chosen, rejected)),
+                             list(np.repeat(prompts, 10)))  # fmt: skip
+    assert copied.log_loss_standard_error == pytest.approx(once.log_loss_standard_error)
 
 
 @pytest.mark.parametrize("text", [b"{", b"{}", b'{"temperature": 0}', b'{"temperature": "x"}'])
@@ -78,17 +92,31 @@ def test_probabilities_are_those_of_the_loss() -> None:
 
 
 def test_figures_have_intervals_over_prompts() -> None:
-    chosen, rejected, prompts = _pairs(1.0, 600)
     few = Bootstrap(num_bootstrap=200)
-    once = calibration(chosen, rejected, prompts, few)
-    for figure in once.values():
-        assert figure["low"] <= figure["mean"] <= figure["high"] or figure is once["ece"]
+    for num in (30, 120, 600):
+        chosen, rejected, prompts = _pairs(1.0, num)
+        once = calibration(chosen, rejected, prompts, few)
+        for figure in once.values():
+            assert figure["low"] <= figure["mean"] <= figure["high"]
     assert once["log_loss"]["mean"] == pytest.approx(np.logaddexp(0, -chosen).mean())
     copied = calibration(*(np.repeat(side, 6) for side in (chosen, rejected)),
                          list(np.repeat(prompts, 6)), few)  # fmt: skip
     for name in ("auc", "log_loss"):  # six copies of a pair are no new evidence
         wide, narrow = (v["high"] - v["low"] for v in (copied[name], once[name]))
         assert wide == pytest.approx(narrow, rel=0.15)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num", [60, 400])
+def test_a_calibrated_models_error_is_one_of_chance_and_a_boasters_is_not(num: int) -> None:
+    few = Bootstrap(num_bootstrap=100)
+    within = 0
+    for seed in range(20):
+        found = calibration(*_pairs(1.0, num, seed), few)
+        within += found["ece"]["mean"] <= found["ece_by_chance"]["high"]
+        boasts = calibration(*_pairs(6.0, num, seed), few)
+        assert boasts["ece"]["mean"] > boasts["ece_by_chance"]["high"]
+    assert within >= 17
 
 
 def test_auc_is_the_chance_to_score_above_any_rejected_answer() -> None:

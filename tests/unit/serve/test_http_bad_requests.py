@@ -113,6 +113,7 @@ INSIDES = re.compile(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["/v1/bon", "/classify", "/pooling", "/v1/embeddings", "/score",
                                   "/rerank", "/predict", "/get_reward", "/v1/score/evaluation",
                                   "/tokenize"])  # fmt: skip

@@ -91,6 +91,12 @@ def test_a_model_card_says_which_weights_answer(backend: FakeBackend) -> None:
     assert {name: card[name] for name in told} == told
 
 
+@pytest.fixture(scope="module")
+def stranger() -> TestClient:
+    """Without a key; nothing that it asks for changes the application."""
+    return TestClient(create_app(SETTINGS, FakeBackend()), raise_server_exceptions=False)
+
+
 @pytest.mark.parametrize(
     "headers",
     [
@@ -119,13 +125,12 @@ def test_a_model_card_says_which_weights_answer(backend: FakeBackend) -> None:
     ],
 )
 def test_everything_else_is_401_without_a_key(
-    backend: FakeBackend, headers: dict[str, Any], method: str, path: str
+    stranger: TestClient, headers: dict[str, Any], method: str, path: str
 ) -> None:
-    client = TestClient(create_app(SETTINGS, backend), raise_server_exceptions=False)
-    response = client.request(method, path, headers=headers)
+    response = stranger.request(method, path, headers=headers)
     assert error_of(response, 401)["code"] == "invalid_api_key"
     assert response.headers["www-authenticate"] == "Bearer"
-    assert client.get("/health").status_code == client.get("/ready").status_code == 200
+    assert stranger.get("/health").status_code == stranger.get("/ready").status_code == 200
 
 
 @pytest.mark.parametrize(

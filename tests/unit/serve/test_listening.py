@@ -23,6 +23,8 @@ from codepmp_ray.serve.app import create_app
 from codepmp_ray.serve.listening import HttpServer, given_to_ingresses, open_port, received
 from tests.unit.serve.http_fakes import HEADERS, KEY, SETTINGS
 
+pytestmark = pytest.mark.slow
+
 BODY = {"prompt": "p", "candidates": [f"{i:0100}" for i in range(100)]}
 
 

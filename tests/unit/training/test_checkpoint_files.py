@@ -19,6 +19,7 @@ def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return f"{request.getfixturevalue('s3_bucket')}/a run/a checkpoint"
 
 
+@pytest.mark.slow
 def test_torch_reads_the_checkpoint_again(location: str) -> None:
     # The last one is large enough to leave in several parts.
     state = {
