@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks._training import PAIRS_PER_MICRO_BATCH, device, labelled, parts_of
-from codepmp_ray.preference.packing import EncodedPair
+from codepmp_ray.preference.items import EncodedItem
 
 _PAD = 0
 
@@ -43,10 +43,10 @@ class TrlSemantics:
         )
         self.bf16 = bf16
 
-    def __call__(self, pairs: list[EncodedPair]) -> None:
+    def __call__(self, pairs: list[EncodedItem]) -> None:
         parts = list(parts_of(pairs, PAIRS_PER_MICRO_BATCH))
         for part in parts:
-            sides = [p.prompt + p.chosen for p in part] + [p.prompt + p.rejected for p in part]
+            sides = [p.prompt + p.answers[side] for side in (0, 1) for p in part]
             width = max(map(len, sides))
             ids = torch.tensor([row + [_PAD] * (width - len(row)) for row in sides])
             mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in sides])

@@ -23,7 +23,7 @@ import torch
 
 from benchmarks._results import free_port, require_memory, series_result, write_results
 from codepmp_ray.modeling.collectives import leave_process_group
-from codepmp_ray.preference.packing import EncodedPair
+from codepmp_ray.preference.items import EncodedItem
 
 MODEL = "builtin:smollm2-135m-instruct"
 PAIRS_PER_MICRO_BATCH = 8
@@ -125,7 +125,7 @@ def labelled(shape: Any) -> Any:
     return type(shape)(**{**shape.to_dict(), "num_labels": 1, "pad_token_id": 0})
 
 
-def make_pairs(num_pairs: int, seed: int = 0) -> list[EncodedPair]:
+def make_pairs(num_pairs: int, seed: int = 0) -> list[EncodedItem]:
     """Pairs with the lengths of real ones, drawn by `seed`, and random ids."""
     rng = random.Random(seed)
 
@@ -133,7 +133,7 @@ def make_pairs(num_pairs: int, seed: int = 0) -> list[EncodedPair]:
         return [rng.randrange(3, VOCABULARY) for _ in range(num)]
 
     return [
-        EncodedPair(str(i), ids(prompt), ids(chosen), ids(rejected))
+        EncodedItem.of_pair(str(i), ids(prompt), ids(chosen), ids(rejected))
         for i, (prompt, chosen, rejected) in enumerate(draw_lengths(num_pairs, rng))
     ]
 
@@ -204,11 +204,11 @@ def pairs_per_step() -> int:
     return GPU_PAIRS_PER_STEP if torch.cuda.is_available() else PAIRS_PER_MICRO_BATCH
 
 
-def optimizer_steps(pairs: list[EncodedPair]) -> Iterator[list[EncodedPair]]:
+def optimizer_steps(pairs: list[EncodedItem]) -> Iterator[list[EncodedItem]]:
     yield from parts_of(pairs, pairs_per_step())
 
 
-def parts_of(pairs: list[EncodedPair], size: int) -> Iterator[list[EncodedPair]]:
+def parts_of(pairs: list[EncodedItem], size: int) -> Iterator[list[EncodedItem]]:
     for start in range(0, len(pairs), size):
         yield pairs[start : start + size]
 
@@ -266,6 +266,8 @@ STEP_SETTINGS: dict[str, Any] = {
     "objective": "pmp",
     "lm_loss_weight": 1.0,
     "center_rewards_coefficient": 0.0,
+    "ranking_loss": "pairwise",
+    "pair_weight": "one",
     "dpo_beta": 0.1,
     "bf16": True,
     "max_tokens_per_micro_batch": 2048,
@@ -326,7 +328,7 @@ class OurStep:
         self.optimizer = make_optimizer(model, config)
 
     def __call__(
-        self, pairs: list[EncodedPair], before_update: Callable[[], None] = lambda: None
+        self, pairs: list[EncodedItem], before_update: Callable[[], None] = lambda: None
     ) -> None:
         self.runner.train(pairs)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -379,12 +381,12 @@ class TrlStep:
             self.model.parameters(), lr=1e-6, weight_decay=0.1, fused=True
         )  # as its default, adamw_torch_fused
 
-    def __call__(self, pairs: list[EncodedPair]) -> None:
+    def __call__(self, pairs: list[EncodedItem]) -> None:
         parts = list(parts_of(pairs, PAIRS_PER_MICRO_BATCH))
         self.trainer.current_gradient_accumulation_steps = len(parts)  # as train() sets it
         for part in parts:
             examples = [
-                {"chosen_ids": p.prompt + p.chosen, "rejected_ids": p.prompt + p.rejected}
+                {"chosen_ids": p.prompt + p.answers[0], "rejected_ids": p.prompt + p.answers[1]}
                 for p in part
             ]
             self.trainer.training_step(self.model, self.trainer.data_collator(examples))
@@ -393,9 +395,9 @@ class TrlStep:
         self.optimizer.zero_grad()
 
 
-def by_length(pairs: list[EncodedPair]) -> list[EncodedPair]:
+def by_length(pairs: list[EncodedItem]) -> list[EncodedItem]:
     """Neighbours of like length, which padding likes best."""
-    return sorted(pairs, key=lambda p: len(p.prompt) + max(len(p.chosen), len(p.rejected)))
+    return sorted(pairs, key=lambda p: len(p.prompt) + max(map(len, p.answers)))
 
 
 def alternate(

@@ -41,7 +41,7 @@ from benchmarks._training import (
     single_process_group,
     training_bytes,
 )
-from codepmp_ray.preference.packing import EncodedPair
+from codepmp_ray.preference.items import EncodedItem
 from codepmp_ray.storage import LocalStore
 from codepmp_ray.training.checkpoint import Checkpointer
 from codepmp_ray.training.settled_heap import settled_heap
@@ -75,7 +75,7 @@ class Trainer:
         self.blocking = Checkpointer(LocalStore(scratch / "blocking"), 1, asynchronous=False)
         self.number = 0
 
-    def window(self, pairs: list[EncodedPair], num_steps: int, checkpoint: bool) -> float:
+    def window(self, pairs: list[EncodedItem], num_steps: int, checkpoint: bool) -> float:
         """Seconds of `num_steps` steps of `pairs` and, where asked, a checkpoint beside them."""
         start_s = now_s()
         if checkpoint:
@@ -86,7 +86,7 @@ class Trainer:
         self.beside.finish()
         return now_s() - start_s
 
-    def window_beside_writes(self, pairs: list[EncodedPair], num_steps: int) -> float:
+    def window_beside_writes(self, pairs: list[EncodedItem], num_steps: int) -> float:
         """The same seconds beside another process that writes a checkpoint's bytes."""
         num_bytes = sum(
             f.stat().st_size for f in self.scratch.rglob("blocking/**/*") if f.is_file()
@@ -137,7 +137,7 @@ def measure(
 def measure_steps(
     trainer: Trainer,
     where: str,
-    pairs: list[EncodedPair],
+    pairs: list[EncodedItem],
     num_steps: int,
     rounds: int,
     goal: str | None,

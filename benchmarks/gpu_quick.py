@@ -23,6 +23,7 @@ import copy
 import gc
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,8 @@ from benchmarks._training import (
     single_process_group,
     step_config,
 )
-from codepmp_ray.preference.packing import EncodedPair, pack
+from codepmp_ray.preference.items import EncodedItem
+from codepmp_ray.preference.packing import pack
 
 Results = list[dict[str, Any]]
 
@@ -126,28 +128,29 @@ def exactness(part: Part) -> None:
             return
 
 
-def _short_pairs(number: int) -> list[EncodedPair]:
+def _short_pairs(number: int) -> list[EncodedItem]:
     return [
-        EncodedPair(
-            pair.pair_id,
+        EncodedItem.of_pair(
+            pair.item_id,
             [1 + i % 996 for i in pair.prompt[:120]],
-            [1 + i % 996 for i in pair.chosen[:90]],
-            [1 + i % 996 for i in pair.rejected[:90]],
+            [1 + i % 996 for i in pair.answers[0][:90]],
+            [1 + i % 996 for i in pair.answers[1][:90]],
         )
         for pair in make_pairs(number)
     ]
 
 
-def _distances(config: Any, pairs: list[EncodedPair]) -> tuple[float, float]:
+def _distances(config: Any, pairs: list[EncodedItem]) -> tuple[float, float]:
     """How far the loss and all gradients of one packed PMP batch are from the plain ones."""
     from codepmp_ray.modeling.building import model_from_config
     from codepmp_ray.modeling.plain_reference import plain_sums
     from codepmp_ray.training.compiling import compile_blocks
-    from codepmp_ray.training.step import counts_of, objective_of
+    from codepmp_ray.training.step import objective_of
 
     torch.manual_seed(0)
     settings = step_config(objective="pmp")
-    objective, counts = objective_of(settings), counts_of(pairs)
+    objective = objective_of(settings)
+    counts = objective.counts(pairs)
     ours = model_from_config(copy.deepcopy(config), objective)
     plain = plain_copy(config, ours)
     head = ours.score.weight.detach().double()
@@ -195,7 +198,7 @@ def steps(part: Part) -> None:
 
 
 def _in_turn(
-    part: Part, share: float, ways: dict[str, Callable[..., None]], pairs: list[EncodedPair]
+    part: Part, share: float, ways: dict[str, Callable[..., None]], pairs: list[EncodedItem]
 ) -> dict[str, list[float]]:
     runs = {name: lambda way=way: way(pairs) for name, way in ways.items()}
     return alternate(runs, 1 if part.tiny else 5, part.until_s(share))
@@ -222,18 +225,20 @@ def mfu(part: Part) -> None:
 
 
 def prefix(part: Part) -> None:
-    """The gain at three shares of the prompt, of the reward loss alone."""
+    """The gain at three shares of the prompt and of prompts with many answers, of L_RM alone."""
     from benchmarks.train_prefix_sharing import SHARES, measure_share
+    from benchmarks.train_trees import SHAPES, measure_shape
     from codepmp_ray.modeling.building import model_from_config
     from codepmp_ray.training.step import objective_of
 
     with device():
         model = model_from_config(part.smaller_shape(), objective_of(step_config(objective="rm")))
     model.train()
-    for number, share in enumerate(SHARES):
-        until_s = part.until_s(1 / (len(SHARES) - number))
-        rounds, pairs = (1, 2) if part.tiny else (5, 32)
-        part.note(*measure_share(model, share, pairs, rounds, until_s))
+    rounds, pairs, tokens = (1, 2, 500) if part.tiny else (5, 32, 32_000)
+    ways = [partial(measure_share, model, share, pairs) for share in SHARES]
+    ways += [partial(measure_shape, model, name, tokens) for name in SHAPES]
+    for number, way in enumerate(ways):
+        part.note(*way(rounds, part.until_s(1 / (len(ways) - number))))
 
 
 def checkpoints(part: Part) -> None:
@@ -262,7 +267,7 @@ def checkpoints(part: Part) -> None:
         )
 
 
-def _restored(trainer: Any, pairs: list[EncodedPair], context: dict[str, Any]) -> dict[str, Any]:
+def _restored(trainer: Any, pairs: list[EncodedItem], context: dict[str, Any]) -> dict[str, Any]:
     """Whether a step more and a restore give the bits that were written."""
     model, optimizer = trainer.step.model, trainer.step.optimizer
     trainer.write()

@@ -99,7 +99,7 @@ def look(family: Family, folder: Path) -> Row:
 
 
 def _differences(model: Any, base: Path) -> tuple[float, float, Any]:
-    """Largest of losses and rewards, of gradients; and the rewards, [P, 2]."""
+    """Largest of losses and rewards, of gradients; and the rewards, [A]."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -149,12 +149,12 @@ def _export_difference(model: Any, rewards: Any, folder: Path) -> float:
     _expert_by_expert(loaded.base_model)
     scorer = TorchScorer(loaded, max_model_len=512)
     worst = 0.0
-    for pair, expected in zip(make_pairs(), rewards.tolist(), strict=True):
-        found = scorer.rewards(pair.prompt, [pair.chosen, pair.rejected])
+    for pair, expected in zip(make_pairs(), rewards.view(-1, 2).tolist(), strict=True):
+        found = scorer.rewards(pair.prompt, pair.answers)
         ways = [found]
         if not isinstance(loaded, HeadedBase):
             with torch.no_grad():
-                rows = [torch.tensor([pair.prompt + s]) for s in (pair.chosen, pair.rejected)]
+                rows = [torch.tensor([pair.prompt + s]) for s in pair.answers]
                 ways.append([loaded(input_ids=row).logits.item() for row in rows])
         gaps = [abs(a - b) for way in ways for a, b in zip(way, expected, strict=True)]
         worst = max(worst, *gaps)
@@ -166,14 +166,14 @@ def make_pairs() -> list[Any]:
     import torch
 
     from benchmarks._families import VOCABULARY
-    from codepmp_ray.preference.packing import EncodedPair
+    from codepmp_ray.preference.items import EncodedItem
 
     generator = torch.Generator().manual_seed(7)
     pairs = []
     for number, lengths in enumerate([(7, 9, 14), (12, 5, 6), (3, 20, 4)]):
         ids = torch.randint(10, VOCABULARY, (sum(lengths),), generator=generator)
         parts = [part.tolist() for part in ids.split(lengths)]
-        pairs.append(EncodedPair(str(number), *parts, 0.1))
+        pairs.append(EncodedItem.of_pair(str(number), *parts, 0.1))
     return pairs
 
 

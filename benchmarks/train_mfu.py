@@ -29,12 +29,12 @@ from benchmarks._training import (
     single_process_group,
     training_bytes,
 )
-from codepmp_ray.preference.packing import EncodedPair
+from codepmp_ray.preference.items import EncodedItem
 from codepmp_ray.preference.plan import plan_step
 from codepmp_ray.training.throughput import Utilisation
 
 
-def full_micro_batches(number: int, max_tokens: int) -> list[EncodedPair]:
+def full_micro_batches(number: int, max_tokens: int) -> list[EncodedItem]:
     """As many pairs of real lengths as fit into that many micro-batches."""
     drawn = [pair for seed in range(number) for pair in make_pairs(256, seed)]
     for num_pairs in range(len(drawn), 0, -1):
@@ -46,7 +46,7 @@ def full_micro_batches(number: int, max_tokens: int) -> list[EncodedPair]:
 
 
 def measure(
-    shape: dict[str, Any], pairs: list[EncodedPair], steps: int, settings: dict[str, Any]
+    shape: dict[str, Any], pairs: list[EncodedItem], steps: int, settings: dict[str, Any]
 ) -> list[dict[str, Any]]:
     step = OurStep("pmp", bf16=True, shape=Qwen2Config(**shape), **settings)
     utilisation = Utilisation(step.model, device(), bf16=True)
@@ -56,7 +56,7 @@ def measure(
         step(pairs)
         if number >= 3:
             times.append(now_s() - start_s)
-    num_tokens = sum(pair.packed_length("chosen") for pair in pairs)
+    num_tokens = sum(pair.num_tokens for pair in pairs)
     found = [utilisation.mfu(pairs, seconds, 1) for seconds in times]
     shares = [share for share in found if share is not None]
     rates = [num_tokens / seconds for seconds in times]

@@ -115,7 +115,8 @@ def correct(model: Path, questions: list[dict[str, Any]]) -> list[float]:
     from benchmarks._training import PAIRS_PER_MICRO_BATCH, use_all_cores
     from codepmp_ray.modeling.loading import load_preference_model
     from codepmp_ray.modeling.objectives import make_objective
-    from codepmp_ray.preference.packing import EncodedPair, pack
+    from codepmp_ray.preference.items import EncodedItem
+    from codepmp_ray.preference.packing import pack
     from codepmp_ray.preference.tokenization import Encoder
 
     use_all_cores()
@@ -128,7 +129,7 @@ def correct(model: Path, questions: list[dict[str, Any]]) -> list[float]:
             for label in (True, False)
         ]
         prompt, (right, wrong) = encoder.encode(row["question"].strip(), texts).split()
-        pairs.append(EncodedPair(str(number), prompt, right.ids, wrong.ids))
+        pairs.append(EncodedItem.of_pair(str(number), prompt, right.ids, wrong.ids))
     objective = make_objective("rm")
     scorer = load_preference_model(str(model), objective, seed=0).eval()
     results: list[float] = []
@@ -136,7 +137,7 @@ def correct(model: Path, questions: list[dict[str, Any]]) -> list[float]:
         for start in range(0, len(pairs), PAIRS_PER_MICRO_BATCH):
             batch = pack(pairs[start : start + PAIRS_PER_MICRO_BATCH], sides=objective.sides)
             rewards = scorer(batch)["rewards"]
-            results += (rewards[:, 0] > rewards[:, 1]).double().tolist()
+            results += (rewards[0::2] > rewards[1::2]).double().tolist()
     return results
 
 

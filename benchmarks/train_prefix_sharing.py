@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import torch
+from torch.nn.functional import logsigmoid
 
 from benchmarks._results import require_memory, series_result, write_results
 from benchmarks._training import (
@@ -28,8 +28,8 @@ from benchmarks._training import (
     training_bytes,
     use_all_cores,
 )
-from codepmp_ray.modeling.losses import reward_loss_sum
-from codepmp_ray.preference.packing import EncodedPair, pack
+from codepmp_ray.preference.items import EncodedItem
+from codepmp_ray.preference.packing import pack
 
 # Share of a pair's prompt in prompt + one response; two responses of 160 tokens.
 SHARES = (0.25, 0.5, 0.75)
@@ -40,7 +40,7 @@ def prompt_tokens(share: float) -> int:
     return round(RESPONSE_TOKENS * share / (1 - share))
 
 
-def pairs_of_share(share: float, num_pairs: int) -> list[EncodedPair]:
+def pairs_of_share(share: float, num_pairs: int) -> list[EncodedItem]:
     rng = random.Random(0)
     num_prompt = prompt_tokens(share)
 
@@ -48,24 +48,24 @@ def pairs_of_share(share: float, num_pairs: int) -> list[EncodedPair]:
         return [rng.randrange(3, VOCABULARY) for _ in range(num)]
 
     return [
-        EncodedPair(str(i), ids(num_prompt), ids(RESPONSE_TOKENS), ids(RESPONSE_TOKENS))
+        EncodedItem.of_pair(str(i), ids(num_prompt), ids(RESPONSE_TOKENS), ids(RESPONSE_TOKENS))
         for i in range(num_pairs)
     ]
 
 
-def shared_step(model: Any, pairs: list[EncodedPair]) -> None:
+def shared_step(model: Any, pairs: list[EncodedItem]) -> None:
     (model(pack(pairs).to(device()))["rm"] / len(pairs)).backward()
     model.zero_grad()
 
 
-def unshared_step(model: Any, pairs: list[EncodedPair]) -> None:
+def unshared_step(model: Any, pairs: list[EncodedItem]) -> None:
     sides = [
-        EncodedPair(pair.pair_id, pair.prompt, side, [0])
+        EncodedItem.of_pair(pair.item_id, pair.prompt, side, [0])
         for pair in pairs
-        for side in (pair.chosen, pair.rejected)
+        for side in pair.answers
     ]
-    rewards = model(pack(sides, sides="chosen_alone").to(device()))["rewards"][:, 0]
-    loss = reward_loss_sum(rewards[0::2], rewards[1::2], torch.zeros(len(pairs), device=device()))
+    rewards = model(pack(sides, sides="best_alone").to(device()))["rewards"]
+    loss = -logsigmoid(rewards[0::2] - rewards[1::2]).sum()
     (loss / len(pairs)).backward()
     model.zero_grad()
 

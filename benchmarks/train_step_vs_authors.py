@@ -35,7 +35,7 @@ from benchmarks._training import (
     shape_of,
     training_bytes,
 )
-from codepmp_ray.preference.packing import EncodedPair
+from codepmp_ray.preference.items import EncodedItem
 
 AUTHORS_MICRO_BATCH = 4  # pairs, as in their scripts
 _PAD = 0
@@ -62,7 +62,7 @@ class AuthorsStep:
         self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-6, weight_decay=0.1, fused=True)
         self.bf16 = bf16
 
-    def __call__(self, pairs: list[EncodedPair]) -> None:
+    def __call__(self, pairs: list[EncodedItem]) -> None:
         parts = list(parts_of(pairs, AUTHORS_MICRO_BATCH))
         for part in parts:
             with torch.autocast(device().type, torch.bfloat16, enabled=self.bf16):
@@ -72,8 +72,8 @@ class AuthorsStep:
         self.optimizer.step()
         self.optimizer.zero_grad()
 
-    def _loss(self, pairs: list[EncodedPair]) -> torch.Tensor:
-        rows = [p.prompt + side for p in pairs for side in (p.chosen, p.rejected)]  # interleaved
+    def _loss(self, pairs: list[EncodedItem]) -> torch.Tensor:
+        rows = [p.prompt + side for p in pairs for side in p.answers]  # interleaved
         width = max(map(len, rows))
         ids = torch.tensor([[_PAD] * (width - len(row)) + row for row in rows]).to(device())
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows]).to(
@@ -85,7 +85,7 @@ class AuthorsStep:
         logits = self.model.lm_head(hidden[0::2, :-1]).float()
         labels = ids[0::2, 1:].clone()
         for row, pair in enumerate(pairs):
-            labels[row, : width - 1 - len(pair.chosen)] = -100
+            labels[row, : width - 1 - len(pair.answers[0])] = -100
         return loss + F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-100)
 
 

@@ -63,7 +63,8 @@ _STAGE_VERSION = (
     dict.fromkeys(STAGE_JOBS, 2)
     | dict.fromkeys(("corpus", "synthesis"), 5)
     | {"candidates": 4}
-    | dict.fromkeys(("pretraining", "finetuning", "grades"), 4)
+    | {"grades": 4}
+    | dict.fromkeys(("pretraining", "finetuning"), 5)
     | {"scoring": 2, "evaluation": 6}
 )
 

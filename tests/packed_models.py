@@ -19,7 +19,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from codepmp_ray.modeling.objectives import Objective
 from codepmp_ray.modeling.preference_model import PreferenceModel
-from codepmp_ray.preference.packing import EncodedPair
+from codepmp_ray.preference.items import EncodedItem, join_pairs
 
 VOCABULARY = 97
 SHAPE = {
@@ -80,13 +80,35 @@ CONFIGS = {
 }
 
 
-def make_pairs() -> list[EncodedPair]:
+def make_pairs() -> list[EncodedItem]:
     rng = random.Random(1)
 
     def ids(count: int) -> list[int]:
         return [rng.randrange(VOCABULARY) for _ in range(count)]
 
-    return [EncodedPair(str(i), ids(5 + i), ids(1 + 4 * i), ids(9 - 2 * i), 0.1) for i in range(4)]
+    return [
+        EncodedItem.of_pair(str(i), ids(5 + i), ids(1 + 4 * i), ids(9 - 2 * i), 0.1)
+        for i in range(4)
+    ]
+
+
+def make_items() -> list[EncodedItem]:
+    """Those pairs, and prompts with five and three answers, of which two and one are the best."""
+    rng = random.Random(2)
+
+    def ids(count: int) -> list[int]:
+        return [rng.randrange(VOCABULARY) for _ in range(count)]
+
+    items = make_pairs()
+    for num_right, num_wrong in ((2, 3), (1, 2)):
+        prompt, answers = ids(6), [ids(2 + 5 * (i % 3)) for i in range(num_right + num_wrong)]
+        pairs = [
+            EncodedItem.of_pair("tree", prompt, right, wrong, 0.1)
+            for right in answers[:num_right]
+            for wrong in answers[num_right:]
+        ]
+        items.insert(2, join_pairs(pairs))
+    return items
 
 
 class ExactNorm(torch.nn.Module):

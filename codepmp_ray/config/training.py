@@ -30,10 +30,17 @@ _METRICS_OF: dict[str, set[str]] = {
 class TrainingConfig(Section):
     """One training stage. `batch_size` counts pairs of one optimizer step over all workers.
 
+    Pairs of one prompt that follow each other are one item, whose prompt and answers are computed
+    once. A step takes whole items: as many as hold `batch_size` pairs on average.
+
     Attributes:
         objective: `pmp` is L_RM + lm_loss_weight x L_LM (section 3.1), `rm` is L_RM alone,
             `lm` is L_LM alone (Table 2). `sft` is L_LM on chosen without a reward head and `dpo`
             direct preference optimisation; both export a causal LM.
+        ranking_loss: L_RM is over pairs, equation 2, or `listwise` a cross-entropy of each chosen
+            answer among itself and all that it is preferred to.
+        pair_weight: each pair counts `one`, as in the authors' code, or all of a prompt count
+            `one_per_prompt` (each 1/K of K pairs; of `listwise` each list 1/K of K lists).
         dpo_beta: of `dpo`; its reference is the model that training begins with.
         data: preference sets to train on; empty means the pairs that this run makes.
         model_name_or_path: initial weights; null in finetuning means this run's pretrained model.
@@ -46,6 +53,8 @@ class TrainingConfig(Section):
         trunk_steps: of a branch (see config/branches.py): steps of the run that it leaves. Warmup
             is then that of the trunk, decay a share of the branch's own `max_steps`.
         max_length: tokens of prompt + one response; `overflow` says what happens above it.
+        max_tokens_per_item: packed tokens of a prompt with its answers; beyond it the prompt's
+            pairs are split into several items. null is twice `max_length`, which holds any pair.
         max_tokens_per_micro_batch: packed tokens of one forward of one worker.
         template: `chat` renders the prompt with the tokenizer's template, `plain` uses it as is.
         chat_template_kwargs: what the chat template is rendered with, such as `enable_thinking:
@@ -89,8 +98,11 @@ class TrainingConfig(Section):
     max_grad_norm: float = Field(default=1.0, ge=0)  # 0: gradients are not clipped
     lm_loss_weight: float = Field(default=1.0, ge=0)
     center_rewards_coefficient: float = Field(default=0.0, ge=0)
+    ranking_loss: Literal["pairwise", "listwise"] = later("pairwise")
+    pair_weight: Literal["one", "one_per_prompt"] = later("one")
     dpo_beta: float = Field(default=0.1, gt=0)
     max_length: int = Field(default=1024, ge=8)
+    max_tokens_per_item: int | None = later(None, ge=16)
     overflow: Literal["reject", "truncate"] = "reject"
     template: Literal["chat", "plain"] = "chat"
     chat_template_kwargs: dict[str, Any] = {}
@@ -130,6 +142,11 @@ class TrainingConfig(Section):
             del kept["eval_steps"]
         return kept
 
+    @property
+    def item_tokens(self) -> int:
+        """Packed tokens that an item has at most."""
+        return self.max_tokens_per_item or 2 * self.max_length
+
     def num_warmup_steps(self, total_steps: int) -> int:
         """Optimizer steps of warmup in a run of `total_steps`; a branch has those of its trunk."""
         return _share(self.warmup_ratio, self.trunk_steps or total_steps)
@@ -150,6 +167,15 @@ class TrainingConfig(Section):
             raise ValueError(
                 f"max_tokens_per_micro_batch={self.max_tokens_per_micro_batch} is below "
                 f"max_length={self.max_length}; raise it to at least {2 * self.max_length}"
+            )
+        if self.item_tokens < 2 * self.max_length:
+            raise ValueError(
+                f"max_tokens_per_item={self.max_tokens_per_item} may not hold a pair at "
+                f"max_length={self.max_length}; raise it to at least {2 * self.max_length}"
+            )
+        if self.ranking_loss == "listwise" and self.objective not in ("pmp", "rm"):
+            raise ValueError(
+                f"ranking_loss=listwise is of L_RM, which objective={self.objective} does not train"
             )
         if self.num_workers % self.data_parallel_replicate_degree:
             raise ValueError(

@@ -1,8 +1,8 @@
 """Preference pairs for RM finetuning, from graded answers to the training problems.
 
-chosen: a passing sampled answer where there is one, else the canonical solution in the form of an
-answer, if the set has it in one. rejected: a failing sampled answer. Answers without a grade are
-used on neither side, nor those that need a package which the sandbox lacks.
+chosen: each passing sampled answer where there are some, else the canonical solution in the form of
+an answer, if the set has it in one. rejected: each failing sampled answer. Answers without a grade
+are used on neither side, nor those that need a package which the sandbox lacks.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.errors import InputError
 from codepmp_ray.evaluation.problems import problems_by_id
 from codepmp_ray.evaluation.tasks.base import Problem
+from codepmp_ray.preference.sources.rows import pair_up
 from codepmp_ray.records import Outcome, stable_id
 from codepmp_ray.runs import open_stage
 
 Row = dict[str, Any]
-MAX_PAIRS_PER_PROBLEM = 8
+MAX_ANSWERS_PER_SIDE = 8  # of a problem
 _UNKNOWN = Outcome.MISSING_PACKAGE
 FINETUNING_PAIR = pa.schema(
     [
@@ -73,12 +74,12 @@ def _require_grades(answers: list[Row]) -> None:
 
 
 def pair_answers(
-    problems: Iterable[Problem], answers: list[Row], max_pairs: int = MAX_PAIRS_PER_PROBLEM
+    problems: Iterable[Problem], answers: list[Row], max_answers: int = MAX_ANSWERS_PER_SIDE
 ) -> tuple[list[Row], dict[str, int]]:
     """Pairs of answers (CANDIDATE and GRADE columns) and counts of problems by their fate.
 
-    Distinct failing answers are taken in the order of their samples, each with the next of the
-    passing ones, round and round, up to `max_pairs` per problem.
+    All of the first `max_answers` distinct passing answers with all of the first `max_answers`
+    distinct failing ones, in the order of their samples.
     """
     answers_of: dict[str, list[Row]] = {}
     for row in sorted(answers, key=lambda row: (row["problem_id"], row["sample_index"])):
@@ -101,9 +102,8 @@ def pair_answers(
             counts["num_without_pair"] += 1
             continue
         counts["num_with_passing" if passing else "num_with_canonical"] += 1
-        for index, row in enumerate(failing[:max_pairs]):
-            good = passing[index % len(passing)]["completion"] if passing else None
-            rows.append(_pair(problem, row, good))
+        good = [row["completion"] for row in passing[:max_answers]] or [None]
+        rows += [_pair(problem, row, text) for text, row in pair_up(good, failing[:max_answers])]
     return rows, dict(counts)
 
 

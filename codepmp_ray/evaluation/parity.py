@@ -23,7 +23,8 @@ from codepmp_ray.errors import InputError, ModelError, ParityError
 from codepmp_ray.evaluation.problems import load_problems
 from codepmp_ray.modeling.loading import load_preference_model
 from codepmp_ray.modeling.objectives import make_objective
-from codepmp_ray.preference.packing import EncodedPair, pack
+from codepmp_ray.preference.items import EncodedItem
+from codepmp_ray.preference.packing import pack
 from codepmp_ray.preference.plan import plan_step
 from codepmp_ray.preference.tokenization import Encoder
 from codepmp_ray.scoring.best_of_n import ScoringRequest, plan_request
@@ -218,19 +219,22 @@ def trainer_rewards(
     for parameter in model.backbone.parameters():
         parameter.data = parameter.data.to(dtype)
     model.to(device)
-    pairs: list[EncodedPair] = []
+    pairs: list[EncodedItem] = []
     places: list[tuple[int, int, int]] = []  # question, and which of its responses
     for number, question in enumerate(questions):
         ids = question.response_ids
         for first in range(0, len(ids), 2):
             second = first + 1 if first + 1 < len(ids) else 0
-            pairs.append(EncodedPair(str(number), question.prompt_ids, ids[first], ids[second]))
+            sides = ids[first], ids[second]
+            pairs.append(EncodedItem.of_pair(str(number), question.prompt_ids, *sides))
             places.append((number, first, second))
     lengths = [pair.num_tokens for pair in pairs]
     found = [[float("nan")] * len(question.response_ids) for question in questions]
     for indices in plan_step(lengths, 1, max(_MAX_TOKENS, *lengths)).micro_batches[0]:
         batch = pack([pairs[index] for index in indices]).to(device)
-        for index, rewards in zip(indices, model(batch)["rewards"].tolist(), strict=True):
+        for index, rewards in zip(
+            indices, model(batch)["rewards"].view(-1, 2).tolist(), strict=True
+        ):
             number, *sides = places[index]
             for side, reward in zip(sides, rewards, strict=True):
                 found[number][side] = reward

@@ -1,11 +1,11 @@
-"""Attention over packed pairs, registered with transformers as `codepmp_packed`.
+"""Attention over packed items, registered with transformers as `codepmp_packed`.
 
-What a token may see is defined once, in `may_attend`: its own pair, itself and what comes before
-it, never the other side, and no further back than a sliding window, which counts positions and not
-places in the pack (rejected's positions restart after the prompt).
+What a token may see is defined once, in `may_attend`: its own item, itself and what comes before
+it, never another answer, and no further back than a sliding window, which counts positions and not
+places in the pack (the positions of each answer restart after the prompt).
 
-On CPU each pair is two dense blocks, without any mask over other pairs: the cost is that of the
-pairs themselves, however many share a sequence. Where nothing but softmax(q k) v is asked for, they
+On CPU each answer is a dense block, without any mask over other items: the cost is that of the
+items themselves, however many share a sequence. Where nothing but softmax(q k) v is asked for, they
 are one step of autograd (`attention_cpu`), otherwise plain operations (`attention_blocks`). On GPU
 it is one FlexAttention kernel whose block mask skips what nobody sees (`attention_flex`).
 """

@@ -1,4 +1,4 @@
-"""Packed attention as dense blocks: prompt + chosen, then rejected over prompt and itself."""
+"""Packed attention as dense blocks: an answer over its prompt and itself, for every answer."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ import torch
 from torch.nn.functional import dropout as drop
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
-from codepmp_ray.preference.packing import PackedLayout, Span
-
-Range = tuple[int, int]  # [start, end) in the pack
+from codepmp_ray.preference.packing import PackedLayout, Range
 
 
 @dataclass(frozen=True)
@@ -51,15 +49,15 @@ class Block:
 def blocks_of(
     layout: PackedLayout, window: int | None, dtype: torch.dtype, device: torch.device
 ) -> list[Block]:
-    """Two blocks for each pair, in the order of the pack; `dtype` is that of the queries."""
+    """A block for each answer, in the order of the pack; `dtype` is that of the queries."""
     precise = torch.promote_types(dtype, torch.float32)
 
     def make() -> list[Block]:
         blocks: list[Block] = []
         for span in layout.spans:
-            blocks.append(_whole(span, window, precise, device))
-            if span.end > span.rejected:
-                blocks.append(_rejected(span, window, precise, device))
+            first, *others = span.answers
+            blocks.append(_whole((span.start, first[1]), window, precise, device))
+            blocks += [_answer(span.prompt, own, window, precise, device) for own in others]
         return blocks
 
     return layout.cached(("blocks", window, precise), make)
@@ -79,7 +77,7 @@ def attend_in_blocks(
         value = value.repeat_interleave(groups, dim=1)
     blocks = blocks_of(layout, rule.window, query.dtype, query.device)
     # Cut once: the gradient of a split is one concatenation. Those of single slices are each as
-    # long as the whole pack, which makes the backward pass quadratic in the number of pairs.
+    # long as the whole pack, which makes the backward pass quadratic in the number of answers.
     cuts = sorted(
         {cut for block in blocks for part in (block.queries, *block.keys) for cut in part}
     )
@@ -122,24 +120,24 @@ def _attend(
     return drop(weights, rule.dropout) @ value
 
 
-def _whole(span: Span, window: int | None, dtype: torch.dtype, device: torch.device) -> Block:
-    """Prompt + chosen over itself."""
-    own = span.start, span.rejected
-    num_tokens = span.rejected - span.start
+def _whole(own: Range, window: int | None, dtype: torch.dtype, device: torch.device) -> Block:
+    """Prompt + first answer over itself."""
+    num_tokens = own[1] - own[0]
     if window is None or num_tokens <= window:
         return Block(own, (own,), is_causal=True)
     return Block(own, (own,), _mask(num_tokens, num_tokens, window, dtype, device))
 
 
-def _rejected(span: Span, window: int | None, dtype: torch.dtype, device: torch.device) -> Block:
-    """Rejected over the prompt and rejected up to oneself, in the window.
+def _answer(
+    prompt: Range, own: Range, window: int | None, dtype: torch.dtype, device: torch.device
+) -> Block:
+    """An answer over the prompt and the answer up to oneself, in the window.
 
-    Positions are contiguous over prompt and rejected, so both bounds are diagonals.
+    Positions are contiguous over prompt and answer, so both bounds are diagonals.
     """
-    prompt, own = (span.start, span.chosen), (span.rejected, span.end)
-    num_side = span.end - span.rejected
-    num_keys = span.chosen - span.start + num_side
-    mask = _mask(num_side, num_keys, window, dtype, device)
+    num_own = own[1] - own[0]
+    num_keys = prompt[1] - prompt[0] + num_own
+    mask = _mask(num_own, num_keys, window, dtype, device)
     if window is not None and num_keys > window:
         return Block(own, (prompt, own), mask)
     return Block(

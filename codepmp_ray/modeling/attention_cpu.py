@@ -1,6 +1,6 @@
 """Attention in blocks as one step of autograd, on torch's fused kernels for the CPU.
 
-Autograd through two kernel calls a pair costs more than it has to: a copy of keys and values for
+Autograd through a kernel call an answer costs more than it has to: a copy of keys and values for
 every query head of a group, several small nodes for each block, and a backward pass in bf16, which
 on CPU is the slower one and the less exact. Here a group's heads share keys and values by a stride
 of 0, blocks write into one tensor, what is saved is what the layer has anyhow, and the gradients

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from codepmp_ray.preference.packing import PackedLayout, Span, to_device
+from codepmp_ray.preference.packing import PackedLayout, Range, Span, to_device
 
 Index = torch.Tensor
 BLOCK_SIZE = 128  # of FlexAttention, where nothing else is asked for
@@ -23,12 +23,12 @@ def may_attend(layout: PackedLayout, window: int | None) -> Callable[..., torch.
 
     The one definition of who sees whom; dense blocks and block masks are tested against it.
     """
-    pair, side, position = layout.pair, layout.side, layout.position
+    item, answer, position = layout.item, layout.answer, layout.position
 
     def mask(batch: Index, head: Index, query: Index, key: Index) -> torch.Tensor:
-        same_pair = pair[query] == pair[key]
-        other_side = (side[query] != side[key]) & (side[key] != 0)
-        seen = same_pair & (key <= query) & ~other_side
+        same_item = item[query] == item[key]
+        other_answer = (answer[query] != answer[key]) & (answer[key] != 0)
+        seen = same_item & (key <= query) & ~other_answer
         if window is not None:
             seen = seen & (position[query] - position[key] < window)
         return seen
@@ -80,21 +80,21 @@ def visible_blocks(
     return some, whole
 
 
-def _regions(span: Span) -> Iterator[tuple[tuple[int, int], tuple[int, int], int]]:
+def _regions(span: Span) -> Iterator[tuple[Range, Range, int]]:
     """(queries, keys, how much nearer their positions are than their places), causal within."""
-    yield (span.start, span.rejected), (span.start, span.rejected), 0
-    if span.end > span.rejected:
-        rejected = (span.rejected, span.end)
-        yield rejected, (span.start, span.chosen), span.rejected - span.chosen
-        yield rejected, rejected, 0
+    first, *others = span.answers
+    yield (span.start, first[1]), (span.start, first[1]), 0
+    for answer in others:
+        yield answer, span.prompt, answer[0] - span.prompt[1]
+        yield answer, answer, 0
 
 
-def _touched(tokens: tuple[int, int], size: int) -> slice:
+def _touched(tokens: Range, size: int) -> slice:
     """Blocks with at least one of the tokens."""
     return slice(tokens[0] // size, -(-tokens[1] // size))
 
 
-def _inside(tokens: tuple[int, int], size: int) -> slice:
+def _inside(tokens: Range, size: int) -> slice:
     """Blocks with nothing but them."""
     start = -(-tokens[0] // size)
     return slice(start, max(start, tokens[1] // size))

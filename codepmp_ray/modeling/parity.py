@@ -1,4 +1,4 @@
-"""How far a model is from plain transformers with the same weights, on a few pairs."""
+"""How far a model is from plain transformers with the same weights, on a few items."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from codepmp_ray.modeling.checkpoint_files import HEAD
 from codepmp_ray.modeling.export import export_config, export_kind, exported_name
 from codepmp_ray.modeling.plain_reference import plain_sums
 from codepmp_ray.modeling.preference_model import PreferenceModel
-from codepmp_ray.preference.packing import EncodedPair, pack
+from codepmp_ray.preference.items import EncodedItem
+from codepmp_ray.preference.packing import pack
 
 GRADIENTS, EXPORT = "gradients", "the export's rewards"
 # How the quantities are called where people read them.
@@ -19,7 +20,7 @@ NAMES = {"rm": "L_RM", "lm": "L_LM", "dpo": "L_DPO", "center": "the centring ter
 
 
 def differences(
-    causal_lm: Any, model: PreferenceModel, pairs: list[EncodedPair]
+    causal_lm: Any, model: PreferenceModel, items: list[EncodedItem]
 ) -> dict[str, float]:
     """Largest relative differences by quantity: rewards, losses, gradients.
 
@@ -27,20 +28,16 @@ def differences(
     compared as a vector. Gradients of both are there afterwards.
     """
     objective = model.objective
-    counts = {
-        "pair": len(pairs),
-        "token": sum(len(pair.chosen) for pair in pairs),
-        "rejected_token": sum(len(pair.rejected) for pair in pairs),
-    }
+    counts = objective.counts(items)
     device = next(model.parameters()).device
     score = None
     if model.score is not None:
         score = model.score.weight.detach().clone().requires_grad_()
     for module in (causal_lm, model):
         module.zero_grad()
-    expected = plain_sums(causal_lm, score, pairs, objective)
+    expected = plain_sums(causal_lm, score, items, objective)
     objective.loss(expected, counts).backward()
-    found = model(pack(pairs, sides=objective.sides).to(device))
+    found = model(pack(items, sides=objective.sides).to(device))
     objective.loss(found, counts).backward()
     told = {"rewards", "log_likelihoods", *(term.name for term in objective.terms)}
     result = {
@@ -68,7 +65,7 @@ def _worst_gradient(causal_lm: Any, model: PreferenceModel, score: torch.Tensor 
 
 
 @torch.no_grad()
-def export_difference(model: PreferenceModel, pairs: list[EncodedPair]) -> dict[str, float]:
+def export_difference(model: PreferenceModel, items: list[EncodedItem]) -> dict[str, float]:
     """The same of the rewards that others compute with the export; empty where only we can."""
     if model.score is None or export_kind(model) is not AutoModelForSequenceClassification:
         return {}
@@ -81,13 +78,13 @@ def export_difference(model: PreferenceModel, pairs: list[EncodedPair]) -> dict[
     plain.to(device).eval()
     state = {exported_name(name, plain): value for name, value in model.state_dict().items()}
     plain.load_state_dict(state, strict=False)
-    rows = [pair.prompt + side for pair in pairs for side in (pair.chosen, pair.rejected)]
+    rows = [item.prompt + answer for item in items for answer in item.answers]
     found = [
         plain(input_ids=torch.tensor([ids], device=device), use_cache=False).logits[0, 0]
         for ids in rows
     ]
-    expected = model(pack(pairs).to(device))["rewards"]
-    return {EXPORT: _distance(torch.stack(found).to(expected.dtype), expected.flatten())}
+    expected = model(pack(items).to(device))["rewards"]
+    return {EXPORT: _distance(torch.stack(found).to(expected.dtype), expected)}
 
 
 def _gradient(parameter: torch.Tensor) -> torch.Tensor:

@@ -15,7 +15,7 @@ import copy
 import hashlib
 import json
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -31,7 +31,7 @@ from codepmp_ray.modeling.objectives import Objective, make_objective
 from codepmp_ray.modeling.parity import GRADIENTS, differences, export_difference
 from codepmp_ray.modeling.plain_reference import looks_ahead, plain_sums
 from codepmp_ray.modeling.small_config import small_configs
-from codepmp_ray.preference.packing import EncodedPair
+from codepmp_ray.preference.items import EncodedItem, join_pairs
 from codepmp_ray.storage import LocalStore
 from codepmp_ray.storage.node_copies import cache_dir
 
@@ -43,7 +43,7 @@ _SPREAD, _NOISE = 0.1, 0.1  # far from the symmetric start, where attention says
 
 @dataclass(frozen=True)
 class TrainingPath:
-    """`reason` is why pairs are not packed; empty where they are."""
+    """`reason` is why items are not packed; empty where they are."""
 
     is_packed: bool
     reason: str = ""
@@ -53,7 +53,7 @@ class TrainingPath:
         if self.is_packed:
             return ""
         return (
-            f"{stage}: {model_type} trains on the plain path, two ordinary sequences for each pair "
+            f"{stage}: {model_type} trains on the plain path, an ordinary sequence for each answer "
             f"without packing, which is slower: {self.reason}."
         )
 
@@ -92,8 +92,8 @@ def _judge(config: Any, objective: Objective, device: torch.device) -> _Verdict:
         small = _small_config(config, device)
     except ModelError as error:
         return _Verdict(problem=error.problem, remedy=error.remedy)
-    pairs = probe_pairs(small.vocab_size)
-    if looks_ahead(random_model(small).to(device), pairs[0]):
+    items = probe_items(small.vocab_size)
+    if looks_ahead(random_model(small).to(device), items[0]):
         return _Verdict(
             problem=f"{model_type} is no causal decoder: what a token computes changes with the "
             "tokens after it.",
@@ -131,7 +131,7 @@ def _small_config(config: Any, device: torch.device) -> Any:
                 continue
             causal_lm = random_model(small).to(device)
             sums = plain_sums(
-                causal_lm, None, probe_pairs(small.vocab_size)[:1], make_objective("sft")
+                causal_lm, None, probe_items(small.vocab_size)[:1], make_objective("sft")
             )
             sums["lm"].backward()
         except Exception as error:  # noqa: BLE001 - families fail in all ways
@@ -163,21 +163,27 @@ def random_model(config: Any) -> Any:
     return causal_lm.train()
 
 
-def probe_pairs(vocab_size: int) -> list[EncodedPair]:
-    """Two pairs, whose rows differ in length by more than a small model's window."""
+def probe_items(vocab_size: int) -> list[EncodedItem]:
+    """An item of four answers and a pair; rows differ in length by more than a small window."""
     generator = torch.Generator().manual_seed(5)
-    pairs = []
-    for number, lengths in enumerate([(7, 9, 14), (12, 5, 20)]):
+    items = []
+    for number, lengths in enumerate([(7, 9, 14, 3, 6), (12, 5, 20)]):
         ids = torch.randint(vocab_size // 4, vocab_size, (sum(lengths),), generator=generator)
-        prompt, chosen, rejected = (part.tolist() for part in ids.split(lengths))
-        margin, reference = 0.1 * number, (-20.0 - number, -31.5)
-        pairs.append(EncodedPair(str(number), prompt, chosen, rejected, margin, reference))
-    return pairs
+        prompt, *answers = (part.tolist() for part in ids.split(lengths))
+        middle = len(answers) // 2
+        pairs = [
+            EncodedItem.of_pair(str(number), prompt, chosen, rejected, 0.1 * number)
+            for chosen in answers[:middle]
+            for rejected in answers[middle:]
+        ]
+        references = [-20.0 - number, -31.5, -9.0, -12.5][: len(answers)]
+        items.append(replace(join_pairs(pairs), references=references))
+    return items
 
 
 def _wrong(small: Any, objective: Objective, device: torch.device, *, is_packed: bool) -> str:
     """What differs, in words; empty for nothing."""
-    pairs = probe_pairs(small.vocab_size)
+    items = probe_items(small.vocab_size)
     try:
         # Twice the same weights; no copy, since some keep the state of their last sequence.
         causal_lm, made = (random_model(small).to(device) for _ in range(2))
@@ -188,7 +194,7 @@ def _wrong(small: Any, objective: Objective, device: torch.device, *, is_packed:
             # Rewards around 1: a loss of rewards far apart is a small number with a large error.
             weight.data = torch.randn(weight.shape, generator=generator) / weight.shape[1] ** 0.5
         model.to(device).train()
-        found = differences(causal_lm, model, pairs) | export_difference(model, pairs)
+        found = differences(causal_lm, model, items) | export_difference(model, items)
     except Exception as error:  # noqa: BLE001 - families fail in all ways
         return f"it fails ({_first_line(error)})"
     over = [
@@ -219,9 +225,10 @@ def _key(config: Any, objective: Objective, device: torch.device) -> str:
 @cache
 def _code() -> str:
     """Digest of the code that computes packs, rows and losses, and of the check itself."""
-    import codepmp_ray.preference.packing as packing
+    from codepmp_ray.preference import items, packing
 
-    files = [*sorted(Path(__file__).parent.glob("*.py")), Path(packing.__file__)]
+    of_packs = [Path(str(module.__file__)) for module in (items, packing)]
+    files = [*sorted(Path(__file__).parent.glob("*.py")), *of_packs]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 

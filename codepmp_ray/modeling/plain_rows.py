@@ -1,11 +1,11 @@
-"""The plain path: a pair as two ordinary sequences, for backbones that cannot compute packed ones.
+"""The plain path: an answer is an ordinary sequence, for backbones that cannot compute packs.
 
-Each response with its prompt is a row of its own, padded on the right, under transformers' own
+Each answer with its prompt is a row of its own, padded on the right, under transformers' own
 attention. The padding has no mask: no token of a causal backbone sees what follows it, and a padded
 token that may see nothing, as under a window that is shorter than the padding, makes gradients of
 NaN in some families. The hidden states go back to the places of the pack, so losses do not know the
-difference. A causal backbone gives a prompt the same states in both rows; those of chosen's are
-taken.
+difference. A causal backbone gives a prompt the same states in all of its rows; those of the
+first are taken.
 """
 
 from __future__ import annotations
@@ -34,12 +34,10 @@ def _rows(spans: list[Span]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     row_of: list[int] = []
     column_of: list[int] = []
     for span in spans:
-        whole = range(span.start, span.rejected)
-        row_of += [len(rows)] * len(whole)
-        column_of += range(len(whole))
-        rows.append([*whole])
-        if span.end > span.rejected:
-            prompt, own = range(span.start, span.chosen), range(span.rejected, span.end)
+        prompt = range(*span.prompt)
+        row_of += [len(rows)] * len(prompt)
+        column_of += range(len(prompt))
+        for own in (range(*answer) for answer in span.answers):
             row_of += [len(rows)] * len(own)
             column_of += range(len(prompt), len(prompt) + len(own))
             rows.append([*prompt, *own])

@@ -22,6 +22,7 @@ from codepmp_ray.modeling.losses import (
     at_least_fp32,
     centering_sum,
     dpo_loss_sum,
+    listwise_loss_sum,
     reward_loss_sum,
 )
 from codepmp_ray.modeling.objectives import Objective
@@ -40,18 +41,18 @@ class RewardHead(nn.Module):
         self.weight = nn.Parameter(torch.zeros(1, hidden_size))
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """[P, H] -> [P]; at least in fp32, because rewards differ in digits that bf16 has not."""
+        """[A, H] -> [A]; at least in fp32, because rewards differ in digits that bf16 has not."""
         rewards = F.linear(at_least_fp32(hidden), at_least_fp32(self.weight))
         return rewards.squeeze(-1).clone()  # FSDP hooks onto outputs, and warns of views
 
 
 class PreferenceModel(nn.Module):
-    """Computes loss sums of packed pairs for one objective.
+    """Computes loss sums of packed items for one objective.
 
     Args:
         backbone: a transformers decoder without head (`AutoModel`).
         lm_head: an untied LM head; None uses the input embeddings (tied), or none is needed.
-        is_packed: compute pairs as they are packed; if not, row by row (`plain_rows`).
+        is_packed: compute items as they are packed; if not, row by row (`plain_rows`).
         logits: what the family does to its logits; None for the soft cap of its configuration.
     """
 
@@ -82,10 +83,10 @@ class PreferenceModel(nn.Module):
     def forward(self, batch: PackedBatch) -> Sums:
         """Loss sums of one packed batch under the names of `Objective.terms`, and rewards.
 
-        `rm`, `center`, `dpo` are sums over pairs, `lm` over chosen tokens; `rewards` is [P, 2],
-        chosen first: those of the head or, for DPO, the implicit ones. DPO adds `log_likelihoods`
-        [P, 2] of the responses, in nats, and `logits` [P, 2]: means over the vocabulary, summed
-        over a response's tokens.
+        `rm`, `center`, `dpo` are sums over pairs (listwise `rm` over chosen answers), `lm` over
+        target tokens; `rewards` is [A], of the answers: those of the head or, for DPO, the implicit
+        ones. DPO adds `log_likelihoods` [A], in nats, and `logits` [A]: means over the vocabulary,
+        summed over an answer's tokens.
         """
         if self.is_packed:
             hidden = self.backbone(
@@ -105,26 +106,32 @@ class PreferenceModel(nn.Module):
 
     def _add_rewards(self, sums: Sums, hidden: torch.Tensor, batch: PackedBatch) -> None:
         assert self.score is not None
-        chosen, rejected = (
-            self.score(hidden[batch.chosen_index]),
-            self.score(hidden[batch.rejected_index]),
-        )
-        sums["rm"] = reward_loss_sum(chosen, rejected, batch.margins)
-        sums["center"] = centering_sum(chosen, rejected)
-        sums["rewards"] = torch.stack([chosen, rejected], dim=1)
+        rewards = self.score(hidden[batch.answer_index])
+        weights = self.objective.pair_weights(batch)
+        if self.objective.is_listwise:
+            of_lists = self.objective.list_weights(batch)
+            sums["rm"] = listwise_loss_sum(rewards, batch.pairs, batch.margins, of_lists)
+        else:
+            sums["rm"] = reward_loss_sum(rewards, batch.pairs, batch.margins, weights)
+        sums["center"] = centering_sum(rewards, batch.pairs, weights)
+        sums["rewards"] = rewards
 
     def _add_likelihoods(self, sums: Sums, hidden: torch.Tensor, batch: PackedBatch) -> None:
-        inputs = (*self._head_inputs(hidden[batch.lm_index]), batch.lm_targets)
+        # The prompt's last token predicts several answers. An embedding's gradient adds up repeated
+        # rows in one order; that of an index does so in the order of its threads.
+        rows = F.embedding(batch.lm_index, hidden)
+        inputs = (*self._head_inputs(rows), batch.lm_targets)
         soft_cap = self._logits.soft_cap
-        if self.objective.sides != "both":
+        if self.objective.sides != "all":
             sums["lm"] = lm_loss_sum(*inputs, soft_cap=soft_cap)
             return
         tokens, mean_logits = token_log_likelihoods(*inputs, soft_cap=soft_cap)
-        likelihoods = _by_response(tokens, batch)
+        likelihoods, beta = _by_answer(tokens, batch), self.objective.beta
         sums["log_likelihoods"] = likelihoods
-        sums["logits"] = _by_response(mean_logits, batch)
-        sums["dpo"] = dpo_loss_sum(likelihoods, batch.references, self.objective.beta)
-        sums["rewards"] = self.objective.beta * (likelihoods - batch.references)
+        sums["logits"] = _by_answer(mean_logits, batch)
+        weights = self.objective.pair_weights(batch)
+        sums["dpo"] = dpo_loss_sum(likelihoods, batch.references, batch.pairs, weights, beta)
+        sums["rewards"] = beta * (likelihoods - batch.references)
 
     def _head_inputs(self, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Hidden states and matrix whose product has the family's factor and bias, if any."""
@@ -139,7 +146,6 @@ class PreferenceModel(nn.Module):
         return hidden, weight
 
 
-def _by_response(values: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
-    """[C] values of target tokens -> [P, 2], summed over each response."""
-    flat = values.new_zeros(2 * len(batch.spans)).index_add(0, batch.lm_owner, values)
-    return flat.view(-1, 2).clone()  # no view, as above
+def _by_answer(values: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
+    """[C] values of target tokens -> [A], summed over each answer."""
+    return values.new_zeros(batch.answer_index.shape).index_add(0, batch.lm_owner, values)

@@ -1,4 +1,4 @@
-"""Preference rows -> encoded pairs, with an explicit and counted rule for what does not fit."""
+"""Preference rows -> items of one pair, with an explicit and counted rule for what does not fit."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from codepmp_ray.errors import InputError
 from codepmp_ray.preference import tokenization
-from codepmp_ray.preference.packing import EncodedPair
+from codepmp_ray.preference.items import EncodedItem
 from codepmp_ray.preference.tokenization import Encoder
 from codepmp_ray.records import stable_id
 from codepmp_ray.reject_reasons import RejectReason
@@ -19,7 +19,7 @@ def row_id(row: dict[str, Any]) -> str:
 
 
 Request = tuple[str, list[str]]
-Encoded = EncodedPair | tuple[RejectReason, str]
+Encoded = EncodedItem | tuple[RejectReason, str]
 
 
 def encode_pair(
@@ -115,7 +115,9 @@ def _assemble(
     if chosen.ids == rejected.ids:
         return RejectReason.SIDES_EQUAL, "equal once they are cut" if truncated else "equal tokens"
     margin = float(row.get("margin") or 0.0)
-    return EncodedPair(row_id(row), prompt, chosen.ids, rejected.ids, margin, truncated=truncated)
+    return EncodedItem.of_pair(
+        row_id(row), prompt, chosen.ids, rejected.ids, margin, truncated=truncated
+    )
 
 
 def _most_merged(encoder: Encoder) -> int:

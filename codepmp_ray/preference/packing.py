@@ -1,9 +1,9 @@
-"""A pair is one sequence: [prompt | chosen | rejected], the prompt once.
+"""An item is one sequence: [prompt | answer | answer | ...], the prompt once.
 
-Chosen and rejected both attend to the prompt and never to each other; the positions of rejected
-restart after the prompt. Whole pairs are packed one after another without padding. Rewards are
-read by index, at the last token of each response; the language model's targets are the chosen
-tokens (section 3.1), and those of rejected too where an objective compares likelihoods.
+All answers attend to the prompt and never to each other; the positions of each restart after the
+prompt. Whole items are packed one after another without padding. Rewards are read by index, at the
+last token of each answer; the language model's targets are the tokens of the best answers (chosen,
+section 3.1), and those of all where an objective compares likelihoods.
 """
 
 from __future__ import annotations
@@ -11,71 +11,51 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from itertools import pairwise
+from typing import Any
 
 import torch
 
-Sides = Literal["chosen", "both", "chosen_alone"]
+from codepmp_ray.preference.items import EncodedItem, Sides
 
-
-@dataclass(frozen=True)
-class EncodedPair:
-    """Token ids of one pair. `chosen` and `rejected` exclude the prompt and include EOS if any.
-
-    `reference` are the log-likelihoods of the two responses, in nats, under the model that training
-    began with; only DPO needs them. `truncated` tells that a response was cut to fit.
-    """
-
-    pair_id: str
-    prompt: list[int]
-    chosen: list[int]
-    rejected: list[int]
-    margin: float = 0.0
-    reference: tuple[float, float] = (0.0, 0.0)
-    truncated: bool = False
-
-    @property
-    def num_tokens(self) -> int:
-        """Tokens of the packed pair."""
-        return self.packed_length("chosen")
-
-    def packed_length(self, sides: Sides) -> int:
-        """Tokens that `pack` makes of the pair."""
-        both = len(self.prompt) + len(self.chosen)
-        return both if sides == "chosen_alone" else both + len(self.rejected)
-
-    def padded_length(self, sides: Sides) -> int:
-        """Tokens of the pair as ordinary sequences, one for each response that is computed."""
-        if sides == "chosen_alone":
-            return len(self.prompt) + len(self.chosen)
-        return 2 * (len(self.prompt) + max(len(self.chosen), len(self.rejected)))
+Range = tuple[int, int]  # [start, end) in the pack
 
 
 @dataclass(frozen=True)
 class Span:
-    """Where a pair lies: prompt [start, chosen), chosen [.., rejected), rejected [.., end)."""
+    """Where an item lies: its prompt from `start` to the first border, an answer to each next."""
 
     start: int
-    chosen: int
-    rejected: int
-    end: int
+    borders: tuple[int, ...]
+
+    @property
+    def prompt(self) -> Range:
+        return self.start, self.borders[0]
+
+    @property
+    def answers(self) -> list[Range]:
+        return list(pairwise(self.borders))
+
+    @property
+    def end(self) -> int:
+        return self.borders[-1]
 
 
 class PackedLayout:
     """Who lies where in a packed sequence of T tokens, for attention; on one device.
 
     Attributes:
-        pair: int32 [T], number of the pair.
-        side: int32 [T]; 0 prompt, 1 chosen, 2 rejected.
+        item: int32 [T], number of the item.
+        answer: int32 [T]; 0 prompt, 1 the item's first answer, and so on.
         position: int64 [T], as the backbone gets them.
-        longest: tokens of the longest prompt + response, the largest distance between positions.
+        longest: tokens of the longest prompt + answer, the largest distance between positions.
     """
 
     def __init__(self, spans: list[Span], position_ids: torch.Tensor) -> None:
         self.spans = spans
         self.position = position_ids[0]
         self.longest = max(
-            max(span.rejected - span.start, span.chosen - span.start + span.end - span.rejected)
+            span.borders[0] - span.start + max(end - start for start, end in span.answers)
             for span in spans
         )
         self._cache: dict[Hashable, Any] = {}
@@ -87,20 +67,16 @@ class PackedLayout:
         return self._cache[key]
 
     @cached_property
-    def pair(self) -> torch.Tensor:
+    def item(self) -> torch.Tensor:
         return self._repeat([(i, span.end - span.start) for i, span in enumerate(self.spans)])
 
     @cached_property
-    def side(self) -> torch.Tensor:
+    def answer(self) -> torch.Tensor:
         return self._repeat(
             [
-                part
+                (number, end - start)
                 for span in self.spans
-                for part in (
-                    (0, span.chosen - span.start),
-                    (1, span.rejected - span.chosen),
-                    (2, span.end - span.rejected),
-                )
+                for number, (start, end) in enumerate([span.prompt, *span.answers])
             ]
         )
 
@@ -111,27 +87,32 @@ class PackedLayout:
 
 @dataclass
 class PackedBatch:
-    """Pairs packed into one sequence of T tokens. P = number of pairs, C = target tokens.
+    """Items packed into one sequence of T tokens. A answers, P pairs, C target tokens.
 
     Attributes:
         input_ids: int64 [1, T].
-        position_ids: int64 [1, T]; restart for every pair and again for its rejected side.
-        spans: P entries.
-        chosen_index / rejected_index: int64 [P], the last token of each response.
+        position_ids: int64 [1, T]; restart for every item, and after the prompt for every answer.
+        spans: one of each item.
+        answer_index: int64 [A], the last token of each answer.
+        pairs: int64 [P, 2], chosen and rejected answer.
         margins: float32 [P].
-        references: float32 [P, 2], log-likelihoods of chosen and rejected under the first model.
+        pair_shares: float64 [P], 1 / pairs of the prompt.
+        list_shares: float64 [A], 1 / different chosen answers of the prompt.
+        references: float32 [A], log-likelihoods of the answers under the first model.
         lm_index: int64 [C], positions whose next token is a target.
-        lm_targets: int64 [C], those tokens: of chosen, and of rejected where they were asked for.
-        lm_owner: int64 [C], 2 x number of the pair, + 1 for targets of rejected.
+        lm_targets: int64 [C], those tokens.
+        lm_owner: int64 [C], answers that they are of.
         weight: 1.0, or 0.0 for the filler that keeps ranks in step.
     """
 
     input_ids: torch.Tensor
     position_ids: torch.Tensor
     spans: list[Span]
-    chosen_index: torch.Tensor
-    rejected_index: torch.Tensor
+    answer_index: torch.Tensor
+    pairs: torch.Tensor
     margins: torch.Tensor
+    pair_shares: torch.Tensor
+    list_shares: torch.Tensor
     references: torch.Tensor
     lm_index: torch.Tensor
     lm_targets: torch.Tensor
@@ -154,53 +135,67 @@ def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     return tensor.to(device, non_blocking=True)
 
 
-def pack(pairs: list[EncodedPair], weight: float = 1.0, *, sides: Sides = "chosen") -> PackedBatch:
-    """Pack whole pairs. Every pair needs at least one token in each of its three parts.
+def pack(items: list[EncodedItem], weight: float = 1.0, *, sides: Sides = "best") -> PackedBatch:
+    """Pack whole items. Each needs a prompt and an answer, of at least one token each.
 
-    `sides` are those whose tokens are targets. "chosen_alone" leaves rejected out of the sequence;
-    its `rejected_index` then points at chosen's last token, for want of another.
+    `sides` are the answers whose tokens are targets. "best_alone" leaves the others out of the
+    sequence, and with them the pairs.
     """
     ids: list[int] = []
     positions: list[int] = []
     spans: list[Span] = []
+    index: list[int] = []
+    pairs: list[tuple[int, int]] = []
+    margins: list[float] = []
+    pair_shares: list[float] = []
+    list_shares: list[float] = []
+    references: list[float] = []
     lm_index: list[int] = []
     lm_targets: list[int] = []
     lm_owner: list[int] = []
-    for number, pair in enumerate(pairs):
-        if not (pair.prompt and pair.chosen and pair.rejected):
-            raise ValueError(f"pair {pair.pair_id} has an empty part and cannot be packed")
-        start = len(ids)
-        num_prompt, num_chosen = len(pair.prompt), len(pair.chosen)
-        chosen, rejected = start + num_prompt, start + num_prompt + num_chosen
-        ids += pair.prompt + pair.chosen
-        positions += range(num_prompt + num_chosen)
-        if sides != "chosen_alone":
-            ids += pair.rejected
-            positions += range(num_prompt, num_prompt + len(pair.rejected))
-        spans.append(Span(start, chosen, rejected, len(ids)))
-        # The token at chosen - 1, the prompt's last, predicts the first token of either response.
-        lm_index += range(chosen - 1, rejected - 1)
-        lm_targets += pair.chosen
-        lm_owner += [2 * number] * num_chosen
-        if sides == "both":
-            lm_index += [chosen - 1, *range(rejected, len(ids) - 1)]
-            lm_targets += pair.rejected
-            lm_owner += [2 * number + 1] * len(pair.rejected)
+    for item in items:
+        kept = item.best if sides == "best_alone" else range(len(item.answers))
+        if not (item.prompt and kept and all(item.answers)):
+            raise ValueError(f"item {item.item_id} has an empty part and cannot be packed")
+        start, num_prompt, first = len(ids), len(item.prompt), len(index)
+        borders = [start + num_prompt]
+        ids += item.prompt
+        positions += range(num_prompt)
+        for number in kept:
+            answer = item.answers[number]
+            ids += answer
+            positions += range(num_prompt, num_prompt + len(answer))
+            if sides == "all" or number in item.best:
+                # The prompt's last token predicts the first token of every answer.
+                lm_index += [borders[0] - 1, *range(borders[-1], len(ids) - 1)]
+                lm_targets += answer
+                lm_owner += [len(index)] * len(answer)
+            borders.append(len(ids))
+            index.append(len(ids) - 1)
+        spans.append(Span(start, tuple(borders)))
+        list_shares += [1 / item.num_lists] * len(kept)
+        references += [item.references[i] for i in kept] if item.references else [0.0] * len(kept)
+        if sides != "best_alone":
+            pairs += [(first + chosen, first + rejected) for chosen, rejected in item.pairs]
+            margins += item.margins
+            pair_shares += [1 / item.num_pairs] * len(item.pairs)
     return PackedBatch(
         input_ids=torch.tensor([ids]),
         position_ids=torch.tensor([positions]),
         spans=spans,
-        chosen_index=torch.tensor([span.rejected - 1 for span in spans]),
-        rejected_index=torch.tensor([span.end - 1 for span in spans]),
-        margins=torch.tensor([pair.margin for pair in pairs]),
-        references=torch.tensor([pair.reference for pair in pairs]),
-        lm_index=torch.tensor(lm_index),
-        lm_targets=torch.tensor(lm_targets),
-        lm_owner=torch.tensor(lm_owner),
+        answer_index=torch.tensor(index),
+        pairs=torch.tensor(pairs, dtype=torch.int64).view(-1, 2),
+        margins=torch.tensor(margins),
+        pair_shares=torch.tensor(pair_shares, dtype=torch.float64),
+        list_shares=torch.tensor(list_shares, dtype=torch.float64),
+        references=torch.tensor(references),
+        lm_index=torch.tensor(lm_index, dtype=torch.int64),
+        lm_targets=torch.tensor(lm_targets, dtype=torch.int64),
+        lm_owner=torch.tensor(lm_owner, dtype=torch.int64),
         weight=weight,
     )
 
 
-def filler_batch(sides: Sides = "chosen") -> PackedBatch:
+def filler_batch(sides: Sides = "best") -> PackedBatch:
     """The smallest batch, with weight zero: an idle rank runs it, backward included."""
-    return pack([EncodedPair("filler", [0], [0], [0])], weight=0.0, sides=sides)
+    return pack([EncodedItem.of_pair("filler", [0], [0], [0])], weight=0.0, sides=sides)

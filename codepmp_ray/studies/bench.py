@@ -28,7 +28,7 @@ from codepmp_ray.studies.pools import Generators, load_pool
 from codepmp_ray.studies.sets import MissingSet, PairSet, load_set, rows_digest
 from codepmp_ray.studies.trainings import Arm, Training
 
-_VERSION = 2  # goes up when the same description trains or scores something else
+_VERSION = 3  # goes up when the same description trains or scores something else
 
 
 @dataclass

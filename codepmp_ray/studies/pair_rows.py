@@ -15,7 +15,7 @@ from typing import Any
 from codepmp_ray.config.studies import StudiesConfig
 from codepmp_ray.errors import InputError
 from codepmp_ray.hub_models import pin
-from codepmp_ray.preference.packing import EncodedPair
+from codepmp_ray.preference.items import EncodedItem
 from codepmp_ray.preference.sources.rows import Row
 from codepmp_ray.records import stable_id
 from codepmp_ray.studies.sets import PairSet, problem_of, rows_digest
@@ -165,9 +165,7 @@ class PairRows:
         found = encode_pairs(new, self.encoder(model), _NO_LIMIT, "reject")
         for row, pair in zip(new, found, strict=True):
             known[_texts(row)] = (
-                len(pair.prompt) + max(len(pair.chosen), len(pair.rejected))
-                if isinstance(pair, EncodedPair)
-                else _NO_LIMIT
+                pair.padded_shape("best")[1] if isinstance(pair, EncodedItem) else _NO_LIMIT
             )
 
     @property

@@ -19,7 +19,8 @@ from codepmp_ray.config.studies import PromptFilter
 from codepmp_ray.errors import InputError, ModelError
 from codepmp_ray.modeling.objectives import make_objective
 from codepmp_ray.modeling.sources import resolve_model
-from codepmp_ray.preference.packing import EncodedPair, pack
+from codepmp_ray.preference.items import EncodedItem
+from codepmp_ray.preference.packing import pack
 from codepmp_ray.preference.plan import plan_step
 from codepmp_ray.preference.tokenization import Encoder
 from codepmp_ray.studies.measures import Floats
@@ -123,7 +124,7 @@ def pair_log_likelihoods(
     pairs = []
     for encoded in encoder.encode_rendered(list(asked)):
         prompt, (better, worse) = encoded.split()
-        pairs.append(EncodedPair(str(len(pairs)), prompt, better.ids, worse.ids))
+        pairs.append(EncodedItem.of_pair(str(len(pairs)), prompt, better.ids, worse.ids))
     objective = make_objective("dpo")
     lengths = [pair.packed_length(objective.sides) for pair in pairs]
     plan = plan_step(lengths, 1, max([_TOKENS_AT_ONCE, *lengths]))
@@ -133,7 +134,7 @@ def pair_log_likelihoods(
     with torch.inference_mode():
         for indices in plan.micro_batches[0]:
             batch = pack([pairs[i] for i in indices], sides=objective.sides).to(device)
-            found[indices] = policy(batch)["log_likelihoods"].double().cpu().numpy()
+            found[indices] = policy(batch)["log_likelihoods"].view(-1, 2).double().cpu().numpy()
     return found
 
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from codepmp_ray.config.training import TrainingConfig
-from codepmp_ray.preference.packing import EncodedPair
-from codepmp_ray.training.step import StepResult, StepRunner, counts_of
+from codepmp_ray.preference.items import EncodedItem
+from codepmp_ray.training.step import StepResult, StepRunner
 
-# Planning a step takes longer than its pairs; every rank plans the same chunks.
-_PAIRS_AT_ONCE = 1024
+# Planning a step takes longer than its items; every rank plans the same chunks.
+_ITEMS_AT_ONCE = 1024
 
 
 def is_due(config: TrainingConfig, step: int, total_steps: int) -> bool:
@@ -21,11 +21,11 @@ def is_due(config: TrainingConfig, step: int, total_steps: int) -> bool:
     return config.eval_steps is not None and step % config.eval_steps == 0
 
 
-def evaluate(runner: StepRunner, pairs: Sequence[EncodedPair]) -> dict[str, Any]:
-    """`eval_*` metrics over `pairs`. Collective: every rank runs the same number of forwards."""
+def evaluate(runner: StepRunner, items: Sequence[EncodedItem]) -> dict[str, Any]:
+    """`eval_*` metrics over `items`. Collective: every rank runs the same number of forwards."""
     start_s = time.perf_counter()
     chunks = [
-        pairs[start : start + _PAIRS_AT_ONCE] for start in range(0, len(pairs), _PAIRS_AT_ONCE)
+        items[start : start + _ITEMS_AT_ONCE] for start in range(0, len(items), _ITEMS_AT_ONCE)
     ]
     row = _merged(runner, [(chunk, runner.evaluate(chunk)) for chunk in chunks])
     row["s"] = time.perf_counter() - start_s
@@ -33,10 +33,10 @@ def evaluate(runner: StepRunner, pairs: Sequence[EncodedPair]) -> dict[str, Any]
 
 
 def _merged(
-    runner: StepRunner, parts: list[tuple[Sequence[EncodedPair], StepResult]]
+    runner: StepRunner, parts: list[tuple[Sequence[EncodedItem], StepResult]]
 ) -> dict[str, Any]:
-    """As if all chunks had been one: each value is a mean over pairs, or over a side's tokens."""
-    by_chunk = [counts_of(chunk) for chunk, _ in parts]
+    """As if all chunks had been one: each value is a mean over pairs, lists or tokens."""
+    by_chunk = [runner.objective.counts(chunk) for chunk, _ in parts]
     counts = {per: [float(found[per]) for found in by_chunk] for per in by_chunk[0]}
     results = [result for _, result in parts]
     terms = runner.objective.terms
@@ -45,7 +45,7 @@ def _merged(
         for term in terms
     }
     rewards = {
-        name: _mean([result.rewards[name] for result in results], counts["pair"])
+        name: _mean([result.rewards[name] for result in results], counts["num_pairs"])
         for name in results[0].rewards
     }
     if rewards:
@@ -67,4 +67,4 @@ def _merged(
 
 
 def _mean(values: list[float], weights: list[float]) -> float:
-    return sum(v * w for v, w in zip(values, weights, strict=True)) / sum(weights)
+    return sum(v * w for v, w in zip(values, weights, strict=True)) / (sum(weights) or 1)

@@ -24,7 +24,8 @@ from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.errors import ResourceError
 from codepmp_ray.modeling.building import model_from_config
 from codepmp_ray.modeling.lm_loss import CHUNK_TOKENS
-from codepmp_ray.preference.packing import EncodedPair, pack
+from codepmp_ray.preference.items import EncodedItem
+from codepmp_ray.preference.packing import pack
 from codepmp_ray.training.fsdp import make_mesh, shard
 from codepmp_ray.training.optimizer import make_optimizer
 from codepmp_ray.training.step import objective_of
@@ -194,21 +195,22 @@ def _logits_of_a_chunk(config: TrainingConfig, model_config: Any) -> int:
     objective = objective_of(config)
     if not objective.has_lm:
         return 0
-    num_sides = 1 + (objective.sides == "both")
-    num_targets = sum(num_sides * len(pair.chosen) for pair in full_batch(config))
+    batch = full_batch(config)
+    num_targets = sum(len(ids) for item in batch for ids in item.targets(objective.sides))
     num_bytes = 4 + (2 if config.bf16 else 4)
     return min(num_targets, CHUNK_TOKENS) * model_config.vocab_size * num_bytes
 
 
 def _backward(model: Any, batch: Any) -> None:
-    model.objective.loss(model(batch), {"pair": 1, "token": 1}).backward()
+    model.objective.loss(model(batch), {"pair": 1, "list": 1, "token": 1}).backward()
 
 
-def full_batch(config: TrainingConfig) -> list[EncodedPair]:
+def full_batch(config: TrainingConfig) -> list[EncodedItem]:
     """Pairs that fill a micro-batch; prompt and responses of one length, at the limit."""
     part = max(1, min(config.max_length // 2, config.max_tokens_per_micro_batch // 3))
     num_pairs = max(1, config.max_tokens_per_micro_batch // (3 * part))
-    return [EncodedPair(str(i), [1] * part, [1] * part, [1] * part) for i in range(num_pairs)]
+    part_ids = [1] * part
+    return [EncodedItem.of_pair(str(i), part_ids, part_ids, part_ids) for i in range(num_pairs)]
 
 
 def _depth(model_config: Any, num_layers: int) -> dict[str, Any]:

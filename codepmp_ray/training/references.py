@@ -1,4 +1,4 @@
-"""DPO's reference: what the initial weights make of every pair, computed once and stored.
+"""DPO's reference: what the initial weights make of every answer, computed once and stored.
 
 The reference model never changes, so its log-likelihoods are a table and not a second model in
 memory. Stored, a resumed run compares with the same numbers; rows that changed meanwhile (a purge)
@@ -10,23 +10,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
 import pyarrow as pa
 import torch.distributed as dist
 
 from codepmp_ray.config.base import fingerprint
 from codepmp_ray.storage import Store
-from codepmp_ray.training.data import PairView, TrainingData
+from codepmp_ray.training.data import ItemView, TrainingData
 from codepmp_ray.training.step import StepRunner
 from codepmp_ray.training.task import InputShard
 
-_PAIRS_AT_ONCE = 256
+_ITEMS_AT_ONCE = 256
 
 
 def with_references(
     data: TrainingData, runner: StepRunner, store: Store, inputs: Sequence[InputShard]
 ) -> TrainingData:
-    """`data`, made of `inputs`, whose pairs carry their reference.
+    """`data`, made of `inputs`, whose items carry their references.
 
     Collective; to be called at initial weights.
     """
@@ -36,29 +35,28 @@ def with_references(
     if not box[0]:
         _compute([data.train, data.held_out], runner, store, name)
         dist.barrier()
-    table = store.read_table(name, ["chosen", "rejected"])
-    found = np.stack([table.column(side).to_numpy() for side in ("chosen", "rejected")], axis=1)
+    found = store.read_table(name, ["log_likelihoods"]).column(0)
     num_train = len(data.train)
     return replace(
         data,
-        train=data.train.with_references(found[:num_train]),
-        held_out=data.held_out.with_references(found[num_train:]),
+        train=data.train.with_references(found.slice(0, num_train)),
+        held_out=data.held_out.with_references(found.slice(num_train)),
     )
 
 
 def references_file(inputs: Sequence[InputShard]) -> str:
     """Where the references of these rows lie in the stage's folder."""
-    return f"references-{fingerprint(*(shard.digest for shard in inputs))}.parquet"
+    # "answers": tables of before had the two sides of pairs.
+    return f"references-{fingerprint('answers', *(shard.digest for shard in inputs))}.parquet"
 
 
-def _compute(views: list[PairView], runner: StepRunner, store: Store, name: str) -> None:
+def _compute(views: list[ItemView], runner: StepRunner, store: Store, name: str) -> None:
     ids: list[str] = []
-    found: list[tuple[float, float]] = []
+    found: list[list[float]] = []
     for view in views:
-        for start in range(0, len(view), _PAIRS_AT_ONCE):
-            pairs = view[start : start + _PAIRS_AT_ONCE]
-            found += runner.log_likelihoods(pairs)
-            ids += [pair.pair_id for pair in pairs]
+        for start in range(0, len(view), _ITEMS_AT_ONCE):
+            items = view[start : start + _ITEMS_AT_ONCE]
+            found += runner.log_likelihoods(items)
+            ids += [item.item_id for item in items]
     if dist.get_rank() == 0:
-        chosen, rejected = zip(*found, strict=True)
-        store.put_table(name, pa.table({"pair_id": ids, "chosen": chosen, "rejected": rejected}))
+        store.put_table(name, pa.table({"item_id": ids, "log_likelihoods": found}))

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch.distributed as dist
 
 from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.modeling.collectives import agree
-from codepmp_ray.preference.packing import Sides
-from codepmp_ray.preference.plan import num_pairs_seen
+from codepmp_ray.preference.items import Sides
 from codepmp_ray.storage import Store
 from codepmp_ray.training.data import TrainingData
 from codepmp_ray.training.metrics import MetricsLog, Row
@@ -84,27 +84,24 @@ class Counts:
     """Pairs, tokens and epochs up to a step: functions of the plan, so that a resume keeps them."""
 
     def __init__(self, data: TrainingData, config: TrainingConfig, sides: Sides) -> None:
-        self._lengths = data.train.packed_lengths(sides)
+        self._of_items = np.stack([data.train.packed_lengths(sides), data.train.pair_counts()])
         self._mixture = data.mixture
         self._config = config
-        self._tokens = (0, 0)  # steps, tokens of them
+        self._step, self._sums = 0, np.zeros(2, dtype=np.int64)  # tokens and pairs of the steps
 
     def row(self, step: int) -> dict[str, Any]:
         """After `step` finished steps. Steps have to come in order."""
-        num_pairs, batch_size = self._mixture.num_per_epoch, self._config.batch_size
+        batch_size = self._config.batch_size
+        for number in range(self._step, step):
+            indices = self._mixture.step_indices(batch_size, number)
+            self._sums += self._of_items[:, indices].sum(axis=1)
+        self._step = step
+        num_tokens, num_pairs = self._sums.tolist()
         return {
-            "epoch": round(step / -(-num_pairs // batch_size), 4),
-            "num_tokens": self._num_tokens(step),
-            "num_pairs_seen": num_pairs_seen(num_pairs, batch_size, step),
+            "epoch": round(self._mixture.epochs(batch_size, step), 4),
+            "num_tokens": num_tokens,
+            "num_pairs_seen": num_pairs,
         }
-
-    def _num_tokens(self, step: int) -> int:
-        done, total = self._tokens
-        for number in range(done, step):
-            indices = self._mixture.step_indices(self._config.batch_size, number)
-            total += int(self._lengths[indices].sum())
-        self._tokens = (step, total)
-        return total
 
 
 def step_row(

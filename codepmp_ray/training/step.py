@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 import torch.distributed as dist
 
-from codepmp_ray.modeling.objectives import Objective, make_objective
+from codepmp_ray.modeling.objectives import Counts, Objective, make_objective
 from codepmp_ray.modeling.preference_model import PreferenceModel
-from codepmp_ray.preference.packing import EncodedPair, PackedBatch, filler_batch, pack
+from codepmp_ray.preference.items import EncodedItem
+from codepmp_ray.preference.packing import PackedBatch, filler_batch, pack
 from codepmp_ray.preference.plan import plan_step
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ def objective_of(config: TrainingConfig) -> Objective:
         lm_weight=config.lm_loss_weight,
         center=config.center_rewards_coefficient,
         beta=config.dpo_beta,
+        is_listwise=config.ranking_loss == "listwise",
+        is_per_prompt=config.pair_weight == "one_per_prompt",
     )
 
 
@@ -48,9 +51,9 @@ class StepResult:
 
     # What each is a mean over: pairs, or the tokens of chosen and of rejected.
     POLICY: ClassVar[dict[str, str]] = {
-        **{f"rewards/{of}": "pair" for of in ("chosen", "rejected", "accuracies", "margins")},
-        **{f"logps/{side}": "pair" for side in ("chosen", "rejected")},
-        "logits/chosen": "token",
+        **{f"rewards/{of}": "num_pairs" for of in ("chosen", "rejected", "accuracies", "margins")},
+        **{f"logps/{side}": "num_pairs" for side in ("chosen", "rejected")},
+        "logits/chosen": "chosen_token",
         "logits/rejected": "rejected_token",
     }
 
@@ -68,15 +71,6 @@ class StepResult:
         return {"loss": self.loss, **losses, **self.rewards, **self.policy, **counts}
 
 
-def counts_of(pairs: Sequence[EncodedPair]) -> dict[str, int]:
-    """What means of a step are over: its pairs, and the tokens of either side."""
-    return {
-        "pair": len(pairs),
-        "token": sum(len(pair.chosen) for pair in pairs),
-        "rejected_token": sum(len(pair.rejected) for pair in pairs),
-    }
-
-
 class StepRunner:
     """Runs the forwards (and backwards) of a step on this rank."""
 
@@ -87,56 +81,55 @@ class StepRunner:
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
         self.objective = model.objective
 
-    def train(self, pairs: list[EncodedPair]) -> StepResult:
-        """Forward and backward over the pairs of one step; gradients are left on the parameters."""
-        return self._run(pairs, backward=True)
+    def train(self, items: list[EncodedItem]) -> StepResult:
+        """Forward and backward over the items of one step; gradients are left on the parameters."""
+        return self._run(items, backward=True)
 
     @torch.no_grad()
-    def evaluate(self, pairs: Sequence[EncodedPair]) -> StepResult:
-        """The same sums over held-out pairs, without gradients."""
-        return self._run(pairs, backward=False)
+    def evaluate(self, items: Sequence[EncodedItem]) -> StepResult:
+        """The same sums over held-out items, without gradients."""
+        return self._run(items, backward=False)
 
     @torch.no_grad()
-    def log_likelihoods(self, pairs: list[EncodedPair]) -> list[tuple[float, float]]:
-        """Of chosen and rejected of every pair, in nats, on every rank; an objective of DPO's."""
-        found = torch.zeros(len(pairs), 2, dtype=torch.float64)
-        for indices, batch in self._micro_batches(pairs):
+    def log_likelihoods(self, items: list[EncodedItem]) -> list[list[float]]:
+        """Of the answers of every item, in nats, on every rank; an objective of DPO's."""
+        found = [torch.zeros(len(item.answers), dtype=torch.float64) for item in items]
+        for indices, batch in self._micro_batches(items):
             likelihoods = self.model(batch)["log_likelihoods"].double().cpu()
-            if indices:
-                found[indices] = likelihoods
-        dist.all_reduce(on_device := found.to(self.device))
-        return [(chosen, rejected) for chosen, rejected in on_device.tolist()]
+            sizes = [len(span.answers) for span in batch.spans]
+            for index, own in zip(indices, likelihoods.split(sizes), strict=bool(indices)):
+                found[index] = own
+        dist.all_reduce(on_device := torch.cat(found).to(self.device))
+        return [own.tolist() for own in on_device.split([len(own) for own in found])]
 
-    def _run(self, pairs: Sequence[EncodedPair], backward: bool) -> StepResult:
-        counts = counts_of(pairs)
+    def _run(self, items: Sequence[EncodedItem], backward: bool) -> StepResult:
+        counts = self.objective.counts(items)
         tally = _Tally(self.device)
-        for indices, batch in self._micro_batches(pairs):
+        for indices, batch in self._micro_batches(items):
             sums = self.model(batch)
             if backward:
                 (self.objective.loss(sums, counts) * batch.weight).backward()
             if indices:
-                tally.add(sums)
+                tally.add(sums, batch.pairs)
         tally.all_reduce()
-        return tally.result(self.objective, counts, sum(map(self._length, pairs)))
+        num_tokens = sum(item.packed_length(self.objective.sides) for item in items)
+        return tally.result(self.objective, counts, num_tokens)
 
     def _micro_batches(
-        self, pairs: Sequence[EncodedPair]
+        self, items: Sequence[EncodedItem]
     ) -> Iterator[tuple[list[int], PackedBatch]]:
-        """(positions in `pairs`, packed batch) of this rank; fillers have no positions."""
-        sides, is_packed = self.objective.sides, self.model.is_packed
-        plan = plan_step(
-            [self._length(pair) if is_packed else pair.padded_length(sides) for pair in pairs],
-            self.world_size,
-            self.config.max_tokens_per_micro_batch,
-            is_padded=not is_packed,
-        )
+        """(positions in `items`, packed batch) of this rank; fillers have no positions."""
+        sides = self.objective.sides
+        rows, lengths = None, [item.packed_length(sides) for item in items]
+        if not self.model.is_packed:
+            shapes = [item.padded_shape(sides) for item in items]
+            rows, lengths = (list(part) for part in zip(*shapes, strict=True))
+        limit = self.config.max_tokens_per_micro_batch
+        plan = plan_step(lengths, self.world_size, limit, rows=rows)
         for indices in plan.micro_batches[self.rank]:
-            chosen = [pairs[index] for index in indices]
-            batch = pack(chosen, sides=sides) if indices else filler_batch(sides)
+            own = [items[index] for index in indices]
+            batch = pack(own, sides=sides) if indices else filler_batch(sides)
             yield indices, batch.to(self.device)
-
-    def _length(self, pair: EncodedPair) -> int:
-        return pair.packed_length(self.objective.sides)
 
 
 class _Tally:
@@ -147,7 +140,7 @@ class _Tally:
     """
 
     NAMES = ("rm", "center", "lm", "dpo", "correct", "margin", "reward")
-    SIDES = ("rewards", "log_likelihoods", "logits")  # [P, 2], added up by side
+    SIDES = ("rewards", "log_likelihoods", "logits")  # of answers, added up by the sides of pairs
 
     def __init__(self, device: torch.device) -> None:
         size = len(self.NAMES) + 2 * len(self.SIDES)
@@ -155,17 +148,19 @@ class _Tally:
         # The lowest reward and the lowest negated one: one reduction finds both extremes.
         self._low = torch.full((2,), float("inf"), dtype=torch.float64, device=device)
 
-    def add(self, sums: dict[str, torch.Tensor]) -> None:
+    def add(self, sums: dict[str, torch.Tensor], pairs: torch.Tensor) -> None:
+        """`pairs` are those of the batch, int64 [P, 2]."""
         found = {name: sums[name].detach().double() for name in self.NAMES if name in sums}
         if "rewards" in sums:
             rewards = sums["rewards"].detach().double()
-            gaps = rewards[:, 0] - rewards[:, 1]
+            of_pairs = rewards[pairs]
+            gaps = of_pairs[:, 0] - of_pairs[:, 1]
             found["correct"], found["margin"] = (gaps > 0).double().sum(), gaps.sum()
-            found["reward"] = rewards.mean(dim=1).sum()
+            found["reward"] = of_pairs.mean(dim=1).sum()
             self._low = torch.minimum(self._low, torch.stack([rewards.min(), -rewards.max()]))
         zero = self._sums.new_zeros(())
         by_side = [
-            sums[name].detach().double().sum(dim=0) if name in sums else zero.expand(2)
+            sums[name].detach().double()[pairs].sum(dim=0) if name in sums else zero.expand(2)
             for name in self.SIDES
         ]
         named = torch.stack([found.get(name, zero) for name in self.NAMES])
@@ -175,12 +170,12 @@ class _Tally:
         dist.all_reduce(self._sums)
         dist.all_reduce(self._low, op=dist.ReduceOp.MIN)
 
-    def result(self, objective: Objective, counts: dict[str, int], num_tokens: int) -> StepResult:
+    def result(self, objective: Objective, counts: Counts, num_tokens: int) -> StepResult:
         found = self._sums.tolist()
         sums: dict[str, float] = dict(zip(self.NAMES, found, strict=False))
         by_side = found[len(self.NAMES) :]
-        losses = {term.name: sums[term.name] / counts[term.per] for term in objective.terms}
-        num_pairs, low = counts["pair"], self._low.tolist()
+        losses = {term.name: sums[term.name] / (counts[term.per] or 1) for term in objective.terms}
+        num_pairs, low = int(counts["num_pairs"]), self._low.tolist()
         means = [sums[name] / num_pairs for name in ("correct", "margin", "reward")]
         rewards = dict(zip(StepResult.REWARDS, [*means, low[0], -low[1]], strict=True))
         # In the order of POLICY.

@@ -127,8 +127,8 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         indices = self.data.mixture.step_indices(config.batch_size, step)
-        pairs = [self.data.train[index] for index in indices]
-        result = self.runner.train(pairs)
+        items = [self.data.train[index] for index in indices]
+        result = self.runner.train(items)
         # Without a limit nothing is scaled, and the norm is measured all the same.
         limit = config.max_grad_norm or math.inf
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), limit)
@@ -145,7 +145,7 @@ class Run:
             "step_s": elapsed_s,
             "tokens_per_second": result.num_tokens / elapsed_s,
             "num_workers": dist.get_world_size(),
-            "mfu": self.utilisation.mfu(pairs, elapsed_s, dist.get_world_size()),
+            "mfu": self.utilisation.mfu(items, elapsed_s, dist.get_world_size()),
         }
         return step_row(result, step + 1, self.total, self.counts.row(step + 1), measured)
 

@@ -2,7 +2,7 @@
 
 Chowdhery et al. 2022 (PaLM), appendix B: forward and backward need 6 FLOPs per token and weight,
 and 12 x layers x heads x head size per token and token that it attends to. Counted as packed:
-- the prompt of a pair once, since both answers share it;
+- a prompt once, since all its answers share it;
 - attention over the tokens that are visible under the packed causal mask (PaLM counts a full
   square, about twice as many); a sliding window is not subtracted;
 - the LM head at target tokens only, the embedding look-up not at all;
@@ -18,7 +18,7 @@ import torch
 
 from codepmp_ray.modeling.backbones import output_size
 from codepmp_ray.modeling.preference_model import PreferenceModel
-from codepmp_ray.preference.packing import EncodedPair, Sides
+from codepmp_ray.preference.items import EncodedItem, Sides
 
 # Dense bf16 FLOP/s of one device, from the vendors' data sheets, without sparsity. The first name
 # that occurs in the device's name counts.
@@ -59,7 +59,7 @@ def peak_flops(device_name: str) -> float | None:
 
 @dataclass(frozen=True)
 class FlopCounter:
-    """FLOPs of forward and backward over packed pairs.
+    """FLOPs of forward and backward over packed items.
 
     Attributes:
         num_weights: of the blocks: matrices that every token passes, no embeddings, no heads.
@@ -88,26 +88,21 @@ class FlopCounter:
             sides=model.objective.sides,
         )
 
-    def count(self, pairs: list[EncodedPair]) -> float:
-        """FLOPs of one forward and backward over `pairs`."""
+    def count(self, items: list[EncodedItem]) -> float:
+        """FLOPs of one forward and backward over `items`."""
         total = 0.0
-        for pair in pairs:
-            num_tokens = pair.packed_length(self.sides)
-            num_targets = len(pair.chosen) + len(pair.rejected) * (self.sides == "both")
-            total += 6 * self.num_weights * num_tokens
+        for item in items:
+            num_targets = sum(map(len, item.targets(self.sides)))
+            total += 6 * self.num_weights * item.packed_length(self.sides)
             total += 6 * self.num_head_weights * num_targets
-            total += self.attention_per_token_pair * num_visible(pair, self.sides)
+            total += self.attention_per_token_pair * num_visible(item, self.sides)
         return total
 
 
-def num_visible(pair: EncodedPair, sides: Sides) -> int:
-    """(query, key) pairs under the packed mask: causal within a response and into the prompt."""
-    prompt = len(pair.prompt)
-    responses = [len(pair.chosen)]
-    if sides != "chosen_alone":
-        responses.append(len(pair.rejected))
-    own = sum(n * (n + 1) // 2 for n in (prompt, *responses))
-    return own + prompt * sum(responses)
+def num_visible(item: EncodedItem, sides: Sides) -> int:
+    """(query, key) pairs under the packed mask: causal within an answer and into the prompt."""
+    prompt, answers = len(item.prompt), [len(ids) for ids in item.computed(sides)]
+    return sum(n * (n + 1) // 2 for n in (prompt, *answers)) + prompt * sum(answers)
 
 
 class Utilisation:
@@ -125,8 +120,8 @@ class Utilisation:
         is_counted = model.is_packed and not any(hasattr(config, key) for key in experts)
         self._counter = FlopCounter.of(model) if self._peak is not None and is_counted else None
 
-    def mfu(self, pairs: list[EncodedPair], elapsed_s: float, num_devices: int) -> float | None:
-        """Share of the devices' peak, 0 to 1, that a step over `pairs` reached."""
+    def mfu(self, items: list[EncodedItem], elapsed_s: float, num_devices: int) -> float | None:
+        """Share of the devices' peak, 0 to 1, that a step over `items` reached."""
         if self._counter is None or self._peak is None:
             return None
-        return self._counter.count(pairs) / (elapsed_s * self._peak * num_devices)
+        return self._counter.count(items) / (elapsed_s * self._peak * num_devices)

@@ -21,7 +21,6 @@ FOLDERS = ("codepmp_ray", "serve", "jobs", "benchmarks")
 # A bound, a list, a hook, and plain forms that tests hold the product against.
 FOR_TESTS = {
     "codepmp_ray.preference.encoding.encode_pair",
-    "codepmp_ray.preference.plan.step_indices",
     "codepmp_ray.scoring.best_of_n.best_of_n",
     "codepmp_ray.synthesis.isolation.max_crashes_of_one_row",
     "serve.dialect_fields.IGNORED",

@@ -20,7 +20,7 @@ from codepmp_ray.preference.sources import SOURCES
 from codepmp_ray.records import Outcome
 from codepmp_ray.reject_reasons import RejectReason
 from codepmp_ray.runs import SIDE_JOBS, STAGE_JOBS
-from codepmp_ray.training.data import USED
+from codepmp_ray.training.token_shards import USED
 from scripts import readme
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,7 +14,8 @@ from codepmp_ray.modeling.attention_blocks import AttentionRule, attend_in_block
 from codepmp_ray.modeling.attention_flex import attend_with_flex
 from codepmp_ray.modeling.objectives import make_objective
 from codepmp_ray.modeling.preference_model import PreferenceModel
-from codepmp_ray.preference.packing import EncodedPair, PackedLayout, pack
+from codepmp_ray.preference.items import EncodedItem, join_pairs
+from codepmp_ray.preference.packing import PackedLayout, pack
 from codepmp_ray.training.compiling import compile_blocks
 from tests import packed_models
 from tests.packed_models import distance
@@ -42,22 +43,26 @@ CONFIGS = {
 }
 
 
-def make_pairs(num_pairs: int, longest: int = 300, seed: int = 0) -> list[EncodedPair]:
+def make_items(num_pairs: int, longest: int = 300, seed: int = 0) -> list[EncodedItem]:
+    """Pairs, and a prompt with five answers."""
     rng = random.Random(seed)
 
     def ids() -> list[int]:
         return [rng.randrange(1, 997) for _ in range(rng.randint(1, longest))]
 
-    return [EncodedPair(str(i), ids(), ids(), ids(), 0.1) for i in range(num_pairs)]
+    pairs = [EncodedItem.of_pair(str(i), ids(), ids(), ids(), 0.1) for i in range(num_pairs)]
+    prompt, right, *wrong = (ids() for _ in range(6))
+    tree = join_pairs([EncodedItem.of_pair("tree", prompt, right, one) for one in wrong])
+    return [*pairs, tree]
 
 
 @pytest.mark.parametrize("window", [None, WINDOW])
 @pytest.mark.parametrize("soft_cap", [None, 2.0])
-@pytest.mark.parametrize("sides", ["chosen", "chosen_alone"])
+@pytest.mark.parametrize("sides", ["best", "best_alone"])
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 2e-5), (torch.bfloat16, 1e-2)])
 def test_forward_and_backward_equal_the_blocks(dtype, bound, sides, soft_cap, window) -> None:
     torch.manual_seed(0)
-    batch = pack(make_pairs(7), sides=sides).to(GPU)
+    batch = pack(make_items(7), sides=sides).to(GPU)
     num_tokens = batch.input_ids.shape[1]
     given = [torch.randn(1, heads, num_tokens, 64, device=GPU) for heads in (6, 2, 2, 6)]
     given = [tensor.to(dtype) for tensor in given]
@@ -85,7 +90,7 @@ def test_losses_and_gradients_equal_those_of_fp64_on_cpu(name: str, compiled: bo
     torch.nn.init.normal_(here.score.weight)
     there = copy.deepcopy(here).to(GPU)
     compile_blocks(there, TrainingConfig(torch_compile=compiled), GPU)
-    batch = pack(make_pairs(5))
+    batch = pack(make_items(5))
 
     truth = here.double()(batch)
     (truth["rm"] + truth["lm"] / 100).backward()
@@ -108,7 +113,7 @@ def test_packs_of_any_length_are_compiled_once() -> None:
     compile_blocks(model, TrainingConfig(), GPU)
     num_graphs = []
     for number in range(8):
-        sums = model(pack(make_pairs(2 + number, seed=number)).to(GPU))
+        sums = model(pack(make_items(2 + number, seed=number)).to(GPU))
         (sums["rm"] + sums["lm"]).backward()
         num_graphs.append(counters["stats"]["unique_graphs"])
     assert num_graphs[0] > 0

@@ -69,7 +69,8 @@ def test_the_export_gives_the_trainers_rewards_in_plain_transformers(
 
     from codepmp_ray.modeling.loading import load_preference_model
     from codepmp_ray.modeling.objectives import make_objective
-    from codepmp_ray.preference.packing import EncodedPair, pack
+    from codepmp_ray.preference.items import EncodedItem
+    from codepmp_ray.preference.packing import pack
     from codepmp_ray.preference.tokenization import Encoder
 
     run(tmp_path, tiny_model_dir, preference_rows, 1, on_gpu=True)
@@ -78,7 +79,7 @@ def test_the_export_gives_the_trainers_rewards_in_plain_transformers(
     sides = [response.ids for response in responses]
     gpu = torch.device("cuda")
     ours = load_preference_model(str(tmp_path / "model"), make_objective("rm"), seed=0).to(gpu)
-    packed = ours(pack([EncodedPair("a", prompt, *sides)]).to(gpu))["rewards"][0]
+    packed = ours(pack([EncodedItem.of_pair("a", prompt, *sides)]).to(gpu))["rewards"]
     plain = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model")
     for side, reward in zip(sides, packed.tolist(), strict=True):
         assert plain(torch.tensor([prompt + side])).logits.item() == pytest.approx(reward, abs=1e-4)

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from codepmp_ray.preference.packing import EncodedPair
+from codepmp_ray.preference.items import EncodedItem
 
 MAX_FILE_BYTES = 40_000
 PRELOADED = ["torch", "transformers", "codepmp_ray.training.loop"]
-PAIRS = [EncodedPair(str(i), [5, 6, 7 + i], [8, 9] * (i + 1), [10] * (5 - i)) for i in range(4)]
+PAIRS = [
+    EncodedItem.of_pair(str(i), [5, 6, 7 + i], [8, 9] * (i + 1), [10] * (5 - i)) for i in range(4)
+]
 
 
 def _steps(rank: int, world_size: int, port: int, source: str, folder: str, last: int) -> None:

@@ -336,7 +336,8 @@ def test_export_gives_the_trainers_rewards_in_plain_transformers(uninterrupted) 
 
     from codepmp_ray.modeling.loading import load_preference_model
     from codepmp_ray.modeling.objectives import make_objective
-    from codepmp_ray.preference.packing import EncodedPair, pack
+    from codepmp_ray.preference.items import EncodedItem
+    from codepmp_ray.preference.packing import pack
     from codepmp_ray.preference.tokenization import Encoder
 
     folder = uninterrupted[0] / "model"
@@ -344,7 +345,7 @@ def test_export_gives_the_trainers_rewards_in_plain_transformers(uninterrupted) 
     prompt, responses = encoder.encode("Add 3 to the input.", ["return x + 3", "pass"]).split()
     sides = [response.ids for response in responses]
     ours = load_preference_model(str(folder), make_objective("rm"), seed=0)
-    packed = ours(pack([EncodedPair("a", prompt, *sides)]))["rewards"][0]
+    packed = ours(pack([EncodedItem.of_pair("a", prompt, *sides)]))["rewards"]
     plain = AutoModelForSequenceClassification.from_pretrained(folder)
     assert plain.config.problem_type == "regression" and plain.config.num_labels == 1
     assert plain.config.pad_token_id != encoder.tokenizer.eos_token_id

@@ -112,7 +112,7 @@ def test_drawing_lengths_is_what_making_pairs_draws() -> None:
 
     from benchmarks._training import make_pairs
 
-    parts = [[len(p.prompt), len(p.chosen), len(p.rejected)] for p in make_pairs(5)]
+    parts = [[len(ids) for ids in (p.prompt, *p.answers)] for p in make_pairs(5)]
     assert parts == draw_lengths(5, Random(0))
 
 

@@ -58,7 +58,7 @@ def _other_values(section: Section, name: str) -> list[Any]:
             ]
         case _:
             engine = {"model_name_or_path": "x"}
-            return [*choices, True, 2, "x", "http://x", "s3://x/{blob_id}", {}, engine]
+            return [*choices, True, 2, 10**6, "x", "http://x", "s3://x/{blob_id}", {}, engine]
 
 
 def _changed(recipe: Recipe, path: Keys, value: Any) -> Recipe:

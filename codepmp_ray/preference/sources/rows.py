@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from math import lcm
+from typing import Any, TypeVar
 
 from codepmp_ray.config.data import DataSourceConfig
 from codepmp_ray.preference.messages import BadMessage, Message, checked_messages, text_of
@@ -13,6 +14,8 @@ from codepmp_ray.records import stable_id
 from codepmp_ray.reject_reasons import RejectReason
 
 Row = dict[str, Any]
+R = TypeVar("R")
+W = TypeVar("W")
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,11 @@ def of_one_answer(built: Built) -> Built:
     return Reject(-1, RejectReason.BAD_CONVERSATION, detail)
 
 
-def pair_up(right: list[str], wrong: list[str], limit: int) -> list[tuple[str, str]]:
-    """Right with wrong answers, each as seldom as possible, no pair twice; at most `limit`."""
-    count = min(limit, max(len(right), len(wrong)))
-    return [(right[i % len(right)], wrong[i % len(wrong)]) for i in range(count)]
+def pair_up(right: Sequence[R], wrong: Sequence[W], limit: int | None = None) -> list[tuple[R, W]]:
+    """Right with wrong answers, all or `limit` pairs, each answer in as few as can be."""
+    num = len(right) * len(wrong)
+    period = lcm(len(right), len(wrong))  # of both sides going round beside each other
+    return [
+        (right[i % len(right)], wrong[(i + i // period) % len(wrong)])
+        for i in range(num if limit is None else min(limit, num))
+    ]

@@ -25,7 +25,7 @@ def answers_to(problem, passed):
     ]
 
 
-def test_sampled_passing_answers_come_before_the_canonical_one():
+def test_all_passing_answers_meet_all_failing_ones_and_the_canonical_one_stays_out():
     answers = answers_to(PROBLEMS[0], [False, True, False, True, False])
     rows, counts = pair_answers([PROBLEMS[0]], answers)
     name = PROBLEMS[0].problem_id
@@ -33,6 +33,9 @@ def test_sampled_passing_answers_come_before_the_canonical_one():
         (f"answer 1 to {name}", f"answer 0 to {name}"),
         (f"answer 3 to {name}", f"answer 2 to {name}"),
         (f"answer 1 to {name}", f"answer 4 to {name}"),
+        (f"answer 3 to {name}", f"answer 0 to {name}"),
+        (f"answer 1 to {name}", f"answer 2 to {name}"),
+        (f"answer 3 to {name}", f"answer 4 to {name}"),
     ]
     assert rows[0]["prompt"] == PROBLEMS[0].prompt and rows[0]["problem_id"] == name
     assert counts["num_with_passing"] == 1
@@ -67,10 +70,10 @@ def test_pairs_are_bounded_distinct_and_independent_of_row_order():
     for row in answers[:3]:
         row["completion"] = "the same"
     answers.append({**answers[5], "completion": "", "sample_index": 9})
-    rows, _ = pair_answers([PROBLEMS[0]], answers, max_pairs=3)
+    rows, _ = pair_answers([PROBLEMS[0]], answers, max_answers=3)
     assert [row["rejected"].split(" to")[0] for row in rows] == ["the same", "answer 3", "answer 4"]
     assert len({row["pair_id"] for row in rows}) == 3
-    assert pair_answers([PROBLEMS[0]], answers[::-1], max_pairs=3)[0] == rows
+    assert pair_answers([PROBLEMS[0]], answers[::-1], max_answers=3)[0] == rows
 
 
 def recipe_with(tmp_path, answers_of_split):

@@ -76,4 +76,4 @@ def test_arithmetic_counts_no_look_up_and_the_head_at_its_width() -> None:
     assert counter.num_weights == 3 * block + 2 * 20 * 48  # and the two projections
     assert counter.num_head_weights == 97 * 20
     assert counter.count(make_pairs()) > 0
-    assert model(pack(make_pairs()))["rewards"].shape == (4, 2)
+    assert model(pack(make_pairs()))["rewards"].shape == (8,)

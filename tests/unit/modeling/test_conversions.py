@@ -70,11 +70,11 @@ def test_weights_are_those_of_transformers_and_exported_as_they_were_stored(
     assert all(torch.equal(exported[key], base[key]) for key in kept)
     plain = AutoModelForSequenceClassification.from_pretrained(tmp_path / "rm")
     pair = make_pairs()[0]
-    rewards = ours.eval()(pack([pair]))["rewards"][0]
-    logit = plain(torch.tensor([pair.prompt + pair.chosen])).logits.item()
+    rewards = ours.eval()(pack([pair]))["rewards"]
+    logit = plain(torch.tensor([pair.prompt + pair.answers[0]])).logits.item()
     assert logit == pytest.approx(rewards[0].item(), abs=1e-4)
     again = load_preference_model(str(tmp_path / "rm"), RM, seed=9)
-    assert torch.equal(again(pack([pair]))["rewards"][0], rewards)
+    assert torch.equal(again(pack([pair]))["rewards"], rewards)
 
 
 def test_buffers_stored_under_other_names_are_read(tmp_path: Path) -> None:
@@ -117,12 +117,12 @@ def test_the_text_part_of_a_model_of_texts_and_images_is_read(
     assert load_config(str(tmp_path)).model_type == "gemma3_text"
     ours = load_preference_model(str(tmp_path), PMP, seed=1)
     assert "only the text part (gemma3_text) of gemma3" in capsys.readouterr().err
-    ids = torch.tensor([make_pairs()[0].prompt + make_pairs()[0].chosen])
+    ids = torch.tensor([make_pairs()[0].prompt + make_pairs()[0].answers[0]])
     expected = whole.eval()(input_ids=ids).logits
     hidden = ours.eval()(pack(make_pairs()[:1]))
     nll = torch.nn.functional.cross_entropy(
         expected[0, len(make_pairs()[0].prompt) - 1 : -1],
-        torch.tensor(make_pairs()[0].chosen),
+        torch.tensor(make_pairs()[0].answers[0]),
         reduction="sum",
     )
     assert hidden["lm"].item() == pytest.approx(nll.item(), rel=1e-5)
@@ -143,12 +143,12 @@ class TestFamilyWithoutAClass:
     def test_our_scorer_and_trainings_read_base_and_head(self, folder: Path) -> None:
         model = load_preference_model(str(folder / "base"), PMP, seed=1).eval()
         pair = make_pairs()[0]
-        rewards = model(pack([pair]))["rewards"][0]
+        rewards = model(pack([pair]))["rewards"]
         scorer = TorchScorer(load_classifier(folder / "rm", torch.float32), 512)
-        found = scorer.rewards(pair.prompt, [pair.chosen, pair.rejected])
+        found = scorer.rewards(pair.prompt, pair.answers)
         assert found == pytest.approx(rewards.tolist(), abs=1e-5)
         again = load_preference_model(str(folder / "rm"), RM, seed=9)
-        assert torch.equal(again(pack([pair]))["rewards"][0], rewards)
+        assert torch.equal(again(pack([pair]))["rewards"], rewards)
 
     def test_the_base_is_a_plain_model(self, folder: Path) -> None:
         from transformers import AutoModel

@@ -21,7 +21,8 @@ from codepmp_ray.errors import ModelError
 from codepmp_ray.modeling.export import export_model, file_of_tensor
 from codepmp_ray.modeling.loading import empty_model, load_preference_model
 from codepmp_ray.modeling.objectives import make_objective
-from codepmp_ray.preference.packing import EncodedPair, pack
+from codepmp_ray.preference.items import EncodedItem
+from codepmp_ray.preference.packing import pack
 from codepmp_ray.preference.tokenization import Encoder, PromptTemplate
 from codepmp_ray.storage import LocalStore
 from tests.tiny_models import tiny_tokenizer
@@ -29,7 +30,7 @@ from tests.tiny_models import tiny_tokenizer
 pytestmark = pytest.mark.slow
 
 PMP, RM, SFT = (make_objective(name) for name in ("pmp", "rm", "sft"))
-PAIR = EncodedPair("a", [5, 6, 7], [8, 9], [10, 11, 12])
+PAIR = EncodedItem.of_pair("a", [5, 6, 7], [8, 9], [10, 11, 12])
 
 
 def config_of(name: str):
@@ -73,9 +74,9 @@ def test_weights_and_buffers_are_those_of_transformers(tmp_path: Path, name: str
     expected = dict(theirs.base_model.state_dict())
     for key, value in ours.backbone.state_dict().items():
         assert value.equal(expected[key]), key
-    hidden = theirs.base_model(torch.tensor([PAIR.prompt + PAIR.chosen])).last_hidden_state
+    hidden = theirs.base_model(torch.tensor([PAIR.prompt + PAIR.answers[0]])).last_hidden_state
     rewards = ours(pack([PAIR]))["rewards"]
-    assert rewards[0, 0].item() == pytest.approx(
+    assert rewards[0].item() == pytest.approx(
         (hidden[0, -1] @ ours.score.weight[0]).item(), abs=1e-4
     )
 
@@ -84,15 +85,15 @@ def test_weights_and_buffers_are_those_of_transformers(tmp_path: Path, name: str
 def test_exports_load_in_transformers_and_here(tmp_path: Path, name: str) -> None:
     save_base(tmp_path / "base", name)
     model = load_preference_model(str(tmp_path / "base"), PMP, seed=3)
-    rewards = model(pack([PAIR]))["rewards"][0]
+    rewards = model(pack([PAIR]))["rewards"]
     export(model, tmp_path / "rm")
     assert not [path for path in (tmp_path / "rm").iterdir() if path.is_dir()]
     plain = AutoModelForSequenceClassification.from_pretrained(tmp_path / "rm")
-    for side, reward in zip((PAIR.chosen, PAIR.rejected), rewards, strict=True):
+    for side, reward in zip(PAIR.answers, rewards, strict=True):
         logit = plain(torch.tensor([PAIR.prompt + side])).logits.item()
         assert logit == pytest.approx(reward.item(), abs=1e-4)
     again = load_preference_model(str(tmp_path / "rm"), RM, seed=99)
-    assert torch.equal(again(pack([PAIR]))["rewards"][0], rewards)
+    assert torch.equal(again(pack([PAIR]))["rewards"], rewards)
 
     policy = load_preference_model(str(tmp_path / "base"), SFT, seed=3)
     export(policy, tmp_path / "policy")

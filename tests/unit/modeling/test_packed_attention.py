@@ -7,17 +7,18 @@ from codepmp_ray.modeling.attention_blocks import AttentionRule, attend_in_block
 from codepmp_ray.modeling.attention_cpu import attend_fused
 from codepmp_ray.modeling.attention_flex import attend_with_flex
 from codepmp_ray.modeling.block_mask import block_mask, may_attend, visible_blocks
-from codepmp_ray.preference.packing import EncodedPair, PackedLayout, pack
-from tests.packed_models import WINDOW, distance, make_pairs
+from codepmp_ray.preference.items import EncodedItem, join_pairs
+from codepmp_ray.preference.packing import PackedLayout, pack
+from tests.packed_models import WINDOW, distance, make_items
 
 
 @pytest.mark.parametrize("window", [None, WINDOW])
 @pytest.mark.parametrize("soft_cap", [None, 2.0])
-@pytest.mark.parametrize("sides", ["chosen", "chosen_alone"])
+@pytest.mark.parametrize("sides", ["best", "best_alone"])
 def test_the_kernel_for_gpus_equals_the_blocks(window, soft_cap, sides) -> None:
     """FlexAttention runs forward on CPU: the same mask function and scores as on a GPU."""
     torch.manual_seed(0)
-    batch = pack(make_pairs(), sides=sides)
+    batch = pack(make_items(), sides=sides)
     layout = PackedLayout(batch.spans, batch.position_ids)
     num_tokens = batch.input_ids.shape[1]
     query = torch.randn(1, 4, num_tokens, 16)
@@ -28,10 +29,12 @@ def test_the_kernel_for_gpus_equals_the_blocks(window, soft_cap, sides) -> None:
 
 @pytest.mark.parametrize("size", [4, 16])
 @pytest.mark.parametrize("window", [None, WINDOW, 2 * WINDOW])
-@pytest.mark.parametrize("sides", ["chosen", "chosen_alone"])
+@pytest.mark.parametrize("sides", ["best", "best_alone"])
 def test_block_masks_say_what_the_rule_says_of_their_tokens(sides, window, size) -> None:
     """Nothing that is seen is left out, and what counts as seen by all is."""
-    batch = pack([*make_pairs(), EncodedPair("long", [1] * 19, [2] * 70, [3] * 41)], sides=sides)
+    batch = pack(
+        [*make_items(), EncodedItem.of_pair("long", [1] * 19, [2] * 70, [3] * 41)], sides=sides
+    )
     layout = PackedLayout(batch.spans, batch.position_ids)
     num_tokens = batch.input_ids.shape[1]
     place = torch.arange(num_tokens)
@@ -53,8 +56,10 @@ def test_block_masks_say_what_the_rule_says_of_their_tokens(sides, window, size)
 def test_a_block_mask_has_the_blocks_in_torchs_own_form() -> None:
     from torch.nn.attention.flex_attention import create_block_mask
 
-    pairs = [EncodedPair(str(i), [1] * 90, [2] * (40 + 90 * i), [3] * 333) for i in range(4)]
-    batch = pack(pairs)
+    pairs = [
+        EncodedItem.of_pair(str(i), [1] * 90, [2] * (40 + 90 * i), [3] * 333) for i in range(4)
+    ]
+    batch = pack([*pairs, join_pairs(pairs)])
     layout = PackedLayout(batch.spans, batch.position_ids)
     num_tokens = batch.input_ids.shape[1]
     rule = may_attend(layout, None)
@@ -65,12 +70,12 @@ def test_a_block_mask_has_the_blocks_in_torchs_own_form() -> None:
 
 
 @pytest.mark.parametrize("window", [None, WINDOW])
-@pytest.mark.parametrize("sides", ["chosen", "chosen_alone"])
+@pytest.mark.parametrize("sides", ["best", "best_alone"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_one_step_of_autograd_equals_the_blocks_that_autograd_sees(window, sides, dtype) -> None:
     """In bf16 the fused backward pass is the nearer one to the truth."""
     torch.manual_seed(0)
-    batch = pack(make_pairs(), sides=sides)
+    batch = pack(make_items(), sides=sides)
     layout = PackedLayout(batch.spans, batch.position_ids)
     num_tokens = batch.input_ids.shape[1]
     rule = AttentionRule(0.3, 0.0, window, None)

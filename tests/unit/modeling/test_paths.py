@@ -18,7 +18,7 @@ from codepmp_ray.modeling.attention_blocks import Block
 from codepmp_ray.modeling.building import with_heads
 from codepmp_ray.modeling.objectives import Name, make_objective
 from codepmp_ray.modeling.parity import differences
-from codepmp_ray.modeling.paths import TrainingPath, choose_path, probe_pairs, random_model
+from codepmp_ray.modeling.paths import TrainingPath, choose_path, probe_items, random_model
 from codepmp_ray.modeling.small_config import small_configs
 from tests.packed_models import SHAPE
 
@@ -59,7 +59,9 @@ def test_what_packing_computes_wrongly_takes_the_plain_path(name: str, why: str)
     path = choose_path(config, PMP, CPU)
     assert not path.is_packed
     line = path.line("pretraining", config.model_type)
-    assert line.startswith(f"pretraining: {name} trains on the plain path, two ordinary sequences")
+    assert line.startswith(
+        f"pretraining: {name} trains on the plain path, an ordinary sequence for each answer"
+    )
     assert re.search(why, line)
 
 
@@ -71,7 +73,7 @@ def test_what_no_path_computes_is_refused_by_name() -> None:
 
 
 def test_a_wrong_attention_is_found_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rejected sees one token of its prompt less."""
+    """All answers of an item but the first see one token of their prompt less."""
     blocks_of = attention_cpu.blocks_of
 
     def wrong(*arguments: Any) -> list[Block]:
@@ -84,7 +86,7 @@ def test_a_wrong_attention_is_found_and_named(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(attention_cpu, "blocks_of", wrong)
     path = choose_path(LlamaConfig(**SHAPE), PMP, CPU)
     assert not path.is_packed
-    assert "rewards differ by" in path.reason and "L_LM" not in path.reason  # chosen is right
+    assert "rewards differ by" in path.reason and "L_LM differs by" in path.reason
 
 
 def test_a_gradient_that_is_not_finite_is_a_difference() -> None:
@@ -92,7 +94,7 @@ def test_a_gradient_that_is_not_finite_is_a_difference() -> None:
     causal_lm, made = (random_model(LlamaConfig(**SHAPE)) for _ in range(2))
     model = with_heads(made, PMP, is_packed=True)
     torch.nn.init.normal_(model.score.weight, std=0.02)
-    pairs = probe_pairs(SHAPE["vocab_size"])
+    pairs = probe_items(SHAPE["vocab_size"])
     assert differences(causal_lm, model, pairs)["gradients"] < 1e-3
     model.backbone.norm.weight.register_hook(lambda gradient: gradient * float("nan"))
     assert differences(causal_lm, model, pairs)["gradients"] == float("inf")

@@ -11,8 +11,9 @@ from codepmp_ray.modeling.building import with_heads
 from codepmp_ray.modeling.objectives import Name, make_objective
 from codepmp_ray.modeling.paths import random_model
 from codepmp_ray.modeling.preference_model import PreferenceModel
-from codepmp_ray.preference.packing import EncodedPair, filler_batch, pack
-from tests.packed_models import make_models, make_pairs
+from codepmp_ray.preference.items import EncodedItem
+from codepmp_ray.preference.packing import filler_batch, pack
+from tests.packed_models import make_items, make_models
 
 pytestmark = pytest.mark.slow
 
@@ -32,8 +33,8 @@ def test_sums_and_gradients_are_those_of_packed_pairs(name: str, objective: Name
     causal_lm, packed = make_models(name, make_objective(objective))
     plain = in_rows(causal_lm, packed)
     sides = packed.objective.sides
-    batch = pack(make_pairs(), sides=sides)
-    counts = {"pair": 4, "token": 28}
+    batch = pack(make_items(), sides=sides)
+    counts = packed.objective.counts(make_items())
     found = []
     for model in (packed, plain):
         sums = model(batch)
@@ -56,10 +57,10 @@ def test_one_forward_for_each_micro_batch() -> None:
     model.backbone.register_forward_pre_hook(
         lambda module, args, kwargs: seen.append(kwargs), with_kwargs=True
     )
-    model(pack(make_pairs()))
+    model(pack(make_items()))
     model(filler_batch())
     assert len(seen) == 2
-    assert seen[0]["input_ids"].shape[0] == 8
+    assert seen[0]["input_ids"].shape[0] == 16
 
 
 def test_padding_that_is_longer_than_the_window_leaves_the_gradients_alone() -> None:
@@ -78,7 +79,7 @@ def test_padding_that_is_longer_than_the_window_leaves_the_gradients_alone() -> 
         layer_rope_theta=[1e4, 1e4],
         pad_token_id=None,
     )
-    pairs = [EncodedPair("a", [*range(10, 13)], [*range(20, 50)], [60, 61])]
+    pairs = [EncodedItem.of_pair("a", [*range(10, 13)], [*range(20, 50)], [60, 61])]
     for dtype in (torch.float32, torch.float64, torch.bfloat16):
         causal_lm = random_model(config).to(dtype)
         model = with_heads(causal_lm, make_objective("pmp"), is_packed=False).to(dtype)

@@ -10,7 +10,8 @@ from transformers import AutoModelForCausalLM, GptOssConfig
 from codepmp_ray.errors import ModelError
 from codepmp_ray.modeling.objectives import make_objective
 from codepmp_ray.modeling.preference_model import PreferenceModel
-from codepmp_ray.preference.packing import EncodedPair, pack
+from codepmp_ray.preference.items import EncodedItem
+from codepmp_ray.preference.packing import pack
 from tests.packed_models import CONFIGS, SHAPE, distance, make_models, make_pairs
 
 pytestmark = pytest.mark.slow
@@ -39,23 +40,23 @@ def plain_logits(causal_lm, prompt: list[int], response: list[int]) -> torch.Ten
 
 
 def plain_terms(
-    causal_lm, score: torch.Tensor, pairs: list[EncodedPair]
+    causal_lm, score: torch.Tensor, pairs: list[EncodedItem]
 ) -> dict[str, torch.Tensor]:
     """Two sequences per pair, transformers' own attention, full logits."""
     terms = {name: score.new_zeros(()) for name in ("rm", "lm", "center")}
     for pair in pairs:
         rewards = []
-        for response in (pair.chosen, pair.rejected):
+        for number, response in enumerate(pair.answers):
             out = causal_lm(
                 torch.tensor([pair.prompt + response]), output_hidden_states=True, use_cache=False
             )
             rewards.append(out.hidden_states[-1][0, -1] @ score[0])
-            if response is pair.chosen:
+            if number == 0:
                 logits = out.logits[0, len(pair.prompt) - 1 : -1]
                 terms["lm"] = terms["lm"] + torch.nn.functional.cross_entropy(
                     logits, torch.tensor(response), reduction="sum"
                 )
-        difference = rewards[0] - rewards[1] - torch.tensor(pair.margin)
+        difference = rewards[0] - rewards[1] - torch.tensor(pair.margins[0])
         terms["rm"] = terms["rm"] - torch.nn.functional.logsigmoid(difference)
         terms["center"] = terms["center"] + (rewards[0] + rewards[1]) ** 2
     return terms
@@ -121,21 +122,19 @@ def test_gradients_in_fp32_are_those_of_the_plain_computation(name: str) -> None
 @pytest.mark.parametrize("name", ["llama-tied", "qwen2-untied", "gemma2-tied", "opt-350m"])
 def test_dpo_equals_the_plain_computation_in_fp64(name: str) -> None:
     causal_lm, model = make_models(name, DPO)
-    pairs = [replace(pair, reference=(-20.0 - i, -31.5)) for i, pair in enumerate(make_pairs())]
+    pairs = [replace(pair, references=[-20.0 - i, -31.5]) for i, pair in enumerate(make_pairs())]
 
-    out = model(pack(pairs, sides="both"))
+    out = model(pack(pairs, sides="all"))
     out["dpo"].backward()
     total = torch.zeros((), dtype=torch.float64)
     for i, pair in enumerate(pairs):
-        likelihoods = [
-            plain_log_likelihood(causal_lm, pair.prompt, side)
-            for side in (pair.chosen, pair.rejected)
-        ]
-        assert torch.allclose(out["log_likelihoods"][i], torch.stack(likelihoods))
-        for side, found in zip((pair.chosen, pair.rejected), out["logits"][i], strict=True):
+        own = slice(2 * i, 2 * i + 2)
+        likelihoods = [plain_log_likelihood(causal_lm, pair.prompt, side) for side in pair.answers]
+        assert torch.allclose(out["log_likelihoods"][own], torch.stack(likelihoods))
+        for side, found in zip(pair.answers, out["logits"][own], strict=True):
             expected = plain_logits(causal_lm, pair.prompt, side).mean(dim=1).sum()
             assert abs(found.item() - expected.item()) < 1e-10
-        ratios = [found - known for found, known in zip(likelihoods, pair.reference, strict=True)]
+        ratios = [found - known for found, known in zip(likelihoods, pair.references, strict=True)]
         total = total - torch.nn.functional.logsigmoid(0.1 * (ratios[0] - ratios[1]))
     total.backward()
 
@@ -147,11 +146,11 @@ def test_dpo_equals_the_plain_computation_in_fp64(name: str) -> None:
 def test_sft_computes_chosen_alone(name: str) -> None:
     causal_lm, model = make_models(name, SFT)
     pairs = make_pairs()
-    batch = pack(pairs, sides="chosen_alone")
-    assert batch.input_ids.shape[1] == sum(len(p.prompt) + len(p.chosen) for p in pairs)
+    batch = pack(pairs, sides="best_alone")
+    assert batch.input_ids.shape[1] == sum(len(p.prompt) + len(p.answers[0]) for p in pairs)
     out = model(batch)
     out["lm"].backward()
-    total = -sum(plain_log_likelihood(causal_lm, p.prompt, p.chosen) for p in pairs)
+    total = -sum(plain_log_likelihood(causal_lm, p.prompt, p.answers[0]) for p in pairs)
     total.backward()
     assert abs(out["lm"].item() - total.item()) < 1e-10 * total.item()
     assert_same_gradients(causal_lm, model)
@@ -165,20 +164,21 @@ def test_sides_do_not_see_each_other_nor_other_pairs() -> None:
     pairs = make_pairs()
     together = model(pack(pairs))["rewards"]
     changed = [
-        EncodedPair("x", p.prompt, [*p.chosen[::-1], 3], p.rejected, p.margin) for p in pairs
+        EncodedItem.of_pair("x", p.prompt, [*p.answers[0][::-1], 3], p.answers[1]) for p in pairs
     ]
     with_other_chosen = model(pack(changed))["rewards"]
-    assert torch.allclose(together[:, 1], with_other_chosen[:, 1], atol=1e-5)
-    assert not torch.allclose(together[:, 0], with_other_chosen[:, 0], atol=1e-3)
+    assert torch.allclose(together[1::2], with_other_chosen[1::2], atol=1e-5)
+    assert not torch.allclose(together[0::2], with_other_chosen[0::2], atol=1e-3)
     alone = torch.cat([model(pack([pair]))["rewards"] for pair in pairs])
     assert torch.allclose(together, alone, atol=1e-5)
 
 
 def test_reward_loss_does_not_overflow() -> None:
-    from codepmp_ray.modeling.losses import reward_loss_sum
+    from codepmp_ray.modeling.losses import listwise_loss_sum, reward_loss_sum
 
-    loss = reward_loss_sum(torch.tensor([-1e4]), torch.tensor([1e4]), torch.zeros(1))
-    assert torch.isfinite(loss) and loss.item() == pytest.approx(2e4)
+    rewards, pairs, ones = torch.tensor([-1e4, 1e4]), torch.tensor([[0, 1]]), torch.ones(2)
+    for loss_sum in (reward_loss_sum, listwise_loss_sum):
+        assert loss_sum(rewards, pairs, torch.zeros(1), ones[:1]).item() == pytest.approx(2e4)
 
 
 def test_attention_sinks_are_refused_not_left_out() -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from codepmp_ray.errors import InputError, ModelError
 from codepmp_ray.preference.encoding import encode_pair
-from codepmp_ray.preference.packing import EncodedPair
+from codepmp_ray.preference.items import EncodedItem
 from codepmp_ray.preference.tokenization import Encoder, PromptTemplate
 from codepmp_ray.reject_reasons import RejectReason
 from tests.tiny_models import tiny_tokenizer
@@ -36,21 +36,21 @@ def test_responses_end_in_eos_and_only_whole_ones_do(encoder: Encoder) -> None:
 
 def test_overflow_is_rejected_or_cut_as_asked(encoder: Encoder) -> None:
     fits = encode_pair(ROW, encoder, 100, "reject")
-    assert isinstance(fits, EncodedPair)
-    length = len(fits.prompt) + len(fits.chosen)
-    assert isinstance(encode_pair(ROW, encoder, length, "reject"), EncodedPair)
+    assert isinstance(fits, EncodedItem)
+    length = len(fits.prompt) + len(fits.answers[0])
+    assert isinstance(encode_pair(ROW, encoder, length, "reject"), EncodedItem)
     refused = encode_pair(ROW, encoder, length - 1, "reject")
-    assert not isinstance(refused, EncodedPair) and refused[0] is RejectReason.OVER_MAX_LENGTH
+    assert not isinstance(refused, EncodedItem) and refused[0] is RejectReason.OVER_MAX_LENGTH
     cut = encode_pair(ROW, encoder, length - 1, "truncate")
-    assert isinstance(cut, EncodedPair) and cut.chosen == fits.chosen[:-1]
-    assert not isinstance(encode_pair(ROW, encoder, len(fits.prompt), "truncate"), EncodedPair)
+    assert isinstance(cut, EncodedItem) and cut.answers[0] == fits.answers[0][:-1]
+    assert not isinstance(encode_pair(ROW, encoder, len(fits.prompt), "truncate"), EncodedItem)
 
 
 @pytest.mark.parametrize("field", ["prompt", "chosen", "rejected"])
 @pytest.mark.parametrize("value", ["", "  \n", None, 7])
 def test_blank_or_missing_texts_are_rejected(encoder: Encoder, field: str, value: object) -> None:
     result = encode_pair({**ROW, field: value}, encoder, 100, "reject")
-    assert not isinstance(result, EncodedPair) and str(result[0]) == f"{field}_empty"
+    assert not isinstance(result, EncodedItem) and str(result[0]) == f"{field}_empty"
 
 
 def test_template_round_trip_and_damage(encoder: Encoder, tmp_path) -> None:
@@ -82,17 +82,17 @@ def test_sides_of_several_messages_are_conversations_of_their_own(encoder: Encod
     row = {"pair_id": "x", "messages": talk, "prompt": None, "chosen": "good", "rejected": "bad"}
     row |= {"chosen_context": side("a"), "rejected_context": side("b")}
     pair = encode_pair(row, encoder, 200, "reject")
-    assert isinstance(pair, EncodedPair)
-    for context, answer, ids in (("a", "good", pair.chosen), ("b", "bad", pair.rejected)):
+    assert isinstance(pair, EncodedItem)
+    for context, answer, ids in (("a", "good", pair.answers[0]), ("b", "bad", pair.answers[1])):
         (expected,) = encoder.encode([*talk, *side(context)], [answer]).sequences
         assert pair.prompt + ids == expected
     assert encoder.tokenizer.decode(pair.prompt).endswith("q<|im_end|>\n<|im_start|>")
     only_one = encode_pair({**row, "rejected_context": None}, encoder, 200, "reject")
-    assert isinstance(only_one, EncodedPair) and only_one.chosen == pair.chosen
+    assert isinstance(only_one, EncodedItem) and only_one.answers[0] == pair.answers[0]
     long = {**row, "chosen_context": side("a" * 300)}
     for overflow in ("reject", "truncate"):
         refused = encode_pair(long, encoder, 200, overflow)
-        assert not isinstance(refused, EncodedPair)
+        assert not isinstance(refused, EncodedItem)
         assert refused[0] is RejectReason.OVER_MAX_LENGTH
 
 
@@ -106,5 +106,5 @@ def test_a_template_that_rewrites_earlier_turns_rejects_sides_of_several_message
     row = {"messages": side("a long enough prompt"), "chosen": "good", "rejected": "bad"}
     row |= {"chosen_context": side("x", "y", "z")[1:], "rejected_context": None}
     refused = encode_pair(row, encoder, 300, "reject")
-    assert not isinstance(refused, EncodedPair)
+    assert not isinstance(refused, EncodedItem)
     assert refused[0] is RejectReason.PROMPT_NOT_RENDERED and "earlier turns" in refused[1]

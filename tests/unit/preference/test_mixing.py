@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codepmp_ray.preference.mixing import Mixture
-from codepmp_ray.preference.plan import plan_step, step_indices
+from codepmp_ray.preference.plan import epoch_order, plan_step
 
 
 def epoch(mixture: Mixture, number: int, batch_size: int = 7) -> list[int]:
@@ -25,7 +25,9 @@ def test_with_weights_of_one_the_order_is_that_of_a_single_set(sizes, seed, batc
     total = sum(sizes)
     mixture = Mixture(sizes, [1.0] * len(sizes), seed)
     for step in range(2 * -(-total // batch_size)):
-        expected = step_indices(total, batch_size, seed, step)
+        number, offset = divmod(step, -(-total // batch_size))
+        order = epoch_order(total, seed, number)
+        expected = order[offset * batch_size : (offset + 1) * batch_size]
         assert mixture.step_indices(batch_size, step).tolist() == expected.tolist()
     if total:
         assert sorted(epoch(mixture, 1)) == list(range(total))

@@ -6,14 +6,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codepmp_ray.errors import InputError
-from codepmp_ray.preference.packing import EncodedPair, pack
-from codepmp_ray.preference.plan import epoch_order, num_steps, plan_step, step_indices
+from codepmp_ray.preference.items import EncodedItem
+from codepmp_ray.preference.mixing import Mixture
+from codepmp_ray.preference.packing import pack
+from codepmp_ray.preference.plan import epoch_order, num_steps, plan_step
 
 
 @given(st.integers(1, 60), st.integers(1, 17), st.integers(0, 3))
 def test_every_epoch_sees_every_pair_once(num_pairs: int, batch_size: int, seed: int) -> None:
     steps = num_steps(num_pairs, batch_size, 2, None)
-    seen = np.concatenate([step_indices(num_pairs, batch_size, seed, s) for s in range(steps)])
+    mixture = Mixture([num_pairs], [1.0], seed)
+    seen = np.concatenate([mixture.step_indices(batch_size, s) for s in range(steps)])
     first, second = seen[:num_pairs], seen[num_pairs:]
     assert sorted(first) == sorted(second) == list(range(num_pairs))
 
@@ -57,28 +60,35 @@ def test_a_pair_over_the_budget_is_refused_with_the_numbers() -> None:
         plan_step([5, 101], 2, 100)
 
 
-@given(st.lists(st.integers(1, 150), min_size=1, max_size=40), st.integers(1, 5))
+@given(
+    st.lists(st.tuples(st.integers(1, 5), st.integers(1, 60)), min_size=1, max_size=40),
+    st.integers(1, 5),
+)
 def test_padded_batches_stay_within_the_budget_or_are_one_pair(
-    lengths: list[int], ranks: int
+    shapes: list[tuple[int, int]], ranks: int
 ) -> None:
-    plan = plan_step(lengths, ranks, 100, is_padded=True)
+    rows, lengths = (list(part) for part in zip(*shapes, strict=True))
+    plan = plan_step(lengths, ranks, 100, rows=rows)
     placed = [i for rank in plan.micro_batches for batch in rank for i in batch]
     assert sorted(placed) == list(range(len(lengths)))
     assert len({len(rank) for rank in plan.micro_batches}) == 1
     for batch in (batch for rank in plan.micro_batches for batch in rank if batch):
-        assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= 100
+        num_rows, width = sum(rows[i] for i in batch), max(lengths[i] for i in batch)
+        assert len(batch) == 1 or num_rows * width <= 100
 
 
 def test_pack_restarts_positions_and_points_at_last_tokens() -> None:
-    batch = pack([EncodedPair("a", [1, 2], [3, 4], [5]), EncodedPair("b", [6], [7], [8, 9])])
+    batch = pack(
+        [EncodedItem.of_pair("a", [1, 2], [3, 4], [5]), EncodedItem.of_pair("b", [6], [7], [8, 9])]
+    )
     assert batch.input_ids.tolist() == [[1, 2, 3, 4, 5, 6, 7, 8, 9]]
     assert batch.position_ids.tolist() == [[0, 1, 2, 3, 2, 0, 1, 1, 2]]
-    assert batch.input_ids[0, batch.chosen_index].tolist() == [4, 7]
-    assert batch.input_ids[0, batch.rejected_index].tolist() == [5, 9]
+    assert batch.input_ids[0, batch.answer_index].tolist() == [4, 5, 7, 9]
+    assert batch.pairs.tolist() == [[0, 1], [2, 3]]
     assert batch.lm_targets.tolist() == [3, 4, 7]
     assert batch.input_ids[0, batch.lm_index].tolist() == [2, 3, 6]
 
 
 def test_a_pair_with_an_empty_part_cannot_be_packed() -> None:
     with pytest.raises(ValueError, match="empty part"):
-        pack([EncodedPair("a", [1], [], [2])])
+        pack([EncodedItem.of_pair("a", [1], [], [2])])

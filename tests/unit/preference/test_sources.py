@@ -8,7 +8,7 @@ import pytest
 
 from codepmp_ray.config.data import DataSourceConfig, Kind
 from codepmp_ray.preference.sources import SOURCES
-from codepmp_ray.preference.sources.rows import Reject
+from codepmp_ray.preference.sources.rows import Reject, pair_up
 
 Row = dict[str, Any]
 
@@ -309,7 +309,7 @@ def test_pairs_of_several_models_are_balanced_by_who_wrote_them_and_in_which_for
     assert rates == [2 / 3, 1 / 4]
     assert rejects == [(1, "no_contrast")]  # right only where the better model is
     every, _ = build("gsm8k_solutions", *rows, balance=False)
-    assert len(every) == 4 and ["good", "bad"] in [pair["models"] for pair in every]
+    assert len(every) == 2 * 3 + 1 and ["good", "bad"] in [pair["models"] for pair in every]
     one, _ = build("gsm8k_solutions", rows[0], max_pairs_per_problem=1)
     assert len(one) == 1
 
@@ -330,6 +330,21 @@ def test_single_solutions_are_rejected_by_themselves() -> None:
     assert [reason for _, reason in rejects] == ["bad_label", "not_text", "empty", "not_text"]
     assert build("gsm8k_solutions", {"question": "?", "outputs": 3})[1] == [(0, "not_text")]
     assert build("gsm8k_solutions", {"question": "", "outputs": []})[1] == [(0, "prompt_empty")]
+
+
+@pytest.mark.parametrize(("num_right", "num_wrong"), [(1, 4), (3, 5), (5, 3), (4, 4), (2, 2)])
+def test_all_right_answers_meet_all_wrong_ones_each_as_seldom_as_the_limit_allows(
+    num_right: int, num_wrong: int
+) -> None:
+    right, wrong = range(num_right), range(num_wrong)
+    every = pair_up(right, wrong)
+    assert sorted(every) == [(i, j) for i in right for j in wrong]
+    for limit in range(1, len(every) + 1):
+        some = pair_up(right, wrong, limit)
+        assert some == every[:limit]
+        for side, number in enumerate((num_right, num_wrong)):
+            counts = [[pair[side] for pair in some].count(i) for i in range(number)]
+            assert max(counts) - min(counts) <= 1
 
 
 # --- MathShepherd ---

@@ -42,7 +42,7 @@ from codepmp_ray.modeling.building import model_from_config
 from codepmp_ray.modeling.export import file_of_tensor
 from codepmp_ray.modeling.loading import empty_model, materialise, read_weights
 from codepmp_ray.modeling.objectives import make_objective
-from codepmp_ray.preference.packing import EncodedPair
+from codepmp_ray.preference.items import EncodedItem
 from codepmp_ray.storage import LocalStore
 from codepmp_ray.training.fsdp import make_mesh, shard
 from codepmp_ray.training.optimizer import make_optimizer
@@ -159,7 +159,7 @@ def collectives_of_a_step(
     rng = random.Random(4)
     # Of lengths that need a different number of LM chunks.
     pairs = [
-        EncodedPair(str(i), [1] * 3, [1] * rng.randint(1, 60), [1] * rng.randint(1, 60))
+        EncodedItem.of_pair(str(i), [1] * 3, [1] * rng.randint(1, 60), [1] * rng.randint(1, 60))
         for i in range(num_pairs)
     ]
     with pretended_rank(rank, world_size):

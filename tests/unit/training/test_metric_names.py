@@ -7,9 +7,9 @@ import pytest
 
 from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.modeling.objectives import make_objective
-from codepmp_ray.preference.packing import EncodedPair
+from codepmp_ray.preference.items import EncodedItem
 from codepmp_ray.training.evaluation import _merged
-from codepmp_ray.training.step import StepResult, counts_of
+from codepmp_ray.training.step import StepResult
 from codepmp_ray.training.task import best_step
 
 # Of its tokens, not of the two responses; what a run of ours knows is in other columns.
@@ -43,10 +43,14 @@ def test_parts_of_an_evaluation_are_weighted_by_pairs_and_by_the_tokens_of_each_
         objective = make_objective("dpo")
 
     chunks = [
-        [EncodedPair("a", [1], [2] * 3, [3])],
-        [EncodedPair("b", [1], [2], [3] * 2), EncodedPair("c", [1], [2] * 4, [3] * 5)],
+        [EncodedItem.of_pair("a", [1], [2] * 3, [3])],
+        [
+            EncodedItem.of_pair("b", [1], [2], [3] * 2),
+            EncodedItem.of_pair("c", [1], [2] * 4, [3] * 5),
+        ],
     ]
-    assert counts_of(chunks[1]) == {"pair": 2, "token": 5, "rejected_token": 7}
+    counts = Runner.objective.counts(chunks[1])
+    assert (counts["pair"], counts["token"], counts["rejected_token"]) == (2, 5, 7)
     parts = [
         (
             chunk,

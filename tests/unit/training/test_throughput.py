@@ -9,10 +9,13 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from codepmp_ray.modeling.objectives import make_objective
 from codepmp_ray.modeling.preference_model import PreferenceModel
-from codepmp_ray.preference.packing import EncodedPair, pack
+from codepmp_ray.preference.items import EncodedItem, join_pairs
+from codepmp_ray.preference.packing import pack
 from codepmp_ray.training.throughput import FlopCounter, Utilisation, num_visible, peak_flops
 
-PAIR = EncodedPair("a", list(range(7)), list(range(5)), list(range(4)))
+PAIR = EncodedItem.of_pair("a", list(range(7)), list(range(5)), list(range(4)))
+
+TREE = join_pairs([PAIR, EncodedItem.of_pair("b", PAIR.prompt, [1] * 9, PAIR.answers[1])])
 
 
 def model(objective: str) -> PreferenceModel:
@@ -27,21 +30,26 @@ def test_visible_tokens_are_those_of_the_packed_mask() -> None:
         return n * (n + 1) // 2
 
     # Two causal sequences that share the prompt: its own part counts once.
-    assert num_visible(PAIR, "chosen") == causal(7 + 5) + causal(7 + 4) - causal(7)
-    assert num_visible(PAIR, "chosen_alone") == causal(7 + 5)
+    assert num_visible(PAIR, "best") == causal(7 + 5) + causal(7 + 4) - causal(7)
+    assert num_visible(PAIR, "best_alone") == causal(7 + 5)
+    answers = (5, 4, 9)
+    assert num_visible(TREE, "all") == sum(causal(7 + n) for n in answers) - 2 * causal(7)
+    assert num_visible(TREE, "best_alone") == causal(7 + 5) + causal(7 + 9) - causal(7)
 
 
 @pytest.mark.parametrize("objective", ["pmp", "rm"])
 def test_the_matrix_products_are_those_that_torch_counts(objective: str) -> None:
-    own = model(objective)
+    own, items = model(objective), [PAIR, TREE]
     with FlopCounterMode(display=False) as counted, torch.no_grad():
-        own(pack([PAIR]))
+        own(pack(items))
     flops = counted.get_flop_counts()["Global"]
     products = sum(n for op, n in flops.items() if "mm" in str(op) and "bmm" not in str(op))
     counter = FlopCounter.of(own)
-    attention = counter.attention_per_token_pair * num_visible(PAIR, counter.sides)
-    score = 2 * 64 * 2  # the reward head, which is left out
-    assert (counter.count([PAIR]) - attention) / 3 == products - score
+    attention = counter.attention_per_token_pair * sum(
+        num_visible(item, counter.sides) for item in items
+    )
+    score = 2 * 64 * (2 + 3)  # the reward head, which is left out
+    assert (counter.count(items) - attention) / 3 == products - score
     assert counter.attention_per_token_pair == 12 * 2 * 64
 
 

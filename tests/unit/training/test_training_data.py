@@ -14,11 +14,12 @@ from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.errors import CodePMPError, InputError, StorageError
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.preference.encoding import encode_pair, encode_pairs
-from codepmp_ray.preference.packing import EncodedPair
+from codepmp_ray.preference.items import EncodedItem
 from codepmp_ray.preference.tokenization import Encoder, PromptTemplate
 from codepmp_ray.storage import LocalStore
-from codepmp_ray.training.data import TrainingData, encoding_key, is_held_out, load_pairs
+from codepmp_ray.training.data import TrainingData, load_items
 from codepmp_ray.training.task import InputShard, TrainingTask
+from codepmp_ray.training.token_shards import encoding_key, is_held_out
 from tests.tiny_models import tiny_tokenizer
 
 Row = dict[str, Any]
@@ -52,8 +53,8 @@ def load(task: TrainingTask, num_ranks: int = 1, encoder: Encoder = ENCODER) -> 
 
     for rank in range(1, num_ranks):
         with pytest.raises(_NotYet):
-            load_pairs(task, encoder, rank, num_ranks, gather_alone)
-    return load_pairs(task, encoder, 0, num_ranks, lambda value: [value])
+            load_items(task, encoder, rank, num_ranks, gather_alone)
+    return load_items(task, encoder, 0, num_ranks, lambda value: [value])
 
 
 class _NotYet(Exception):
@@ -105,7 +106,7 @@ def test_each_rank_encodes_its_share_and_no_more(
         raise _NotYet
 
     with pytest.raises(_NotYet):
-        load_pairs(task, ENCODER, 1, 3, gather)
+        load_items(task, ENCODER, 1, 3, gather)
     assert [file.name for file in (tmp_path / "tokens").rglob("*.arrow")] == ["00001.arrow"]
 
 
@@ -118,7 +119,7 @@ def test_tokens_are_made_once_and_damage_is_made_good(
     whole = {file.name: file.read_bytes() for file in folder.iterdir()}
     encoded: list[Any] = []
     monkeypatch.setattr(
-        "codepmp_ray.training.data.encode_pairs",
+        "codepmp_ray.training.token_shards.encode_pairs",
         lambda rows, *rest: encoded.extend(rows) or encode_pairs(rows, *rest),
     )
     assert list(load(task).train) == first and encoded == []
@@ -196,7 +197,7 @@ GOOD = {"prompt": "p", "chosen": "good", "rejected": "bad"}
 def test_unusable_rows_leave_with_their_reason(tmp_path: Path, change: Row, reason: str) -> None:
     rows = [{**GOOD, "pair_id": "good"}, {**GOOD, **change, "pair_id": "bad"}]
     task = make_task(tmp_path, rows, eval_fraction=0)
-    assert [pair.pair_id for pair in load(task).train] == ["good"]
+    assert [pair.item_id for pair in load(task).train] == ["good"]
     rejected = table(task, "rejected")
     assert [(row["row_id"], row["reason"]) for row in rejected] == [("bad", reason)]
     assert [row["pair_id"] for row in table(task, "used")] == ["good"]
@@ -236,12 +237,14 @@ def test_what_is_too_long_is_counted_by_source_under_either_rule(tmp_path: Path)
         found[rule] = dict(ShardLedger(LocalStore(task.out_dir)).totals().stats)
     assert found["reject"] == {
         "source.run/num_pairs": 1,
+        "source.run/num_items": 1,
         "source.run/num_rejected": 2,
         "source.run/num_over_max_length": 2,
         "rejected_by_reason.over_max_length": 2,
     }
     assert found["truncate"] == {
         "source.run/num_pairs": 2,
+        "source.run/num_items": 2,
         "source.run/num_truncated": 1,
         "source.run/num_rejected": 1,
         "source.run/num_over_max_length": 1,
@@ -255,7 +258,7 @@ def test_rows_beside_each_other_are_encoded_as_if_alone(preference_rows: list[Ro
     rows[1] = {**rows[1], "chosen": "x" * 300}
     together = encode_pairs(rows, ENCODER, 256, "truncate")
     assert together == [encode_pair(row, ENCODER, 256, "truncate") for row in rows]
-    assert [pair.pair_id for pair in together if isinstance(pair, EncodedPair)][:3] == [
+    assert [pair.item_id for pair in together if isinstance(pair, EncodedItem)][:3] == [
         "pair-0",
         "pair-1",
         "pair-2",
@@ -265,7 +268,7 @@ def test_rows_beside_each_other_are_encoded_as_if_alone(preference_rows: list[Ro
 def test_sides_that_differ_only_where_they_are_cut_are_equal() -> None:
     row = {**GOOD, "chosen": "x" * 300 + "a", "rejected": "x" * 300 + "b"}
     assert encode_pair(row, ENCODER, 100, "truncate") == ("sides_equal", "equal once they are cut")
-    assert isinstance(encode_pair(row, ENCODER, 400, "truncate"), EncodedPair)
+    assert isinstance(encode_pair(row, ENCODER, 400, "truncate"), EncodedItem)
 
 
 @pytest.mark.parametrize(
@@ -295,7 +298,7 @@ def test_a_rank_that_fails_stops_the_others(tmp_path: Path) -> None:
     task = make_task(tmp_path, [GOOD], eval_fraction=0)
     failure = InputError("rank 1 could not read its rows.")
     with pytest.raises(CodePMPError, match="rank 1 could not"):
-        load_pairs(task, ENCODER, 0, 2, lambda value: [value, failure])
+        load_items(task, ENCODER, 0, 2, lambda value: [value, failure])
 
 
 def test_a_tokenizer_without_pad_token_encodes(tmp_path: Path) -> None:
@@ -345,7 +348,7 @@ def test_a_pair_longer_than_a_micro_batch_is_refused_before_the_first_step(tmp_p
     task = make_task(tmp_path, rows, max_tokens_per_micro_batch=160, **limits)
     with pytest.raises(InputError, match=r"has (\d+) tokens.*micro_batch=160.*=\1 or more"):
         load(task)
-    longest = int(load(make_task(tmp_path, rows, **limits)).train.packed_lengths("chosen").max())
+    longest = int(load(make_task(tmp_path, rows, **limits)).train.packed_lengths("best").max())
     enough = make_task(tmp_path, rows, max_tokens_per_micro_batch=longest, **limits)
     assert len(load(enough).train) == 2
     sft = make_task(tmp_path, rows, objective="sft", max_tokens_per_micro_batch=160, **limits)

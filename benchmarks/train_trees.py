@@ -1,0 +1,127 @@
+"""What one pass over a prompt with N answers gains over packed pairs, which share it by two.
+
+Both steps compute the reward loss over the same pairs: every answer in a pair, each in as few as
+can be. The pairs' step packs each pair as an item of its own, so that an answer in several pairs is
+computed several times. The ratio of tokens is the ceiling of what can be gained; the value is the
+share of it that is reached. Lengths are those of real prompts and answers (data/tree_lengths.json).
+
+    python -m benchmarks.train_trees [--rounds 3] [--tokens 6000]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks._results import require_memory, series_result, write_results
+from benchmarks._training import (
+    MAX_TOKENS,
+    MODEL,
+    SMOLLM2_135M,
+    VOCABULARY,
+    alternate,
+    device,
+    ratio_result,
+    training_bytes,
+    use_all_cores,
+)
+from codepmp_ray.preference.items import EncodedItem, join_pairs
+from codepmp_ray.preference.packing import pack
+from codepmp_ray.preference.plan import plan_step
+
+SHAPES = ("logiqa2", "gsm8k_8", "gsm8k_16")
+LENGTHS_FILE = Path(__file__).parent / "data" / "tree_lengths.json"
+Pairs = list[list[EncodedItem]]  # of each prompt
+
+
+def pairs_of_shape(name: str, max_tokens: int) -> Pairs:
+    """Pairs of real lengths and random ids: prompts whose pairs have `max_tokens` together."""
+    rng = random.Random(0)
+
+    def ids(num: int) -> list[int]:
+        return [rng.randrange(3, VOCABULARY) for _ in range(num)]
+
+    found: Pairs = []
+    num_tokens = 0
+    for num_right, num_prompt, *lengths in json.loads(LENGTHS_FILE.read_text())[name]:
+        prompt, answers = ids(num_prompt), [ids(length) for length in lengths]
+        right, wrong = answers[:num_right], answers[num_right:]
+        pairs = [
+            EncodedItem.of_pair("x", prompt, right[i % len(right)], wrong[i % len(wrong)])
+            for i in range(max(len(right), len(wrong)))
+        ]
+        num_tokens += sum(pair.num_tokens for pair in pairs)
+        if found and num_tokens > max_tokens:
+            break
+        found.append(pairs)
+    return found
+
+
+def step(model: Any, items: list[EncodedItem], num_pairs: int) -> None:
+    """Forward and backward in micro-batches that a pair's or an item's step may fill alike."""
+    lengths = [item.num_tokens for item in items]
+    for indices in plan_step(lengths, 1, max(MAX_TOKENS, *lengths)).micro_batches[0]:
+        batch = pack([items[index] for index in indices]).to(device())
+        (model(batch)["rm"] / num_pairs).backward()
+    model.zero_grad()
+
+
+def measure_shape(
+    model: Any, name: str, max_tokens: int, rounds: int, until_s: float | None = None
+) -> list[dict[str, Any]]:
+    """What is gained on prompts and answers of these lengths."""
+    found = pairs_of_shape(name, max_tokens)
+    items, pairs = [join_pairs(some) for some in found], [pair for some in found for pair in some]
+    steps: dict[str, Callable[[], None]] = {
+        "pairs": partial(step, model, pairs, len(pairs)),
+        "items": partial(step, model, items, len(pairs)),
+    }
+    times = alternate(steps, rounds, until_s)
+    tokens = {"pairs": sum(p.num_tokens for p in pairs), "items": sum(i.num_tokens for i in items)}
+    ceiling = tokens["pairs"] / tokens["items"]
+    context = {"shape": name, "precision": "fp32", "prompts": len(items), "pairs": len(pairs)}
+    reached = [a / b / ceiling for a, b in zip(times["pairs"], times["items"], strict=True)]
+    return [
+        series_result(
+            "share_of_token_ratio",
+            reached,
+            "ratio",
+            "at least 0.9",
+            token_ratio=round(ceiling, 3),
+            **context,
+        ),
+        ratio_result("items_over_pairs", times["pairs"], times["items"], None, **context),
+    ]
+
+
+def memory_needed(max_tokens: int) -> float:
+    """A full micro-batch of pairs; no optimizer."""
+    return training_bytes(SMOLLM2_135M, min(max_tokens, MAX_TOKENS), num_moments=0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--tokens", type=int, default=MAX_TOKENS, help="of the step of pairs")
+    arguments = parser.parse_args()
+    smaller = ((f"--tokens {n}", memory_needed(n)) for n in range(arguments.tokens, 500, -500))
+    require_memory(memory_needed(arguments.tokens), smaller)
+    from codepmp_ray.modeling.loading import load_preference_model
+    from codepmp_ray.modeling.objectives import make_objective
+
+    threads = use_all_cores()
+    model = load_preference_model(MODEL, make_objective("rm"), seed=0).train().to(device())
+    results = []
+    for name in SHAPES:
+        found = measure_shape(model, name, arguments.tokens, arguments.rounds)
+        results += [{**result, "threads": threads} for result in found]
+    write_results("train_trees", results)
+
+
+if __name__ == "__main__":
+    main()
