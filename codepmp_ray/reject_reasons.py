@@ -76,6 +76,7 @@ class RejectReason(StrEnum):
     NOT_EXECUTED = "not_executed"
     TOO_FEW_ANSWERS = "too_few_answers"
     SCORE_GAP_TOO_SMALL = "score_gap_too_small"
+    NO_PARTNER = "no_partner"
     ENGINE_ERROR = "engine_error"
     ENGINE_CRASH = "engine_crash"
     PURGED = "purged"

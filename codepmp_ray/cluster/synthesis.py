@@ -20,8 +20,10 @@ from codepmp_ray.evaluation.sandbox import Sandbox
 from codepmp_ray.hub_models import pin_engine
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.modeling.sources import require_weights
+from codepmp_ray.records import SNIPPET
 from codepmp_ray.runs import Stage, open_stage
 from codepmp_ray.storage import open_store
+from codepmp_ray.synthesis.continuations import split_continuations
 from codepmp_ray.synthesis.counts import row_counts, sets_in_use
 from codepmp_ray.synthesis.hops import IN_FLIGHT, RowProcessor
 from codepmp_ray.synthesis.pairs import split_rows
@@ -52,9 +54,13 @@ def synthesize(recipe: Recipe) -> dict[str, Any]:
         read = partial(read_shard_of_stage, corpus.uri, "snippets")
         totals = corpus.ledger.totals()
         num_shards, num_rows = totals.num_shards, totals.num_rows["snippets"]
-        job = snippet_job(
-            recipe, pools, "synthesis", read, stage.uri, num_rows / max(1, num_shards)
-        )
+        if recipe.synthesis.construction == "continuation":
+            split = partial(split_continuations, config=recipe.synthesis)
+            job = ShardJob("synthesis", read, SNIPPET, (), split, stage.uri)
+        else:
+            job = snippet_job(
+                recipe, pools, "synthesis", read, stage.uri, num_rows / max(1, num_shards)
+            )
     stage.start(num_shards, {pool.name: pool.engine.written_name for pool in pools})
     start_s, num_before = time.monotonic(), stage.ledger.totals().num_shards
     run_shards(job, num_shards)

@@ -14,7 +14,12 @@ from codepmp_ray.config.evaluation import SandboxConfig
 from codepmp_ray.config.prompts import PromptsConfig
 
 ConstructionName = Literal[
-    "strong_weak", "description_clip", "source_model", "execution_feedback", "web_pairs"
+    "strong_weak",
+    "description_clip",
+    "source_model",
+    "execution_feedback",
+    "web_pairs",
+    "continuation",
 ]
 
 
@@ -81,6 +86,18 @@ class ThreadsConfig(Section):
         return list(dict.fromkeys(name for name in named if name))
 
 
+class ContinuationConfig(Section):
+    """Where snippets are broken in two, for `continuation`, and who is whose partner.
+
+    Attributes:
+        min_lines: of the beginning and of the rest, blank ones not counted.
+        max_length_ratio: characters of the longer rest over those of the shorter one.
+    """
+
+    min_lines: int = Field(default=2, ge=1)
+    max_length_ratio: float = Field(default=1.25, ge=1)
+
+
 class SynthesisConfig(Section):
     """Describe a snippet, then answer the description twice.
 
@@ -91,6 +108,7 @@ class SynthesisConfig(Section):
             `source_model`: "Source Code & model", the snippet itself is the chosen side.
             `execution_feedback`: both sides run against tests that the strong model wrote; the
                 passing one is chosen, and pairs without a difference are refused.
+            `continuation`: the rest of a snippet against that of another one, see `continuation`.
             `web_pairs`: "Webpage", answers of people ordered by their scores; see `threads`.
         describer: the role that writes the description. The paper names the strong model, the
             authors' scripts use the weak one.
@@ -117,6 +135,7 @@ class SynthesisConfig(Section):
     gates: GatesConfig = GatesConfig()
     prompts: PromptsConfig = later(PromptsConfig())
     threads: ThreadsConfig = ThreadsConfig()
+    continuation: ContinuationConfig = later(ContinuationConfig())
 
     @model_validator(mode="after")
     def _threads_where_needed(self) -> SynthesisConfig:

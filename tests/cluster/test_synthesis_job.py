@@ -15,7 +15,7 @@ import pytest
 from codepmp_ray.config.recipe import Recipe, parse_recipe
 from codepmp_ray.config.synthesis import PlanningConfig
 from codepmp_ray.errors import ConfigError, EngineError, ModelError, ResourceError, StorageError
-from codepmp_ray.records import PAIR, REJECTED, SNIPPET, table_from_rows
+from codepmp_ray.records import PAIR, PAIR_OF_TWO_FILES, REJECTED, SNIPPET, table_from_rows
 from codepmp_ray.runs import open_stage
 from tests.processes import PATIENCE_S, running, wait_until
 
@@ -153,6 +153,41 @@ def test_web_pairs_need_neither_engines_nor_a_corpus(ray_cluster, tmp_path: Path
     card = (Path(open_stage(recipe, "synthesis").uri) / "README.md").read_text()
     assert "People wrote both sides" in card and "Lengths in characters" in card
     assert "Demonstration" not in card
+
+
+def test_continuations_need_a_corpus_and_no_engine(ray_cluster, tmp_path: Path) -> None:
+    from codepmp_ray.cluster.replay import replay
+    from codepmp_ray.cluster.synthesis import synthesize
+
+    data = recipe_for(tmp_path).model_dump(mode="json")
+    data["synthesis"] |= {"construction": "continuation"}
+    recipe = parse_recipe(data, "test")
+    corpus = open_stage(recipe, "corpus")
+    corpus.start()
+    for shard_id, size in enumerate(SIZES):
+        rows = [
+            {
+                **{name: f"{name} {shard_id} {i}" for name in ("repo", "path", "source_id")},
+                "snippet_id": f"{shard_id}-{i}",
+                "code": "\n".join(f"name_{shard_id}_{i}_{line} = {line}" for line in range(4)),
+                "language": "python",
+                "license": "MIT",
+            }
+            for i in range(size)
+        ]
+        tables = {"snippets": table_from_rows(rows, SNIPPET), "rejected": REJECTED.empty_table()}
+        corpus.ledger.commit(shard_id, size, tables)
+    corpus.complete({"num_snippets": sum(SIZES)})
+    summary = synthesize(recipe)
+    odd = sum(size % 2 for size in SIZES)
+    assert (summary["num_pairs"], summary["num_shards"]) == (sum(SIZES) - odd, len(SIZES))
+    assert summary["rejected_by_reason"] == {"no_partner": odd}
+    stage = open_stage(recipe, "synthesis")
+    assert stage.ledger.read("pairs").schema == PAIR_OF_TWO_FILES
+    card = (Path(stage.uri) / "README.md").read_text()
+    assert "the rest of a snippet of another file" in card and "a model described" not in card
+    with pytest.raises(ConfigError, match="continuation asks no model"):
+        replay(recipe, ("no_partner",))
 
 
 def test_replay_takes_up_the_named_rejects_only(ray_cluster, tmp_path: Path) -> None:

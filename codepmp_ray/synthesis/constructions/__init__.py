@@ -13,7 +13,7 @@ from codepmp_ray.synthesis.constructions.description_clip import DescriptionClip
 from codepmp_ray.synthesis.constructions.execution_feedback import ExecutionFeedback
 from codepmp_ray.synthesis.constructions.source_model import SourceModel
 from codepmp_ray.synthesis.constructions.strong_weak import StrongWeak
-from codepmp_ray.synthesis.constructions.web_pairs import WebPairs
+from codepmp_ray.synthesis.constructions.without_models import WithoutModels
 
 __all__ = ["Construction", "Hop", "all_hops", "make_construction"]
 
@@ -22,7 +22,8 @@ _KINDS: dict[str, type[Construction]] = {
     "description_clip": DescriptionClip,
     "source_model": SourceModel,
     "execution_feedback": ExecutionFeedback,
-    "web_pairs": WebPairs,
+    "web_pairs": WithoutModels,
+    "continuation": WithoutModels,
 }
 
 
