@@ -70,6 +70,7 @@ class RejectReason(StrEnum):
     SIDES_EQUAL = "sides_equal"
     SIDES_NEAR_EQUAL = "sides_near_equal"
     LENGTH_RATIO = "length_ratio"
+    NO_REFERENCE = "no_reference"
     NO_TESTS = "no_tests"
     BOTH_PASS = "both_pass"
     BOTH_FAIL = "both_fail"

@@ -145,7 +145,7 @@ def _making_section(recipe: Recipe, data: SynthesisData, prompts: Mapping[str, s
     )
     rows = []
     for hop, role in all_hops(synthesis).items():
-        sampling = getattr(synthesis, hop)
+        sampling = synthesis.sampling(hop)
         name = "description" if hop == "describe" else hop
         model = inline_code(getattr(engines, role).model_name_or_path)
         rows.append([name, model, sampling.temperature, sampling.top_p, sampling.max_tokens])
@@ -166,6 +166,8 @@ def _decontamination_section(recipe: Recipe, data: SynthesisData) -> str:
     if not data.contaminated:
         return "## Evaluation sets\n\nThe pairs were not held against any evaluation set."
     sides = ("description", "chosen", "rejected")
+    if recipe.synthesis.construction == "same_policy":
+        sides = ("description", "reference", "chosen", "rejected")
     rows = [
         [inline_code(name), *(hits.get(side, 0) for side in sides)]
         for name, hits in data.contaminated.items()

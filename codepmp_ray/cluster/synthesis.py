@@ -15,6 +15,7 @@ from codepmp_ray.cluster.execution import execute_and_split
 from codepmp_ray.cluster.preflight import require_engines
 from codepmp_ray.cluster.shard_graph import PoolStage, ShardJob, run_shards
 from codepmp_ray.config.recipe import Recipe
+from codepmp_ray.config.synthesis import EXECUTED
 from codepmp_ray.corpus.decontamination import load_evaluation_index
 from codepmp_ray.evaluation.sandbox import Sandbox
 from codepmp_ray.hub_models import pin_engine
@@ -108,7 +109,7 @@ def snippet_job(
     Raises SandboxUnavailable where answers would have to be executed and cannot be.
     """
     split = split_rows
-    if recipe.synthesis.construction == "execution_feedback":
+    if recipe.synthesis.construction in EXECUTED:
         Sandbox.detect(recipe.synthesis.sandbox)  # raises before any model is loaded
         split = execute_and_split
     return ShardJob(

@@ -81,9 +81,10 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _two_models_where_two_are_compared(self) -> Recipe:
         strong, weak = self.engines.strong, self.engines.weak
-        if self.synthesis.construction == "strong_weak" and strong.same_model_as(weak):
+        kind = self.synthesis.construction
+        if kind in ("strong_weak", "same_policy") and strong.same_model_as(weak):
             raise ValueError(
-                "synthesis.construction=strong_weak pairs answers of two models, but both "
+                f"synthesis.construction={kind} pairs answers of two models, but both "
                 f"engines have {strong.model_name_or_path!r}: name another one in "
                 "engines.weak.model_name_or_path, or let one model play both parts with "
                 "synthesis.construction=description_clip"

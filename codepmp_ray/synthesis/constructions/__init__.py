@@ -11,6 +11,8 @@ from codepmp_ray.config.synthesis import SynthesisConfig
 from codepmp_ray.synthesis.constructions.base import Construction, Hop
 from codepmp_ray.synthesis.constructions.description_clip import DescriptionClip
 from codepmp_ray.synthesis.constructions.execution_feedback import ExecutionFeedback
+from codepmp_ray.synthesis.constructions.pass_rate import PassRate
+from codepmp_ray.synthesis.constructions.same_policy import SamePolicy
 from codepmp_ray.synthesis.constructions.source_model import SourceModel
 from codepmp_ray.synthesis.constructions.strong_weak import StrongWeak
 from codepmp_ray.synthesis.constructions.without_models import WithoutModels
@@ -22,6 +24,8 @@ _KINDS: dict[str, type[Construction]] = {
     "description_clip": DescriptionClip,
     "source_model": SourceModel,
     "execution_feedback": ExecutionFeedback,
+    "pass_rate": PassRate,
+    "same_policy": SamePolicy,
     "web_pairs": WithoutModels,
     "continuation": WithoutModels,
 }
