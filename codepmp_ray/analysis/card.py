@@ -38,6 +38,8 @@ _BY_MODELS = (
 _BY_PEOPLE = {
     "web_pairs": "People wrote both sides; the chosen one scored at least "
     "{synthesis.threads.min_score_gap:g} more.",
+    "commits": "The prompt is the message of a commit, the chosen side a function or class after "
+    "it, the rejected side the same before it.",
     "continuation": "The prompt is the beginning of a snippet, the chosen side its own rest, the "
     "rejected side the rest of a snippet of another file, which is the chosen side of another "
     "pair. `license` holds both files' licences.",

@@ -26,6 +26,8 @@ from codepmp_ray.runs import Stage, open_stage
 from codepmp_ray.storage import open_store
 from codepmp_ray.synthesis.continuations import split_continuations
 from codepmp_ray.synthesis.counts import row_counts, sets_in_use
+from codepmp_ray.synthesis.history.changes import CHANGE, read_changes
+from codepmp_ray.synthesis.history.pairs import plan_history, split_changes
 from codepmp_ray.synthesis.hops import IN_FLIGHT, RowProcessor
 from codepmp_ray.synthesis.pairs import split_rows
 from codepmp_ray.synthesis.plan import PoolPlan, plan_pools
@@ -49,6 +51,16 @@ def synthesize(recipe: Recipe) -> dict[str, Any]:
     pools = pinned_pools(recipe)
     if recipe.synthesis.construction == "web_pairs":
         job, num_shards = _web_job(recipe, stage)
+    elif recipe.synthesis.construction == "commits":
+        history = plan_history(recipe, stage.store)
+        read, split = (
+            partial(read_changes, history),
+            partial(split_changes, config=recipe.synthesis),
+        )
+        job, num_shards = (
+            ShardJob("synthesis", read, CHANGE, (), split, stage.uri),
+            len(history.shards),
+        )
     else:
         corpus = open_stage(recipe, "corpus").require()
         check_engines(pools)

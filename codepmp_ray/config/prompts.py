@@ -46,6 +46,17 @@ Answer as the author of this reference would:
 
 {reference}"""
 
+_CHANGE = """\
+Write the {language} code of `{name}` as it is after this change:
+
+{message}
+
+It begins:
+
+```{fence}
+{beginning}
+```"""
+
 # Prompt -> what has to stand in it, and what may.
 _PLACEHOLDERS = {
     "describe": ({"code"}, {"language", "fence"}),
@@ -53,6 +64,7 @@ _PLACEHOLDERS = {
     "tests": ({"description"}, set()),
     "reference": ({"task", "reference"}, set()),
     "label": ({"code"}, {"language", "fence"}),
+    "change": ({"message"}, {"name", "beginning", "language", "fence"}),
 }
 
 
@@ -70,6 +82,8 @@ class PromptsConfig(Section):
             `check(candidate)`.
         reference: of `same_policy`: the pair's prompt, of {task}, which is what `answer` asked, and
             {reference}, the first answer. No model is asked it.
+        change: of `commits`: the pair's prompt, of a commit's {message} and the {name} and
+            {beginning} of what it changes. No model is asked it.
         label: of `label_domain`: asks whether {code} is engineering work; the answer is read as
             "engineering" or "non-engineering" followed by a number from 0 to 1.
     """
@@ -79,6 +93,7 @@ class PromptsConfig(Section):
     tests: str = _TESTS
     label: str = _LABEL
     reference: str = later(_REFERENCE)
+    change: str = later(_CHANGE)
 
     @field_validator("*")
     @classmethod

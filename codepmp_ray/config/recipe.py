@@ -91,6 +91,16 @@ class Recipe(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _history_where_it_is_read(self) -> Recipe:
+        kind = self.corpus.source.kind
+        if self.synthesis.construction == "commits" and kind != "folder":
+            raise ValueError(
+                "synthesis.construction=commits reads the history of a git repository: set "
+                f"corpus.source.kind=folder instead of {kind}, and corpus.source.path to it"
+            )
+        return self
+
     def without_reuse(self, *stages: str) -> Recipe:
         """The recipe of a variant, whose own `stages` are to be made."""
         kept = {name: value for name, value in self.reuse.items() if name not in stages}

@@ -22,6 +22,7 @@ ConstructionName = Literal[
     "continuation",
     "same_policy",
     "pass_rate",
+    "commits",
 ]
 # Those of which answers are executed.
 EXECUTED: tuple[ConstructionName, ...] = ("execution_feedback", "pass_rate")
@@ -102,6 +103,28 @@ class ContinuationConfig(Section):
     max_length_ratio: float = Field(default=1.25, ge=1)
 
 
+class CommitsConfig(Section):
+    """Which commits of a git history become pairs, for `commits`.
+
+    `corpus.source` (kind folder) is the repository: a checkout, or a bare one. Its licence, and the
+    languages, limits, filters and opt-outs of `corpus`, hold for both versions of a file.
+
+    Attributes:
+        revision: branch, tag or commit whose history is read; the commits are noted when the stage
+            begins, and those are read to the end.
+        max_commits: of the newest ones; null takes all.
+        max_definitions: a commit that changes more functions and classes (or files of code) is not
+            about one thing.
+        min_message_words: of a commit's message, without trailers such as Signed-off-by.
+    """
+
+    revision: str = "HEAD"
+    max_commits: int | None = Field(default=None, ge=1)
+    max_definitions: int = Field(default=2, ge=1)
+    min_message_words: int = Field(default=4, ge=1)
+    commits_per_shard: int = Field(default=500, ge=1)
+
+
 class PassRateConfig(Section):
     """How `pass_rate` counts tests. Each model's tests are half of an answer's rate.
 
@@ -128,6 +151,7 @@ class SynthesisConfig(Section):
                 is chosen, the difference is the margin; see `pass_rate`.
             `same_policy`: the prompt shows an answer of one model, `policy`; another answer of that
                 model is chosen, the other model's rejected. `chosen` samples both of the first.
+            `commits`: a definition after a change against the one before it, see `commits`.
             `continuation`: the rest of a snippet against that of another one, see `continuation`.
             `web_pairs`: "Webpage", answers of people ordered by their scores; see `threads`.
         describer: the role that writes the description. The paper names the strong model, the
@@ -157,6 +181,7 @@ class SynthesisConfig(Section):
     prompts: PromptsConfig = later(PromptsConfig())
     threads: ThreadsConfig = ThreadsConfig()
     continuation: ContinuationConfig = later(ContinuationConfig())
+    commits: CommitsConfig = later(CommitsConfig())
     policy: Role = later("strong")
     pass_rate: PassRateConfig = later(PassRateConfig())
 

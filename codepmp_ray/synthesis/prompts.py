@@ -90,6 +90,19 @@ def reference_prompt(task: str, reference: str, words: PromptsConfig = _WORDS) -
     return words.reference.format(task=task, reference=reference)
 
 
+def change_prompt(
+    name: str, message: str, beginning: str, language: str, words: PromptsConfig = _WORDS
+) -> str:
+    """The definition `name` that `beginning` begins, as it is after what `message` tells."""
+    return words.change.format(
+        name=name,
+        message=message,
+        beginning=beginning,
+        language=_name(language),
+        fence=language,
+    )
+
+
 def template_version(words: PromptsConfig) -> str:
     """What is stored with a pair: TEMPLATE_VERSION, or the digest of a recipe's own words."""
     return TEMPLATE_VERSION if words == _WORDS else f"own-{fingerprint(words)}"

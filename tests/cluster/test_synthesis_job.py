@@ -18,6 +18,7 @@ from codepmp_ray.errors import ConfigError, EngineError, ModelError, ResourceErr
 from codepmp_ray.records import PAIR, PAIR_OF_TWO_FILES, REJECTED, SNIPPET, table_from_rows
 from codepmp_ray.runs import open_stage
 from tests.processes import PATIENCE_S, running, wait_until
+from tests.unit.synthesis.git_repositories import commit, new_repository
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = [5, 0, 7, 1, 6]  # rows per shard; one shard is empty
@@ -188,6 +189,25 @@ def test_continuations_need_a_corpus_and_no_engine(ray_cluster, tmp_path: Path) 
     assert "the rest of a snippet of another file" in card and "a model described" not in card
     with pytest.raises(ConfigError, match="continuation asks no model"):
         replay(recipe, ("no_partner",))
+
+
+def test_commits_need_neither_engines_nor_a_corpus(ray_cluster, tmp_path: Path) -> None:
+    from codepmp_ray.cluster.synthesis import synthesize
+
+    folder = new_repository(tmp_path / "repository")
+    code = "def f(x):\n    y = {}\n    z = y + x\n    return z\n"
+    for number in range(5):
+        commit(folder, f"Let y be the number {number}", {"a.py": code.format(number)})
+    data = recipe_for(tmp_path / "run").model_dump(mode="json")
+    data["corpus"]["source"] = {"kind": "folder", "path": str(folder), "license": "MIT"}
+    data["synthesis"] |= {"construction": "commits", "commits": {"commits_per_shard": 2}}
+    data["synthesis"]["gates"]["max_similarity"] = None
+    recipe = parse_recipe(data, "test")
+    summary = synthesize(recipe)
+    assert (summary["num_pairs"], summary["num_shards"]) == (4, 3)
+    assert summary["rejected_by_reason"] == {"no_changed_code": 1}
+    card = (Path(open_stage(recipe, "synthesis").uri) / "README.md").read_text()
+    assert "the message of a commit" in card and "a model described" not in card
 
 
 def test_replay_takes_up_the_named_rejects_only(ray_cluster, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ _KINDS: dict[str, type[Construction]] = {
     "same_policy": SamePolicy,
     "web_pairs": WithoutModels,
     "continuation": WithoutModels,
+    "commits": WithoutModels,
 }
 
 

@@ -1,5 +1,6 @@
 """No model is asked: `synthesis.web` takes both sides from threads ("Webpage", Figure 6(b), which
-teaches less than source code, as the paper shows), `synthesis.continuations` from snippets.
+teaches less than source code, as the paper shows), `synthesis.continuations` from snippets,
+`synthesis.history` from commits.
 """
 
 from __future__ import annotations
