@@ -137,4 +137,4 @@ _COPIED = ("snippet_id", "language", *_PLACE)
 
 def _license_of(*licenses: str | None) -> str | None:
     """Of a pair that holds two files' texts; what is not known of one is not known of both."""
-    return license_text(tuple(name for name in licenses if name)) if all(licenses) else None
+    return license_text(tuple(sorted(name for name in licenses if name))) if all(licenses) else None

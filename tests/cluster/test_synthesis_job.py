@@ -157,6 +157,7 @@ def test_web_pairs_need_neither_engines_nor_a_corpus(ray_cluster, tmp_path: Path
 
 
 def test_continuations_need_a_corpus_and_no_engine(ray_cluster, tmp_path: Path) -> None:
+    from codepmp_ray.cluster.pilot import run_pilot
     from codepmp_ray.cluster.replay import replay
     from codepmp_ray.cluster.synthesis import synthesize
 
@@ -189,6 +190,8 @@ def test_continuations_need_a_corpus_and_no_engine(ray_cluster, tmp_path: Path) 
     assert "the rest of a snippet of another file" in card and "a model described" not in card
     with pytest.raises(ConfigError, match="continuation asks no model"):
         replay(recipe, ("no_partner",))
+    with pytest.raises(ConfigError, match="continuation asks no model"):
+        run_pilot(recipe)
 
 
 def test_commits_need_neither_engines_nor_a_corpus(ray_cluster, tmp_path: Path) -> None:

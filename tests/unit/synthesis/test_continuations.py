@@ -94,7 +94,7 @@ def test_the_prompt_is_the_beginning_and_the_chosen_side_its_own_rest() -> None:
         assert f"{pair['prompt']}\n{pair['chosen']}" == row["code"]
         assert other["code"].endswith(pair["rejected"]) and pair["prompt"].startswith("def f_")
         assert pair["rejected_source_id"] == other["source_id"]
-        assert set(pair["license"].split(" AND ")) == {"MIT", "Apache-2.0"}
+        assert pair["license"] == "Apache-2.0 AND MIT"
         assert pair["strong_model"] is pair["weak_model"] is pair["margin"] is None
 
 
