@@ -127,13 +127,17 @@ def test_the_break_is_drawn_by_the_id() -> None:
         ([snippet("a", function(1))], {"no_partner"}),
         ([snippet("a", "x = 1\ny = 2\nz = 3")], {"too_short"}),
         ([snippet("a", function(1), "f.py"), snippet("b", function(2), "f.py")], {"no_partner"}),
+        # Nor is another version of a file.
+        (
+            [snippet("a", function(1), "f.py"), snippet("b", function(2), "f.py", source_id="2")],
+            {"no_partner"},
+        ),
         # A copy of a file under another name is that file.
         (
             [snippet("a", function(1)), snippet("b", function(2), source_id="source of a.py")],
             {"no_partner"},
         ),
         ([snippet("a", function(1)), snippet("b", function(2), language="go")], {"no_partner"}),
-        ([snippet("a", function(1, 5)), snippet("b", function(2, 80))], {"no_partner"}),
         # Equal beginnings would be answered both ways, equal rests not at all.
         ([snippet("a", "if x:\n  y\n  z = 1\n  u"), snippet("b", "if x:\n  y\n  v = 2\n  w")],
          {"no_partner"}),
@@ -142,9 +146,14 @@ def test_the_break_is_drawn_by_the_id() -> None:
     ],
 )  # fmt: skip
 def test_who_has_no_partner_is_counted(rows: list[dict[str, Any]], reasons: set[str]) -> None:
-    pairs, rejected = split(rows)
+    pairs, rejected = split(rows, ANY_LENGTH)
     assert not pairs and {row["reason"] for row in rejected} == reasons
     assert [row["row_id"] for row in rejected] == [row["snippet_id"] for row in rows]
+
+
+def test_partners_are_near_in_length() -> None:
+    rows = [snippet("a", function(1, 5)), snippet("b", function(2, 80))]
+    assert len(split(rows, ANY_LENGTH)[0]) == 2 and not split(rows)[0]
 
 
 def test_a_gate_takes_both_pairs_and_no_reject_holds_the_others_text() -> None:
