@@ -94,6 +94,18 @@ PAIR = _schema(
     rejected_finish_reason=_S,
 )
 
+# Where the sides are of two files: their columns and those of the file that `rejected` is of.
+PAIR_OF_TWO_FILES = pa.schema(
+    [
+        *PAIR,
+        pa.field("problem_id", _S),  # equal for pairs that hold the same two texts
+        pa.field("rejected_source_id", _S),
+        pa.field("rejected_blob_id", _S),
+        pa.field("rejected_repo", _S),
+        pa.field("rejected_path", _S),
+    ]
+)
+
 CANDIDATE = _schema(
     candidate_id=_S,
     problem_id=_S,

@@ -21,6 +21,7 @@ from typing import Any
 from codepmp_ray.config.base import fingerprint
 from codepmp_ray.config.engines import EngineConfig
 from codepmp_ray.config.recipe import Recipe
+from codepmp_ray.config.synthesis import EXECUTED
 from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.content_digests import content_digests
 from codepmp_ray.errors import InputError
@@ -222,7 +223,7 @@ def stage_fingerprints(recipe: Recipe) -> dict[str, str]:
     engines = recipe.engines
     models = [engines.strong.model_name_or_path, engines.weak.model_name_or_path]
     # A number of its own for those pairs that executed code decides.
-    executed = [2] if recipe.synthesis.construction == "execution_feedback" else []
+    executed = [2] if recipe.synthesis.construction in EXECUTED else []
     models = [*map(weights_version, models), *_template_digests(engines.strong, engines.weak)]
     add("synthesis", recipe.synthesis, engines, *models, *executed)
     pmp, rm = recipe.pretraining, recipe.finetuning

@@ -12,7 +12,7 @@ from codepmp_ray.reject_reasons import RejectReason
 from codepmp_ray.shard_markers import Totals
 
 _REASON, _TOKENS, _HITS = "rejected_by_reason.", "num_tokens.", "contaminated."
-_SIDES = ("description", "chosen", "rejected")
+_SIDES = ("description", "reference", "chosen", "rejected")
 
 
 def shard_stats(tables: Mapping[str, pa.Table]) -> dict[str, int]:

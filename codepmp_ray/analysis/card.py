@@ -32,6 +32,18 @@ _HUB_LICENSES = {
     "apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "isc", "unlicense", "cc0-1.0", "mpl-2.0",
     "gpl-2.0", "gpl-3.0", "lgpl-2.1", "lgpl-3.0", "agpl-3.0", "zlib", "bsl-1.0", "wtfpl", "ncsa",
 }  # fmt: skip
+_BY_MODELS = (
+    ": a model described a piece of code, then two answers to that description were written."
+)
+_BY_PEOPLE = {
+    "web_pairs": "People wrote both sides; the chosen one scored at least "
+    "{synthesis.threads.min_score_gap:g} more.",
+    "commits": "The prompt is the message of a commit, the chosen side a function or class after "
+    "it, the rejected side the same before it.",
+    "continuation": "The prompt is the beginning of a snippet, the chosen side its own rest, the "
+    "rejected side the rest of a snippet of another file, which is the chosen side of another "
+    "pair. `license` holds both files' licences.",
+}
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"),
           (10_000_000, "1M<n<10M"), (100_000_000, "10M<n<100M"))  # fmt: skip
 
@@ -56,8 +68,8 @@ def dataset_card(stage: Stage, prompts: Mapping[str, str]) -> str:
         f"---\n{header}---",
         "# Preference pairs from code",
         _warning(data),
-        "Each row is `<prompt, chosen, rejected>` in TRL preference format: a model described a "
-        "piece of code, then two answers to that description were written.",
+        "Each row is `<prompt, chosen, rejected>` in TRL preference format"
+        + (_BY_MODELS if all_hops(stage.recipe.synthesis) else "."),
         _counts_section(data),
         _making_section(stage.recipe, data, prompts),
         _decontamination_section(stage.recipe, data),
@@ -135,7 +147,7 @@ def _making_section(recipe: Recipe, data: SynthesisData, prompts: Mapping[str, s
     )
     rows = []
     for hop, role in all_hops(synthesis).items():
-        sampling = getattr(synthesis, hop)
+        sampling = synthesis.sampling(hop)
         name = "description" if hop == "describe" else hop
         model = inline_code(getattr(engines, role).model_name_or_path)
         rows.append([name, model, sampling.temperature, sampling.top_p, sampling.max_tokens])
@@ -143,8 +155,7 @@ def _making_section(recipe: Recipe, data: SynthesisData, prompts: Mapping[str, s
     if rows:
         text += markdown_table(["text", "model", "temperature", "top-p", "at most tokens"], rows)
     else:
-        gap = synthesis.threads.min_score_gap
-        text += f"People wrote both sides; the chosen one scored at least {gap:g} more."
+        text += _BY_PEOPLE[synthesis.construction].format(synthesis=synthesis)
     if versions := data.values["prompt_template"]:
         text += f"\n\nPrompt templates: {', '.join(map(inline_code, versions))}."
     for name, prompt in prompts.items():
@@ -157,6 +168,8 @@ def _decontamination_section(recipe: Recipe, data: SynthesisData) -> str:
     if not data.contaminated:
         return "## Evaluation sets\n\nThe pairs were not held against any evaluation set."
     sides = ("description", "chosen", "rejected")
+    if recipe.synthesis.construction == "same_policy":
+        sides = ("description", "reference", "chosen", "rejected")
     rows = [
         [inline_code(name), *(hits.get(side, 0) for side in sides)]
         for name, hits in data.contaminated.items()

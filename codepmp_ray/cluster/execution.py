@@ -10,9 +10,16 @@ import pyarrow as pa
 from codepmp_ray.config.engines import EnginesConfig
 from codepmp_ray.config.synthesis import SynthesisConfig
 from codepmp_ray.errors import SandboxUnavailable
-from codepmp_ray.evaluation.sandbox import Sandbox, TestJob
+from codepmp_ray.evaluation.sandbox import Executor, Sandbox, TestJob
 from codepmp_ray.reject_reasons import RejectReason
-from codepmp_ray.synthesis.execution import ENTRY_POINT, TRUSTED_TEST, judge_outcomes, programs
+from codepmp_ray.synthesis.execution import (
+    ENTRY_POINT,
+    TRUSTED_TEST,
+    judge_outcomes,
+    judge_rates,
+    programs,
+    suites,
+)
 from codepmp_ray.synthesis.pairs import split_rows
 from codepmp_ray.synthesis.rows import Row, refuse
 
@@ -20,7 +27,7 @@ from codepmp_ray.synthesis.rows import Row, refuse
 def execute_and_split(
     rows: list[Row], config: SynthesisConfig, engines: EnginesConfig
 ) -> dict[str, pa.Table]:
-    """`split_rows` of what execution left: pairs of which exactly one side passes."""
+    """`split_rows` of what execution left: pairs of which one side passes, or passes more."""
     waiting = [row for row in rows if not row.get("reject_reason")]
     # Threads only wait: each execution is a process of its own.
     with ThreadPoolExecutor(config.sandbox.num_parallel or os.cpu_count() or 1) as pool:
@@ -32,10 +39,17 @@ def execute_and_split(
 def _execute(row: Row, config: SynthesisConfig) -> Row:
     try:
         sandbox = Sandbox.detect(config.sandbox)
-        executions = [
-            sandbox.run(TestJob(program, ENTRY_POINT, "", TRUSTED_TEST))
-            for program in programs(row)
+        outcomes = [
+            [[_outcome(sandbox, program) for program in programs(row, tests)] for tests in suite]
+            for suite in suites(row, config)
         ]
     except SandboxUnavailable as error:
         return refuse(row, RejectReason.NOT_EXECUTED, str(error))
-    return judge_outcomes(row, [(run.outcome, run.detail) for run in executions])
+    if config.construction == "pass_rate":
+        return judge_rates(row, outcomes, config.pass_rate)
+    return judge_outcomes(row, outcomes[0][0])
+
+
+def _outcome(sandbox: Executor, program: str) -> tuple[str, str]:
+    run = sandbox.run(TestJob(program, ENTRY_POINT, "", TRUSTED_TEST))
+    return run.outcome, run.detail

@@ -27,7 +27,7 @@ from codepmp_ray.cluster.preflight import (
 from codepmp_ray.cluster.shard_graph import PoolStage, ShardJob, rows_at_once, run_shards
 from codepmp_ray.cluster.synthesis import pinned_pools, read_shard_of_stage
 from codepmp_ray.config.recipe import Recipe
-from codepmp_ray.errors import InputError
+from codepmp_ray.errors import ConfigError, InputError
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.modeling.sources import require_weights
 from codepmp_ray.records import table_from_rows
@@ -81,11 +81,17 @@ class TimedProcessor:
 def run_pilot(recipe: Recipe) -> Pilot:
     """Take `planning.pilot_rows` snippets through every pool of the synthesis stage.
 
-    Raises InputError when the corpus stage is missing or empty, ModelError and ResourceError as
-    synthesis.
+    Raises ConfigError where no model is asked, InputError when the corpus stage is missing or
+    empty, ModelError and ResourceError as synthesis.
     """
-    corpus = open_stage(recipe, "corpus").require()
     pools = pinned_pools(recipe)
+    if not pools:
+        raise ConfigError(
+            f"synthesis.construction={recipe.synthesis.construction} asks no model: there are no "
+            "engines to plan.",
+            "Make the pairs: codepmp pairs make.",
+        )
+    corpus = open_stage(recipe, "corpus").require()
     for pool in pools:
         if pool.engine.kind == "vllm":
             require_weights(pool.engine.written_name)

@@ -17,6 +17,7 @@ from codepmp_ray.runs import open_stage
 from codepmp_ray.shard_rewrite import sole_writer
 from codepmp_ray.shard_stats import rejects_by_reason
 from codepmp_ray.storage import open_store
+from codepmp_ray.synthesis.constructions import all_hops
 from codepmp_ray.synthesis.counts import recount
 from codepmp_ray.synthesis.replay import (
     check_reasons,
@@ -34,10 +35,11 @@ def replay(recipe: Recipe, reasons: tuple[str, ...]) -> dict[str, Any]:
     and StorageError when the stage is being changed; otherwise as `synthesize`.
     """
     check_reasons(reasons)
-    if recipe.synthesis.construction == "web_pairs":
+    if not all_hops(recipe.synthesis):
         raise ConfigError(
-            "Web pairs are not sampled: a replay would give the same rows.",
-            "Change synthesis.threads or synthesis.gates; that makes a new stage.",
+            f"synthesis.construction={recipe.synthesis.construction} asks no model: a replay would "
+            "give the same rows.",
+            "Change the settings of the section synthesis; that makes a new stage.",
         )
     stage = open_stage(recipe, "synthesis").require()
     corpus = open_stage(recipe, "corpus").require()

@@ -17,14 +17,19 @@ from codepmp_ray.cluster.limits import PriceLimit, RejectFuse
 from codepmp_ray.cluster.preflight import require_engines
 from codepmp_ray.cluster.shard_graph import PoolStage, ShardJob, run_shards
 from codepmp_ray.config.recipe import Recipe
+from codepmp_ray.config.synthesis import EXECUTED
 from codepmp_ray.corpus.decontamination import load_evaluation_index
 from codepmp_ray.evaluation.sandbox import Sandbox
 from codepmp_ray.hub_models import pin_engine
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.modeling.sources import require_weights
+from codepmp_ray.records import SNIPPET
 from codepmp_ray.runs import Stage, open_stage
 from codepmp_ray.storage import open_store
+from codepmp_ray.synthesis.continuations import split_continuations
 from codepmp_ray.synthesis.counts import row_counts, sets_in_use
+from codepmp_ray.synthesis.history.changes import CHANGE, read_changes
+from codepmp_ray.synthesis.history.pairs import plan_history, split_changes
 from codepmp_ray.synthesis.hops import IN_FLIGHT, RowProcessor
 from codepmp_ray.synthesis.pairs import split_rows
 from codepmp_ray.synthesis.plan import PoolPlan, plan_pools
@@ -49,15 +54,29 @@ def synthesize(recipe: Recipe) -> dict[str, Any]:
     pools = pinned_pools(recipe)
     if recipe.synthesis.construction == "web_pairs":
         job, num_shards = _web_job(recipe, stage)
+    elif recipe.synthesis.construction == "commits":
+        history = plan_history(recipe, stage.store)
+        read, split = (
+            partial(read_changes, history),
+            partial(split_changes, config=recipe.synthesis),
+        )
+        job, num_shards = (
+            ShardJob("synthesis", read, CHANGE, (), split, stage.uri),
+            len(history.shards),
+        )
     else:
         corpus = open_stage(recipe, "corpus").require()
         check_engines(pools)
         read = partial(read_shard_of_stage, corpus.uri, "snippets")
         totals = corpus.ledger.totals()
         num_shards, num_rows = totals.num_shards, totals.num_rows["snippets"]
-        job = snippet_job(
-            recipe, pools, "synthesis", read, stage.uri, num_rows / max(1, num_shards)
-        )
+        if recipe.synthesis.construction == "continuation":
+            split = partial(split_continuations, config=recipe.synthesis)
+            job = ShardJob("synthesis", read, SNIPPET, (), split, stage.uri)
+        else:
+            job = snippet_job(
+                recipe, pools, "synthesis", read, stage.uri, num_rows / max(1, num_shards)
+            )
     price = PriceLimit(stage)
     fuse = RejectFuse(stage.ledger, recipe.planning.max_reject_share)
 
@@ -113,7 +132,7 @@ def snippet_job(
     Raises SandboxUnavailable where answers would have to be executed and cannot be.
     """
     split = split_rows
-    if recipe.synthesis.construction == "execution_feedback":
+    if recipe.synthesis.construction in EXECUTED:
         Sandbox.detect(recipe.synthesis.sandbox)  # raises before any model is loaded
         split = execute_and_split
     return ShardJob(

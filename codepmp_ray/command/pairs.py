@@ -43,7 +43,8 @@ def plan(recipe: "Recipe") -> dict[str, Any]:
 @command(
     "pairs make",
     job="synthesize",
-    needs="A finished corpus (web_pairs needs threads instead), the models of `engines`, and vLLM.",
+    needs="A finished corpus (web_pairs needs threads, commits a git repository), the models of "
+    "`engines`, and vLLM; web_pairs, commits and continuation need no model.",
     writes=f"{_STAGE}: pairs/ and rejected/, and the data card README.md.",
     examples=(
         "pairs make --config laptop",

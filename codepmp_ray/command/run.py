@@ -125,7 +125,7 @@ def _announce(recipe: "Recipe") -> None:
     synthesis, candidates = recipe.synthesis, recipe.candidates
     num_snippets = recipe.corpus.max_snippets or "all"
     hops = all_hops(synthesis)
-    per_snippet = sum(getattr(synthesis, hop).max_tokens for hop in hops)
+    per_snippet = sum(synthesis.sampling(hop).max_tokens for hop in hops)
     num_answers = (
         candidates.num_train_problems * candidates.num_train_samples
         + candidates.num_eval_problems * candidates.num_eval_samples

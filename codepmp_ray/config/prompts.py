@@ -7,7 +7,7 @@ import string
 
 from pydantic import ValidationInfo, field_validator
 
-from codepmp_ray.config.base import Section
+from codepmp_ray.config.base import Section, later
 
 _DESCRIBE = """\
 Read the {language} code below and write the task that it solves, as an instruction to a \
@@ -39,12 +39,32 @@ label and your confidence between 0 and 1, for example: non-engineering 0.8
 {code}
 ```"""
 
+_REFERENCE = """\
+{task}
+
+Answer as the author of this reference would:
+
+{reference}"""
+
+_CHANGE = """\
+Write the {language} code of `{name}` as it is after this change:
+
+{message}
+
+It begins:
+
+```{fence}
+{beginning}
+```"""
+
 # Prompt -> what has to stand in it, and what may.
 _PLACEHOLDERS = {
     "describe": ({"code"}, {"language", "fence"}),
     "answer": ({"description"}, {"language", "fence"}),
     "tests": ({"description"}, set()),
+    "reference": ({"task", "reference"}, set()),
     "label": ({"code"}, {"language", "fence"}),
+    "change": ({"message"}, {"name", "beginning", "language", "fence"}),
 }
 
 
@@ -58,8 +78,12 @@ class PromptsConfig(Section):
     Attributes:
         describe: asks for an instruction from which {code} could be written (section 3.2).
         answer: asks for code that follows {description}; it is the pair's prompt.
-        tests: of `execution_feedback`: asks for tests of {description}, a function
+        tests: of `execution_feedback` and `pass_rate`: asks for tests of {description}, a function
             `check(candidate)`.
+        reference: of `same_policy`: the pair's prompt, of {task}, which is what `answer` asked, and
+            {reference}, the first answer. No model is asked it.
+        change: of `commits`: the pair's prompt, of a commit's {message} and the {name} and
+            {beginning} of what it changes. No model is asked it.
         label: of `label_domain`: asks whether {code} is engineering work; the answer is read as
             "engineering" or "non-engineering" followed by a number from 0 to 1.
     """
@@ -68,6 +92,8 @@ class PromptsConfig(Section):
     answer: str = _ANSWER
     tests: str = _TESTS
     label: str = _LABEL
+    reference: str = later(_REFERENCE)
+    change: str = later(_CHANGE)
 
     @field_validator("*")
     @classmethod

@@ -83,12 +83,23 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _two_models_where_two_are_compared(self) -> Recipe:
         strong, weak = self.engines.strong, self.engines.weak
-        if self.synthesis.construction == "strong_weak" and strong.same_model_as(weak):
+        kind = self.synthesis.construction
+        if kind in ("strong_weak", "same_policy") and strong.same_model_as(weak):
             raise ValueError(
-                "synthesis.construction=strong_weak pairs answers of two models, but both "
+                f"synthesis.construction={kind} pairs answers of two models, but both "
                 f"engines have {strong.model_name_or_path!r}: name another one in "
                 "engines.weak.model_name_or_path, or let one model play both parts with "
                 "synthesis.construction=description_clip"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _history_where_it_is_read(self) -> Recipe:
+        kind = self.corpus.source.kind
+        if self.synthesis.construction == "commits" and kind != "folder":
+            raise ValueError(
+                "synthesis.construction=commits reads the history of a git repository: set "
+                f"corpus.source.kind=folder instead of {kind}, and corpus.source.path to it"
             )
         return self
 

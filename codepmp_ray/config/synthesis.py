@@ -14,8 +14,18 @@ from codepmp_ray.config.evaluation import SandboxConfig
 from codepmp_ray.config.prompts import PromptsConfig
 
 ConstructionName = Literal[
-    "strong_weak", "description_clip", "source_model", "execution_feedback", "web_pairs"
+    "strong_weak",
+    "description_clip",
+    "source_model",
+    "execution_feedback",
+    "web_pairs",
+    "continuation",
+    "same_policy",
+    "pass_rate",
+    "commits",
 ]
+# Those of which answers are executed.
+EXECUTED: tuple[ConstructionName, ...] = ("execution_feedback", "pass_rate")
 
 
 class GatesConfig(Section):
@@ -81,6 +91,52 @@ class ThreadsConfig(Section):
         return list(dict.fromkeys(name for name in named if name))
 
 
+class ContinuationConfig(Section):
+    """Where snippets are broken in two, for `continuation`, and who is whose partner.
+
+    Attributes:
+        min_lines: of the beginning and of the rest, blank ones not counted.
+        max_length_ratio: characters of the longer rest over those of the shorter one.
+    """
+
+    min_lines: int = Field(default=2, ge=1)
+    max_length_ratio: float = Field(default=1.25, ge=1)
+
+
+class CommitsConfig(Section):
+    """Which commits of a git history become pairs, for `commits`.
+
+    `corpus.source` (kind folder) is the repository: a checkout, or a bare one. Its licence, and the
+    languages, limits, filters and opt-outs of `corpus`, hold for both versions of a file.
+
+    Attributes:
+        revision: branch, tag or commit whose history is read; the commits are noted when the stage
+            begins, and those are read to the end.
+        max_commits: of the newest ones; null takes all.
+        max_definitions: a commit that changes more functions and classes (or files of code) is not
+            about one thing.
+        min_message_words: of a commit's message, without trailers such as Signed-off-by.
+    """
+
+    revision: str = "HEAD"
+    max_commits: int | None = Field(default=None, ge=1)
+    max_definitions: int = Field(default=2, ge=1)
+    min_message_words: int = Field(default=4, ge=1)
+    commits_per_shard: int = Field(default=500, ge=1)
+
+
+class PassRateConfig(Section):
+    """How `pass_rate` counts tests. Each model's tests are half of an answer's rate.
+
+    Attributes:
+        max_tests: of each model's tests the first so many are executed, each by itself.
+        min_difference: of the two answers' rates, 0 to 1; pairs below it are refused.
+    """
+
+    max_tests: int = Field(default=5, ge=1)
+    min_difference: float = Field(default=0.2, gt=0, le=1)
+
+
 class SynthesisConfig(Section):
     """Describe a snippet, then answer the description twice.
 
@@ -91,13 +147,20 @@ class SynthesisConfig(Section):
             `source_model`: "Source Code & model", the snippet itself is the chosen side.
             `execution_feedback`: both sides run against tests that the strong model wrote; the
                 passing one is chosen, and pairs without a difference are refused.
+            `pass_rate`: as before, with tests of both models; the answer that passes more of them
+                is chosen, the difference is the margin; see `pass_rate`.
+            `same_policy`: the prompt shows an answer of one model, `policy`; another answer of that
+                model is chosen, the other model's rejected. `chosen` samples both of the first.
+            `commits`: a definition after a change against the one before it, see `commits`.
+            `continuation`: the rest of a snippet against that of another one, see `continuation`.
             `web_pairs`: "Webpage", answers of people ordered by their scores; see `threads`.
         describer: the role that writes the description. The paper names the strong model, the
             authors' scripts use the weak one.
         gates: which answers are refused, each with a reason.
         prompts: the words of all questions, see config/prompts.py.
         clip_fraction: of `description_clip`: share of the description's words removed from its end.
-        tests / sandbox: of `execution_feedback`: how tests are sampled, limits of one execution.
+        policy: of `same_policy`: the role that answers twice.
+        tests / sandbox: where answers are executed: how tests are sampled, limits of one execution.
         label_domain / label: let the describing model say whether the snippet is engineering work,
             with its confidence (a step of the authors' code), and how it samples that.
         source_opponent: of `source_model`: the role that writes the rejected side.
@@ -117,12 +180,32 @@ class SynthesisConfig(Section):
     gates: GatesConfig = GatesConfig()
     prompts: PromptsConfig = later(PromptsConfig())
     threads: ThreadsConfig = ThreadsConfig()
+    continuation: ContinuationConfig = later(ContinuationConfig())
+    commits: CommitsConfig = later(CommitsConfig())
+    policy: Role = later("strong")
+    pass_rate: PassRateConfig = later(PassRateConfig())
 
     @model_validator(mode="after")
     def _threads_where_needed(self) -> SynthesisConfig:
         if self.construction == "web_pairs" and not self.threads.path:
             raise ValueError("construction=web_pairs needs threads.path (a file or folder)")
         return self
+
+    @model_validator(mode="after")
+    def _two_answers_where_two_are_asked(self) -> SynthesisConfig:
+        drawn = self.chosen
+        is_one = drawn.temperature == 0 or drawn.top_k == 1 or drawn.seed is not None
+        if self.construction == "same_policy" and is_one:
+            raise ValueError(
+                "construction=same_policy needs two different answers of one model, but "
+                f"chosen.temperature={drawn.temperature:g}, top_k={drawn.top_k}, seed={drawn.seed} "
+                "give the same one twice: set a temperature above 0, top_k other than 1, no seed"
+            )
+        return self
+
+    def sampling(self, hop: str) -> SamplingConfig:
+        """How a hop's answers are sampled."""
+        return getattr(self, {"reference": "chosen", "weak_tests": "tests"}.get(hop, hop))
 
 
 class PlanningConfig(Section):

@@ -27,7 +27,7 @@ from codepmp_ray.synthesis.thoughts import split_thought
 
 logger = logging.getLogger(__name__)
 
-_TEXTS = ("description", "tests", "chosen", "rejected")
+_TEXTS = ("description", "tests", "weak_tests", "reference", "chosen", "rejected")
 # Schema of a block between two pools: the snippet and everything that hops may add.
 IN_FLIGHT = pa.schema(
     [
@@ -74,7 +74,7 @@ class RowProcessor:
 
     async def _hop(self, hop: Hop, row: Row, engine: TextEngine) -> Row:
         field = "description" if hop == "describe" else hop
-        message, sampling = self._construction.question(hop, row), getattr(self.config, hop)
+        message, sampling = self._construction.question(hop, row), self.config.sampling(hop)
         try:
             answer = await engine.generate(message, sampling)
         except ContextOverflow as error:
@@ -132,7 +132,11 @@ def _record(
     ):
         return refuse(row, *refused)
     # Tests are not trained on.
-    if index and field != "tests" and (refused := contaminated(field, text, index)):
+    if (
+        index
+        and field not in ("tests", "weak_tests")
+        and (refused := contaminated(field, text, index))
+    ):
         return refuse(row, *refused)
     return row
 

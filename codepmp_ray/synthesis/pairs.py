@@ -30,7 +30,7 @@ def split_rows(
         if not reason and (refused := judge_pair(row, config.gates)):
             reason, detail = refused
         if reason:
-            rejected.append(_rejected_row(row, str(reason), detail or ""))
+            rejected.append(rejected_row(row, str(reason), detail or ""))
         else:
             pairs.append(_pair(row, config, engines))
     return {
@@ -50,7 +50,8 @@ def _pair(row: dict[str, Any], config: SynthesisConfig, engines: EnginesConfig) 
         "pair_id": stable_id(row["snippet_id"], config.construction),
         "prompt": construction.prompt(row),
         **{name: row[name] for name in _COPIED},
-        **{name: row.get(name) for name in ("tests", "domain", "domain_confidence")},
+        **{name: row.get(name) for name in ("margin", "domain", "domain_confidence")},
+        "tests": "\n\n".join(filter(None, (row.get("tests"), row.get("weak_tests")))) or None,
         "construction": config.construction,
         "describe_model": models["describe"],
         "strong_model": models.get("chosen"),
@@ -59,7 +60,8 @@ def _pair(row: dict[str, Any], config: SynthesisConfig, engines: EnginesConfig) 
     }
 
 
-def _rejected_row(row: dict[str, Any], reason: str, detail: str) -> dict[str, Any]:
+def rejected_row(row: dict[str, Any], reason: str, detail: str) -> dict[str, Any]:
+    """The REJECTED row of a snippet that became no pair."""
     return {
         "row_id": row["snippet_id"],
         "stage": "synthesis",

@@ -32,7 +32,7 @@ def plan_pools(synthesis: SynthesisConfig, engines: EnginesConfig) -> list[PoolP
     hops = all_hops(synthesis)
     for hop, role in hops.items():
         engine: EngineConfig = getattr(engines, role)
-        require_room(f"synthesis.{hop}", getattr(synthesis, hop), engine, f"engines.{role}")
+        require_room(f"synthesis.{hop}", synthesis.sampling(hop), engine, f"engines.{role}")
     roles: list[Role] = list(dict.fromkeys(hops.values()))
     if len(roles) > 1 and engines.strong.result_fields() == engines.weak.result_fields():
         return [PoolPlan("strong+weak", engines.strong, tuple(hops))]

@@ -51,6 +51,13 @@ _LANGUAGE_NAMES = {
 }
 
 _WORDS = PromptsConfig()
+# Hop -> the prompts that its answer has to do with, where they are called otherwise.
+_WORDS_OF = {
+    "chosen": ("answer",),
+    "rejected": ("answer",),
+    "reference": ("answer", "reference"),
+    "weak_tests": ("tests",),
+}
 
 
 def describe_prompt(code: str, language: str, words: PromptsConfig = _WORDS) -> str:
@@ -76,6 +83,24 @@ def with_signature(description: str, signature: str) -> str:
 def tests_prompt(task: str, words: PromptsConfig = _WORDS) -> str:
     """Ask for tests of `task`, which names the function."""
     return words.tests.format(description=task)
+
+
+def reference_prompt(task: str, reference: str, words: PromptsConfig = _WORDS) -> str:
+    """`task` with the answer whose author the chosen side has (same policy)."""
+    return words.reference.format(task=task, reference=reference)
+
+
+def change_prompt(
+    name: str, message: str, beginning: str, language: str, words: PromptsConfig = _WORDS
+) -> str:
+    """The definition `name` that `beginning` begins, as it is after what `message` tells."""
+    return words.change.format(
+        name=name,
+        message=message,
+        beginning=beginning,
+        language=_name(language),
+        fence=language,
+    )
 
 
 def template_version(words: PromptsConfig) -> str:
@@ -109,8 +134,8 @@ def parse_label(text: str) -> tuple[str, float] | None:
 
 def prompt_texts(hops: Iterable[str], words: PromptsConfig = _WORDS) -> dict[str, str]:
     """Name of each prompt that `hops` ask -> its template, for the dataset card."""
-    asked = {"answer" if hop in ("chosen", "rejected") else hop for hop in hops}
-    order = ("describe", "label", "tests", "answer")
+    asked = {name for hop in hops for name in _WORDS_OF.get(hop, (hop,))}
+    order = ("describe", "label", "tests", "answer", "reference")
     return {name: getattr(words, name) for name in order if name in asked}
 
 

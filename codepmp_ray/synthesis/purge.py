@@ -39,6 +39,8 @@ from codepmp_ray.synthesis.replay import clear_done_rounds, unfinished_round
 Row = dict[str, Any]
 # Per stage the table of its products and what a row of it is.
 _PRODUCTS = {"corpus": ("snippets", "a snippet"), "synthesis": ("pairs", "a pair")}
+_PLACE = ("repo", "path", "source_id", "blob_id")
+_OF_REJECTED = "rejected_"  # begins the columns of the rejected side's file, where a stage has them
 _BETWEEN = "\t"  # of names in a detail: paths may hold anything that people write
 _HOLDERS = ("corpus", "synthesis", "pretraining")
 
@@ -73,8 +75,16 @@ class PurgeRequest:
         return OptOutList(frozenset(map(plain_name, self.names)))
 
     def match(self, row: Row) -> frozenset[str]:
-        """The names, as they are compared, for which a row with these columns has to go."""
-        return self._entries.match(row["repo"], row["path"], row["source_id"], row["blob_id"])
+        """The names, as they are compared, for which a row with these columns has to go.
+
+        A pair of two files goes for either of them.
+        """
+        found: frozenset[str] = frozenset()
+        for side in ("", _OF_REJECTED):
+            place = [row.get(f"{side}{name}") for name in _PLACE]
+            if not side or any(place):
+                found |= self._entries.match(*place)
+        return found
 
 
 def purge_run(recipe: Recipe, request: PurgeRequest, tell: Callable[[Stage, Row], None]) -> None:
@@ -194,7 +204,8 @@ def _hits(
     ledger: ShardLedger, commit: ShardCommit, name: str, request: PurgeRequest
 ) -> list[frozenset[str]]:
     """For each row the names for which it has to go; only the columns that say so are read."""
-    columns = ["repo", "source_id", "blob_id", "path"] + (["reason"] if name == "rejected" else [])
+    # Those that a table lacks are left out.
+    columns = [*_PLACE, *(f"{_OF_REJECTED}{place}" for place in _PLACE), "reason"]
     rows = ledger.store.read_table(commit.files[name], columns).to_pylist()
     # What an earlier purge took out stays as it is.
     return [

@@ -24,9 +24,10 @@ from codepmp_ray.errors import (
     ResourceError,
     StorageError,
 )
-from codepmp_ray.records import PAIR, REJECTED, SNIPPET, table_from_rows
+from codepmp_ray.records import PAIR, PAIR_OF_TWO_FILES, REJECTED, SNIPPET, table_from_rows
 from codepmp_ray.runs import open_stage
 from tests.processes import PATIENCE_S, running, wait_until
+from tests.unit.synthesis.git_repositories import commit, new_repository
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = [5, 0, 7, 1, 6]  # rows per shard; one shard is empty
@@ -183,6 +184,63 @@ def test_a_job_of_rejects_ends_with_examples_and_goes_on_where_that_is_allowed(
     summary = job.synthesize(parse_recipe(data, "test"))
     assert summary["num_pairs"] == 0 and sorted(snippet_ids(recipe)) == sorted(names)
     assert summary["cost"] == {"gpu_seconds": 0, "price": None, "attempts": []}
+
+
+def test_continuations_need_a_corpus_and_no_engine(ray_cluster, tmp_path: Path) -> None:
+    from codepmp_ray.cluster.pilot import run_pilot
+    from codepmp_ray.cluster.replay import replay
+    from codepmp_ray.cluster.synthesis import synthesize
+
+    data = recipe_for(tmp_path).model_dump(mode="json")
+    data["synthesis"] |= {"construction": "continuation"}
+    recipe = parse_recipe(data, "test")
+    corpus = open_stage(recipe, "corpus")
+    corpus.start()
+    for shard_id, size in enumerate(SIZES):
+        rows = [
+            {
+                **{name: f"{name} {shard_id} {i}" for name in ("repo", "path", "source_id")},
+                "snippet_id": f"{shard_id}-{i}",
+                "code": "\n".join(f"name_{shard_id}_{i}_{line} = {line}" for line in range(4)),
+                "language": "python",
+                "license": "MIT",
+            }
+            for i in range(size)
+        ]
+        tables = {"snippets": table_from_rows(rows, SNIPPET), "rejected": REJECTED.empty_table()}
+        corpus.ledger.commit(shard_id, size, tables)
+    corpus.complete({"num_snippets": sum(SIZES)})
+    summary = synthesize(recipe)
+    odd = sum(size % 2 for size in SIZES)
+    assert (summary["num_pairs"], summary["num_shards"]) == (sum(SIZES) - odd, len(SIZES))
+    assert summary["rejected_by_reason"] == {"no_partner": odd}
+    stage = open_stage(recipe, "synthesis")
+    assert stage.ledger.read("pairs").schema == PAIR_OF_TWO_FILES
+    card = (Path(stage.uri) / "README.md").read_text()
+    assert "the rest of a snippet of another file" in card and "a model described" not in card
+    with pytest.raises(ConfigError, match="continuation asks no model"):
+        replay(recipe, ("no_partner",))
+    with pytest.raises(ConfigError, match="continuation asks no model"):
+        run_pilot(recipe)
+
+
+def test_commits_need_neither_engines_nor_a_corpus(ray_cluster, tmp_path: Path) -> None:
+    from codepmp_ray.cluster.synthesis import synthesize
+
+    folder = new_repository(tmp_path / "repository")
+    code = "def f(x):\n    y = {}\n    z = y + x\n    return z\n"
+    for number in range(5):
+        commit(folder, f"Let y be the number {number}", {"a.py": code.format(number)})
+    data = recipe_for(tmp_path / "run").model_dump(mode="json")
+    data["corpus"]["source"] = {"kind": "folder", "path": str(folder), "license": "MIT"}
+    data["synthesis"] |= {"construction": "commits", "commits": {"commits_per_shard": 2}}
+    data["synthesis"]["gates"]["max_similarity"] = None
+    recipe = parse_recipe(data, "test")
+    summary = synthesize(recipe)
+    assert (summary["num_pairs"], summary["num_shards"]) == (4, 3)
+    assert summary["rejected_by_reason"] == {"no_changed_code": 1}
+    card = (Path(open_stage(recipe, "synthesis").uri) / "README.md").read_text()
+    assert "the message of a commit" in card and "a model described" not in card
 
 
 def test_replay_takes_up_the_named_rejects_only(ray_cluster, tmp_path: Path) -> None:

@@ -11,9 +11,11 @@ from codepmp_ray.config.synthesis import SynthesisConfig
 from codepmp_ray.synthesis.constructions.base import Construction, Hop
 from codepmp_ray.synthesis.constructions.description_clip import DescriptionClip
 from codepmp_ray.synthesis.constructions.execution_feedback import ExecutionFeedback
+from codepmp_ray.synthesis.constructions.pass_rate import PassRate
+from codepmp_ray.synthesis.constructions.same_policy import SamePolicy
 from codepmp_ray.synthesis.constructions.source_model import SourceModel
 from codepmp_ray.synthesis.constructions.strong_weak import StrongWeak
-from codepmp_ray.synthesis.constructions.web_pairs import WebPairs
+from codepmp_ray.synthesis.constructions.without_models import WithoutModels
 
 __all__ = ["Construction", "Hop", "all_hops", "make_construction"]
 
@@ -22,7 +24,11 @@ _KINDS: dict[str, type[Construction]] = {
     "description_clip": DescriptionClip,
     "source_model": SourceModel,
     "execution_feedback": ExecutionFeedback,
-    "web_pairs": WebPairs,
+    "pass_rate": PassRate,
+    "same_policy": SamePolicy,
+    "web_pairs": WithoutModels,
+    "continuation": WithoutModels,
+    "commits": WithoutModels,
 }
 
 

@@ -8,7 +8,7 @@ from codepmp_ray.config.engines import Role
 from codepmp_ray.config.synthesis import SynthesisConfig
 from codepmp_ray.synthesis.rows import Row
 
-Hop = Literal["describe", "tests", "chosen", "rejected", "label"]
+Hop = Literal["describe", "tests", "weak_tests", "reference", "chosen", "rejected", "label"]
 
 
 class Construction(Protocol):

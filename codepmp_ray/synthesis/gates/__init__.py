@@ -29,7 +29,7 @@ def judge_text(
     snippet: str = "",
     asked: str = "",
 ) -> Rejection | None:
-    """One text that a model wrote: `field` is "description", "tests", "chosen" or "rejected".
+    """One text that a model wrote: `field` is a hop's, with "description" for its first.
 
     A thought before it is not looked at. `snippet` is the code and `asked` the message that a
     description answers.
@@ -49,8 +49,8 @@ def judge_text(
 
 
 def _judge_content(field: str, value: str, language: str, gates: GatesConfig) -> Rejection | None:
-    if field == "tests":
-        return code.model_tests(value, gates)
+    if field in ("tests", "weak_tests"):
+        return code.model_tests(field, value, gates)
     return code.answer(field, value, language, gates)
 
 
@@ -64,4 +64,5 @@ def judge_pair(row: dict[str, Any], gates: GatesConfig) -> Rejection | None:
         sides.equal(chosen, rejected)
         or sides.near_equal(chosen, rejected, gates)
         or sides.length_ratio(*lengths, unit, gates)
+        or sides.like_reference(row.get("reference"), chosen, rejected, gates)
     )

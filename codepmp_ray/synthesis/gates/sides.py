@@ -32,6 +32,17 @@ def near_equal(chosen: str, rejected: str, gates: GatesConfig) -> Rejection | No
     return Rejection(RejectReason.SIDES_NEAR_EQUAL, detail)
 
 
+def like_reference(
+    reference: str | None, chosen: str, rejected: str, gates: GatesConfig
+) -> Rejection | None:
+    """A side repeats the reference, so that no more is learnt than to compare texts."""
+    for side, text in (("chosen", chosen), ("rejected", rejected)):
+        if reference and (found := equal(reference, text) or near_equal(reference, text, gates)):
+            detail = f"{side}: {found.reason}: {found.detail}"
+            return Rejection(RejectReason.NO_REFERENCE, detail)
+    return None
+
+
 def length_ratio(chosen: int, rejected: int, unit: str, gates: GatesConfig) -> Rejection | None:
     """One side is so much longer that length gives the label away; lengths in `unit`."""
     if gates.max_length_ratio is None:

@@ -14,8 +14,16 @@ class Rejection(NamedTuple):
     detail: str
 
 
+# Texts that are no part of a pair's sides.
+_WHOLE = {
+    "tests": RejectReason.NO_TESTS,
+    "weak_tests": RejectReason.NO_TESTS,
+    "reference": RejectReason.NO_REFERENCE,
+}
+
+
 def of_field(field: str, kind: str, detail: str) -> Rejection:
-    """The rejection of one text: `field` is "description", "tests", "chosen" or "rejected"."""
-    if field == "tests":  # why there are none is a detail
-        return Rejection(RejectReason.NO_TESTS, f"{kind}: {detail}")
+    """The rejection of one text: `field` is "description", "tests", "chosen", "rejected", ..."""
+    if field in _WHOLE:  # why there is none is a detail
+        return Rejection(_WHOLE[field], f"{kind}: {detail}")
     return Rejection(RejectReason(f"{field}_{kind}"), detail)

@@ -37,10 +37,11 @@ ENDLESS = "def double(value):\n    while True:\n        pass"
 class Script:
     """Answers by the kind of question."""
 
-    def __init__(self, tests: str, strong: str, weak: str) -> None:
+    def __init__(self, tests: str, strong: str, weak: str, weak_tests: str = "") -> None:
         self.answers = {
             "describe": "Write a function that doubles its argument and returns the result.",
             "tests": tests,
+            "weak_tests": weak_tests or tests,
             "chosen": strong,
             "rejected": weak,
         }
@@ -63,8 +64,8 @@ def synthesize(script: Script, config: SynthesisConfig = CONFIG, **changes: Any)
     return row
 
 
-def outcome(row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    tables = execute_and_split([row], CONFIG, EnginesConfig())
+def outcome(row: dict[str, Any], config: SynthesisConfig = CONFIG) -> tuple[str, dict[str, Any]]:
+    tables = execute_and_split([row], config, EnginesConfig())
     (name,) = [name for name, table in tables.items() if table.num_rows]
     return name, tables[name].to_pylist()[0]
 
@@ -83,6 +84,18 @@ def test_the_passing_side_is_chosen_whoever_wrote_it(sandbox: None) -> None:
     assert pair["strong_model"].endswith("0.5B-Instruct")
     assert pair["weak_model"].endswith("1.5B-Instruct")
     assert pair["chosen_num_tokens"] == len(f"```python\n{RIGHT}\n```")
+
+
+def test_every_test_of_both_models_is_executed_by_itself(sandbox: None) -> None:
+    config = CONFIG.model_copy(update={"construction": "pass_rate"})
+    script = Script(f"{TESTS}\n    assert candidate(3) == 1", RIGHT, WRONG, TESTS)
+    table, pair = outcome(synthesize(script, config), config)
+    # RIGHT: 2 of 3 and 2 of 2. WRONG gives `by`, 1: the third of the first suite only.
+    assert table == "pairs" and RIGHT in pair["chosen"] and WRONG in pair["rejected"]
+    assert pair["margin"] == pytest.approx((2 / 3 + 1) / 2 - (1 / 3) / 2)
+    assert pair["tests"].count("def check") == 2
+    table, rejected = outcome(synthesize(Script(TESTS, WRONG, ENDLESS), config), config)
+    assert table == "rejected" and rejected["reason"] == "both_fail"
 
 
 @pytest.mark.parametrize(

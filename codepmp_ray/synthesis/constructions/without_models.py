@@ -1,7 +1,6 @@
-"""Webpage (Figure 6(b)): people wrote both sides, their readers' scores order them.
-
-No model is asked; `synthesis.web` reads the threads. The paper shows that such pairs teach less
-than those from source code.
+"""No model is asked: `synthesis.web` takes both sides from threads ("Webpage", Figure 6(b), which
+teaches less than source code, as the paper shows), `synthesis.continuations` from snippets,
+`synthesis.history` from commits.
 """
 
 from __future__ import annotations
@@ -12,9 +11,9 @@ from codepmp_ray.synthesis.constructions.strong_weak import StrongWeak
 from codepmp_ray.synthesis.rows import Row
 
 
-class WebPairs(StrongWeak):
+class WithoutModels(StrongWeak):
     def hops(self) -> dict[Hop, Role]:
         return {}
 
     def prompt(self, row: Row) -> str:
-        return row["question"]
+        return row["prompt"]
