@@ -29,6 +29,12 @@ from codepmp_ray.evaluation.statistics.picks import (
     padded,
     random_choice,
 )
+from codepmp_ray.evaluation.statistics.stopping import (
+    StopSettings,
+    fit_threshold,
+    stopped,
+    upper_mean,
+)
 from codepmp_ray.evaluation.statistics.voting import majority, vote_weights, weighted_majority
 from codepmp_ray.resampling import Floats, Interval, unseen_share
 
@@ -37,6 +43,7 @@ __all__ = [
     "Difference",
     "Floats",
     "Interval",
+    "StopSettings",
     "best_of_k",
     "bootstrap_intervals",
     "bootstrap_ratio",
@@ -45,6 +52,7 @@ __all__ = [
     "default_ks",
     "detectable_difference",
     "expected_best_score",
+    "fit_threshold",
     "holm",
     "majority",
     "mcnemar",
@@ -54,7 +62,9 @@ __all__ = [
     "padded",
     "paired_difference",
     "random_choice",
+    "stopped",
     "unseen_share",
+    "upper_mean",
     "vote_weights",
     "weighted_majority",
 ]
