@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
-from codepmp_ray.errors import DeadlineError, InputError
+from codepmp_ray.errors import DeadlineError, InputError, SandboxUnavailable
 from codepmp_ray.scoring.best_of_n import (
     REFUSE,
     BestOfN,
@@ -20,16 +21,17 @@ from codepmp_ray.scoring.best_of_n import (
 )
 
 from .admission import Admission, TokenEstimate
-from .errors import ApiError
+from .errors import ApiError, not_executed
 from .observation import Metrics, header, note
 from .schemas import MAX_CANDIDATES
 from .weights import Weights
 
+logger = logging.getLogger("ray.serve")
 # What a call holds while it waits beside its texts: connection, task, parsed body.
 _BYTES_OF_A_CALL = 32_768
 ANSWER_HEADERS = _DIGEST_HEADER, _TRUNCATED_HEADER = "x-codepmp-weights", "x-codepmp-truncated"
 
-Outcome = BestOfN | InputError | DeadlineError
+Outcome = BestOfN | InputError | DeadlineError | SandboxUnavailable
 T = TypeVar("T")
 
 
@@ -130,8 +132,8 @@ class ScoringPath:
 
         A call of many is split, and each part waits for a turn of its own. Time spent waiting
         counts against `timeout_s`; what was not scored in time has no scores.
-        Raises ApiError 429 without room, DeadlineError where it is one prompt's, and what Backend
-        raises.
+        Raises ApiError 429 without room, 501 where stages execute and nothing can be,
+        DeadlineError where it is one prompt's, and what Backend raises.
         """
         parts = list(_parts(requests))
         # What the call holds is counted once, with its first part.
@@ -149,6 +151,9 @@ class ScoringPath:
                     if len(requests) == 1:
                         raise outcome
                     outcome = unscored(request)
+                if isinstance(outcome, SandboxUnavailable):
+                    logger.error("Nothing is executed: %s", outcome)
+                    raise not_executed("no sandbox works where the model is")
                 results.append(outcome)
         self._tell([result for result in results if isinstance(result, BestOfN)])
         return results
