@@ -105,6 +105,7 @@ def create_app(
         Cut(settings.truncate),
         settings.max_model_len,
         settings.weights_digest,
+        keys.name_of,
     )
     # FastAPI's documentation pages load scripts from elsewhere; /openapi.json has the content.
     app = FastAPI(

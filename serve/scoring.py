@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
@@ -72,6 +72,7 @@ class ScoringPath:
         model_name: what requests may name as their model.
         cut: what happens to a text that is too long, where the request does not say.
         weights_digest: of what the service was started with.
+        key_name: what figures call a caller.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class ScoringPath:
         cut: Cut = REFUSE,
         max_model_len: int | None = None,
         weights_digest: str | None = None,
+        key_name: Callable[[str], str] = str,
     ) -> None:
         self.model_name, self.cut = model_name, cut
         self.weights_digest = self._first_digest = weights_digest  # of the newest answer
@@ -91,6 +93,7 @@ class ScoringPath:
         metrics.waiting.set_function(lambda: admission.num_waiting_tokens)
         self._estimate = TokenEstimate(max_model_len=max_model_len)
         self._loading = asyncio.Lock()
+        self._key_name = key_name
 
     def require_model(self, name: str | None) -> None:
         """Raises ApiError 404 for another model than the one that is served."""
@@ -155,7 +158,9 @@ class ScoringPath:
                     logger.error("Nothing is executed: %s", outcome)
                     raise not_executed("no sandbox works where the model is")
                 results.append(outcome)
-        self._tell([result for result in results if isinstance(result, BestOfN)])
+        scored = [result for result in results if isinstance(result, BestOfN)]
+        self._metrics.used(self._key_name(caller), scored)
+        self._tell(scored)
         return results
 
     async def tokenize(self, caller: str, request: ScoringRequest) -> list[int]:

@@ -64,9 +64,7 @@ class StagedScoring:
 
 def _with_fallen(result: BestOfN, texts: Sequence[Candidate], survivors: Survivors) -> BestOfN:
     """The result for all `texts`, where `result` is of those at `survivors.places`."""
-    first_of: dict[Candidate, int] = {}
-    for place, text in enumerate(texts):
-        first_of.setdefault(text, place)
+    first_of = {text: place for place, text in reversed(list(enumerate(texts)))}
     scored = dict(zip(survivors.places, result.candidates, strict=True))
     found = []
     for place, (text, stage) in enumerate(zip(texts, survivors.fell_at, strict=True)):

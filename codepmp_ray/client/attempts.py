@@ -135,7 +135,7 @@ class Attempts:
     ) -> None:
         self._url, self.address, self._hints = url, f"{url}/v1/bon", hints
         self._prompt, self._candidates, self._end_s = prompt, candidates, end_s
-        self._stages = stages
+        self._more = stages.fields() if stages else {}
         self._num, self._reason, self._wait_s = 0, "has not answered", 0.0
 
     @property
@@ -145,11 +145,7 @@ class Attempts:
     def request(self) -> dict[str, Any]:
         """Options of the next attempt for httpx. Raises DeadlineError when the time is up."""
         field = "prompt" if isinstance(self._prompt, str) else "messages"
-        body: dict[str, Any] = {
-            field: self._prompt,
-            "candidates": self._candidates,
-            **(self._stages.fields() if self._stages else {}),
-        }
+        body: dict[str, Any] = {field: self._prompt, "candidates": self._candidates, **self._more}
         left_s = self._left_s()
         if left_s is None:
             timeout_s = _READ_TIMEOUT_S

@@ -115,7 +115,8 @@ class Drawing:
         self._is_over = True
 
     def best(self) -> tuple[str, Choice]:
-        choice = best_of(self.scores, self.address, max(self.n - len(self.texts), 0))
+        num_saved = max(self.n - len(self.texts), 0) if self.stop else 0
+        choice = best_of(self.scores, self.address, num_saved)
         return self.texts[choice.best_index], choice
 
 

@@ -66,12 +66,9 @@ def measure_pool_file(recipe: Recipe) -> dict[str, Any]:
     )
     if config.stop is not None:
         fitting = statistics.StopSettings(
-            config.stop.max_loss,
-            config.stop.at_once,
-            settings.confidence,
-            settings.num_bootstrap,
-            settings.seed,
-            config.nan_scores,
+            **config.stop.model_dump(),
+            **settings.model_dump(include={"confidence", "num_bootstrap", "seed"}),
+            nan_scores=config.nan_scores,
         )
         found["stop"] = {
             name: statistics.fit_threshold(scores, arrays.passed, arrays.present, fitting)

@@ -34,7 +34,6 @@ from codepmp_ray.synthesis.markdown import fences
 from codepmp_ray.synthesis.python_syntax import parse_python
 
 _PYTHON = ("python", "py", "python3")
-_UNTAGGED = ""
 
 
 class Screen:
@@ -63,11 +62,8 @@ class Screen:
             if stage == "run":
                 passing = self._passing(left, looks, check)
             else:
-                passing = set()
-                for text in left:
-                    check()
-                    if looks.holds_answer(text) if stage == "extract" else looks.parses(text):
-                        passing.add(text)
+                look = looks.holds_answer if stage == "extract" else looks.parses
+                passing = {text for text in left if check() is None and look(text)}
             fell_at |= {text: stage for text in left if text not in passing}
             if not passing:
                 return Survivors([fell_at[text] for text in candidates], stage)
@@ -134,11 +130,11 @@ class _Looks:
         """
         if self.tests is not None:
             return self.program(text) is not None
-        tags = _PYTHON if stated_answers(text) else (*_PYTHON, _UNTAGGED)
+        tags = _PYTHON if stated_answers(text) else (*_PYTHON, "")
         blocks = [
             textwrap.dedent(fence.content)
             for fence in fences(own_turn(text[:MAX_CHARS]))
-            if (fence.info.split() or [_UNTAGGED])[0].lower() in tags
+            if (fence.info.split() or [""])[0].lower() in tags
         ]
         return not blocks or any(parse_python(block) is not None for block in blocks)
 

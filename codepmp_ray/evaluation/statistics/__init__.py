@@ -29,12 +29,7 @@ from codepmp_ray.evaluation.statistics.picks import (
     padded,
     random_choice,
 )
-from codepmp_ray.evaluation.statistics.stopping import (
-    StopSettings,
-    fit_threshold,
-    stopped,
-    upper_mean,
-)
+from codepmp_ray.evaluation.statistics.stopping import StopSettings, fit_threshold
 from codepmp_ray.evaluation.statistics.voting import majority, vote_weights, weighted_majority
 from codepmp_ray.resampling import Floats, Interval, unseen_share
 
@@ -62,9 +57,7 @@ __all__ = [
     "padded",
     "paired_difference",
     "random_choice",
-    "stopped",
     "unseen_share",
-    "upper_mean",
     "vote_weights",
     "weighted_majority",
 ]

@@ -122,7 +122,8 @@ def upper_mean(losses: npt.ArrayLike, confidence: float = 0.95) -> float:
     low, high = 0.0, 1.0  # the capital grows with the mean that is bet against
     while high - low > 1e-6:
         middle = (low + high) / 2
-        is_refuted = _capital(values[:, None], middle).item() >= 1 / (1 - confidence)
+        capital = np.exp(_log_bets(values[:, None], middle).sum(axis=1)).mean()
+        is_refuted = capital >= 1 / (1 - confidence)
         low, high = (low, middle) if is_refuted else (middle, high)
     return high
 
@@ -135,10 +136,10 @@ def num_problems_needed(max_loss: float, confidence: float) -> int:
     return num
 
 
-def _capital(losses: Floats, mean: float) -> Floats:
-    """What bets against "the mean is `mean` or more" have made of 1 [columns]."""
-    logs = np.log1p(_BETS[:, None, None] * (mean - losses))
-    return np.exp(logs.sum(axis=1)).mean(axis=0)
+def _log_bets(losses: Floats, mean: float) -> Floats:
+    """Logarithm of what each problem makes of the capital of each bet against "the mean is `mean`
+    or more" [bets, problems, columns]."""
+    return np.log1p(_BETS[:, None, None] * (mean - losses))
 
 
 def fit_threshold(
@@ -167,8 +168,8 @@ def fit_threshold(
     }
     needed = num_problems_needed(config.max_loss, config.confidence)
     if len(fit) < needed:
-        why = f"each half needs {needed} problems at least to bound a loss by "
-        return found | {"why_not": f"{why}{config.max_loss:g}; one has {len(fit)}"}
+        why = f"each half needs {needed} problems at least to bound a loss by {config.max_loss:g}"
+        return found | {"why_not": f"{why}; one has {len(fit)}"}
 
     def of(part: npt.NDArray[np.int64], limits: Sequence[float]) -> tuple[Floats, Floats, Floats]:
         """(loss and share drawn [problems, thresholds], accuracy of all N [problems])"""
@@ -179,11 +180,9 @@ def fit_threshold(
 
     limits = _thresholds(values[fit][mask[fit]])
     losses, shares, _ = of(fit, limits)
-    logs = np.log1p(_BETS[:, None, None] * (config.max_loss - losses))  # [bets, problems, limits]
-    capital = np.mean(
-        [np.exp(resampled(bet, config.num_bootstrap, lambda sums: sums, config.seed))
-         for bet in logs], axis=0,
-    )  # fmt: skip
+    logs = np.concatenate(_log_bets(losses, config.max_loss), axis=1)
+    sums = resampled(logs, config.num_bootstrap, lambda sums: sums, config.seed)
+    capital = np.exp(sums).reshape(len(sums), len(_BETS), len(limits)).mean(axis=1)
     may_pass = (capital >= 1 / (1 - config.confidence)).mean(axis=0) >= _CHANCE_TO_PASS
     if not may_pass.any():
         why = "no threshold saves answers on the half that it is chosen on within max_loss="
@@ -208,8 +207,8 @@ def fit_threshold(
             f"({100 * gain.low:+.1f} to {100 * gain.high:+.1f})"
         )
     if upper > config.max_loss:
-        most = 100 * config.max_loss
-        why.append(f"the loss may be {100 * upper:.1f} points where {most:g} are allowed")
+        allowed = f"where {100 * config.max_loss:g} are allowed"
+        why.append(f"the loss may be {100 * upper:.1f} points {allowed}")
     return found | {"threshold": None if why else threshold, "why_not": "; ".join(why)}
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from codepmp_ray.errors import InputError
-from codepmp_ray.evaluation.statistics import best_of_k, fit_threshold, stopped, upper_mean
-from codepmp_ray.evaluation.statistics.stopping import StopSettings, num_problems_needed
+from codepmp_ray.evaluation.statistics import StopSettings, best_of_k, fit_threshold
+from codepmp_ray.evaluation.statistics.stopping import num_problems_needed, stopped, upper_mean
 
 
 def by_hand(scores, passed, threshold, at_once):
