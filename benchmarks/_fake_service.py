@@ -21,9 +21,9 @@ from benchmarks._fake_scoring import FakeBackend, FakeScorer
 from benchmarks._results import free_port
 from codepmp_ray.config.base import Section
 from codepmp_ray.serve import connection
+from codepmp_ray.serve.answer_schemas import Calibration
 from codepmp_ray.serve.app import ServiceSettings, create_app
 from codepmp_ray.serve.auth import digest_of
-from codepmp_ray.serve.schemas import Calibration
 
 KEY = "a-key-for-benchmarks"
 SCRAPE_TOKEN = "a-scrape-token-for-benchmarks"

@@ -198,5 +198,5 @@ class TokenEstimate:
         tokens, chars = result.num_prompt_tokens + result.num_response_tokens, num_chars(request)
         is_text = all(isinstance(text, str) for text in request.candidates)
         is_whole = not any(item.truncated for item in result.candidates)
-        if tokens and chars and is_text and is_whole:
+        if tokens and chars and is_text and is_whole and request.stages is None:
             self._chars_per_token += _SMOOTHING * (chars / tokens - self._chars_per_token)

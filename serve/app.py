@@ -21,21 +21,9 @@ from codepmp_ray.errors import InputError
 from codepmp_ray.scoring.best_of_n import Cut, ScoringRequest, Side
 
 from .admission import Admission
-from .auth import KeyRing
-from .dialect_schemas import MAX_TEXTS
-from .dialects import add_dialects
-from .draining import Doors
-from .errors import ApiError, Unavailable, install_handlers
-from .gate import PUBLIC_PATHS, WEIGHTS_PATH, Gate, caller_of
-from .observation import Metrics, Observer
-from .page import playground
-from .schemas import (
-    MAX_CANDIDATES,
-    BonBody,
-    BonItem,
+from .answer_schemas import (
     BonItemResult,
     BonManyResponse,
-    BonRequest,
     BonResponse,
     Calibration,
     ErrorBody,
@@ -44,6 +32,15 @@ from .schemas import (
     Status,
     fields_of,
 )
+from .auth import KeyRing
+from .dialect_schemas import MAX_TEXTS
+from .dialects import add_dialects
+from .draining import Doors
+from .errors import ApiError, Unavailable, install_handlers, not_executed
+from .gate import PUBLIC_PATHS, WEIGHTS_PATH, Gate, caller_of
+from .observation import Metrics, Observer
+from .page import playground
+from .schemas import MAX_CANDIDATES, BonBody, BonItem, BonRequest
 from .scoring import ANSWER_HEADERS, Backend, ScoringPath
 from .weights import WeightsAnswer, WeightsRequest, allowed_place
 
@@ -74,6 +71,7 @@ class ServiceSettings(Section):
     max_tokens_in_flight: int = 262_144
     max_waiting_bytes: int = 536_870_912
     calibration: Calibration | None = None
+    execute: bool = False
 
 
 def create_app(
@@ -107,6 +105,7 @@ def create_app(
         Cut(settings.truncate),
         settings.max_model_len,
         settings.weights_digest,
+        keys.name_of,
     )
     # FastAPI's documentation pages load scripts from elsewhere; /openapi.json has the content.
     app = FastAPI(
@@ -123,7 +122,9 @@ def create_app(
         for status in (401, 404, 408, 413, 415, 422, 429, 500, 503, 504)
     }
 
-    @app.post("/v1/bon", response_model=BonResponse | BonManyResponse, responses=failures)
+    may_execute = failures | {501: {"model": ErrorBody}}
+
+    @app.post("/v1/bon", response_model=BonResponse | BonManyResponse, responses=may_execute)
     async def bon(request: BonBody, http: Request) -> BonResponse | BonManyResponse:
         """Score the candidates as answers to the prompt and name the best one; in `requests` for up
         to 1,024 prompts.
@@ -136,6 +137,8 @@ def create_app(
                 "normalize: this service has no calibration (serving.score_mean and score_std)",
                 param="normalize",
             )
+        if "run" in (request.stages or ()) and not settings.execute:
+            raise not_executed("serving.execute is false")
         items: list[BonItem] = [request] if isinstance(request, BonRequest) else request.requests
         for place, item in enumerate(items):
             if len(item.candidates) > settings.max_candidates:

@@ -25,11 +25,11 @@ from codepmp_ray.scoring.exported_model import require_model
 from codepmp_ray.storage import absolute
 from codepmp_ray.weights_digest import weights_digest
 
+from .answer_schemas import Calibration
 from .app import ServiceSettings
 from .auth import KeyRing, digest_of, key_from_environment
 from .deployments import ListeningIngress, ProxiedIngress, ScorerReplica
 from .listening import Listener
-from .schemas import Calibration
 
 SCORER_NAME = "ScorerReplica"
 INGRESS_NAME = "Ingress"
@@ -97,6 +97,7 @@ def build_application(
         max_tokens_in_flight=config.max_tokens_in_flight,
         max_waiting_bytes=config.max_waiting_bytes,
         calibration=calibration_of(config),
+        execute=config.execute,
     )
     scorer = serve.deployment(
         name=SCORER_NAME,

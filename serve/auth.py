@@ -48,7 +48,7 @@ class KeyRing:
     """Checks presented keys against digests, in constant time.
 
     Args:
-        file: more digests, one a line (what follows a space or # is a comment). It is read again
+        file: more digests, one a line (what follows a space or # names the key). It is read again
             when it changes, so keys come and go without a restart. What cannot be used then is
             logged, and the keys stay as they were. A thread reads: a share that hangs must not
             hold up the service.
@@ -62,6 +62,7 @@ class KeyRing:
         self._looking: threading.Thread | None = None
         _require_digests(self._given, "api_key_sha256")
         self._digests = self._given
+        self._names: dict[str, str] = {}
         if self._file is not None:
             try:
                 self._read(self._file)
@@ -83,10 +84,18 @@ class KeyRing:
         if (seen := (facts.st_mtime_ns, facts.st_size)) == self._seen:
             return
         self._seen = seen
-        lines = (line.split("#")[0].split() for line in file.read_text("utf-8").splitlines())
-        digests = tuple(words[0].lower() for words in lines if words)
+        lines = file.read_text("utf-8").splitlines()
+        words = (line.replace("#", " # ", 1).split() for line in lines)
+        keys = [(first.lower(), " ".join(more)) for first, *more in filter(None, words)]
+        keys = [(digest, name.lstrip("# ")) for digest, name in keys if digest != "#"]
+        digests = tuple(digest for digest, _ in keys)
         _require_digests(digests, str(file))
         self._digests = self._given + digests
+        self._names = {digest[:_NAME_LENGTH]: name for digest, name in keys if name}
+
+    def name_of(self, caller: str) -> str:
+        """What the file calls the key of `caller`; by itself the beginning of its digest."""
+        return self._names.get(caller, caller)
 
     def _look_again(self) -> None:
         now_s = time.monotonic()

@@ -25,10 +25,10 @@ from ray.serve.handle import DeploymentHandle
 from codepmp_ray.cluster.scorers import make_scorer
 from codepmp_ray.cluster.turns import Turns
 from codepmp_ray.config.evaluation import ServingConfig
-from codepmp_ray.errors import CodePMPError, DeadlineError, InputError
+from codepmp_ray.errors import CodePMPError, DeadlineError, InputError, SandboxUnavailable
 from codepmp_ray.modeling.sources import model_store, resolve_model
 from codepmp_ray.preference.tokenization import Encoder
-from codepmp_ray.scoring.best_of_n import ScoringRequest, plan_request, rank
+from codepmp_ray.scoring.best_of_n import BestOfN, ScoringRequest, plan_request, rank
 from codepmp_ray.scoring.calibration import temperature_of
 from codepmp_ray.scoring.exported_model import require_model
 from codepmp_ray.scoring.protocol import Scorer
@@ -42,6 +42,7 @@ from .listening import HttpServer, Listener, received
 from .owner import end_with
 from .router import num_replicas
 from .scoring import Outcome, all_of
+from .stages import StagedScoring
 from .weights import Weights, require_same_shape
 
 _MAX_TOKENIZERS = 4  # threads of a replica that tokenise, each with a tokenizer of its own
@@ -65,6 +66,7 @@ class ScorerReplica:
         self._tokens_in_flight = 0
         self._weights = Weights(0)
         self._turns, self._loading = Turns(), asyncio.Lock()
+        self._staged_scoring = StagedScoring(self._config.sandbox)
         self._num_tokenizers = min(_MAX_TOKENIZERS, len(os.sched_getaffinity(0)))
         # A long text must not hold up the event loop, nor the texts of others.
         self._tokenizing = ThreadPoolExecutor(self._num_tokenizers, thread_name_prefix="tokenizing")
@@ -85,31 +87,31 @@ class ScorerReplica:
         return await all_of([self._outcome(request) for request in requests])
 
     async def _outcome(self, request: ScoringRequest) -> Outcome:
+        try:
+            return await self._staged_scoring.best_of_n(request, self._scored)
+        except (InputError, DeadlineError, SandboxUnavailable) as error:
+            return error
+
+    async def _scored(self, request: ScoringRequest) -> BestOfN:
         loop = asyncio.get_running_loop()
         start_s = loop.time()
-        try:
-            async with self._turns.turn(alone=False):
-                plan = await self._with_encoder(
-                    lambda encoder: plan_request(
-                        encoder, self._scorer.max_model_len, request, self._vocab_size
-                    )
+        async with self._turns.turn(alone=False):
+            plan = await self._with_encoder(
+                lambda encoder: plan_request(
+                    encoder, self._scorer.max_model_len, request, self._vocab_size
                 )
-                num_tokens = len(plan.prompt_ids) + plan.num_response_tokens
-                left_s = request.timeout_s
-                if left_s is not None:
-                    left_s = max(left_s - (loop.time() - start_s), 0.0)
-                self._tokens_in_flight += num_tokens
-                try:
-                    scores = await self._scorer.score_ids(
-                        plan.prompt_ids, plan.response_ids, left_s
-                    )
-                finally:
-                    self._tokens_in_flight -= num_tokens
-                found = rank(plan, scores)
-                made_by = {"weights_digest": self._weights.digest, "temperature": self._temperature}
-                return replace(found, **made_by)
-        except (InputError, DeadlineError) as error:
-            return error
+            )
+            num_tokens = len(plan.prompt_ids) + plan.num_response_tokens
+            left_s = request.timeout_s
+            if left_s is not None:
+                left_s = max(left_s - (loop.time() - start_s), 0.0)
+            self._tokens_in_flight += num_tokens
+            try:
+                scores = await self._scorer.score_ids(plan.prompt_ids, plan.response_ids, left_s)
+            finally:
+                self._tokens_in_flight -= num_tokens
+            made_by = {"weights_digest": self._weights.digest, "temperature": self._temperature}
+            return replace(rank(plan, scores), **made_by)
 
     async def tokenize(self, request: ScoringRequest) -> list[int] | InputError:
         """Ids of prompt and the one candidate together; of the prompt alone if that is empty."""

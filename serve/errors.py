@@ -29,6 +29,7 @@ _KINDS = {
     422: ("invalid_request_error", "invalid_request"),
     429: ("rate_limit_error", "too_many_requests"),
     500: ("server_error", "internal_error"),
+    501: ("server_error", "not_implemented"),
     503: ("server_error", "service_unavailable"),
     504: ("server_error", "deadline_exceeded"),
 }
@@ -66,6 +67,11 @@ class ApiError(Exception):
         if self.status == 401:
             headers["WWW-Authenticate"] = "Bearer"
         return JSONResponse({"error": self.detail()}, status_code=self.status, headers=headers)
+
+
+def not_executed(why: str) -> ApiError:
+    """For the stage that runs programs."""
+    return ApiError(501, f"stages: run is not served here: {why}.", param="stages")
 
 
 class Unavailable(Exception):

@@ -10,6 +10,7 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -76,11 +77,22 @@ class Metrics:
         self.not_finite = self._made(
             Counter, "not_finite", "Candidates for which the model gave no finite number."
         )
+        self.key_requests = self._made(Counter, "key_requests", "Scored calls by key.", ["key"])
+        self.key_tokens = self._made(
+            Counter, "key_tokens", "Tokens as in codepmp_tokens, by key.", ["key", "kind"]
+        )
         self.in_flight = self._made(Gauge, "tokens_in_flight", "Estimated tokens being scored.")
         self.waiting = self._made(Gauge, "tokens_waiting", "Estimated tokens that wait.")
 
     def _made(self, kind: Any, name: str, text: str, labels: Any = (), **more: Any) -> Any:
         return kind(f"codepmp_{name}", text, labels, registry=self._registry, **more)
+
+    def used(self, key: str, results: Sequence[BestOfN]) -> None:
+        """One call with the key of this name."""
+        self.key_requests.labels(key).inc()
+        for result in results:
+            self.key_tokens.labels(key, "prompt").inc(result.num_prompt_tokens)
+            self.key_tokens.labels(key, "candidate").inc(result.num_response_tokens)
 
     def scored(self, result: BestOfN) -> None:
         self.candidates.inc(len(result.candidates))

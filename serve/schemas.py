@@ -1,13 +1,11 @@
-"""Requests and responses of the HTTP interface.
+"""Requests of the HTTP interface.
 
-Requests are strict: no coercion, unknown fields refused. Strings that are not Unicode text (lone
+They are strict: no coercion, unknown fields refused. Strings that are not Unicode text (lone
 surrogates, which JSON can spell) are refused: no tokenizer takes them.
 """
 
 from __future__ import annotations
 
-import time
-import uuid
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
@@ -23,14 +21,13 @@ from pydantic import (
 
 from codepmp_ray.errors import InputError
 from codepmp_ray.preference.messages import Message, checked_messages
-from codepmp_ray.scoring.best_of_n import RIGHT, BestOfN, Cut, ScoringRequest
-from codepmp_ray.scoring.calibration import probabilities
-
-from .errors import ApiError
+from codepmp_ray.scoring.best_of_n import RIGHT, Cut, ScoringRequest
+from codepmp_ray.scoring.stages import STAGES, AnswerTests, Stage, StagesAsked
 
 MAX_CANDIDATES = 256  # of one prompt in /v1/bon, and of what is scored in one turn
 MAX_PROMPTS = 1_024  # of one call to /v1/bon
 MAX_MESSAGES = 256
+MAX_TEST_CHARS = 200_000
 _MAX_FIELDS = 64
 
 
@@ -40,10 +37,6 @@ def _unicode(text: str) -> str:
     except UnicodeEncodeError:
         raise ValueError("holds a lone surrogate, which is not Unicode text") from None
     return text
-
-
-def _is_none(value: object) -> bool:
-    return value is None
 
 
 Text = Annotated[str, AfterValidator(_unicode)]
@@ -81,6 +74,20 @@ def plain_messages(messages: Sequence[ChatMessage]) -> list[Message]:
     return checked_messages([message.model_dump() for message in messages], "messages")
 
 
+class BonTests(_Request):
+    """What the program in a candidate has to pass, where `stages` says run."""
+
+    entry_point: Annotated[Text, Field(min_length=1, max_length=256)] = Field(
+        description="Name of the function that a candidate defines."
+    )
+    test: Annotated[Text, Field(min_length=1, max_length=MAX_TEST_CHARS)] = Field(
+        description="Python that defines check(candidate), which raises unless it is right."
+    )
+    setup: Annotated[Text, Field(max_length=MAX_TEST_CHARS)] = Field(
+        "", description="Python that comes first: imports, helpers, the stub that was completed."
+    )
+
+
 class BonItem(_Request):
     """A prompt and the candidates to choose from; `prompt` and `messages` exclude each other."""
 
@@ -92,6 +99,7 @@ class BonItem(_Request):
     )
     candidates: list[Text] = Field(min_length=1, max_length=MAX_CANDIDATES)
     top_n: int | None = Field(None, ge=1, le=MAX_CANDIDATES, description="Return the best n only.")
+    tests: BonTests | None = Field(None, description="For stages; with them candidates are code.")
 
     @model_validator(mode="after")
     def _one_prompt(self) -> BonItem:
@@ -124,14 +132,39 @@ class BonOptions(_Request):
         description="Of prompt and candidate together, the end that is cut where they are too "
         "long. Null: right, or what the service is set to.",
     )
+    stages: list[Stage | Literal["reward"]] | None = Field(
+        None,
+        description="What candidates come through, in this order: extract (they hold an answer), "
+        "parse (their code is Python), run (it passes tests), reward (chooses among the rest).",
+    )
+
+    @model_validator(mode="after")
+    def _in_order(self) -> BonOptions:
+        names = self.stages
+        if names is not None and names != [s for s in (*STAGES, "reward") if s in names]:
+            raise ValueError(f"stages: each once, in the order {', '.join(STAGES)}, reward")
+        if names is not None and "reward" not in names:
+            raise ValueError("stages: the last one is reward, which chooses among what is left")
+        return self
+
+    def stages_of(self, item: BonItem) -> StagesAsked | None:
+        """Raises InputError for stages without their tests, and for tests without stages."""
+        names = tuple(name for name in self.stages or () if name != "reward")
+        if "run" in names and item.tests is None:
+            raise InputError("stages say run, and there are no tests.", "Send tests.")
+        if item.tests is not None and not names:
+            raise InputError("There are tests, and no stage looks at them.", "Send stages.")
+        tests = item.tests and AnswerTests(**item.tests.model_dump())
+        return StagesAsked(names, tests) if names else None
 
     def asked(self, item: BonItem, usual: Cut) -> ScoringRequest:
-        """Raises InputError for messages that cannot be used."""
+        """Raises InputError for messages and stages that cannot be used."""
         cut = usual if usual.side else RIGHT
         if self.truncate is not None:
             cut = Cut(None if self.truncate == "refuse" else self.truncate)
         timeout_s = None if self.deadline_ms is None else self.deadline_ms / 1000
-        return ScoringRequest(item.prompt_or_messages(), item.candidates, cut, timeout_s)
+        prompt, stages = item.prompt_or_messages(), self.stages_of(item)
+        return ScoringRequest(prompt, item.candidates, cut, timeout_s, stages=stages)
 
 
 class BonRequest(BonItem, BonOptions):
@@ -152,143 +185,3 @@ BonBody = Annotated[
     Annotated[BonRequest, Tag("one")] | Annotated[BonManyRequest, Tag("many")],
     Discriminator(_kind_of_bon),
 ]
-
-
-class Calibration(BaseModel):
-    """Mean and standard deviation of the raw rewards of some fixed set of answers."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    mean: float
-    std: float = Field(gt=0)
-
-
-class BonCandidate(BaseModel):
-    index: int = Field(description="Position in the request's candidates.")
-    score: float | None = Field(
-        description="Raw reward; compare it under one prompt only. Null if there is none."
-    )
-    rank: int | None = Field(
-        description="1 is the best; of equal scores the lower index comes first. Null unscored."
-    )
-    num_tokens: int = Field(description="Tokens of the candidate that were scored, EOS included.")
-    truncated: bool = Field(description="Cut to fit: the score is that of what was left.")
-    duplicate_of: int | None = Field(description="First candidate with the same text, else null.")
-    probability: float | None = Field(None, description="Where probabilities were asked for.")
-    missing: Literal["deadline", "not_finite"] | None = Field(
-        None, description="Why there is no score.", exclude_if=_is_none
-    )
-
-
-class BonUsage(BaseModel):
-    prompt_tokens: int = Field(description="Tokens of the prompt, counted once.")
-    candidate_tokens: int = Field(description="Tokens of the distinct candidates.")
-    cached_prompt_tokens: int = Field(
-        description="Prompt tokens taken from the cache, summed over the distinct candidates."
-    )
-
-
-class ErrorDetail(BaseModel):
-    message: str
-    type: str
-    param: str | None
-    code: str
-
-
-class ErrorBody(BaseModel):
-    """Every error, whatever its status, has this form."""
-
-    error: ErrorDetail
-
-
-class _BonResult(BaseModel):
-    best_index: int | None = Field(None, description="Null where no candidate has a score.")
-    partial: bool = Field(
-        False, description="The deadline came before every candidate had its score."
-    )
-    data: list[BonCandidate] = []
-    usage: BonUsage
-    weights_digest: str | None = Field(
-        None, description="Of the weights that made the scores.", exclude_if=_is_none
-    )
-
-
-def fields_of(
-    outcome: BestOfN | InputError,
-    item: BonItem,
-    options: BonOptions,
-    calibration: Calibration | None,
-) -> dict[str, Any]:
-    """What an answer says of one prompt."""
-    if isinstance(outcome, InputError):
-        usage = BonUsage(prompt_tokens=0, candidate_tokens=0, cached_prompt_tokens=0)
-        return {"usage": usage, "error": ApiError(422, str(outcome), param="requests").detail()}
-    chances = _chances(outcome) if options.probabilities else {}
-    data = []
-    for found in outcome.candidates:
-        if item.top_n is not None and (found.rank is None or found.rank > item.top_n):
-            continue
-        shown = BonCandidate.model_validate(found, from_attributes=True)
-        shown.probability = chances.get(found.index)
-        if calibration is not None and shown.score is not None:
-            shown.score = (shown.score - calibration.mean) / calibration.std
-        data.append(shown)
-    return {
-        "best_index": outcome.best_index,
-        "partial": outcome.is_partial,
-        "data": data,
-        "usage": BonUsage(
-            prompt_tokens=outcome.num_prompt_tokens,
-            candidate_tokens=outcome.num_response_tokens,
-            cached_prompt_tokens=outcome.num_cached_prompt_tokens,
-        ),
-        "weights_digest": outcome.weights_digest,
-    }
-
-
-class BonResponse(_BonResult):
-    id: str = Field(default_factory=lambda: f"bon-{uuid.uuid4().hex}")
-    object: Literal["best_of_n"] = "best_of_n"
-    model: str
-
-
-class BonItemResult(_BonResult):
-    """`error` says why there is no result: a prompt that cannot be scored costs its own only."""
-
-    index: int = Field(description="Position in requests.")
-    error: ErrorDetail | None = Field(None, exclude_if=_is_none)
-
-
-class BonManyResponse(BaseModel):
-    id: str = Field(default_factory=lambda: f"bon-{uuid.uuid4().hex}")
-    object: Literal["best_of_n.list"] = "best_of_n.list"
-    model: str
-    partial: bool = Field(description="Of any of them.")
-    results: list[BonItemResult] = Field(description="In the order of requests.")
-
-
-def _chances(result: BestOfN) -> dict[int, float]:
-    """Chance of each scored candidate to be preferred to all others, by the model's temperature."""
-    scores = {item.index: item.score for item in result.candidates if item.score is not None}
-    found = probabilities([*scores.values()], result.temperature) if scores else []
-    return dict(zip(scores, found, strict=True))
-
-
-class ModelCard(BaseModel):
-    id: str
-    object: Literal["model"] = "model"
-    created: int = Field(default_factory=lambda: int(time.time()))
-    owned_by: str = "codepmp-ray"
-    weights_digest: str | None = Field(
-        None, description="64 hex digits that other weights, or another tokenizer, change."
-    )
-    max_model_len: int | None = Field(None, description="Tokens of prompt and candidate together.")
-    dtype: str | None = None
-
-
-class ModelList(BaseModel):
-    object: Literal["list"] = "list"
-    data: list[ModelCard]
-
-
-class Status(BaseModel):
-    status: Literal["ok", "ready"]

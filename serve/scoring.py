@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
-from codepmp_ray.errors import DeadlineError, InputError
+from codepmp_ray.errors import DeadlineError, InputError, SandboxUnavailable
 from codepmp_ray.scoring.best_of_n import (
     REFUSE,
     BestOfN,
@@ -20,16 +21,17 @@ from codepmp_ray.scoring.best_of_n import (
 )
 
 from .admission import Admission, TokenEstimate
-from .errors import ApiError
+from .errors import ApiError, not_executed
 from .observation import Metrics, header, note
 from .schemas import MAX_CANDIDATES
 from .weights import Weights
 
+logger = logging.getLogger("ray.serve")
 # What a call holds while it waits beside its texts: connection, task, parsed body.
 _BYTES_OF_A_CALL = 32_768
 ANSWER_HEADERS = _DIGEST_HEADER, _TRUNCATED_HEADER = "x-codepmp-weights", "x-codepmp-truncated"
 
-Outcome = BestOfN | InputError | DeadlineError
+Outcome = BestOfN | InputError | DeadlineError | SandboxUnavailable
 T = TypeVar("T")
 
 
@@ -70,6 +72,7 @@ class ScoringPath:
         model_name: what requests may name as their model.
         cut: what happens to a text that is too long, where the request does not say.
         weights_digest: of what the service was started with.
+        key_name: what figures call a caller.
     """
 
     def __init__(
@@ -81,6 +84,7 @@ class ScoringPath:
         cut: Cut = REFUSE,
         max_model_len: int | None = None,
         weights_digest: str | None = None,
+        key_name: Callable[[str], str] = str,
     ) -> None:
         self.model_name, self.cut = model_name, cut
         self.weights_digest = self._first_digest = weights_digest  # of the newest answer
@@ -89,6 +93,7 @@ class ScoringPath:
         metrics.waiting.set_function(lambda: admission.num_waiting_tokens)
         self._estimate = TokenEstimate(max_model_len=max_model_len)
         self._loading = asyncio.Lock()
+        self._key_name = key_name
 
     def require_model(self, name: str | None) -> None:
         """Raises ApiError 404 for another model than the one that is served."""
@@ -130,8 +135,8 @@ class ScoringPath:
 
         A call of many is split, and each part waits for a turn of its own. Time spent waiting
         counts against `timeout_s`; what was not scored in time has no scores.
-        Raises ApiError 429 without room, DeadlineError where it is one prompt's, and what Backend
-        raises.
+        Raises ApiError 429 without room, 501 where stages execute and nothing can be,
+        DeadlineError where it is one prompt's, and what Backend raises.
         """
         parts = list(_parts(requests))
         # What the call holds is counted once, with its first part.
@@ -149,8 +154,13 @@ class ScoringPath:
                     if len(requests) == 1:
                         raise outcome
                     outcome = unscored(request)
+                if isinstance(outcome, SandboxUnavailable):
+                    logger.error("Nothing is executed: %s", outcome)
+                    raise not_executed("no sandbox works where the model is")
                 results.append(outcome)
-        self._tell([result for result in results if isinstance(result, BestOfN)])
+        scored = [result for result in results if isinstance(result, BestOfN)]
+        self._metrics.used(self._key_name(caller), scored)
+        self._tell(scored)
         return results
 
     async def tokenize(self, caller: str, request: ScoringRequest) -> list[int]:

@@ -5,7 +5,9 @@ with RewardClient("http://127.0.0.1:9000") as rewards:
 """
 
 from codepmp_ray.client.answers import CandidateScore, Choice, RequestRefused, ServedModel
+from codepmp_ray.client.attempts import Stages
 from codepmp_ray.client.clients import AsyncRewardClient, RewardClient
+from codepmp_ray.client.stopping import Stop
 
 __all__ = [
     "AsyncRewardClient",
@@ -14,4 +16,6 @@ __all__ = [
     "RequestRefused",
     "RewardClient",
     "ServedModel",
+    "Stages",
+    "Stop",
 ]

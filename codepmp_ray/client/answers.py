@@ -10,19 +10,25 @@ import httpx
 
 from codepmp_ray.errors import EngineError, InputError
 
+# Stages that a candidate came through, by the one at which it fell out.
+_NUM_BEFORE: dict[str | None, int] = {"extract": 0, "parse": 1, "run": 2}
+
 
 @dataclass(frozen=True)
 class CandidateScore:
     """One candidate's raw reward.
 
     Attributes:
-        missing: why `score` is None: "deadline", or "not_finite" where the model gave no number.
+        missing: why `score` is None: "deadline", "not_finite" where the model gave no number, or
+            "fell_out".
+        fell_out: the stage at which it fell out, where stages were asked for.
     """
 
     score: float | None
     num_tokens: int
     truncated: bool
     missing: str | None = None
+    fell_out: str | None = None
 
 
 class RequestRefused(InputError):
@@ -46,10 +52,20 @@ class ServedModel:
 
 @dataclass(frozen=True)
 class Choice:
-    """The best of one prompt's candidates, and all their scores in the order of the request."""
+    """The best of one prompt's candidates, and all their scores in the order of the request.
+
+    Attributes:
+        num_saved: answers that were not drawn, because a rule said stop.
+    """
 
     best_index: int
     scores: list[CandidateScore]
+    num_saved: int = 0
+
+    @property
+    def fell_out(self) -> str | None:
+        """The stage at which all fell out that had come so far, the best one too; else None."""
+        return self.scores[self.best_index].fell_out
 
     @property
     def rewards(self) -> list[float]:
@@ -98,17 +114,21 @@ def read_served_model(body: dict[str, Any], address: str) -> ServedModel:
         raise InputError(f"{address} does not name one model; is it our service?") from error
 
 
-def best_of(scores: list[CandidateScore], address: str) -> Choice:
-    """The first of the highest scores.
+def best_of(scores: list[CandidateScore], address: str, num_saved: int = 0) -> Choice:
+    """The first of the highest scores among those that came through the most stages.
 
     Raises InputError for no candidates, EngineError if none has a score.
     """
     if not scores:
         raise InputError("There are no candidates to choose from.", "Send at least one.")
-    found = {index: item.score for index, item in enumerate(scores) if item.score is not None}
+    found = {
+        index: (_NUM_BEFORE.get(item.fell_out, len(_NUM_BEFORE)), item.score)
+        for index, item in enumerate(scores)
+        if item.score is not None
+    }
     if not found:
         raise EngineError(f"{address} scored no candidate.")
-    return Choice(max(found, key=lambda index: found[index]), scores)
+    return Choice(max(found, key=lambda index: found[index]), scores, num_saved)
 
 
 def read_body(answer: httpx.Response, address: str, hints: Hints) -> dict[str, Any]:
@@ -128,7 +148,7 @@ def read_body(answer: httpx.Response, address: str, hints: Hints) -> dict[str, A
             f"There is no best-of-N service at {address} (status 404: {message_of(answer)}).",
             f"Set {hints.address} to the address of the service, without a path.",
         )
-    if status >= 500:
+    if status >= 500 and status != 501:
         raise EngineError(f"{address} failed (status {status}: {message_of(answer)}).")
     if status != 200:
         kind = RequestRefused if status in (413, 422) else InputError
@@ -155,4 +175,5 @@ def _as_score(item: dict[str, Any]) -> CandidateScore:
     if score is not None and not math.isfinite(score):
         raise ValueError(f"the score of candidate {item['index']} is {score}")
     missing = None if score is not None else str(item.get("missing") or "deadline")
-    return CandidateScore(score, int(item["num_tokens"]), bool(item["truncated"]), missing)
+    num_tokens, is_cut = int(item["num_tokens"]), bool(item["truncated"])
+    return CandidateScore(score, num_tokens, is_cut, missing, item.get("fell_out"))

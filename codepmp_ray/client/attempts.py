@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -39,6 +40,24 @@ _GRACE_S = 1.0  # for an answer that was sent at the deadline
 Prompt = str | list[dict[str, Any]]
 
 
+@dataclass(frozen=True)
+class Stages:
+    """What /v1/bon asks of candidates before the reward chooses.
+
+    Attributes:
+        stages: of "extract", "parse", "run", in this order, and "reward".
+        tests: for "run": `entry_point`, and `test`, source that defines `check(candidate)`; also
+            `setup`, source that comes before.
+    """
+
+    stages: Sequence[str]
+    tests: Mapping[str, str] | None = None
+
+    def fields(self) -> dict[str, Any]:
+        tests = {} if self.tests is None else {"tests": dict(self.tests)}
+        return {"stages": list(self.stages), **tests}
+
+
 class Call:
     """The candidates of one call, a part of them in each request.
 
@@ -53,6 +72,7 @@ class Call:
         prompt: Prompt,
         candidates: list[str],
         deadline_ms: int | None,
+        stages: Stages | None = None,
     ) -> None:
         """Raises InputError for one text in the place of a list, and for half a character."""
         if isinstance(candidates, str):
@@ -61,7 +81,7 @@ class Call:
         if isinstance(prompt, str):
             _size(prompt, "prompt")
         self._url, self._hints = url, hints
-        self._prompt, self._candidates = prompt, candidates
+        self._prompt, self._candidates, self._stages = prompt, candidates, stages
         self._end_s = None if deadline_ms is None else time.monotonic() + deadline_ms / 1000
         self._found: list[CandidateScore] = []
         self._late: DeadlineError | None = None
@@ -73,7 +93,9 @@ class Call:
             is_full = index - start == MAX_CANDIDATES or num_bytes + size > MAX_BYTES
             if index > start and is_full:
                 part = self._candidates[start:index]
-                yield Attempts(self._url, self._hints, self._prompt, part, self._end_s)
+                yield Attempts(
+                    self._url, self._hints, self._prompt, part, self._end_s, self._stages
+                )
                 start, num_bytes = index, 0
             num_bytes += size
 
@@ -109,9 +131,11 @@ class Attempts:
         prompt: Prompt,
         candidates: list[str],
         end_s: float | None = None,
+        stages: Stages | None = None,
     ) -> None:
         self._url, self.address, self._hints = url, f"{url}/v1/bon", hints
         self._prompt, self._candidates, self._end_s = prompt, candidates, end_s
+        self._more = stages.fields() if stages else {}
         self._num, self._reason, self._wait_s = 0, "has not answered", 0.0
 
     @property
@@ -121,7 +145,7 @@ class Attempts:
     def request(self) -> dict[str, Any]:
         """Options of the next attempt for httpx. Raises DeadlineError when the time is up."""
         field = "prompt" if isinstance(self._prompt, str) else "messages"
-        body: dict[str, Any] = {field: self._prompt, "candidates": self._candidates}
+        body: dict[str, Any] = {field: self._prompt, "candidates": self._candidates, **self._more}
         left_s = self._left_s()
         if left_s is None:
             timeout_s = _READ_TIMEOUT_S

@@ -21,7 +21,8 @@ from codepmp_ray.client.answers import (
     read_body,
     read_served_model,
 )
-from codepmp_ray.client.attempts import Attempts, Call, Prompt
+from codepmp_ray.client.attempts import Attempts, Call, Prompt, Stages
+from codepmp_ray.client.stopping import Drawing, Stop, answers
 from codepmp_ray.errors import DeadlineError, EngineError, InputError
 
 _DEFAULT_HINTS = Hints()
@@ -43,12 +44,23 @@ class _Common:
             "verify": ssl.create_default_context(cafile=ca_file) if ca_file else True,
         }
 
-    def _call(self, prompt: Prompt, candidates: list[str], deadline_ms: int | None) -> Call:
-        return Call(self.url, self._hints, prompt, candidates, deadline_ms)
+    def _call(
+        self, prompt: Prompt, candidates: list[str], deadline_ms: int | None, stages: Stages | None
+    ) -> Call:
+        return Call(self.url, self._hints, prompt, candidates, deadline_ms, stages)
 
     def _served_model(self, answer: httpx.Response) -> ServedModel:
         address = self._card["url"]
         return read_served_model(read_body(answer, address, self._hints), address)
+
+    def _require_weights(self, stop: Stop, served: ServedModel) -> None:
+        """Raises InputError where the rule is not for the rewards of the served weights."""
+        if served.weights_digest != stop.weights_digest:
+            raise InputError(
+                f"{self.url} serves the weights {served.weights_digest}, and the threshold is for "
+                f"{stop.weights_digest}.",
+                "Fit it again to the rewards of these weights (codepmp eval pools).",
+            )
 
     def _unreachable(self, error: Exception) -> EngineError:
         return EngineError(
@@ -94,7 +106,11 @@ class RewardClient(_Common):
         self._http.close()
 
     def score(
-        self, prompt: Prompt, candidates: list[str], deadline_ms: int | None = None
+        self,
+        prompt: Prompt,
+        candidates: list[str],
+        deadline_ms: int | None = None,
+        stages: Stages | None = None,
     ) -> list[CandidateScore]:
         """Scores in the order of `candidates`, any number of them, sent 256 and 4 MB at a time.
 
@@ -102,12 +118,13 @@ class RewardClient(_Common):
             prompt: text, or messages {role, content}.
             deadline_ms: for the whole call, retries and waiting included. Candidates that have no
                 score by then have None.
+            stages: what candidates have to come through first; those that fall out have None.
 
         Raises InputError for a wrong address, key or request, EngineError when the service stays
         busy or down through all attempts or answers with something else than scores, DeadlineError
         when the time is up before any candidate has a score.
         """
-        call = self._call(prompt, candidates, deadline_ms)
+        call = self._call(prompt, candidates, deadline_ms, stages)
         for part in call.parts():
             try:
                 call.add(self._send(part))
@@ -116,10 +133,14 @@ class RewardClient(_Common):
         return call.scores()
 
     def choose(
-        self, prompt: Prompt, candidates: list[str], deadline_ms: int | None = None
+        self,
+        prompt: Prompt,
+        candidates: list[str],
+        deadline_ms: int | None = None,
+        stages: Stages | None = None,
     ) -> Choice:
         """`score`, and which one is the best."""
-        return best_of(self.score(prompt, candidates, deadline_ms), self._address)
+        return best_of(self.score(prompt, candidates, deadline_ms, stages), self._address)
 
     def best_of_n(
         self,
@@ -127,14 +148,27 @@ class RewardClient(_Common):
         generate: Callable[[Prompt, int], list[str]],
         n: int,
         deadline_ms: int | None = None,
+        stop: Stop | None = None,
+        stages: Stages | None = None,
     ) -> tuple[str, Choice]:
         """The best of the `n` answers that `generate(prompt, n)` returns, and all their scores.
 
-        `deadline_ms` begins when the answers are there. Raises InputError if there are none.
+        With `stop` it is asked for `stop.at_once` at a time, until the rule is met or there are
+        `n`; `num_saved` of the choice says how many were not needed. `deadline_ms` begins when the
+        answers are there, in each round. A late round ends the drawing.
+
+        Raises InputError if there are no answers, or the service has other weights than `stop`.
         """
-        texts = _answers(generate(prompt, n))
-        choice = self.choose(prompt, texts, deadline_ms)
-        return texts[choice.best_index], choice
+        if stop is not None and stop.weights_digest is not None:
+            self._require_weights(stop, self.served_model())
+        drawing = Drawing(n, stop, self._address)
+        while num := drawing.num_next():
+            texts = answers(generate(prompt, num))
+            try:
+                drawing.add(texts, self.score(prompt, texts, deadline_ms, stages))
+            except DeadlineError as error:
+                drawing.miss(texts, error)
+        return drawing.best()
 
     def served_model(self) -> ServedModel:
         """What the service says of its model, asked once.
@@ -189,10 +223,14 @@ class AsyncRewardClient(_Common):
         await self._http.aclose()
 
     async def score(
-        self, prompt: Prompt, candidates: list[str], deadline_ms: int | None = None
+        self,
+        prompt: Prompt,
+        candidates: list[str],
+        deadline_ms: int | None = None,
+        stages: Stages | None = None,
     ) -> list[CandidateScore]:
         """See RewardClient.score."""
-        call = self._call(prompt, candidates, deadline_ms)
+        call = self._call(prompt, candidates, deadline_ms, stages)
         parts = list(call.parts())
         # Requests that were sent at once: the first error that is no late answer is raised.
         found = await asyncio.gather(*map(self._send, parts), return_exceptions=True)
@@ -206,10 +244,14 @@ class AsyncRewardClient(_Common):
         return call.scores()
 
     async def choose(
-        self, prompt: Prompt, candidates: list[str], deadline_ms: int | None = None
+        self,
+        prompt: Prompt,
+        candidates: list[str],
+        deadline_ms: int | None = None,
+        stages: Stages | None = None,
     ) -> Choice:
         """`score`, and which one is the best."""
-        return best_of(await self.score(prompt, candidates, deadline_ms), self._address)
+        return best_of(await self.score(prompt, candidates, deadline_ms, stages), self._address)
 
     async def best_of_n(
         self,
@@ -217,11 +259,20 @@ class AsyncRewardClient(_Common):
         generate: Callable[[Prompt, int], Awaitable[list[str]]],
         n: int,
         deadline_ms: int | None = None,
+        stop: Stop | None = None,
+        stages: Stages | None = None,
     ) -> tuple[str, Choice]:
         """See RewardClient.best_of_n."""
-        texts = _answers(await generate(prompt, n))
-        choice = await self.choose(prompt, texts, deadline_ms)
-        return texts[choice.best_index], choice
+        if stop is not None and stop.weights_digest is not None:
+            self._require_weights(stop, await self.served_model())
+        drawing = Drawing(n, stop, self._address)
+        while num := drawing.num_next():
+            texts = answers(await generate(prompt, num))
+            try:
+                drawing.add(texts, await self.score(prompt, texts, deadline_ms, stages))
+            except DeadlineError as error:
+                drawing.miss(texts, error)
+        return drawing.best()
 
     async def served_model(self) -> ServedModel:
         """See RewardClient.served_model."""
@@ -241,9 +292,3 @@ class AsyncRewardClient(_Common):
                 if (scores := part.answered(answer)) is not None:
                     return scores
             await self._sleep(part.next_wait_s())
-
-
-def _answers(texts: list[str]) -> list[str]:
-    if not texts:
-        raise InputError("generate returned no answers.", "It is called as generate(prompt, n).")
-    return texts

@@ -125,6 +125,8 @@ class ServingConfig(Section):
         template: what is put around prompts and answers: `recorded` is the codepmp_template.json
             beside the weights, `own` the chat template of a reward model of others, whose reward is
             read where the rendered conversation ends.
+        execute: run the tests that a request brings (`stages: [run, reward]`), in the sandbox.
+        sandbox: limits of a program that is run for a request.
     """
 
     engine: Literal["vllm", "torch"] = "vllm"
@@ -165,6 +167,14 @@ class ServingConfig(Section):
     label_selector: LabelSelector = operational({})  # nodes that replicas may run on
     kv_cache_gb: float = operational(1.0, gt=0)
     block_size: int = operational(16, ge=1)
+    execute: bool = operational(False)
+    sandbox: SandboxConfig = operational(SandboxConfig())
+
+    @model_validator(mode="after")
+    def _no_problems_of_its_own(self) -> ServingConfig:
+        if self.sandbox.shared_process:
+            raise ValueError("sandbox.shared_process names problems, and requests have no names")
+        return self
 
     @model_validator(mode="after")
     def _revision_of_a_model(self) -> ServingConfig:

@@ -38,18 +38,19 @@ class Key:
         return f"{self.name}={in_short(self.value)}"
 
 
-def keys_of(section: Section, prefix: str = "") -> Iterator[Key]:
+def keys_of(section: Section, prefix: str = "", changes_result: bool = True) -> Iterator[Key]:
     """All keys below `section`, in their order."""
     plain = section.model_dump(mode="json")
     about = _attributes(type(section))
     for name, info in type(section).model_fields.items():
         value = getattr(section, name)
+        decides = changes_result and not is_operational(info)
         if isinstance(value, Section):
-            yield from keys_of(value, f"{prefix}{name}.")
+            yield from keys_of(value, f"{prefix}{name}.", decides)
             continue
         kind = re.sub(_MODULE, "", inspect.formatannotation(info.annotation))
         words = about.get(name, "")
-        yield Key(f"{prefix}{name}", plain[name], kind, words, not is_operational(info))
+        yield Key(f"{prefix}{name}", plain[name], kind, words, decides)
 
 
 def differences(

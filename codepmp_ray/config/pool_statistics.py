@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from codepmp_ray.config.base import Section
+from codepmp_ray.config.base import Section, later
 
 # Names of the series that stand beside the models'.
 BASELINES = ("random", "length", "shortest", "model_prior", "majority", "oracle")
@@ -35,6 +35,18 @@ class RewardsConfig(Section):
         return self
 
 
+class StopConfig(Section):
+    """At which reward best-of-N may stop drawing answers.
+
+    Attributes:
+        max_loss: of accuracy, as a share; its upper bound has to lie within it.
+        at_once: answers that are drawn before their rewards are looked at.
+    """
+
+    max_loss: float = Field(default=0.02, gt=0, lt=1)
+    at_once: int = Field(default=1, ge=1)
+
+
 class PoolStatisticsConfig(Section):
     """Confidence, number of resamples and seed are those of `evaluation`.
 
@@ -51,6 +63,7 @@ class PoolStatisticsConfig(Section):
             16 times as many.
         nan_scores: a candidate without a reward that is a finite number ends the job, or ranks
             below all others.
+        stop: fit for each model the reward at which best-of-N may stop; null does not.
     """
 
     path: str | None = None
@@ -62,6 +75,7 @@ class PoolStatisticsConfig(Section):
     num_candidates: int | None = Field(default=None, ge=1)
     num_vote_draws: int = Field(default=64, ge=1)
     nan_scores: Literal["refuse", "last"] = "refuse"
+    stop: StopConfig | None = later(None)
 
     @model_validator(mode="after")
     def _named_apart(self) -> PoolStatisticsConfig:
@@ -69,4 +83,6 @@ class PoolStatisticsConfig(Section):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"two models are called {name!r}; give each a name of its own")
+        if self.stop is not None and not names:
+            raise ValueError("stop is fitted to rewards, and there are none; name a model's")
         return self

@@ -13,6 +13,7 @@ from codepmp_ray.analysis.text import terminal_table
 from codepmp_ray.config.base import fingerprint
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.content_digests import content_digests
+from codepmp_ray.evaluation import statistics
 from codepmp_ray.evaluation.pool_files import load_labelled_pool
 from codepmp_ray.evaluation.pool_report import MAIN, Settings, measure_pools
 from codepmp_ray.json_records import record_bytes
@@ -51,8 +52,9 @@ def measure_pool_file(recipe: Recipe) -> dict[str, Any]:
     store.require_ready()
     pool = load_labelled_pool(config)
     names = [item.name for item in config.rewards]
+    arrays = pool.arrays(names)
     found = measure_pools(
-        pool.arrays(names),
+        arrays,
         sorted(set(config.ks)) or None,
         Settings(
             settings.confidence,
@@ -62,6 +64,16 @@ def measure_pool_file(recipe: Recipe) -> dict[str, Any]:
             config.nan_scores,
         ),
     )
+    if config.stop is not None:
+        fitting = statistics.StopSettings(
+            **config.stop.model_dump(),
+            **settings.model_dump(include={"confidence", "num_bootstrap", "seed"}),
+            nan_scores=config.nan_scores,
+        )
+        found["stop"] = {
+            name: statistics.fit_threshold(scores, arrays.passed, arrays.present, fitting)
+            for name, scores in arrays.scores.items()
+        }
     results = {
         "pool": config.path,
         "models": names,
@@ -99,6 +111,8 @@ def print_pool_statistics(results: dict[str, Any], console: Console | None = Non
         k = results["comparisons"][0]["k"]
         screen.print(f"Paired differences at k={k}, in points", _comparisons(results), sep="\n")
         screen.print(results["note"])
+    for name, fitted in results.get("stop", {}).items():
+        screen.print(_stop_line(name, fitted))
     for line in _remarks(results):
         screen.print(line)
     screen.print(results["folder"], soft_wrap=True)
@@ -150,6 +164,20 @@ def _comparisons(results: dict[str, Any]) -> Table:
         )
         rows.append(cells)
     return terminal_table("", ("compared", "difference", "p", "p (Holm)", "detectable"), rows)
+
+
+def _stop_line(name: str, fitted: dict[str, Any]) -> str:
+    start = f"Stopping best of {fitted['num_candidates']} early by {name}"
+    if fitted["why_not"]:
+        return f"{start}: no threshold, because {fitted['why_not']}."
+    saved, lost = (fitted[key] for key in ("saved", "loss"))
+    mean, low, high = (100 * saved[key] for key in ("mean", "low", "high"))
+    return (
+        f"{start} at a reward of {fitted['threshold']:g}, {fitted['at_once']} at once: "
+        f"{mean:.0f} % of the answers saved ({low:.0f}-{high:.0f}), {100 * lost['mean']:.2f} "
+        f"points lost ({100 * lost['upper']:.1f} at most), on {fitted['num_held_out']:,} problems "
+        "that it was not chosen on."
+    )
 
 
 def _remarks(results: dict[str, Any]) -> list[str]:

@@ -17,6 +17,7 @@ from codepmp_ray.preference import messages
 from codepmp_ray.preference.messages import Message
 from codepmp_ray.preference.tokenization import Encoded, EncodedResponse, Encoder
 from codepmp_ray.scoring.protocol import Scorer, Scores
+from codepmp_ray.scoring.stages import Stage, StagesAsked
 
 # A text, or the ids of one, which are scored as they are.
 Candidate = str | tuple[int, ...]
@@ -55,6 +56,7 @@ class ScoringRequest:
             a response is lost, and whole texts are refused.
         timeout_s: answer with what has been scored by then.
         places: of the candidates in what the caller sent, for error messages.
+        stages: what candidates have to come through before they are scored.
     """
 
     prompt: str | Sequence[Message] | None
@@ -62,6 +64,7 @@ class ScoringRequest:
     cut: Cut | None = None
     timeout_s: float | None = None
     places: Sequence[int] | None = None
+    stages: StagesAsked | None = None
 
 
 def num_chars(request: ScoringRequest) -> int:
@@ -107,7 +110,9 @@ class ScoredCandidate:
         num_tokens: response tokens that were scored, EOS included.
         truncated: the text was cut to fit, so its score is that of what was left.
         duplicate_of: index of the first candidate with the same text, None for a first appearance.
-        missing: why there is no score: the deadline came first, or the model gave no finite number.
+        missing: why there is no score: the deadline came first, the model gave no finite number, or
+            the candidate fell out before.
+        fell_out: the stage at which it did; with a score where all others did no better.
     """
 
     index: int
@@ -116,7 +121,8 @@ class ScoredCandidate:
     num_tokens: int
     truncated: bool
     duplicate_of: int | None
-    missing: Literal["deadline", "not_finite"] | None = None
+    missing: Literal["deadline", "not_finite", "fell_out"] | None = None
+    fell_out: Stage | None = None
 
 
 @dataclass(frozen=True)
@@ -127,6 +133,7 @@ class BestOfN:
         best_index: None where no candidate has a score.
         weights_digest: of the weights that made it, where the scorer is told (serve/weights.py).
         temperature: of the model, see scoring/calibration.py.
+        all_fell_at: the stage at which all fell out that had come so far; the best one too.
     """
 
     best_index: int | None
@@ -136,6 +143,7 @@ class BestOfN:
     num_cached_prompt_tokens: int
     weights_digest: str | None = field(default=None, compare=False)
     temperature: float = field(default=1.0, compare=False)
+    all_fell_at: Stage | None = None
 
     @property
     def is_partial(self) -> bool:

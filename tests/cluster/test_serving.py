@@ -33,10 +33,17 @@ from codepmp_ray.serve.launch import running_service
 from codepmp_ray.serve.listening import open_port
 from codepmp_ray.weights_digest import weights_digest
 from tests.processes import PATIENCE_S, wait_until
+from tests.sandbox_machine import MECHANISMS
 from tests.tiny_models import save_tiny_reward_model
 
 PROMPT = "Add one to x."
 CANDIDATES = ["return x + 1", "return x - 1", "return x + 1", "pass", "y" * 600]
+STAGED = {
+    "prompt": PROMPT,
+    "candidates": ["pass", *(f"```python\ndef f(x): return x {s} 1\n```" for s in "-+")],
+    "stages": ["extract", "parse", "run", "reward"],
+    "tests": {"entry_point": "f", "test": "def check(f):\n    assert f(2) == 3\n"},
+}
 # JSON carries the float32 rewards exactly; batches of other shapes do not.
 TOLERANCE = 1e-5
 
@@ -79,7 +86,7 @@ def test_service_answers_and_leaves_nothing_behind(
     monkeypatch.delenv("CODEPMP_API_KEY", raising=False)
     body = {"prompt": PROMPT, "candidates": CANDIDATES}
     start_other_app("codepmp-job-77000000")  # what a killed job leaves on a lasting cluster
-    with running_service(recipe_with(), model) as service:
+    with running_service(recipe_with(execute=True), model) as service:
         assert "codepmp-job-77000000" not in serve.status().applications
         headers = {"x-api-key": service.api_key}
         assert service.key_was_made and service.model_name == "rm-tiny"
@@ -89,6 +96,7 @@ def test_service_answers_and_leaves_nothing_behind(
             assert client.post("/v1/bon", json=body).status_code == 401
             assert client.get("/health").json() == {"status": "ok"}
             answer = client.post("/v1/bon", json=body, headers=headers).json()
+            staged = client.post("/v1/bon", json=STAGED, headers=headers)
             refused = client.post("/v1/bon", json={**body, "prompt": "p" * 300}, headers=headers)
             assert refused.status_code == 422
             assert "max_model_len=256" in refused.json()["error"]["message"]
@@ -108,6 +116,12 @@ def test_service_answers_and_leaves_nothing_behind(
     assert answer["best_index"] == expected.best_index
     assert [item["truncated"] for item in answer["data"]] == [False] * 4 + [True]
     assert answer["data"][2]["duplicate_of"] == 0
+    if MECHANISMS:
+        data = staged.json()["data"]
+        assert staged.json()["best_index"] == 2
+        assert [item.get("fell_out") for item in data] == ["extract", "run", None]
+    else:
+        assert staged.status_code == 501
     assert refuses_connections(service.url)
     assert not serve.status().applications
 

@@ -24,16 +24,16 @@ Keys = tuple[str, ...]
 
 
 def _leaves(
-    section: Section, prefix: tuple[str, ...] = ()
+    section: Section, prefix: tuple[str, ...] = (), within: bool = False
 ) -> Iterator[tuple[tuple[str, ...], bool]]:
-    """(path, is operational) of every field that is not a section."""
+    """(path, is operational, by itself or `within` a section that is) of what is no section."""
     for name, info in type(section).model_fields.items():
-        value = getattr(section, name)
+        value, extra = getattr(section, name), info.json_schema_extra
+        is_operational = within or bool(isinstance(extra, dict) and extra.get("operational"))
         if isinstance(value, Section):
-            yield from _leaves(value, (*prefix, name))
+            yield from _leaves(value, (*prefix, name), is_operational)
         elif len(typing.get_args(info.annotation)) != 1:  # a Literal of one value cannot change
-            extra = info.json_schema_extra
-            yield (*prefix, name), bool(isinstance(extra, dict) and extra.get("operational"))
+            yield (*prefix, name), is_operational
 
 
 def _other_values(section: Section, name: str) -> list[Any]:
@@ -95,6 +95,7 @@ _BASE = Recipe.model_validate(
         "planning": {"price_per_gpu_hour": 1.0},
         "pretraining": {"max_steps": 1, **_BEST},
         "finetuning": {"max_steps": 1, "schedule": "wsd", **_BEST},
+        "pool_statistics": {"rewards": [{"name": "ours", "column": "c"}]},
     }
 )
 

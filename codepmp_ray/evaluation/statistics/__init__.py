@@ -29,6 +29,7 @@ from codepmp_ray.evaluation.statistics.picks import (
     padded,
     random_choice,
 )
+from codepmp_ray.evaluation.statistics.stopping import StopSettings, fit_threshold
 from codepmp_ray.evaluation.statistics.voting import majority, vote_weights, weighted_majority
 from codepmp_ray.resampling import Floats, Interval, unseen_share
 
@@ -37,6 +38,7 @@ __all__ = [
     "Difference",
     "Floats",
     "Interval",
+    "StopSettings",
     "best_of_k",
     "bootstrap_intervals",
     "bootstrap_ratio",
@@ -45,6 +47,7 @@ __all__ = [
     "default_ks",
     "detectable_difference",
     "expected_best_score",
+    "fit_threshold",
     "holm",
     "majority",
     "mcnemar",

@@ -47,9 +47,15 @@ def padded(rows: Sequence[Sequence[float]], fill: float = 0.0) -> tuple[Floats, 
 
 
 def checked(
-    values: npt.ArrayLike, passed: npt.ArrayLike, present: npt.ArrayLike | None = None
+    values: npt.ArrayLike,
+    passed: npt.ArrayLike,
+    present: npt.ArrayLike | None = None,
+    nan_values: NanScores = "last",
 ) -> tuple[Floats, Floats, Bools]:
-    """All three as arrays of one shape. Raises InputError for other shapes and unknown outcomes."""
+    """All three as arrays of one shape.
+
+    Raises InputError for other shapes, unknown outcomes and values that are refused.
+    """
     left, right = np.asarray(values, float), np.asarray(passed, float)
     if left.ndim != 2 or left.shape != right.shape or 0 in left.shape:
         raise InputError(
@@ -66,6 +72,13 @@ def checked(
             f"Candidate {column} of problem {row} passed {right[row, column]:g}, which is not "
             "between 0 and 1.",
             "Grade all candidates first, or leave the ungraded ones out with `present`.",
+        )
+    bad = np.isnan(left) & mask
+    if nan_values == "refuse" and bad.any():
+        row, column = np.argwhere(bad)[0]
+        raise InputError(
+            f"The score of candidate {column} of problem {row} is not a number.",
+            'Score it again, or rank such candidates below all others with nan_scores="last".',
         )
     return left, right, mask
 
@@ -117,14 +130,7 @@ def best_of_k(
 
     Raises InputError for NaN scores or shapes that do not fit.
     """
-    values, correct, mask = checked(scores, passed, present)
-    bad = np.isnan(values) & mask
-    if bad.any() and nan_scores == "refuse":
-        row, column = np.argwhere(bad)[0]
-        raise InputError(
-            f"The score of candidate {column} of problem {row} is not a number.",
-            'Score it again, or rank such candidates below all others with nan_scores="last".',
-        )
+    values, correct, mask = checked(scores, passed, present, nan_scores)
     return over_sizes(_best_of, ks, mask, [values, correct])
 
 
@@ -149,7 +155,7 @@ def expected_best_score(
 
     def best(ks: Sequence[int], arrays: list[Floats]) -> Floats:
         ordered = np.sort(arrays[0], axis=1)
-        return ordered @ _max_rank_probability(ordered.shape[1], ks).T
+        return ordered @ max_rank_probability(ordered.shape[1], ks).T
 
     found = over_sizes(best, ks, mask, [values])
     found[~mask.any(axis=1)] = np.nan
@@ -216,15 +222,15 @@ def _best_of(ks: Sequence[int], arrays: list[Floats]) -> Floats:
     values = np.take_along_axis(values, order, axis=1)
     correct = np.take_along_axis(correct, order, axis=1)
     new_group = ~((values[:, 1:] == values[:, :-1]) | (np.isnan(values[:, 1:])))
-    return _mean_over_ties(new_group, correct) @ _max_rank_probability(values.shape[1], ks).T
+    return mean_over_ties(new_group, correct) @ max_rank_probability(values.shape[1], ks).T
 
 
-def _max_rank_probability(num_candidates: int, ks: Sequence[int]) -> Floats:
+def max_rank_probability(num_candidates: int, ks: Sequence[int]) -> Floats:
     """Chance [ks, N] that the candidate at each rank, worst first, is the best of k."""
     return np.diff(subset_ratio(num_candidates, ks), axis=1)
 
 
-def _mean_over_ties(new_group: Bools, correct: Floats) -> Floats:
+def mean_over_ties(new_group: Bools, correct: Floats) -> Floats:
     """`correct` with each entry replaced by the mean of its tie group."""
     starts = np.ones_like(correct, dtype=bool)
     starts[:, 1:] = new_group

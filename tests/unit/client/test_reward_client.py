@@ -1,80 +1,15 @@
 import asyncio
 import socket
-import threading
 import time
 
 import pytest
-import uvicorn
-from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse
 
 from codepmp_ray.client import AsyncRewardClient, RewardClient, ServedModel
-from codepmp_ray.client.answers import Hints
 from codepmp_ray.client.attempts import retry_after_s
 from codepmp_ray.client.rewards import trl_reward_function
 from codepmp_ray.errors import DeadlineError, EngineError, InputError
-
-HINTS = Hints("evaluation.endpoint", "MY_KEY")
-
-
-def _error(status, message, **headers):
-    return JSONResponse({"error": {"message": message}}, status_code=status, headers=headers)
-
-
-class FakeService:
-    """Scores a candidate by its length; `script` holds answers to give before that."""
-
-    def __init__(self):
-        self.app = FastAPI()
-        self.script = []
-        self.requests = []
-        self.app.post("/v1/bon")(self.bon)
-        self.app.get("/v1/models")(self.models)
-        self.cards = []
-
-    async def models(self):
-        return {"object": "list", "data": self.cards}
-
-    async def bon(self, request: Request):
-        body = await request.json()
-        self.requests.append((body, request.headers.get("authorization")))
-        if self.script:
-            return self.script.pop(0)
-        data = [
-            {"index": i, "score": float(len(text)), "num_tokens": len(text), "truncated": False}
-            for i, text in enumerate(body["candidates"])
-        ]
-        return {"data": data[::-1]}  # by rank, as the service may
-
-
-@pytest.fixture(scope="module")
-def server():
-    fake = FakeService()
-    config = uvicorn.Config(fake.app, host="127.0.0.1", port=0, log_level="error")
-    running = uvicorn.Server(config)
-    thread = threading.Thread(target=running.run, daemon=True)
-    thread.start()
-    while not running.started:
-        time.sleep(0.01)
-    fake.url = f"http://127.0.0.1:{running.servers[0].sockets[0].getsockname()[1]}"
-    yield fake
-    running.should_exit = True
-    thread.join()
-
-
-@pytest.fixture
-def service(server):
-    server.script.clear()
-    server.requests.clear()
-    return server
-
-
-@pytest.fixture
-def client(service):
-    waits = []
-    with RewardClient(service.url + "/", "sk-test", HINTS, sleep=waits.append) as made:
-        made.waits = waits
-        yield made
+from tests.unit.client.conftest import HINTS, error_answer
 
 
 def test_scores_come_back_in_the_order_of_the_candidates(client, service):
@@ -107,8 +42,8 @@ def test_a_service_is_asked_which_model_it_serves(client, service):
 
 def test_busy_answers_are_retried_as_long_as_they_ask(client, service):
     service.script += [
-        _error(429, "busy", **{"Retry-After": "7"}),
-        _error(504, "gateway"),
+        error_answer(429, "busy", **{"Retry-After": "7"}),
+        error_answer(504, "gateway"),
         PlainTextResponse("Internal Server Error", 500),  # of a proxy, in a form of its own
     ]
     assert len(client.score("p", ["a"])) == 1
@@ -117,7 +52,7 @@ def test_busy_answers_are_retried_as_long_as_they_ask(client, service):
 
 
 def test_a_service_that_stays_busy_is_an_error_with_its_words(client, service):
-    service.script += [_error(429, "queue is full")] * 8
+    service.script += [error_answer(429, "queue is full")] * 8
     with pytest.raises(EngineError, match=r"queue is full.*8 attempts"):
         client.score("p", ["a"])
     assert len(service.requests) == 8 and client.waits == [0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0]
@@ -126,10 +61,10 @@ def test_a_service_that_stays_busy_is_an_error_with_its_words(client, service):
 @pytest.mark.parametrize(
     ("answer", "kind", "words"),
     [
-        (_error(401, "no"), InputError, "refused the API key.*MY_KEY"),
-        (_error(404, "Not Found"), InputError, "no best-of-N service at .*without a path"),
-        (_error(422, "too many candidates"), InputError, "status 422: too many candidates"),
-        (_error(500, "boom"), EngineError, "status 500: boom"),
+        (error_answer(401, "no"), InputError, "refused the API key.*MY_KEY"),
+        (error_answer(404, "Not Found"), InputError, "no best-of-N service at .*without a path"),
+        (error_answer(422, "too many candidates"), InputError, "status 422: too many candidates"),
+        (error_answer(500, "boom"), EngineError, "status 500: boom"),
         (PlainTextResponse("<html>"), InputError, "JSON object"),
         (JSONResponse([1]), InputError, "JSON object"),
         (JSONResponse({"data": []}), EngineError, "scored 0 of 1"),
@@ -265,10 +200,10 @@ def test_a_deadline_is_for_all_requests_of_a_call(client, service):
 
 
 def test_until_the_deadline_a_busy_service_is_asked_again(client, service):
-    service.script += [_error(503, "starting", **{"Retry-After": "0"})] * 10
+    service.script += [error_answer(503, "starting", **{"Retry-After": "0"})] * 10
     assert len(client.score("p", ["a"], deadline_ms=60_000)) == 1
     assert client.waits == [0.0] * 10
-    service.script.append(_error(429, "queue is full", **{"Retry-After": "30"}))
+    service.script.append(error_answer(429, "queue is full", **{"Retry-After": "30"}))
     with pytest.raises(DeadlineError, match=r"queue is full.*time is up"):
         client.score("p", ["a"], deadline_ms=20_000)
     assert client.waits == [0.0] * 10  # waiting would have been for nothing
@@ -313,10 +248,10 @@ def test_the_asynchronous_client_does_the_same(service):
 
     async def run():
         async with AsyncRewardClient(service.url, "sk-test", HINTS, sleep) as client:
-            service.script.append(_error(429, "busy", **{"Retry-After": "7"}))
+            service.script.append(error_answer(429, "busy", **{"Retry-After": "7"}))
             text, choice = await client.best_of_n("ab", generate, 3)
             assert (text, choice.rewards) == ("abab", [0.0, 2.0, 4.0])
-            service.script.append(_error(401, "no"))
+            service.script.append(error_answer(401, "no"))
             with pytest.raises(InputError, match="MY_KEY"):
                 await client.score("p", ["a"])
 
@@ -373,10 +308,10 @@ def test_a_completion_that_is_no_answer_has_no_reward(client, service, completio
 
 
 def test_a_prompt_that_is_too_long_costs_its_own_reward(client, service):
-    service.script.append(_error(422, "The prompt has 600 tokens"))
+    service.script.append(error_answer(422, "The prompt has 600 tokens"))
     reward = trl_reward_function(client, num_parallel=1)
     with pytest.warns(UserWarning, match="600 tokens"):
         assert reward(["p" * 600, "p"], ["a", "aa"]) == [None, 2.0]
-    service.script.append(_error(401, "no"))
+    service.script.append(error_answer(401, "no"))
     with pytest.raises(InputError, match="refused the API key"):
         reward(["p"], ["a"])

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import random
 
 import pyarrow.parquet as pq
 import pytest
@@ -264,3 +265,40 @@ def test_wrong_settings_and_files_are_refused_with_a_remedy(written, table, tmp_
     ):
         with pytest.raises(ConfigError, match=words):
             parse_recipe({"pool_statistics": {"rewards": rewards}}, "test")
+
+
+def stop_recipe(tmp_path, path, **stop):
+    section = {"path": path, "rewards": COLUMN, "stop": stop}
+    return parse_recipe({"run_dir": str(tmp_path / "run"), "pool_statistics": section}, "test")
+
+
+def printed(results):
+    screen = Console(file=io.StringIO(), width=400)
+    print_pool_statistics(results, screen)
+    return screen.file.getvalue()
+
+
+def test_a_threshold_to_stop_at_is_told_or_refused_in_words(tmp_path, written):
+    generator = random.Random(0)
+    rows = []
+    for number in range(600):
+        marks = [generator.randrange(2) for _ in range(4)]
+        rows.append(pool_row(number, marks, [mark + generator.random() / 2 for mark in marks]))
+    recipe = stop_recipe(tmp_path, written(rows), at_once=2)
+
+    results = measure_pool_file(recipe)
+
+    fitted = results["stop"]["rm"]
+    assert fitted["at_once"] == 2 and 0.45 < fitted["threshold"] < 1.5
+    assert f"at a reward of {fitted['threshold']:g}" in printed(results)
+    store = open_store(recipe.run_dir).sub(folder_of(recipe))
+    assert json.loads(store.read_bytes("pool_statistics.json"))["stop"]["rm"] == fitted
+
+    few = measure_pool_file(stop_recipe(tmp_path, written(POOL, "few.jsonl")))
+    assert few["stop"]["rm"]["threshold"] is None
+    assert "no threshold, because each half needs" in printed(few)
+
+
+def test_a_threshold_needs_rewards():
+    with pytest.raises(ValueError, match="there are none"):
+        PoolStatisticsConfig.model_validate({"path": "p", "stop": {}})

@@ -10,7 +10,8 @@ from typing import Any
 
 from fastapi.testclient import TestClient
 
-from codepmp_ray.errors import InputError
+from codepmp_ray.config.evaluation import SandboxConfig
+from codepmp_ray.errors import DeadlineError, InputError, SandboxUnavailable
 from codepmp_ray.preference.tokenization import Encoder, PromptTemplate
 from codepmp_ray.scoring.best_of_n import (
     BestOfN,
@@ -20,11 +21,12 @@ from codepmp_ray.scoring.best_of_n import (
     rank,
 )
 from codepmp_ray.scoring.protocol import Scores
+from codepmp_ray.serve.answer_schemas import Calibration
 from codepmp_ray.serve.app import ServiceSettings
 from codepmp_ray.serve.auth import digest_of
 from codepmp_ray.serve.errors import Unavailable
-from codepmp_ray.serve.schemas import Calibration
 from codepmp_ray.serve.scoring import Outcome
+from codepmp_ray.serve.stages import StagedScoring
 from codepmp_ray.serve.weights import Weights
 from tests.tiny_models import tiny_tokenizer
 
@@ -77,6 +79,7 @@ class FakeBackend:
         tokenizer = tiny_tokenizer()
         template = PromptTemplate.from_tokenizer(tokenizer, "chat", append_eos=True)
         self.encoder = Encoder(tokenizer, template)
+        self.staged = StagedScoring(SandboxConfig(time_limit_s=5))
         self.is_ready = True
         self.digest: str | None = None
 
@@ -85,8 +88,8 @@ class FakeBackend:
 
     async def outcome(self, request: ScoringRequest) -> Outcome:
         try:
-            return await self.best_of_n(request)
-        except InputError as error:
+            return await self.staged.best_of_n(request, self.best_of_n)
+        except (InputError, DeadlineError, SandboxUnavailable) as error:
             return error
 
     async def best_of_n(self, request: ScoringRequest) -> BestOfN:

@@ -6,11 +6,13 @@ import asyncio
 import random
 from asyncio import CancelledError
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import pytest
 
 from codepmp_ray.errors import DeadlineError
 from codepmp_ray.scoring.best_of_n import BestOfN, ScoredCandidate, ScoringRequest
+from codepmp_ray.scoring.stages import StagesAsked
 from codepmp_ray.serve.admission import Admission, TokenEstimate
 from codepmp_ray.serve.errors import ApiError
 
@@ -339,6 +341,9 @@ def test_the_estimate_learns_how_many_characters_make_a_token() -> None:
     cut = [ScoredCandidate(0, 1.0, 1, 40, True, None)]
     estimate.learn(ScoringRequest("p", ["c" * 10**6]), BestOfN(0, cut, 1, 40, 0))
     assert estimate(request) == pytest.approx(3 + 50, abs=1)  # of what was cut nothing is learned
+    staged = replace(request, candidates=["c" * 10**6], stages=StagesAsked(("parse",)))
+    estimate.learn(staged, answer)
+    assert estimate(request) == pytest.approx(3 + 50, abs=1)  # nor of what fell out
 
 
 def test_what_will_be_cut_or_refused_costs_nothing() -> None:

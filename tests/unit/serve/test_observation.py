@@ -52,6 +52,35 @@ def test_the_page_needs_no_key_and_loads_nothing_else(open_client: TestClient) -
     error_of(open_client.post("/", json={}), 401)
 
 
+def test_usage_is_counted_by_the_name_of_the_key(backend: FakeBackend, tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    lines = [f"{digest_of('a')}  # alice", f"{digest_of('b')} bob jr.", f"{digest_of('c')}#carol"]
+    file.write_text("\n".join([*lines, digest_of("a2") + " # alice", digest_of("d"), "# nobody"]))
+    scrapers = (digest_of("a-scrape-token"),)
+    changed = {"api_keys_file": str(file), "metrics_token_sha256": scrapers}
+    app = create_app(SETTINGS.model_copy(update=changed), backend)
+    client = TestClient(app, raise_server_exceptions=False)
+    body = {"prompt": "p", "candidates": ["aa", "b"]}
+    usage = {}
+    for key in ("a", "a", "a2", "b", "c", "d"):
+        usage = client.post("/v1/bon", json=body, headers={"x-api-key": key}).json()["usage"]
+    many = {"requests": [body] * 3}
+    assert client.post("/v1/bon", json=many, headers={"x-api-key": "b"}).status_code == 200
+    client.post("/v1/bon", json={**body, "candidates": []}, headers={"x-api-key": "c"})
+    found = figures(client)
+    unnamed = digest_of("d")[:8]
+    for name, num_calls, num_prompts in (
+        ("alice", 3, 3),
+        ("bob jr.", 2, 4),
+        ("carol", 1, 1),
+        (unnamed, 1, 1),
+    ):
+        assert found["codepmp_key_requests_total", name] == num_calls
+        for kind in ("prompt", "candidate"):
+            num = num_prompts * usage[f"{kind}_tokens"]
+            assert found["codepmp_key_tokens_total", name, kind] == num
+
+
 def test_figures_count_requests_tokens_and_time(open_client: TestClient) -> None:
     key = {"x-api-key": KEY}
     body = {"prompt": "p", "candidates": ["aa", "b", "aa"]}

@@ -18,9 +18,10 @@ from codepmp_ray.config.evaluation import ServingConfig
 from codepmp_ray.errors import CodePMPError, InputError
 from codepmp_ray.scoring.best_of_n import BestOfN, ScoringRequest
 from codepmp_ray.serve.admission import Admission
+from codepmp_ray.serve.answer_schemas import fields_of
 from codepmp_ray.serve.deployments import ScorerReplica
 from codepmp_ray.serve.observation import Metrics
-from codepmp_ray.serve.schemas import BonItem, BonOptions, fields_of
+from codepmp_ray.serve.schemas import BonItem, BonOptions
 from codepmp_ray.serve.scoring import ScoringPath
 from codepmp_ray.serve.weights import Weights
 from codepmp_ray.weights_digest import CALIBRATION_FILE, weights_digest
