@@ -60,7 +60,9 @@ def test_a_label_that_nothing_has_is_refused_unless_a_node_type_may_bring_it(
 def test_check_asks_every_node_and_leaves_nothing_behind(found: dict[str, Any]) -> None:
     lines = found["check"][0].splitlines()
     assert "3 nodes: 4 CPU, 0 GPU" in lines[0] and "may add 2 absent-synthesis" in lines[0]
-    assert any(line.startswith("ok      versions        3 nodes alike: python 3.") for line in lines)
+    assert any(
+        line.startswith("ok      versions        3 nodes alike: python 3.") for line in lines
+    )
     assert any(
         line.startswith("ok      storage") and "3 nodes read and write the same files" in line
         for line in lines
