@@ -230,7 +230,8 @@ def _graph(
     )
     for stage, (_, engine), limit in zip(job.stages, engines, limits, strict=True):
         num_blocks = blocks_at_once(engine, job.rows_per_shard)
-        dataset = dataset.map_batches(
+        # `map_batches` would do the same, but refuses whole blocks (batch_size=None) with GPUs.
+        dataset = dataset.map_batches_internal(
             EngineActor,
             fn_constructor_args=(
                 job.label,

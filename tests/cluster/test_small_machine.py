@@ -55,14 +55,14 @@ def test_the_time_that_engines_hold_gpus_is_counted(
     from codepmp_ray.cluster.synthesis import synthesize
 
     monkeypatch.setattr(shard_graph, "engine_gpus", lambda engine: 0.5)
-    recipe = recipe_for(tmp_path, latency_s=0.5)
+    recipe = recipe_for(tmp_path, latency_s=2.0)
     planning = recipe.planning.model_copy(update={"price_per_gpu_hour": 3600.0})
     recipe = recipe.model_copy(update={"planning": planning})
     write_corpus(recipe)
     began_s = time.monotonic()
     cost = synthesize(recipe)["cost"]
     took_s = time.monotonic() - began_s
-    # Two engines of half a GPU; rows take a second and a half through three hops.
+    # Two engines of half a GPU; rows take six seconds through three hops.
     assert 0.5 < cost["gpu_seconds"] < took_s
     assert cost["price"] == pytest.approx(cost["gpu_seconds"], abs=0.06)
     assert [attempt["gpu_seconds"] for attempt in cost["attempts"]] == [cost["gpu_seconds"]]
