@@ -14,11 +14,11 @@ import pyarrow as pa
 
 from codepmp_ray.config.synthesis import ContinuationConfig, SynthesisConfig
 from codepmp_ray.corpus.licenses import license_text
-from codepmp_ray.records import PAIR_OF_TWO_FILES, REJECTED, stable_id, table_from_rows
+from codepmp_ray.records import PAIR_OF_TWO_FILES, stable_id
 from codepmp_ray.reject_reasons import RejectReason
 from codepmp_ray.synthesis.gates import Rejection, judge_pair
 from codepmp_ray.synthesis.pairs import rejected_row
-from codepmp_ray.synthesis.rows import Row
+from codepmp_ray.synthesis.rows import Row, tables_of
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,7 @@ def split_continuations(rows: list[Row], config: SynthesisConfig) -> dict[str, p
             rejected.append(rejected_row(row, str(made.reason), made.detail))
         else:
             pairs.append(made)
-    return {
-        "pairs": table_from_rows(pairs, PAIR_OF_TWO_FILES),
-        "rejected": table_from_rows(rejected, REJECTED),
-    }
+    return tables_of(pairs, rejected, PAIR_OF_TWO_FILES)
 
 
 def break_in_two(snippet: Row, settings: ContinuationConfig) -> Broken | None:

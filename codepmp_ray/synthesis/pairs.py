@@ -8,11 +8,12 @@ import pyarrow as pa
 
 from codepmp_ray.config.engines import EnginesConfig
 from codepmp_ray.config.synthesis import SynthesisConfig
-from codepmp_ray.records import PAIR, REJECTED, stable_id, table_from_rows
+from codepmp_ray.records import stable_id
 from codepmp_ray.synthesis.constructions import make_construction
 from codepmp_ray.synthesis.gates import judge_pair
 from codepmp_ray.synthesis.hops import reject_payload
 from codepmp_ray.synthesis.prompts import template_version
+from codepmp_ray.synthesis.rows import tables_of
 
 _COPIED = ("snippet_id", "source_id", "blob_id", "repo", "path", "language", "license",
            "description", "description_num_tokens", "chosen_num_tokens", "rejected_num_tokens",
@@ -33,10 +34,7 @@ def split_rows(
             rejected.append(rejected_row(row, str(reason), detail or ""))
         else:
             pairs.append(_pair(row, config, engines))
-    return {
-        "pairs": table_from_rows(pairs, PAIR),
-        "rejected": table_from_rows(rejected, REJECTED),
-    }
+    return tables_of(pairs, rejected)
 
 
 def _pair(row: dict[str, Any], config: SynthesisConfig, engines: EnginesConfig) -> dict[str, Any]:

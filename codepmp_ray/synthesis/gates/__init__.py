@@ -15,7 +15,7 @@ from codepmp_ray.synthesis.gates.text import clean
 from codepmp_ray.synthesis.gates.verdict import Rejection, of_field
 from codepmp_ray.synthesis.thoughts import split_thought
 
-__all__ = ["Rejection", "clean", "contaminated", "judge_pair", "judge_text"]
+__all__ = ["Rejection", "clean", "contaminated", "judge_pair", "judge_sides", "judge_text"]
 
 
 def judge_text(
@@ -52,6 +52,14 @@ def _judge_content(field: str, value: str, language: str, gates: GatesConfig) ->
     if field in ("tests", "weak_tests"):
         return code.model_tests(field, value, gates)
     return code.answer(field, value, language, gates)
+
+
+def judge_sides(sides: dict[str, str], language: str, gates: GatesConfig) -> Rejection | None:
+    """Both sides, "chosen" and "rejected", alone and together, where no model wrote them."""
+    for side, value in sides.items():
+        if refused := judge_text(side, value, "stop", 0, language, gates):
+            return refused
+    return judge_pair({**sides, "chosen_num_tokens": None, "rejected_num_tokens": None}, gates)
 
 
 def judge_pair(row: dict[str, Any], gates: GatesConfig) -> Rejection | None:

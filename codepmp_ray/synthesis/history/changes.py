@@ -125,18 +125,13 @@ class _Reader:
     def rows(self, commit: Commit, refused: Rejection | None) -> Iterator[Row]:
         base = {"repo": self._named(commit.oid), "message": plain_message(commit.message)}
         base |= {"row_id": stable_id("commit", base["repo"])}
-        if refused is None:
-            found = self._code_changes(commit)
-            refused = found if isinstance(found, Rejection) else None
-        else:
-            found = refused
+        found = refused or self._code_changes(commit)
         if isinstance(found, Rejection):
             yield _refused(base, found)
             return
-        documents = self._documents(commit, found)
         made: list[Row] = []
         num_changed = 0
-        for before, after in documents:
+        for before, after in self._documents(commit, found):
             place = base | {"path": _storable(after.path), "blob_id": after.best_blob_id}
             place |= {"row_id": stable_id("commit", base["repo"], after.path)}
             try:

@@ -11,14 +11,14 @@ from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.config.synthesis import SynthesisConfig
 from codepmp_ray.corpus.filters.opt_out import purged_names
 from codepmp_ray.corpus.sources import check_corpus_config, source_root
-from codepmp_ray.records import PAIR_OF_TWO_FILES, REJECTED, stable_id, table_from_rows
+from codepmp_ray.records import PAIR_OF_TWO_FILES, stable_id
 from codepmp_ray.storage import Store, open_store
 from codepmp_ray.synthesis.answers import as_code_block
-from codepmp_ray.synthesis.gates import Rejection, judge_pair, judge_text
+from codepmp_ray.synthesis.gates import judge_sides
 from codepmp_ray.synthesis.history.changes import History
 from codepmp_ray.synthesis.history.repository import open_repository
 from codepmp_ray.synthesis.prompts import change_prompt, template_version
-from codepmp_ray.synthesis.rows import Row
+from codepmp_ray.synthesis.rows import Row, tables_of
 
 _PLAN = "commits.json"
 
@@ -51,10 +51,7 @@ def split_changes(rows: list[Row], config: SynthesisConfig) -> dict[str, pa.Tabl
     for row in rows:
         made = _make(row, config)
         (rejected if "reason" in made else pairs).append(made)
-    return {
-        "pairs": table_from_rows(pairs, PAIR_OF_TWO_FILES),
-        "rejected": table_from_rows(rejected, REJECTED),
-    }
+    return tables_of(pairs, rejected, PAIR_OF_TWO_FILES)
 
 
 def beginning(after: str, before: str) -> str:
@@ -72,7 +69,7 @@ def _make(row: Row, config: SynthesisConfig) -> Row:
         "chosen": as_code_block(row["code"], language),
         "rejected": as_code_block(row["rejected_code"], language),
     }
-    if refused := _refused(sides, language, config):
+    if refused := judge_sides(sides, language, config.gates):
         return _rejected_row(row, str(refused.reason), refused.detail)
     begins = beginning(row["code"], row["rejected_code"])
     place = ("source_id", "blob_id", "repo", "path")
@@ -91,14 +88,6 @@ def _make(row: Row, config: SynthesisConfig) -> Row:
         **{f"rejected_{name}": row[f"rejected_{name}"] for name in place[:-1]},
         "rejected_path": row["path"],
     }
-
-
-def _refused(sides: dict[str, str], language: str, config: SynthesisConfig) -> Rejection | None:
-    for side, text in sides.items():
-        if refused := judge_text(side, text, "stop", 0, language, config.gates):
-            return refused
-    lengths = dict.fromkeys(("chosen_num_tokens", "rejected_num_tokens"))
-    return judge_pair({**sides, **lengths}, config.gates)
 
 
 def _rejected_row(row: Row, reason: str, detail: str) -> Row:

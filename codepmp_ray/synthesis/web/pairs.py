@@ -15,9 +15,10 @@ from codepmp_ray.config.synthesis import SynthesisConfig, ThreadsConfig
 from codepmp_ray.corpus.decontamination import EvaluationIndex, load_evaluation_index
 from codepmp_ray.io.parquet_rows import UnreadableRow
 from codepmp_ray.io.shards import Piece
-from codepmp_ray.records import PAIR, REJECTED, stable_id, table_from_rows
+from codepmp_ray.records import stable_id, table_from_rows
 from codepmp_ray.reject_reasons import RejectReason
-from codepmp_ray.synthesis.gates import Rejection, clean, contaminated, judge_pair, judge_text
+from codepmp_ray.synthesis.gates import Rejection, clean, contaminated, judge_sides
+from codepmp_ray.synthesis.rows import tables_of
 from codepmp_ray.synthesis.web.files import read_piece
 
 Row = dict[str, Any]
@@ -114,10 +115,7 @@ def split_threads(
     for row in rows:
         made = _make(row, config, index)
         (rejected if "reason" in made else pairs).append(made)
-    return {
-        "pairs": table_from_rows(pairs, PAIR),
-        "rejected": table_from_rows(rejected, REJECTED),
-    }
+    return tables_of(pairs, rejected)
 
 
 def _make(row: Row, config: SynthesisConfig, index: EvaluationIndex | None) -> Row:
@@ -160,10 +158,7 @@ def _contaminated(
 def _refused(texts: dict[str, str], config: SynthesisConfig) -> Rejection | None:
     # People answer without code, and say that they are sorry.
     gates = config.gates.model_copy(update={"code": "none", "refusals": False})
-    for side, text in texts.items():
-        if refused := judge_text(side, text, "stop", 0, "", gates):
-            return refused
-    return judge_pair({**texts, "chosen_num_tokens": None, "rejected_num_tokens": None}, gates)
+    return judge_sides(texts, "", gates)
 
 
 def _rejected_row(
