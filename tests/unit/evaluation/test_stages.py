@@ -155,8 +155,9 @@ def test_nothing_is_executed_where_no_sandbox_works(monkeypatch):
 @pytest.mark.skipif(not MECHANISMS, reason="no sandbox can be had on this machine")
 def test_programs_run_in_the_sandbox_with_its_limits():
     endless = "```python\ndef f(x):\n    while True: pass\n```"
-    config = SandboxConfig(time_limit_s=3)
-    assert isinstance(Sandbox.detect(config), Sandbox)
     asked = StagesAsked(STAGES, TESTS)
-    found = Screen(config).survivors([WRONG, GOOD, endless, CUT], asked, go_on)
-    assert list(found.fell_at) == ["run", None, "run", "parse"]
+    patient, hasty = (SandboxConfig(time_limit_s=limit) for limit in (60, 1))
+    assert isinstance(Sandbox.detect(patient), Sandbox)
+    found = Screen(patient).survivors([WRONG, GOOD, CUT], asked, go_on)
+    assert list(found.fell_at) == ["run", None, "parse"]
+    assert Screen(hasty).survivors([endless, CUT], asked, go_on).all_fell_at == "run"

@@ -79,7 +79,7 @@ class FakeBackend:
         tokenizer = tiny_tokenizer()
         template = PromptTemplate.from_tokenizer(tokenizer, "chat", append_eos=True)
         self.encoder = Encoder(tokenizer, template)
-        self.staged = StagedScoring(SandboxConfig(time_limit_s=5))
+        self.staged = StagedScoring(SandboxConfig(num_parallel=2))
         self.is_ready = True
         self.digest: str | None = None
 
