@@ -269,6 +269,28 @@ def test_files_that_vanish_while_the_job_runs_are_missed(
     assert build(recipe)["num_snippets"] == 4
 
 
+def test_a_shard_that_was_taken_back_is_made_anew_and_no_other(ray_cluster, tmp_path: Path) -> None:
+    from codepmp_ray.command.report import verify
+
+    source = tmp_path / "source"
+    source.mkdir()
+    for i in range(4):
+        (source / f"{i}.py").write_text(function(f"f{i}"))
+    recipe = recipe_for(tmp_path / "runs", folder(source), rows_per_shard=1)
+    build(recipe)
+    ledger = open_stage(recipe, "corpus").ledger
+    before, markers = ledger.read("snippets"), {c.shard_id: c for c in ledger.commits()}
+    with open(ledger.store.locate(markers[2].files["snippets"]), "r+b") as file:
+        file.truncate(200)
+    with pytest.raises(StorageError, match="codepmp verify"):
+        ledger.read("snippets")
+    verify(recipe, repair=True)
+    build(recipe)
+    assert ledger.read("snippets") == before
+    made = {c.shard_id for c in ledger.commits() if c != markers[c.shard_id]}
+    assert made == {2} and verify(recipe)["damaged"] == []
+
+
 def test_a_storage_error_in_a_worker_is_one_message_and_the_job_resumes(
     ray_cluster, tmp_path: Path
 ) -> None:
