@@ -53,8 +53,8 @@ class PoolStatisticsConfig(Section):
     Attributes:
         path: a file or folder of pools; docs/evaluation.md says what a row holds.
         grades_path: a file or folder of grades, as `codepmp answers grade` writes them; they
-            decide in place
-            of the labels, and their final answers vote. Candidates then need a `candidate_id`.
+            decide in place of the labels, and their final answers vote. Candidates then need a
+            `candidate_id`.
         rewards: of one or several models; without any, the baselines are measured alone.
         split: only rows whose column `split` says so: "eval" for the candidates of a run.
         ks: numbers of candidates to choose from; empty for the powers of two and the pool's size.

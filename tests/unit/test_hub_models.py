@@ -27,6 +27,7 @@ from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.config.reward_models import RewardConfig
 from codepmp_ray.config.studies import StudiesConfig
 from codepmp_ray.config.study_materials import ModelConfig
+from codepmp_ray.config.synthesis import CommitsConfig
 from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.errors import ModelError
 from codepmp_ray.hub_models import HubModel, hub_model, is_hub_id, pin, pin_engine
@@ -183,7 +184,11 @@ def test_every_section_that_names_a_model_has_a_revision() -> None:
     # A reward model at hand has to be a folder: only there is its template.
     assert named - {RewardConfig} == {EngineConfig, TrainingConfig, ServingConfig, ModelConfig}
     with_revision = {section for section in sections if "revision" in section.model_fields}
-    assert with_revision == (named - {RewardConfig}) | {DataSourceConfig, SourceConfig}
+    assert with_revision == (named - {RewardConfig}) | {
+        DataSourceConfig,
+        SourceConfig,
+        CommitsConfig,  # of git
+    }
 
 
 @pytest.mark.parametrize(

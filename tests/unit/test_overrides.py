@@ -40,13 +40,17 @@ BARE: dict[str, tuple[type[Section], dict[str, Any]]] = {
 # a dot in front are in the same section.
 NEEDS: dict[str, tuple[str, ...]] = {
     "*.best_metric": (".eval_steps=1", ".eval_fraction=0.1"),
+    "*.max_tokens_per_item": (".max_length=8",),
+    "*.ranking_loss": (".objective=rm",),
     "*.trunk_steps": (".schedule=wsd", ".max_steps=1"),
     "planning.max_price": (".price_per_gpu_hour=1",),
     "*.min_workers": (".num_workers=16",),
     "*.data_parallel_replicate_degree": (".num_workers=16", ".min_workers=null"),
     "*.min_actors": (".max_actors=16",),
-    "corpus.source.kind": (".path=x",),
+    "corpus.source.kind": (".path=x", "synthesis.construction=source_model"),
+    "synthesis.*.seed": ("synthesis.construction=source_model",),
     "serving.revision": (".model_path=x",),
+    "pool_statistics.stop": (".rewards=[{name: mine, column: x}]",),
     **dict.fromkeys(
         [f"{name}.revision" for name in ("pretraining", "finetuning", "models.*")]
         + [f"{name}.revision" for name in ("warmup", "pmp", "rm", "dpo")],
@@ -65,6 +69,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
 # Keys that cannot be changed alone.
 EXCEPTED = {
     "corpus.source.columns": "stands for the names of a data set's columns, which follow it",
+    "serving.sandbox.shared_process": "names problems, and requests have none",
     "rewards.*.endpoint": "is given in place of model_name_or_path, which has to be null then",
 }
 # One of them is valid wherever a section is asked for.

@@ -16,7 +16,7 @@ from codepmp_ray.records import REJECTED, table_from_rows
 from codepmp_ray.runs import Stage, open_stage
 from codepmp_ray.synthesis.continuations import break_in_two, split_continuations
 from codepmp_ray.synthesis.purge import PurgeRequest, purge
-from codepmp_ray.training.data import is_held_out
+from codepmp_ray.training.token_shards import is_held_out
 
 CONFIG = SynthesisConfig(construction="continuation")
 ANY_LENGTH = CONFIG.model_copy(update={"continuation": ContinuationConfig(max_length_ratio=100)})
