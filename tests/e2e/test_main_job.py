@@ -28,6 +28,8 @@ LIMIT_S = 900
 SMALL = [
     "engines.strong.engine_args="
     "{max_num_seqs: 4, max_num_batched_tokens: 1024, enforce_eager: true}",
+    # Threads of one forward wait for each other: beside other tests the second one costs time.
+    "engines.strong.cpu_threads=1",
     # vLLM starts once: the pool of the weak model is the same code.
     "engines.weak={kind: fake, model_name_or_path: fake, num_cpus: 0.5}",
     "corpus.max_files=20",
