@@ -15,9 +15,12 @@ from codepmp_ray.cluster.node_probe import NodeReport, Question, answers_in_time
 from codepmp_ray.cluster.placement import Need
 from codepmp_ray.cluster.preflight import cluster_offers, engine_needs, require_needs
 from codepmp_ray.cluster.workers import training_need
+from codepmp_ray.config.base import LabelSelector
 from codepmp_ray.config.corpus import SourceConfig
 from codepmp_ray.config.data import DataSourceConfig
+from codepmp_ray.config.evaluation import SandboxConfig
 from codepmp_ray.config.recipe import Recipe
+from codepmp_ray.config.synthesis import EXECUTED
 from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.corpus.decontamination import load_evaluation_index
 from codepmp_ray.corpus.sources import check_corpus_config, list_source
@@ -50,10 +53,13 @@ def questions_of(recipe: Recipe, waiting: Sequence[str]) -> list[Question]:
     ]
     questions += [_file_question(*found) for found in dict.fromkeys(_files(recipe, waiting))]
     if "grades" in waiting and problem_task(recipe.candidates.task).grader == "code":
-        sandbox, where = recipe.evaluation.sandbox, recipe.evaluation.grader.label_selector
-        questions.append(_sandbox_question(partial(Sandbox.detect, sandbox), dict(where)))
-    if "synthesis" in waiting and recipe.synthesis.construction == "execution_feedback":
-        questions.append(_sandbox_question(partial(Sandbox.detect, recipe.synthesis.sandbox), {}))
+        where = recipe.evaluation.grader.label_selector
+        questions.append(_sandbox_question("code of grades", recipe.evaluation.sandbox, where))
+    if "synthesis" in waiting and recipe.synthesis.construction in EXECUTED:
+        questions.append(_sandbox_question("code of synthesis", recipe.synthesis.sandbox, {}))
+    if recipe.serving.execute:
+        where = recipe.serving.label_selector
+        questions.append(_sandbox_question("programs of requests", recipe.serving.sandbox, where))
     return questions
 
 
@@ -87,6 +93,8 @@ def plan_of(recipe: Recipe, name: str, reports: Sequence[NodeReport]) -> str:
         return _plan_training(recipe, name, reports)
     if name == "synthesis":
         pools = plan_pools(recipe.synthesis, recipe.engines)
+        if not pools:
+            return f"{recipe.synthesis.construction} asks no model, no engine is needed"
         needs = engine_needs([(pool.name, pool.engine) for pool in pools])
     elif name == "candidates":
         split_problems(recipe.candidates)
@@ -217,6 +225,8 @@ def _files(recipe: Recipe, waiting: Sequence[str]) -> Iterator[tuple[str, str]]:
                 yield f"corpus.decontamination.sets {found.name!r}", found.path
     if "synthesis" in waiting and recipe.synthesis.construction == "web_pairs":
         yield "synthesis.threads.path", recipe.synthesis.threads.path or ""
+    if "synthesis" in waiting and recipe.synthesis.construction == "commits":
+        yield "corpus.source.path", corpus.source.path or ""
     if {"candidates", "grades"} & {*waiting}:
         for key in ("task_path", "pool_path"):
             if location := getattr(recipe.candidates, key):
@@ -228,10 +238,9 @@ def _file_question(setting: str, location: str) -> Question:
     return Question("source", f"{setting}={location}", "can read it", ask, late=_LATE_SOURCE)
 
 
-def _sandbox_question(ask: Any, where: dict[str, str]) -> Question:
-    return Question(
-        "sandbox", "code", "can execute it in isolation", ask, where, "Look at the load there."
-    )
+def _sandbox_question(subject: str, limits: SandboxConfig, where: LabelSelector) -> Question:
+    ask, late = partial(Sandbox.detect, limits), "Look at the load there."
+    return Question("sandbox", subject, "can execute it in isolation", ask, dict(where), late)
 
 
 def _require_listing(source: SourceConfig) -> None:

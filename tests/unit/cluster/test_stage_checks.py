@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import pytest
 
@@ -12,8 +13,10 @@ from codepmp_ray.cluster.node_probe import said
 from codepmp_ray.cluster.placement import Need, Offer
 from codepmp_ray.cluster.stage_checks import own_questions, plan_of, plan_serving, questions_of
 from codepmp_ray.config.recipe import Recipe, parse_recipe
+from codepmp_ray.config.synthesis import EXECUTED, ConstructionName
 from codepmp_ray.errors import ResourceError
 from codepmp_ray.runs import STAGE_JOBS
+from codepmp_ray.synthesis.constructions import make_construction
 from tests.tiny_models import save_tiny_base_model
 
 LABEL = "ray.io/accelerator-type"
@@ -69,6 +72,48 @@ def test_code_is_to_be_executed_where_grading_is_sent(tmp_path: Path) -> None:
     recipe = recipe_with(tmp_path, evaluation={"grader": {"label_selector": where}})
     (asked,) = [q for q in questions_of(recipe, ["grades"]) if q.concern == "sandbox"]
     assert asked.label_selector == where
+
+
+@pytest.mark.parametrize("construction", get_args(ConstructionName))
+def test_every_construction_is_asked_about_before_it_begins(
+    tmp_path: Path, offers: list[Offer], construction: str
+) -> None:
+    """What executes answers needs a sandbox, what reads files can read them; the line says what
+    is needed, also where no model is asked."""
+    offers.append(Offer("any", {"CPU": 64.0}, {}, 1))
+    engine = {"kind": "fake", "num_cpus": 0.5}
+    recipe = recipe_with(
+        tmp_path,
+        corpus={"source": {"kind": "folder", "path": "/some/repository"}},
+        engines={role: {**engine, "model_name_or_path": role} for role in ("strong", "weak")},
+        synthesis={"construction": construction, "threads": {"path": "/some/threads"}},
+    )
+    asked = subjects(recipe, "synthesis")
+    assert ("sandbox code of synthesis" in asked) == (construction in EXECUTED)
+    places = {"web_pairs": "synthesis.threads.path=/some/threads",
+              "commits": "corpus.source.path=/some/repository"}  # fmt: skip
+    found = {name for name, place in places.items() if f"source {place}" in asked}
+    assert found == {construction} & places.keys()
+    line = plan_of(recipe, "synthesis", [])
+    assert ("asks no model" in line) == (not make_construction(recipe.synthesis).hops()) and line
+
+
+def test_each_place_that_executes_code_is_asked_with_its_own_limits(tmp_path: Path) -> None:
+    limits = {"grades": 5.0, "synthesis": 7.0, "requests": 9.0}
+    recipe = recipe_with(
+        tmp_path,
+        candidates={"task": "humaneval"},
+        evaluation={"sandbox": {"time_limit_s": limits["grades"]}},
+        synthesis={
+            "construction": "execution_feedback", "sandbox": {"time_limit_s": limits["synthesis"]}
+        },
+        serving={"execute": True, "sandbox": {"time_limit_s": limits["requests"]},
+                 "label_selector": {"role": "server"}},
+    )  # fmt: skip
+    asked = [q for q in questions_of(recipe, ALL) if q.concern == "sandbox"]
+    assert len({q.key for q in asked}) == len(asked) == 3
+    assert [cast(partial, q.ask).args[0].time_limit_s for q in asked] == list(limits.values())
+    assert asked[-1].label_selector == {"role": "server"}
 
 
 def test_what_only_the_job_reads_is_asked_of_it_alone(tmp_path: Path) -> None:
