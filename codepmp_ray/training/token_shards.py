@@ -65,7 +65,8 @@ def make_token_file(
     writer = TokenFileWriter()
     used: list[dict[str, Any]] = []
     rejected: list[dict[str, Any]] = []
-    of_items: Counter[str] = Counter(dict.fromkeys(("num_items", "num_split", "num_cut"), 0))
+    names = ("num_items", "num_split", "num_cut", "num_without_best")
+    of_items: Counter[str] = Counter(dict.fromkeys(names, 0))
     rows = _encoded(shard, encoder, task.config)
     for _, group in groupby(rows, key=lambda encoded: _prompt_of(encoded[0])):
         pairs: list[EncodedItem] = []
@@ -86,11 +87,15 @@ def make_token_file(
                 }
             )
         if pairs:
-            parts = split_item(join_pairs(pairs), task.config.item_tokens)
+            whole = join_pairs(pairs)
+            parts = split_item(whole, task.config.item_tokens)
             for part in parts:
                 writer.add(part, held_out)
             of_items.update(
-                num_items=len(parts), num_split=len(parts) > 1, num_cut=num_lists_cut(parts)
+                num_items=len(parts),
+                num_split=len(parts) > 1,
+                num_cut=num_lists_cut(parts),
+                num_without_best=not whole.best,
             )
     counts = {"num_used": len(used), "num_rejected": len(rejected)}
     if is_accounted:
@@ -157,6 +162,7 @@ def _stats(
         "num_pairs": len(used),
         "num_items": of_items["num_items"],
         "num_prompts_split": of_items["num_split"],
+        "num_prompts_without_best": of_items["num_without_best"],
         "num_held_out": sum(row["split"] == "eval" for row in used),
         "num_truncated": sum(row["truncated"] for row in used),
         "num_rejected": len(rejected),

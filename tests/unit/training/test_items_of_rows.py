@@ -112,6 +112,18 @@ def test_what_is_not_one_prompt_of_one_origin_stays_apart(tmp_path: Path) -> Non
     assert len(load(make_task(tmp_path / "apart", apart, eval_fraction=0)).train) == 2
 
 
+def test_prompts_whose_rows_contradict_each_other_are_counted(tmp_path: Path) -> None:
+    """Each answer is preferred to the other: no text of theirs is a target, and of sft nothing."""
+    first = pool(1, 1, 1)[0]
+    turned = {**first, "chosen": first["rejected"], "rejected": first["chosen"], "pair_id": "t"}
+    rows = [first, turned, *pool(2, 1, 1)]
+    for objective, num_items in (("pmp", 2), ("sft", 1)):
+        task = make_task(tmp_path / objective, rows, eval_fraction=0, objective=objective)
+        assert len(load(task).train) == num_items
+        counts = {"num_pairs": 3, "num_items": 2, "num_prompts_without_best": 1}
+        assert stats_of(task) == counts
+
+
 @pytest.mark.parametrize("per_shard", [4, 7, 100])
 def test_borders_of_files_and_rejected_rows_lose_no_pair(tmp_path: Path, per_shard: int) -> None:
     rows = [row for number in range(60) for row in pool(number)]
