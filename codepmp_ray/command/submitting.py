@@ -6,10 +6,12 @@ something on this machine only is refused before a cluster is asked.
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from codepmp_ray.config.base import Section
 
 _COMMON = ("config", "overrides")
+_MAX_LISTED = 10_000
 
 
 @dataclass(frozen=True)
@@ -143,7 +146,8 @@ def _names_a_file(parameter: Any) -> bool:
 
 
 def _files(settings: Section) -> dict[str, str]:
-    """Digests of local files that settings name, of folders by names, sizes and times.
+    """Digests of local files that settings name; of folders by names, sizes and times of their
+    first _MAX_LISTED files, since a source may hold billions.
 
     What lies at URIs is told apart by the stages' own fingerprints.
     """
@@ -167,12 +171,19 @@ def _listing_digest(folder: Path) -> str:
     import hashlib
 
     digest = hashlib.sha256()
-    for file in sorted(folder.rglob("*")):
-        if file.is_file():
-            facts = file.stat()
-            name = file.relative_to(folder)
-            digest.update(f"{name}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode())
+    for file in islice(_files_below(folder), _MAX_LISTED):
+        facts = file.stat(follow_symlinks=False)
+        name = file.relative_to(folder)
+        digest.update(
+            f"{name}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode("utf-8", "surrogateescape")
+        )
     return digest.hexdigest()
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    for root, folders, names in os.walk(folder):
+        folders.sort()
+        yield from (Path(root, name) for name in sorted(names))
 
 
 def _say_what_others_can_read(settings: Section) -> None:

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from codepmp_ray.command import groups, serving  # noqa: F401 - groups fills the registry
 from codepmp_ray.command.registry import SUBMITTED_VARIABLE
-from codepmp_ray.command.submitting import resolve
+from codepmp_ray.command.submitting import _listing_digest, resolve
 from codepmp_ray.config.audit import AuditConfig
 from codepmp_ray.config.base import Section
 from codepmp_ray.config.carried import NAME, VARIABLE, as_text
@@ -197,6 +197,22 @@ def test_identity_is_of_settings_files_and_code(
     code_before = resolve(line).code
     monkeypatch.setattr("codepmp_ray.versions.code_digest", lambda: "other")
     assert resolve(line).code == "other" != code_before
+
+
+def test_of_a_large_folder_no_more_than_the_first_files_are_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("codepmp_ray.command.submitting._MAX_LISTED", 3)
+    for name in ("a/1", "a/\udcff", "b/1", "c/1", "c/2"):  # one is no UTF-8
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    looked: list[str] = []
+    stat = Path.stat
+    monkeypatch.setattr(
+        Path, "stat", lambda self, **more: looked.append(self.name) or stat(self, **more)
+    )
+    _listing_digest(tmp_path)
+    assert looked == ["1", "\udcff", "1"]
 
 
 def test_a_job_is_done_while_the_run_directory_says_so(tmp_path: Path) -> None:
