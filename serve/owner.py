@@ -16,6 +16,8 @@ from ray import serve
 from ray.actor import ActorHandle
 from ray.exceptions import ActorUnavailableError, RayActorError
 
+from codepmp_ray.cluster.connect import beside_driver
+
 _RETRY_S = 1.0
 
 
@@ -27,7 +29,7 @@ class _Owner:
 
 def make_owner() -> Any:
     """An actor that lives as long as this process's job, or its handle here."""
-    return ray.remote(num_cpus=0)(_Owner).remote()
+    return ray.remote(num_cpus=0, scheduling_strategy=beside_driver())(_Owner).remote()
 
 
 def end_with(owner: ActorHandle) -> None:

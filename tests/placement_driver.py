@@ -99,6 +99,18 @@ def where_replicas_run() -> str:
     return where(**options)
 
 
+def where_owners_live() -> list[str]:
+    """Nodes of many of the actors with which a job's service ends."""
+    from codepmp_ray.serve.owner import make_owner
+
+    owners = [make_owner() for _ in range(8)]
+    asked = [
+        owner.__ray_call__.remote(lambda _: ray.get_runtime_context().get_node_id())
+        for owner in owners
+    ]
+    return sorted(set(ray.get(asked)))
+
+
 def where(**options: Any) -> str:
     actor = ray.remote(Where).options(**options).remote()
     label = ray.get(actor.label.remote())
@@ -148,6 +160,8 @@ def main(folder: Path) -> None:
         found["engines"] = where_engines_run(folder)
         found["training"] = where_training_runs()
         found["serving"] = where_replicas_run()
+        found["owners"] = where_owners_live()
+        found["driver"] = ray.get_runtime_context().get_node_id()
         found["absent"] = said_about("absent")
         os.environ[NODE_TYPES_VARIABLE] = str(folder / "types.yaml")
         (folder / "types.yaml").write_text(

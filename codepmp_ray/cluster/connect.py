@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from codepmp_ray.cluster.own_terminal import own_terminal
 from codepmp_ray.cluster.process_guard import guard_future_processes
@@ -64,6 +65,15 @@ def _connection(to_driver: bool) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def beside_driver() -> NodeAffinitySchedulingStrategy:
+    """Where an actor is to run that is gone when the job is gone, and only then.
+
+    Ray puts an actor without resources on any node, and ends it with that node.
+    """
+    here = ray.get_runtime_context().get_node_id()
+    return NodeAffinitySchedulingStrategy(here, soft=False)
 
 
 def owns_cluster() -> bool:

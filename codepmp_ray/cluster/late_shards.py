@@ -21,7 +21,8 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from codepmp_ray.cluster.connect import beside_driver
 
 _LEAST_DONE = 4
 
@@ -112,9 +113,8 @@ class LateShards:
     """The book of one execution, where all its workers find it. Pickled to them."""
 
     def __init__(self, num_shards: int, policy: LatePolicy) -> None:
-        # Beside the driver: it is gone when the job is gone, and only then.
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self._actor: Any = _Keeper.options(scheduling_strategy=here).remote(num_shards, policy)
+        keeper = _Keeper.options(scheduling_strategy=beside_driver())
+        self._actor: Any = keeper.remote(num_shards, policy)
 
     def started(self, pool: str, shard_id: int, engine_start_s: float) -> None:
         """Called by the engine's actor."""

@@ -49,6 +49,11 @@ def test_workers_train_and_replicas_serve_where_their_labels_are(found: dict[str
     assert (found["training"], found["serving"]) == ("weak-synthesis", "strong-synthesis")
 
 
+def test_a_service_ends_with_its_job_and_not_with_a_node(found: dict[str, Any]) -> None:
+    """Its owner lay on any node, and the death of that one took the service from all others."""
+    assert found["owners"] == [found["driver"]]
+
+
 def test_a_label_that_nothing_has_is_refused_unless_a_node_type_may_bring_it(
     found: dict[str, Any],
 ) -> None:
