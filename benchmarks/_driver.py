@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks._results import one_result
 from codepmp_ray.errors import StorageError
 from codepmp_ray.runs import Stage
 
@@ -81,14 +82,12 @@ def count_rows(stage: Stage, num_shards: int, rows_per_shard: int) -> dict[str, 
     if strangers := counts.keys() - expected:
         raise StorageError(f"rows that nobody asked for: {sorted(strangers)[:3]}")
     num_wrong = len(expected - counts.keys()) + counts.total() - len(counts)
-    return {
-        "metric": "rows_lost_plus_duplicated",
-        "value": num_wrong,
-        "unit": "rows",
-        "goal": 0,
-        "met": num_wrong == 0,
-        "spread": None,
-        "runs": 1,
-        "num_rows": len(expected),
-        "num_shards": num_shards,
-    }
+    return one_result(
+        "rows_lost_plus_duplicated",
+        num_wrong,
+        "rows",
+        0,
+        met=num_wrong == 0,
+        num_rows=len(expected),
+        num_shards=num_shards,
+    )

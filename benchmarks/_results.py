@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -20,6 +21,28 @@ CGROUPS = Path("/sys/fs/cgroup")
 # Read when the run begins: the tree may have moved on when it ends.
 COMMIT = git_commit()
 REQUIRED = ("metric", "value", "unit", "goal", "spread", "runs")
+
+
+def options(doc: str | None, **defaults: Any) -> argparse.ArgumentParser:
+    """A parser of `--NAME VALUE` for each default, of its type; False is a flag.
+
+    A default with what it means is a pair, (default, help).
+    """
+    parser = argparse.ArgumentParser(description=doc)
+    for name, given in defaults.items():
+        default, meaning = given if isinstance(given, tuple) else (given, None)
+        kind = {"action": "store_true"} if default is False else {"type": type(default)}
+        option = f"--{name.replace('_', '-')}"
+        parser.add_argument(option, default=default, help=meaning, **kind)
+    return parser
+
+
+def one_result(
+    metric: str, value: Any, unit: str, goal: Any = None, **context: Any
+) -> dict[str, Any]:
+    """What one run counted or took: it has no spread, unless `context` says so."""
+    plain = {"metric": metric, "value": value, "unit": unit, "goal": goal}
+    return {**plain, "spread": None, "runs": 1, **context}
 
 
 def series_result(

@@ -9,7 +9,6 @@ an answer takes --latency seconds. The head has no CPU to spare for an engine.
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import tempfile
@@ -28,7 +27,7 @@ from benchmarks._fake_synthesis import write_fake_corpus
 from benchmarks._namespaces import run_in_own_namespaces
 from benchmarks._process_nodes import HEAD_ID
 from benchmarks._ray_nodes import HEAD_ADDRESS, start_head, stop_all
-from benchmarks._results import conclude
+from benchmarks._results import conclude, one_result, options
 from codepmp_ray.cluster.preflight import NODE_TYPES_VARIABLE
 from codepmp_ray.config.recipe import Recipe, parse_recipe
 from codepmp_ray.runs import open_stage
@@ -177,24 +176,24 @@ def measure(num_shards: int, latency_s: float, idle_s: float) -> list[dict[str, 
     rows = count_rows(open_stage(recipe, "synthesis"), num_shards, ROWS_PER_SHARD)
     if rows["met"]:
         shutil.rmtree(folder, ignore_errors=True)
-    common = {"spread": None, "runs": 1, "num_shards": num_shards}
+    common = {"num_shards": num_shards}
 
     def seconds(metric: str, value: float | None) -> dict[str, Any]:
         rounded = None if value is None else round(value, 1)
-        return {"metric": metric, "value": rounded, "unit": "s", "goal": None, **common}
+        return one_result(metric, rounded, "s", **common)
 
     nodes = f"{num_before} -> {most} -> {num_after}"
     return [
         rows,
-        {
-            "metric": "worker_nodes_before_during_after",
-            "value": nodes,
-            "unit": "nodes",
-            "goal": GOAL,
-            "met": nodes == GOAL,
+        one_result(
+            "worker_nodes_before_during_after",
+            nodes,
+            "nodes",
+            GOAL,
+            met=nodes == GOAL,
             **common,
-            "timeline": [[round(at, 1), dict(found)] for at, found in watch.seen],
-        },
+            timeline=[[round(at, 1), dict(found)] for at, found in watch.seen],
+        ),
         seconds("until_the_first_worker_node", watch.first(1)),
         seconds("until_all_worker_nodes", watch.first(sum(TYPES.values()))),
         seconds("job", done_s),
@@ -216,11 +215,7 @@ def wait_until_gone(watch: Watch) -> float | None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shards", type=int, default=80)
-    parser.add_argument("--latency", type=float, default=1.0)
-    parser.add_argument("--idle", type=float, default=10.0)
-    arguments = parser.parse_args()
+    arguments = options(__doc__, shards=80, latency=1.0, idle=10.0).parse_args()
     run_in_own_namespaces("benchmarks.cluster_autoscaling")
     conclude("cluster_autoscaling", measure(arguments.shards, arguments.latency, arguments.idle))
 

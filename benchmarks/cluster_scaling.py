@@ -40,7 +40,7 @@ from benchmarks._ray_nodes import (
     stop_all,
     wait_for_nodes,
 )
-from benchmarks._results import conclude, require_memory
+from benchmarks._results import conclude, one_result, options, require_memory
 from codepmp_ray.config.engines import EngineConfig
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.storage import LocalStore
@@ -139,8 +139,7 @@ def results_of(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     results: list[dict[str, Any]] = []
 
     def add(metric: str, value: float, unit: str, digits: int = 3, **more: Any) -> None:
-        row = {"metric": metric, "value": round(value, digits), "unit": unit}
-        results.append({**row, "goal": None, "spread": None, "runs": 1, **more})
+        results.append(one_result(metric, round(value, digits), unit, **more))
 
     for run in runs:
         n = run["num_nodes"]
@@ -207,9 +206,8 @@ def memory_needed(num_nodes: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options(__doc__, waves=(16, "shards for each node"))
     parser.add_argument("--nodes", type=int, nargs="+", default=[1, 2, 4, 8])
-    parser.add_argument("--waves", type=int, default=16, help="shards for each node")
     parser.add_argument("--drive", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.drive:

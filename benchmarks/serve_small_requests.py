@@ -35,7 +35,7 @@ import numpy as np
 import psutil
 
 from benchmarks._load import closed_loop, encoded, open_loop
-from benchmarks._results import gpu, series_result, write_results
+from benchmarks._results import gpu, options, series_result, write_results
 from benchmarks._scoring_peers import offline_engine, peer
 from benchmarks._serve_versions import requests_per_s
 from benchmarks._serving import (
@@ -239,10 +239,9 @@ def versions(maker: QuestionMaker, arguments: argparse.Namespace) -> list[dict[s
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--requests", type=int, default=96, help="of a round")
-    parser.add_argument("--window", type=float, default=40.0, help="seconds of a load point")
+    parser = options(
+        __doc__, rounds=5, requests=(96, "of a round"), window=(40.0, "seconds of a load point")
+    )
     parser.add_argument("--only", choices=["versions"], help="this part, in a file of its own")
     arguments = parser.parse_args()
     if gpu():

@@ -17,7 +17,7 @@ import subprocess
 import sys
 from typing import Any
 
-from benchmarks._results import require_memory, series_result, write_results
+from benchmarks._results import options, require_memory, series_result, write_results
 from benchmarks._training import (
     MODEL,
     SMOLLM2_135M,
@@ -78,8 +78,7 @@ def measured_mb(settings: dict[str, Any]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=3)
+    parser = options(__doc__, runs=3)
     parser.add_argument("--child", type=json.loads, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child is not None:

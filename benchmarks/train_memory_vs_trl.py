@@ -22,7 +22,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks._results import require_memory, series_result, write_results
+from benchmarks._results import options, require_memory, series_result, write_results
 from benchmarks._training import (
     PAIRS_PER_MICRO_BATCH,
     SMOLLM2_135M,
@@ -88,8 +88,7 @@ def measure(kind: str) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=3)
+    parser = options(__doc__, runs=3)
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:

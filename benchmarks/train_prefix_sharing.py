@@ -9,7 +9,6 @@ value is the share of it that is reached, of the reward loss alone.
 
 from __future__ import annotations
 
-import argparse
 import random
 from collections.abc import Callable
 from functools import partial
@@ -17,7 +16,7 @@ from typing import Any
 
 from torch.nn.functional import logsigmoid
 
-from benchmarks._results import require_memory, series_result, write_results
+from benchmarks._results import options, require_memory, series_result, write_results
 from benchmarks._training import (
     MODEL,
     SMOLLM2_135M,
@@ -104,10 +103,7 @@ def measure_share(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--pairs", type=int, default=8)
-    arguments = parser.parse_args()
+    arguments = options(__doc__, rounds=3, pairs=8).parse_args()
     smaller = ((f"--pairs {n}", memory_needed(n)) for n in range(arguments.pairs - 1, 0, -1))
     require_memory(memory_needed(arguments.pairs), smaller)
     from codepmp_ray.modeling.loading import load_preference_model

@@ -10,7 +10,6 @@ share of it that is reached. Lengths are those of real prompts and answers (data
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks._results import require_memory, series_result, write_results
+from benchmarks._results import options, require_memory, series_result, write_results
 from benchmarks._training import (
     MAX_TOKENS,
     MODEL,
@@ -105,8 +104,7 @@ def memory_needed(max_tokens: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser = options(__doc__, rounds=3)
     parser.add_argument("--tokens", type=int, default=MAX_TOKENS, help="of the step of pairs")
     arguments = parser.parse_args()
     smaller = ((f"--tokens {n}", memory_needed(n)) for n in range(arguments.tokens, 500, -500))
