@@ -90,6 +90,17 @@ def write_results(name: str, results: list[dict[str, Any]]) -> Path:
     return path
 
 
+def write_beside(name: str, results: list[dict[str, Any]], key: str) -> None:
+    """`write_results` that keeps what the file has with another value of `key`: of measurements
+    that take one command for each."""
+    path = results_path(name)
+    others = json.loads(path.read_text()) if path.exists() else []
+    ours = {result[key] for result in results}
+    kept = [result for result in others if result[key] not in ours]
+    write_results(name, results)
+    path.write_text(json.dumps([*kept, *json.loads(path.read_text())], indent=2) + "\n")
+
+
 def conclude(name: str, results: list[dict[str, Any]]) -> None:
     """Write the results, and end the process with 1 when one says that its goal is not `met`."""
     write_results(name, results)

@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from benchmarks._namespaces import run_in_own_namespaces
 from benchmarks._results import conclude, one_result, options
-from benchmarks.cluster_autoscaling import LABEL, Watch, autoscaling_head, wait_until_gone
+from benchmarks.cluster_autoscaling import LABEL, autoscaling_head, watched
 from codepmp_ray.config.recipe import Recipe, parse_recipe
 from codepmp_ray.records import CANDIDATE, REJECTED, table_from_rows
 from codepmp_ray.runs import open_stage
@@ -65,29 +63,6 @@ def write_candidates(recipe: Recipe) -> int:
     return len(rows)
 
 
-def watched(name: str, work: Callable[[], Any]) -> tuple[dict[str, Any], Any]:
-    """Nodes before, during and after a stage, as a figure, and the stage's summary."""
-    with Watch() as watch:
-        num_before = watch.now().total()
-        start_s = time.monotonic()
-        summary = work()
-        done_s = time.monotonic() - start_s
-        most = max((found.total() for _, found in watch.seen), default=0)
-        wait_until_gone(watch)
-        num_after = watch.now().total()
-    nodes = f"{num_before} -> {most} -> {num_after}"
-    figure = one_result(
-        f"{name}_worker_nodes_before_during_after",
-        nodes,
-        "nodes",
-        GOAL,
-        met=nodes == GOAL,
-        job_s=round(done_s, 1),
-        timeline=[[round(at, 1), dict(found)] for at, found in watch.seen],
-    )
-    return figure, summary
-
-
 def measure(num_files: int, idle_s: float) -> list[dict[str, Any]]:
     from codepmp_ray.cluster.connect import connect
     from codepmp_ray.cluster.corpus import build_corpus
@@ -97,12 +72,11 @@ def measure(num_files: int, idle_s: float) -> list[dict[str, Any]]:
     recipe = make_recipe(folder / "run", num_files)
     num_answers = write_candidates(recipe)
     with autoscaling_head(folder, idle_s, TYPES), connect():
-        corpus, made = watched("corpus", lambda: build_corpus(recipe))
-        grades, graded = watched("grades", lambda: grade(recipe))
+        corpus, made = watched("corpus_", GOAL, lambda: build_corpus(recipe))
+        grades, graded = watched("grades_", GOAL, lambda: grade(recipe))
     passed = graded["outcomes"].get("passed", 0)
     found = [
-        corpus,
-        grades,
+        *(of.nodes | {"job_s": round(of.done_s, 1)} for of in (corpus, grades)),
         one_result(
             "canonical_solutions_that_pass",
             passed,

@@ -28,7 +28,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 
 from benchmarks._cached_tokens import cached_prompt_tokens
 from benchmarks._results import gpu, options, series_result, write_results
@@ -36,6 +35,7 @@ from benchmarks._scoring_peers import offline_engine, padded_batches, peer, serv
 from benchmarks._serving import (
     Question,
     QuestionMaker,
+    cpu_seconds,
     export_model,
     open_client,
     run_workers_like_peers,
@@ -96,18 +96,6 @@ def serve_rm_way(url: str, tokenizer: Any) -> Way:
         return time.perf_counter() - start_s, answer["rewards"]
 
     return score
-
-
-def cpu_seconds() -> float:
-    """Of this process and all its descendants, the cluster's among them."""
-    total = 0.0
-    for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
-        try:
-            times = process.cpu_times()
-            total += times.user + times.system
-        except psutil.Error:
-            continue
-    return total
 
 
 def measure(

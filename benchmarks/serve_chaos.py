@@ -28,7 +28,7 @@ from typing import Any
 import ray
 
 from benchmarks._fake_replica import FakeReplica, fake_recipe, write_fake_model
-from benchmarks._results import one_result, options, results_path, write_results
+from benchmarks._results import one_result, options, write_beside
 from benchmarks._serve_load import (
     INGRESS,
     SCORER,
@@ -184,14 +184,7 @@ def main() -> None:
                 recipe, model, "vllm", [SCORER], arguments.seconds, arguments.seed
             )
     ray.shutdown()
-    # Fake and real engines are measured by two commands that share one result file.
-    path = results_path("serve_chaos")
-    others = json.loads(path.read_text()) if path.exists() else []
-    kept = [result for result in others if result["engine"] != arguments.engine]
-    write_results("serve_chaos", results)
-    if kept:
-        fresh = json.loads(path.read_text())
-        path.write_text(json.dumps([*kept, *fresh], indent=2) + "\n")
+    write_beside("serve_chaos", results, "engine")
 
 
 if __name__ == "__main__":

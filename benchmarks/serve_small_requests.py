@@ -32,7 +32,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import psutil
 
 from benchmarks._load import closed_loop, encoded, open_loop
 from benchmarks._results import gpu, options, series_result, write_results
@@ -41,6 +40,7 @@ from benchmarks._serve_versions import requests_per_s
 from benchmarks._serving import (
     Question,
     QuestionMaker,
+    cpu_seconds,
     export_model,
     run_workers_like_peers,
     serving_recipe,
@@ -154,9 +154,9 @@ def own_cost(
     rates, cpu_ms = [], []
     for _ in range(arguments.rounds):
         questions = make_questions(maker, 4 * arguments.requests)
-        before_s = service_cpu_s()
+        before_s = cpu_seconds(with_caller=False)
         elapsed_s = caller.closed(questions, NUM_CALLERS)
-        cpu_ms.append(1000 * (service_cpu_s() - before_s) / len(questions))
+        cpu_ms.append(1000 * (cpu_seconds(with_caller=False) - before_s) / len(questions))
         rates.append(len(questions) / elapsed_s)
     points = [
         {"candidates": size, "median_ms": round(statistics.median(all_ms[size]), 2)}
@@ -187,18 +187,6 @@ def own_cost(
             "service_requests_per_s", rates, "requests/s", callers=NUM_CALLERS, **context
         ),
     ], statistics.median(rates)
-
-
-def service_cpu_s() -> float:
-    """Processor seconds of the cluster's processes so far; this one, the caller, is left out."""
-    total = 0.0
-    for process in psutil.Process().children(recursive=True):
-        try:
-            times = process.cpu_times()
-            total += times.user + times.system
-        except psutil.Error:
-            continue
-    return total
 
 
 def results_of_curve(

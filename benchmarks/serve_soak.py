@@ -26,11 +26,11 @@ import psutil
 from benchmarks._fake_replica import FakeReplica, fake_recipe, write_fake_model
 from benchmarks._results import one_result, options, write_results
 from benchmarks._serve_load import INGRESS, SCORER, processes
+from benchmarks._serving import SCRAPE_TOKEN, open_client, scraped
 from codepmp_ray.serve.auth import digest_of
 from codepmp_ray.serve.launch import ServiceHandle, running_service
 
 MAX_BODY_BYTES = 1_000_000
-SCRAPE_TOKEN = "a-scrape-token"
 EVERY_S = 2.0
 _KINDS = {"ingress": INGRESS, "replica": SCORER}
 # What a caller asks for, and which statuses are right answers to it. 429 is one to everything that
@@ -161,27 +161,21 @@ def soak(minutes: float, num_callers: int) -> list[dict[str, Any]]:
             while time.monotonic() < end_s:
                 for kind, mb in memory_by_kind().items():
                     samples[kind].append(mb)
-                scrape(service)
+                tokens_left(service)
                 time.sleep(EVERY_S)
             stop.set()
             for caller in callers:
                 caller.join(120)
-            left = figures_left(service)
+            left = tokens_left(service)
     by_status = sum((caller.num_by_status for caller in callers), Counter())
     unexpected = [text for caller in callers for text in caller.unexpected]
     return results_of(minutes, samples, by_status, unexpected, left)
 
 
-def scrape(service: ServiceHandle) -> str:
-    headers = {"authorization": f"Bearer {SCRAPE_TOKEN}"}
-    return httpx.get(f"{service.url}/metrics", headers=headers, timeout=60).text
-
-
-def figures_left(service: ServiceHandle) -> float:
-    """Tokens that are still counted as in flight or waiting when nobody asks any more."""
-    lines = [line for line in scrape(service).splitlines() if line.startswith("codepmp_tokens_")]
-    names = ("codepmp_tokens_in_flight ", "codepmp_tokens_waiting ")
-    return sum(float(line.split()[1]) for line in lines if line.startswith(names))
+def tokens_left(service: ServiceHandle) -> float:
+    """Tokens that are counted as in flight or waiting: none when nobody asks any more."""
+    with open_client(service.url, service.api_key) as client:
+        return sum(scraped(client, f"codepmp_tokens_{name}") for name in ("in_flight", "waiting"))
 
 
 def results_of(

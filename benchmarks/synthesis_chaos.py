@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import random
 import subprocess
 import sys
@@ -28,7 +27,7 @@ import psutil
 
 from benchmarks._driver import Driver, count_rows
 from benchmarks._fake_synthesis import fake_recipe, write_fake_corpus
-from benchmarks._results import RESULTS, one_result, options, write_results
+from benchmarks._results import one_result, options, write_beside
 from codepmp_ray.config.recipe import Recipe, load_recipe
 from codepmp_ray.runs import Stage, open_stage
 
@@ -166,14 +165,7 @@ def main() -> None:
         drive(arguments.engine, Path(arguments.drive))
         return
     results = measure(arguments.engine, arguments.kills, arguments.shards, arguments.seed)
-    # Fake and real engines are measured by two commands that share one result file.
-    path = RESULTS / "synthesis_chaos.json"
-    others = [] if not path.exists() else json.loads(path.read_text())
-    kept = [result for result in others if result["engine"] != arguments.engine]
-    write_results("synthesis_chaos", results)
-    if kept:
-        fresh = json.loads(path.read_text())
-        path.write_text(json.dumps([*kept, *fresh], indent=2) + "\n")
+    write_beside("synthesis_chaos", results, "engine")
 
 
 if __name__ == "__main__":

@@ -13,8 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 from typing import Any
 
 from benchmarks._results import options, require_memory, series_result, write_results
@@ -22,6 +20,7 @@ from benchmarks._training import (
     MODEL,
     SMOLLM2_135M,
     OurStep,
+    child_says,
     shape_of,
     single_process_group,
     training_bytes,
@@ -70,11 +69,7 @@ def child(settings: dict[str, Any]) -> None:
 
 
 def measured_mb(settings: dict[str, Any]) -> float:
-    command = [sys.executable, "-m", "benchmarks.train_memory_plan", "--child"]
-    done = subprocess.run(
-        [*command, json.dumps(settings)], stdout=subprocess.PIPE, text=True, check=True
-    )
-    return float(done.stdout.strip().splitlines()[-1])
+    return float(child_says("benchmarks.train_memory_plan", "--child", json.dumps(settings)))
 
 
 def main() -> None:

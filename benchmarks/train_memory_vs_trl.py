@@ -15,8 +15,6 @@ import gc
 import random
 import re
 import statistics
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -28,6 +26,7 @@ from benchmarks._training import (
     SMOLLM2_135M,
     OurStep,
     TrlStep,
+    child_says,
     draw_lengths,
     make_pairs,
     padded_tokens,
@@ -82,9 +81,7 @@ def child(kind: str) -> None:
 
 
 def measure(kind: str) -> float:
-    command = [sys.executable, "-m", "benchmarks.train_memory_vs_trl", "--child", kind]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return float(done.stdout.strip().splitlines()[-1])
+    return float(child_says("benchmarks.train_memory_vs_trl", "--child", kind))
 
 
 def main() -> None:
