@@ -23,8 +23,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks._driver import count_rows
-from benchmarks._fake_synthesis import write_fake_corpus
+from benchmarks._fake_synthesis import count_rows, write_fake_corpus
 from benchmarks._namespaces import run_in_own_namespaces
 from benchmarks._process_nodes import HEAD_ID
 from benchmarks._ray_nodes import HEAD_ADDRESS, start_head, stop_all

@@ -22,8 +22,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from benchmarks._driver import Driver, count_rows
-from benchmarks._fake_synthesis import fake_recipe, write_fake_corpus
+from benchmarks._fake_synthesis import Driver, count_rows, fake_recipe, write_fake_corpus
 from benchmarks._namespaces import Hosts, run_in_own_namespaces
 from benchmarks._ray_nodes import RayNode, start_head, start_worker, stop_all, wait_for_nodes
 from benchmarks._results import conclude, one_result, options

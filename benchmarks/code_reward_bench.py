@@ -24,8 +24,7 @@ import pyarrow.parquet as pq
 
 from benchmarks._results import one_result, options, write_results
 from codepmp_ray.errors import InputError
-from codepmp_ray.evaluation.pairwise.accuracy import Bootstrap
-from codepmp_ray.evaluation.pairwise.calibrated import calibration
+from codepmp_ray.evaluation.pairwise.accuracy import Bootstrap, calibration
 from codepmp_ray.evaluation.pairwise.official import TOTAL, official
 from codepmp_ray.evaluation.statistics import compare, holm
 from codepmp_ray.scoring.calibration import fit_temperature

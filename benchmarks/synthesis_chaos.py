@@ -25,8 +25,7 @@ from typing import Any
 
 import psutil
 
-from benchmarks._driver import Driver, count_rows
-from benchmarks._fake_synthesis import fake_recipe, write_fake_corpus
+from benchmarks._fake_synthesis import Driver, count_rows, fake_recipe, write_fake_corpus
 from benchmarks._results import one_result, options, write_beside
 from codepmp_ray.config.recipe import Recipe, load_recipe
 from codepmp_ray.runs import Stage, open_stage

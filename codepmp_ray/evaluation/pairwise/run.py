@@ -9,6 +9,9 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
+from rich.console import Console
+from rich.table import Table
+
 from codepmp_ray.client import CandidateScore, RewardClient
 from codepmp_ray.config.accuracy import AccuracyConfig
 from codepmp_ray.config.base import fingerprint
@@ -19,9 +22,9 @@ from codepmp_ray.evaluation.pairwise.accuracy import (
     Bootstrap,
     Outcomes,
     accuracy_by_section,
+    calibration,
     pair_accuracy,
 )
-from codepmp_ray.evaluation.pairwise.calibrated import calibration
 from codepmp_ray.evaluation.pairwise.official import BENCHMARKS, official
 from codepmp_ray.evaluation.pairwise.pairs import LoadedPairs, Pair, by_prompt
 from codepmp_ray.evaluation.pairwise.process_bench import (
@@ -30,6 +33,7 @@ from codepmp_ray.evaluation.pairwise.process_bench import (
     request_of,
 )
 from codepmp_ray.evaluation.scored_shards import Request, score_in_shards
+from codepmp_ray.evaluation.tasks.registry import preference_task
 from codepmp_ray.json_records import record_bytes
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.records import PAIR_SCORE, STEP_SCORE
@@ -183,3 +187,66 @@ def _rows(group: list[Pair], scores: list[CandidateScore]) -> list[dict[str, Any
         }
         for pair, chosen, rejected in zip(group, scores[::2], scores[1::2], strict=True)
     ]
+
+
+def print_accuracy(results: dict[str, Any], console: Console | None = None) -> None:
+    """Accuracy by section beside the rule "the longer is chosen". Default: standard output."""
+    screen = console or Console()
+    table = Table(
+        title=f"Accuracy on pairs in % ({100 * results['confidence']:g} % interval over prompts)",
+        title_justify="left",
+    )
+    for heading in ("section", "pairs", "prompts", "reward model", "longer answer"):
+        table.add_column(
+            heading, justify="left" if heading == "section" else "right", overflow="fold"
+        )
+    for name, found in results["sections"].items():
+        rule = results["longer_rule"][name]
+        table.add_row(
+            name,
+            f"{found['num_pairs']:,}",
+            f"{found['num_prompts']:,}",
+            shown(found),
+            shown(rule),
+        )
+    if len(results["sections"]) > 1:
+        found = results["all"]
+        table.add_row(
+            "all", f"{found['num_pairs']:,}", f"{found['num_prompts']:,}", shown(found), ""
+        )
+    screen.print(table)
+    values = results["calibration"]
+    screen.print(
+        f"AUC {shown(values['auc'])} %, log-loss {_plain(values['log_loss'])}, calibration error "
+        f"{_plain(values['ece'])}; as many calibrated pairs show {_plain(values['ece_by_chance'])}"
+    )
+    if (found := results.get("temperature")) is not None:
+        kept = "kept" if found["is_kept"] else "not kept: it does not lower both beyond chance"
+        screen.print(
+            f"Temperature {found['temperature']:.3g}: on {found['num_checked']:,} other pairs "
+            f"log-loss {found['log_loss'][0]:.3f} to {found['log_loss'][1]:.3f}, calibration error "
+            f"{found['ece'][0]:.3f} to {found['ece'][1]:.3f}: {kept}"
+        )
+    for task in [name for name in BENCHMARKS if name in results]:
+        title, made = preference_task(task).title, results[task]
+        for name, part in {**made["parts"], **made["sections"]}.items():
+            screen.print(f"{title} {name}: {shown(part)}")
+        if made["missing"]:
+            screen.print(f"Not complete: {title}'s {', '.join(made['missing'])} are not there.")
+    if (made := results.get("process_bench")) is not None:
+        for name, part in {**made["parts"], **made["sections"]}.items():
+            screen.print(f"ProcessBench {name}, F1 of the first wrong step: {shown(part)}")
+        if made["missing"]:
+            screen.print(
+                f"Not complete: ProcessBench's {', '.join(made['missing'])} are not there."
+            )
+    screen.print(results["folder"], soft_wrap=True, highlight=False)
+
+
+def _plain(found: dict[str, Any]) -> str:
+    return f"{found['mean']:.3f} ({found['low']:.3f}-{found['high']:.3f})"
+
+
+def shown(found: dict[str, Any]) -> str:
+    mean, low, high = (100 * found[name] for name in ("mean", "low", "high"))
+    return f"{mean:.1f} ({low:.1f}-{high:.1f})"
