@@ -27,7 +27,7 @@ from codepmp_ray.analysis.diversity import (
 )
 from codepmp_ray.corpus.words import split_words
 from codepmp_ray.errors import InputError
-from codepmp_ray.resampling import Floats, Interval
+from codepmp_ray.resampling import Floats, Interval, intervals
 
 SMOOTHING = 0.5
 Ids = npt.NDArray[np.int64]
@@ -135,11 +135,8 @@ def _divergence(
             draws[row, column] = kl_divergence(counts(documents), reference)
     tail = (1 - confidence) / 2
     low, high = np.quantile(draws, [tail, 1 - tail], axis=0)
-    intervals = [
-        Interval(float(mean), float(a), float(b))
-        for mean, a, b in zip(draws.mean(axis=0), low, high, strict=True)
-    ]
-    return Divergence(order, num, intervals[0], dict(zip(others, intervals[1:], strict=True)))
+    human_bootstrap, *against = intervals(draws.mean(axis=0), low, high)
+    return Divergence(order, num, human_bootstrap, dict(zip(others, against, strict=True)))
 
 
 def _numbered(sources: Sequence[Sequence[str]], order: int) -> tuple[list[list[Ids]], int]:

@@ -23,6 +23,7 @@ from codepmp_ray.resampling import (
     Floats,
     Interval,
     cluster_sums,
+    intervals,
     percentiles,
     resample_counts,
     resampled,
@@ -142,11 +143,8 @@ def weighted_accuracy(
     # Where nothing goes wrong, a mean is as sure as the smallest of its subsets.
     num_prompts = np.where(matrix > 0, table.num_prompts[:, None], np.inf).min(axis=0)
     num_prompts = np.maximum(num_prompts, min(2, len(table.sums)))
-    low, high = table.limits(lambda sums: table.ratios(sums) @ matrix, num_prompts, bootstrap)
-    return {
-        name: Interval(float(mean), float(a), float(b))
-        for name, mean, a, b in zip(shares, table.point @ matrix, low, high, strict=True)
-    }
+    limits = table.limits(lambda sums: table.ratios(sums) @ matrix, num_prompts, bootstrap)
+    return dict(zip(shares, intervals(table.point @ matrix, *limits), strict=True))
 
 
 @dataclass(frozen=True)
@@ -216,8 +214,8 @@ def calibration(
     by_chance = _calibrated_errors(sides[0] - sides[1], num, bootstrap.seed)
     low, high = percentiles(np.column_stack([draws, by_chance]), bootstrap.confidence)
     means = (*figures, by_chance.mean())
-    found = zip(("auc", "log_loss", "ece", "ece_by_chance"), means, low, high, strict=True)
-    return {name: asdict(Interval(*map(float, ends))) for name, *ends in found}
+    names = ("auc", "log_loss", "ece", "ece_by_chance")
+    return dict(zip(names, map(asdict, intervals(means, low, high)), strict=True))
 
 
 def _calibrated_errors(gaps: Floats, num: int, seed: int) -> Floats:

@@ -10,8 +10,8 @@ from functools import partial
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
+from codepmp_ray.analysis.text import ranged, terminal_table
 from codepmp_ray.client import CandidateScore, RewardClient
 from codepmp_ray.config.accuracy import AccuracyConfig
 from codepmp_ray.config.base import fingerprint
@@ -192,33 +192,27 @@ def _rows(group: list[Pair], scores: list[CandidateScore]) -> list[dict[str, Any
 def print_accuracy(results: dict[str, Any], console: Console | None = None) -> None:
     """Accuracy by section beside the rule "the longer is chosen". Default: standard output."""
     screen = console or Console()
-    table = Table(
-        title=f"Accuracy on pairs in % ({100 * results['confidence']:g} % interval over prompts)",
-        title_justify="left",
+    shown = partial(ranged, factor=100, digits=1, between="-")
+    plain = partial(ranged, between="-")
+    rules = results["longer_rule"]
+    rows = [(name, of, shown(rules[name])) for name, of in results["sections"].items()]
+    if len(rows) > 1:
+        rows.append(("all", results["all"], ""))
+    table = terminal_table(
+        f"Accuracy on pairs in % ({100 * results['confidence']:g} % interval over prompts)",
+        ("section", "pairs", "prompts", "reward model", "longer answer"),
+        [
+            (name, f"{of['num_pairs']:,}", f"{of['num_prompts']:,}", shown(of), rule)
+            for name, of, rule in rows
+        ],
     )
-    for heading in ("section", "pairs", "prompts", "reward model", "longer answer"):
-        table.add_column(
-            heading, justify="left" if heading == "section" else "right", overflow="fold"
-        )
-    for name, found in results["sections"].items():
-        rule = results["longer_rule"][name]
-        table.add_row(
-            name,
-            f"{found['num_pairs']:,}",
-            f"{found['num_prompts']:,}",
-            shown(found),
-            shown(rule),
-        )
-    if len(results["sections"]) > 1:
-        found = results["all"]
-        table.add_row(
-            "all", f"{found['num_pairs']:,}", f"{found['num_prompts']:,}", shown(found), ""
-        )
+    for column in table.columns:
+        column.overflow = "fold"
     screen.print(table)
     values = results["calibration"]
     screen.print(
-        f"AUC {shown(values['auc'])} %, log-loss {_plain(values['log_loss'])}, calibration error "
-        f"{_plain(values['ece'])}; as many calibrated pairs show {_plain(values['ece_by_chance'])}"
+        f"AUC {shown(values['auc'])} %, log-loss {plain(values['log_loss'])}, calibration error "
+        f"{plain(values['ece'])}; as many calibrated pairs show {plain(values['ece_by_chance'])}"
     )
     if (found := results.get("temperature")) is not None:
         kept = "kept" if found["is_kept"] else "not kept: it does not lower both beyond chance"
@@ -227,26 +221,13 @@ def print_accuracy(results: dict[str, Any], console: Console | None = None) -> N
             f"log-loss {found['log_loss'][0]:.3f} to {found['log_loss'][1]:.3f}, calibration error "
             f"{found['ece'][0]:.3f} to {found['ece'][1]:.3f}: {kept}"
         )
-    for task in [name for name in BENCHMARKS if name in results]:
-        title, made = preference_task(task).title, results[task]
+    titles = {name: preference_task(name).title for name in BENCHMARKS}
+    for task, title in {**titles, "process_bench": "ProcessBench"}.items():
+        if (made := results.get(task)) is None:
+            continue
+        what = ", F1 of the first wrong step" if task == "process_bench" else ""
         for name, part in {**made["parts"], **made["sections"]}.items():
-            screen.print(f"{title} {name}: {shown(part)}")
+            screen.print(f"{title} {name}{what}: {shown(part)}")
         if made["missing"]:
             screen.print(f"Not complete: {title}'s {', '.join(made['missing'])} are not there.")
-    if (made := results.get("process_bench")) is not None:
-        for name, part in {**made["parts"], **made["sections"]}.items():
-            screen.print(f"ProcessBench {name}, F1 of the first wrong step: {shown(part)}")
-        if made["missing"]:
-            screen.print(
-                f"Not complete: ProcessBench's {', '.join(made['missing'])} are not there."
-            )
     screen.print(results["folder"], soft_wrap=True, highlight=False)
-
-
-def _plain(found: dict[str, Any]) -> str:
-    return f"{found['mean']:.3f} ({found['low']:.3f}-{found['high']:.3f})"
-
-
-def shown(found: dict[str, Any]) -> str:
-    mean, low, high = (100 * found[name] for name in ("mean", "low", "high"))
-    return f"{mean:.1f} ({low:.1f}-{high:.1f})"

@@ -30,6 +30,7 @@ from codepmp_ray.resampling import (
     Floats,
     Interval,
     cluster_sums,
+    intervals,
     percentiles,
     resampled_means,
     share_limits,
@@ -57,10 +58,7 @@ def bootstrap_intervals(
     """
     means = values.mean(axis=0)
     draws = resampled_means(values, num_bootstrap, seed)
-    low, high = share_limits(draws, confidence, len(values))
-    return [
-        Interval(float(m), float(a), float(b)) for m, a, b in zip(means, low, high, strict=True)
-    ]
+    return intervals(means, *share_limits(draws, confidence, len(values)))
 
 
 def bootstrap_ratio(
@@ -75,8 +73,8 @@ def bootstrap_ratio(
     draws = draws[draws[:, 1] > 0]
     ratio = float(numerators.sum() / denominators.sum())
     num_counted = int((denominators > 0).sum())
-    (low,), (high,) = share_limits(draws[:, :1] / draws[:, 1:], confidence, num_counted)
-    return Interval(ratio, float(low), float(high))
+    limits = share_limits(draws[:, :1] / draws[:, 1:], confidence, num_counted)
+    return intervals([ratio], *limits)[0]
 
 
 def paired_difference(
