@@ -56,15 +56,13 @@ def hashed_tfidf(sources: Mapping[str, Sequence[str]]) -> dict[str, Vectors]:
     }
 
 
-def embedding_map(
-    vectors: Mapping[str, Vectors], confidence: float = 0.95, seed: int = 0
-) -> EmbeddingMap:
+def embedding_map(vectors: Mapping[str, Vectors], confidence: float = 0.95) -> EmbeddingMap:
     """Two principal components of all sources together, and their overlap.
 
     Of a source with more than MAX_TEXTS texts that many are drawn. Raises InputError for fewer than
     two texts in a source, or vectors of different length.
     """
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     taken: dict[str, Vectors] = {}
     for name, rows in vectors.items():
         if len(rows) < 2:
@@ -83,7 +81,7 @@ def embedding_map(
     overlap, chance = {}, {}
     for index, name in enumerate(taken):
         own = same[owner == index]
-        limits = percentiles(resampled_means(own[:, None], 2_000, seed), confidence)
+        limits = percentiles(resampled_means(own[:, None], 2_000), confidence)
         (overlap[name],) = intervals([own.mean()], *limits)
         chance[name] = (len(own) - 1) / (len(stacked) - 1)
     return EmbeddingMap(

@@ -204,11 +204,9 @@ def mcnemar(num_left: int, num_right: int) -> float:
     return float(binomtest(num_left, num).pvalue) if num else 1.0
 
 
-def detectable_difference(
-    gaps: npt.ArrayLike, confidence: float = 0.95, power: float = 0.8
-) -> float:
+def detectable_difference(gaps: npt.ArrayLike, confidence: float = 0.95) -> float:
     """Smallest true mean difference that n units with the spread of `gaps` [n] show: of so many
-    standard errors that it is found significant with probability `power`.
+    standard errors that it is found significant with a probability of 80 %.
 
     Where all gaps are equal the spread is not known; what the rule of three leaves open is
     returned. Raises InputError for fewer than two units.
@@ -218,7 +216,7 @@ def detectable_difference(
         raise InputError(f"{len(values)} units have no spread.", "Compare on at least two.")
     if np.ptp(values) < 1e-12:
         return unseen_share(len(values), confidence)
-    quantiles = float(ndtri(0.5 + confidence / 2) + ndtri(power))
+    quantiles = float(ndtri(0.5 + confidence / 2) + ndtri(0.8))
     return quantiles * float(values.std(ddof=1)) / math.sqrt(len(values))
 
 
