@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -20,6 +21,28 @@ CGROUPS = Path("/sys/fs/cgroup")
 # Read when the run begins: the tree may have moved on when it ends.
 COMMIT = git_commit()
 REQUIRED = ("metric", "value", "unit", "goal", "spread", "runs")
+
+
+def options(doc: str | None, **defaults: Any) -> argparse.ArgumentParser:
+    """A parser of `--NAME VALUE` for each default, of its type; False is a flag.
+
+    A default with what it means is a pair, (default, help).
+    """
+    parser = argparse.ArgumentParser(description=doc)
+    for name, given in defaults.items():
+        default, meaning = given if isinstance(given, tuple) else (given, None)
+        kind = {"action": "store_true"} if default is False else {"type": type(default)}
+        option = f"--{name.replace('_', '-')}"
+        parser.add_argument(option, default=default, help=meaning, **kind)
+    return parser
+
+
+def one_result(
+    metric: str, value: Any, unit: str, goal: Any = None, **context: Any
+) -> dict[str, Any]:
+    """What one run counted or took: it has no spread, unless `context` says so."""
+    plain = {"metric": metric, "value": value, "unit": unit, "goal": goal}
+    return {**plain, "spread": None, "runs": 1, **context}
 
 
 def series_result(
@@ -65,6 +88,17 @@ def write_results(name: str, results: list[dict[str, Any]]) -> Path:
         goal = "" if result["goal"] is None else f" (goal {result['goal']})"
         print(f"{result['metric']}: {result['value']} {result['unit']}{goal}")
     return path
+
+
+def write_beside(name: str, results: list[dict[str, Any]], key: str) -> None:
+    """`write_results` that keeps what the file has with another value of `key`: of measurements
+    that take one command for each."""
+    path = results_path(name)
+    others = json.loads(path.read_text()) if path.exists() else []
+    ours = {result[key] for result in results}
+    kept = [result for result in others if result[key] not in ours]
+    write_results(name, results)
+    path.write_text(json.dumps([*kept, *json.loads(path.read_text())], indent=2) + "\n")
 
 
 def conclude(name: str, results: list[dict[str, Any]]) -> None:

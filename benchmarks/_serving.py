@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
 from benchmarks._training import MODEL
 from codepmp_ray.config.evaluation import ServingConfig
@@ -112,6 +113,18 @@ def serving_recipe(**settings: Any) -> Recipe:
 
     given = {"port": 0, "metrics_token_sha256": [digest_of(SCRAPE_TOKEN)], **settings}
     return Recipe(serving=ServingConfig.model_validate(given))
+
+
+def cpu_seconds(with_caller: bool = True) -> float:
+    """Of this process, unless it only calls, and all its descendants, the cluster's among them."""
+    total, own = 0.0, psutil.Process()
+    for process in [*([own] if with_caller else []), *own.children(recursive=True)]:
+        try:
+            times = process.cpu_times()
+            total += times.user + times.system
+        except psutil.Error:
+            continue
+    return total
 
 
 @contextmanager

@@ -10,8 +10,10 @@ import json
 import multiprocessing
 import os
 import random
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from copy import deepcopy
@@ -255,6 +257,26 @@ def _alone(
         return [{**result, "threads": threads} for result in measure(*args)]
 
 
+def child_says(module: str, *arguments: str) -> str:
+    """The last line that `python -m module arguments` prints, in a process of its own."""
+    command = [sys.executable, "-m", module, *arguments]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return done.stdout.strip().splitlines()[-1]
+
+
+def measure_gains(
+    name: str, measure: Callable[[Any, Any], list[dict[str, Any]]], cases: Iterable[Any]
+) -> None:
+    """Write `measure(model, case)` of all cases, MODEL with a reward head."""
+    from codepmp_ray.modeling.loading import load_preference_model
+    from codepmp_ray.modeling.objectives import make_objective
+
+    threads = use_all_cores()
+    model = load_preference_model(MODEL, make_objective("rm"), seed=0).train().to(device())
+    found = [result for case in cases for result in measure(model, case)]
+    write_results(name, [{**result, "threads": threads} for result in found])
+
+
 def use_all_cores() -> int:
     num_threads = len(os.sched_getaffinity(0))
     torch.set_num_threads(num_threads)
@@ -426,6 +448,18 @@ def ratio_result(
     """How many times as fast: the median of the rounds' own ratios, with their range."""
     ratios = [a / b for a, b in zip(slower, faster, strict=True)]
     return series_result(metric, ratios, "ratio", goal, **context)
+
+
+def gain_results(
+    metric: str, slower: list[float], faster: list[float], ceiling: float, goal: str, **context: Any
+) -> list[dict[str, Any]]:
+    """What is reached of `ceiling`, the ratio of tokens; the ratio of times, called `metric`."""
+    reached = [a / b / ceiling for a, b in zip(slower, faster, strict=True)]
+    tokens = {"token_ratio": round(ceiling, 3)}
+    return [
+        series_result("share_of_token_ratio", reached, "ratio", goal, **tokens, **context),
+        ratio_result(metric, slower, faster, None, **context),
+    ]
 
 
 def rate_result(metric: str, num_pairs: int, times: list[float], **context: Any) -> dict[str, Any]:

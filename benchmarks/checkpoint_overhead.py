@@ -18,7 +18,6 @@ has to be copied.
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 import subprocess
@@ -29,7 +28,7 @@ from typing import Any
 
 import torch
 
-from benchmarks._results import require_memory, series_result, write_results
+from benchmarks._results import options, require_memory, series_result, write_results
 from benchmarks._training import (
     QWEN2_1_5B,
     SMOLLM2_135M,
@@ -187,8 +186,7 @@ def memory_needed(model: str) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser = options(__doc__, rounds=15)
     parser.add_argument("--steps", type=int, default=None, help="in a window; 1 and 6 otherwise")
     parser.add_argument("--model", choices=MODELS, default="smollm2-135m")
     parser.add_argument("--dir", default=None, help="where to write; a temporary folder otherwise")

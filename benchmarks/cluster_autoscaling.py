@@ -9,26 +9,25 @@ an answer takes --latency seconds. The head has no CPU to spare for an engine.
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from benchmarks._driver import count_rows
-from benchmarks._fake_synthesis import write_fake_corpus
+from benchmarks._fake_synthesis import count_rows, write_fake_corpus
 from benchmarks._namespaces import run_in_own_namespaces
 from benchmarks._process_nodes import HEAD_ID
 from benchmarks._ray_nodes import HEAD_ADDRESS, start_head, stop_all
-from benchmarks._results import conclude
+from benchmarks._results import conclude, one_result, options
 from codepmp_ray.cluster.preflight import NODE_TYPES_VARIABLE
 from codepmp_ray.config.recipe import Recipe, parse_recipe
 from codepmp_ray.runs import open_stage
@@ -160,51 +159,6 @@ def make_recipe(run_dir: Path, latency_s: float) -> Recipe:
     return parse_recipe({"run_dir": str(run_dir), "engines": engines}, "benchmark")
 
 
-def measure(num_shards: int, latency_s: float, idle_s: float) -> list[dict[str, Any]]:
-    from codepmp_ray.cluster.connect import connect
-    from codepmp_ray.cluster.synthesis import synthesize
-
-    folder = Path(tempfile.mkdtemp(prefix="cas", dir="/tmp"))  # sockets lie below it
-    recipe = make_recipe(folder / "run", latency_s)
-    write_fake_corpus(recipe, num_shards, ROWS_PER_SHARD)
-    with autoscaling_head(folder, idle_s, TYPES), connect(), Watch() as watch:
-        num_before = watch.now().total()
-        synthesize(recipe)
-        done_s = time.monotonic() - watch.start_s
-        most = max((found.total() for _, found in watch.seen), default=0)
-        gone_s = wait_until_gone(watch)
-        num_after = watch.now().total()
-    rows = count_rows(open_stage(recipe, "synthesis"), num_shards, ROWS_PER_SHARD)
-    if rows["met"]:
-        shutil.rmtree(folder, ignore_errors=True)
-    common = {"spread": None, "runs": 1, "num_shards": num_shards}
-
-    def seconds(metric: str, value: float | None) -> dict[str, Any]:
-        rounded = None if value is None else round(value, 1)
-        return {"metric": metric, "value": rounded, "unit": "s", "goal": None, **common}
-
-    nodes = f"{num_before} -> {most} -> {num_after}"
-    return [
-        rows,
-        {
-            "metric": "worker_nodes_before_during_after",
-            "value": nodes,
-            "unit": "nodes",
-            "goal": GOAL,
-            "met": nodes == GOAL,
-            **common,
-            "timeline": [[round(at, 1), dict(found)] for at, found in watch.seen],
-        },
-        seconds("until_the_first_worker_node", watch.first(1)),
-        seconds("until_all_worker_nodes", watch.first(sum(TYPES.values()))),
-        seconds("job", done_s),
-        seconds(
-            f"from_the_job_s_end_to_no_worker_node_idle_timeout_{idle_s:g}_s",
-            None if gone_s is None else gone_s - done_s,
-        ),
-    ]
-
-
 def wait_until_gone(watch: Watch) -> float | None:
     """Seconds since the watch began until there is no worker; None when some stay."""
     give_up_s = time.monotonic() + GONE_TIMEOUT_S
@@ -215,12 +169,66 @@ def wait_until_gone(watch: Watch) -> float | None:
     return None
 
 
+@dataclass(frozen=True)
+class Watched:
+    """`nodes` that there were before, during and after some work, as a result; seconds since the
+    beginning until the work was done and until no node was left (None: some stayed)."""
+
+    nodes: dict[str, Any]
+    watch: Watch
+    done_s: float
+    gone_s: float | None
+
+
+def watched(name: str, goal: str, work: Callable[[], Any], **context: Any) -> tuple[Watched, Any]:
+    """Also what `work` returns."""
+    with Watch() as watch:
+        num_before = watch.now().total()
+        returned = work()
+        done_s = time.monotonic() - watch.start_s
+        most = max((found.total() for _, found in watch.seen), default=0)
+        gone_s = wait_until_gone(watch)
+        num_after = watch.now().total()
+    nodes = f"{num_before} -> {most} -> {num_after}"
+    context |= {"timeline": [[round(at, 1), dict(found)] for at, found in watch.seen]}
+    metric = f"{name}worker_nodes_before_during_after"
+    figure = one_result(metric, nodes, "nodes", goal, met=nodes == goal, **context)
+    return Watched(figure, watch, done_s, gone_s), returned
+
+
+def measure(num_shards: int, latency_s: float, idle_s: float) -> list[dict[str, Any]]:
+    from codepmp_ray.cluster.connect import connect
+    from codepmp_ray.cluster.synthesis import synthesize
+
+    folder = Path(tempfile.mkdtemp(prefix="cas", dir="/tmp"))  # sockets lie below it
+    recipe = make_recipe(folder / "run", latency_s)
+    write_fake_corpus(recipe, num_shards, ROWS_PER_SHARD)
+    common = {"num_shards": num_shards}
+    with autoscaling_head(folder, idle_s, TYPES), connect():
+        found, _ = watched("", GOAL, lambda: synthesize(recipe), **common)
+    rows = count_rows(open_stage(recipe, "synthesis"), num_shards, ROWS_PER_SHARD)
+    if rows["met"]:
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def seconds(metric: str, value: float | None) -> dict[str, Any]:
+        rounded = None if value is None else round(value, 1)
+        return one_result(metric, rounded, "s", **common)
+
+    return [
+        rows,
+        found.nodes,
+        seconds("until_the_first_worker_node", found.watch.first(1)),
+        seconds("until_all_worker_nodes", found.watch.first(sum(TYPES.values()))),
+        seconds("job", found.done_s),
+        seconds(
+            f"from_the_job_s_end_to_no_worker_node_idle_timeout_{idle_s:g}_s",
+            None if found.gone_s is None else found.gone_s - found.done_s,
+        ),
+    ]
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shards", type=int, default=80)
-    parser.add_argument("--latency", type=float, default=1.0)
-    parser.add_argument("--idle", type=float, default=10.0)
-    arguments = parser.parse_args()
+    arguments = options(__doc__, shards=80, latency=1.0, idle=10.0).parse_args()
     run_in_own_namespaces("benchmarks.cluster_autoscaling")
     conclude("cluster_autoscaling", measure(arguments.shards, arguments.latency, arguments.idle))
 

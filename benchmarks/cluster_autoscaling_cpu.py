@@ -9,17 +9,14 @@ canonical solutions of HumanEval, all of which have to pass.
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from benchmarks._namespaces import run_in_own_namespaces
-from benchmarks._results import conclude
-from benchmarks.cluster_autoscaling import LABEL, Watch, autoscaling_head, wait_until_gone
+from benchmarks._results import conclude, one_result, options
+from benchmarks.cluster_autoscaling import LABEL, autoscaling_head, watched
 from codepmp_ray.config.recipe import Recipe, parse_recipe
 from codepmp_ray.records import CANDIDATE, REJECTED, table_from_rows
 from codepmp_ray.runs import open_stage
@@ -66,31 +63,6 @@ def write_candidates(recipe: Recipe) -> int:
     return len(rows)
 
 
-def watched(name: str, work: Callable[[], Any]) -> tuple[dict[str, Any], Any]:
-    """Nodes before, during and after a stage, as a figure, and the stage's summary."""
-    with Watch() as watch:
-        num_before = watch.now().total()
-        start_s = time.monotonic()
-        summary = work()
-        done_s = time.monotonic() - start_s
-        most = max((found.total() for _, found in watch.seen), default=0)
-        wait_until_gone(watch)
-        num_after = watch.now().total()
-    nodes = f"{num_before} -> {most} -> {num_after}"
-    figure = {
-        "metric": f"{name}_worker_nodes_before_during_after",
-        "value": nodes,
-        "unit": "nodes",
-        "goal": GOAL,
-        "met": nodes == GOAL,
-        "spread": None,
-        "runs": 1,
-        "job_s": round(done_s, 1),
-        "timeline": [[round(at, 1), dict(found)] for at, found in watch.seen],
-    }
-    return figure, summary
-
-
 def measure(num_files: int, idle_s: float) -> list[dict[str, Any]]:
     from codepmp_ray.cluster.connect import connect
     from codepmp_ray.cluster.corpus import build_corpus
@@ -100,28 +72,19 @@ def measure(num_files: int, idle_s: float) -> list[dict[str, Any]]:
     recipe = make_recipe(folder / "run", num_files)
     num_answers = write_candidates(recipe)
     with autoscaling_head(folder, idle_s, TYPES), connect():
-        corpus, made = watched("corpus", lambda: build_corpus(recipe))
-        grades, graded = watched("grades", lambda: grade(recipe))
+        corpus, made = watched("corpus_", GOAL, lambda: build_corpus(recipe))
+        grades, graded = watched("grades_", GOAL, lambda: grade(recipe))
     passed = graded["outcomes"].get("passed", 0)
-    common = {"spread": None, "runs": 1}
     found = [
-        corpus,
-        grades,
-        {
-            "metric": "canonical_solutions_that_pass",
-            "value": passed,
-            "unit": f"of {num_answers} answers",
-            "goal": num_answers,
-            "met": passed == num_answers,
-            **common,
-        },
-        {
-            "metric": "snippets",
-            "value": made["num_snippets"],
-            "unit": "snippets",
-            "goal": None,
-            **common,
-        },
+        *(of.nodes | {"job_s": round(of.done_s, 1)} for of in (corpus, grades)),
+        one_result(
+            "canonical_solutions_that_pass",
+            passed,
+            f"of {num_answers} answers",
+            num_answers,
+            met=passed == num_answers,
+        ),
+        one_result("snippets", made["num_snippets"], "snippets"),
     ]
     if all(figure.get("met", True) for figure in found):
         shutil.rmtree(folder, ignore_errors=True)
@@ -129,10 +92,7 @@ def measure(num_files: int, idle_s: float) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--files", type=int, default=400)
-    parser.add_argument("--idle", type=float, default=10.0)
-    arguments = parser.parse_args()
+    arguments = options(__doc__, files=400, idle=10.0).parse_args()
     run_in_own_namespaces("benchmarks.cluster_autoscaling_cpu")
     conclude("cluster_autoscaling_cpu", measure(arguments.files, arguments.idle))
 

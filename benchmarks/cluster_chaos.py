@@ -22,11 +22,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from benchmarks._driver import Driver, count_rows
-from benchmarks._fake_synthesis import fake_recipe, write_fake_corpus
+from benchmarks._fake_synthesis import Driver, count_rows, fake_recipe, write_fake_corpus
 from benchmarks._namespaces import Hosts, run_in_own_namespaces
 from benchmarks._ray_nodes import RayNode, start_head, start_worker, stop_all, wait_for_nodes
-from benchmarks._results import conclude
+from benchmarks._results import conclude, one_result, options
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.runs import open_stage
 
@@ -177,22 +176,12 @@ def measure(num_kills: int, num_shards: int, seed: int) -> list[dict[str, Any]]:
         shutil.rmtree(folder, ignore_errors=True)
     return [
         rows,
-        {
-            "metric": "job",
-            "value": round(job_s, 1),
-            "unit": "s",
-            "goal": None,
-            "spread": None,
-            "runs": 1,
-        },
+        one_result("job", round(job_s, 1), "s"),
     ]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--shards", type=int, default=100)
-    parser.add_argument("--seed", type=int, default=0)
+    parser = options(__doc__, kills=20, shards=100, seed=0)
     parser.add_argument("--drive", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.drive:

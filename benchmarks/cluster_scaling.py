@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,6 @@ import numpy as np
 import psutil
 import pyarrow as pa
 
-from benchmarks._head_cpu import HeadCpu
 from benchmarks._namespaces import run_in_own_namespaces
 from benchmarks._ray_nodes import (
     HEAD_ADDRESS,
@@ -40,10 +40,56 @@ from benchmarks._ray_nodes import (
     stop_all,
     wait_for_nodes,
 )
-from benchmarks._results import conclude, require_memory
+from benchmarks._results import conclude, one_result, options, require_memory
 from codepmp_ray.config.engines import EngineConfig
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.storage import LocalStore
+
+_MARKS = {"gcs_server": "gcs", "raylet/raylet": "raylet", "monitor.py": "autoscaler"}
+
+
+class HeadCpu:
+    """By kind (gcs, raylet, autoscaler, driver, other), at several moments."""
+
+    def __init__(self, head: RayNode) -> None:
+        self._head = head
+        self._moments: list[tuple[float, dict[str, float]]] = []
+
+    def look(self, driver: subprocess.Popen[bytes] | None = None) -> None:
+        """At the head and a driver on it."""
+        found: defaultdict[str, float] = defaultdict(float)
+        for process in self._head.processes():
+            found[_kind(process)] += _cpu_s(process)
+        if driver is not None:
+            found["driver"] += _cpu_s(psutil.Process(driver.pid))
+        self._moments.append((time.time(), found))
+
+    def cores(self, start_s: float | None = None, end_s: float | None = None) -> dict[str, float]:
+        """In use between two times of the clock, or between the first and the last look."""
+        times = [at for at, _ in self._moments]
+        span = [times[0] if start_s is None else start_s, times[-1] if end_s is None else end_s]
+        cores: dict[str, float] = {}
+        for kind in {kind for _, found in self._moments for kind in found}:
+            start, end = np.interp(span, times, [seen.get(kind, 0.0) for _, seen in self._moments])
+            cores[kind] = float(end - start) / (span[1] - span[0])
+        return cores
+
+
+def _kind(process: psutil.Process) -> str:
+    try:
+        line = " ".join(process.cmdline())
+    except psutil.Error:
+        return "other"
+    return next((kind for mark, kind in _MARKS.items() if mark in line), "other")
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    try:
+        times = process.cpu_times()
+    except psutil.Error:
+        return 0.0
+    return times.user + times.system
+
 
 ROWS_PER_SHARD, SLEEP_S = 1_000, 5.0
 TEXT = "x = 1\n" * 150  # a row of about 1 kB
@@ -139,8 +185,7 @@ def results_of(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     results: list[dict[str, Any]] = []
 
     def add(metric: str, value: float, unit: str, digits: int = 3, **more: Any) -> None:
-        row = {"metric": metric, "value": round(value, digits), "unit": unit}
-        results.append({**row, "goal": None, "spread": None, "runs": 1, **more})
+        results.append(one_result(metric, round(value, digits), unit, **more))
 
     for run in runs:
         n = run["num_nodes"]
@@ -207,9 +252,8 @@ def memory_needed(num_nodes: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options(__doc__, waves=(16, "shards for each node"))
     parser.add_argument("--nodes", type=int, nargs="+", default=[1, 2, 4, 8])
-    parser.add_argument("--waves", type=int, default=16, help="shards for each node")
     parser.add_argument("--drive", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.drive:

@@ -11,7 +11,6 @@ The engines are fake; everything else is real.
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import tempfile
@@ -34,7 +33,7 @@ from benchmarks._ray_nodes import (
     stop_all,
     wait_for_nodes,
 )
-from benchmarks._results import conclude
+from benchmarks._results import conclude, one_result, options
 from benchmarks._serve_load import (
     INGRESS,
     SCORER,
@@ -119,19 +118,17 @@ def roll(service: ServiceHandle, folder: Path, deadline_s: float) -> dict[str, A
 
 
 def result_of(metric: str, calls: Calls, deadline_s: float, **more: Any) -> dict[str, Any]:
-    return {
-        "metric": metric,
-        "value": len(calls.failures),
-        "unit": f"of {calls.num} calls",
-        "goal": 0,
-        "met": not calls.failures,
-        "spread": None,
-        "runs": 1,
-        "deadline_s": deadline_s,
-        "longest_call_s": round(calls.longest_s, 2),
-        "failures": calls.failures[:5],
+    return one_result(
+        metric,
+        len(calls.failures),
+        f"of {calls.num} calls",
+        0,
+        met=not calls.failures,
+        deadline_s=deadline_s,
+        longest_call_s=round(calls.longest_s, 2),
+        failures=calls.failures[:5],
         **more,
-    }
+    )
 
 
 def recipe() -> Any:
@@ -161,9 +158,7 @@ def measure(deadline_s: float) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--deadline", type=float, default=30.0, help="of a call, s")
-    arguments = parser.parse_args()
+    arguments = options(__doc__, deadline=(30.0, "of a call, s")).parse_args()
     run_in_own_namespaces("benchmarks.cluster_serving")
     conclude("cluster_serving", measure(arguments.deadline))
 

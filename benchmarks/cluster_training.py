@@ -10,7 +10,6 @@ undisturbed run with as many workers.
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import subprocess
@@ -26,7 +25,7 @@ import yaml
 
 from benchmarks._namespaces import run_in_own_namespaces
 from benchmarks._ray_nodes import HEAD_ADDRESS, RayNode, start_head, start_worker, started, stop_all
-from benchmarks._results import conclude
+from benchmarks._results import conclude, one_result, options
 from codepmp_ray.config.recipe import load_recipe
 from codepmp_ray.config.study_materials import ModelConfig
 from codepmp_ray.records import PAIR, table_from_rows
@@ -154,42 +153,33 @@ def measure(num_steps: int, save_steps: int) -> list[dict[str, Any]]:
     assert ours.keys() == theirs.keys()
     num_different = sum(not ours[name].equal(theirs[name]) for name in theirs)
     shutil.rmtree(folder, ignore_errors=True)
-    common = {"spread": None, "runs": 1, "num_workers": len(HOSTS)}
+    common = {"num_workers": len(HOSTS)}
     return [
-        {
-            "metric": "steps_run_again_after_the_loss_of_a_host",
-            "value": num_again,
-            "unit": "steps",
-            "goal": f"at most the {max(before) - newest} since the last checkpoint",
-            "met": 0 < num_again <= max(before) - newest,
+        one_result(
+            "steps_run_again_after_the_loss_of_a_host",
+            num_again,
+            "steps",
+            f"at most the {max(before) - newest} since the last checkpoint",
+            met=0 < num_again <= max(before) - newest,
             **common,
-            "save_steps": save_steps,
-            "killed_at_step": max(before),
-            "newest_checkpoint": newest,
-        },
-        {
-            "metric": "weights_that_differ_from_an_undisturbed_run",
-            "value": num_different,
-            "unit": f"of {len(theirs)} tensors",
-            "goal": 0,
-            "met": num_different == 0,
+            save_steps=save_steps,
+            killed_at_step=max(before),
+            newest_checkpoint=newest,
+        ),
+        one_result(
+            "weights_that_differ_from_an_undisturbed_run",
+            num_different,
+            f"of {len(theirs)} tensors",
+            0,
+            met=num_different == 0,
             **common,
-        },
-        {
-            "metric": "from_the_kill_to_the_first_new_step",
-            "value": round(back_s, 1),
-            "unit": "s",
-            "goal": None,
-            **common,
-        },
+        ),
+        one_result("from_the_kill_to_the_first_new_step", round(back_s, 1), "s", **common),
     ]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--save-steps", type=int, default=10)
-    arguments = parser.parse_args()
+    arguments = options(__doc__, steps=60, save_steps=10).parse_args()
     run_in_own_namespaces("benchmarks.cluster_training")
     conclude("cluster_training", measure(arguments.steps, arguments.save_steps))
 

@@ -12,7 +12,6 @@ held against the other. FOLDER has a Parquet file for each model with `id`, `lan
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor
@@ -23,10 +22,9 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from benchmarks._results import write_results
+from benchmarks._results import one_result, options, write_results
 from codepmp_ray.errors import InputError
-from codepmp_ray.evaluation.pairwise.accuracy import Bootstrap
-from codepmp_ray.evaluation.pairwise.calibrated import calibration
+from codepmp_ray.evaluation.pairwise.accuracy import Bootstrap, calibration
 from codepmp_ray.evaluation.pairwise.official import TOTAL, official
 from codepmp_ray.evaluation.statistics import compare, holm
 from codepmp_ray.scoring.calibration import fit_temperature
@@ -130,27 +128,24 @@ def results(folder: Path, bootstrap: Bootstrap) -> list[dict[str, Any]]:
             print(f"{file.stem}: {_points(of['total'])}", flush=True)
     _, compared = against_best(right, bootstrap)
     return [
-        {
-            "metric": f"accuracy_{name}",
-            "value": _points(of["total"])[0],
-            "unit": "%",
-            "goal": None,
-            "spread": _points(of["total"])[1:],
-            "runs": 1,
-            "num_pairs": len(pairs or ()),
-            "authors_table": AUTHORS.get(name),
-            "swapped_in_authors_table": name in SWAPPED,
+        one_result(
+            f"accuracy_{name}",
+            _points(of["total"])[0],
+            "%",
+            spread=_points(of["total"])[1:],
+            num_pairs=len(pairs or ()),
+            authors_table=AUTHORS.get(name),
+            swapped_in_authors_table=name in SWAPPED,
             **{key: value for key, value in of.items() if key != "total"},
             **compared.get(name, {"best_minus_this": None, "p_holm": None}),
-        }
+        )
         for name, of in sorted(made.items(), key=lambda item: -item[1]["total"]["mean"])
     ]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options(__doc__, num_bootstrap=1_000)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--num-bootstrap", type=int, default=1_000)
     arguments = parser.parse_args()
     bootstrap = Bootstrap(num_bootstrap=arguments.num_bootstrap)
     write_results("code_reward_bench", results(arguments.folder, bootstrap))

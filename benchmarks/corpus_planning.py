@@ -21,7 +21,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks._results import write_results
+from benchmarks._results import one_result, write_results
 from codepmp_ray.config.corpus import CorpusConfig, SourceConfig
 from codepmp_ray.corpus.planning import in_runs, load_plan, plan_corpus, save_plan
 from codepmp_ray.storage import LocalStore
@@ -91,13 +91,16 @@ def main() -> None:
             command = [sys.executable, "-m", f"benchmarks.{NAME}", "--part", part, str(number)]
             done = subprocess.run([*command, folder], capture_output=True, text=True, check=True)
         found = json.loads(done.stdout.splitlines()[-1])
-        context = {"goal": None, "spread": None, "runs": 1, **found}
         results += [
-            {"metric": f"peak memory of planning {number:,} {part}", "value": found["peak_gb"],
-             "unit": "GB", **context, "goal": f"at most {MAX_GB:g}"},
-            {"metric": f"{part} planned", "value": round(number / found["plan_s"]),
-             "unit": f"{part}/s", **context},
-        ]  # fmt: skip
+            one_result(
+                f"peak memory of planning {number:,} {part}",
+                found["peak_gb"],
+                "GB",
+                f"at most {MAX_GB:g}",
+                **found,
+            ),
+            one_result(f"{part} planned", round(number / found["plan_s"]), f"{part}/s", **found),
+        ]
         print(results[-2:], flush=True)
     write_results(NAME, results)
 

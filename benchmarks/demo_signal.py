@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks._results import COMMIT, series_result, write_results
+from benchmarks._results import COMMIT, one_result, series_result, write_results
 from codepmp_ray.config.recipe import Recipe, load_recipe
 from codepmp_ray.evaluation.scoring_run import read_results
 from codepmp_ray.runs import open_stage
@@ -99,19 +99,18 @@ def results_of(outcomes: list[dict[str, Any]]) -> list[dict[str, Any]]:
     shown = sum(one["shows_the_effect"] for one in outcomes)
     minutes = [one["minutes"] for one in outcomes]
     return [
-        {
-            "metric": "runs_that_show_the_effect",
-            "value": shown,
-            "unit": f"of {len(outcomes)} runs, one for each seed",
-            "goal": f">= {GOAL}",
-            "met": shown >= GOAL,
-            "spread": None,
-            "runs": len(outcomes),
-            "effect": "the 95 % interval of best of 8 by the reward model minus a random pick, "
+        one_result(
+            "runs_that_show_the_effect",
+            shown,
+            f"of {len(outcomes)} runs, one for each seed",
+            f">= {GOAL}",
+            met=shown >= GOAL,
+            runs=len(outcomes),
+            effect="the 95 % interval of best of 8 by the reward model minus a random pick, "
             "paired over problems, lies above zero",
-            "recipe": RECIPE,
-            "outcomes": outcomes,
-        },
+            recipe=RECIPE,
+            outcomes=outcomes,
+        ),
         series_result("demo_minutes", minutes, "minutes", f"<= {MAX_MINUTES:g}", digits=1),
     ]
 

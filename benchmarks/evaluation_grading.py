@@ -10,12 +10,11 @@ and remember no verdicts; how long that start takes is a result of its own.
 
 from __future__ import annotations
 
-import argparse
 import os
 import random
 import time
 
-from benchmarks._results import series_result, write_results
+from benchmarks._results import options, series_result, write_results
 from codepmp_ray.config.evaluation import GraderConfig
 from codepmp_ray.evaluation.graders import Reference
 from codepmp_ray.evaluation.graders.pool import GradingPool, Job
@@ -74,10 +73,9 @@ def time_grading(jobs: list[Job], num_processes: int) -> tuple[float, float, lis
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options(__doc__, repeats=3)
     parser.add_argument("pool", nargs="?", help="file of answers; without it they are synthetic")
     parser.add_argument("--answers", type=int, help="grade only the first ones")
-    parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
     jobs, labels = pool_jobs(arguments.pool) if arguments.pool else synthetic_jobs()
     jobs, labels = jobs[: arguments.answers], labels[: arguments.answers]

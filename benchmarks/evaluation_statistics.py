@@ -9,12 +9,11 @@ is made up: difficulties spread as those of GSM8K, right answers agree, wrong on
 
 from __future__ import annotations
 
-import argparse
 import time
 
 import numpy as np
 
-from benchmarks._results import series_result, write_results
+from benchmarks._results import options, series_result, write_results
 from codepmp_ray.evaluation.pool_report import MAIN, PoolArrays, Settings, measure_pools
 
 GOAL_S = 10.0
@@ -37,12 +36,9 @@ def made_up_pool(num_problems: int, num_candidates: int, seed: int = 0) -> PoolA
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--num-problems", type=int, default=1_319)
-    parser.add_argument("--num-candidates", type=int, default=256)
-    parser.add_argument("--num-bootstrap", type=int, default=10_000)
-    parser.add_argument("--runs", type=int, default=3)
-    arguments = parser.parse_args()
+    arguments = options(
+        __doc__, num_problems=1_319, num_candidates=256, num_bootstrap=10_000, runs=3
+    ).parse_args()
     pool = made_up_pool(arguments.num_problems, arguments.num_candidates)
     times_s = []
     for _ in range(arguments.runs):

@@ -17,7 +17,6 @@ written as they come, to results/gpu/quick_PART.json. `--tiny` runs a small shap
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import copy
 import gc
@@ -31,7 +30,7 @@ from typing import Any
 import torch
 
 from benchmarks._plain_transformers import TrlSemantics, plain_copy
-from benchmarks._results import gpu, series_result, write_results
+from benchmarks._results import gpu, options, series_result, write_results
 from benchmarks._training import (
     QWEN2_1_5B,
     SMOLLM2_135M,
@@ -339,10 +338,8 @@ PARTS: dict[str, Callable[[Part], None]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options(__doc__, tiny=False, seconds=(60.0, "no new round after that"))
     parser.add_argument("part", choices=PARTS)
-    parser.add_argument("--tiny", action="store_true")
-    parser.add_argument("--seconds", type=float, default=60.0, help="no new round after that")
     arguments = parser.parse_args()
     if not gpu() and not arguments.tiny:
         raise SystemExit("These shapes need a GPU; --tiny runs small ones here.")

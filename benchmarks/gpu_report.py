@@ -14,7 +14,6 @@ a part leaves of its time goes to those after it.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import signal
@@ -25,7 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
-from benchmarks._results import COMMIT, gpu, results_path
+from benchmarks._results import COMMIT, gpu, options, results_path
 
 
 @dataclass(frozen=True)
@@ -131,10 +130,11 @@ def run(figure: Figure) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--again", action="store_true", help="measure what is measured, too")
-    parser.add_argument("--quick", action="store_true", help="8 minutes, on a bare machine")
-    arguments = parser.parse_args()
+    arguments = options(
+        __doc__,
+        again=(False, "measure what is measured, too"),
+        quick=(False, "8 minutes, on a bare machine"),
+    ).parse_args()
     start_s = time.monotonic()
     if missing := [name for name in _NEEDED if find_spec(name) is None]:
         raise SystemExit(f"{sys.executable} has no {', '.join(missing)}: install what is missing.")

@@ -11,7 +11,6 @@ answers is refused, since a list of that length would hide what it should show.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 from collections import Counter
@@ -19,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks._results import conclude
+from benchmarks._results import conclude, one_result, options
 from codepmp_ray.config.evaluation import GraderConfig
 from codepmp_ray.evaluation.graders.pool import GradingPool, Job
 from codepmp_ray.evaluation.pool_files import file_label, load_pool
@@ -81,9 +80,8 @@ def compare(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options(__doc__, disagreements="grading_disagreements.jsonl")
     parser.add_argument("pools", nargs="*", help="TASK=PATH of a file of labelled answers")
-    parser.add_argument("--disagreements", default="grading_disagreements.jsonl")
     arguments = parser.parse_args()
     pools = arguments.pools or os.environ.get("CODEPMP_LABELLED_POOLS", "").split()
     if not pools:
@@ -105,10 +103,16 @@ def main() -> None:
     results = []
     for metric in ("false_passes", "false_fails"):
         value = round(1000 * total[metric] / max(1, total["answers"]), 3)
-        result = {"metric": metric, "value": value, "unit": "per thousand answers", "spread": None}
-        context = {"goal": f"<= {_GOAL:g}", "runs": 1, "met": value <= _GOAL, "pools": by_pool}
+        result = one_result(
+            metric,
+            value,
+            "per thousand answers",
+            f"<= {_GOAL:g}",
+            met=value <= _GOAL,
+            pools=by_pool,
+        )
         command = "python -m benchmarks.grading_agreement TASK=POOL ..."
-        results.append({**result, **context, "label_errors": num_left_out, "command": command})
+        results.append({**result, "label_errors": num_left_out, "command": command})
     conclude("grading_agreement", results)
 
 

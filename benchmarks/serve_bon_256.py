@@ -19,7 +19,6 @@ machine without a GPU.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import tempfile
 import time
@@ -29,14 +28,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 
 from benchmarks._cached_tokens import cached_prompt_tokens
-from benchmarks._results import gpu, series_result, write_results
+from benchmarks._results import gpu, options, series_result, write_results
 from benchmarks._scoring_peers import offline_engine, padded_batches, peer, serve_rm
 from benchmarks._serving import (
     Question,
     QuestionMaker,
+    cpu_seconds,
     export_model,
     open_client,
     run_workers_like_peers,
@@ -97,18 +96,6 @@ def serve_rm_way(url: str, tokenizer: Any) -> Way:
         return time.perf_counter() - start_s, answer["rewards"]
 
     return score
-
-
-def cpu_seconds() -> float:
-    """Of this process and all its descendants, the cluster's among them."""
-    total = 0.0
-    for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
-        try:
-            times = process.cpu_times()
-            total += times.user + times.system
-        except psutil.Error:
-            continue
-    return total
 
 
 def measure(
@@ -173,10 +160,8 @@ def results_of(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=6)
-    parser.add_argument("--slow-rounds", type=int, default=2, help="of the slow ways among them")
-    parser.add_argument("--candidates", type=int, default=256)
+    slow_rounds = (2, "of the slow ways among them")
+    parser = options(__doc__, rounds=6, slow_rounds=slow_rounds, candidates=256)
     arguments = parser.parse_args()
     if not 1 <= arguments.slow_rounds <= arguments.rounds:
         parser.error(f"--slow-rounds={arguments.slow_rounds} has to be 1 to {arguments.rounds}")

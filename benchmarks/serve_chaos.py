@@ -15,7 +15,6 @@ It also reports how long autoscaling takes from one replica to two and back.
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import statistics
@@ -29,7 +28,7 @@ from typing import Any
 import ray
 
 from benchmarks._fake_replica import FakeReplica, fake_recipe, write_fake_model
-from benchmarks._results import results_path, write_results
+from benchmarks._results import one_result, options, write_beside
 from benchmarks._serve_load import (
     INGRESS,
     SCORER,
@@ -64,22 +63,20 @@ def harass(title: str, every_s: float, seconds: float, choice: random.Random) ->
 def result_of(
     title: str, engine: str, calls: Calls, num_kills: int, every_s: float, start_up_s: float
 ) -> dict[str, Any]:
-    return {
-        "metric": f"failed_calls_{engine}_{NAMES[title]}",
-        "value": len(calls.failures),
-        "unit": f"of {calls.num} calls",
-        "goal": 0,
-        "spread": None,
-        "runs": 1,
-        "engine": engine,
-        "kills": num_kills,
-        "every_s": round(every_s, 1),
-        "deadline_s": DEADLINE_S[engine],
-        "longest_call_s": round(calls.longest_s, 2),
-        "median_call_s": round(statistics.median(calls.seconds), 4) if calls.seconds else None,
-        "start_up_s": round(start_up_s, 1),
-        "failures": calls.failures[:5],
-    }
+    return one_result(
+        f"failed_calls_{engine}_{NAMES[title]}",
+        len(calls.failures),
+        f"of {calls.num} calls",
+        0,
+        engine=engine,
+        kills=num_kills,
+        every_s=round(every_s, 1),
+        deadline_s=DEADLINE_S[engine],
+        longest_call_s=round(calls.longest_s, 2),
+        median_call_s=round(statistics.median(calls.seconds), 4) if calls.seconds else None,
+        start_up_s=round(start_up_s, 1),
+        failures=calls.failures[:5],
+    )
 
 
 def kill_under_load(
@@ -141,11 +138,10 @@ def kill_callers(recipe: Recipe, model: Path, num_kills: int, seed: int) -> list
                 time.sleep(0.5)
             left = scraped(client, "codepmp_tokens_in_flight")
             left += scraped(client, "codepmp_tokens_waiting")
-    common = {"spread": None, "runs": 1, "engine": "fake", "kills": num_kills, "goal": 0}
+    common = {"engine": "fake", "kills": num_kills}
     return [
         result_of("caller", "fake", calls, num_kills, 2.5, start_up_s),
-        {"metric": "tokens_in_flight_after_killed_callers", "value": left, "unit": "tokens"}
-        | common,
+        one_result("tokens_in_flight_after_killed_callers", left, "tokens", 0, **common),
     ]
 
 
@@ -158,19 +154,16 @@ def scale(model: Path) -> list[dict[str, Any]]:
         with load(service.url, service.api_key, 16, DEADLINE_S["fake"]) as calls:
             up_s = seconds_until(lambda: num_running() >= 2)
         down_s = seconds_until(lambda: num_running() == 1)
-    common = {"unit": "s", "goal": None, "spread": None, "runs": 1, "engine": "fake"}
     return [
-        {"metric": "autoscaling_up_s", "value": round(up_s, 1), **common, "failed": calls.failures},
-        {"metric": "autoscaling_down_s", "value": round(down_s, 1), **common},
+        one_result("autoscaling_up_s", round(up_s, 1), "s", engine="fake", failed=calls.failures),
+        one_result("autoscaling_down_s", round(down_s, 1), "s", engine="fake"),
     ]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options(__doc__, seconds=(60.0, "of each kind of kills"), seed=0)
     parser.add_argument("--engine", choices=["fake", "vllm"], default="fake")
     parser.add_argument("--model", type=Path, help="an exported reward model, for vllm")
-    parser.add_argument("--seconds", type=float, default=60.0, help="of each kind of kills")
-    parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="serve chaos ") as scratch:
         if arguments.engine == "fake":
@@ -191,14 +184,7 @@ def main() -> None:
                 recipe, model, "vllm", [SCORER], arguments.seconds, arguments.seed
             )
     ray.shutdown()
-    # Fake and real engines are measured by two commands that share one result file.
-    path = results_path("serve_chaos")
-    others = json.loads(path.read_text()) if path.exists() else []
-    kept = [result for result in others if result["engine"] != arguments.engine]
-    write_results("serve_chaos", results)
-    if kept:
-        fresh = json.loads(path.read_text())
-        path.write_text(json.dumps([*kept, *fresh], indent=2) + "\n")
+    write_beside("serve_chaos", results, "engine")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ llama-index-postprocessor-tei-rerank infinity_client
 
 from __future__ import annotations
 
-import argparse
 import math
 import os
 from collections.abc import Callable, Iterable
@@ -25,7 +24,7 @@ import httpx
 
 from benchmarks._fake_scoring import expected_reward
 from benchmarks._fake_service import KEY, fake_service
-from benchmarks._results import write_results
+from benchmarks._results import one_result, options, write_results
 
 MODEL = "fake"
 QUERY = "Add one to x."
@@ -241,9 +240,7 @@ def run_case(url: str, function: Case, expected: list[float]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--all", action="store_true", help="a package that is missing fails")
-    arguments = parser.parse_args()
+    arguments = options(__doc__, all=(False, "a package that is missing fails")).parse_args()
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
     failures, versions, missing = {}, {}, []
     with fake_service() as service:
@@ -259,17 +256,15 @@ def main() -> None:
     missing = sorted(set(missing))
     print("not installed:", ", ".join(missing) or "none")
     num_failing = len(failures) + (len(missing) if arguments.all else 0)
-    result = {
-        "metric": "clients_failing",
-        "value": num_failing,
-        "unit": f"of {len(CASES)} cases",
-        "goal": 0,
-        "spread": None,
-        "runs": 1,
-        "versions": versions,
-        "failures": failures,
-        "not_installed": missing,
-    }
+    result = one_result(
+        "clients_failing",
+        num_failing,
+        f"of {len(CASES)} cases",
+        0,
+        versions=versions,
+        failures=failures,
+        not_installed=missing,
+    )
     write_results("serve_clients", [result])
 
 

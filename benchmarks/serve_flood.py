@@ -9,7 +9,6 @@ other, are answered as if the flood were not there.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import statistics
 import tempfile
@@ -21,7 +20,7 @@ from typing import Any
 import aiohttp
 
 from benchmarks._fake_replica import FakeReplica, fake_recipe, write_fake_model
-from benchmarks._results import series_result, write_results
+from benchmarks._results import options, series_result, write_results
 from codepmp_ray.serve.auth import digest_of
 from codepmp_ray.serve.launch import running_service
 
@@ -61,10 +60,7 @@ async def flood(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--calls", type=int, default=4096)
-    parser.add_argument("--characters", type=int, default=2400)
-    arguments = parser.parse_args()
+    arguments = options(__doc__, calls=4096, characters=2400).parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         keys = Path(scratch) / "keys"
         keys.write_text(digest_of("another key"))

@@ -12,7 +12,6 @@ reported: after the first fifth of the requests, and at the end.
 
 from __future__ import annotations
 
-import argparse
 import random
 import time
 from collections import Counter
@@ -28,7 +27,7 @@ from schemathesis import Case, GenerationMode
 from schemathesis.specs.openapi import checks
 
 from benchmarks._fake_service import KEY, fake_service
-from benchmarks._results import write_results
+from benchmarks._results import one_result, options, write_results
 from codepmp_ray.serve.dialect_fields import UNSUPPORTED
 
 PUBLIC = ("/health", "/ready")
@@ -201,44 +200,35 @@ def measure(url: str | None, key: str, num_requests: int, seed_of_run: int) -> l
     found = fuzzer.findings
     for failure in found.failures[:20]:
         print(failure)
-    common = {"spread": None, "runs": 1, "seed": seed_of_run}
+    common = {"seed": seed_of_run}
     results: list[dict[str, Any]] = [
-        {
-            "metric": "fuzz_failures",
-            "value": len(found.failures),
-            "unit": f"of {found.num_requests} requests",
-            "goal": 0,
+        one_result(
+            "fuzz_failures",
+            len(found.failures),
+            f"of {found.num_requests} requests",
+            0,
             **common,
-            "by_status": {str(s): n for s, n in sorted(found.num_by_status.items())},
-            "by_route": dict(sorted(found.num_by_route.items())),
-        },
-        {
-            "metric": "fuzz_longest_request",
-            "value": round(found.longest_s, 3),
-            "unit": "s",
-            "goal": None,
-            **common,
-        },
+            by_status={str(s): n for s, n in sorted(found.num_by_status.items())},
+            by_route=dict(sorted(found.num_by_route.items())),
+        ),
+        one_result("fuzz_longest_request", round(found.longest_s, 3), "s", **common),
     ]
     if memory:
         results.append(
-            {
-                "metric": "fuzz_memory_growth",
-                "value": round(memory[-1] - memory[0], 1),
-                "unit": f"MiB, from {memory[0]:.0f} MiB after a fifth of the requests",
-                "goal": None,
+            one_result(
+                "fuzz_memory_growth",
+                round(memory[-1] - memory[0], 1),
+                f"MiB, from {memory[0]:.0f} MiB after a fifth of the requests",
                 **common,
-            }
+            )
         )
     return results
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--requests", type=int, default=10_000)
+    parser = options(__doc__, requests=10_000, seed=0)
     parser.add_argument("--url", help="of a running service, instead of one with a fake scorer")
     parser.add_argument("--key", default=KEY)
-    parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     results = measure(arguments.url, arguments.key, arguments.requests, arguments.seed)
     if arguments.url is None:

@@ -32,15 +32,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import psutil
 
 from benchmarks._load import closed_loop, encoded, open_loop
-from benchmarks._results import gpu, series_result, write_results
+from benchmarks._results import gpu, options, series_result, write_results
 from benchmarks._scoring_peers import offline_engine, peer
 from benchmarks._serve_versions import requests_per_s
 from benchmarks._serving import (
     Question,
     QuestionMaker,
+    cpu_seconds,
     export_model,
     run_workers_like_peers,
     serving_recipe,
@@ -154,9 +154,9 @@ def own_cost(
     rates, cpu_ms = [], []
     for _ in range(arguments.rounds):
         questions = make_questions(maker, 4 * arguments.requests)
-        before_s = service_cpu_s()
+        before_s = cpu_seconds(with_caller=False)
         elapsed_s = caller.closed(questions, NUM_CALLERS)
-        cpu_ms.append(1000 * (service_cpu_s() - before_s) / len(questions))
+        cpu_ms.append(1000 * (cpu_seconds(with_caller=False) - before_s) / len(questions))
         rates.append(len(questions) / elapsed_s)
     points = [
         {"candidates": size, "median_ms": round(statistics.median(all_ms[size]), 2)}
@@ -187,18 +187,6 @@ def own_cost(
             "service_requests_per_s", rates, "requests/s", callers=NUM_CALLERS, **context
         ),
     ], statistics.median(rates)
-
-
-def service_cpu_s() -> float:
-    """Processor seconds of the cluster's processes so far; this one, the caller, is left out."""
-    total = 0.0
-    for process in psutil.Process().children(recursive=True):
-        try:
-            times = process.cpu_times()
-            total += times.user + times.system
-        except psutil.Error:
-            continue
-    return total
 
 
 def results_of_curve(
@@ -239,10 +227,9 @@ def versions(maker: QuestionMaker, arguments: argparse.Namespace) -> list[dict[s
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--requests", type=int, default=96, help="of a round")
-    parser.add_argument("--window", type=float, default=40.0, help="seconds of a load point")
+    parser = options(
+        __doc__, rounds=5, requests=(96, "of a round"), window=(40.0, "seconds of a load point")
+    )
     parser.add_argument("--only", choices=["versions"], help="this part, in a file of its own")
     arguments = parser.parse_args()
     if gpu():

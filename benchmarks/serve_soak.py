@@ -10,7 +10,6 @@ warm-up (a fifth of the time). Any status but those that were asked for is a fai
 
 from __future__ import annotations
 
-import argparse
 import random
 import statistics
 import tempfile
@@ -25,13 +24,13 @@ import httpx
 import psutil
 
 from benchmarks._fake_replica import FakeReplica, fake_recipe, write_fake_model
-from benchmarks._results import write_results
+from benchmarks._results import one_result, options, write_results
 from benchmarks._serve_load import INGRESS, SCORER, processes
+from benchmarks._serving import SCRAPE_TOKEN, open_client, scraped
 from codepmp_ray.serve.auth import digest_of
 from codepmp_ray.serve.launch import ServiceHandle, running_service
 
 MAX_BODY_BYTES = 1_000_000
-SCRAPE_TOKEN = "a-scrape-token"
 EVERY_S = 2.0
 _KINDS = {"ingress": INGRESS, "replica": SCORER}
 # What a caller asks for, and which statuses are right answers to it. 429 is one to everything that
@@ -162,27 +161,21 @@ def soak(minutes: float, num_callers: int) -> list[dict[str, Any]]:
             while time.monotonic() < end_s:
                 for kind, mb in memory_by_kind().items():
                     samples[kind].append(mb)
-                scrape(service)
+                tokens_left(service)
                 time.sleep(EVERY_S)
             stop.set()
             for caller in callers:
                 caller.join(120)
-            left = figures_left(service)
+            left = tokens_left(service)
     by_status = sum((caller.num_by_status for caller in callers), Counter())
     unexpected = [text for caller in callers for text in caller.unexpected]
     return results_of(minutes, samples, by_status, unexpected, left)
 
 
-def scrape(service: ServiceHandle) -> str:
-    headers = {"authorization": f"Bearer {SCRAPE_TOKEN}"}
-    return httpx.get(f"{service.url}/metrics", headers=headers, timeout=60).text
-
-
-def figures_left(service: ServiceHandle) -> float:
-    """Tokens that are still counted as in flight or waiting when nobody asks any more."""
-    lines = [line for line in scrape(service).splitlines() if line.startswith("codepmp_tokens_")]
-    names = ("codepmp_tokens_in_flight ", "codepmp_tokens_waiting ")
-    return sum(float(line.split()[1]) for line in lines if line.startswith(names))
+def tokens_left(service: ServiceHandle) -> float:
+    """Tokens that are counted as in flight or waiting: none when nobody asks any more."""
+    with open_client(service.url, service.api_key) as client:
+        return sum(scraped(client, f"codepmp_tokens_{name}") for name in ("in_flight", "waiting"))
 
 
 def results_of(
@@ -192,18 +185,18 @@ def results_of(
     unexpected: list[str],
     left: float,
 ) -> list[dict[str, Any]]:
-    common = {"spread": None, "runs": 1, "minutes": minutes}
+    common = {"minutes": minutes}
     results: list[dict[str, Any]] = [
-        {
-            "metric": "soak_unexpected_answers",
-            "value": len(unexpected),
-            "unit": f"of {by_status.total()} requests",
-            "goal": 0,
+        one_result(
+            "soak_unexpected_answers",
+            len(unexpected),
+            f"of {by_status.total()} requests",
+            0,
             **common,
-            "by_status": dict(sorted(by_status.items())),
-            "examples": dict(Counter(unexpected).most_common(10)),
-        },
-        {"metric": "soak_tokens_left", "value": left, "unit": "tokens", "goal": 0, **common},
+            by_status=dict(sorted(by_status.items())),
+            examples=dict(Counter(unexpected).most_common(10)),
+        ),
+        one_result("soak_tokens_left", left, "tokens", 0, **common),
     ]
     for kind, values in samples.items():
         fifth = max(len(values) // 5, 1)
@@ -212,26 +205,22 @@ def results_of(
             statistics.median(values[-fifth:]),
         )
         results.append(
-            {
-                "metric": f"soak_growth_{kind}",
-                "value": round(last - warm, 1),
-                "unit": "MiB",
-                "goal": None,
+            one_result(
+                f"soak_growth_{kind}",
+                round(last - warm, 1),
+                "MiB",
                 **common,
-                "start_mb": round(values[0], 1),
-                "warm_mb": round(warm, 1),
-                "end_mb": round(last, 1),
-                "mb_a_minute": round((last - warm) / max(0.7 * minutes, 1e-9), 3),
-            }
+                start_mb=round(values[0], 1),
+                warm_mb=round(warm, 1),
+                end_mb=round(last, 1),
+                mb_a_minute=round((last - warm) / max(0.7 * minutes, 1e-9), 3),
+            )
         )
     return results
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=30.0)
-    parser.add_argument("--callers", type=int, default=8)
-    arguments = parser.parse_args()
+    arguments = options(__doc__, minutes=30.0, callers=8).parse_args()
     write_results("serve_soak", soak(arguments.minutes, arguments.callers))
 
 

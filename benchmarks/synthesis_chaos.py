@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import random
 import subprocess
 import sys
@@ -26,9 +25,8 @@ from typing import Any
 
 import psutil
 
-from benchmarks._driver import Driver, count_rows
-from benchmarks._fake_synthesis import fake_recipe, write_fake_corpus
-from benchmarks._results import RESULTS, write_results
+from benchmarks._fake_synthesis import Driver, count_rows, fake_recipe, write_fake_corpus
+from benchmarks._results import one_result, options, write_beside
 from codepmp_ray.config.recipe import Recipe, load_recipe
 from codepmp_ray.runs import Stage, open_stage
 
@@ -131,7 +129,7 @@ def measure(engine: str, num_kills: int, num_shards: int, seed: int) -> list[dic
         kills = harass(wild, num_kills, num_shards, random.Random(seed))
         wild.finish()
 
-        common = {"spread": None, "runs": 1, "engine": engine, "seed": seed}
+        common = {"engine": engine, "seed": seed}
         results: list[dict[str, Any]] = [
             {
                 **count_rows(wild.stage, num_shards, rows_per_shard),
@@ -146,37 +144,27 @@ def measure(engine: str, num_kills: int, num_shards: int, seed: int) -> list[dic
             ours, theirs = digests(wild.stage), digests(calm.stage)
             differing = sum(ours.get(name) != digest for name, digest in theirs.items())
             results.append(
-                {
-                    "metric": "files_that_differ_from_an_undisturbed_run",
-                    "value": differing,
-                    "unit": f"of {len(theirs)} files",
-                    "goal": 0,
+                one_result(
+                    "files_that_differ_from_an_undisturbed_run",
+                    differing,
+                    f"of {len(theirs)} files",
+                    0,
                     **common,
-                }
+                )
             )
     return results
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options(__doc__, kills=50, shards=600, seed=0)
     parser.add_argument("--engine", choices=["fake", "vllm"], default="fake")
-    parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--shards", type=int, default=600)
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--drive", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.drive:
         drive(arguments.engine, Path(arguments.drive))
         return
     results = measure(arguments.engine, arguments.kills, arguments.shards, arguments.seed)
-    # Fake and real engines are measured by two commands that share one result file.
-    path = RESULTS / "synthesis_chaos.json"
-    others = [] if not path.exists() else json.loads(path.read_text())
-    kept = [result for result in others if result["engine"] != arguments.engine]
-    write_results("synthesis_chaos", results)
-    if kept:
-        fresh = json.loads(path.read_text())
-        path.write_text(json.dumps([*kept, *fresh], indent=2) + "\n")
+    write_beside("synthesis_chaos", results, "engine")
 
 
 if __name__ == "__main__":

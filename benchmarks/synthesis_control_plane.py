@@ -8,7 +8,6 @@ not. Then the ledger by itself with a million markers: planning a resume, and a 
 
 from __future__ import annotations
 
-import argparse
 import json
 import multiprocessing
 import os
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._fake_synthesis import fake_recipe, write_fake_corpus
-from benchmarks._results import write_results
+from benchmarks._results import one_result, options, write_results
 from codepmp_ray.ledger import GROUP_SIZE, ShardLedger
 from codepmp_ray.shard_markers import ShardCommit
 from codepmp_ray.storage import LocalStore
@@ -95,16 +94,14 @@ def alone(function: Any, *arguments: Any) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options(__doc__, markers=1_000_000)
     parser.add_argument("--sizes", type=int, nargs="+", default=[100, 1_000, 10_000])
-    parser.add_argument("--markers", type=int, default=1_000_000)
     arguments = parser.parse_args()
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     results: list[dict[str, Any]] = []
 
     def add(metric: str, value: float, unit: str, goal: str | None = None, **more: Any) -> None:
-        row = {"metric": metric, "value": round(value, 3), "unit": unit, "goal": goal}
-        results.append({**row, "spread": None, "runs": 1, **more})
+        results.append(one_result(metric, round(value, 3), unit, goal, **more))
 
     with tempfile.TemporaryDirectory() as scratch:
         jobs = {size: alone(run_job, Path(scratch), size) for size in arguments.sizes}

@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from benchmarks._results import gpu, series_result, write_results
+from benchmarks._results import gpu, options, series_result, write_results
 from codepmp_ray.config.engines import SamplingConfig
 from codepmp_ray.config.recipe import Recipe, load_recipe
 from codepmp_ray.records import SNIPPET
@@ -224,9 +224,7 @@ def measure(where: str, threads: int, arguments: Any, scratch: Path) -> list[dic
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--rows", type=int, default=96)
+    parser = options(__doc__, runs=3, rows=96)
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--dirs", type=Path, nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()

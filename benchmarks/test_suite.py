@@ -6,7 +6,6 @@ set-up before it. Each run's outcome is kept in the folder, and the same command
 
 from __future__ import annotations
 
-import argparse
 import json
 import multiprocessing
 import os
@@ -20,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks._results import COMMIT, conclude, series_result
+from benchmarks._results import COMMIT, conclude, options, series_result
 
 ROOT = Path(__file__).resolve().parents[1]
 GOAL_MINUTES = 12.0
@@ -101,16 +100,16 @@ def results_of(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options(
+        __doc__, quiet=(4, "runs alone on the machine"), busy=(2, "runs beside one busy loop")
+    )
     parser.add_argument("--folder", type=Path, required=True, help="new or of an earlier call")
-    parser.add_argument("--quiet", type=int, default=4, help="runs alone on the machine")
-    parser.add_argument("--busy", type=int, default=2, help="runs beside one busy loop")
-    options = parser.parse_args()
-    kept = options.folder / "runs.json"
+    arguments = parser.parse_args()
+    kept = arguments.folder / "runs.json"
     runs: list[dict[str, Any]] = json.loads(kept.read_text()) if kept.exists() else []
-    for is_busy, wanted in ((False, options.quiet), (True, options.busy)):
+    for is_busy, wanted in ((False, arguments.quiet), (True, arguments.busy)):
         while sum(run["is_busy"] == is_busy for run in runs) < wanted:
-            runs.append(run_once(options.folder / "a run", is_busy=is_busy))
+            runs.append(run_once(arguments.folder / "a run", is_busy=is_busy))
             kept.write_text(json.dumps(runs, indent=2))
             print(json.dumps(runs[-1]), file=sys.stderr, flush=True)
     conclude("test_suite", results_of(runs))

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._families import FAMILIES, Family
-from benchmarks._results import RESULTS, conclude
+from benchmarks._results import RESULTS, conclude, one_result
 
 LOSS_WITHIN, GRADIENTS_WITHIN, EXPORT_WITHIN = 1e-6, 1e-4, 1e-6
 DOCUMENT = Path(__file__).parents[1] / "docs/families.md"
@@ -201,16 +201,9 @@ def results_of(rows: list[Row]) -> list[dict[str, Any]]:
     results = []
     for state, metric in _METRICS.items():
         named = [row.family for row in rows if row.state == state]
-        result: dict[str, Any] = {
-            "metric": metric,
-            "value": len(named),
-            "unit": "families",
-            "goal": _GOALS[state],
-            "spread": None,
-            "runs": 1,
-            "num_families": len(rows),
-            "families": named,
-        }
+        result: dict[str, Any] = one_result(
+            metric, len(named), "families", _GOALS[state], num_families=len(rows), families=named
+        )
         if state == PACKED:
             result |= {"met": len(named) >= 30, "rows": [asdict(row) for row in rows]}
         if state == WRONG:

@@ -13,15 +13,14 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 from typing import Any
 
-from benchmarks._results import require_memory, series_result, write_results
+from benchmarks._results import options, require_memory, series_result, write_results
 from benchmarks._training import (
     MODEL,
     SMOLLM2_135M,
     OurStep,
+    child_says,
     shape_of,
     single_process_group,
     training_bytes,
@@ -70,16 +69,11 @@ def child(settings: dict[str, Any]) -> None:
 
 
 def measured_mb(settings: dict[str, Any]) -> float:
-    command = [sys.executable, "-m", "benchmarks.train_memory_plan", "--child"]
-    done = subprocess.run(
-        [*command, json.dumps(settings)], stdout=subprocess.PIPE, text=True, check=True
-    )
-    return float(done.stdout.strip().splitlines()[-1])
+    return float(child_says("benchmarks.train_memory_plan", "--child", json.dumps(settings)))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=3)
+    parser = options(__doc__, runs=3)
     parser.add_argument("--child", type=json.loads, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child is not None:

@@ -15,19 +15,18 @@ import gc
 import random
 import re
 import statistics
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 import torch
 
-from benchmarks._results import require_memory, series_result, write_results
+from benchmarks._results import options, require_memory, series_result, write_results
 from benchmarks._training import (
     PAIRS_PER_MICRO_BATCH,
     SMOLLM2_135M,
     OurStep,
     TrlStep,
+    child_says,
     draw_lengths,
     make_pairs,
     padded_tokens,
@@ -82,14 +81,11 @@ def child(kind: str) -> None:
 
 
 def measure(kind: str) -> float:
-    command = [sys.executable, "-m", "benchmarks.train_memory_vs_trl", "--child", kind]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return float(done.stdout.strip().splitlines()[-1])
+    return float(child_says("benchmarks.train_memory_vs_trl", "--child", kind))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=3)
+    parser = options(__doc__, runs=3)
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:

@@ -11,14 +11,13 @@ that this works; MFU is then empty on devices whose peak nobody knows.
 
 from __future__ import annotations
 
-import argparse
 import gc
 from typing import Any
 
 import torch
 from transformers import Qwen2Config
 
-from benchmarks._results import gpu, require_memory, series_result, write_results
+from benchmarks._results import gpu, options, require_memory, series_result, write_results
 from benchmarks._training import (
     QWEN2_1_5B,
     TINY,
@@ -71,12 +70,13 @@ def measure(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--max-tokens", type=int, default=16_384, help="of a micro-batch")
-    parser.add_argument("--micro-batches", type=int, default=4, help="of a step")
-    parser.add_argument("--tiny", action="store_true")
-    arguments = parser.parse_args()
+    arguments = options(
+        __doc__,
+        steps=10,
+        max_tokens=(16_384, "of a micro-batch"),
+        micro_batches=(4, "of a step"),
+        tiny=False,
+    ).parse_args()
     if not gpu() and not arguments.tiny:
         raise SystemExit("This shape needs a GPU; --tiny runs a small one here.")
     # Where a GPU does not ask for itself, the shape is the small one.

@@ -9,7 +9,6 @@ value is the share of it that is reached, of the reward loss alone.
 
 from __future__ import annotations
 
-import argparse
 import random
 from collections.abc import Callable
 from functools import partial
@@ -17,16 +16,15 @@ from typing import Any
 
 from torch.nn.functional import logsigmoid
 
-from benchmarks._results import require_memory, series_result, write_results
+from benchmarks._results import options, require_memory
 from benchmarks._training import (
-    MODEL,
     SMOLLM2_135M,
     VOCABULARY,
     alternate,
     device,
-    ratio_result,
+    gain_results,
+    measure_gains,
     training_bytes,
-    use_all_cores,
 )
 from codepmp_ray.preference.items import EncodedItem
 from codepmp_ray.preference.packing import pack
@@ -89,37 +87,19 @@ def measure_share(
     num_prompt = len(pairs[0].prompt)
     ceiling = 2 * (num_prompt + RESPONSE_TOKENS) / (num_prompt + 2 * RESPONSE_TOKENS)
     context = {"prompt_share": share, "precision": "fp32"}
-    reached = [a / b / ceiling for a, b in zip(times["unshared"], times["shared"], strict=True)]
-    return [
-        series_result(
-            "share_of_token_ratio",
-            reached,
-            "ratio",
-            "at least 0.95",
-            token_ratio=round(ceiling, 3),
-            **context,
-        ),
-        ratio_result("shared_over_unshared", times["unshared"], times["shared"], None, **context),
-    ]
+    metric, goal = "shared_over_unshared", "at least 0.95"
+    return gain_results(metric, times["unshared"], times["shared"], ceiling, goal, **context)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--pairs", type=int, default=8)
-    arguments = parser.parse_args()
+    arguments = options(__doc__, rounds=3, pairs=8).parse_args()
     smaller = ((f"--pairs {n}", memory_needed(n)) for n in range(arguments.pairs - 1, 0, -1))
     require_memory(memory_needed(arguments.pairs), smaller)
-    from codepmp_ray.modeling.loading import load_preference_model
-    from codepmp_ray.modeling.objectives import make_objective
-
-    threads = use_all_cores()
-    model = load_preference_model(MODEL, make_objective("rm"), seed=0).train().to(device())
-    results = []
-    for share in SHARES:
-        found = measure_share(model, share, arguments.pairs, arguments.rounds)
-        results += [{**result, "threads": threads} for result in found]
-    write_results("train_prefix_sharing", results)
+    measure_gains(
+        "train_prefix_sharing",
+        lambda model, share: measure_share(model, share, arguments.pairs, arguments.rounds),
+        SHARES,
+    )
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from benchmarks._results import free_port, series_result, write_results
+from benchmarks._results import free_port, options, series_result, write_results
 from benchmarks._training import (
     SMOLLM2_135M,
     Lengths,
@@ -81,9 +81,7 @@ def memory_needed(lengths: Lengths) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--pairs", type=int, default=4)
+    parser = options(__doc__, rounds=3, pairs=4)
     parser.add_argument("--child", type=int, nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:

@@ -10,12 +10,12 @@ clipping and AdamW, use all cores and the same precision.
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
+from benchmarks._results import options
 from benchmarks._training import (
     MODEL,
     SMOLLM2_135M,
@@ -115,10 +115,7 @@ def memory_needed(lengths: Lengths) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--pairs", type=int, default=16)
-    arguments = parser.parse_args()
+    arguments = options(__doc__, rounds=3, pairs=16).parse_args()
     require_memory_for_pairs(arguments.pairs, memory_needed)
     measure_models("train_step_vs_authors", measure, arguments.rounds, arguments.pairs)
 

@@ -11,10 +11,10 @@ the shape of Qwen2-1.5B is measured too, in bf16.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from typing import Any
 
+from benchmarks._results import options
 from benchmarks._training import (
     PAIRS_PER_MICRO_BATCH,
     SMOLLM2_135M,
@@ -87,10 +87,7 @@ def memory_needed(lengths: Lengths) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--pairs", type=int, default=16)
-    arguments = parser.parse_args()
+    arguments = options(__doc__, rounds=3, pairs=16).parse_args()
     require_memory_for_pairs(arguments.pairs, memory_needed)
     with tempfile.TemporaryDirectory() as scratch:
         measure_models("train_step_vs_trl", measure, arguments.rounds, arguments.pairs, scratch)

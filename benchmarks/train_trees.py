@@ -10,7 +10,6 @@ share of it that is reached. Lengths are those of real prompts and answers (data
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 from collections.abc import Callable
@@ -18,17 +17,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks._results import require_memory, series_result, write_results
+from benchmarks._results import options, require_memory
 from benchmarks._training import (
     MAX_TOKENS,
-    MODEL,
     SMOLLM2_135M,
     VOCABULARY,
     alternate,
     device,
-    ratio_result,
+    gain_results,
+    measure_gains,
     training_bytes,
-    use_all_cores,
 )
 from codepmp_ray.preference.items import EncodedItem, join_pairs
 from codepmp_ray.preference.packing import pack
@@ -85,18 +83,9 @@ def measure_shape(
     tokens = {"pairs": sum(p.num_tokens for p in pairs), "items": sum(i.num_tokens for i in items)}
     ceiling = tokens["pairs"] / tokens["items"]
     context = {"shape": name, "precision": "fp32", "prompts": len(items), "pairs": len(pairs)}
-    reached = [a / b / ceiling for a, b in zip(times["pairs"], times["items"], strict=True)]
-    return [
-        series_result(
-            "share_of_token_ratio",
-            reached,
-            "ratio",
-            "at least 0.9",
-            token_ratio=round(ceiling, 3),
-            **context,
-        ),
-        ratio_result("items_over_pairs", times["pairs"], times["items"], None, **context),
-    ]
+    return gain_results(
+        "items_over_pairs", times["pairs"], times["items"], ceiling, "at least 0.9", **context
+    )
 
 
 def memory_needed(max_tokens: int) -> float:
@@ -105,22 +94,16 @@ def memory_needed(max_tokens: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser = options(__doc__, rounds=3)
     parser.add_argument("--tokens", type=int, default=MAX_TOKENS, help="of the step of pairs")
     arguments = parser.parse_args()
     smaller = ((f"--tokens {n}", memory_needed(n)) for n in range(arguments.tokens, 500, -500))
     require_memory(memory_needed(arguments.tokens), smaller)
-    from codepmp_ray.modeling.loading import load_preference_model
-    from codepmp_ray.modeling.objectives import make_objective
-
-    threads = use_all_cores()
-    model = load_preference_model(MODEL, make_objective("rm"), seed=0).train().to(device())
-    results = []
-    for name in SHAPES:
-        found = measure_shape(model, name, arguments.tokens, arguments.rounds)
-        results += [{**result, "threads": threads} for result in found]
-    write_results("train_trees", results)
+    measure_gains(
+        "train_trees",
+        lambda model, name: measure_shape(model, name, arguments.tokens, arguments.rounds),
+        SHAPES,
+    )
 
 
 if __name__ == "__main__":

@@ -27,6 +27,12 @@ class Interval:
     high: float
 
 
+def intervals(means: npt.ArrayLike, low: Floats, high: Floats) -> list[Interval]:
+    """Of figures with their limits, each [figures]."""
+    ends = zip(np.asarray(means, float), low, high, strict=True)
+    return [Interval(float(mean), float(a), float(b)) for mean, a, b in ends]
+
+
 def resample_counts(num_units: int, num_bootstrap: int, seed: int = 0) -> Iterator[Floats]:
     """How often each unit is in each resample, as blocks [resamples, units] of `num_bootstrap`."""
     generator = np.random.default_rng(seed)

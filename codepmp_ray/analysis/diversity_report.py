@@ -11,6 +11,7 @@ from markupsafe import Markup
 from codepmp_ray import __version__
 from codepmp_ray.analysis import paper, svg
 from codepmp_ray.analysis.diversity import NUM_BUCKETS, ORDERS, TEXTS, measure_diversity
+from codepmp_ray.analysis.plots import bars_chart
 from codepmp_ray.analysis.report import report_environment
 from codepmp_ray.analysis.text import visible
 from codepmp_ray.config.recipe import Recipe
@@ -19,7 +20,6 @@ from codepmp_ray.runs import Stage, open_stage
 
 PAGE, NUMBERS = "diversity.html", "diversity.json"
 _MAX_BARS = 10
-_BAR_HEIGHT_IN = 0.27
 _STYLES = {
     "description": (svg.GREEN, (0, (1, 1.2))),
     "chosen": (svg.BLUE, "-"),
@@ -69,7 +69,7 @@ def _figures(values: dict[str, Any]) -> dict[str, str]:
         made["likeness"] = likeness_chart(values["likeness"])
     for name, counted in values["provenance"].items():
         if counted["num_values"] > 1:
-            made[name] = bars_chart(counted, name)
+            made[name] = values_chart(counted, name)
     return made
 
 
@@ -107,29 +107,13 @@ def likeness_chart(likeness: dict[str, Any]) -> str:
         return svg.to_svg(drawing, "likeness", "Similarity of descriptions")
 
 
-def bars_chart(counted: Mapping[str, Any], name: str) -> str:
-    """The most frequent values of one column, and all others together."""
-    from matplotlib.colors import to_rgb
-
+def values_chart(counted: Mapping[str, Any], name: str) -> str:
+    """The most frequent values of one column, and how many others there are."""
     top = list(counted["top"].items())[:_MAX_BARS]
     num_rest = counted["num_values"] - len(top)
-    rows = top[::-1]
-    with svg.figure(0.6 + _BAR_HEIGHT_IN * len(rows)) as (drawing, axes):
-        bars = axes.barh(range(len(rows)), [count for _, count in rows], height=0.68,
-                         facecolor=(*to_rgb(svg.BLUE), 0.3), edgecolor=svg.BLUE,
-                         linewidth=1)  # fmt: skip
-        axes.bar_label(bars, labels=[f"{count:,}" for _, count in rows], padding=4)
-        labels = [_short(visible(value)) for value, _ in rows]
-        axes.set_yticks(range(len(rows)), labels, parse_math=False)
-        axes.set_xlim(0, max((count for _, count in rows), default=1) * 1.15)
-        axes.set_ylim(-0.6, len(rows) - 0.4)
-        axes.set_xticks([])
-        axes.tick_params(length=0)
-        axes.grid(visible=False)
-        for side in ("bottom", "left"):
-            axes.spines[side].set_visible(False)
-        rest = f", {num_rest:,} more not shown" if num_rest else ""
-        return svg.to_svg(drawing, name, f"Pairs by {name}{rest}")
+    rest = f", {num_rest:,} more not shown" if num_rest else ""
+    rows = [(_short(visible(value)), count) for value, count in top]
+    return bars_chart(rows, name, f"Pairs by {name}{rest}")
 
 
 def _short(label: str, max_chars: int = 28) -> str:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from codepmp_ray.corpus.words import split_words
 from codepmp_ray.errors import InputError
-from codepmp_ray.resampling import Floats, Interval, percentiles, resampled_means
+from codepmp_ray.resampling import Floats, Interval, intervals, percentiles, resampled_means
 
 Vectors = npt.NDArray[np.float32]
 MAX_TEXTS = 2_000  # of each source: neighbours compare all with all
@@ -56,15 +56,13 @@ def hashed_tfidf(sources: Mapping[str, Sequence[str]]) -> dict[str, Vectors]:
     }
 
 
-def embedding_map(
-    vectors: Mapping[str, Vectors], confidence: float = 0.95, seed: int = 0
-) -> EmbeddingMap:
+def embedding_map(vectors: Mapping[str, Vectors], confidence: float = 0.95) -> EmbeddingMap:
     """Two principal components of all sources together, and their overlap.
 
     Of a source with more than MAX_TEXTS texts that many are drawn. Raises InputError for fewer than
     two texts in a source, or vectors of different length.
     """
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     taken: dict[str, Vectors] = {}
     for name, rows in vectors.items():
         if len(rows) < 2:
@@ -83,8 +81,8 @@ def embedding_map(
     overlap, chance = {}, {}
     for index, name in enumerate(taken):
         own = same[owner == index]
-        low, high = percentiles(resampled_means(own[:, None], 2_000, seed), confidence)
-        overlap[name] = Interval(float(own.mean()), float(low[0]), float(high[0]))
+        limits = percentiles(resampled_means(own[:, None], 2_000), confidence)
+        (overlap[name],) = intervals([own.mean()], *limits)
         chance[name] = (len(own) - 1) / (len(stacked) - 1)
     return EmbeddingMap(
         {name: points[owner == index] for index, name in enumerate(taken)},

@@ -112,11 +112,11 @@ def length_bias(chosen: Lengths, rejected: Lengths) -> LengthBias:
     return LengthBias(num_pairs, longer, equal, low, high, max(longer_rule, 1 - longer_rule), auc)
 
 
-def wilson_interval(share: float, num: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson score interval of a share of `num` trials; (0, 1) when there are none."""
+def wilson_interval(share: float, num: int) -> tuple[float, float]:
+    """Wilson score interval (95 %) of a share of `num` trials; (0, 1) when there are none."""
     if num <= 0:
         return 0.0, 1.0
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    z = NormalDist().inv_cdf(0.975)
     centre = (share + z * z / (2 * num)) / (1 + z * z / num)
     half = z * math.sqrt(share * (1 - share) / num + z * z / (4 * num * num)) / (1 + z * z / num)
     return max(0.0, centre - half), min(1.0, centre + half)

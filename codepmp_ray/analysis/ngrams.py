@@ -27,7 +27,7 @@ from codepmp_ray.analysis.diversity import (
 )
 from codepmp_ray.corpus.words import split_words
 from codepmp_ray.errors import InputError
-from codepmp_ray.resampling import Floats, Interval
+from codepmp_ray.resampling import Floats, Interval, intervals
 
 SMOOTHING = 0.5
 Ids = npt.NDArray[np.int64]
@@ -76,22 +76,18 @@ def divergences(
     others: Mapping[str, Sequence[str]],
     num_bootstrap: int = 200,
     confidence: float = 0.95,
-    seed: int = 0,
 ) -> list[dict[str, Any]]:
     """Table 16 with intervals over documents, a `Divergence` as JSON values for each order.
 
     Raises InputError when a source has fewer than two documents or no n-grams.
     """
-    return [
-        asdict(_divergence(human, others, order, num_bootstrap, confidence, seed))
-        for order in ORDERS
-    ]
+    return [asdict(_divergence(human, others, n, num_bootstrap, confidence)) for n in ORDERS]
 
 
-def kl_divergence(left: Floats, right: Floats, smoothing: float = SMOOTHING) -> float:
+def kl_divergence(left: Floats, right: Floats) -> float:
     """KL(left || right) in nats of counts [n-grams that either has]."""
     seen = (left + right) > 0
-    p, q = left[seen] + smoothing, right[seen] + smoothing
+    p, q = left[seen] + SMOOTHING, right[seen] + SMOOTHING
     p, q = p / p.sum(), q / q.sum()
     return float((p * np.log(p / q)).sum())
 
@@ -102,7 +98,6 @@ def _divergence(
     order: int,
     num_bootstrap: int,
     confidence: float,
-    seed: int,
 ) -> Divergence:
     names = ["human", *others]
     ids, num_kinds = _numbered([human, *others.values()], order)
@@ -115,7 +110,7 @@ def _divergence(
             )
     # Of this many every resample can be cut; a resample of n documents may be short.
     num = min(sizes) // 2
-    generator = np.random.default_rng([seed, order])
+    generator = np.random.default_rng([0, order])
 
     def counts(documents: list[Ids]) -> Floats:
         taken: list[Ids] = []
@@ -135,11 +130,8 @@ def _divergence(
             draws[row, column] = kl_divergence(counts(documents), reference)
     tail = (1 - confidence) / 2
     low, high = np.quantile(draws, [tail, 1 - tail], axis=0)
-    intervals = [
-        Interval(float(mean), float(a), float(b))
-        for mean, a, b in zip(draws.mean(axis=0), low, high, strict=True)
-    ]
-    return Divergence(order, num, intervals[0], dict(zip(others, intervals[1:], strict=True)))
+    human_bootstrap, *against = intervals(draws.mean(axis=0), low, high)
+    return Divergence(order, num, human_bootstrap, dict(zip(others, against, strict=True)))
 
 
 def _numbered(sources: Sequence[Sequence[str]], order: int) -> tuple[list[list[Ids]], int]:

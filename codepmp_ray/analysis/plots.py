@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -116,24 +116,30 @@ def length_histogram(chosen: Lengths, rejected: Lengths, name: str, unit: str = 
         return svg.to_svg(drawing, name, "Histogram of answer lengths, chosen and rejected")
 
 
-def reasons_chart(counts: Mapping[str, int], name: str) -> str:
-    """Rejected rows by reason, most frequent on top."""
-    height_in = 0.55 + _BAR_HEIGHT_IN * max(len(counts), 1)
-    with svg.figure(height_in) as (drawing, axes):
-        rows = list(counts.items())[::-1]
-        bars = axes.barh([i for i, _ in enumerate(rows)], [count for _, count in rows],
-                         height=0.68, facecolor=(*_rgb(svg.RED), 0.35), edgecolor=svg.RED,
-                         linewidth=1)  # fmt: skip
+def bars_chart(
+    counts: Iterable[tuple[str, int]], name: str, title: str, color: str = svg.BLUE
+) -> str:
+    """(label, count) as bars with their counts, the first on top."""
+    rows = list(counts)[::-1]
+    with svg.figure(0.6 + _BAR_HEIGHT_IN * max(len(rows), 1)) as (drawing, axes):
+        bars = axes.barh(range(len(rows)), [count for _, count in rows], height=0.68,
+                         facecolor=(*_rgb(color), 0.3), edgecolor=color, linewidth=1)  # fmt: skip
         axes.bar_label(bars, labels=[f"{count:,}" for _, count in rows], padding=4)
-        labels = [visible(reason.replace("_", " ")) for reason, _ in rows]
-        axes.set_yticks(range(len(rows)), labels, parse_math=False)
+        axes.set_yticks(range(len(rows)), [visible(label) for label, _ in rows], parse_math=False)
         axes.set_xlim(0, max((count for _, count in rows), default=1) * 1.15)
+        axes.set_ylim(-0.6, max(len(rows), 1) - 0.4)
         axes.set_xticks([])
         axes.tick_params(length=0)
         axes.grid(visible=False)
         for side in ("bottom", "left"):
             axes.spines[side].set_visible(False)
-        return svg.to_svg(drawing, name, "Rejected rows by reason")
+        return svg.to_svg(drawing, name, title)
+
+
+def reasons_chart(counts: Mapping[str, int], name: str) -> str:
+    """Rejected rows by reason, most frequent on top."""
+    rows = [(reason.replace("_", " "), count) for reason, count in counts.items()]
+    return bars_chart(rows, name, "Rejected rows by reason", svg.RED)
 
 
 def best_of_n_curve(ks: list[int], curves: Mapping[str, Mapping[str, Any]], name: str) -> str:

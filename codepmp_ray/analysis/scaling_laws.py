@@ -26,7 +26,7 @@ import numpy as np
 from codepmp_ray.analysis.curves import Curve
 from codepmp_ray.errors import InputError
 from codepmp_ray.estimates import MIN_TRAININGS
-from codepmp_ray.resampling import Floats, Interval, percentiles
+from codepmp_ray.resampling import Floats, Interval, intervals, percentiles
 
 UNDECIDED, POWER, SATURATING, FALLING = "undecided", "power law", "saturating", "falling"
 MIN_SIZES = 4
@@ -141,18 +141,14 @@ def _polynomial(
     root = np.sqrt(weights)
     design = np.vander(doublings - doublings.mean(), degree + 1) * root[:, None]
     leading = np.linalg.pinv(design)[0] * root
-    (low,), (high,) = percentiles((curve.draws @ leading)[:, None], confidence)
-    return Interval(float(curve.mean @ leading), float(low), float(high))
+    limits = percentiles((curve.draws @ leading)[:, None], confidence)
+    return intervals([curve.mean @ leading], *limits)[0]
 
 
 def _law(curve: Curve, weights: Floats, has_floor: bool, confidence: float) -> Law:
     errors = 1 - np.concatenate([curve.mean[None, :], curve.draws])
     fitted, residuals = _fit(errors, curve.sizes, weights, has_floor)
-    low, high = percentiles(fitted[1:], confidence)
-    floor, factor, exponent = (
-        Interval(float(mean), float(a), float(b))
-        for mean, a, b in zip(fitted[0], low, high, strict=True)
-    )
+    floor, factor, exponent = intervals(fitted[0], *percentiles(fitted[1:], confidence))
     return Law(floor, factor, exponent, float(np.sqrt(residuals[0] / weights.sum())))
 
 

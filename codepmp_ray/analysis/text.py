@@ -8,7 +8,8 @@ the report shows; HTML escaping is the template engine's duty.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 from rich.table import Table
 from rich.text import Text
@@ -82,6 +83,16 @@ def duration(seconds: float | None) -> str:
 def percent(share: float) -> str:
     """`0.6151` -> `61.5 %`; NaN -> `-`."""
     return "-" if share != share else f"{100 * share:.1f}\u00a0%"
+
+
+def ranged(
+    figure: Mapping[str, Any] | None, factor: float = 1.0, digits: int = 3, between: str = " to "
+) -> str:
+    """`0.120 (0.080 to 0.160)` of mean, low and high; a dash for what was not measured."""
+    if figure is None:
+        return "-"
+    mean, low, high = (f"{factor * figure[end]:.{digits}f}" for end in ("mean", "low", "high"))
+    return f"{mean} ({low}{between}{high})"
 
 
 def interval(low: float, high: float) -> str:

@@ -74,8 +74,7 @@ def pairs(recipe: "Recipe") -> dict[str, Any]:
     starts one while it runs. Rows that are scored already are not scored again.
     """
     from codepmp_ray.command.endpoint import model_of, reward_client
-    from codepmp_ray.evaluation.pairwise.run import measure_accuracy
-    from codepmp_ray.evaluation.pairwise.table import print_accuracy
+    from codepmp_ray.evaluation.pairwise.run import measure_accuracy, print_accuracy
 
     loaded = _pairs_of(recipe)  # what cannot be read is known before a model is loaded
     model = model_of(recipe)

@@ -27,7 +27,7 @@ def arms_of(recipe: Recipe, stages: tuple[str, ...], compare: bool) -> Arms:
     """What is made of which recipe: `stages`, and with `compare` those of the arm without PMP."""
     if not compare:
         return [(recipe, stages)]
-    from codepmp_ray.evaluation.without_pmp import OWN_STAGES, recipe_without_pmp
+    from codepmp_ray.evaluation.scoring_run import OWN_STAGES, recipe_without_pmp
 
     return [(recipe, stages), (recipe_without_pmp(recipe), OWN_STAGES)]
 

@@ -68,7 +68,7 @@ def run(recipe: "Recipe", compare: _Compare = False) -> None:
     from codepmp_ray.analysis.report import write_report
 
     if compare:
-        from codepmp_ray.evaluation.without_pmp import compare_with
+        from codepmp_ray.evaluation.scoring_run import compare_with
 
         compare_with(recipe, arms[1][0])
     write_report(recipe)

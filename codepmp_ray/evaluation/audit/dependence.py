@@ -35,7 +35,7 @@ from codepmp_ray.evaluation.audit.within import (
     ratio,
     sums_by_problem,
 )
-from codepmp_ray.resampling import Floats, Interval, percentiles, resampled
+from codepmp_ray.resampling import Floats, Interval, intervals, percentiles, resampled
 
 _MAX_BINS, _MIN_IN_BIN, _MAX_POINTS = 8, 5, 240
 
@@ -95,10 +95,8 @@ def style_dependence(
     gram = gram_by_problem(centred(ranked, problem), problem)
     figures = _Figures(num_style)
     point = figures(gram.sum(axis=0, keepdims=True))[0]
-    low, high = percentiles(resampled(gram, num_bootstrap, figures, seed), confidence)
-    made = [
-        Interval(float(m), float(a), float(b)) for m, a, b in zip(point, low, high, strict=True)
-    ]
+    limits = percentiles(resampled(gram, num_bootstrap, figures, seed), confidence)
+    made = intervals(point, *limits)
     num_problems = int(problem.max()) + 1
     return Dependence(
         correlations=dict(zip(names, made[:num_style], strict=True)),

@@ -48,7 +48,7 @@ from codepmp_ray.evaluation.statistics import (
     padded,
     paired_difference,
 )
-from codepmp_ray.resampling import Floats, Interval, percentiles, resampled
+from codepmp_ray.resampling import Floats, Interval, intervals, percentiles, resampled
 
 _MIN_FOR_CORRELATION = 3  # of two the rank correlation is 1 or -1, whatever they do
 _MAX_RESAMPLES = 2_000  # each inverts a matrix of all generators
@@ -101,15 +101,14 @@ def generator_style(
     draws = resampled(sums, min(num_bootstrap, _MAX_RESAMPLES), figures, seed)
     # A resample has fewer different problems, so chance explains more in it than in the whole.
     draws[:, 0] = np.clip(draws[:, 0] - draws[:, 0].mean() + point[0], 0, 1)
-    low, high = percentiles(draws[:, :2], confidence)
+    of_generator, of_correctness = intervals(point[:2], *percentiles(draws[:, :2], confidence))
     prior = None
     if (~np.isnan(point[3:])).sum() >= _MIN_FOR_CORRELATION:
-        (a,), (b,) = percentiles(draws[:, 2:3], confidence)
-        prior = Interval(float(point[2]), float(a), float(b))
+        (prior,) = intervals(point[2:3], *percentiles(draws[:, 2:3], confidence))
     contrasts = np.linalg.matrix_rank(found.is_in.T @ found.is_in)
     return GeneratorStyle(
-        correctness_r2=Interval(float(point[1]), float(low[1]), float(high[1])),
-        generator_r2=Interval(float(point[0]), float(low[0]), float(high[0])),
+        correctness_r2=of_correctness,
+        generator_r2=of_generator,
         by_chance=min(1.0, int(contrasts) / max(found.num_cells_rank, 1)),
         prior_correlation=prior,
         effects=effects_from(found, point[3:], draws[:, 3:], confidence),

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from codepmp_ray import __version__
 from codepmp_ray.analysis.report import report_environment
-from codepmp_ray.analysis.text import terminal_table
+from codepmp_ray.analysis.text import ranged, terminal_table
 from codepmp_ray.evaluation.audit import plots
 
 _MAX_ROWS = 24
@@ -42,14 +42,6 @@ def render_audit(results: Values) -> str:
         choice_words=CHOICE_WORDS,
         product_version=__version__,
     )
-
-
-def ranged(figure: Values | None, factor: float = 1.0, digits: int = 3) -> str:
-    """`0.120 (0.080 to 0.160)`; a dash for what was not measured."""
-    if figure is None:
-        return "-"
-    mean, low, high = (f"{factor * figure[end]:.{digits}f}" for end in ("mean", "low", "high"))
-    return f"{mean} ({low} to {high})"
 
 
 def _drawn(figures: Mapping[str, str]) -> dict[str, Markup]:

@@ -29,8 +29,7 @@ from codepmp_ray.evaluation.audit.pools import (
 )
 from codepmp_ray.evaluation.audit.report import render_audit
 from codepmp_ray.evaluation.audit.robustness import DRESSINGS, SPOILINGS, edit_effects
-from codepmp_ray.evaluation.pairwise.accuracy import Bootstrap, Outcomes, pair_accuracy
-from codepmp_ray.evaluation.pairwise.calibrated import calibration
+from codepmp_ray.evaluation.pairwise.accuracy import Bootstrap, Outcomes, calibration, pair_accuracy
 from codepmp_ray.evaluation.pairwise.pairs import LoadedPairs, Pair
 from codepmp_ray.evaluation.pools import Pool
 from codepmp_ray.evaluation.scored_shards import Request, score_in_shards

@@ -27,7 +27,7 @@ from codepmp_ray.evaluation.pairwise.accuracy import (
 )
 from codepmp_ray.evaluation.tasks.preference_sets import DOMAINS, REWARD_BENCH_2, STYLES, TIES
 from codepmp_ray.evaluation.tasks.reward_bench import PRIOR_SETS, SECTIONS, SUBSETS, canonical
-from codepmp_ray.resampling import Floats, resampled_means, share_limits
+from codepmp_ray.resampling import Floats, intervals, resampled_means, share_limits
 
 Rows = Sequence[dict[str, Any]]
 Made = dict[str, Any]
@@ -167,8 +167,8 @@ def _reward_bench_2(rows: Rows, bootstrap: Bootstrap) -> Made:
     made = {}
     for part, found in values.items():
         num = len(answers) if part == TOTAL else len(found)
-        (low,), (high,) = share_limits(draws[part], bootstrap.confidence, num)
-        made[part] = {"mean": float(found.mean()), "low": float(low), "high": float(high)}
+        limits = share_limits(draws[part], bootstrap.confidence, num)
+        made[part] = asdict(intervals([found.mean()], *limits)[0])
     missing = [name for name in REWARD_BENCH_2 if name not in by_part]
     return {"sections": {TOTAL: made.pop(TOTAL)}, "parts": made, "missing": missing}
 

@@ -23,7 +23,7 @@ from codepmp_ray.evaluation.pairwise.accuracy import Bootstrap
 from codepmp_ray.evaluation.scored_shards import Request
 from codepmp_ray.preference.sources.reading import numbered
 from codepmp_ray.preference.sources.rows import Reject
-from codepmp_ray.resampling import Floats, Interval, cluster_sums, resampled, share_limits
+from codepmp_ray.resampling import Floats, cluster_sums, intervals, resampled, share_limits
 
 PARTS = ("gsm8k", "math", "olympiadbench", "omnimath")
 FITTED_ON, TOTAL = PARTS[0], "Total"
@@ -132,10 +132,10 @@ def process_figures(
             _hits(table, labels, threshold), [solution.problem for solution in by_part[name]]
         )
         drawn = resampled(sums, bootstrap.num_bootstrap, _f1, bootstrap.seed + number)
-        (low,), (high,) = share_limits(drawn, bootstrap.confidence, len(sums))
+        limits = share_limits(drawn, bootstrap.confidence, len(sums))
         found, missed, right, all_right = sums.sum(0)
         mean = float(_f1(sums.sum(0)[None])[0, 0])
-        parts[name] = asdict(Interval(mean, float(low), float(high))) | {
+        parts[name] = asdict(intervals([mean], *limits)[0]) | {
             "with_wrong_step": float(found / missed),
             "without": float(right / all_right),
             "num_solutions": len(labels),
@@ -143,8 +143,8 @@ def process_figures(
         draws.append(drawn)
         means.append(mean)
     num_problems = min(len({s.problem for s in found}) for found in by_part.values())
-    (low,), (high,) = share_limits(np.mean(draws, axis=0), bootstrap.confidence, num_problems)
-    total = Interval(float(np.mean(means)), float(low), float(high))
+    limits = share_limits(np.mean(draws, axis=0), bootstrap.confidence, num_problems)
+    (total,) = intervals([np.mean(means)], *limits)
     missing = [name for name in PARTS if name not in parts]
     return {
         "sections": {TOTAL: asdict(total)}, "parts": parts, "missing": missing,

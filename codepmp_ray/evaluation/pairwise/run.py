@@ -9,6 +9,9 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
+from rich.console import Console
+
+from codepmp_ray.analysis.text import ranged, terminal_table
 from codepmp_ray.client import CandidateScore, RewardClient
 from codepmp_ray.config.accuracy import AccuracyConfig
 from codepmp_ray.config.base import fingerprint
@@ -19,9 +22,9 @@ from codepmp_ray.evaluation.pairwise.accuracy import (
     Bootstrap,
     Outcomes,
     accuracy_by_section,
+    calibration,
     pair_accuracy,
 )
-from codepmp_ray.evaluation.pairwise.calibrated import calibration
 from codepmp_ray.evaluation.pairwise.official import BENCHMARKS, official
 from codepmp_ray.evaluation.pairwise.pairs import LoadedPairs, Pair, by_prompt
 from codepmp_ray.evaluation.pairwise.process_bench import (
@@ -30,6 +33,7 @@ from codepmp_ray.evaluation.pairwise.process_bench import (
     request_of,
 )
 from codepmp_ray.evaluation.scored_shards import Request, score_in_shards
+from codepmp_ray.evaluation.tasks.registry import preference_task
 from codepmp_ray.json_records import record_bytes
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.records import PAIR_SCORE, STEP_SCORE
@@ -183,3 +187,47 @@ def _rows(group: list[Pair], scores: list[CandidateScore]) -> list[dict[str, Any
         }
         for pair, chosen, rejected in zip(group, scores[::2], scores[1::2], strict=True)
     ]
+
+
+def print_accuracy(results: dict[str, Any], console: Console | None = None) -> None:
+    """Accuracy by section beside the rule "the longer is chosen". Default: standard output."""
+    screen = console or Console()
+    shown = partial(ranged, factor=100, digits=1, between="-")
+    plain = partial(ranged, between="-")
+    rules = results["longer_rule"]
+    rows = [(name, of, shown(rules[name])) for name, of in results["sections"].items()]
+    if len(rows) > 1:
+        rows.append(("all", results["all"], ""))
+    table = terminal_table(
+        f"Accuracy on pairs in % ({100 * results['confidence']:g} % interval over prompts)",
+        ("section", "pairs", "prompts", "reward model", "longer answer"),
+        [
+            (name, f"{of['num_pairs']:,}", f"{of['num_prompts']:,}", shown(of), rule)
+            for name, of, rule in rows
+        ],
+    )
+    for column in table.columns:
+        column.overflow = "fold"
+    screen.print(table)
+    values = results["calibration"]
+    screen.print(
+        f"AUC {shown(values['auc'])} %, log-loss {plain(values['log_loss'])}, calibration error "
+        f"{plain(values['ece'])}; as many calibrated pairs show {plain(values['ece_by_chance'])}"
+    )
+    if (found := results.get("temperature")) is not None:
+        kept = "kept" if found["is_kept"] else "not kept: it does not lower both beyond chance"
+        screen.print(
+            f"Temperature {found['temperature']:.3g}: on {found['num_checked']:,} other pairs "
+            f"log-loss {found['log_loss'][0]:.3f} to {found['log_loss'][1]:.3f}, calibration error "
+            f"{found['ece'][0]:.3f} to {found['ece'][1]:.3f}: {kept}"
+        )
+    titles = {name: preference_task(name).title for name in BENCHMARKS}
+    for task, title in {**titles, "process_bench": "ProcessBench"}.items():
+        if (made := results.get(task)) is None:
+            continue
+        what = ", F1 of the first wrong step" if task == "process_bench" else ""
+        for name, part in {**made["parts"], **made["sections"]}.items():
+            screen.print(f"{title} {name}{what}: {shown(part)}")
+        if made["missing"]:
+            screen.print(f"Not complete: {title}'s {', '.join(made['missing'])} are not there.")
+    screen.print(results["folder"], soft_wrap=True, highlight=False)

@@ -17,7 +17,7 @@ import psutil
 
 from codepmp_ray.config.evaluation import SandboxConfig
 from codepmp_ray.errors import SandboxUnavailable
-from codepmp_ray.evaluation.sandbox import canary, mechanisms, seccomp
+from codepmp_ray.evaluation.sandbox import canary, mechanisms
 from codepmp_ray.evaluation.sandbox.guest.wire import frame
 from codepmp_ray.evaluation.sandbox.mechanisms import Mechanism
 
@@ -94,7 +94,7 @@ class Sandbox:
         self._limits = config.model_dump(include=_LIMITS)
         self.mechanism = mechanism
         self._command = mechanism.command(config.max_file_mb, config.packages)
-        program = seccomp.filter_program()
+        program = mechanisms.filter_program()
         self._seccomp = base64.b64encode(program).decode() if program else None
 
     @property
@@ -209,7 +209,7 @@ def _detect(config_json: str) -> Executor:
     for mechanism in candidates:
         try:
             sandbox = Sandbox(config, mechanism)
-            if not mechanism.has_proc and seccomp.filter_program() is None:
+            if not mechanism.has_proc and mechanisms.filter_program() is None:
                 raise SandboxUnavailable("needs libseccomp")
             breach = canary.find_breach(sandbox, config)
         except (OSError, subprocess.SubprocessError, SandboxUnavailable) as error:

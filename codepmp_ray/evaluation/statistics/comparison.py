@@ -30,6 +30,7 @@ from codepmp_ray.resampling import (
     Floats,
     Interval,
     cluster_sums,
+    intervals,
     percentiles,
     resampled_means,
     share_limits,
@@ -57,10 +58,7 @@ def bootstrap_intervals(
     """
     means = values.mean(axis=0)
     draws = resampled_means(values, num_bootstrap, seed)
-    low, high = share_limits(draws, confidence, len(values))
-    return [
-        Interval(float(m), float(a), float(b)) for m, a, b in zip(means, low, high, strict=True)
-    ]
+    return intervals(means, *share_limits(draws, confidence, len(values)))
 
 
 def bootstrap_ratio(
@@ -75,8 +73,8 @@ def bootstrap_ratio(
     draws = draws[draws[:, 1] > 0]
     ratio = float(numerators.sum() / denominators.sum())
     num_counted = int((denominators > 0).sum())
-    (low,), (high,) = share_limits(draws[:, :1] / draws[:, 1:], confidence, num_counted)
-    return Interval(ratio, float(low), float(high))
+    limits = share_limits(draws[:, :1] / draws[:, 1:], confidence, num_counted)
+    return intervals([ratio], *limits)[0]
 
 
 def paired_difference(
@@ -206,11 +204,9 @@ def mcnemar(num_left: int, num_right: int) -> float:
     return float(binomtest(num_left, num).pvalue) if num else 1.0
 
 
-def detectable_difference(
-    gaps: npt.ArrayLike, confidence: float = 0.95, power: float = 0.8
-) -> float:
+def detectable_difference(gaps: npt.ArrayLike, confidence: float = 0.95) -> float:
     """Smallest true mean difference that n units with the spread of `gaps` [n] show: of so many
-    standard errors that it is found significant with probability `power`.
+    standard errors that it is found significant with a probability of 80 %.
 
     Where all gaps are equal the spread is not known; what the rule of three leaves open is
     returned. Raises InputError for fewer than two units.
@@ -220,7 +216,7 @@ def detectable_difference(
         raise InputError(f"{len(values)} units have no spread.", "Compare on at least two.")
     if np.ptp(values) < 1e-12:
         return unseen_share(len(values), confidence)
-    quantiles = float(ndtri(0.5 + confidence / 2) + ndtri(power))
+    quantiles = float(ndtri(0.5 + confidence / 2) + ndtri(0.8))
     return quantiles * float(values.std(ddof=1)) / math.sqrt(len(values))
 
 

@@ -36,13 +36,12 @@ _MAX_CANDIDATES = 1_000
 _TIE = 1e-9
 
 
-def vote_weights(scores: npt.ArrayLike, temperature: float = 1.0) -> Floats:
-    """Raw rewards as weights between 0 and 1: sigmoid(score / temperature), monotone in the score.
+def vote_weights(scores: npt.ArrayLike) -> Floats:
+    """Raw rewards as weights between 0 and 1: sigmoid(score), monotone in the score.
 
     With the logistic loss of reward models, it is the chance to be preferred to a zero reward.
     """
-    values = np.asarray(scores, float) / temperature
-    return 0.5 * (1.0 + np.tanh(values / 2))
+    return 0.5 * (1.0 + np.tanh(np.asarray(scores, float) / 2))
 
 
 def weighted_majority(

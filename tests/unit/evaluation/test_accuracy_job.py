@@ -14,8 +14,7 @@ from codepmp_ray.config.accuracy import AccuracyConfig
 from codepmp_ray.config.recipe import parse_recipe
 from codepmp_ray.errors import ConfigError, InputError
 from codepmp_ray.evaluation.pairwise.pairs import load_pairs
-from codepmp_ray.evaluation.pairwise.run import folder_of, measure_accuracy
-from codepmp_ray.evaluation.pairwise.table import print_accuracy
+from codepmp_ray.evaluation.pairwise.run import folder_of, measure_accuracy, print_accuracy
 from codepmp_ray.ledger import ShardLedger
 from codepmp_ray.scoring.calibration import temperature_of
 from codepmp_ray.storage import open_store

@@ -82,7 +82,7 @@ def test_the_canary_refuses_a_mechanism_with_a_hole(monkeypatch, weaker):
         pytest.skip("namespaces cannot be had on this machine")
     which = {"unshare": shutil.which("unshare")}.get
     monkeypatch.setattr(mechanisms.shutil, "which", which)
-    monkeypatch.setattr(runner.seccomp, "filter_program", lambda: None)
+    monkeypatch.setattr(runner.mechanisms, "filter_program", lambda: None)
     make = mechanisms._unshare_command
     monkeypatch.setattr(
         mechanisms, "_unshare_command", lambda *a: [x for x in make(*a) if x != weaker]
@@ -110,7 +110,7 @@ def test_the_remedy_is_that_of_the_place(monkeypatch, place, words):
 
 
 def test_without_proc_and_without_a_filter_nothing_runs(monkeypatch):
-    monkeypatch.setattr(runner.seccomp, "filter_program", lambda: None)
+    monkeypatch.setattr(runner.mechanisms, "filter_program", lambda: None)
     found, _ = mechanisms.available_mechanisms()
     blind = [mechanism for mechanism in found if not mechanism.has_proc]
     monkeypatch.setattr(runner.mechanisms, "available_mechanisms", lambda: (blind, []))

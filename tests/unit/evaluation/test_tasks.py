@@ -12,7 +12,7 @@ from codepmp_ray.config.accuracy import PreferenceTaskName
 from codepmp_ray.config.evaluation import Task
 from codepmp_ray.errors import ConfigError, InputError
 from codepmp_ray.evaluation.problems import load_problems
-from codepmp_ray.evaluation.tasks import reading
+from codepmp_ray.evaluation.tasks import loading
 from codepmp_ray.evaluation.tasks.loading import load_preferences, read_problems
 from codepmp_ray.evaluation.tasks.registry import (
     PREFERENCE_TASKS,
@@ -377,7 +377,7 @@ def test_hub_sets_are_pinned_and_their_failure_is_explained(monkeypatch) -> None
     with pytest.raises(InputError, match=r"logiqa2 .*baber/logiqa2 \(no network\).*task_path"):
         list(read_problems(problem_task("logiqa2")))
     assert asked[1][1]["revision"] and asked[1][1]["name"] == "logiqa2"
-    assert reading.place_of(problem_task("humaneval"), None) == "its package"
+    assert loading.place_of(problem_task("humaneval"), None) == "its package"
 
 
 def test_only_the_first_rows_are_read_where_that_is_asked_for(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from codepmp_ray.analysis.outcomes import load_evaluation
 from codepmp_ray.command import run as pipeline
 from codepmp_ray.config.recipe import Recipe, parse_recipe
 from codepmp_ray.errors import ConfigError, InputError
-from codepmp_ray.evaluation.without_pmp import compare_with, recipe_without_pmp
+from codepmp_ray.evaluation.scoring_run import compare_with, recipe_without_pmp
 from codepmp_ray.runs import STAGE_JOBS, base_model, open_stage, stage_fingerprints
 from codepmp_ray.storage.uris import written_name
 

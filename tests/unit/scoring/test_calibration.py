@@ -10,8 +10,7 @@ import pytest
 from scipy.special import expit
 
 from codepmp_ray.errors import InputError
-from codepmp_ray.evaluation.pairwise.accuracy import Bootstrap
-from codepmp_ray.evaluation.pairwise.calibrated import calibration
+from codepmp_ray.evaluation.pairwise.accuracy import Bootstrap, calibration
 from codepmp_ray.scoring.calibration import (
     expected_error,
     fit_temperature,
