@@ -84,13 +84,16 @@ def launcher(folder: Path, idle_s: float, types: dict[str, int]) -> dict[str, An
 
 
 @contextmanager
-def autoscaling_head(folder: Path, idle_s: float, types: dict[str, int]) -> Iterator[None]:
-    """A head with an autoscaler; RAY_ADDRESS leads to it."""
+def autoscaling_head(
+    folder: Path, idle_s: float, types: dict[str, int], *options: str
+) -> Iterator[None]:
+    """A head with an autoscaler, and with `options` of `ray start`; RAY_ADDRESS leads to it."""
     file = folder / "launcher.yaml"
     file.write_text(yaml.safe_dump(launcher(folder, idle_s, types)))
     head = start_head(
         folder,
         f"--autoscaling-config={file}",
+        *options,
         object_store_mib=200,
         environment={
             **os.environ,
