@@ -54,9 +54,9 @@ def deep_findings(recipe: Recipe, waiting: Sequence[str], limit_s: float) -> Ite
     groups = _groups(recipe, waiting)
     models = dict(models_of(recipe, waiting))
     print(_cost(recipe.run_dir, groups, models, limit_s), file=sys.stderr, flush=True)
-    give_up_s = time.monotonic() + limit_s
     sizes, unplanned = _sizes(recipe, groups)
     yield from unplanned
+    give_up_s = time.monotonic() + limit_s
     moved = [size for found in sizes.values() for size in found]
 
     def of_storage(left_s: float) -> list[Finding]:

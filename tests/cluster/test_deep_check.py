@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 import ray
+from ray.exceptions import GetTimeoutError, RayActorError
 from ray.util.placement_group import placement_group_table
 
 from codepmp_ray.cluster import deep_check
 from codepmp_ray.cluster.check_findings import Finding
-from codepmp_ray.cluster.deep_check import deep_findings
+from codepmp_ray.cluster.deep_check import deep_findings, reduce_rate
+from codepmp_ray.cluster.placement import Need
 from codepmp_ray.config.recipe import Recipe, parse_recipe
+from codepmp_ray.errors import ResourceError, StorageError
+from tests.processes import PATIENCE_S
 from tests.tiny_models import save_tiny_base_model
 
 
@@ -27,7 +32,7 @@ def recipe_of(run_dir: Path, model: str, **training: object) -> Recipe:
     return parse_recipe({"run_dir": str(run_dir), **sections}, "test")
 
 
-def measured(recipe: Recipe, limit_s: float = 240) -> list[Finding]:
+def measured(recipe: Recipe, limit_s: float = PATIENCE_S) -> list[Finding]:
     return list(deep_findings(recipe, deep_check.TRAINING, limit_s))
 
 
@@ -49,25 +54,38 @@ def test_every_rate_is_measured_once_and_nothing_is_left(
     assert "2 workers on 1 node" in reduced and all(name in reduced for name in deep_check.TRAINING)
     assert found[4].detail.startswith(model)
     cost = capsys.readouterr().err
-    assert "at most 240 s" in cost and "2 x (0.5 CPU)" in cost and model in cost
+    assert f"at most {PATIENCE_S:g} s" in cost and "2 x (0.5 CPU)" in cost and model in cost
     require_nothing_left(tmp_path)
 
 
-def test_what_cannot_be_measured_is_unknown_with_its_reason(
-    ray_cluster: None, tmp_path: Path, model: str
-) -> None:
-    held = int(ray.cluster_resources()["CPU"])
-    group = ray.util.placement_group([{"CPU": held}])
-    ray.get(group.ready(), timeout=240)
+def test_workers_that_find_no_room_are_waited_for_in_vain(ray_cluster: None) -> None:
+    held = ray.util.placement_group([{"CPU": int(ray.cluster_resources()["CPU"])}])
+    assert held.wait(PATIENCE_S)
     try:
-        found = measured(recipe_of(tmp_path, str(tmp_path / "absent")), 30)
+        with pytest.raises(ResourceError, match=r"2 x \(0.5 CPU\): no room within 1 s"):
+            reduce_rate(Need("training", {"CPU": 0.5}, 2), 1.0)
     finally:
-        ray.util.remove_placement_group(group)
-    states = {line.detail: line.state for line in found if line.subject != "storage rate"}
-    assert {*states.values()} == {"unknown"}
-    assert any("2 x (0.5 CPU): no room within" in detail for detail in states)
-    assert any("absent" in detail for detail in states)
-    require_nothing_left(tmp_path)
+        ray.util.remove_placement_group(held)
+    assert {group["state"] for group in placement_group_table().values()} <= {"REMOVED"}
+
+
+def fail(error: Exception) -> list[Finding]:
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ResourceError("no room within 9 s", "x"), "no room within 9 s"),
+        (StorageError("the store is full", "x"), "the store is full"),
+        (GetTimeoutError("x"), "were too short"),
+        (RayActorError(error_msg="a traceback\nKilled: the worker died"), "the worker died"),
+    ],
+)
+def test_what_cannot_be_measured_is_unknown_with_its_reason(error: Exception, said: str) -> None:
+    later_s = time.monotonic() + PATIENCE_S
+    (finding,) = deep_check._measured("all-reduce", lambda left_s: fail(error), later_s)
+    assert (finding.subject, finding.state) == ("all-reduce", "unknown") and said in finding.detail
 
 
 def test_one_worker_has_nobody_to_sum_up_with(
