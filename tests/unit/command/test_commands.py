@@ -213,6 +213,7 @@ def test_a_dry_run_says_what_would_be_made_and_makes_nothing(
     for construction in get_args(ConstructionName):
         own = [f"synthesis.construction={construction}", "synthesis.threads.path=/threads"]
         source = ["corpus.source.kind=folder", "corpus.source.path=/code"]
+        source += ["engines.weak={kind: fake, model_name_or_path: another}"]
         given = {**options, "overrides": [*options["overrides"], *own, *source]}
         execute(COMMANDS["pairs make"], {**given, "dry_run": True, "json": False})
         needs = "needs corpus" in capsys.readouterr().out
