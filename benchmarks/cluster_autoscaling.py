@@ -102,6 +102,7 @@ def autoscaling_head(
             "RAY_CLOUD_INSTANCE_ID": HEAD_ID,
             "RAY_NODE_TYPE_NAME": "head",
             "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+            NODE_TYPES_VARIABLE: str(file),  # submitted jobs have the head's environment
         },
     )
     os.environ.update({"RAY_ADDRESS": HEAD_ADDRESS, NODE_TYPES_VARIABLE: str(file)})

@@ -42,7 +42,7 @@ _FAKE = "{kind: fake, model_name_or_path: fake-%s, num_cpus: 1, max_rows_in_flig
 def settings(folder: Path, model: Path) -> list[str]:
     """What the recipe `laptop` needs to be small, and to be sent to labelled nodes."""
     training = {"num_workers": 1, "batch_size": 8, "max_length": 512, "eval_fraction": 0.0}
-    training |= {"max_tokens_per_micro_batch": 1024, "save_steps": 2}
+    training |= {"max_tokens_per_micro_batch": 1024, "save_steps": 10}
     stages = ("pretraining", "finetuning")
     return [
         *(ROOT / "deploy/placement.args").read_text().splitlines(),
@@ -56,7 +56,7 @@ def settings(folder: Path, model: Path) -> list[str]:
         "corpus.rows_per_shard=4",
         f"pretraining.model_name_or_path={model}",
         *(f"{stage}.{key}={value}" for stage in stages for key, value in training.items()),
-        "pretraining.num_train_epochs=4",
+        "pretraining.num_train_epochs=20",
         "finetuning.max_steps=2",
         "candidates.num_eval_samples=2",
         "serving.engine=torch",
@@ -223,8 +223,8 @@ def walk_scoring(walk: Walk) -> None:
     same = {*answers} == {first["best_index"]} and not victims[0].is_running()
     walk.step(f"{len(answers)} times more, with one of {len(victims)} replicas killed", same,
               f"best_index {sorted({*answers})} in {time.monotonic() - began_s:.0f} s")  # fmt: skip
-    job.terminate()
     kill_driver("serve")
+    job.wait(PATIENCE_S)
 
 
 def main() -> None:
