@@ -8,7 +8,7 @@ PYTEST := env -u PYTHONDONTWRITEBYTECODE $(PYTHON_BIN) -m pytest -q
 CODEPMP := $(PYTHON_BIN) -m codepmp_ray.command
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo reproduce submit check test test-fast test-cluster fuzz soak lint typecheck format gpu-report clean
+.PHONY: help setup demo reproduce submit check acceptance test test-fast test-cluster fuzz soak lint typecheck format gpu-report clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -39,6 +39,9 @@ test-cluster: setup ## hosts that come, die and are cut off during real jobs: at
 		$(PYTHON_BIN) -m benchmarks.cluster_$$name || failed="$$failed $$name"; \
 	done; \
 	$(PYTEST) -n 2 --dist loadfile -m rehearsal tests || failed="$$failed rehearsals"; [ -z "$$failed" ] || { echo "test-cluster: not met:$$failed" >&2; exit 1; }
+
+acceptance: setup ## the README's three uses on an autoscaling cluster, each with a kill in its middle; Linux
+	@$(PYTHON_BIN) -m scripts.acceptance
 
 fuzz: setup ## 10,000 requests made from the service's OpenAPI schema
 	@$(PYTHON_BIN) -m benchmarks.serve_fuzz $(ARGS)

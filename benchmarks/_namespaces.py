@@ -24,8 +24,9 @@ mkdir /run/netns
 """
 
 
-def run_in_own_namespaces(module: str) -> None:
-    """Run `python -m module` with this process's arguments again, apart, and end as it ends.
+def run_in_own_namespaces(module: str, **environment: str) -> None:
+    """Run `python -m module` with this process's arguments again, apart, and end as it ends;
+    `environment` are variables that it gets.
 
     There 127.0.0.N are free addresses, no other Ray is to be found, and all processes end with the
     command. Returns at once when this is that process.
@@ -47,9 +48,9 @@ def run_in_own_namespaces(module: str) -> None:
         )
     command += ["sh", "-c", _PREPARE, "sh", sys.executable, "-m", module, *sys.argv[1:]]
     # Nobody outside reaches this network, so nothing in it needs a token.
-    environment = {**os.environ, _MARK: "1", "RAY_AUTH_MODE": "disabled"}
-    environment.pop("RAY_ADDRESS", None)
-    raise SystemExit(subprocess.run(command, env=environment).returncode)
+    variables = {**os.environ, _MARK: "1", "RAY_AUTH_MODE": "disabled", **environment}
+    variables.pop("RAY_ADDRESS", None)
+    raise SystemExit(subprocess.run(command, env=variables).returncode)
 
 
 class Hosts:

@@ -83,13 +83,16 @@ def launcher(folder: Path, idle_s: float, types: dict[str, int]) -> dict[str, An
 
 
 @contextmanager
-def autoscaling_head(folder: Path, idle_s: float, types: dict[str, int]) -> Iterator[None]:
-    """A head with an autoscaler; RAY_ADDRESS leads to it."""
+def autoscaling_head(
+    folder: Path, idle_s: float, types: dict[str, int], *options: str
+) -> Iterator[None]:
+    """A head with an autoscaler, and with `options` of `ray start`; RAY_ADDRESS leads to it."""
     file = folder / "launcher.yaml"
     file.write_text(yaml.safe_dump(launcher(folder, idle_s, types)))
     head = start_head(
         folder,
         f"--autoscaling-config={file}",
+        *options,
         object_store_mib=200,
         environment={
             **os.environ,
@@ -98,6 +101,7 @@ def autoscaling_head(folder: Path, idle_s: float, types: dict[str, int]) -> Iter
             "RAY_CLOUD_INSTANCE_ID": HEAD_ID,
             "RAY_NODE_TYPE_NAME": "head",
             "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+            NODE_TYPES_VARIABLE: str(file),  # submitted jobs have the head's environment
         },
     )
     os.environ.update({"RAY_ADDRESS": HEAD_ADDRESS, NODE_TYPES_VARIABLE: str(file)})

@@ -18,6 +18,7 @@ from codepmp_ray.errors import ConfigError
 logger = logging.getLogger("ray.serve")
 _LOOK_EVERY_S = 1.0  # at the key file
 _DIGEST_LENGTH = 64
+_SHORTEST_KEY = 16  # random characters have 96 bits then; fewer are guessed, or are words
 _NAME_LENGTH = 8  # of a digest: enough to tell callers apart in logs, too little to be a secret
 
 
@@ -33,13 +34,18 @@ def generate_key() -> str:
 def key_from_environment(environment: Mapping[str, str], name: str) -> str | None:
     """The key in variable `name`, None where it is unset or empty.
 
-    Raises ConfigError for a key that no HTTP header can carry.
+    Raises ConfigError for a key that no HTTP header can carry, and for one that can be guessed.
     """
     key = environment.get(name) or None
     if key is not None and not (key.isascii() and key.isprintable() and " " not in key):
         raise ConfigError(
             f"${name} holds spaces, control or non-ASCII characters.",
             "Use letters, digits and punctuation, or unset it to have a key made.",
+        )
+    if key is not None and len(key) < _SHORTEST_KEY:
+        raise ConfigError(
+            f"${name} has {len(key)} characters, and a key has at least {_SHORTEST_KEY}.",
+            "python -m codepmp_ray.serve.make_key makes one; or unset it to have one made.",
         )
     return key
 

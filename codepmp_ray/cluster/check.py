@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -40,7 +41,7 @@ from codepmp_ray.cluster.node_probe import (
 from codepmp_ray.cluster.placement import NODE_TYPE_LABEL, matches
 from codepmp_ray.cluster.preflight import cluster_offers
 from codepmp_ray.errors import CodePMPError, StorageError
-from codepmp_ray.storage import open_store
+from codepmp_ray.storage import Store, open_store
 from codepmp_ray.versions import code_digest
 
 # Beyond the deadline of the questions: a node may have to start a process first.
@@ -58,29 +59,41 @@ class Look:
 def look(run_dir: str, questions: Sequence[Question], own: Sequence[Question] = ()) -> Look:
     """Ask the connected cluster. `own` are questions that only the job itself has to answer."""
     token = uuid.uuid4().hex
-    scratch = f".check-{token[:8]}"
     findings = cluster_findings()
+    reports, silent, windows = [], {}, {}
     try:
-        folder = open_store(run_dir).sub(scratch)
-        folder.put(SHARED, token.encode())
+        with scratch_of(run_dir) as folder:
+            folder.put(SHARED, token.encode())
+            plan = ProbePlan(folder.uri, token, tuple(questions))
+            reports, silent, windows = ask_nodes(plan)
     except CodePMPError as error:
-        return Look([*findings, Finding("storage", "FAIL", error.problem, error.remedy)], [])
-    plan = ProbePlan(folder.uri, token, tuple(questions))
-    try:
-        reports, silent, windows = ask_nodes(plan)
-    finally:
-        left = _remove(folder)
+        return Look([*findings, Finding("storage", "FAIL", error.problem, error.remedy)], reports)
     findings += version_findings(reports, own_versions(), code_digest())
     findings += clock_findings(reports, windows)
     findings += storage_findings(run_dir, reports, len(silent))
-    if left:
-        findings.append(Finding("storage", "FAIL", left, "Allow jobs to delete below run_dir."))
     labels = {node_name(node): node.get("Labels") or {} for node in ray.nodes()}
     for question in questions:
         asked = [r for r in reports if matches(labels.get(r.node, {}), question.label_selector)]
         findings += question_findings(question, asked)
     findings += ask_here(own)
     return Look([*findings, *silent_findings(silent)], reports)
+
+
+@contextmanager
+def scratch_of(run_dir: str) -> Iterator[Store]:
+    """A folder of the run that is deleted at the end of the block.
+
+    Raises StorageError where it cannot be named, or is still there then.
+    """
+    folder = open_store(run_dir).sub(f".check-{uuid.uuid4().hex[:8]}")
+    try:
+        yield folder
+    finally:
+        folder.delete_tree("")
+    if folder.list(""):
+        raise StorageError(
+            f"{folder.uri} cannot be deleted.", "Allow jobs to delete below run_dir."
+        )
 
 
 def feasible(subject: str, plan: Callable[[], str]) -> Finding:
@@ -134,7 +147,7 @@ def ask_nodes(
             except GetTimeoutError:
                 silent[name] = f"nothing within {plan.timeout_s + _START_TIMEOUT_S:.0f} s"
             except RayError as error:
-                silent[name] = _last_line(error)
+                silent[name] = last_line(error)
         if not done:
             break
     return sorted(reports, key=lambda report: report.node), silent, windows
@@ -173,28 +186,18 @@ def cluster_findings() -> list[Finding]:
     return findings
 
 
-def stop_finding(stop_timeout_s: float) -> list[Finding]:
-    """Whether `ray job stop` leaves training the time for its last checkpoint."""
-    if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:  # not a submitted job
-        return []
+def stop_finding(stop_timeout_s: float) -> Finding:
+    """Whether `ray job stop` leaves training, in a submitted job, the time for its last
+    checkpoint."""
     wait_s = float(os.environ.get("RAY_JOB_STOP_WAIT_TIME_S", "3"))
     text = f"`ray job stop` waits {wait_s:g} s before SIGKILL, training up to {stop_timeout_s:g} s"
     if wait_s > stop_timeout_s:
-        return [Finding("stopping", "ok", text)]
+        return Finding("stopping", "ok", text)
     remedy = f"Start the head with RAY_JOB_STOP_WAIT_TIME_S={stop_timeout_s + 10:.0f}."
-    return [Finding("stopping", "warn", f"{text}: the last checkpoint may be lost", remedy)]
+    return Finding("stopping", "warn", f"{text}: the last checkpoint may be lost", remedy)
 
 
-def _remove(folder: Any) -> str:
-    """Delete the scratch folder; what is wrong, if anything."""
-    try:
-        folder.delete_tree("")
-        left = folder.list("")
-    except StorageError as error:
-        return error.problem
-    return f"{folder.uri} cannot be deleted" if left else ""
-
-
-def _last_line(error: BaseException) -> str:
+def last_line(error: BaseException) -> str:
+    """Of what Ray raises: the worker's own words, after its traceback."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines or [type(error).__name__])[-1]

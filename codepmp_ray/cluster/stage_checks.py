@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
+from codepmp_ray.cluster.deep_findings import TrainingSize
 from codepmp_ray.cluster.gpu_kinds import least_gpu
 from codepmp_ray.cluster.node_probe import NodeReport, Question, answers_in_time, require_model
 from codepmp_ray.cluster.placement import Need
@@ -35,7 +36,7 @@ from codepmp_ray.storage.uris import written_name
 from codepmp_ray.synthesis.plan import plan_pools
 from codepmp_ray.training.trackers import require_trackers
 
-_TRAINING = ("pretraining", "finetuning")
+TRAINING = ("pretraining", "finetuning")
 _LOOK_TIMEOUT_S = 45.0
 _LATE_HUB = (
     "The hub is slow or out of reach from there: look at HF_ENDPOINT and proxies, or put the model "
@@ -46,7 +47,7 @@ _LATE_SOURCE = "Look at the mount, or at the store's endpoint, on these nodes."
 
 def questions_of(recipe: Recipe, waiting: Sequence[str]) -> list[Question]:
     """What nodes have to read and do for the stages that wait."""
-    names = dict.fromkeys(_models(recipe, waiting))
+    names = dict(models_of(recipe, waiting))
     questions = [
         Question("model", name, "can read it", partial(require_model, name), late=_LATE_HUB)
         for name in names
@@ -72,7 +73,7 @@ def own_questions(recipe: Recipe, waiting: Sequence[str]) -> list[Question]:
         subject = f"corpus.source.path={source.path}"
         ask = partial(_require_listing, source)
         questions.append(Question("source", subject, "can list it", ask, late=_LATE_HUB))
-    for stage in (name for name in _TRAINING if name in waiting):
+    for stage in (name for name in TRAINING if name in waiting):
         for data in getattr(recipe, stage).data:
             subject = f"{stage}.data {data.label!r}"
             ask = partial(_require_set, subject, data)
@@ -89,7 +90,7 @@ def plan_of(recipe: Recipe, name: str, reports: Sequence[NodeReport]) -> str:
         check_corpus_config(recipe.corpus_in_use)
         load_evaluation_index(recipe.corpus_in_use.decontamination)
         return f"source {recipe.corpus.source.kind}, evaluation sets can be read"
-    if name in _TRAINING:
+    if name in TRAINING:
         return _plan_training(recipe, name, reports)
     if name == "synthesis":
         pools = plan_pools(recipe.synthesis, recipe.engines)
@@ -172,6 +173,19 @@ def _memory(config: TrainingConfig, model: str, num_workers: int) -> Any:
     return plan_memory(config.model_copy(update=changes), shape, is_packed=path.is_packed)
 
 
+def training_size(recipe: Recipe, name: str) -> TrainingSize:
+    """What stage `name` moves, by the memory planner. Raises as `_memory`."""
+    config: TrainingConfig = getattr(recipe, name)
+    plain = config.model_copy(update={"cpu_offload": False})
+    found = _memory(plain, _base_of(recipe, config), 1)  # one worker holds all
+    return TrainingSize(
+        name,
+        4.0 * found.num_parameters,
+        float(found.by_kind["parameters"] + found.by_kind["optimizer"]),
+        config.stop_timeout_s,
+    )
+
+
 def _in_time(action: Any, what: str) -> Any:
     def attempt() -> tuple[Any, Exception | None]:
         try:
@@ -193,21 +207,22 @@ def _base_of(recipe: Recipe, config: TrainingConfig) -> str:
     return own or base_model(recipe)
 
 
-def _models(recipe: Recipe, waiting: Sequence[str]) -> Iterator[str]:
-    """Models that the waiting stages start from."""
+def models_of(recipe: Recipe, waiting: Sequence[str]) -> Iterator[tuple[str, LabelSelector]]:
+    """Models that the waiting stages start from, each with the nodes that load it."""
     engines = []
     if "synthesis" in waiting:
         engines += [pool.engine for pool in plan_pools(recipe.synthesis, recipe.engines)]
     if "candidates" in waiting and not are_given(recipe.candidates):
         engines.append(recipe.generator)
-    yield from (engine.written_name for engine in engines if engine.kind == "vllm")
+    yield from ((e.written_name, e.label_selector) for e in engines if e.kind == "vllm")
     if "pretraining" in waiting:
-        yield base_model(recipe)
+        yield base_model(recipe), recipe.pretraining.label_selector
     own = recipe.finetuning
     if "finetuning" in waiting and own.model_name_or_path:
-        yield written_name(own.model_name_or_path, own.revision)
-    if recipe.serving.model_path:
-        yield written_name(recipe.serving.model_path, recipe.serving.revision)
+        yield written_name(own.model_name_or_path, own.revision), own.label_selector
+    served = recipe.serving
+    if served.model_path:
+        yield written_name(served.model_path, served.revision), served.label_selector
 
 
 def _files(recipe: Recipe, waiting: Sequence[str]) -> Iterator[tuple[str, str]]:

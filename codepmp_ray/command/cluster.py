@@ -1,5 +1,6 @@
 """`codepmp cluster`: can it run there, send it there, what runs there."""
 
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
-from codepmp_ray.command.registry import command
+from codepmp_ray.command.registry import SUBMITTED_VARIABLE, command
 from codepmp_ray.errors import CodePMPError, ConfigError, ResourceError
 
 if TYPE_CHECKING:
@@ -26,14 +27,24 @@ _Address = Annotated[
     needs="Nothing; on a cluster every node is asked.",
     writes="Nothing: it prints what would fail and what to do, and ends with exit code 4 then.",
     examples=(
-        "cluster check --config laptop",
+        "cluster check --config laptop --deep",
         "cluster check -c qwen2-1.5b-math run_dir=s3://runs/first @deploy/placement.args",
     ),
 )
-def check(recipe: "Recipe") -> dict[str, Any]:
+def check(
+    recipe: "Recipe",
+    deep: Annotated[
+        bool, Option("--deep", help="Measure storage, all-reduce and models too.")
+    ] = False,
+    limit_s: Annotated[
+        float, Option(metavar="SECONDS", min=1, help="With --deep: for how long at most.")
+    ] = 600.0,
+) -> dict[str, Any]:
     """Look before a job starts: nodes, versions, storage, models, and whether each stage can run.
 
-    On a laptop it takes seconds.
+    On a laptop it takes seconds. With --deep, where nothing fails, it says what that costs and
+    then measures, while nothing else should run: what all nodes together write and read in run_dir,
+    an all-reduce between the trainers, and how long each model takes to come and to be read.
     """
     from dataclasses import asdict
 
@@ -57,15 +68,22 @@ def check(recipe: "Recipe") -> dict[str, Any]:
         ]
         replicas = serving_need(recipe.serving, gpus_per_replica(recipe.serving))
         findings.append(feasible("serving", partial(plan_serving, recipe, replicas, found.reports)))
-        findings += stop_finding(
-            max(recipe.pretraining.stop_timeout_s, recipe.finetuning.stop_timeout_s)
-        )
-    for finding in findings:
-        _show(finding)
-    failed = [finding for finding in findings if finding.state == "FAIL"]
+        if SUBMITTED_VARIABLE in os.environ:
+            longest_s = max(recipe.pretraining.stop_timeout_s, recipe.finetuning.stop_timeout_s)
+            findings.append(stop_finding(longest_s))
+        for finding in findings:
+            _show(finding)
+        failed = [finding for finding in findings if finding.state == "FAIL"]
+        if deep and not failed:
+            from codepmp_ray.cluster.deep_check import deep_findings
+
+            for finding in deep_findings(recipe, waiting, limit_s):
+                _show(finding)
+                findings.append(finding)
     if failed:
         raise ResourceError(
-            f"{len(failed)} of {len(findings)} checks failed.", "What to do is said above."
+            f"{len(failed)} of {len(findings)} checks failed{', nothing was measured' * deep}.",
+            "What to do is said above.",
         )
     num_unknown = sum(finding.state == "unknown" for finding in findings)
     unknown = f", {num_unknown} unknown: nobody answered" if num_unknown else ""

@@ -2,6 +2,7 @@
 
 from codepmp_ray.command import (
     answers,
+    bundle,
     cluster,
     config,
     corpus,
@@ -15,7 +16,20 @@ from codepmp_ray.command import (
 )
 from codepmp_ray.command.registry import COMMANDS
 
-_ORDER = run, corpus, pairs, train, answers, evaluation, serving, cluster, paper, report, config
+_ORDER = (
+    run,
+    corpus,
+    pairs,
+    train,
+    answers,
+    evaluation,
+    serving,
+    cluster,
+    bundle,
+    paper,
+    report,
+    config,
+)
 # Whatever of them was imported first.
 _PLACES = [module.__name__ for module in _ORDER]
 for _spec in sorted(COMMANDS.values(), key=lambda spec: _PLACES.index(spec.body.__module__)):
@@ -26,7 +40,7 @@ ABOUT = {
     "train": "The preference model, the reward model, scaling curves, policies.",
     "answers": "Candidate answers to problems: sampled, graded, written to a file.",
     "eval": "What a reward model is worth: best of N, pairs, pools, audit, parity.",
-    "cluster": "Ray clusters: can it run there, send it there, what runs there.",
+    "cluster": "Ray clusters: can it run there, send it there, what runs there, a bug report.",
     "paper": "The paper's tables and figures, beside the paper's values.",
     "config": "Recipes and their keys.",
 }

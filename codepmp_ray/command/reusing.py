@@ -76,11 +76,14 @@ def explain(recipe: Recipe, stages: tuple[str, ...]) -> None:
 
 def print_plan(arms: Arms) -> None:
     """What a command that makes them would do; nothing is started."""
+    from codepmp_ray.config.synthesis import WITHOUT_CORPUS
     from codepmp_ray.runs import open_stage, stages_read
 
     made: set[str] = set()  # before the stage that is looked at
     for number, (recipe, stages) in enumerate(arms):
         reads = stages_read(recipe)
+        if recipe.synthesis.construction in WITHOUT_CORPUS:
+            reads["synthesis"] = ()  # of the corpus its fingerprint has the settings only
         arm = " without PMP" if number else ""
         for name in stages:
             stage = open_stage(recipe, name)

@@ -26,6 +26,8 @@ ConstructionName = Literal[
 ]
 # Those of which answers are executed.
 EXECUTED: tuple[ConstructionName, ...] = ("execution_feedback", "pass_rate")
+# Those that read a source of their own, and none of the files that the corpus stage writes.
+WITHOUT_CORPUS: tuple[ConstructionName, ...] = ("web_pairs", "commits")
 
 
 class GatesConfig(Section):

@@ -131,7 +131,7 @@ def test_two_replicas_serve_every_dialect_with_a_warm_prompt_each(
     cluster: None, model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Through the prefix router: the same scores whoever answers, deadlines, keys and figures."""
-    monkeypatch.setenv("CODEPMP_API_KEY", "sk-cluster")
+    monkeypatch.setenv("CODEPMP_API_KEY", "sk-of-the-cluster")
     monkeypatch.chdir(tmp_path)
     Path("keys").write_text(digest_of("sk-second"))
     serving = {
@@ -151,7 +151,7 @@ def test_two_replicas_serve_every_dialect_with_a_warm_prompt_each(
         running_service(recipe_with(**serving), model) as service,
         httpx.Client(base_url=service.url, timeout=PATIENCE_S) as client,
     ):
-        client.headers["authorization"] = "Bearer sk-cluster"
+        client.headers["authorization"] = "Bearer sk-of-the-cluster"
         for prompt, scores in zip(prompts, expected, strict=True):
             body = {"query": prompt, "documents": ["a", "bb"]}
             results = client.post("/v1/rerank", json=body).json()["results"]
@@ -263,7 +263,7 @@ def test_builder_for_serve_deploy(
         build_app({**args, "api_key_sha256": ["plain key"]})
     with pytest.raises(ConfigError, match="speed"):
         build_app({**args, "speed": 1})
-    monkeypatch.setenv("CODEPMP_API_KEY", "a-key-for-tests")
+    monkeypatch.setenv("CODEPMP_API_KEY", "a-key-of-the-tests")
     with pytest.raises(ConfigError, match="model_path"):
         build_app({"engine": "torch"})
     assert isinstance(build_app(args), serve.Application)

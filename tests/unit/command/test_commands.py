@@ -9,13 +9,14 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from codepmp_ray.command import app, helping, process
 from codepmp_ray.command.app import execute, leaf, settings_of
 from codepmp_ray.command.registry import COMMANDS, Command, commands_of_jobs
+from codepmp_ray.config.synthesis import ConstructionName
 from codepmp_ray.errors import ConfigError
 from codepmp_ray.runs import SIDE_JOBS, STAGE_COMMANDS, STAGE_JOBS
 
@@ -209,6 +210,14 @@ def test_a_dry_run_says_what_would_be_made_and_makes_nothing(
         assert [line.split()[0] for line in lines] == list(COMMANDS[path].makes)
         assert all(f"{tmp_path}/run/{line.split()[0]}-" in line for line in lines)
     assert lines[0].endswith("; needs corpus first")
+    for construction in get_args(ConstructionName):
+        own = [f"synthesis.construction={construction}", "synthesis.threads.path=/threads"]
+        source = ["corpus.source.kind=folder", "corpus.source.path=/code"]
+        source += ["engines.weak={kind: fake, model_name_or_path: another}"]
+        given = {**options, "overrides": [*options["overrides"], *own, *source]}
+        execute(COMMANDS["pairs make"], {**given, "dry_run": True, "json": False})
+        needs = "needs corpus" in capsys.readouterr().out
+        assert needs == (construction not in ("web_pairs", "commits")), construction
     execute(COMMANDS["run"], {**options, "dry_run": True, "json": False, "compare": True})
     *both, finetuned, evaluated = capsys.readouterr().out.splitlines()
     assert len(both) == len(COMMANDS["run"].makes)

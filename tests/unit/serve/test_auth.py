@@ -37,7 +37,11 @@ def test_made_keys_differ_and_fit_a_header() -> None:
 def test_key_of_the_environment() -> None:
     assert key_from_environment({}, "K") is None
     assert key_from_environment({"K": ""}, "K") is None
-    assert key_from_environment({"K": "secret-1"}, "K") == "secret-1"
-    for bad in ("two words", "line\n", "ключ"):
-        with pytest.raises(ConfigError, match=r"\$K"):
+    for good in ("0123456789abcdef", generate_key()):
+        assert key_from_environment({"K": good}, "K") == good
+    for bad in ("two words of length", "a line of length\n", "ключ" * 5):
+        with pytest.raises(ConfigError, match=r"\$K holds"):
             key_from_environment({"K": bad}, "K")
+    for short in ("k", "change-me", "0123456789abcde"):
+        with pytest.raises(ConfigError, match=rf"\$K has {len(short)} char.*make_key"):
+            key_from_environment({"K": short}, "K")
