@@ -152,7 +152,10 @@ def _trainer(task: TrainingTask, scaling: ScalingConfig, use_gpu: bool) -> Torch
     return TorchTrainer(
         worker_main,
         train_loop_config={"task": task},
-        torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if use_gpu else "gloo"),
+        torch_config=TorchConfig(
+            backend="cpu:gloo,cuda:nccl" if use_gpu else "gloo",
+            timeout_s=task.config.process_group_timeout_s,
+        ),
         scaling_config=scaling,
         run_config=RunConfig(
             # A fresh name each time: the stage's checkpoints are ours, Ray Train keeps none.

@@ -71,7 +71,10 @@ class TrainingConfig(Section):
         elastic_interval_s: how often a training with fewer workers looks for room for more.
         stop_timeout_s: how long `ray job stop` and Ctrl-C wait for the workers' last checkpoint.
         report_to: trackers that get what metrics.jsonl gets; `tensorboard` writes event files,
-            `wandb` needs WANDB_API_KEY or WANDB_MODE=offline on the nodes.
+            `wandb` needs WANDB_API_KEY or WANDB_MODE=offline on the nodes, `trackio` keeps a
+            database on the first worker's node, or sends to what TRACKIO_SPACE_ID names.
+        process_group_timeout_s: how long workers wait for each other in one operation before the
+            attempt fails.
         cpu_offload: keep parameters and optimizer in host memory between uses; slower.
         torch_compile: compile the parts of each block; half a minute at the start of each worker.
         full_determinism: on GPUs use torch's deterministic algorithms, so that a resumed run has
@@ -131,8 +134,9 @@ class TrainingConfig(Section):
     save_total_limit: int = operational(2, ge=1)
     async_checkpoints: bool = operational(True)
     logging_steps: int = operational(1, ge=1)
-    report_to: list[Literal["tensorboard", "wandb"]] = operational([])
+    report_to: list[Literal["tensorboard", "wandb", "trackio"]] = operational([])
     stop_timeout_s: float = operational(60.0, gt=0)
+    process_group_timeout_s: int = operational(1800, ge=1)
     max_failures: int = operational(3, ge=0)
 
     def result_fields(self) -> dict[str, Any]:

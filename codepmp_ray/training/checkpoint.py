@@ -18,6 +18,7 @@ import json
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -60,6 +61,7 @@ class Checkpointer:
         keep: newest checkpoints that stay.
         command: orders the commands that train here, see TrainingTask.
         asynchronous: write beside the following steps, at most one checkpoint at a time.
+        timeout_s: how long writing ranks wait for each other.
         protected: asked with the step of a new checkpoint; the step that has to stay as well.
     """
 
@@ -70,6 +72,7 @@ class Checkpointer:
         *,
         command: str = "",
         asynchronous: bool = True,
+        timeout_s: float = 1800.0,
         protected: Callable[[int], int | None] = lambda step: None,
     ) -> None:
         self.store, self.keep, self._protected = store, keep, protected
@@ -81,7 +84,8 @@ class Checkpointer:
                 store.put(_ATTEMPT, json.dumps(self._attempt).encode())
         if agree(overtaken):
             raise self._taken_over()
-        group = dist.new_group(backend="gloo") if asynchronous else None
+        limit = timedelta(seconds=timeout_s)
+        group = dist.new_group(timeout=limit, backend="gloo") if asynchronous else None
         self._saver = BackgroundSaver(group) if isinstance(group, dist.ProcessGroup) else None
         self._writing: tuple[str, BackgroundSave] | None = None
 

@@ -58,6 +58,7 @@ class Run:
             task.config.save_total_limit,
             command=task.command,
             asynchronous=task.config.async_checkpoints,
+            timeout_s=task.config.process_group_timeout_s,
             protected=lambda step: self.log.best_step(step),
         )
         self.first_step = self.checkpointer.restore(
