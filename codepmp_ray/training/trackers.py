@@ -172,8 +172,9 @@ def _tagged(row: dict[str, Any]) -> Iterator[tuple[str, float]]:
     """Numbers of a row under the tags that transformers' callbacks use."""
     for name, value in row.items():
         if name not in ("step", "total_steps") and isinstance(value, int | float):
-            is_eval = name.startswith("eval_")
-            yield f"eval/{name.removeprefix('eval_')}" if is_eval else f"train/{name}", value
+            is_of_set, is_eval = name.startswith("eval/"), name.startswith("eval_")
+            tag = f"eval/{name.removeprefix('eval_')}" if is_eval else f"train/{name}"
+            yield name if is_of_set else tag, value
 
 
 def require_trackers(names: Sequence[str]) -> None:
