@@ -25,7 +25,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_state_dict,
+    set_state_dict,
+)
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
@@ -186,6 +190,7 @@ class Checkpointer:
             optimizer,
             model_state_dict=state["model"],
             optim_state_dict=state["optimizer"],
+            options=_trained_state(model),
         )
         return found[0]
 
@@ -234,8 +239,14 @@ class Checkpointer:
         delete_unmarked(self.store)
 
 
+def _trained_state(model: torch.nn.Module) -> StateDictOptions:
+    """What is frozen has the values that it was read with, and lies in no checkpoint."""
+    is_whole = all(parameter.requires_grad for parameter in model.parameters())
+    return StateDictOptions(ignore_frozen_params=True, strict=is_whole)
+
+
 def _state_of(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    model_state, optimizer_state = get_state_dict(model, optimizer)
+    model_state, optimizer_state = get_state_dict(model, optimizer, options=_trained_state(model))
     return {"model": model_state, "optimizer": optimizer_state}
 
 
