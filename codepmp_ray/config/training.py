@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -11,11 +11,15 @@ from codepmp_ray.config.base import LabelSelector, Section, later, operational
 from codepmp_ray.config.data import DataSourceConfig, check_evaluation_sets, check_names
 from codepmp_ray.config.lora import LoraConfig
 
+# Of held-out pairs; names of `eval_data` are the recipe's own.
+BestMetric = Literal[
+    "eval_loss", "eval_loss_rm", "eval_loss_lm", "eval_loss_dpo", "eval_accuracy", "eval_margin",
+    "eval_rewards/chosen", "eval_rewards/rejected", "eval_rewards/accuracies",
+    "eval_rewards/margins", "eval_logps/chosen", "eval_logps/rejected", "eval_logits/chosen",
+    "eval_logits/rejected",
+]  # fmt: skip
 # What TRL's DPOTrainer has beside, under its names.
-_OF_DPO = {
-    "rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins", "logps/chosen",
-    "logps/rejected", "logits/chosen", "logits/rejected",
-}  # fmt: skip
+_OF_DPO = {name.removeprefix("eval_") for name in get_args(BestMetric) if "/" in name}
 # What is measured on held-out pairs, besides `loss`.
 _METRICS_OF: dict[str, set[str]] = {
     "pmp": {"loss_rm", "loss_lm", "accuracy", "margin"},
@@ -122,7 +126,7 @@ class TrainingConfig(Section):
     append_eos: bool = True
     eval_fraction: float = Field(default=0.05, ge=0, lt=1)
     eval_steps: int | None = Field(default=None, ge=1)
-    best_metric: str | None = None
+    best_metric: BestMetric | str | None = None
     greater_is_better: bool | None = None
     early_stopping_patience: int | None = later(None, ge=1)
     early_stopping_min_delta: float = later(0.0, ge=0)

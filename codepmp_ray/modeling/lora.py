@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -46,11 +47,10 @@ def add_adapters(model: PreferenceModel, lora: LoraConfig) -> None:
     peft, and ModelError for a family whose layers it would not find, or not only.
     """
     require_peft()
-    from peft import inject_adapter_in_model
-
+    peft: Any = import_module("peft")  # an extra
     paths = _paths(model.backbone, lora)
     settings = peft_settings(lora, sorted({path.rpartition(".")[2] for path in paths}))
-    inject_adapter_in_model(settings, model.backbone, low_cpu_mem_usage=True)
+    peft.inject_adapter_in_model(settings, model.backbone, low_cpu_mem_usage=True)
     found = {name.removesuffix(_A) for name, _ in model.backbone.named_parameters() if _A in name}
     if found != paths:
         raise ModelError(
@@ -84,10 +84,9 @@ def add_adapters(model: PreferenceModel, lora: LoraConfig) -> None:
 
 def peft_settings(lora: LoraConfig, target_modules: list[str], **more: Any) -> Any:
     """peft's own configuration of these adapters."""
-    from peft import LoraConfig as PeftLoraConfig
-
+    peft: Any = import_module("peft")
     settings = {"r": lora.r, "lora_alpha": lora.lora_alpha, "lora_dropout": 0.0, "bias": "none"}
-    return PeftLoraConfig(**settings, target_modules=target_modules, **more)
+    return peft.LoraConfig(**settings, target_modules=target_modules, **more)
 
 
 def _paths(backbone: Any, lora: LoraConfig) -> set[str]:
