@@ -256,7 +256,7 @@ def base_model(recipe: Recipe) -> str:
 
 
 def _data_digests(config: TrainingConfig) -> list[str]:
-    return content_digests(source.path for source in config.data)
+    return content_digests(source.path for source in (*config.data, *config.eval_data))
 
 
 def _template_digests(*engines: EngineConfig) -> list[str]:

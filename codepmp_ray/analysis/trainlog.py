@@ -82,7 +82,7 @@ def load_training(stage: Stage) -> TrainingData:
     for row in _rows(stage):
         if row is None:
             num_unreadable += 1
-        elif "eval_loss" in row or "eval_accuracy" in row:
+        elif any(name.startswith("eval") for name in row):
             evals[int(row["step"])] = row
         else:
             steps[int(row["step"])] = row

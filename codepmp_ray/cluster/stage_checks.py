@@ -74,10 +74,11 @@ def own_questions(recipe: Recipe, waiting: Sequence[str]) -> list[Question]:
         ask = partial(_require_listing, source)
         questions.append(Question("source", subject, "can list it", ask, late=_LATE_HUB))
     for stage in (name for name in TRAINING if name in waiting):
-        for data in getattr(recipe, stage).data:
-            subject = f"{stage}.data {data.label!r}"
-            ask = partial(_require_set, subject, data)
-            questions.append(Question("source", subject, "can read it", ask, late=_LATE_HUB))
+        for key in ("data", "eval_data"):
+            for data in getattr(getattr(recipe, stage), key):
+                subject = f"{stage}.{key} {data.label!r}"
+                ask = partial(_require_set, subject, data)
+                questions.append(Question("source", subject, "can read it", ask, late=_LATE_HUB))
     return questions
 
 
@@ -158,15 +159,12 @@ def plan_serving(recipe: Recipe, need: Need, reports: Sequence[NodeReport]) -> s
 def _memory(config: TrainingConfig, model: str, num_workers: int) -> Any:
     """The plan of a step of the model. Raises ModelError, and ResourceError where its configuration
     cannot be had in time."""
-    import torch
-
     from codepmp_ray.modeling.loading import load_config
-    from codepmp_ray.modeling.paths import choose_path
+    from codepmp_ray.training.family import require_family
     from codepmp_ray.training.memory_plan import plan_memory
-    from codepmp_ray.training.step import objective_of
 
     shape = _in_time(partial(load_config, model), f"the configuration of {model}")
-    path = choose_path(shape, objective_of(config), torch.device("cpu"))
+    path = require_family(config, shape)
     changes = {"num_workers": num_workers, "min_workers": None}
     if num_workers % config.data_parallel_replicate_degree:
         changes["data_parallel_replicate_degree"] = 1

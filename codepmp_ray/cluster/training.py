@@ -32,10 +32,22 @@ from codepmp_ray.progress import Progress
 from codepmp_ray.runs import MODEL_FOLDER, Stage, base_model, open_stage
 from codepmp_ray.storage import Store, open_store
 from codepmp_ray.training.checkpoint_folders import whole_steps
-from codepmp_ray.training.inputs import file_inputs, ledger_inputs, prepare_sources
+from codepmp_ray.training.inputs import (
+    file_inputs,
+    ledger_inputs,
+    prepare_evaluation_sets,
+    prepare_sources,
+)
 from codepmp_ray.training.metrics import Looks, is_evaluation, read_metrics
 from codepmp_ray.training.stopping import forget_stop, request_stop
-from codepmp_ray.training.task import SOURCE_STATS, InputShard, TrainingTask, Trunk, best_step
+from codepmp_ray.training.task import (
+    SOURCE_STATS,
+    InputShard,
+    TrainingTask,
+    Trunk,
+    best_step,
+    stopping_step,
+)
 from codepmp_ray.training.trackers import require_trackers
 
 PAIRS_FILE = "pairs.parquet"
@@ -112,7 +124,7 @@ def _run(
     if not stage.store.exists(f"{MODEL_FOLDER}/{CONFIG_FILE}"):
         scaling, use_gpu = (None, False) if in_process else scaling_of(stage.name, config)
         _require_family(stage.name, config, model)
-        inputs = make_inputs()
+        inputs = (*make_inputs(), *prepare_evaluation_sets(stage.store, config))
         stage.start(models={"base": model})
         forget_stop(stage.store)
         # Later commands are greater, if the clocks of their hosts agree that far.
@@ -131,18 +143,14 @@ def _run(
 
 
 def _require_family(stage: str, config: TrainingConfig, model: str) -> None:
-    """Raise ModelError for a backbone that would be computed wrongly, and name an unusual way.
-
-    Here on a CPU, before sets are read; the workers look again on their own device.
+    """`require_family` before sets are read, and the name of an unusual way; the workers look again
+    on their own device.
     """
-    import torch
-
     from codepmp_ray.modeling.loading import load_config
-    from codepmp_ray.modeling.paths import choose_path
-    from codepmp_ray.training.step import objective_of
+    from codepmp_ray.training.family import require_family
 
     shape = load_config(model)
-    path = choose_path(shape, objective_of(config), torch.device("cpu"))
+    path = require_family(config, shape)
     if line := path.line(stage, shape.model_type):
         print(line, file=sys.stderr)
 
@@ -152,7 +160,10 @@ def _trainer(task: TrainingTask, scaling: ScalingConfig, use_gpu: bool) -> Torch
     return TorchTrainer(
         worker_main,
         train_loop_config={"task": task},
-        torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if use_gpu else "gloo"),
+        torch_config=TorchConfig(
+            backend="cpu:gloo,cuda:nccl" if use_gpu else "gloo",
+            timeout_s=task.config.process_group_timeout_s,
+        ),
         scaling_config=scaling,
         run_config=RunConfig(
             # A fresh name each time: the stage's checkpoints are ours, Ray Train keeps none.
@@ -299,7 +310,8 @@ def _summarise(stage: Stage, config: TrainingConfig, duration_s: float) -> dict[
     totals = stage.ledger.totals()
     last = steps[-1] if steps else {}
     best = best_step(config, evaluations)
-    exported = [row for row in evaluations if best in (None, row["step"])][-1:]
+    before = evaluations[0] if evaluations else {}
+    exported = next((row for row in evaluations[::-1] if best in (None, row["step"])), {})
     utilisations = [row["mfu"] for row in steps if row.get("mfu") is not None]
     num_tokens = sum(row["step_num_tokens"] for row in steps)
     busy_s = sum(row["step_s"] for row in steps)
@@ -313,15 +325,27 @@ def _summarise(stage: Stage, config: TrainingConfig, duration_s: float) -> dict[
         "num_workers": last.get("num_workers", 0),
         "final_loss": last.get("loss"),
         "best_step": best,
-        "eval_loss": exported[0]["eval_loss"] if exported else None,
-        "eval_accuracy_before": evaluations[0].get("eval_accuracy") if evaluations else None,
-        "eval_accuracy": exported[0].get("eval_accuracy") if exported else None,
-        "eval_num_pairs": exported[0]["eval_num_pairs"] if exported else 0,
+        "stopping_step": stopping_step(config, evaluations),
+        "eval_loss": exported.get("eval_loss"),
+        "eval_accuracy_before": before.get("eval_accuracy"),
+        "eval_accuracy": exported.get("eval_accuracy"),
+        "eval_num_pairs": exported.get("eval_num_pairs", 0),
+        **_of_sets(exported),
+        **{
+            f"{name}_before": value
+            for name, value in _of_sets(before).items()
+            if name.endswith("/accuracy")
+        },
         "num_skipped_steps": sum(bool(row.get("skipped")) for row in steps),
         "tokens_per_second": num_tokens / busy_s if steps else None,
         "mfu": sum(utilisations) / len(utilisations) if utilisations else None,
         "duration_s": round(duration_s, 1),
     }
+
+
+def _of_sets(row: dict[str, Any]) -> dict[str, Any]:
+    """What an evaluation measured on the sets of `eval_data`."""
+    return {name: value for name, value in row.items() if name.startswith("eval/")}
 
 
 def _by_source(stats: Counter[str]) -> dict[str, dict[str, int]]:

@@ -1,6 +1,7 @@
 """`codepmp train`: memory, the preference model, the reward model, branches, policies."""
 
 import math
+import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from typer import Option
@@ -39,22 +40,20 @@ def plan(
     Nothing is trained and no GPU is needed: the step runs on tensors without contents. The number
     of GPUs is that of the stage's num_workers. Ends with exit code 4 when it does not fit.
     """
-    import torch
     from rich.console import Console
     from rich.table import Table
 
     from codepmp_ray.modeling.loading import load_config
-    from codepmp_ray.modeling.paths import choose_path
     from codepmp_ray.runs import base_model
     from codepmp_ray.storage.uris import written_name
+    from codepmp_ray.training.family import require_family
     from codepmp_ray.training.memory_plan import plan_memory, readable, remedies
-    from codepmp_ray.training.step import objective_of
 
     config = getattr(recipe, stage)
     own = config.model_name_or_path and written_name(config.model_name_or_path, config.revision)
     model = own or base_model(recipe)
     shape = load_config(model)
-    path = choose_path(shape, objective_of(config), torch.device("cpu"))
+    path = require_family(config, shape)
     if line := path.line(stage, shape.model_type):
         print(line)
     found = plan_memory(config, shape, gpu, is_packed=path.is_packed)
@@ -245,22 +244,30 @@ def outcome(recipe: "Recipe", stage: str, summary: dict[str, Any]) -> str:
 
 def _result(summary: dict[str, Any]) -> str:
     text = f"{summary['num_steps']} steps on {summary['num_pairs']} pairs{_too_long(summary)}"
+    if summary.get("stopping_step") is not None:
+        text += f", stopped early after step {summary['stopping_step']}"
     if summary["best_step"] is not None:
         text += f", exported step {summary['best_step']}"
     if summary["num_skipped_steps"]:
         text += f", {summary['num_skipped_steps']} steps skipped (gradient not finite)"
     if not all(map(_is_finite, (summary["final_loss"], summary["eval_loss"]))):
         text += ", the last loss is not finite"
-    if not summary["eval_num_pairs"]:
-        return f"{text}; no pairs were held out"
-    if summary["eval_accuracy"] is None:
-        return (
-            f"{text}; loss on {summary['eval_num_pairs']} held-out pairs {summary['eval_loss']:.3f}"
-        )
-    return (
-        f"{text}; accuracy on {summary['eval_num_pairs']} held-out pairs "
-        f"{summary['eval_accuracy_before']:.2f} -> {summary['eval_accuracy']:.2f}"
+    found = "".join(
+        f"; {_evaluated(summary, key.removesuffix('num_pairs'))}"
+        for key in summary
+        if re.fullmatch("eval_num_pairs|eval/[^/]+/num_pairs", key) and summary[key]
     )
+    return f"{text}{found or '; no pairs were held out'}"
+
+
+def _evaluated(summary: dict[str, Any], prefix: str) -> str:
+    """What was measured on held-out pairs (prefix `eval_`) or on a set (`eval/NAME/`)."""
+    pairs = "held-out pairs" if prefix == "eval_" else f"pairs of {prefix.split('/')[1]}"
+    on = f"on {summary[f'{prefix}num_pairs']} {pairs}"
+    if summary.get(f"{prefix}accuracy") is None:
+        return f"loss {on} {summary[f'{prefix}loss']:.3f}"
+    before, after = summary[f"{prefix}accuracy_before"], summary[f"{prefix}accuracy"]
+    return f"accuracy {on} {before:.2f} -> {after:.2f}"
 
 
 def _is_finite(value: float | None) -> bool:

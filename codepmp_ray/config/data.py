@@ -50,6 +50,10 @@ KIND_COLUMNS: dict[Kind, tuple[str, ...]] = {
 }
 
 
+# Under which the pairs that a run makes itself are counted.
+OWN_PAIRS = "run"
+
+
 class DataSourceConfig(Section):
     """One set of preference pairs; docs/data-format.md shows a row of each kind.
 
@@ -152,6 +156,21 @@ class DataSourceConfig(Section):
         given = [column for column in self.columns.values() if column is not None]
         if twice := next((column for column in given if given.count(column) > 1), None):
             raise ValueError(f"columns reads {twice!r} as two columns; name it once")
+
+
+def check_evaluation_sets(sources: tuple[DataSourceConfig, ...]) -> None:
+    """Raise ValueError for what a set that is never trained on cannot have."""
+    for source in sources:
+        if source.weight != 1.0:
+            raise ValueError(
+                f"the evaluation set {source.label!r} has weight={source.weight:g}, which is how "
+                "often training sees a pair; leave it out"
+            )
+        if source.label == OWN_PAIRS:
+            raise ValueError(
+                f"an evaluation set is called {OWN_PAIRS!r}, as the run's own pairs are; give it "
+                "another name"
+            )
 
 
 def check_names(sources: tuple[DataSourceConfig, ...]) -> None:

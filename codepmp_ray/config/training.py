@@ -8,8 +8,10 @@ from typing import Any, Literal, get_args
 from pydantic import Field, model_validator
 
 from codepmp_ray.config.base import LabelSelector, Section, later, operational
-from codepmp_ray.config.data import DataSourceConfig, check_names
+from codepmp_ray.config.data import DataSourceConfig, check_evaluation_sets, check_names
+from codepmp_ray.config.lora import LoraConfig
 
+# Of held-out pairs; names of `eval_data` are the recipe's own.
 BestMetric = Literal[
     "eval_loss", "eval_loss_rm", "eval_loss_lm", "eval_loss_dpo", "eval_accuracy", "eval_margin",
     "eval_rewards/chosen", "eval_rewards/rejected", "eval_rewards/accuracies",
@@ -17,13 +19,14 @@ BestMetric = Literal[
     "eval_logits/rejected",
 ]  # fmt: skip
 # What TRL's DPOTrainer has beside, under its names.
-_OF_DPO: set[str] = {name for name in get_args(BestMetric) if "/" in name}
+_OF_DPO = {name.removeprefix("eval_") for name in get_args(BestMetric) if "/" in name}
+# What is measured on held-out pairs, besides `loss`.
 _METRICS_OF: dict[str, set[str]] = {
-    "pmp": {"eval_loss_rm", "eval_loss_lm", "eval_accuracy", "eval_margin"},
-    "rm": {"eval_loss_rm", "eval_accuracy", "eval_margin"},
-    "lm": {"eval_loss_rm", "eval_loss_lm", "eval_accuracy", "eval_margin"},
-    "sft": {"eval_loss_lm"},
-    "dpo": {"eval_loss_dpo", "eval_accuracy", "eval_margin", *_OF_DPO},
+    "pmp": {"loss_rm", "loss_lm", "accuracy", "margin"},
+    "rm": {"loss_rm", "accuracy", "margin"},
+    "lm": {"loss_rm", "loss_lm", "accuracy", "margin"},
+    "sft": {"loss_lm"},
+    "dpo": {"loss_dpo", "accuracy", "margin", *_OF_DPO},
 }
 
 
@@ -43,7 +46,10 @@ class TrainingConfig(Section):
             `one_per_prompt` (each 1/K of K pairs; of `listwise` each list 1/K of K lists).
         dpo_beta: of `dpo`; its reference is the model that training begins with.
         data: preference sets to train on; empty means the pairs that this run makes.
+        eval_data: sets that are evaluated beside the held-out pairs, each for itself and all of it;
+            metrics of NAME are `eval/NAME/accuracy` and so on.
         model_name_or_path: initial weights; null in finetuning means this run's pretrained model.
+        lora: train low-rank adapters and the reward head in place of all weights (pmp and rm).
         revision: branch, tag or commit of a hub model; null is its main branch. The run keeps the
             commit that it means when the stage begins.
         max_steps: as in transformers it wins over `num_train_epochs`: beyond the pairs' end further
@@ -63,16 +69,25 @@ class TrainingConfig(Section):
         append_eos: end every response with EOS; off reproduces the authors' scripts.
         data_parallel_replicate_degree: copies of the model (HSDP), each sharded over as many
             workers; with one per node, weights are gathered over fast links only.
-        eval_steps: optimizer steps between evaluations on held-out pairs; null: at both ends only.
+        eval_steps: optimizer steps between evaluations on held-out pairs and `eval_data`; null: at
+            both ends only.
         best_metric: export the evaluated step where this is best, not the last step; its checkpoint
             stays beside the newest ones. Ties go to the earlier step; step 0 does not take part.
+            `eval_accuracy`, `eval_loss` and so on are of held-out pairs, `eval/NAME/accuracy` of
+            the set NAME of `eval_data`.
+        early_stopping_patience: stop after so many evaluations in a row without a better
+            `best_metric`; the schedule stays that of all steps.
+        early_stopping_min_delta: by how much it has to be better to count.
         greater_is_better: of `best_metric`; null: unless it is a loss.
         min_workers: elastic training: begin with as few workers, and go on with whatever is left
             when nodes leave; the result is that of `num_workers`.
         elastic_interval_s: how often a training with fewer workers looks for room for more.
         stop_timeout_s: how long `ray job stop` and Ctrl-C wait for the workers' last checkpoint.
         report_to: trackers that get what metrics.jsonl gets; `tensorboard` writes event files,
-            `wandb` needs WANDB_API_KEY or WANDB_MODE=offline on the nodes.
+            `wandb` needs WANDB_API_KEY or WANDB_MODE=offline on the nodes, `trackio` keeps a
+            database on the first worker's node, or sends to what TRACKIO_SPACE_ID names.
+        process_group_timeout_s: how long workers wait for each other in one operation before the
+            attempt fails.
         cpu_offload: keep parameters and optimizer in host memory between uses; slower.
         torch_compile: compile the parts of each block (null: on GPUs); half a minute at the start
             of each worker.
@@ -107,8 +122,10 @@ class TrainingConfig(Section):
 
     objective: Literal["pmp", "rm", "lm", "sft", "dpo"] = "pmp"
     data: tuple[DataSourceConfig, ...] = ()
+    eval_data: tuple[DataSourceConfig, ...] = later(())
     model_name_or_path: str | None = None
     revision: str | None = later(None)
+    lora: LoraConfig | None = later(None)
     num_train_epochs: int = Field(default=1, ge=1)
     max_steps: int | None = Field(default=None, ge=1)
     batch_size: int = Field(default=1024, ge=1)
@@ -136,8 +153,10 @@ class TrainingConfig(Section):
     append_eos: bool = True
     eval_fraction: float = Field(default=0.05, ge=0, lt=1)
     eval_steps: int | None = Field(default=None, ge=1)
-    best_metric: BestMetric | None = None
+    best_metric: BestMetric | str | None = None
     greater_is_better: bool | None = None
+    early_stopping_patience: int | None = later(None, ge=1)
+    early_stopping_min_delta: float = later(0.0, ge=0)
     bf16: bool = True
     export_dtype: Literal["float32", "bfloat16"] = "bfloat16"
     seed: int = 0
@@ -158,8 +177,9 @@ class TrainingConfig(Section):
     save_total_limit: int = operational(2, ge=1)
     async_checkpoints: bool = operational(True)
     logging_steps: int = operational(1, ge=1)
-    report_to: list[Literal["tensorboard", "wandb"]] = operational([])
+    report_to: list[Literal["tensorboard", "wandb", "trackio"]] = operational([])
     stop_timeout_s: float = operational(60.0, gt=0)
+    process_group_timeout_s: int = operational(1800, ge=1)
     max_failures: int = operational(3, ge=0)
 
     def result_fields(self) -> dict[str, Any]:
@@ -168,6 +188,14 @@ class TrainingConfig(Section):
         if self.best_metric is None:
             del kept["eval_steps"]
         return kept
+
+    @property
+    def best_sign(self) -> float:
+        """1 where more of `best_metric` is better, -1 where less is."""
+        greater = self.greater_is_better
+        if greater is None:
+            greater = not _bare(self.best_metric or "").startswith("loss")
+        return 1.0 if greater else -1.0
 
     @property
     def item_tokens(self) -> int:
@@ -184,7 +212,8 @@ class TrainingConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainingConfig:
-        check_names(self.data)
+        check_names((*self.data, *self.eval_data))
+        check_evaluation_sets(self.eval_data)
         if self.revision is not None and self.model_name_or_path is None:
             raise ValueError(
                 f"revision={self.revision} is of model_name_or_path, which is not set; the model "
@@ -199,6 +228,10 @@ class TrainingConfig(Section):
             raise ValueError(
                 f"max_tokens_per_item={self.max_tokens_per_item} may not hold a pair at "
                 f"max_length={self.max_length}; raise it to at least {2 * self.max_length}"
+            )
+        if self.lora is not None and self.objective not in ("pmp", "rm"):
+            raise ValueError(
+                f"lora trains adapters of a reward model, objective=pmp or rm, not {self.objective}"
             )
         if self.ranking_loss == "listwise" and self.objective not in ("pmp", "rm"):
             raise ValueError(
@@ -227,14 +260,27 @@ class TrainingConfig(Section):
         return self
 
     def _check_best(self) -> None:
+        if self.early_stopping_min_delta and self.early_stopping_patience is None:
+            raise ValueError(
+                f"early_stopping_min_delta={self.early_stopping_min_delta:g} is of early stopping, "
+                "and early_stopping_patience is not set"
+            )
         if self.best_metric is None:
+            if self.early_stopping_patience is not None:
+                raise ValueError(
+                    f"early_stopping_patience={self.early_stopping_patience} waits for a better "
+                    "best_metric, which is not set"
+                )
             return
-        if self.eval_steps is None or self.eval_fraction == 0:
+        prefixes = ["eval_", *(f"eval/{source.label}/" for source in self.eval_data)]
+        measured = {"loss"} | _METRICS_OF[self.objective]
+        known = {f"{prefix}{name}" for prefix in prefixes for name in measured}
+        is_of_held_out = not self.best_metric.startswith("eval/")
+        if self.eval_steps is None or (is_of_held_out and self.eval_fraction == 0):
             raise ValueError(
                 f"best_metric={self.best_metric} chooses among evaluations: set eval_steps, and "
-                f"eval_fraction above 0"
+                "eval_fraction above 0 where it is of held-out pairs"
             )
-        known = {"eval_loss"} | _METRICS_OF[self.objective]
         if self.best_metric not in known:
             raise ValueError(
                 f"best_metric={self.best_metric} is not measured with objective={self.objective}; "
@@ -244,11 +290,22 @@ class TrainingConfig(Section):
     def _check_branch(self) -> None:
         if self.trunk_steps is None:
             return
+        if self.early_stopping_patience is not None:
+            raise ValueError(
+                f"trunk_steps={self.trunk_steps} is of a branch, which has its last weights and no "
+                f"early_stopping_patience={self.early_stopping_patience}"
+            )
         if self.schedule != "wsd" or self.max_steps is None or self.max_steps > self.trunk_steps:
             raise ValueError(
                 f"trunk_steps={self.trunk_steps} needs schedule=wsd and max_steps up to that, "
                 f"not schedule={self.schedule}, max_steps={self.max_steps}"
             )
+
+
+def _bare(metric: str) -> str:
+    """A metric's name without what it was measured on."""
+    is_of_set = metric.startswith("eval/")
+    return metric.split("/", 2)[-1] if is_of_set else metric.removeprefix("eval_")
 
 
 def _share(ratio: float, total_steps: int) -> int:

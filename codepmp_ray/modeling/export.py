@@ -39,6 +39,7 @@ from codepmp_ray.modeling.chat_template import scored_conversation
 from codepmp_ray.modeling.checkpoint_files import HEAD, HEAD_FILE
 from codepmp_ray.modeling.collectives import failing_together
 from codepmp_ray.modeling.conversions import StoredLayout
+from codepmp_ray.modeling.lora import is_adapter, plain_name
 from codepmp_ray.modeling.preference_model import PreferenceModel
 from codepmp_ray.modeling.sources import CONFIG_FILE
 from codepmp_ray.preference.tokenization import PromptTemplate
@@ -68,17 +69,17 @@ def export_model(
         before_last: called on rank 0 before CONFIG_FILE is written.
     """
     pad_id = distinct_pad_id(tokenizer, template)
-    plain = _empty_export(model, pad_id, dtype)
+    plain = empty_export(model, pad_id, dtype)
     state = _export_state(model, plain)
     if export_kind(model) is AutoModel:
-        head = {HEAD: _whole(state.pop(HEAD).detach().to(dtype)).cpu()}
-        with _writing():
-            if not _rank():
-                _write_file(head, target, HEAD_FILE)
+        head = {HEAD: whole(state.pop(HEAD).detach().to(dtype)).cpu()}
+        with writing():
+            if is_first_rank():
+                write_file(head, target, HEAD_FILE)
     _write_weights(state, plain, target, dtype, max_file_bytes)
-    with _writing():
-        if not _rank():
-            _write_rest(model, plain, tokenizer, template, target, pad_id, before_last)
+    with writing():
+        if is_first_rank():
+            _write_rest(model, plain, tokenizer, template, target, before_last)
 
 
 def _write_rest(
@@ -87,28 +88,32 @@ def _write_rest(
     tokenizer: Any,
     template: PromptTemplate,
     target: Store,
-    pad_id: int,
     before_last: Callable[[], None],
 ) -> None:
     with target.scratch_folder() as folder:
         plain.config.save_pretrained(folder)
         if plain.can_generate():
             plain.generation_config.save_pretrained(folder)
-        tokenizer.pad_token_id = pad_id
-        tokenizer.padding_side = "right"
-        # None for plain prompts: the base's own template renders what was never trained.
-        tokenizer.chat_template = template.chat_template
-        if template.chat_template and model.score is not None:
-            tokenizer.chat_template = scored_conversation(
-                template.chat_template, template.append_eos
-            )
-        tokenizer.save_pretrained(folder)
-        template.save(folder)
+        save_texts(model, tokenizer, template, folder)
         names = {path.name for path in folder.iterdir()}
         for name in sorted(names - {CONFIG_FILE}):
             target.take(name, folder / name)
         before_last()
         target.take(CONFIG_FILE, folder / CONFIG_FILE)
+
+
+def save_texts(
+    model: PreferenceModel, tokenizer: Any, template: PromptTemplate, folder: Path
+) -> None:
+    """The tokenizer as the export has it, and the template."""
+    tokenizer.pad_token_id = distinct_pad_id(tokenizer, template)
+    tokenizer.padding_side = "right"
+    # None for plain prompts: the base's own template renders what was never trained.
+    tokenizer.chat_template = template.chat_template
+    if template.chat_template and model.score is not None:
+        tokenizer.chat_template = scored_conversation(template.chat_template, template.append_eos)
+    tokenizer.save_pretrained(folder)
+    template.save(folder)
 
 
 def _write_weights(
@@ -136,26 +141,28 @@ def _write_weights(
         for name, shapes in layout.shapes.items():
             if not any(numbers[key] == number for key in shapes):
                 continue
-            whole = _whole(state[name].detach().to(dtype))
+            tensor = whole(state[name].detach().to(dtype))
             if is_mine:
-                for key, piece in layout.pieces(name, whole.cpu()).items():
+                for key, piece in layout.pieces(name, tensor.cpu()).items():
                     if numbers[key] == number:
                         tensors[key] = piece.contiguous()
-        with _writing():
+        with writing():
             if is_mine:
-                _write_file(tensors, target, file)
-    with _writing():
-        if num_files > 1 and not _rank():
+                write_file(tensors, target, file)
+    with writing():
+        if num_files > 1 and is_first_rank():
             places = {name: names[number - 1] for name, number in numbers.items()}
             index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": places}
             target.put("model.safetensors.index.json", json.dumps(index, indent=2).encode())
 
 
-def _whole(tensor: torch.Tensor) -> torch.Tensor:
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor of which each rank may hold a part. Collective."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def _write_file(tensors: dict[str, torch.Tensor], target: Store, file: str) -> None:
+def write_file(tensors: dict[str, torch.Tensor], target: Store, file: str) -> None:
+    """A safetensors file. Raises StorageError where it cannot be written."""
     with target.scratch_folder() as folder:
         path = Path(folder) / file
         try:
@@ -170,7 +177,7 @@ def _write_file(tensors: dict[str, torch.Tensor], target: Store, file: str) -> N
 
 
 @contextmanager
-def _writing() -> Iterator[None]:
+def writing() -> Iterator[None]:
     """What one rank cannot write ends all."""
     with failing_together():
         try:
@@ -181,6 +188,11 @@ def _writing() -> Iterator[None]:
                 "Free disk space there ($TMPDIR for runs in an object store) and run the same "
                 "command.",
             ) from error
+
+
+def is_first_rank() -> bool:
+    """Whether this rank writes what one alone has to."""
+    return _rank() == 0
 
 
 def _rank() -> int:
@@ -231,9 +243,15 @@ def require_exportable(model: PreferenceModel) -> str:
 
     Raises ModelError when it could not be made at the end.
     """
-    _export_state(model, _empty_export(model, 0, torch.float32))
+    _export_state(model, empty_export(model, 0, torch.float32))
     if export_kind(model) is not AutoModel:
         return ""
+    if any(map(is_adapter, dict(model.named_parameters()))):
+        raise ModelError(
+            f"{model.config.model_type} has no sequence classification class in transformers, in "
+            "which peft would keep the reward head.",
+            "Leave lora out and train all weights, or choose another backbone.",
+        )
     return (
         f"{model.config.model_type} has no sequence classification class in transformers: the "
         f"model is exported as its base with the reward head in {HEAD_FILE}, which this project's "
@@ -262,7 +280,7 @@ def export_config(model: PreferenceModel, pad_id: int, dtype: torch.dtype) -> An
     return config
 
 
-def _empty_export(model: PreferenceModel, pad_id: int, dtype: torch.dtype) -> Any:
+def empty_export(model: PreferenceModel, pad_id: int, dtype: torch.dtype) -> Any:
     """The transformers model to export, without memory; its config says all that matters."""
     with torch.device("meta"):
         plain: Any = export_kind(model).from_config(export_config(model, pad_id, dtype))
@@ -274,7 +292,7 @@ def exported_name(name: str, plain: Any) -> str:
     """The name in a transformers model of what PreferenceModel calls `name`."""
     if not name.startswith("backbone."):
         return name
-    bare = name.removeprefix("backbone.")
+    bare = plain_name(name.removeprefix("backbone."))
     is_base = plain.base_model is plain
     return bare if is_base else f"{plain.base_model_prefix}.{bare}"
 
@@ -287,7 +305,7 @@ def _export_state(model: PreferenceModel, plain: Any) -> dict[str, torch.Tensor]
     state = {
         exported_name(name, plain): value
         for name, value in model.state_dict(keep_vars=True).items()
-        if not (name.startswith("lm_head.") and model.score is not None)
+        if not (name.startswith("lm_head.") and model.score is not None) and not is_adapter(name)
     }
     every = {name for name, _ in plain.named_parameters(remove_duplicate=False)}
     buffers = {*plain.state_dict(keep_vars=True)} - every

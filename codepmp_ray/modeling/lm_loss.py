@@ -45,7 +45,10 @@ def lm_loss_sum(
     """
     # Asked here: inside, gradients are always off, and inputs always look as if they needed one.
     has_backward = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
-    return _LMLossSum.apply(hidden, weight, targets, soft_cap, chunk_size, has_backward)
+    trains_head = has_backward and weight.requires_grad
+    return _LMLossSum.apply(
+        hidden, weight, targets, soft_cap, chunk_size, has_backward, trains_head
+    )
 
 
 def token_log_likelihoods(
@@ -132,9 +135,10 @@ class _LMLossSum(torch.autograd.Function):
         soft_cap: float | None,
         chunk_size: int,
         has_backward: bool,
+        trains_head: bool,
     ) -> torch.Tensor:
         by_hidden = torch.empty_like(hidden) if has_backward else None
-        by_weight = _wide_zeros(weight) if has_backward else None
+        by_weight = _wide_zeros(weight) if trains_head else None
         total = at_least_fp32(hidden.new_zeros(()))
         # On a GPU a few passes over a chunk's logits instead of one per operation. With a soft cap
         # not: torch would take the number for one that changes, and ask for it in mid-graph.
@@ -142,7 +146,7 @@ class _LMLossSum(torch.autograd.Function):
         loss_and_slope = _compiled_loss_and_slope() if is_compiled else _loss_and_slope
         for start in range(0, hidden.shape[0], chunk_size):
             chunk = slice(start, start + chunk_size)
-            if by_hidden is None or by_weight is None:
+            if by_hidden is None:
                 logits = _logits(hidden[chunk], weight, soft_cap)
                 total += F.cross_entropy(logits, targets[chunk], reduction="sum")
                 continue
@@ -150,14 +154,16 @@ class _LMLossSum(torch.autograd.Function):
             loss, by_logits = loss_and_slope(logits, targets[chunk].unsqueeze(1), soft_cap)
             total += loss
             torch.mm(by_logits, weight, out=by_hidden[chunk])
-            _add_product(by_weight, by_logits.T, hidden[chunk])
+            if by_weight is not None:
+                _add_product(by_weight, by_logits.T, hidden[chunk])
         ctx.gradients = by_hidden, by_weight if by_weight is None else by_weight.to(weight.dtype)
         return total
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (by_hidden, by_weight), ctx.gradients = ctx.gradients, None
-        return by_hidden.mul_(grads[0]), by_weight.mul_(grads[0]), None, None, None, None
+        by_weight = None if by_weight is None else by_weight.mul_(grads[0])
+        return by_hidden.mul_(grads[0]), by_weight, None, None, None, None, None
 
 
 class _TokenLogLikelihoods(torch.autograd.Function):

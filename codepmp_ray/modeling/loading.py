@@ -43,6 +43,7 @@ from codepmp_ray.modeling.checkpoint_files import (
     read_headers,
     say_once,
 )
+from codepmp_ray.modeling.lora import initial_adapters
 from codepmp_ray.modeling.objectives import Objective
 from codepmp_ray.modeling.paths import choose_path
 from codepmp_ray.modeling.preference_model import PreferenceModel
@@ -128,7 +129,8 @@ def materialise(model: PreferenceModel, device: torch.device) -> None:
 def read_weights(model: PreferenceModel, model_name_or_path: str, *, seed: int) -> None:
     """Fill the parameters from safetensors; every rank reads its own part, without the others.
 
-    A reward head that the files do not have is drawn from `seed`, alike for any number of ranks.
+    A reward head that the files do not have, and adapters, are drawn from `seed`, alike for any
+    number of ranks.
 
     Raises ModelError when files are missing, damaged, of another shape or lack a parameter.
     """
@@ -143,6 +145,8 @@ def read_weights(model: PreferenceModel, model_name_or_path: str, *, seed: int) 
             continue
         if _holds_some(parameter):
             wanted[key] = parameter.detach()  # a rank may hold nothing of a short tensor
+    for parameter, value in initial_adapters(model, seed):
+        _keep_part(parameter, value)
     reader = HuggingFaceStorageReader(found.store.uri)
     reader.fs = _ListedFiles(found.files)
     with warnings.catch_warnings():

@@ -89,7 +89,7 @@ def choose_path(config: Any, objective: Objective, device: torch.device) -> Trai
 def _judge(config: Any, objective: Objective, device: torch.device) -> _Verdict:
     model_type = config.model_type
     try:
-        small = _small_config(config, device)
+        small = working_small_config(config, device)
     except ModelError as error:
         return _Verdict(problem=error.problem, remedy=error.remedy)
     items = probe_items(small.vocab_size)
@@ -115,7 +115,7 @@ def _judge(config: Any, objective: Objective, device: torch.device) -> _Verdict:
     )
 
 
-def _small_config(config: Any, device: torch.device) -> Any:
+def working_small_config(config: Any, device: torch.device) -> Any:
     """The first small configuration whose plain forward and backward work.
 
     Raises ModelError when there is none.

@@ -18,13 +18,18 @@ import json
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_state_dict,
+    set_state_dict,
+)
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
@@ -60,6 +65,7 @@ class Checkpointer:
         keep: newest checkpoints that stay.
         command: orders the commands that train here, see TrainingTask.
         asynchronous: write beside the following steps, at most one checkpoint at a time.
+        timeout_s: how long writing ranks wait for each other.
         protected: asked with the step of a new checkpoint; the step that has to stay as well.
     """
 
@@ -70,6 +76,7 @@ class Checkpointer:
         *,
         command: str = "",
         asynchronous: bool = True,
+        timeout_s: float = 1800.0,
         protected: Callable[[int], int | None] = lambda step: None,
     ) -> None:
         self.store, self.keep, self._protected = store, keep, protected
@@ -81,7 +88,8 @@ class Checkpointer:
                 store.put(_ATTEMPT, json.dumps(self._attempt).encode())
         if agree(overtaken):
             raise self._taken_over()
-        group = dist.new_group(backend="gloo") if asynchronous else None
+        limit = timedelta(seconds=timeout_s)
+        group = dist.new_group(timeout=limit, backend="gloo") if asynchronous else None
         self._saver = BackgroundSaver(group) if isinstance(group, dist.ProcessGroup) else None
         self._writing: tuple[str, BackgroundSave] | None = None
 
@@ -182,6 +190,7 @@ class Checkpointer:
             optimizer,
             model_state_dict=state["model"],
             optim_state_dict=state["optimizer"],
+            options=_trained_state(model),
         )
         return found[0]
 
@@ -230,8 +239,14 @@ class Checkpointer:
         delete_unmarked(self.store)
 
 
+def _trained_state(model: torch.nn.Module) -> StateDictOptions:
+    """What is frozen has the values that it was read with, and lies in no checkpoint."""
+    is_whole = all(parameter.requires_grad for parameter in model.parameters())
+    return StateDictOptions(ignore_frozen_params=True, strict=is_whole)
+
+
 def _state_of(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    model_state, optimizer_state = get_state_dict(model, optimizer)
+    model_state, optimizer_state = get_state_dict(model, optimizer, options=_trained_state(model))
     return {"model": model_state, "optimizer": optimizer_state}
 
 

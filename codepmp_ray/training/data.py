@@ -8,8 +8,8 @@ it goes on.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import overload
 
 import numpy as np
@@ -73,6 +73,7 @@ class TrainingData:
     train: ItemView
     held_out: ItemView
     mixture: Mixture
+    evaluations: Mapping[str, ItemView] = field(default_factory=dict)
 
 
 def load_training_data(task: TrainingTask, encoder: Encoder) -> TrainingData:
@@ -103,12 +104,21 @@ def load_items(
     files.forget_copies()  # every rank has them open
     held_out, pair_counts = files.held_out(), files.pair_counts()
     lengths = files.packed_lengths(make_objective(config.objective).sides)
-    trains = ~held_out & (lengths > 0)
+    parts = _of_sources(task.inputs, files.num_items_of_file)
+    sets = {
+        name: parts.pop(name)
+        for name in dict.fromkeys(shard.source for shard in task.inputs if shard.is_evaluation)
+    }
+    is_usable, is_of_set = lengths > 0, np.zeros(len(lengths), dtype=bool)
+    for part in sets.values():
+        is_of_set[part] = True
+    trains, tests = ~held_out & is_usable, held_out & is_usable & ~is_of_set
     if not trains.any():
         num_rejected = sum(_counted(store, names, "num_rejected"))
         raise InputError(
             f"No pair is left to train on: {int(pair_counts.sum()) + num_rejected} rows, "
-            f"{num_rejected} rejected, {int(pair_counts[held_out].sum())} held out.",
+            f"{num_rejected} rejected, {int(pair_counts[tests].sum())} held out, "
+            f"{int(pair_counts[is_of_set].sum())} of eval_data.",
             "Make more pairs, raise max_length or lower eval_fraction.",
         )
     _require_room(int(lengths.max()), config)
@@ -119,16 +129,26 @@ def load_items(
             "Raise max_tokens_per_item, or set ranking_loss=pairwise, which gives the same result "
             "however the pairs of a prompt are split.",
         )
-    parts = _of_sources(task.inputs, files.num_items_of_file)
     mixture = Mixture(
         [int(trains[part].sum()) for part in parts.values()],
         [task.weight_of(source) for source in parts],
         config.seed,
         [int(pair_counts[part][trains[part]].sum()) for part in parts.values()],
     )
-    tests = held_out & (lengths > 0)
+    evaluations = {}
+    for name, part in sets.items():
+        numbers = part.start + np.flatnonzero(is_usable[part])
+        if not numbers.size:
+            raise InputError(
+                f"No pair of the evaluation set {name!r} can be evaluated.",
+                "The stage's folder rejected/ has its rows with their reasons.",
+            )
+        evaluations[name] = ItemView(files, numbers)
     return TrainingData(
-        ItemView(files, np.flatnonzero(trains)), ItemView(files, np.flatnonzero(tests)), mixture
+        ItemView(files, np.flatnonzero(trains)),
+        ItemView(files, np.flatnonzero(tests)),
+        mixture,
+        evaluations,
     )
 
 

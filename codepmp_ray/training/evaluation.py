@@ -21,15 +21,20 @@ def is_due(config: TrainingConfig, step: int, total_steps: int) -> bool:
     return config.eval_steps is not None and step % config.eval_steps == 0
 
 
-def evaluate(runner: StepRunner, items: Sequence[EncodedItem]) -> dict[str, Any]:
-    """`eval_*` metrics over `items`. Collective: every rank runs the same number of forwards."""
+def evaluate(
+    runner: StepRunner, items: Sequence[EncodedItem], prefix: str = "eval_"
+) -> dict[str, Any]:
+    """Metrics over `items`, their names after `prefix`.
+
+    Collective: every rank runs the same number of forwards.
+    """
     start_s = time.perf_counter()
     chunks = [
         items[start : start + _ITEMS_AT_ONCE] for start in range(0, len(items), _ITEMS_AT_ONCE)
     ]
     row = _merged(runner, [(chunk, runner.evaluate(chunk)) for chunk in chunks])
     row["s"] = time.perf_counter() - start_s
-    return {f"eval_{name}": value for name, value in row.items()}
+    return {f"{prefix}{name}": value for name, value in row.items()}
 
 
 def _merged(

@@ -6,9 +6,11 @@ export the weights that training began with.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from codepmp_ray.errors import TrainingError
+from codepmp_ray.training.metrics import evaluation_losses
 
 # An overflow skips a step or two; what is not finite ten times does not get better by itself.
 MOST_SKIPPED_IN_A_ROW = 10
@@ -31,10 +33,13 @@ def too_many_skipped(row: dict[str, Any], folder: str) -> TrainingError:
 
 
 def first_evaluation_failed(row: dict[str, Any], folder: str) -> TrainingError:
-    """`row` is that of the evaluation before the first step."""
+    """`row` is that of the evaluation before the first step, one of whose losses is not finite."""
+    losses = evaluation_losses(row)
+    prefix = next(name for name, loss in losses.items() if not math.isfinite(loss))
+    pairs = "held-out pairs" if prefix == "eval_" else f"pairs of {prefix.split('/')[1]}"
     return TrainingError(
         f"Training stopped before step 1 of {row['total_steps']}: the initial weights have a loss "
-        f"of {row['eval_loss']:.4g} on {row['eval_num_pairs']} held-out pairs, and only a finite "
+        f"of {losses[prefix]:.4g} on {row[f'{prefix}num_pairs']} {pairs}, and only a finite "
         "one can be trained on. Nothing was exported.",
         _REMEDY.format(folder=folder),
     )

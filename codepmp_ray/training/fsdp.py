@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import torch
@@ -36,8 +37,16 @@ def make_mesh(config: TrainingConfig, device: torch.device) -> DeviceMesh:
             f"data_parallel_replicate_degree={replicas} does not divide the {world_size} workers.",
             "Set it to the number of nodes, with equally many workers on each.",
         )
+    ranks = torch.arange(world_size).view(replicas, -1)
+    # Groups have a timeout of their own, which a mesh that makes them cannot be told.
+    limit = timedelta(seconds=config.process_group_timeout_s)
+    groups = []
+    for members in (ranks.T, ranks):
+        own, _ = dist.new_subgroups_by_enumeration(members.tolist(), timeout=limit)
+        assert isinstance(own, dist.ProcessGroup)  # each rank is in one of them
+        groups.append(own)
     names = ("dp_replicate", "dp_shard")
-    return init_device_mesh(device.type, (replicas, world_size // replicas), mesh_dim_names=names)
+    return DeviceMesh.from_group(groups, device.type, mesh=ranks, mesh_dim_names=names)
 
 
 def parameter_device(config: TrainingConfig, device: torch.device) -> torch.device:

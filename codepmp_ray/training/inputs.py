@@ -11,12 +11,13 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
-from codepmp_ray.config.data import DataSourceConfig
+from codepmp_ray.config.data import OWN_PAIRS, DataSourceConfig
 from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.errors import InputError
 from codepmp_ray.json_records import stored_record
@@ -26,7 +27,7 @@ from codepmp_ray.preference.sources.reading import column_use, pairs_of
 from codepmp_ray.preference.sources.rows import Reject
 from codepmp_ray.records import table_from_rows
 from codepmp_ray.storage import Store, open_store
-from codepmp_ray.training.task import OWN_PAIRS, InputShard
+from codepmp_ray.training.task import InputShard
 
 ROWS_PER_SHARD = 20_000
 _MAX_SHARDS = 512  # each is an open file of every rank
@@ -96,6 +97,15 @@ def prepare_sources(store: Store, config: TrainingConfig) -> tuple[InputShard, .
     )
 
 
+def prepare_evaluation_sets(store: Store, config: TrainingConfig) -> tuple[InputShard, ...]:
+    """`prepare_sources` of `config.eval_data`."""
+    return tuple(
+        replace(shard, is_evaluation=True)
+        for source in config.eval_data
+        for shard in _prepare(store, source, config.template)
+    )
+
+
 def _prepare(store: Store, source: DataSourceConfig, template: str) -> Iterator[InputShard]:
     marker = f"{_FOLDER}/{source.label}.json"
     if not store.exists(marker):
@@ -107,14 +117,14 @@ def _prepare(store: Store, source: DataSourceConfig, template: str) -> Iterator[
     record = stored_record(store, marker)
     if not record["num_pairs"]:
         raise InputError(
-            f"The training source {source.label!r} gives no pair: {record['num_rejected']} rows "
+            f"The set {source.label!r} gives no pair: {record['num_rejected']} rows "
             f"were rejected ({record['rejected']}; first: {record['first_reject']}).",
             f"Look at its rows: docs/data-format.md shows what kind={source.kind} expects; "
             f"columns not used: {listed(record.get('unused_columns', ())) or 'none'}.",
         )
     if record["num_conversations"] and template == "plain":
         raise InputError(
-            f"{record['num_conversations']} of {record['num_pairs']} pairs of the training source "
+            f"{record['num_conversations']} of {record['num_pairs']} pairs of the set "
             f"{source.label!r} have prompts of several messages, which template=plain cannot show.",
             "Set template=chat in the training section, with a tokenizer that has a chat template.",
         )

@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 
 from codepmp_ray.errors import ModelError
+from codepmp_ray.modeling.adapter_export import export_adapters
 from codepmp_ray.modeling.backbones import require_positions
 from codepmp_ray.modeling.checkpoint_files import say_once
 from codepmp_ray.modeling.collectives import agree, failing_together
@@ -21,6 +22,7 @@ from codepmp_ray.modeling.loading import (
     materialise,
     read_weights,
 )
+from codepmp_ray.modeling.lora import add_adapters, merge_adapters
 from codepmp_ray.modeling.paths import TrainingPath, choose_path
 from codepmp_ray.modeling.sources import CONFIG_FILE, resolve_model
 from codepmp_ray.preference.tokenization import TEMPLATE_FILE, Encoder, PromptTemplate
@@ -37,6 +39,8 @@ from codepmp_ray.training.step import StepRunner, objective_of
 from codepmp_ray.training.steps import Run
 from codepmp_ray.training.stopping import PreemptionNotice
 from codepmp_ray.training.task import TrainingTask
+
+ADAPTER_FOLDER = "adapter"  # of a LoRA training, beside the merged model
 
 
 def train(
@@ -71,6 +75,8 @@ def train(
     encoder = Encoder(tokenizer, template, vocab_size)
     distinct_pad_id(tokenizer, encoder.template)  # the export needs it: not after days of steps
     model = empty_model(weights, objective_of(config), is_packed=path.is_packed)
+    if config.lora is not None:
+        add_adapters(model, config.lora)
     require_positions(model.backbone, config.max_length)
     _say(require_exportable(model))
     data = load_training_data(task, encoder)
@@ -147,8 +153,19 @@ def _export(task: TrainingTask, model: Any, encoder: Encoder, checkpointer: Chec
     store = open_store(task.out_dir)
     if dist.get_rank() == 0:
         checkpointer.require_no_other()
-        store.delete_tree(MODEL_FOLDER)
+        for folder in (MODEL_FOLDER, ADAPTER_FOLDER):
+            store.delete_tree(folder)
     dist.barrier()
+    if task.config.lora is not None:
+        export_adapters(
+            model,
+            task.config.lora,
+            task.model_name_or_path,
+            encoder.tokenizer,
+            encoder.template,
+            store.sub(ADAPTER_FOLDER),
+        )
+        merge_adapters(model)
     export_model(
         model,
         encoder.tokenizer,

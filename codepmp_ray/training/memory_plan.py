@@ -24,6 +24,7 @@ from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.errors import ResourceError
 from codepmp_ray.modeling.building import model_from_config
 from codepmp_ray.modeling.lm_loss import CHUNK_TOKENS
+from codepmp_ray.modeling.lora import add_adapters
 from codepmp_ray.preference.items import EncodedItem
 from codepmp_ray.preference.packing import pack
 from codepmp_ray.training.fsdp import make_mesh, shard
@@ -165,8 +166,11 @@ def _measure(
     dist.init_process_group("fake", rank=0, world_size=config.num_workers, store=FakeStore())
     try:
         mesh = make_mesh(config, torch.device("cpu"))
-        with FakeTensorMode():
+        with (fake := FakeTensorMode()):
             model = model_from_config(shallow, objective_of(config), is_packed=is_packed)
+        if config.lora is not None:
+            add_adapters(model, config.lora)
+        with fake:
             num_parameters = sum(parameter.numel() for parameter in model.parameters())
             shard(model, config, mesh)
             model.train()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from contextlib import suppress
 from typing import Any
@@ -44,13 +45,20 @@ class MetricsLog:
 
 
 def is_evaluation(row: Row) -> bool:
-    """Whether a row is of held-out pairs, not of an optimizer step."""
-    return "eval_loss" in row
+    """Whether a row is of held-out pairs or evaluation sets, not of an optimizer step."""
+    return any(name.startswith("eval") for name in row)
+
+
+def evaluation_losses(row: Row) -> dict[str, float]:
+    """The losses of an evaluation by what its metrics begin with: `eval_`, `eval/NAME/`."""
+    losses = (name for name in row if re.fullmatch("eval_loss|eval/[^/]+/loss", name))
+    return {name.removesuffix("loss"): row[name] for name in losses}
 
 
 def _ended_the_run(row: Row) -> bool:
     """A first evaluation that was not finite; the next run may be of mended weights."""
-    return is_evaluation(row) and row["step"] == 0 and not math.isfinite(row["eval_loss"])
+    losses = evaluation_losses(row).values()
+    return row["step"] == 0 and not all(map(math.isfinite, losses))
 
 
 def read_metrics(store: Store, name: str = METRICS_FILE) -> list[Row]:

@@ -25,6 +25,8 @@ def _parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[
     """Decay matrices; leave vectors (norms, biases) alone, as Hugging Face's trainer does."""
     decayed, plain = [], []
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         is_vector = parameter.ndim < 2 or name.endswith("score.weight")
         (plain if is_vector else decayed).append(parameter)
     return [

@@ -33,15 +33,16 @@ def with_references(
     box = [store.exists(name)]
     dist.broadcast_object_list(box, src=0)
     if not box[0]:
-        _compute([data.train, data.held_out], runner, store, name)
+        _compute([data.train, data.held_out, *data.evaluations.values()], runner, store, name)
         dist.barrier()
     found = store.read_table(name, ["log_likelihoods"]).column(0)
-    num_train = len(data.train)
-    return replace(
-        data,
-        train=data.train.with_references(found.slice(0, num_train)),
-        held_out=data.held_out.with_references(found.slice(num_train)),
-    )
+    views = {"": data.train, "eval_": data.held_out, **data.evaluations}
+    start = 0
+    for place, view in views.items():
+        views[place] = view.with_references(found.slice(start, len(view)))
+        start += len(view)
+    train, held_out = views.pop(""), views.pop("eval_")
+    return replace(data, train=train, held_out=held_out, evaluations=views)
 
 
 def references_file(inputs: Sequence[InputShard]) -> str:

@@ -15,7 +15,7 @@ from codepmp_ray.storage import Store
 from codepmp_ray.training.data import TrainingData
 from codepmp_ray.training.metrics import MetricsLog, Row
 from codepmp_ray.training.step import StepResult
-from codepmp_ray.training.task import TrainingTask, best_step
+from codepmp_ray.training.task import TrainingTask, best_step, stopping_step
 from codepmp_ray.training.trackers import Tracker, open_trackers
 
 
@@ -69,6 +69,10 @@ class RunLog:
         """Best evaluated step (of the first `up_to`) by `best_metric`; on rank 0, else None."""
         rows = [row for row in self._evaluations if up_to is None or row["step"] <= up_to]
         return best_step(self._config, rows)
+
+    def stops_early(self) -> bool:
+        """Whether the evaluations so far end the training; on rank 0, else False."""
+        return stopping_step(self._config, self._evaluations) is not None
 
     def close(self) -> None:
         self.flush()

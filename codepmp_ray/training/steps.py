@@ -23,6 +23,7 @@ from codepmp_ray.training.failed_runs import (
     nothing_learned,
     too_many_skipped,
 )
+from codepmp_ray.training.metrics import evaluation_losses
 from codepmp_ray.training.run_log import Counts, RunLog, step_row
 from codepmp_ray.training.schedule import learning_rate
 from codepmp_ray.training.shared_checkpoints import SharedCheckpoints
@@ -52,12 +53,14 @@ class Run:
         self.total = data.mixture.num_steps(
             config.batch_size, config.num_train_epochs, config.max_steps
         )
+        self.end = self.total  # early stopping brings it forward
         self.shared = SharedCheckpoints(task.trunk, task.config, self.total)
         self.checkpointer = Checkpointer(
             self.store,
             task.config.save_total_limit,
             command=task.command,
             asynchronous=task.config.async_checkpoints,
+            timeout_s=task.config.process_group_timeout_s,
             protected=lambda step: self.log.best_step(step),
         )
         self.first_step = self.checkpointer.restore(
@@ -74,15 +77,19 @@ class Run:
     def steps(self) -> bool:
         """Run the steps that are missing; False if it was asked to stop before the last."""
         config, checkpointer = self.config, self.checkpointer
-        self._evaluate(self.first_step)
-        for step in range(self.first_step, self.total):
-            row = self._step(step)
-            done = step + 1
-            if done % config.logging_steps == 0 or done == self.total or row["skipped"]:
+        done = self.first_step
+        self._evaluate(done)
+        while done < self.end:
+            row = self._step(done)
+            done += 1
+            is_logged = done % config.logging_steps == 0 or done == self.total or row["skipped"]
+            if is_logged:
                 self.log.record(row)
             if row["skipped"]:
                 self._require_progress(row)
             is_best = self._evaluate(done)
+            if done == self.end and not is_logged:
+                self.log.record(row)
             stop, ask = agree(
                 (self.stop_requests.is_there(), self.preemption.is_due())
                 if dist.get_rank() == 0
@@ -93,25 +100,25 @@ class Run:
                 self.log.flush()
                 self.shared.put_metrics(done, self.store)
                 checkpointer.save(self.runner.model, self.optimizer, done, self.shared.store)
-            elif done % config.save_steps == 0 or done == self.total or notice or stop or is_best:
+            elif done % config.save_steps == 0 or done == self.end or notice or stop or is_best:
                 self.log.flush()
                 checkpointer.save(self.runner.model, self.optimizer, done)
-            if notice or stop or done == self.total:
+            if notice or stop or done == self.end:
                 checkpointer.finish()
             checkpointer.poll(self.runner.device)
-            if stop and done < self.total:
+            if stop and done < self.end:
                 self.log.close()
                 return False
         self.log.close()
         # Of fewer steps than are too many in a row; also when the last attempt ended here.
-        if 0 < self.total <= self.log.num_skipped():
-            raise nothing_learned(self.total, self.store.uri)
+        if 0 < self.end <= self.log.num_skipped():
+            raise nothing_learned(self.end, self.store.uri)
         return True
 
     def choose_best(self) -> None:
         """Go back to the weights of the best evaluation, if a metric was named. Collective."""
         best = agree(self.log.best_step())
-        if best is None or best == self.total:
+        if best is None or best == self.end:
             return
         if self.checkpointer.restore(self.runner.model, self.optimizer, step=best) != best:
             raise StorageError(
@@ -161,15 +168,25 @@ class Run:
         dist.barrier()
 
     def _evaluate(self, step: int) -> bool:
-        """Evaluate after `step` steps if that is due and not done; whether it was the best yet."""
-        if not self.data.held_out or not is_due(self.config, step, self.total):
+        """Evaluate after `step` steps if that is due and not done; whether it was the best yet.
+
+        What was measured may be the end of the training.
+        """
+        views = {"eval_": self.data.held_out}
+        views |= {f"eval/{name}/": view for name, view in self.data.evaluations.items()}
+        views = {prefix: view for prefix, view in views.items() if view}
+        if not views or not is_due(self.config, step, self.total):
             return False
         if not self.log.has_evaluation(step):
             row = {"step": step, "total_steps": self.total, **self.counts.row(step)}
             row["num_skipped_steps"] = self.log.num_skipped()
-            row |= evaluate(self.runner, self.data.held_out)
+            for prefix, view in views.items():
+                row |= evaluate(self.runner, view, prefix)
             self.log.record(row)
-            if step == 0 and not math.isfinite(row["eval_loss"]):
+            if step == 0 and not all(map(math.isfinite, evaluation_losses(row).values())):
                 self._end_log()
                 raise first_evaluation_failed(row, self.store.uri)
-        return agree(self.log.best_step() == step)
+        is_best, is_end = agree((self.log.best_step() == step, self.log.stops_early()))
+        if is_end:
+            self.end = step
+        return is_best

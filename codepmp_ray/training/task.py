@@ -13,7 +13,6 @@ from codepmp_ray.config.branches import BranchesConfig, plan_branches
 from codepmp_ray.config.training import TrainingConfig
 
 SOURCE_STATS = "source."  # prefix of the counts by source in a shard's marker
-OWN_PAIRS = "run"  # name of the pairs that the run made itself, where sources are counted
 
 
 @dataclass(frozen=True)
@@ -24,11 +23,13 @@ class InputShard:
         source: the name under which they are counted; shards of one source follow each other.
         digest: changes with the rows.
         read: the rows in TRL format, in order; a row with a `reason` has been rejected before.
+        is_evaluation: the source is a set of `eval_data`, of which nothing is trained on.
     """
 
     source: str
     digest: str
     read: Callable[[], Iterable[dict[str, Any]]]
+    is_evaluation: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,13 +87,31 @@ def best_step(config: TrainingConfig, rows: Iterable[dict[str, Any]]) -> int | N
     name = config.best_metric
     if name is None:
         return None
-    greater = config.greater_is_better
-    if greater is None:
-        greater = not name.startswith("eval_loss")
-    sign = 1.0 if greater else -1.0
     found = [
-        (sign * row[name], -int(row["step"]))
+        (config.best_sign * row[name], -int(row["step"]))
         for row in rows
         if row["step"] > 0 and name in row and math.isfinite(row[name])
     ]
     return -max(found)[1] if found else None
+
+
+def stopping_step(config: TrainingConfig, rows: Iterable[dict[str, Any]]) -> int | None:
+    """The evaluated step after which early stopping ends the training; None while it goes on.
+
+    A function of the evaluations in their order, as `best_step` is. Better is what exceeds the last
+    value that counted as better by more than `early_stopping_min_delta`, as in Keras; a value that
+    is not finite never is.
+    """
+    name, patience = config.best_metric, config.early_stopping_patience
+    if name is None or patience is None:
+        return None
+    best, num_without = -math.inf, 0
+    for row in rows:
+        if row["step"] == 0:
+            continue
+        value = config.best_sign * row.get(name, math.nan)
+        is_better = math.isfinite(value) and value > best + config.early_stopping_min_delta
+        best, num_without = (value, 0) if is_better else (best, num_without + 1)
+        if num_without == patience:
+            return int(row["step"])
+    return None

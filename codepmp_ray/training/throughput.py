@@ -6,6 +6,7 @@ and 12 x layers x heads x head size per token and token that it attends to. Coun
 - attention over the tokens that are visible under the packed causal mask (PaLM counts a full
   square, about twice as many); a sliding window is not subtracted;
 - the LM head at target tokens only, the embedding look-up not at all;
+- weights that are not trained (LoRA) with 4 FLOPs: they have no gradient of their own;
 - gradient checkpointing's second forward not: it is how the work is done, not the work.
 """
 
@@ -65,12 +66,14 @@ class FlopCounter:
         num_weights: of the blocks: matrices that every token passes, no embeddings, no heads.
         attention_per_token_pair: 12 x layers x heads x head size.
         num_head_weights: of the LM head; 0 where the objective does not use it.
+        num_frozen: of `num_weights` those that are not trained; with any, the LM head is not.
     """
 
     num_weights: int
     attention_per_token_pair: int
     num_head_weights: int
     sides: Sides
+    num_frozen: int = 0
 
     @classmethod
     def of(cls, model: PreferenceModel) -> FlopCounter:
@@ -81,11 +84,14 @@ class FlopCounter:
         # Of tokens, and of positions where they are learned.
         looked_up = [m.weight for m in backbone.modules() if isinstance(m, torch.nn.Embedding)]
         embeddings = sum(weight.numel() for weight in looked_up)
+        matrices = [p for p in backbone.parameters() if p.ndim > 1]
+        num_frozen = sum(p.numel() for p in matrices if not p.requires_grad)
         return cls(
-            num_weights=sum(p.numel() for p in backbone.parameters() if p.ndim > 1) - embeddings,
+            num_weights=sum(p.numel() for p in matrices) - embeddings,
             attention_per_token_pair=12 * config.num_hidden_layers * heads * head_size,
             num_head_weights=config.vocab_size * output_size(config) * model.objective.has_lm,
             sides=model.objective.sides,
+            num_frozen=max(0, num_frozen - embeddings),
         )
 
     def count(self, items: list[EncodedItem]) -> float:
@@ -93,8 +99,9 @@ class FlopCounter:
         total = 0.0
         for item in items:
             num_targets = sum(map(len, item.targets(self.sides)))
-            total += 6 * self.num_weights * item.packed_length(self.sides)
-            total += 6 * self.num_head_weights * num_targets
+            of_weights = 6 * self.num_weights - 2 * self.num_frozen
+            total += of_weights * item.packed_length(self.sides)
+            total += (4 if self.num_frozen else 6) * self.num_head_weights * num_targets
             total += self.attention_per_token_pair * num_visible(item, self.sides)
         return total
 

@@ -75,7 +75,7 @@ def make_token_file(
             if not isinstance(pair, EncodedItem):
                 rejected.append(_rejected_row(row, task.stage, str(pair[0]), pair[1]))
                 continue
-            held_out = is_held_out(row, task.config)
+            held_out = shard.is_evaluation or is_held_out(row, task.config)
             pairs.append(pair)
             used.append(
                 {

@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import sys
 import textwrap
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import redirect_stdout
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -18,7 +20,7 @@ from codepmp_ray.storage.scratch import ScratchFolder
 from codepmp_ray.training.growing_files import GrowingFolder
 
 TENSORBOARD_FOLDER = "tensorboard"
-_WANDB_ID_FILE = "wandb-id"
+_PROJECT = "codepmp-ray"
 _FINISH_TIMEOUT_S = 60.0
 Settings = dict[str, Any]  # JSON values
 
@@ -82,13 +84,12 @@ class WeightsAndBiases:
         else:
             self._scratch = ScratchFolder()
             folder = self._scratch.path
-        store.put_exclusive(_WANDB_ID_FILE, uuid.uuid4().hex.encode())
         try:
             # Steps that run again after a resume give the same numbers; wandb drops them.
             self._run = wandb.init(
-                project=os.environ.get("WANDB_PROJECT", "codepmp-ray"),
-                id=store.read_bytes(_WANDB_ID_FILE).decode(),
-                name="/".join(store.uri.rstrip("/").split("/")[-2:]),
+                project=os.environ.get("WANDB_PROJECT", _PROJECT),
+                id=_kept_id(store, "wandb-id"),
+                name=_run_name(store),
                 resume="allow",
                 config=settings,
                 allow_val_change=True,  # an attempt may have more workers than the one before
@@ -112,18 +113,68 @@ class WeightsAndBiases:
             self._scratch.remove()
 
 
+class Trackio:
+    """A run of trackio: on this node, or where TRACKIO_SPACE_ID or TRACKIO_SERVER_URL say.
+
+    All attempts of a stage are one run. Raises ConfigError when trackio cannot begin.
+    """
+
+    def __init__(self, store: Store, resume_step: int, settings: Settings) -> None:
+        trackio: Any = import_module("trackio")  # an extra
+
+        # It finds a run by its name alone, and other run directories may be called the same.
+        name = f"{_run_name(store)} {_kept_id(store, 'trackio-id')[:8]}"
+        try:
+            with redirect_stdout(sys.stderr):  # it greets
+                self._run = trackio.init(
+                    project=os.environ.get("TRACKIO_PROJECT", _PROJECT),
+                    name=name,
+                    resume="allow",
+                    config=settings,
+                    embed=False,
+                    auto_log_gpu=False,
+                    auto_log_cpu=False,
+                )
+        except (ValueError, OSError) as error:  # of addresses, and of tokens
+            raise ConfigError(
+                f"report_to: trackio cannot begin: {error}",
+                "Set what it names on every node, or leave trackio out of report_to; "
+                "metrics.jsonl is always written.",
+            ) from error
+
+    def log(self, row: dict[str, Any]) -> None:
+        self._run.log(dict(_tagged(row)), step=row["step"])
+
+    def close(self) -> None:
+        with redirect_stdout(sys.stderr):
+            self._run.finish()
+
+
 _TRACKERS: dict[str, Callable[[Store, int, Settings], Tracker]] = {
     "tensorboard": TensorBoard,
     "wandb": WeightsAndBiases,
+    "trackio": Trackio,
 }
+
+
+def _kept_id(store: Store, name: str) -> str:
+    """32 hex digits, which stay in the stage's folder as `name` for its later attempts."""
+    store.put_exclusive(name, uuid.uuid4().hex.encode())
+    return store.read_bytes(name).decode()
+
+
+def _run_name(store: Store) -> str:
+    """Run directory and stage."""
+    return "/".join(store.uri.rstrip("/").split("/")[-2:])
 
 
 def _tagged(row: dict[str, Any]) -> Iterator[tuple[str, float]]:
     """Numbers of a row under the tags that transformers' callbacks use."""
     for name, value in row.items():
         if name not in ("step", "total_steps") and isinstance(value, int | float):
-            is_eval = name.startswith("eval_")
-            yield f"eval/{name.removeprefix('eval_')}" if is_eval else f"train/{name}", value
+            is_of_set, is_eval = name.startswith("eval/"), name.startswith("eval_")
+            tag = f"eval/{name.removeprefix('eval_')}" if is_eval else f"train/{name}"
+            yield name if is_of_set else tag, value
 
 
 def require_trackers(names: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from codepmp_ray.storage import LocalStore
 from codepmp_ray.training.checkpoint_folders import whole_steps
 from codepmp_ray.training.shared_checkpoints import remove_shared
 from codepmp_ray.training.task import Trunk
-from tests.multiprocess.test_training_exactness import TRAINING, losses, run, weights
+from tests.multiprocess.test_training_exactness import HARD_ROWS, TRAINING, losses, run, weights
 
 BEST = {"eval_steps": 1, "best_metric": "eval_loss_lm", "greater_is_better": True, "save_steps": 3}
 BRANCHING = {**TRAINING, "decay_ratio": 0.3}
@@ -109,6 +109,35 @@ def test_the_best_step_is_exported_and_survives_a_kill(
     assert again[0]["eval_loss"] == pytest.approx(
         next(row["eval_loss"] for row in rows if row["step"] == best and "eval_loss" in row)
     )
+
+
+def test_early_stopping_on_a_named_set_is_the_same_after_a_kill_and_with_fewer_workers(
+    tmp_path: Path, tiny_model_dir: Path, preference_rows: list[dict]
+) -> None:
+    """The "best" is the highest loss on the set, so the first step; two more, and it ends."""
+    named = {"eval_data": [{"name": "hard", "path": "hard.jsonl"}], "eval_fraction": 0.0}
+    best = {"eval_steps": 1, "best_metric": "eval/hard/loss", "greater_is_better": True}
+    settings = {**named, **best, "early_stopping_patience": 2, "logging_steps": 10}
+    made = {"sets": {"hard": HARD_ROWS}, **settings}
+    rows = run(tmp_path / "whole", tiny_model_dir, preference_rows, 2, **made)
+    assert rows[-1]["total_steps"] > 3
+    found = {row["step"]: row["eval/hard/loss"] for row in rows if "eval/hard/loss" in row}
+    assert list(found) == [0, 1, 2, 3] and found[1] > max(found[2], found[3])
+    assert list(losses(rows)) == [3]  # logged, although it is no tenth step
+
+    killed = tmp_path / "killed"
+    run(killed, tiny_model_dir, preference_rows, 2, die_at=2, **{**made, "logging_steps": 1})
+    assert not (killed / "model").exists()
+    again = run(killed, tiny_model_dir, preference_rows, 2, **made)
+    assert {r["step"]: r["eval/hard/loss"] for r in again if "eval/hard/loss" in r} == found
+    assert equal(tmp_path / "whole", killed)
+
+    alone = run(tmp_path / "alone", tiny_model_dir, preference_rows, 1, **made)
+    assert losses(alone)[3] == pytest.approx(losses(rows)[3], abs=1e-4)
+    # Of the exported weights the set has the loss that was the best.
+    settings = {"sets": made["sets"], **named, "max_steps": 1}
+    start = run(tmp_path / "from", tmp_path / "whole" / "model", preference_rows, 1, **settings)
+    assert start[0]["eval/hard/loss"] == pytest.approx(found[1], abs=1e-5)
 
 
 def test_an_export_that_one_rank_cannot_write_ends_all_and_is_made_by_the_next_run(

@@ -36,6 +36,12 @@ TRAINING = {
     "save_steps": 2,
 }
 
+# Pairs of an evaluation set; none of them is among the rows of the tests.
+HARD_ROWS = [
+    {"pair_id": f"hard-{n}", "prompt": f"Say {n}.", "chosen": "x" * n, "rejected": "y" * (9 - n)}
+    for n in range(1, 8)
+]
+
 _PRELOADED = ["codepmp_ray.training.loop", "transformers.models.llama.modeling_llama"]
 
 
@@ -90,6 +96,7 @@ def run(
     notice_at: int | None = None,
     stop_at: int | None = None,
     trunk: Any = None,
+    sets: dict[str, list[dict]] | None = None,
     environment: dict[str, str] | None = None,
     exit_code: int = 0,
     on_gpu: bool = False,
@@ -98,8 +105,9 @@ def run(
     """Train in `world_size` processes; `die_rank` (the last) is killed at step `die_at`.
 
     From step `notice_at` on the processes are told that they will be preempted; at `stop_at` they
-    are asked to stop. `environment` is theirs beside what the fork server has. Each of
-    them has to end with `exit_code`, an error's of ours. They see no GPU unless asked to.
+    are asked to stop. `sets` are the rows of `eval_data` by name. `environment` is theirs beside
+    what the fork server has. Each of them has to end with `exit_code`, an error's of ours. They
+    see no GPU unless asked to.
     """
     from codepmp_ray.training.task import InputShard, TrainingTask
 
@@ -107,6 +115,10 @@ def run(
     inputs = tuple(
         InputShard("run", f"digest of {start}", functools.partial(list, rows[start : start + 10]))
         for start in range(0, len(rows), 10)
+    )
+    inputs += tuple(
+        InputShard(name, f"digest of {name}", functools.partial(list, own), is_evaluation=True)
+        for name, own in (sets or {}).items()
     )
     task = TrainingTask("pretraining", config, str(model), inputs, str(out_dir), trunk)
     with socket.socket() as probe:
@@ -179,6 +191,28 @@ def test_training_learns_and_accounts_for_every_row(uninterrupted) -> None:
     assert ShardLedger(LocalStore(out_dir)).totals().num_input_rows == 24
     # The exported model is all that stays of the weights.
     assert not (out_dir / "checkpoints").exists()
+
+
+def test_evaluation_sets_are_measured_each_for_itself_and_not_trained_on(
+    uninterrupted, tmp_path: Path, tiny_model_dir: Path, preference_rows: list[dict]
+) -> None:
+    expected_dir, expected_rows = uninterrupted
+    turned = [{**row, "chosen": row["rejected"], "rejected": row["chosen"]} for row in HARD_ROWS]
+    sets = {"hard": HARD_ROWS, "turned": turned}
+    rows = run(tmp_path, tiny_model_dir, preference_rows, 2, sets=sets)
+    assert losses(rows) == losses(expected_rows)
+    ours, theirs = weights(tmp_path), weights(expected_dir)
+    assert all(ours[name].equal(theirs[name]) for name in theirs)
+    for row, expected in zip(
+        (row for row in rows if "eval_loss" in row),
+        (row for row in expected_rows if "eval_loss" in row),
+        strict=True,
+    ):
+        held_out = {name: value for name, value in row.items() if "eval/" not in name}
+        assert held_out | {"eval_s": 0} == expected | {"eval_s": 0}
+        assert row["eval/hard/num_pairs"] == row["eval/turned/num_pairs"] == len(HARD_ROWS)
+        assert row["eval/hard/margin"] == pytest.approx(-row["eval/turned/margin"], abs=1e-6)
+        assert row["eval/hard/loss_lm"] != row["eval/turned/loss_lm"]
 
 
 def test_sigkill_in_mid_epoch_and_resume_gives_the_same_bits(

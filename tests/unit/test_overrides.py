@@ -36,10 +36,14 @@ BARE: dict[str, tuple[type[Section], dict[str, Any]]] = {
         },
     ),
 }
+_EVALUATED = (".eval_steps=1", ".eval_fraction=0.1", ".best_metric=eval_loss")
 # What a key cannot be changed without, by patterns of keys; it is given to both sides. Those with
 # a dot in front are in the same section.
 NEEDS: dict[str, tuple[str, ...]] = {
     "*.best_metric": (".eval_steps=1", ".eval_fraction=0.1"),
+    "*.early_stopping_patience": _EVALUATED,
+    "*.early_stopping_min_delta": (*_EVALUATED, ".early_stopping_patience=1"),
+    "*.lora": (".objective=rm",),
     "*.max_tokens_per_item": (".max_length=8",),
     "*.ranking_loss": (".objective=rm",),
     "*.trunk_steps": (".schedule=wsd", ".max_steps=1"),

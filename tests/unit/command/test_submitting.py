@@ -35,7 +35,7 @@ NOT_PLACES = frozenset(
     constructions languages allowed_licenses packages shared_process served_model_name host
     cors_origins metrics_token_sha256 admin_key_sha256 endpoint api_key_env reuse text_field
     score_field engine_args chat_template chat_template_kwargs label_selector kinds describe
-    answer reference change tests label tasks paths test_paths
+    answer reference change tests label tasks paths test_paths target_modules best_metric
     """.split()  # noqa: SIM905
 )
 

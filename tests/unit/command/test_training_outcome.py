@@ -19,6 +19,12 @@ SUMMARY = {
     "eval_accuracy_before": 0.0,
     "eval_accuracy": 1.0,
 }
+OF_SETS = {
+    "eval/hard/num_pairs": 7,
+    "eval/hard/loss": 0.5,
+    "eval/hard/accuracy": 0.75,
+    "eval/hard/accuracy_before": 0.25,
+}
 
 
 @pytest.mark.parametrize(("stage", "objective"), [("finetuning", "rm"), ("pretraining", "pmp")])
@@ -40,6 +46,16 @@ def test_the_line_names_objective_accuracy_and_model(stage: str, objective: str,
         ({"eval_loss": float("nan")}, ", the last loss is not finite; accuracy"),
         ({"final_loss": float("inf")}, ", the last loss is not finite; accuracy"),
         ({"best_step": 8}, ", exported step 8; accuracy"),
+        (
+            {"best_step": 8, "stopping_step": 12},
+            ", stopped early after step 12, exported step 8; accuracy",
+        ),
+        (OF_SETS, "; accuracy on 13 held-out pairs 0.00 -> 1.00; accuracy on 7 pairs of hard 0.25"),
+        (
+            OF_SETS | {"eval_num_pairs": 0, "eval_loss": None, "eval_accuracy": None},
+            "120 pairs; accuracy on 7 pairs of hard 0.25 -> 0.75; model",
+        ),
+        ({"eval/hard/num_pairs": 7, "eval/hard/loss": 0.5}, "; loss on 7 pairs of hard 0.500; mo"),
     ],
 )
 def test_what_is_odd_is_said(changes: dict[str, Any], words: str, tmp_path) -> None:

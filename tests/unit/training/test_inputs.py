@@ -12,13 +12,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from codepmp_ray.config.recipe import parse_recipe
 from codepmp_ray.config.training import TrainingConfig
 from codepmp_ray.errors import InputError
 from codepmp_ray.evaluation.finetuning_pairs import FINETUNING_PAIR
 from codepmp_ray.ledger import ShardLedger
+from codepmp_ray.runs import stage_fingerprints
 from codepmp_ray.storage import LocalStore
 from codepmp_ray.training import inputs
-from codepmp_ray.training.inputs import file_inputs, ledger_inputs, prepare_sources
+from codepmp_ray.training.inputs import (
+    file_inputs,
+    ledger_inputs,
+    prepare_evaluation_sets,
+    prepare_sources,
+)
 
 Row = dict[str, Any]
 ROWS = [{"prompt": f"p{i}", "chosen": f"a{i}", "rejected": f"b{i}"} for i in range(5)]
@@ -41,6 +48,40 @@ def write_lines(path: Path, rows: list[Any]) -> Path:
 def zst(path: Path, data: bytes) -> None:
     with pa.output_stream(str(path), compression="zstd") as stream:
         stream.write(data)
+
+
+def test_evaluation_sets_are_read_as_training_sets_are_and_their_content_is_fingerprinted(
+    tmp_path: Path,
+) -> None:
+    train = write_lines(tmp_path / "train.jsonl", ROWS)
+    hard = write_lines(tmp_path / "hard.jsonl", [*ROWS[:2], {"prompt": 3}])
+    data = {
+        "data": [{"path": str(train)}],
+        "eval_data": [{"name": "hard", "path": f"file://{hard}"}],
+    }
+    config = TrainingConfig.model_validate(data)
+    store = LocalStore(tmp_path / "stage")
+    (own,) = prepare_sources(store, config)
+    (shard,) = prepare_evaluation_sets(store, config)
+    assert (own.is_evaluation, shard.is_evaluation, shard.source) == (False, True, "hard")
+    reasons = [row["reason"] for row in read((shard,))]
+    assert reasons[:2] == [None, None] and reasons[2]
+
+    def fingerprint() -> str:
+        return stage_fingerprints(parse_recipe({"finetuning": data}, "test"))["finetuning"]
+
+    before = fingerprint()
+    write_lines(hard, ROWS[1:3])
+    assert fingerprint() != before
+    without = {"finetuning": {**data, "eval_data": []}}
+    none = {"finetuning": {"data": data["data"]}}
+    assert (
+        len({stage_fingerprints(parse_recipe(d, "t"))["finetuning"] for d in (none, without)}) == 1
+    )
+    empty = write_lines(tmp_path / "empty.jsonl", [{"prompt": 3}])
+    sets = {"eval_data": [{"name": "empty", "path": str(empty)}]}
+    with pytest.raises(InputError, match="'empty'"):
+        prepare_evaluation_sets(store, TrainingConfig.model_validate(sets))
 
 
 def test_every_form_of_file_gives_the_same_pairs(tmp_path: Path) -> None:

@@ -116,3 +116,32 @@ def test_a_72b_is_planned_in_seconds_and_told_what_would_fit() -> None:
 def test_an_unknown_gpu_is_refused_with_those_that_are_known() -> None:
     with pytest.raises(ResourceError, match=r"'h1000'.*h100-80gb"):
         plan_memory(config(), SMALL, "h1000")
+
+
+QWEN2_1_5B = Qwen2Config(
+    vocab_size=151936,
+    hidden_size=1536,
+    intermediate_size=8960,
+    num_hidden_layers=28,
+    num_attention_heads=12,
+    num_key_value_heads=2,
+    tie_word_embeddings=True,
+)
+
+
+@pytest.mark.parametrize("objective", ["pmp", "rm"])
+def test_adapters_need_at_most_half_of_what_all_weights_need(objective: str) -> None:
+    """Of the whole peak of a 1.5B on one GPU, activations and logits included."""
+    pytest.importorskip("peft", reason="an extra that the dev extra installs")
+    common = {"objective": objective, "num_workers": 1, "max_length": 1024}
+    common |= {"max_tokens_per_micro_batch": 2048}
+    whole = plan_memory(config(**common), QWEN2_1_5B)
+    adapted = plan_memory(config(**common, lora={}), QWEN2_1_5B)
+    assert adapted.total <= 0.5 * whole.total, (adapted, whole)
+    per_layer = 1536 * 16 * 2 * 2 + (1536 + 256) * 16 * 2 + (1536 + 8960) * 16 * 3
+    num_adapters = 28 * per_layer
+    assert adapted.num_parameters == whole.num_parameters + num_adapters
+    # Weights are there as before; of gradients and moments only those of adapters and head.
+    trained = 4 * (num_adapters + 1536)
+    assert adapted.by_kind["gradients"] == pytest.approx(trained, rel=0.01)
+    assert adapted.by_kind["optimizer"] == pytest.approx(2 * trained, rel=0.01)

@@ -53,6 +53,18 @@ def test_the_matrix_products_are_those_that_torch_counts(objective: str) -> None
     assert counter.attention_per_token_pair == 12 * 2 * 64
 
 
+@pytest.mark.parametrize("objective", ["pmp", "rm"])
+def test_weights_that_are_not_trained_cost_two_thirds(objective: str) -> None:
+    """Forward, and the gradient of their inputs; attention has no weights and costs the same."""
+    whole, frozen = model(objective), model(objective)
+    frozen.requires_grad_(False)
+    counter = FlopCounter.of(whole)
+    pairs = num_visible(PAIR, counter.sides)
+    attention = counter.attention_per_token_pair * pairs
+    products = counter.count([PAIR]) - attention
+    assert FlopCounter.of(frozen).count([PAIR]) - attention == pytest.approx(products * 2 / 3)
+
+
 def test_peaks_go_by_name_and_what_is_unknown_has_no_utilisation() -> None:
     assert peak_flops("NVIDIA H100 80GB HBM3") == 989e12
     assert peak_flops("NVIDIA H100 PCIe") == 756e12

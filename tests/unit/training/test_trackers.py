@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from tests.processes import PATIENCE_S
 SETTINGS = {"stage": "finetuning", "learning_rate": 3e-6, "data": [{"kind": "preference"}]}
 
 
-@pytest.mark.parametrize("name", ["tensorboard", "wandb"])
+@pytest.mark.parametrize("name", ["tensorboard", "wandb", "trackio"])
 def test_a_missing_package_is_refused_with_the_way_to_get_it(name: str, monkeypatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=rf"codepmp-ray\[{name}\]"):
@@ -101,6 +103,46 @@ def test_all_attempts_of_a_stage_are_one_run_of_wandb(tmp_path: Path, monkeypatc
     assert ids[0] == ids[1] != ids[2]
     assert all(settings["resume"] == "allow" for settings in asked)
     assert all(settings["config"] == SETTINGS for settings in asked)
+
+
+@pytest.fixture
+def trackio(tmp_path: Path, monkeypatch) -> Any:
+    """With its databases in a folder of the test's own; it looks where once, at its import."""
+    for name in ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL", "TRACKIO_PROJECT"):
+        monkeypatch.delenv(name, raising=False)
+    for name in [name for name in sys.modules if name.split(".")[0] == "trackio"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    return pytest.importorskip("trackio", reason="an extra that the dev extra installs")
+
+
+def test_runs_of_trackio_hold_the_rows_and_settings_of_all_attempts(
+    tmp_path: Path, trackio: Any, capsys
+) -> None:
+    store = LocalStore(tmp_path / "a run" / "pretraining")
+    (tracker,) = open_trackers(["trackio"], store, 0, SETTINGS)
+    tracker.log({"step": 1, "total_steps": 3, "loss": 3.25, "mfu": None, "skipped": False})
+    tracker.close()
+    (tracker,) = open_trackers(["trackio"], store, 1, SETTINGS)  # killed; resumed
+    tracker.log({"step": 2, "total_steps": 3, "eval_loss": 0.125})
+    tracker.close()
+    assert not capsys.readouterr().out  # what a command prints there is its result
+    SQLiteStorage = import_module("trackio.sqlite_storage").SQLiteStorage
+    runs = SQLiteStorage.get_runs("codepmp-ray")
+    (name,) = [name for name in runs if name.startswith("a run/pretraining ")]
+    rows = SQLiteStorage.get_logs("codepmp-ray", name)
+    assert [(row["step"], row.get("train/loss"), row.get("eval/loss")) for row in rows] == [
+        (1, 3.25, None),
+        (2, None, 0.125),
+    ]
+    assert SETTINGS.items() <= SQLiteStorage.get_run_config("codepmp-ray", name).items()
+
+
+def test_trackio_without_a_token_says_what_to_do(tmp_path: Path, trackio: Any, monkeypatch) -> None:
+    monkeypatch.setenv("TRACKIO_SERVER_URL", "http://127.0.0.1:1")
+    monkeypatch.delenv("TRACKIO_WRITE_TOKEN", raising=False)
+    with pytest.raises(ConfigError, match=r"(?s)write token.*leave trackio out of report_to"):
+        open_trackers(["trackio"], LocalStore(tmp_path), 0, SETTINGS)
 
 
 def test_trackers_are_told_every_field_of_the_configuration_and_the_model() -> None:
