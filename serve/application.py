@@ -30,6 +30,8 @@ from .app import ServiceSettings
 from .auth import KeyRing, digest_of, key_from_environment
 from .deployments import ListeningIngress, ProxiedIngress, ScorerReplica
 from .listening import Listener
+from .models import ENSEMBLE, LOWER_BOUND
+from .scoring import ModelFacts
 
 SCORER_NAME = "ScorerReplica"
 INGRESS_NAME = "Ingress"
@@ -71,19 +73,13 @@ def build_application(
             "serving.admin_key_sha256 opens /admin/weights, and serving.weight_roots is empty.",
             "Name the folders or URIs from which weights may be loaded.",
         )
-    model = absolute(str(model_path))
-    facts = require_model(config, model)
-    if config.require_audit:
-        require_audited(config, model, limits)
-    num_gpus = gpus_per_replica(config)
-    require_capacity(config, num_gpus)
-    most_replicas = max(config.num_replicas, config.max_replicas or 0)
+    models = each_model(config, absolute(str(model_path)))
+    facts = [_facts_of(name, *model, limits) for name, model in models.items()]
+    require_needs(serving_needs(config))
     settings = ServiceSettings(
-        model_name=served_name(config, model),
-        weights_digest=weights_digest(model),
-        max_model_len=config.max_model_len,
-        dtype=config.dtype,
-        label=str(facts.get("id2label", {}).get("0", "LABEL_0")),
+        **facts[0].model_dump(),
+        other_models=tuple(facts[1:]),
+        lower_bound_stds=config.lower_bound_stds,
         api_key_sha256=tuple(api_key_sha256),
         api_keys_file=keys_file,
         metrics_token_sha256=tuple(config.metrics_token_sha256),
@@ -96,11 +92,77 @@ def build_application(
         max_concurrent_requests=config.max_concurrent_requests,
         max_tokens_in_flight=config.max_tokens_in_flight,
         max_waiting_bytes=config.max_waiting_bytes,
-        calibration=calibration_of(config),
         execute=config.execute,
     )
+    ingress = serve.deployment(
+        name=INGRESS_NAME,
+        ray_actor_options={"num_cpus": 0, **_machine_of(listener)},
+        max_ongoing_requests=_INGRESS_REQUESTS,
+        health_check_period_s=_HEALTH_CHECK_PERIOD_S,
+        graceful_shutdown_timeout_s=config.drain_timeout_s,
+        max_surge_percent=100,
+    )
+    scorers = {
+        name: _scorer(scorer_name(number, name), *model, replica_class)
+        for number, (name, model) in enumerate(models.items())
+    }
+    arguments = settings.model_dump(mode="json"), scorers, owner
+    if listener is None:
+        return ingress(ProxiedIngress).bind(*arguments)
+    return ingress(ListeningIngress).bind(*arguments, listener)
+
+
+def each_model(config: ServingConfig, model: str) -> dict[str, tuple[ServingConfig, str]]:
+    """Settings and place of each model by its name; the first is `model`.
+
+    Raises ConfigError for a name that another one has, or an ensemble.
+    """
+    first = served_name(config, model)
+    others = config.other_models
+    for name in (first, *others):
+        if others and (name in (ENSEMBLE, LOWER_BOUND) or (name == first and name in others)):
+            raise ConfigError(
+                f"serving: two models would be called {name!r}.",
+                f"Names in other_models differ from {first!r} and from those of ensembles: set "
+                "served_model_name.",
+            )
+    found = {first: (config, model)}
+    for name, other in others.items():
+        place = absolute(at_commit(other.model_path, other.revision))
+        found[name] = config.with_model(other), place
+    return found
+
+
+def scorer_name(number: int, model_name: str) -> str:
+    """Of the deployment of a model, which is the `number`-th."""
+    return f"{SCORER_NAME}-{model_name}" if number else SCORER_NAME
+
+
+def _facts_of(
+    name: str, config: ServingConfig, model: str, limits: AuditConfig | None
+) -> ModelFacts:
+    """Raises what is wrong with a model before anything starts."""
+    facts = require_model(config, model)
+    if config.require_audit:
+        require_audited(config, model, limits)
+    return ModelFacts(
+        model_name=name,
+        weights_digest=weights_digest(model),
+        max_model_len=config.max_model_len,
+        dtype=config.dtype,
+        label=str(facts.get("id2label", {}).get("0", "LABEL_0")),
+        calibration=calibration_of(config),
+    )
+
+
+def _scorer(
+    name: str, config: ServingConfig, model: str, replica_class: type[ScorerReplica]
+) -> serve.Application:
+    """The deployment of one model."""
+    num_gpus = gpus_per_replica(config)
+    most_replicas = max(config.num_replicas, config.max_replicas or 0)
     scorer = serve.deployment(
-        name=SCORER_NAME,
+        name=name,
         **scaling_of(config),
         ray_actor_options=replica_options(config, num_gpus),
         # Admission bounds the work; two ingresses admit it while one replaces the other.
@@ -114,19 +176,7 @@ def build_application(
         graceful_shutdown_timeout_s=config.drain_timeout_s,
         max_surge_percent=config.max_surge_percent,
     )(replica_class)
-    ingress = serve.deployment(
-        name=INGRESS_NAME,
-        ray_actor_options={"num_cpus": 0, **_machine_of(listener)},
-        max_ongoing_requests=_INGRESS_REQUESTS,
-        health_check_period_s=_HEALTH_CHECK_PERIOD_S,
-        graceful_shutdown_timeout_s=config.drain_timeout_s,
-        max_surge_percent=100,
-    )
-    replica = scorer.bind(model, config.model_dump(mode="json"), num_gpus)
-    arguments = settings.model_dump(mode="json"), replica, owner
-    if listener is None:
-        return ingress(ProxiedIngress).bind(*arguments)
-    return ingress(ListeningIngress).bind(*arguments, listener)
+    return scorer.bind(model, config.model_dump(mode="json"), num_gpus)
 
 
 def _machine_of(listener: Listener | None) -> dict[str, Any]:
@@ -246,15 +296,18 @@ def gpus_per_replica(config: ServingConfig) -> float:
     return 1.0 if num_gpus_in_cluster(config.label_selector) else 0.0
 
 
-def require_capacity(config: ServingConfig, num_gpus: float) -> None:
-    """Refuse replicas that the cluster can never hold: Serve would wait for them forever."""
-    require_needs([serving_need(config, num_gpus)])
+def serving_needs(config: ServingConfig) -> list[Need]:
+    """The replicas that the service starts with, of each model: those that a cluster can never hold
+    are refused, as Serve would wait for them forever.
+    """
+    others = config.other_models.items()
+    models = {"": config} | {f" by {name}": config.with_model(other) for name, other in others}
+    return [_need(words, one, gpus_per_replica(one)) for words, one in models.items()]
 
 
-def serving_need(config: ServingConfig, num_gpus: float) -> Need:
-    """The replicas that the service starts with."""
+def _need(words: str, config: ServingConfig, num_gpus: float) -> Need:
     return Need(
-        f"Scoring with serving.num_replicas={config.num_replicas} x "
+        f"Scoring{words} with serving.num_replicas={config.num_replicas} x "
         f"(num_cpus={config.num_cpus:g}, num_gpus={num_gpus:g})",
         {"CPU": config.num_cpus, "GPU": num_gpus},
         config.num_replicas,

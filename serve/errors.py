@@ -75,7 +75,10 @@ def not_executed(why: str) -> ApiError:
 
 
 class Unavailable(Exception):
-    """The scorer is not there now (starting, restarting); the same call may work soon."""
+    """The scorer is not there now (starting, restarting); the same call may work soon.
+
+    Its arguments are the names of models.
+    """
 
 
 def install_handlers(app: FastAPI) -> None:
@@ -114,7 +117,8 @@ def install_handlers(app: FastAPI) -> None:
         return ApiError(504, str(error)).response()
 
     async def unavailable(request: Request, error: Exception) -> JSONResponse:
-        message = "The scoring engine is not available at the moment."
+        of = f" of {', '.join(map(repr, error.args))}" if error.args else ""
+        message = f"The scoring engine{of} is not available at the moment."
         return ApiError(503, message, retry_after_s=5).response()
 
     async def internal(request: Request, error: Exception) -> JSONResponse:

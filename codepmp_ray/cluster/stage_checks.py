@@ -129,11 +129,11 @@ def _plan_training(recipe: Recipe, name: str, reports: Sequence[NodeReport]) -> 
     )
 
 
-def plan_serving(recipe: Recipe, need: Need, reports: Sequence[NodeReport]) -> str:
-    """`plan_of` for the service, whose replicas are `need`."""
-    config, num_gpus = recipe.serving, need.resources.get("GPU", 0.0)
-    require_needs([need])
-    text = need.describe()
+def plan_serving(recipe: Recipe, needs: list[Need], reports: Sequence[NodeReport]) -> str:
+    """`plan_of` for the service, whose replicas are `needs`, the first model's first."""
+    config, num_gpus = recipe.serving, needs[0].resources.get("GPU", 0.0)
+    require_needs(needs)
+    text = "; ".join(need.describe() for need in needs)
     gpu = least_gpu(cluster_offers(), config.label_selector, reports) if num_gpus else None
     if gpu is None or config.model_path:
         return text

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from codepmp_ray.config.base import LabelSelector, Section, later, operational
+from codepmp_ray.config.base import LabelSelector, Section, explicit_fields, later, operational
 from codepmp_ray.config.engines import EngineConfig, Role, SamplingConfig
 
+Dtype = Literal["float32", "bfloat16"]
 Task = Literal[
     "humaneval", "humaneval_plus", "mbpp", "mbpp_plus", "gsm8k", "math", "math500", "reclor",
     "logiqa2", "lsat_lr", "live_code_bench", "reasoning_gym",
@@ -118,10 +120,34 @@ class GraderConfig(Section):
     label_selector: LabelSelector = operational({})
 
 
+class OtherModel(Section):
+    """A reward model that the service has beside its first. What is not given is as in `serving`,
+    but for `revision`, `audit_file`, `score_mean` and `score_std`, which are of one model.
+    """
+
+    model_path: str
+    revision: str | None = None
+    audit_file: str | None = None
+    score_mean: float | None = None
+    score_std: float | None = Field(default=None, gt=0)
+    template: Literal["recorded", "own"] = "recorded"
+    dtype: Dtype = "float32"
+    max_model_len: int = Field(default=2048, ge=8)
+    num_replicas: int = Field(default=1, ge=1)
+    num_cpus: float = Field(default=1.0, gt=0)
+    num_gpus: float | None = Field(default=None, ge=0)
+    label_selector: LabelSelector = {}
+    kv_cache_gb: float = Field(default=1.0, gt=0)
+
+
 class ServingConfig(Section):
     """The best-of-N scoring service. Loopback unless the host is changed.
 
     Attributes:
+        other_models: by the name that requests give as their `model`. They share the engine and all
+            limits with the first, and have replicas of their own.
+        lower_bound_stds: standard deviations of the models' rewards by which the ensemble's lower
+            bound is below their mean.
         template: what is put around prompts and answers: `recorded` is the codepmp_template.json
             beside the weights, `own` the chat template of a reward model of others, whose reward is
             read where the rendered conversation ends.
@@ -133,6 +159,8 @@ class ServingConfig(Section):
     model_path: str | None = None  # null: the finetuned model of this run
     revision: str | None = later(None)  # of a hub model in model_path; null: its main branch
     served_model_name: str | None = None
+    other_models: dict[str, OtherModel] = operational({})
+    lower_bound_stds: float = operational(1.0, ge=0)
     host: str = operational("127.0.0.1")
     port: int = operational(9000, ge=0, le=65535)
     tls_cert_file: str | None = operational(None)  # PEM, the chain included; with tls_key_file
@@ -140,7 +168,7 @@ class ServingConfig(Section):
     require_audit: bool = operational(False)  # serve only what has passed codepmp eval audit
     audit_file: str | None = operational(None)  # its audit.json; null: the recipe's own
     template: Literal["recorded", "own"] = later("recorded")
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Dtype = "float32"
     max_model_len: int = Field(default=2048, ge=8)
     max_candidates: int = Field(default=256, ge=1, le=256)
     max_body_bytes: int = operational(8_000_000, ge=1024)
@@ -184,6 +212,21 @@ class ServingConfig(Section):
                 "of this run has none"
             )
         return self
+
+    @model_validator(mode="after")
+    def _names_that_fit_an_address(self) -> ServingConfig:
+        for name in self.other_models:
+            if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", name):
+                raise ValueError(
+                    f"other_models has the name {name!r}: take letters, digits, '.', '_', '-'"
+                )
+        return self
+
+    def with_model(self, other: OtherModel) -> ServingConfig:
+        """The settings of one of `other_models`."""
+        of_one = dict.fromkeys(("revision", "audit_file", "score_mean", "score_std"))
+        changes = of_one | explicit_fields(other) | {"other_models": {}}
+        return self.model_copy(update=changes)
 
 
 class EvaluationConfig(Section):
