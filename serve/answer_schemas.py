@@ -169,6 +169,9 @@ class ModelCard(BaseModel):
     )
     max_model_len: int | None = Field(None, description="Tokens of prompt and candidate together.")
     dtype: str | None = None
+    quantization: str | None = Field(
+        None, description="How the weights are quantised, where they are.", exclude_if=_is_none
+    )
     members: list[str] | None = Field(
         None, description="Of an ensemble: its models.", exclude_if=_is_none
     )

@@ -36,10 +36,12 @@ from .dialect_schemas import MAX_TEXTS
 from .dialects import add_dialects
 from .draining import Doors
 from .errors import ApiError, Unavailable, install_handlers, not_executed
-from .gate import PUBLIC_PATHS, WEIGHTS_PATH, Gate, caller_of
+from .gate import WEIGHTS_PATH, Gate, caller_of
 from .models import Ensemble, Models
 from .observation import Metrics, Observer
+from .openapi import describe_keys
 from .page import playground
+from .quotas import Quotas
 from .schemas import MAX_CANDIDATES, BonBody, BonItem, BonRequest
 from .scoring import (
     ANSWER_HEADERS,
@@ -49,6 +51,7 @@ from .scoring import (
     ScoringPath,
     all_of,
 )
+from .traces import Traces
 from .weights import WeightsAnswer, WeightsRequest, allowed_place
 
 
@@ -73,6 +76,9 @@ class ServiceSettings(ModelFacts):
     max_concurrent_requests: int = 64
     max_tokens_in_flight: int = 262_144
     max_waiting_bytes: int = 536_870_912
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    otlp_traces_endpoint: str | None = None
     execute: bool = False
 
 
@@ -95,6 +101,9 @@ def create_app(
         for digests in (settings.metrics_token_sha256, settings.admin_key_sha256)
     )
     metrics = Metrics()
+    quotas = Quotas(
+        {"requests": settings.requests_per_minute, "tokens": settings.tokens_per_minute}
+    )
     all_facts = [settings, *settings.other_models]
     backends = backend if isinstance(backend, Mapping) else {settings.model_name: backend}
     served = Models(
@@ -111,6 +120,7 @@ def create_app(
                 metrics,
                 Cut(settings.truncate),
                 keys.name_of,
+                quotas,
             )
             for facts in all_facts
         ],
@@ -196,6 +206,7 @@ def create_app(
             weights_digest=model.weights_digest,
             max_model_len=model.facts.max_model_len,
             dtype=model.facts.dtype,
+            quantization=model.facts.quantization,
             members=[*served.single] if isinstance(model, Ensemble) else None,
             ready=is_ready,
             host_memory_bytes=memory,
@@ -280,7 +291,8 @@ def create_app(
     )
     # The last one added is the outermost.
     routes = frozenset(route.path for route in app.routes if isinstance(route, Route))
-    app.add_middleware(Observer, metrics=metrics, routes=routes)
+    traces = Traces(settings.otlp_traces_endpoint) if settings.otlp_traces_endpoint else None
+    app.add_middleware(Observer, metrics=metrics, routes=routes, traces=traces)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -291,30 +303,6 @@ def create_app(
         )
     describe_keys(app)
     return app
-
-
-def describe_keys(app: FastAPI) -> None:
-    """Complete the OpenAPI schema: where the key goes, so that clients made from it can send it."""
-    make = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        made = make()
-        made["components"]["securitySchemes"] = {
-            "bearer": {"type": "http", "scheme": "bearer"},
-            "apiKey": {"type": "apiKey", "in": "header", "name": "x-api-key"},
-        }
-        made["security"] = [{"bearer": []}, {"apiKey": []}]
-        for path, operations in made["paths"].items():
-            if path in PUBLIC_PATHS:
-                operations["get"]["security"] = []
-            content = operations.get("post", {}).get("requestBody", {}).get("content", {})
-            for body in content.values():
-                # A body that fits two of them is told by its fields; it is no error.
-                if kinds := body["schema"].pop("oneOf", None):
-                    body["schema"]["anyOf"] = kinds
-        return made
-
-    app.openapi = openapi  # type: ignore[method-assign]
 
 
 __all__ = ["Backend", "ServiceSettings", "Unavailable", "create_app"]

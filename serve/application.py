@@ -13,14 +13,12 @@ from ray import serve
 from ray.actor import ActorHandle
 from ray.serve.config import RequestRouterConfig
 
-from codepmp_ray.cluster.placement import Need
-from codepmp_ray.cluster.preflight import num_gpus_in_cluster, require_needs
+from codepmp_ray.cluster.preflight import require_needs
 from codepmp_ray.config.audit import AuditConfig
 from codepmp_ray.config.evaluation import ServingConfig
 from codepmp_ray.errors import ConfigError
 from codepmp_ray.evaluation.audit.served import require_audited
 from codepmp_ray.hub_models import at_commit
-from codepmp_ray.runs import MODEL_FOLDER
 from codepmp_ray.scoring.exported_model import require_model
 from codepmp_ray.storage import absolute
 from codepmp_ray.weights_digest import weights_digest
@@ -30,10 +28,17 @@ from .app import ServiceSettings
 from .auth import KeyRing, digest_of, key_from_environment
 from .deployments import ListeningIngress, ProxiedIngress, ScorerReplica
 from .listening import Listener
-from .models import ENSEMBLE, LOWER_BOUND
+from .replicas import (
+    each_model,
+    gpus_per_replica,
+    replica_options,
+    scaling_of,
+    scorer_name,
+    serving_needs,
+)
 from .scoring import ModelFacts
+from .traces import require_packages
 
-SCORER_NAME = "ScorerReplica"
 INGRESS_NAME = "Ingress"
 DEFAULT_KEY_VARIABLE = "CODEPMP_API_KEY"
 # Requests at the ingress: those that wait there for their turn are bounded by their memory.
@@ -73,8 +78,17 @@ def build_application(
             "serving.admin_key_sha256 opens /admin/weights, and serving.weight_roots is empty.",
             "Name the folders or URIs from which weights may be loaded.",
         )
+    if config.otlp_traces_endpoint is not None:
+        require_packages()
     models = each_model(config, absolute(str(model_path)))
     facts = [_facts_of(name, *model, limits) for name, model in models.items()]
+    quantised = next((found for found in facts if found.quantization), None)
+    if quantised and config.admin_key_sha256:
+        raise ConfigError(
+            f"The model {quantised.model_name!r} is quantised ({quantised.quantization}): its "
+            "weights cannot be changed in place.",
+            "Leave serving.admin_key_sha256 out.",
+        )
     require_needs(serving_needs(config))
     settings = ServiceSettings(
         **facts[0].model_dump(),
@@ -92,6 +106,9 @@ def build_application(
         max_concurrent_requests=config.max_concurrent_requests,
         max_tokens_in_flight=config.max_tokens_in_flight,
         max_waiting_bytes=config.max_waiting_bytes,
+        requests_per_minute=config.requests_per_minute,
+        tokens_per_minute=config.tokens_per_minute,
+        otlp_traces_endpoint=config.otlp_traces_endpoint,
         execute=config.execute,
     )
     ingress = serve.deployment(
@@ -112,32 +129,6 @@ def build_application(
     return ingress(ListeningIngress).bind(*arguments, listener)
 
 
-def each_model(config: ServingConfig, model: str) -> dict[str, tuple[ServingConfig, str]]:
-    """Settings and place of each model by its name; the first is `model`.
-
-    Raises ConfigError for a name that another one has, or an ensemble.
-    """
-    first = served_name(config, model)
-    others = config.other_models
-    for name in (first, *others):
-        if others and (name in (ENSEMBLE, LOWER_BOUND) or (name == first and name in others)):
-            raise ConfigError(
-                f"serving: two models would be called {name!r}.",
-                f"Names in other_models differ from {first!r} and from those of ensembles: set "
-                "served_model_name.",
-            )
-    found = {first: (config, model)}
-    for name, other in others.items():
-        place = absolute(at_commit(other.model_path, other.revision))
-        found[name] = config.with_model(other), place
-    return found
-
-
-def scorer_name(number: int, model_name: str) -> str:
-    """Of the deployment of a model, which is the `number`-th."""
-    return f"{SCORER_NAME}-{model_name}" if number else SCORER_NAME
-
-
 def _facts_of(
     name: str, config: ServingConfig, model: str, limits: AuditConfig | None
 ) -> ModelFacts:
@@ -145,11 +136,13 @@ def _facts_of(
     facts = require_model(config, model)
     if config.require_audit:
         require_audited(config, model, limits)
+    quantised = facts.get("quantization_config") or {}
     return ModelFacts(
         model_name=name,
         weights_digest=weights_digest(model),
         max_model_len=config.max_model_len,
         dtype=config.dtype,
+        quantization=config.quantization or quantised.get("quant_method"),
         label=str(facts.get("id2label", {}).get("0", "LABEL_0")),
         calibration=calibration_of(config),
     )
@@ -239,35 +232,6 @@ def tls_options(config: ServingConfig) -> dict[str, str]:
     }
 
 
-def replica_options(config: ServingConfig, num_gpus: float) -> dict[str, Any]:
-    """Ray's options of one replica's actor."""
-    options: dict[str, Any] = {"num_cpus": config.num_cpus, "num_gpus": num_gpus}
-    if config.label_selector:
-        options["label_selector"] = dict(config.label_selector)
-    return options
-
-
-def scaling_of(config: ServingConfig) -> dict[str, Any]:
-    """Options of the scorer's deployment: a fixed number of replicas, or autoscaling by tokens."""
-    if config.max_replicas is None or config.max_replicas <= config.num_replicas:
-        return {"num_replicas": config.num_replicas}
-    policy = {
-        "policy_function": f"{__package__}.autoscaling:TokenPolicy",
-        "policy_kwargs": {"target_tokens": config.target_tokens_per_replica},
-    }
-    return {
-        "autoscaling_config": {
-            "min_replicas": config.num_replicas,
-            "max_replicas": config.max_replicas,
-            "initial_replicas": config.num_replicas,
-            "upscale_delay_s": 5.0,
-            "downscale_delay_s": config.downscale_delay_s,
-            "look_back_period_s": 10.0,
-            "policy": policy,
-        }
-    }
-
-
 def calibration_of(config: ServingConfig) -> Calibration | None:
     """Raises ConfigError where one of the two figures is missing."""
     if config.score_mean is None and config.score_std is None:
@@ -279,38 +243,3 @@ def calibration_of(config: ServingConfig) -> Calibration | None:
             "Give both, measured on one set of answers, or none.",
         )
     return Calibration(mean=config.score_mean, std=config.score_std)
-
-
-def served_name(config: ServingConfig, model: str) -> str:
-    """The configured name, or that of the folder (of the stage's folder for <stage>/model)."""
-    if config.served_model_name:
-        return config.served_model_name
-    parts = [part for part in model.split("/") if part]
-    return parts[-2] if parts[-1] == MODEL_FOLDER and len(parts) > 1 else parts[-1]
-
-
-def gpus_per_replica(config: ServingConfig) -> float:
-    """As configured, or one where the cluster has any."""
-    if config.num_gpus is not None:
-        return config.num_gpus
-    return 1.0 if num_gpus_in_cluster(config.label_selector) else 0.0
-
-
-def serving_needs(config: ServingConfig) -> list[Need]:
-    """The replicas that the service starts with, of each model: those that a cluster can never hold
-    are refused, as Serve would wait for them forever.
-    """
-    others = config.other_models.items()
-    models = {"": config} | {f" by {name}": config.with_model(other) for name, other in others}
-    return [_need(words, one, gpus_per_replica(one)) for words, one in models.items()]
-
-
-def _need(words: str, config: ServingConfig, num_gpus: float) -> Need:
-    return Need(
-        f"Scoring{words} with serving.num_replicas={config.num_replicas} x "
-        f"(num_cpus={config.num_cpus:g}, num_gpus={num_gpus:g})",
-        {"CPU": config.num_cpus, "GPU": num_gpus},
-        config.num_replicas,
-        config.label_selector,
-        "Lower serving.num_replicas, serving.num_cpus or serving.num_gpus.",
-    )

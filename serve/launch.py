@@ -31,16 +31,13 @@ from .application import (
     INGRESS_NAME,
     build_app,
     build_application,
-    each_model,
-    scorer_name,
-    served_name,
-    serving_needs,
     tls_options,
 )
 from .auth import digest_of, generate_key, key_from_environment
 from .deployments import ScorerReplica
 from .listening import Listener, given_to_ingresses, open_port
 from .owner import make_owner
+from .replicas import each_model, scorer_name, served_name, serving_needs
 
 __all__ = ["ServiceHandle", "build_app", "running_service"]
 

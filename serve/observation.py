@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from codepmp_ray.scoring.best_of_n import BestOfN
 
 from .gate import plain_path
+from .traces import Traces
 
 logger = logging.getLogger("ray.serve")
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
@@ -114,8 +115,14 @@ class Observer:
         routes: known paths; others are counted as one.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, routes: frozenset[str]) -> None:
-        self._app, self._metrics, self._routes = app, metrics, routes
+    def __init__(
+        self,
+        app: ASGIApp,
+        metrics: Metrics,
+        routes: frozenset[str],
+        traces: Traces | None = None,
+    ) -> None:
+        self._app, self._metrics, self._routes, self._traces = app, metrics, routes, traces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -148,8 +155,11 @@ class Observer:
                 "route": route,
                 "status": status,
                 "total_s": round(seconds, 4),
+                **facts.shown,
             }
-            logger.info(json.dumps(line | facts.shown))
+            logger.info(json.dumps(line))
+            if self._traces is not None:
+                self._traces.record(scope, line)
 
 
 def _request_id(scope: Scope) -> str:

@@ -26,6 +26,7 @@ from .admission import Admission, TokenEstimate
 from .answer_schemas import Calibration
 from .errors import ApiError, Unavailable, not_executed
 from .observation import Metrics, header, note
+from .quotas import Quotas
 from .schemas import MAX_CANDIDATES
 from .weights import Weights
 
@@ -78,6 +79,7 @@ class ModelFacts(Section):
     weights_digest: str | None = None
     max_model_len: int | None = None
     dtype: str | None = None
+    quantization: str | None = None
     label: str = "LABEL_0"
     calibration: Calibration | None = None
 
@@ -171,12 +173,13 @@ class ModelPath(ScoringPath):
         metrics: Metrics,
         cut: Cut = REFUSE,
         key_name: Callable[[str], str] = str,
+        quotas: Quotas | None = None,
     ) -> None:
         super().__init__(facts, cut)
         self.admission, self._backend, self._metrics = admission, backend, metrics
         self._estimate = TokenEstimate(max_model_len=facts.max_model_len)
         self._loading = asyncio.Lock()
-        self._key_name = key_name
+        self._key_name, self._quotas = key_name, quotas or Quotas({})
 
     async def score_each(
         self, caller: str, requests: Sequence[ScoringRequest]
@@ -186,6 +189,7 @@ class ModelPath(ScoringPath):
         Raises ApiError 429 without room, 501 where stages execute and nothing can be,
         DeadlineError where it is one prompt's, and what Backend raises.
         """
+        self._quotas.enter(caller)
         parts = list(_parts(requests))
         # What the call holds is counted once, with its first part.
         num_bytes = _BYTES_OF_A_CALL + sum(map(num_chars, requests))
@@ -208,6 +212,8 @@ class ModelPath(ScoringPath):
                 results.append(outcome)
         scored = [result for result in results if isinstance(result, BestOfN)]
         self._metrics.used(self._key_name(caller), scored)
+        num_tokens = sum(one.num_prompt_tokens + one.num_response_tokens for one in scored)
+        self._quotas.use(caller, "tokens", num_tokens)
         self._tell(scored)
         return results
 

@@ -142,7 +142,7 @@ def plan_serving(recipe: Recipe, needs: list[Need], reports: Sequence[NodeReport
         num_parameters = _memory(recipe.finetuning, model, 1).num_parameters
     except CodePMPError as error:  # what is served may be there without what it was made of
         return f"{text}; its memory is not planned: {error.problem}"
-    num_bytes = num_parameters * (2 if config.dtype == "bfloat16" else 4)
+    num_bytes = num_parameters * (4 if config.dtype == "float32" else 2)
     room = num_gpus * gpu.num_bytes - config.kv_cache_gb * 1e9
     told = f"weights of {num_bytes / 1e9:,.1f} GB on {num_gpus:g} x {gpu.describe()}"
     if num_bytes <= room:

@@ -46,7 +46,7 @@ def check(recipe: "Recipe") -> dict[str, Any]:
         questions_of,
     )
     from codepmp_ray.runs import STAGE_JOBS
-    from codepmp_ray.serve.application import serving_needs
+    from codepmp_ray.serve.replicas import serving_needs
 
     with connect():
         waiting = [name for name in STAGE_JOBS if not _is_complete(recipe, name)]

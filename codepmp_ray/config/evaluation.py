@@ -7,10 +7,15 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from codepmp_ray.config.base import LabelSelector, Section, explicit_fields, later, operational
+from codepmp_ray.config.base import LabelSelector, Section, later, operational
 from codepmp_ray.config.engines import EngineConfig, Role, SamplingConfig
 
-Dtype = Literal["float32", "bfloat16"]
+Dtype = Literal["float32", "bfloat16", "float16"]
+# vLLM's names of what it does to weights while it loads them.
+Quantization = Literal[
+    "fp8", "fp8_per_tensor", "fp8_per_channel", "fp8_per_block", "mxfp8",
+    "int8_per_channel_weight_only",
+]  # fmt: skip
 Task = Literal[
     "humaneval", "humaneval_plus", "mbpp", "mbpp_plus", "gsm8k", "math", "math500", "reclor",
     "logiqa2", "lsat_lr", "live_code_bench", "reasoning_gym",
@@ -74,9 +79,9 @@ class CandidatesConfig(Section):
         return self
 
 
-def _require_http(endpoint: str | None) -> None:
+def _require_http(endpoint: str | None, name: str = "endpoint") -> None:
     if endpoint and not endpoint.startswith(("http://", "https://")):
-        raise ValueError(f"endpoint={endpoint!r} must start with http:// or https://")
+        raise ValueError(f"{name}={endpoint!r} must start with http:// or https://")
 
 
 class SandboxConfig(Section):
@@ -121,8 +126,8 @@ class GraderConfig(Section):
 
 
 class OtherModel(Section):
-    """A reward model that the service has beside its first. What is not given is as in `serving`,
-    but for `revision`, `audit_file`, `score_mean` and `score_std`, which are of one model.
+    """A reward model that the service has beside its first. What is null is as in `serving`, but
+    for `revision`, `audit_file`, `score_mean` and `score_std`, which are of one model.
     """
 
     model_path: str
@@ -130,20 +135,23 @@ class OtherModel(Section):
     audit_file: str | None = None
     score_mean: float | None = None
     score_std: float | None = Field(default=None, gt=0)
-    template: Literal["recorded", "own"] = "recorded"
-    dtype: Dtype = "float32"
-    max_model_len: int = Field(default=2048, ge=8)
-    num_replicas: int = Field(default=1, ge=1)
-    num_cpus: float = Field(default=1.0, gt=0)
+    template: Literal["recorded", "own"] | None = None
+    dtype: Dtype | None = None
+    quantization: Quantization | None = None
+    max_model_len: int | None = Field(default=None, ge=8)
+    num_replicas: int | None = Field(default=None, ge=1)
+    num_cpus: float | None = Field(default=None, gt=0)
     num_gpus: float | None = Field(default=None, ge=0)
-    label_selector: LabelSelector = {}
-    kv_cache_gb: float = Field(default=1.0, gt=0)
+    label_selector: LabelSelector | None = None
+    kv_cache_gb: float | None = Field(default=None, gt=0)
 
 
 class ServingConfig(Section):
     """The best-of-N scoring service. Loopback unless the host is changed.
 
     Attributes:
+        quantization: what vLLM makes of the weights. Null: nothing; a checkpoint that is quantised
+            says so itself.
         other_models: by the name that requests give as their `model`. They share the engine and all
             limits with the first, and have replicas of their own.
         lower_bound_stds: standard deviations of the models' rewards by which the ensemble's lower
@@ -169,6 +177,7 @@ class ServingConfig(Section):
     audit_file: str | None = operational(None)  # its audit.json; null: the recipe's own
     template: Literal["recorded", "own"] = later("recorded")
     dtype: Dtype = "float32"
+    quantization: Quantization | None = later(None)
     max_model_len: int = Field(default=2048, ge=8)
     max_candidates: int = Field(default=256, ge=1, le=256)
     max_body_bytes: int = operational(8_000_000, ge=1024)
@@ -177,6 +186,9 @@ class ServingConfig(Section):
     metrics_token_sha256: list[str] = operational([])  # of the tokens that open /metrics
     max_tokens_in_flight: int = operational(262_144, ge=1)  # of each replica
     max_waiting_bytes: int = operational(536_870_912, ge=0)  # of the calls that wait, in all
+    requests_per_minute: int | None = operational(None, ge=1)  # of each key; null: no limit
+    tokens_per_minute: int | None = operational(None, ge=1)  # of each key
+    otlp_traces_endpoint: str | None = operational(None)  # OTLP over HTTP; null: no traces
     # A text that is too long, where the request does not say: refused, or cut at that end.
     truncate: Literal["refuse", "right", "left"] = later("refuse")
     cors_origins: list[str] = operational([])  # of web pages that may call; "*" for all
@@ -205,6 +217,11 @@ class ServingConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _traces_over_http(self) -> ServingConfig:
+        _require_http(self.otlp_traces_endpoint, "otlp_traces_endpoint")
+        return self
+
+    @model_validator(mode="after")
     def _revision_of_a_model(self) -> ServingConfig:
         if self.revision is not None and self.model_path is None:
             raise ValueError(
@@ -225,7 +242,8 @@ class ServingConfig(Section):
     def with_model(self, other: OtherModel) -> ServingConfig:
         """The settings of one of `other_models`."""
         of_one = dict.fromkeys(("revision", "audit_file", "score_mean", "score_std"))
-        changes = of_one | explicit_fields(other) | {"other_models": {}}
+        given = {name: value for name, value in dict(other).items() if value is not None}
+        changes = of_one | given | {"other_models": {}}
         return self.model_copy(update=changes)
 
 

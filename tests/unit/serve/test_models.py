@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from pydantic import ValidationError
 
-from codepmp_ray.errors import EngineError
+from codepmp_ray.config.evaluation import ServingConfig
+from codepmp_ray.errors import ConfigError, EngineError
 from codepmp_ray.scoring.best_of_n import BestOfN, ScoringRequest
 from codepmp_ray.scoring.protocol import Scores
 from codepmp_ray.serve.answer_schemas import Calibration
 from codepmp_ray.serve.app import create_app
 from codepmp_ray.serve.auth import digest_of
+from codepmp_ray.serve.replicas import each_model
 from codepmp_ray.serve.scoring import ModelFacts
 from tests.unit.serve.http_fakes import (
     HEADERS,
@@ -234,3 +238,42 @@ def test_an_ensemble_wants_all_models_on_one_scale() -> None:
     assert [card["id"] for card in client.get("/v1/models").json()["data"]] == ["tiny", "other"]
     message = error_of(bon(client, model="ensemble"), 404)["message"]
     assert "each with score_mean and score_std" in message
+
+
+def serving(**fields: Any) -> ServingConfig:
+    return ServingConfig.model_validate({"served_model_name": "a", "engine": "torch", **fields})
+
+
+def test_another_model_has_the_first_ones_settings_but_for_what_is_of_one_model(
+    tmp_path: Path,
+) -> None:
+    config = serving(
+        dtype="bfloat16", max_model_len=64, score_mean=1.0, score_std=2.0, audit_file="audit.json",
+        other_models={
+            "b": {"model_path": str(tmp_path), "max_model_len": 32},
+            "c": {"model_path": "s3://x/y"},
+        },
+    )  # fmt: skip
+    config = ServingConfig.model_validate(config.model_dump(mode="json"))  # as jobs hand it on
+    found = each_model(config, "/models/a")
+    assert {name: place for name, (_, place) in found.items()} == {
+        "a": "/models/a", "b": str(tmp_path), "c": "s3://x/y",
+    }  # fmt: skip
+    second, third = found["b"][0], found["c"][0]
+    assert (second.max_model_len, third.max_model_len, second.dtype) == (32, 64, "bfloat16")
+    assert second.engine == "torch"
+    for of_one in ("revision", "audit_file", "score_mean", "score_std"):
+        assert getattr(second, of_one) is None
+
+
+@pytest.mark.parametrize(("first", "other"), [("a", "a"), ("a", "ensemble"), ("ensemble", "b")])
+def test_two_models_of_one_name_are_refused(first: str, other: str) -> None:
+    config = serving(served_model_name=first, other_models={other: {"model_path": "/m"}})
+    with pytest.raises(ConfigError, match="two models would be called"):
+        each_model(config, "/models/a")
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "a b", "x" * 65, "ä"])
+def test_names_that_fit_no_address_are_refused(name: str) -> None:
+    with pytest.raises(ValidationError, match="other_models has the name"):
+        serving(other_models={name: {"model_path": "/m"}})
