@@ -32,6 +32,7 @@ from .answer_schemas import (
     fields_of,
 )
 from .auth import KeyRing
+from .bodies import StrictRoute
 from .dialect_schemas import MAX_TEXTS
 from .dialects import add_dialects
 from .draining import Doors
@@ -136,6 +137,7 @@ def create_app(
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
     )
+    app.router.route_class = StrictRoute
     install_handlers(app)
     failures: dict[int | str, dict[str, Any]] = {
         status: {"model": ErrorBody}

@@ -21,11 +21,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from codepmp_ray.scoring.best_of_n import BestOfN
 
+from .errors import ApiError
 from .gate import plain_path
 from .traces import Traces
 
 logger = logging.getLogger("ray.serve")
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+_NOTHING_SENT = 499  # the caller had gone
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -129,7 +131,7 @@ class Observer:
             await self._app(scope, receive, send)
             return
         facts = Facts(_request_id(scope))
-        status = 499  # nothing was sent: the caller had gone
+        status = _NOTHING_SENT
         start_s = time.monotonic()
 
         async def sending(message: Message) -> None:
@@ -143,6 +145,15 @@ class Observer:
         token = _current.set(facts)
         try:
             await self._app(scope, receive, sending)
+        except Exception as error:
+            # Here, and not in Starlette's outermost layer, which would raise it again for whoever
+            # runs the server to log, and count it as nobody's answer. Type only: messages of
+            # engines and libraries may quote the prompt.
+            if status != _NOTHING_SENT:
+                raise
+            logger.error("Request to %s failed with %s.", scope["path"], type(error).__name__)
+            failure = ApiError(500, "The service failed to answer this request.")
+            await failure.response()(scope, receive, sending)
         finally:
             _current.reset(token)
             seconds = time.monotonic() - start_s

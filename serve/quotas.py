@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 from .errors import ApiError
 
+_ONE = 1 - 1e-6  # sums of floats: who comes back when told to is let in
+
 
 class Quotas:
     """A bucket of requests and one of tokens for each key, filled evenly. Called in one event loop.
@@ -29,7 +31,7 @@ class Quotas:
     def enter(self, caller: str) -> None:
         """Raises ApiError 429 for a caller who has nothing left."""
         for unit, rate in self._rates.items():
-            if (left := self._now(caller, unit)) < 1:
+            if (left := self._now(caller, unit)) < _ONE:
                 wait_s = math.ceil((1 - left) / rate)
                 raise ApiError(
                     429,
