@@ -151,7 +151,7 @@ class Observer:
             # engines and libraries may quote the prompt.
             if status != _NOTHING_SENT:
                 raise
-            logger.error("Request to %s failed with %s.", scope["path"], type(error).__name__)
+            logger.error("Request to %r failed with %s.", scope["path"], type(error).__name__)
             failure = ApiError(500, "The service failed to answer this request.")
             await failure.response()(scope, receive, sending)
         finally:

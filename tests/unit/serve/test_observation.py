@@ -52,6 +52,31 @@ def test_the_page_needs_no_key_and_loads_nothing_else(open_client: TestClient) -
     error_of(open_client.post("/", json={}), 401)
 
 
+def test_a_failure_that_nobody_expected_is_an_answer_like_others(
+    backend: FakeBackend, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In the figures, with an id and for web pages to read; it goes no further, where a server
+    would log its message, which may quote the prompt.
+    """
+    settings = SETTINGS.model_copy(
+        update={
+            "metrics_token_sha256": (digest_of("a-scrape-token"),),
+            "cors_origins": ("https://page",),
+        }
+    )
+    client = TestClient(create_app(settings, backend), headers=HEADERS)  # it raises what is raised
+    answer = client.post(
+        "/v1/bon",
+        json={"prompt": "crash", "candidates": ["a"]},
+        headers={"origin": "https://page", "x-request-id": "mine"},
+    )
+    error_of(answer, 500)
+    assert answer.headers["x-request-id"] == "mine"
+    assert answer.headers["access-control-allow-origin"] == "https://page"
+    assert figures(client)["codepmp_requests_total", "/v1/bon", "500"] == 1
+    assert "RuntimeError" in caplog.text and "secret" not in caplog.text
+
+
 def test_usage_is_counted_by_the_name_of_the_key(backend: FakeBackend, tmp_path: Path) -> None:
     file = tmp_path / "keys"
     lines = [f"{digest_of('a')}  # alice", f"{digest_of('b')} bob jr.", f"{digest_of('c')}#carol"]
