@@ -18,7 +18,7 @@ from starlette.routing import Route
 
 from codepmp_ray import __version__
 from codepmp_ray.errors import InputError
-from codepmp_ray.scoring.best_of_n import Cut, ScoringRequest, Side
+from codepmp_ray.scoring.best_of_n import Cut, ScoringRequest
 
 from .admission import Admission
 from .answer_schemas import (
@@ -43,44 +43,17 @@ from .observation import Metrics, Observer
 from .openapi import describe_keys
 from .page import playground
 from .quotas import Quotas
-from .schemas import MAX_CANDIDATES, BonBody, BonItem, BonRequest
+from .schemas import BonBody, BonItem, BonRequest
 from .scoring import (
     ANSWER_HEADERS,
     Backend,
-    ModelFacts,
     ModelPath,
     ScoringPath,
     all_of,
 )
+from .settings import ServiceSettings
 from .traces import Traces
 from .weights import WeightsAnswer, WeightsRequest, allowed_place
-
-
-class ServiceSettings(ModelFacts):
-    """Limits and keys of one service, and its first model. Keys are sha256 digests.
-
-    Requests at once and tokens in flight are of each replica.
-    """
-
-    other_models: tuple[ModelFacts, ...] = ()
-    lower_bound_stds: float = 1.0
-    api_key_sha256: tuple[str, ...]
-    api_keys_file: str | None = None
-    metrics_token_sha256: tuple[str, ...] = ()
-    admin_key_sha256: tuple[str, ...] = ()
-    weight_roots: tuple[str, ...] = ()
-    cors_origins: tuple[str, ...] = ()
-    truncate: Side | None = None
-    max_candidates: int = MAX_CANDIDATES
-    max_body_bytes: int = 8_000_000
-    body_timeout_s: float = 60.0
-    max_concurrent_requests: int = 64
-    max_tokens_in_flight: int = 262_144
-    max_waiting_bytes: int = 536_870_912
-    requests_per_minute: int | None = None
-    tokens_per_minute: int | None = None
-    otlp_traces_endpoint: str | None = None
-    execute: bool = False
 
 
 def create_app(

@@ -36,7 +36,7 @@ from .replicas import (
     scorer_name,
     serving_needs,
 )
-from .scoring import ModelFacts
+from .settings import ModelFacts
 from .traces import require_packages
 
 INGRESS_NAME = "Ingress"

@@ -19,7 +19,8 @@ from codepmp_ray.scoring.best_of_n import BestOfN, ScoredCandidate, ScoringReque
 from .auth import digest_of
 from .errors import ApiError, Unavailable
 from .observation import Metrics
-from .scoring import ModelFacts, ModelPath, ScoringPath, all_of
+from .scoring import ModelPath, ScoringPath, all_of
+from .settings import ModelFacts
 
 logger = logging.getLogger("ray.serve")
 ENSEMBLE, LOWER_BOUND = "ensemble", "ensemble-lower"

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
-from codepmp_ray.config.base import Section
 from codepmp_ray.errors import DeadlineError, InputError, SandboxUnavailable
 from codepmp_ray.scoring.best_of_n import (
     REFUSE,
@@ -23,11 +22,11 @@ from codepmp_ray.scoring.best_of_n import (
 )
 
 from .admission import Admission, TokenEstimate
-from .answer_schemas import Calibration
 from .errors import ApiError, Unavailable, not_executed
 from .observation import Metrics, header, note
 from .quotas import Quotas
 from .schemas import MAX_CANDIDATES
+from .settings import ModelFacts
 from .weights import Weights
 
 logger = logging.getLogger("ray.serve")
@@ -70,18 +69,6 @@ class Backend(Protocol):
         Raises Unavailable unless a request would be scored now.
         """
         ...
-
-
-class ModelFacts(Section):
-    """What the service tells of a model. `label` is what vLLM calls its one output."""
-
-    model_name: str
-    weights_digest: str | None = None
-    max_model_len: int | None = None
-    dtype: str | None = None
-    quantization: str | None = None
-    label: str = "LABEL_0"
-    calibration: Calibration | None = None
 
 
 class ScoringPath:

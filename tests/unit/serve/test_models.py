@@ -19,7 +19,7 @@ from codepmp_ray.serve.answer_schemas import Calibration
 from codepmp_ray.serve.app import create_app
 from codepmp_ray.serve.auth import digest_of
 from codepmp_ray.serve.replicas import each_model
-from codepmp_ray.serve.scoring import ModelFacts
+from codepmp_ray.serve.settings import ModelFacts
 from tests.unit.serve.http_fakes import (
     HEADERS,
     NAN_LENGTH,

@@ -20,7 +20,7 @@ from codepmp_ray.serve import auth
 from codepmp_ray.serve.app import create_app
 from codepmp_ray.serve.auth import KeyRing, digest_of
 from tests.processes import PATIENCE_S
-from tests.unit.serve.http_fakes import KEY, SETTINGS, FakeBackend, error_of
+from tests.unit.serve.http_fakes import HEADERS, KEY, SETTINGS, FakeBackend, error_of
 
 SCRAPE = {"Authorization": "Bearer a-scrape-token"}
 

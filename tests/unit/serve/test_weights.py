@@ -22,7 +22,8 @@ from codepmp_ray.serve.answer_schemas import fields_of
 from codepmp_ray.serve.deployments import ScorerReplica
 from codepmp_ray.serve.observation import Metrics
 from codepmp_ray.serve.schemas import BonItem, BonOptions
-from codepmp_ray.serve.scoring import ModelFacts, ModelPath
+from codepmp_ray.serve.scoring import ModelPath
+from codepmp_ray.serve.settings import ModelFacts
 from codepmp_ray.serve.weights import Weights
 from codepmp_ray.weights_digest import CALIBRATION_FILE, weights_digest
 from tests.real_service import KEY, serving
