@@ -15,7 +15,7 @@ from ray import serve
 from benchmarks._fake_scoring import expected_reward
 from codepmp_ray.client import RewardClient
 from codepmp_ray.errors import CodePMPError
-from codepmp_ray.serve.application import SCORER_NAME
+from codepmp_ray.serve.replicas import SCORER_NAME
 
 # Names of Serve's processes, as Ray titles them.
 SCORER, INGRESS, PROXY = ":ScorerReplica", ":Ingress", "ProxyActor"

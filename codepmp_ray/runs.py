@@ -243,6 +243,7 @@ def stage_fingerprints(recipe: Recipe) -> dict[str, str]:
     place = serving.model_path and written_name(serving.model_path, serving.revision)
     scorer = [serving.engine, place, serving.dtype, serving.max_model_len]
     scorer += [serving.template] if serving.template != "recorded" else []
+    scorer += [serving.quantization] if serving.quantization else []
     add("scoring", recipe.batch_scoring, scorer, *given)
     return prints
 

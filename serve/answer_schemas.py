@@ -47,6 +47,15 @@ class BonCandidate(BaseModel):
     fell_out: Stage | None = Field(
         None, description="The stage at which it fell out.", exclude_if=_is_none
     )
+    disagreement: float | None = Field(
+        None,
+        description="Of an ensemble: standard deviation of its models' rewards, each in standard "
+        "deviations from its own mean, as the score is.",
+        exclude_if=_is_none,
+    )
+    by_model: dict[str, float | None] | None = Field(
+        None, description="Of an ensemble: raw rewards.", exclude_if=_is_none
+    )
 
 
 class BonUsage(BaseModel):
@@ -160,6 +169,16 @@ class ModelCard(BaseModel):
     )
     max_model_len: int | None = Field(None, description="Tokens of prompt and candidate together.")
     dtype: str | None = None
+    quantization: str | None = Field(
+        None, description="How the weights are quantised, where they are.", exclude_if=_is_none
+    )
+    members: list[str] | None = Field(
+        None, description="Of an ensemble: its models.", exclude_if=_is_none
+    )
+    ready: bool = Field(description="A request would be scored now.")
+    host_memory_bytes: int | None = Field(
+        None, description="Of a replica's processes; without that of a GPU."
+    )
 
 
 class ModelList(BaseModel):

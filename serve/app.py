@@ -7,7 +7,8 @@ the tests.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -16,16 +17,14 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
 from codepmp_ray import __version__
-from codepmp_ray.config.base import Section
 from codepmp_ray.errors import InputError
-from codepmp_ray.scoring.best_of_n import Cut, ScoringRequest, Side
+from codepmp_ray.scoring.best_of_n import Cut, ScoringRequest
 
 from .admission import Admission
 from .answer_schemas import (
     BonItemResult,
     BonManyResponse,
     BonResponse,
-    Calibration,
     ErrorBody,
     ModelCard,
     ModelList,
@@ -33,57 +32,41 @@ from .answer_schemas import (
     fields_of,
 )
 from .auth import KeyRing
+from .bodies import StrictRoute
 from .dialect_schemas import MAX_TEXTS
 from .dialects import add_dialects
 from .draining import Doors
 from .errors import ApiError, Unavailable, install_handlers, not_executed
-from .gate import PUBLIC_PATHS, WEIGHTS_PATH, Gate, caller_of
+from .gate import WEIGHTS_PATH, Gate, caller_of
+from .models import Ensemble, Models
 from .observation import Metrics, Observer
+from .openapi import describe_keys
 from .page import playground
-from .schemas import MAX_CANDIDATES, BonBody, BonItem, BonRequest
-from .scoring import ANSWER_HEADERS, Backend, ScoringPath
+from .quotas import Quotas
+from .schemas import BonBody, BonItem, BonRequest
+from .scoring import (
+    ANSWER_HEADERS,
+    Backend,
+    ModelPath,
+    ScoringPath,
+    all_of,
+)
+from .settings import ServiceSettings
+from .traces import Traces
 from .weights import WeightsAnswer, WeightsRequest, allowed_place
-
-
-class ServiceSettings(Section):
-    """Limits and keys of one service. Keys are sha256 digests.
-
-    Requests at once and tokens in flight are of each replica. `weights_digest`, `max_model_len` and
-    `dtype` are what /v1/models tells of the model, `label` what vLLM calls its one output.
-    """
-
-    model_name: str
-    weights_digest: str | None = None
-    max_model_len: int | None = None
-    dtype: str | None = None
-    label: str = "LABEL_0"
-    api_key_sha256: tuple[str, ...]
-    api_keys_file: str | None = None
-    metrics_token_sha256: tuple[str, ...] = ()
-    admin_key_sha256: tuple[str, ...] = ()
-    weight_roots: tuple[str, ...] = ()
-    cors_origins: tuple[str, ...] = ()
-    truncate: Side | None = None
-    max_candidates: int = MAX_CANDIDATES
-    max_body_bytes: int = 8_000_000
-    body_timeout_s: float = 60.0
-    max_concurrent_requests: int = 64
-    max_tokens_in_flight: int = 262_144
-    max_waiting_bytes: int = 536_870_912
-    calibration: Calibration | None = None
-    execute: bool = False
 
 
 def create_app(
     settings: ServiceSettings,
-    backend: Backend,
+    backend: Backend | Mapping[str, Backend],
     doors: Doors | None = None,
-    num_replicas: Callable[[], int] = lambda: 1,
+    num_replicas: Callable[[str], int] = lambda model: 1,
 ) -> FastAPI:
     """The application. Raises ConfigError when `settings` holds no key.
 
     Without a scrape token `/metrics` answers to nobody. Once `doors` close, nothing new is scored.
-    `num_replicas` says how many share the work now.
+    `backend` is that of each model where there are several. `num_replicas` says how many share the
+    work of a model now.
     """
     doors = doors or Doors()
     keys = KeyRing(settings.api_key_sha256, settings.api_keys_file)
@@ -92,20 +75,31 @@ def create_app(
         for digests in (settings.metrics_token_sha256, settings.admin_key_sha256)
     )
     metrics = Metrics()
-    scoring = ScoringPath(
-        settings.model_name,
-        Admission(
-            settings.max_concurrent_requests,
-            settings.max_tokens_in_flight,
-            settings.max_waiting_bytes,
-            num_replicas=num_replicas,
-        ),
-        backend,
+    quotas = Quotas(
+        {"requests": settings.requests_per_minute, "tokens": settings.tokens_per_minute}
+    )
+    all_facts = [settings, *settings.other_models]
+    backends = backend if isinstance(backend, Mapping) else {settings.model_name: backend}
+    served = Models(
+        [
+            ModelPath(
+                facts,
+                Admission(
+                    settings.max_concurrent_requests,
+                    settings.max_tokens_in_flight,
+                    settings.max_waiting_bytes // len(all_facts),
+                    num_replicas=partial(num_replicas, facts.model_name),
+                ),
+                backends[facts.model_name],
+                metrics,
+                Cut(settings.truncate),
+                keys.name_of,
+                quotas,
+            )
+            for facts in all_facts
+        ],
         metrics,
-        Cut(settings.truncate),
-        settings.max_model_len,
-        settings.weights_digest,
-        keys.name_of,
+        settings.lower_bound_stds,
     )
     # FastAPI's documentation pages load scripts from elsewhere; /openapi.json has the content.
     app = FastAPI(
@@ -116,6 +110,7 @@ def create_app(
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
     )
+    app.router.route_class = StrictRoute
     install_handlers(app)
     failures: dict[int | str, dict[str, Any]] = {
         status: {"model": ErrorBody}
@@ -129,9 +124,14 @@ def create_app(
         """Score the candidates as answers to the prompt and name the best one; in `requests` for up
         to 1,024 prompts.
         """
-        scoring.require_model(request.model)
-        calibration = settings.calibration if request.normalize else None
-        if request.normalize and calibration is None:
+        scoring = served.of(request.model)
+        is_joint = isinstance(scoring, Ensemble)
+        if is_joint and request.probabilities:
+            raise ApiError(
+                422, "probabilities: an ensemble has no temperature", param="probabilities"
+            )
+        calibration = scoring.facts.calibration if request.normalize else None
+        if request.normalize and calibration is None and not is_joint:  # which is normalized
             raise ApiError(
                 422,
                 "normalize: this service has no calibration (serving.score_mean and score_std)",
@@ -149,7 +149,7 @@ def create_app(
         if isinstance(request, BonRequest):
             result = await scoring.score(caller, request.asked(request, scoring.cut))
             return BonResponse(
-                model=settings.model_name, **fields_of(result, request, request, calibration)
+                model=scoring.model_name, **fields_of(result, request, request, calibration)
             )
         outcomes: list[Any] = []
         for item in items:
@@ -166,22 +166,33 @@ def create_app(
             for place, outcome in enumerate(outcomes)
         ]
         is_partial = any(item.partial for item in results)
-        return BonManyResponse(model=settings.model_name, partial=is_partial, results=results)
+        return BonManyResponse(model=scoring.model_name, partial=is_partial, results=results)
 
-    add_dialects(app, scoring, failures, settings.max_model_len, settings.label)
+    add_dialects(app, served, failures)
 
-    def card() -> ModelCard:
+    async def card(model: ScoringPath) -> ModelCard:
+        memory, is_ready = None, True
+        try:
+            memory = await model.check_ready()
+        except Unavailable:
+            is_ready = False
         return ModelCard(
-            id=settings.model_name,
-            weights_digest=scoring.weights_digest,
-            max_model_len=settings.max_model_len,
-            dtype=settings.dtype,
+            id=model.model_name,
+            weights_digest=model.weights_digest,
+            max_model_len=model.facts.max_model_len,
+            dtype=model.facts.dtype,
+            quantization=model.facts.quantization,
+            members=[*served.single] if isinstance(model, Ensemble) else None,
+            ready=is_ready,
+            host_memory_bytes=memory,
         )
 
     @app.get("/v1/models", response_model=ModelList, responses={401: failures[401]})
     async def models() -> ModelList:
-        """The served model, and which weights it has."""
-        return ModelList(data=[card()])
+        """The served models, and which weights they have. The first is that of requests that name
+        none.
+        """
+        return ModelList(data=await all_of([card(model) for model in served.all.values()]))
 
     @app.get(
         "/v1/models/{name:path}",
@@ -189,16 +200,15 @@ def create_app(
         responses={401: failures[401], 404: failures[404]},
     )
     async def model(name: str) -> ModelCard:
-        """The served model by its name."""
-        scoring.require_model(name)
-        return card()
+        """A served model by its name."""
+        return await card(served.of(name))
 
     @app.get("/info", responses={401: failures[401]})
     async def info() -> dict[str, Any]:
-        """The served model, as TEI tells it."""
+        """The first model, as TEI tells it."""
         return {
             "model_id": settings.model_name,
-            "model_sha": scoring.weights_digest,
+            "model_sha": served.of(None).weights_digest,
             "model_dtype": settings.dtype,
             "model_type": {"reranker": {"id2label": {"0": settings.label}}},
             "max_concurrent_requests": settings.max_concurrent_requests,
@@ -214,7 +224,7 @@ def create_app(
             """Score by other weights of the same shape from now on. Needs the admin key."""
             start_s = time.monotonic()
             place = allowed_place(request.path, settings.weight_roots)
-            await scoring.load_weights(place, request.weights_digest)
+            await served.one(request.model).load_weights(place, request.weights_digest)
             return WeightsAnswer(
                 weights_digest=request.weights_digest, load_s=time.monotonic() - start_s
             )
@@ -230,11 +240,14 @@ def create_app(
         return Status(status="ok")
 
     @app.get("/ready", response_model=Status, responses={503: {"model": ErrorBody}})
-    async def ready() -> Status:
-        """A request would be scored now. Needs no key."""
+    async def ready(http: Request) -> Status:
+        """A request would be scored now, by any model. Needs no key; with one it names the models
+        that are away.
+        """
         if doors.are_closing:
             raise Unavailable
-        await backend.check_ready()
+        if away := await served.away():
+            raise Unavailable(*(away if caller_of(http.scope) else ()))
         return Status(status="ready")
 
     @app.get("/metrics", include_in_schema=False)
@@ -253,7 +266,8 @@ def create_app(
     )
     # The last one added is the outermost.
     routes = frozenset(route.path for route in app.routes if isinstance(route, Route))
-    app.add_middleware(Observer, metrics=metrics, routes=routes)
+    traces = Traces(settings.otlp_traces_endpoint) if settings.otlp_traces_endpoint else None
+    app.add_middleware(Observer, metrics=metrics, routes=routes, traces=traces)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -264,30 +278,6 @@ def create_app(
         )
     describe_keys(app)
     return app
-
-
-def describe_keys(app: FastAPI) -> None:
-    """Complete the OpenAPI schema: where the key goes, so that clients made from it can send it."""
-    make = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        made = make()
-        made["components"]["securitySchemes"] = {
-            "bearer": {"type": "http", "scheme": "bearer"},
-            "apiKey": {"type": "apiKey", "in": "header", "name": "x-api-key"},
-        }
-        made["security"] = [{"bearer": []}, {"apiKey": []}]
-        for path, operations in made["paths"].items():
-            if path in PUBLIC_PATHS:
-                operations["get"]["security"] = []
-            content = operations.get("post", {}).get("requestBody", {}).get("content", {})
-            for body in content.values():
-                # A body that fits two of them is told by its fields; it is no error.
-                if kinds := body["schema"].pop("oneOf", None):
-                    body["schema"]["anyOf"] = kinds
-        return made
-
-    app.openapi = openapi  # type: ignore[method-assign]
 
 
 __all__ = ["Backend", "ServiceSettings", "Unavailable", "create_app"]

@@ -13,14 +13,12 @@ from ray import serve
 from ray.actor import ActorHandle
 from ray.serve.config import RequestRouterConfig
 
-from codepmp_ray.cluster.placement import Need
-from codepmp_ray.cluster.preflight import num_gpus_in_cluster, require_needs
+from codepmp_ray.cluster.preflight import require_needs
 from codepmp_ray.config.audit import AuditConfig
 from codepmp_ray.config.evaluation import ServingConfig
 from codepmp_ray.errors import ConfigError
 from codepmp_ray.evaluation.audit.served import require_audited
 from codepmp_ray.hub_models import at_commit
-from codepmp_ray.runs import MODEL_FOLDER
 from codepmp_ray.scoring.exported_model import require_model
 from codepmp_ray.storage import absolute
 from codepmp_ray.weights_digest import weights_digest
@@ -30,8 +28,17 @@ from .app import ServiceSettings
 from .auth import KeyRing, digest_of, key_from_environment
 from .deployments import ListeningIngress, ProxiedIngress, ScorerReplica
 from .listening import Listener
+from .replicas import (
+    each_model,
+    gpus_per_replica,
+    replica_options,
+    scaling_of,
+    scorer_name,
+    serving_needs,
+)
+from .settings import ModelFacts
+from .traces import require_packages
 
-SCORER_NAME = "ScorerReplica"
 INGRESS_NAME = "Ingress"
 DEFAULT_KEY_VARIABLE = "CODEPMP_API_KEY"
 # Requests at the ingress: those that wait there for their turn are bounded by their memory.
@@ -71,19 +78,22 @@ def build_application(
             "serving.admin_key_sha256 opens /admin/weights, and serving.weight_roots is empty.",
             "Name the folders or URIs from which weights may be loaded.",
         )
-    model = absolute(str(model_path))
-    facts = require_model(config, model)
-    if config.require_audit:
-        require_audited(config, model, limits)
-    num_gpus = gpus_per_replica(config)
-    require_capacity(config, num_gpus)
-    most_replicas = max(config.num_replicas, config.max_replicas or 0)
+    if config.otlp_traces_endpoint is not None:
+        require_packages()
+    models = each_model(config, absolute(str(model_path)))
+    facts = [_facts_of(name, *model, limits) for name, model in models.items()]
+    quantised = next((found for found in facts if found.quantization), None)
+    if quantised and config.admin_key_sha256:
+        raise ConfigError(
+            f"The model {quantised.model_name!r} is quantised ({quantised.quantization}): its "
+            "weights cannot be changed in place.",
+            "Leave serving.admin_key_sha256 out.",
+        )
+    require_needs(serving_needs(config))
     settings = ServiceSettings(
-        model_name=served_name(config, model),
-        weights_digest=weights_digest(model),
-        max_model_len=config.max_model_len,
-        dtype=config.dtype,
-        label=str(facts.get("id2label", {}).get("0", "LABEL_0")),
+        **facts[0].model_dump(),
+        other_models=tuple(facts[1:]),
+        lower_bound_stds=config.lower_bound_stds,
         api_key_sha256=tuple(api_key_sha256),
         api_keys_file=keys_file,
         metrics_token_sha256=tuple(config.metrics_token_sha256),
@@ -96,11 +106,56 @@ def build_application(
         max_concurrent_requests=config.max_concurrent_requests,
         max_tokens_in_flight=config.max_tokens_in_flight,
         max_waiting_bytes=config.max_waiting_bytes,
-        calibration=calibration_of(config),
+        requests_per_minute=config.requests_per_minute,
+        tokens_per_minute=config.tokens_per_minute,
+        otlp_traces_endpoint=config.otlp_traces_endpoint,
         execute=config.execute,
     )
+    ingress = serve.deployment(
+        name=INGRESS_NAME,
+        ray_actor_options={"num_cpus": 0, **_machine_of(listener)},
+        max_ongoing_requests=_INGRESS_REQUESTS,
+        health_check_period_s=_HEALTH_CHECK_PERIOD_S,
+        graceful_shutdown_timeout_s=config.drain_timeout_s,
+        max_surge_percent=100,
+    )
+    scorers = {
+        name: _scorer(scorer_name(number, name), *model, replica_class)
+        for number, (name, model) in enumerate(models.items())
+    }
+    arguments = settings.model_dump(mode="json"), scorers, owner
+    if listener is None:
+        return ingress(ProxiedIngress).bind(*arguments)
+    return ingress(ListeningIngress).bind(*arguments, listener)
+
+
+def _facts_of(
+    name: str, config: ServingConfig, model: str, limits: AuditConfig | None
+) -> ModelFacts:
+    """Raises what is wrong with a model before anything starts."""
+    facts = require_model(config, model)
+    if config.require_audit:
+        require_audited(config, model, limits)
+    quantised = facts.get("quantization_config") or {}
+    return ModelFacts(
+        model_name=name,
+        weights_digest=weights_digest(model),
+        max_model_len=config.max_model_len,
+        dtype=config.dtype,
+        quantization=config.quantization or quantised.get("quant_method"),
+        label=str(facts.get("id2label", {}).get("0", "LABEL_0")),
+        calibration=calibration_of(config),
+    )
+
+
+def _scorer(
+    name: str, config: ServingConfig, model: str, replica_class: type[ScorerReplica]
+) -> serve.Application:
+    """The deployment of one model."""
+    num_gpus = gpus_per_replica(config)
+    most_replicas = max(config.num_replicas, config.max_replicas or 0)
     scorer = serve.deployment(
-        name=SCORER_NAME,
+        name=name,
         **scaling_of(config),
         ray_actor_options=replica_options(config, num_gpus),
         # Admission bounds the work; two ingresses admit it while one replaces the other.
@@ -114,19 +169,7 @@ def build_application(
         graceful_shutdown_timeout_s=config.drain_timeout_s,
         max_surge_percent=config.max_surge_percent,
     )(replica_class)
-    ingress = serve.deployment(
-        name=INGRESS_NAME,
-        ray_actor_options={"num_cpus": 0, **_machine_of(listener)},
-        max_ongoing_requests=_INGRESS_REQUESTS,
-        health_check_period_s=_HEALTH_CHECK_PERIOD_S,
-        graceful_shutdown_timeout_s=config.drain_timeout_s,
-        max_surge_percent=100,
-    )
-    replica = scorer.bind(model, config.model_dump(mode="json"), num_gpus)
-    arguments = settings.model_dump(mode="json"), replica, owner
-    if listener is None:
-        return ingress(ProxiedIngress).bind(*arguments)
-    return ingress(ListeningIngress).bind(*arguments, listener)
+    return scorer.bind(model, config.model_dump(mode="json"), num_gpus)
 
 
 def _machine_of(listener: Listener | None) -> dict[str, Any]:
@@ -189,35 +232,6 @@ def tls_options(config: ServingConfig) -> dict[str, str]:
     }
 
 
-def replica_options(config: ServingConfig, num_gpus: float) -> dict[str, Any]:
-    """Ray's options of one replica's actor."""
-    options: dict[str, Any] = {"num_cpus": config.num_cpus, "num_gpus": num_gpus}
-    if config.label_selector:
-        options["label_selector"] = dict(config.label_selector)
-    return options
-
-
-def scaling_of(config: ServingConfig) -> dict[str, Any]:
-    """Options of the scorer's deployment: a fixed number of replicas, or autoscaling by tokens."""
-    if config.max_replicas is None or config.max_replicas <= config.num_replicas:
-        return {"num_replicas": config.num_replicas}
-    policy = {
-        "policy_function": f"{__package__}.autoscaling:TokenPolicy",
-        "policy_kwargs": {"target_tokens": config.target_tokens_per_replica},
-    }
-    return {
-        "autoscaling_config": {
-            "min_replicas": config.num_replicas,
-            "max_replicas": config.max_replicas,
-            "initial_replicas": config.num_replicas,
-            "upscale_delay_s": 5.0,
-            "downscale_delay_s": config.downscale_delay_s,
-            "look_back_period_s": 10.0,
-            "policy": policy,
-        }
-    }
-
-
 def calibration_of(config: ServingConfig) -> Calibration | None:
     """Raises ConfigError where one of the two figures is missing."""
     if config.score_mean is None and config.score_std is None:
@@ -229,35 +243,3 @@ def calibration_of(config: ServingConfig) -> Calibration | None:
             "Give both, measured on one set of answers, or none.",
         )
     return Calibration(mean=config.score_mean, std=config.score_std)
-
-
-def served_name(config: ServingConfig, model: str) -> str:
-    """The configured name, or that of the folder (of the stage's folder for <stage>/model)."""
-    if config.served_model_name:
-        return config.served_model_name
-    parts = [part for part in model.split("/") if part]
-    return parts[-2] if parts[-1] == MODEL_FOLDER and len(parts) > 1 else parts[-1]
-
-
-def gpus_per_replica(config: ServingConfig) -> float:
-    """As configured, or one where the cluster has any."""
-    if config.num_gpus is not None:
-        return config.num_gpus
-    return 1.0 if num_gpus_in_cluster(config.label_selector) else 0.0
-
-
-def require_capacity(config: ServingConfig, num_gpus: float) -> None:
-    """Refuse replicas that the cluster can never hold: Serve would wait for them forever."""
-    require_needs([serving_need(config, num_gpus)])
-
-
-def serving_need(config: ServingConfig, num_gpus: float) -> Need:
-    """The replicas that the service starts with."""
-    return Need(
-        f"Scoring with serving.num_replicas={config.num_replicas} x "
-        f"(num_cpus={config.num_cpus:g}, num_gpus={num_gpus:g})",
-        {"CPU": config.num_cpus, "GPU": num_gpus},
-        config.num_replicas,
-        config.label_selector,
-        "Lower serving.num_replicas, serving.num_cpus or serving.num_gpus.",
-    )

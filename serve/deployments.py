@@ -15,9 +15,11 @@ import os
 import queue
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
+import psutil
 from ray import serve
 from ray.actor import ActorHandle
 from ray.serve.handle import DeploymentHandle
@@ -172,8 +174,15 @@ class ScorerReplica:
         """Read by Serve for serve/autoscaling.py."""
         return {METRIC: float(self._tokens_in_flight)}
 
-    async def check_ready(self) -> None:
+    async def check_ready(self) -> int:
+        """Bytes of memory that its processes hold; vLLM has some of its own."""
         await self.check_health()
+        own = psutil.Process()
+        held = 0
+        for process in (own, *own.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                held += process.memory_info().rss
+        return held
 
     async def check_health(self) -> None:
         """Called by Serve too, which replaces a replica that fails here."""
@@ -213,27 +222,36 @@ def _for_threads(encoder: Encoder, num: int) -> queue.SimpleQueue[Encoder]:
 
 
 class _Ingress:
-    """The HTTP side. `owner` is an actor of the job that started the service: with it the service
-    ends.
+    """The HTTP side. `scorers` are those of each model by its name. `owner` is an actor of the job
+    that started the service: with it the service ends.
     """
 
     def __init__(
         self,
         settings: dict[str, Any],
-        scorer: DeploymentHandle,
+        scorers: dict[str, DeploymentHandle],
         owner: ActorHandle | None = None,
     ) -> None:
         self._settings = ServiceSettings.model_validate(settings)
-        self._scorer = scorer
+        self._scorers = scorers
         self._doors = Doors()
         if owner is not None:
             end_with(owner)
 
     def _app(self) -> Any:
-        name = self._scorer.deployment_name
-        may_change = bool(self._settings.admin_key_sha256)
-        backend = HandleBackend(self._scorer, self._settings.weights_digest if may_change else None)
-        return create_app(self._settings, backend, self._doors, lambda: num_replicas(name))
+        settings = self._settings
+        may_change = bool(settings.admin_key_sha256)
+        backends = {
+            facts.model_name: HandleBackend(
+                self._scorers[facts.model_name], facts.weights_digest if may_change else None
+            )
+            for facts in (settings, *settings.other_models)
+        }
+
+        def replicas_of(model: str) -> int:
+            return num_replicas(self._scorers[model].deployment_name)
+
+        return create_app(settings, backends, self._doors, replicas_of)
 
     async def close_doors(self) -> int:
         """From now on new requests get 503. Returns how many are still being answered."""
@@ -257,13 +275,14 @@ class ListeningIngress(_Ingress):
     async def __init__(  # type: ignore[misc]  # Serve awaits it
         self,
         settings: dict[str, Any],
-        scorer: DeploymentHandle,
+        scorers: dict[str, DeploymentHandle],
         owner: ActorHandle | None,
         listener: Listener,
     ) -> None:
-        super().__init__(settings, scorer, owner)
-        # Its calls begin and end in this event loop: no thread is woken up for each.
-        scorer._init(_run_router_in_separate_loop=False)
+        super().__init__(settings, scorers, owner)
+        for scorer in scorers.values():
+            # Its calls begin and end in this event loop: no thread is woken up for each.
+            scorer._init(_run_router_in_separate_loop=False)
         self._server = HttpServer(self._app(), listener.tls)
         self._server.begin(received(listener.path))
 

@@ -1,8 +1,8 @@
 """Fields of other servers' requests: which are taken, which change nothing, which are refused.
 
 Unknown fields are ignored, as those servers do. Fields of theirs that would change what is scored,
-and are not implemented here, are refused by name (`UNSUPPORTED`), and so is a second field that
-holds texts.
+and are not implemented here, are refused by name (`UNSUPPORTED`), and so are those that another
+kind of request here has: they would be left out.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from codepmp_ray.scoring.best_of_n import Cut, Side
 
 from .dialect_answers import sigmoid
 from .errors import ApiError
-from .schemas import Text
+from .schemas import BonManyRequest, BonRequest, Text
 
 # Fields of other servers -> values beside null that change nothing here. All others get 422.
 UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(["cache_salt", "chat_template", "dimensions", "instruct", "instruction"], ()),
+    **dict.fromkeys(["max_doc_length", "max_query_length", "overlap_tokens"], ()),
     **dict.fromkeys(["audio_data", "image_data", "video_data", "input_embeds"], ()),
     **dict.fromkeys(["label_token_ids", "lora_id", "lora_path", "max_chunks_per_doc"], ()),
     **dict.fromkeys(["max_length", "prompt_name"], ()),
@@ -29,7 +30,8 @@ UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(["add_generation_prompt", "add_special_tokens"], (False,)),
     **dict.fromkeys(["continue_final_message", "is_cross_encoder_request"], (False,)),
     **dict.fromkeys(["apply_softmax", "item_first", "normalize", "softmax"], (False,)),
-    **dict.fromkeys(["return_pooled_hidden_states"], (False,)),
+    **dict.fromkeys(["return_embeddings", "return_pooled_hidden_states"], (False,)),
+    **dict.fromkeys(["return_input", "rewrite_query", "stream"], (False,)),
     **dict.fromkeys(["max_tokens_per_doc", "max_tokens_per_query"], (0,)),
     **dict.fromkeys(["chat_template_kwargs", "media_io_kwargs", "mm_processor_kwargs"], ({},)),
     "embed_dtype": ("float32",),
@@ -41,10 +43,7 @@ UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "tools": ([],),
 }
 # Fields of theirs that say nothing about scores.
-IGNORED = frozenset({"priority", "request_id", "user"})
-# What holds texts to be scored in some request here. In another it would be left out in silence.
-OF_TEXTS = frozenset({"documents", "input", "input_ids", "inputs", "items", "messages", "query"})
-OF_TEXTS |= {"data_1", "data_2", "queries", "response", "text", "texts", "text_1", "text_2"}
+IGNORED = frozenset({"label", "labels", "priority", "request_id", "user"})
 
 
 class Dialect(BaseModel):
@@ -61,7 +60,7 @@ class Dialect(BaseModel):
                     422, f"{' and '.join(twice)} are one field: send one", param=twice[1]
                 )
         others = given.keys() - set(chain(*_own_names(cls)))
-        for name in sorted(OF_TEXTS & others):
+        for name in sorted(others & (all_names() - UNSUPPORTED.keys() - IGNORED)):
             if given[name] is not None:
                 raise ApiError(
                     422, f"{name} belongs to another kind of request: leave it out", param=name
@@ -88,6 +87,15 @@ def _own_names(kind: type[BaseModel]) -> list[list[str]]:
         for name, field in kind.model_fields.items()
         for alias in [field.validation_alias]
     ]
+
+
+@cache
+def all_names() -> frozenset[str]:
+    """Of the fields of all kinds of requests that are scored, once their modules are imported."""
+    kinds: list[type[BaseModel]] = [BonRequest, BonManyRequest, Dialect]
+    for kind in kinds:  # which grows
+        kinds += kind.__subclasses__()
+    return frozenset(chain(*(chain(*_own_names(kind)) for kind in kinds)))
 
 
 class Scored(Dialect):

@@ -46,16 +46,14 @@ from .dialect_schemas import (
 )
 from .errors import ApiError
 from .gate import caller_of
+from .models import Models
 from .schemas import MAX_CANDIDATES, plain_messages
-from .scoring import ScoringPath
 
 
 def add_dialects(
     app: FastAPI,
-    scoring: ScoringPath,
+    models: Models,
     responses: dict[int | str, Any],
-    max_model_len: int | None = None,
-    label: str = "LABEL_0",
 ) -> None:
     """Add the routes to `app`; `responses` documents their errors."""
 
@@ -73,7 +71,7 @@ def add_dialects(
         """(what became of each pair of prompt and text, of what is computed): a prompt once for
         every MAX_CANDIDATES texts.
         """
-        scoring.require_model(request.model)
+        scoring = models.of(request.model)
         by_prompt: dict[str | None, list[int]] = {}
         for place, (prompt, _) in enumerate(pairs):  # messages are those of all pairs
             by_prompt.setdefault(prompt if isinstance(prompt, str) else None, []).append(place)
@@ -128,8 +126,9 @@ def add_dialects(
             ]
             return rows[0] if is_one else rows
         shown, results = await answered(http, request)
+        label = models.of(request.model).facts.label
         rows = [{"label": label, "probs": [reward], "num_classes": 1} for reward in shown]
-        return envelope("classify", scoring.model_name, rows, results)
+        return envelope("classify", models.of(request.model).model_name, rows, results)
 
     @route("/pooling", PoolingAnswer)
     async def pooling(request: VectorRequest, http: Request) -> Any:
@@ -137,7 +136,7 @@ def add_dialects(
         shown, results = await answered(http, request)
         vectors = [as_vector(reward, request.encoding_format) for reward in shown]
         rows = [{"object": "pooling", "data": vector} for vector in vectors]
-        return envelope("pool", scoring.model_name, rows, results)
+        return envelope("pool", models.of(request.model).model_name, rows, results)
 
     @route("/v1/embeddings", EmbeddingsAnswer)
     async def embeddings(request: VectorRequest, http: Request) -> Any:
@@ -145,7 +144,7 @@ def add_dialects(
         shown, results = await answered(http, request)
         vectors = [as_vector(reward, request.encoding_format) for reward in shown]
         rows = [{"object": "embedding", "embedding": vector} for vector in vectors]
-        return envelope("embd", scoring.model_name, rows, results)
+        return envelope("embd", models.of(request.model).model_name, rows, results)
 
     @route("/score", ScoreAnswer, "/v1/score")
     async def score(request: ScoreRequest, http: Request) -> Any:
@@ -154,7 +153,7 @@ def add_dialects(
         """
         found, results = await score_pairs(http, request, request.pairs(), "text_2")
         rows = [{"object": "score", "score": request.shown(item.score)} for item in found]
-        return envelope("score", scoring.model_name, rows, results)
+        return envelope("score", models.of(request.model).model_name, rows, results)
 
     @route("/rerank", RerankAnswer | list[TeiRank], "/v1/rerank", "/v2/rerank")
     async def rerank(request: RerankBody, http: Request) -> Any:
@@ -179,7 +178,7 @@ def add_dialects(
         num_tokens = num_tokens_of(computed)
         return {
             "id": f"rerank-{uuid.uuid4().hex}",
-            "model": scoring.model_name,
+            "model": models.of(request.model).model_name,
             "results": results,
             "usage": {"prompt_tokens": num_tokens, "total_tokens": num_tokens},
             "meta": {"api_version": {"version": "2"}, "tokens": {"input_tokens": num_tokens}},
@@ -191,6 +190,7 @@ def add_dialects(
         pairs, is_batch = request.rows()
         found, _ = await score_pairs(http, request, pairs, "inputs")
         scores = [request.shown(item.score) for item in found]
+        label = models.of(request.model).facts.label
         rows = [[{"score": score, "label": label}] for score in scores]
         return rows if is_batch else rows[0]
 
@@ -216,14 +216,14 @@ def add_dialects(
         return {
             "id": f"scoreeval-{uuid.uuid4().hex}",
             "object": "score.evaluation",
-            "model": scoring.model_name,
+            "model": models.of(request.model).model_name,
             "scores": [request.shown(item.score) for item in found],
         }
 
     @route("/tokenize", TokenizeAnswer)
     async def tokenize(request: TokenizeRequest, http: Request) -> Any:
         """vLLM's route: the ids as they would be scored, EOS included where the model has it."""
-        scoring.require_model(request.model)
+        model = models.of(request.model)
         asked = ScoringRequest(None, [request.prompt or ""])
         if request.messages is not None:
             messages = plain_messages(request.messages)
@@ -237,8 +237,8 @@ def add_dialects(
                 )
             prompt, response = split_answer(messages) if has_answer else (messages, "")
             asked = ScoringRequest(prompt, [response])
-        ids = await scoring.tokenize(caller_of(http.scope), asked)
-        return {"count": len(ids), "max_model_len": max_model_len, "tokens": ids}
+        ids = await model.tokenize(caller_of(http.scope), asked)
+        return {"count": len(ids), "max_model_len": model.facts.max_model_len, "tokens": ids}
 
 
 def split_answer(messages: list[Message]) -> tuple[list[Message], str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +14,6 @@ from starlette.responses import JSONResponse
 from codepmp_ray.errors import DeadlineError, InputError
 from codepmp_ray.preference.messages import BadMessage
 
-logger = logging.getLogger("ray.serve")  # the replica's own log file
 _MAX_SHOWN_PROBLEMS = 3
 _MAX_TEXT = 500
 # status -> (type, code)
@@ -75,11 +73,14 @@ def not_executed(why: str) -> ApiError:
 
 
 class Unavailable(Exception):
-    """The scorer is not there now (starting, restarting); the same call may work soon."""
+    """The scorer is not there now (starting, restarting); the same call may work soon.
+
+    Its arguments are the names of models.
+    """
 
 
 def install_handlers(app: FastAPI) -> None:
-    """Give every failure under `app` the common form. Nothing internal is shown."""
+    """Give failures under `app` the common form; what nobody expected is the Observer's."""
 
     async def api_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, ApiError)
@@ -114,13 +115,9 @@ def install_handlers(app: FastAPI) -> None:
         return ApiError(504, str(error)).response()
 
     async def unavailable(request: Request, error: Exception) -> JSONResponse:
-        message = "The scoring engine is not available at the moment."
+        of = f" of {', '.join(map(repr, error.args))}" if error.args else ""
+        message = f"The scoring engine{of} is not available at the moment."
         return ApiError(503, message, retry_after_s=5).response()
-
-    async def internal(request: Request, error: Exception) -> JSONResponse:
-        # Type only: messages of engines and libraries may quote the prompt.
-        logger.error("Request to %s failed with %s.", request.url.path, type(error).__name__)
-        return ApiError(500, "The service failed to answer this request.").response()
 
     app.add_exception_handler(ApiError, api_error)
     app.add_exception_handler(HTTPException, http_error)
@@ -128,7 +125,6 @@ def install_handlers(app: FastAPI) -> None:
     app.add_exception_handler(InputError, bad_input)
     app.add_exception_handler(DeadlineError, too_late)
     app.add_exception_handler(Unavailable, unavailable)
-    app.add_exception_handler(Exception, internal)
 
 
 def _unreadable(request: Request) -> ApiError:

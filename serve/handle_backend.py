@@ -45,7 +45,7 @@ class HandleBackend:
         self._weights: Weights | None = None
         self._must_ask = base is not None
         self._asking = asyncio.Lock()
-        self._ready: tuple[float, Exception | None] = (-_READY_AGE_S, None)
+        self._ready: tuple[float, int | Exception | None] = (-_READY_AGE_S, None)
 
     async def score(self, requests: list[ScoringRequest]) -> Sequence[Outcome]:
         """One call for all: Serve gives the calls that one HTTP request makes the same id, and a
@@ -86,21 +86,21 @@ class HandleBackend:
                 raise InputError(error.problem, error.remedy)
         self._weights = weights
 
-    async def check_ready(self) -> None:
+    async def check_ready(self) -> int | None:
         """The answer of all who ask within a second is one replica's."""
         async with self._asking:
             if time.monotonic() - self._ready[0] >= _READY_AGE_S:
-                self._ready = (time.monotonic(), await self._why_not_ready())
-        if self._ready[1] is not None:
-            raise Unavailable from self._ready[1]
+                self._ready = (time.monotonic(), await self._readiness())
+        if isinstance(found := self._ready[1], Exception):
+            raise Unavailable from found
+        return found
 
-    async def _why_not_ready(self) -> Exception | None:
+    async def _readiness(self) -> int | Exception | None:
         try:
             async with asyncio.timeout(_READY_TIMEOUT_S):
-                await self._direct.check_ready.remote()  # the way that calls go
+                return await self._direct.check_ready.remote()  # the way that calls go
         except (TimeoutError, *_GONE) as error:
             return error
-        return None
 
     async def _call(self, scorer: DeploymentHandle, requests: list[ScoringRequest]) -> Any:
         """Raises DeadlineError too when no replica takes the call in its time."""

@@ -29,20 +29,20 @@ from codepmp_ray.storage import absolute
 
 from .application import (
     INGRESS_NAME,
-    SCORER_NAME,
     build_app,
     build_application,
-    served_name,
     tls_options,
 )
 from .auth import digest_of, generate_key, key_from_environment
 from .deployments import ScorerReplica
 from .listening import Listener, given_to_ingresses, open_port
 from .owner import make_owner
+from .replicas import each_model, scorer_name, served_name, serving_needs
 
 __all__ = ["ServiceHandle", "build_app", "running_service"]
 
 _APP_PREFIX = "codepmp-job-"
+_FAILED = ("DEPLOY_FAILED", "UNHEALTHY")
 _PORT_RELEASE_TIMEOUT_S = 15.0
 _ANSWER_TIMEOUT_S = 60.0
 _CONTROL_TIMEOUT_S = 10.0
@@ -99,7 +99,10 @@ def running_service(
                 application = build_application(
                     config, model, [digest_of(key)], replica_class, recipe.audit, owner, listener
                 )
-                with Progress("scoring service", config.num_replicas, "replicas ready") as progress:
+                models = enumerate(each_model(config, model).items())
+                places = {scorer_name(n, name): place for n, (name, (_, place)) in models}
+                num_replicas = sum(need.count for need in serving_needs(config))
+                with Progress("scoring service", num_replicas, "replicas ready") as progress:
                     serve.start(
                         proxy_location="Disabled",
                         logging_config={"log_level": "WARNING", "enable_access_log": False},
@@ -108,10 +111,10 @@ def running_service(
                         [serve.RunTarget(application, name, route_prefix=None)],
                         wait_for_applications_running=False,
                     )
-                    _wait_until_running(name, model, progress)
+                    _wait_until_running(name, places, progress)
                     url = f"{'https' if tls else 'http'}://{_reachable(config.host)}:{port}"
                     _wait_until_ready(url)
-                    progress.update(config.num_replicas)
+                    progress.update(num_replicas)
                 try:
                     named = served_name(config, model)
                     yield ServiceHandle(url, key, named, given is None, name, listener)
@@ -163,20 +166,29 @@ def _clear_serve() -> None:
         serve.shutdown()
 
 
-def _wait_until_running(name: str, model: str, progress: Progress) -> None:
-    """Until every replica has loaded its model. Raises ModelError when one cannot."""
+def _wait_until_running(name: str, places: dict[str, str], progress: Progress) -> None:
+    """Until every replica has loaded its model. Raises ModelError when one cannot.
+
+    `places` are those of the models, by the name of the deployment.
+    """
     while True:
         app = serve.status().applications.get(name)
         status = app.status if app else "NOT_STARTED"
-        if app is not None and status in ("DEPLOY_FAILED", "UNHEALTHY"):
+        if app is not None and status in _FAILED:
             details = [app.message, *(item.message for item in app.deployments.values())]
+            failed = [
+                place
+                for scorer, place in places.items()
+                if (found := app.deployments.get(scorer)) and found.status in _FAILED
+            ]
             raise ModelError(
-                f"The scoring service cannot start with the model in {model}: "
+                "The scoring service cannot start with the model in "
+                f"{' and '.join(failed or places.values())}: "
                 f"{_cause(' '.join(details))}",
                 "serving.engine=torch is the plain fallback; the replica's log has the details.",
             )
-        scorer = app.deployments.get(SCORER_NAME) if app else None
-        states = scorer.replica_states.items() if scorer else ()
+        scorers = [s for n, s in app.deployments.items() if n != INGRESS_NAME] if app else []
+        states = [item for scorer in scorers for item in scorer.replica_states.items()]
         num_running = sum(count for state, count in states if state == "RUNNING")
         if status == "RUNNING":
             return

@@ -21,10 +21,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from codepmp_ray.scoring.best_of_n import BestOfN
 
+from .errors import ApiError
 from .gate import plain_path
+from .traces import Traces
 
 logger = logging.getLogger("ray.serve")
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+_NOTHING_SENT = 499  # the caller had gone
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -114,15 +117,21 @@ class Observer:
         routes: known paths; others are counted as one.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, routes: frozenset[str]) -> None:
-        self._app, self._metrics, self._routes = app, metrics, routes
+    def __init__(
+        self,
+        app: ASGIApp,
+        metrics: Metrics,
+        routes: frozenset[str],
+        traces: Traces | None = None,
+    ) -> None:
+        self._app, self._metrics, self._routes, self._traces = app, metrics, routes, traces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         facts = Facts(_request_id(scope))
-        status = 499  # nothing was sent: the caller had gone
+        status = _NOTHING_SENT
         start_s = time.monotonic()
 
         async def sending(message: Message) -> None:
@@ -136,6 +145,15 @@ class Observer:
         token = _current.set(facts)
         try:
             await self._app(scope, receive, sending)
+        except Exception as error:
+            # Here, and not in Starlette's outermost layer, which would raise it again for whoever
+            # runs the server to log, and count it as nobody's answer. Type only: messages of
+            # engines and libraries may quote the prompt.
+            if status != _NOTHING_SENT:
+                raise
+            logger.error("Request to %r failed with %s.", scope["path"], type(error).__name__)
+            failure = ApiError(500, "The service failed to answer this request.")
+            await failure.response()(scope, receive, sending)
         finally:
             _current.reset(token)
             seconds = time.monotonic() - start_s
@@ -148,8 +166,11 @@ class Observer:
                 "route": route,
                 "status": status,
                 "total_s": round(seconds, 4),
+                **facts.shown,
             }
-            logger.info(json.dumps(line | facts.shown))
+            logger.info(json.dumps(line))
+            if self._traces is not None:
+                self._traces.record(scope, line)
 
 
 def _request_id(scope: Scope) -> str:

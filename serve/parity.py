@@ -11,8 +11,8 @@ from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.errors import EngineError, ParityError
 from codepmp_ray.evaluation.parity import Question, Rewards
 
-from .application import SCORER_NAME
 from .launch import ServiceHandle, running_service
+from .replicas import SCORER_NAME
 
 _TIMEOUT_S = 600.0
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
@@ -21,9 +22,11 @@ from codepmp_ray.scoring.best_of_n import (
 )
 
 from .admission import Admission, TokenEstimate
-from .errors import ApiError, not_executed
+from .errors import ApiError, Unavailable, not_executed
 from .observation import Metrics, header, note
+from .quotas import Quotas
 from .schemas import MAX_CANDIDATES
+from .settings import ModelFacts
 from .weights import Weights
 
 logger = logging.getLogger("ray.serve")
@@ -60,50 +63,47 @@ class Backend(Protocol):
         """
         ...
 
-    async def check_ready(self) -> None:
-        """Raises Unavailable unless a request would be scored now."""
+    async def check_ready(self) -> int | None:
+        """Bytes of memory that the processes of a replica hold, where that is known.
+
+        Raises Unavailable unless a request would be scored now.
+        """
         ...
 
 
 class ScoringPath:
-    """Limits, admission and the backend. `score` and `score_all` are what routes call.
+    """From requests to scores of a model, or of several as one. `score` and `score_all` are what
+    routes call.
 
     Args:
-        model_name: what requests may name as their model.
         cut: what happens to a text that is too long, where the request does not say.
-        weights_digest: of what the service was started with.
-        key_name: what figures call a caller.
     """
 
-    def __init__(
-        self,
-        model_name: str,
-        admission: Admission,
-        backend: Backend,
-        metrics: Metrics,
-        cut: Cut = REFUSE,
-        max_model_len: int | None = None,
-        weights_digest: str | None = None,
-        key_name: Callable[[str], str] = str,
-    ) -> None:
-        self.model_name, self.cut = model_name, cut
-        self.weights_digest = self._first_digest = weights_digest  # of the newest answer
-        self._admission, self._backend, self._metrics = admission, backend, metrics
-        metrics.in_flight.set_function(lambda: admission.num_running_tokens)
-        metrics.waiting.set_function(lambda: admission.num_waiting_tokens)
-        self._estimate = TokenEstimate(max_model_len=max_model_len)
-        self._loading = asyncio.Lock()
-        self._key_name = key_name
+    def __init__(self, facts: ModelFacts, cut: Cut = REFUSE) -> None:
+        self.facts, self.model_name, self.cut = facts, facts.model_name, cut
+        self._digest = facts.weights_digest
 
-    def require_model(self, name: str | None) -> None:
-        """Raises ApiError 404 for another model than the one that is served."""
-        if name is not None and name != self.model_name:
-            raise ApiError(
-                404,
-                f"The model {name!r} is not served here; {self.model_name!r} is.",
-                param="model",
-                code="model_not_found",
-            )
+    @property
+    def weights_digest(self) -> str | None:
+        """Of the newest answer."""
+        return self._digest
+
+    async def score_each(
+        self, caller: str, requests: Sequence[ScoringRequest]
+    ) -> list[BestOfN | InputError]:
+        """The result of each prompt of one HTTP request, or why there is none.
+
+        Raises ApiError, DeadlineError where it is one prompt's, and what Backend raises.
+        """
+        raise NotImplementedError
+
+    async def tokenize(self, caller: str, request: ScoringRequest) -> list[int]:
+        """See Backend."""
+        raise NotImplementedError
+
+    async def check_ready(self) -> int | None:
+        """See Backend. Unavailable names the model."""
+        raise NotImplementedError
 
     async def score(
         self, caller: str, request: ScoringRequest, param: str = "candidates"
@@ -128,16 +128,55 @@ class ScoringPath:
         require_scores(results)
         return results
 
+    def _tell(self, results: list[BestOfN]) -> None:
+        """In the log line and the answer's headers."""
+        note(
+            num_candidates=sum(len(result.candidates) for result in results),
+            num_prompt_tokens=sum(result.num_prompt_tokens for result in results),
+            num_candidate_tokens=sum(result.num_response_tokens for result in results),
+        )
+        num_cut = sum(item.truncated for result in results for item in result.candidates)
+        if num_cut:
+            header(_TRUNCATED_HEADER, str(num_cut))
+        digests = list(dict.fromkeys(result.weights_digest for result in results))
+        if digests and digests[-1]:
+            self._digest = digests[-1]
+            header(_DIGEST_HEADER, ", ".join(filter(None, digests)))
+
+
+class ModelPath(ScoringPath):
+    """One model: limits, admission and the backend.
+
+    Args:
+        facts: their digest is that of what the service was started with.
+        key_name: what figures call a caller.
+    """
+
+    def __init__(
+        self,
+        facts: ModelFacts,
+        admission: Admission,
+        backend: Backend,
+        metrics: Metrics,
+        cut: Cut = REFUSE,
+        key_name: Callable[[str], str] = str,
+        quotas: Quotas | None = None,
+    ) -> None:
+        super().__init__(facts, cut)
+        self.admission, self._backend, self._metrics = admission, backend, metrics
+        self._estimate = TokenEstimate(max_model_len=facts.max_model_len)
+        self._loading = asyncio.Lock()
+        self._key_name, self._quotas = key_name, quotas or Quotas({})
+
     async def score_each(
         self, caller: str, requests: Sequence[ScoringRequest]
     ) -> list[BestOfN | InputError]:
-        """The result of each prompt of one HTTP request, or why there is none.
-
-        A call of many is split, and each part waits for a turn of its own. Time spent waiting
-        counts against `timeout_s`; what was not scored in time has no scores.
+        """See ScoringPath. A call of many is split, and each part waits for a turn of its own. Time
+        spent waiting counts against `timeout_s`; what was not scored in time has no scores.
         Raises ApiError 429 without room, 501 where stages execute and nothing can be,
         DeadlineError where it is one prompt's, and what Backend raises.
         """
+        self._quotas.enter(caller)
         parts = list(_parts(requests))
         # What the call holds is counted once, with its first part.
         num_bytes = _BYTES_OF_A_CALL + sum(map(num_chars, requests))
@@ -160,14 +199,29 @@ class ScoringPath:
                 results.append(outcome)
         scored = [result for result in results if isinstance(result, BestOfN)]
         self._metrics.used(self._key_name(caller), scored)
+        num_tokens = sum(one.num_prompt_tokens + one.num_response_tokens for one in scored)
+        self._quotas.use(caller, "tokens", num_tokens)
         self._tell(scored)
         return results
 
     async def tokenize(self, caller: str, request: ScoringRequest) -> list[int]:
         """See Backend. It waits for its turn like a request to score."""
         num_bytes = _BYTES_OF_A_CALL + num_chars(request)
-        async with self._admission.admit(caller, self._estimate(request), None, num_bytes):
-            return await self._backend.tokenize(request)
+        async with self.admission.admit(caller, self._estimate(request), None, num_bytes):
+            with self._named():
+                return await self._backend.tokenize(request)
+
+    async def check_ready(self) -> int | None:
+        with self._named():
+            return await self._backend.check_ready()
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Unavailable says which model is away."""
+        try:
+            yield
+        except Unavailable as error:
+            raise Unavailable(self.model_name) from error
 
     async def load_weights(self, path: str, digest: str) -> None:
         """See Backend. Calls at once are done in their order, and one whose caller leaves is done
@@ -176,9 +230,9 @@ class ScoringPath:
 
         async def load() -> None:
             async with self._loading:
-                weights = Weights(time.time_ns(), path, digest, self._first_digest)
+                weights = Weights(time.time_ns(), path, digest, self.facts.weights_digest)
                 await self._backend.load_weights(weights)
-                self.weights_digest = digest
+                self._digest = digest
 
         await asyncio.shield(asyncio.create_task(load()))
 
@@ -189,12 +243,12 @@ class ScoringPath:
         tokens = sum(map(self._estimate, requests))
         times = [request.timeout_s for request in requests if request.timeout_s is not None]
         try:
-            async with self._admission.admit(caller, tokens, min(times, default=None), num_bytes):
+            async with self.admission.admit(caller, tokens, min(times, default=None), num_bytes):
                 waited_s = time.monotonic() - start_s
                 self._metrics.seconds.labels("waiting").observe(waited_s)
-                outcomes = await self._backend.score(
-                    [less_time(request, waited_s) for request in requests]
-                )
+                left = [less_time(request, waited_s) for request in requests]
+                with self._named():
+                    outcomes = await self._backend.score(left)
                 scored_s = time.monotonic() - start_s - waited_s
                 self._metrics.seconds.labels("scoring").observe(scored_s)
         except (DeadlineError, InputError) as error:
@@ -208,23 +262,8 @@ class ScoringPath:
 
     def _with_digest(self, outcome: Outcome) -> Outcome:
         if isinstance(outcome, BestOfN) and outcome.weights_digest is None:
-            return replace(outcome, weights_digest=self._first_digest)
+            return replace(outcome, weights_digest=self.facts.weights_digest)
         return outcome
-
-    def _tell(self, results: list[BestOfN]) -> None:
-        """In the log line and the answer's headers."""
-        note(
-            num_candidates=sum(len(result.candidates) for result in results),
-            num_prompt_tokens=sum(result.num_prompt_tokens for result in results),
-            num_candidate_tokens=sum(result.num_response_tokens for result in results),
-        )
-        num_cut = sum(item.truncated for result in results for item in result.candidates)
-        if num_cut:
-            header(_TRUNCATED_HEADER, str(num_cut))
-        digests = list(dict.fromkeys(result.weights_digest for result in results))
-        if digests and digests[-1]:
-            self.weights_digest = digests[-1]
-            header(_DIGEST_HEADER, ", ".join(filter(None, digests)))
 
 
 def _parts(requests: Sequence[ScoringRequest]) -> Iterator[list[ScoringRequest]]:

@@ -46,6 +46,7 @@ class WeightsRequest(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
     path: str = Field(min_length=1, max_length=4096, description="A folder or its URI.")
+    model: str | None = Field(None, description="Which one; null: the first of the service.")
     weights_digest: str = Field(
         pattern="^[0-9a-f]{64}$", description="As /v1/models tells it of a service that has them."
     )

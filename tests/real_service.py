@@ -40,8 +40,8 @@ class InProcess:
     async def load_weights(self, weights: Weights) -> None:
         _raised(await self._replica.load_weights(weights))
 
-    async def check_ready(self) -> None:
-        await self._replica.check_ready()
+    async def check_ready(self) -> int | None:
+        return await self._replica.check_ready()
 
 
 def _raised(found: Any) -> Any:

@@ -22,6 +22,9 @@ class CandidateScore:
         missing: why `score` is None: "deadline", "not_finite" where the model gave no number, or
             "fell_out".
         fell_out: the stage at which it fell out, where stages were asked for.
+        disagreement: of an ensemble, the standard deviation of its models' rewards; `score` is then
+            in standard deviations too.
+        by_model: of an ensemble, the raw rewards.
     """
 
     score: float | None
@@ -29,6 +32,8 @@ class CandidateScore:
     truncated: bool
     missing: str | None = None
     fell_out: str | None = None
+    disagreement: float | None = None
+    by_model: dict[str, float | None] | None = None
 
 
 class RequestRefused(InputError):
@@ -104,14 +109,16 @@ def read_scores(
     return [found[index] for index in range(num_candidates)]
 
 
-def read_served_model(body: dict[str, Any], address: str) -> ServedModel:
-    """Raises InputError for what is no list of one model."""
+def read_served_model(body: dict[str, Any], address: str, model: str | None = None) -> ServedModel:
+    """The first model, or the one of that name. Raises InputError for what is no list of models."""
     try:
-        (card,) = body["data"]
+        cards = [card for card in body["data"] if model in (None, card["id"])]
+        card = cards[0]
         digest, length, dtype = (card.get(k) for k in ("weights_digest", "max_model_len", "dtype"))
         return ServedModel(str(card["id"]), digest, length, dtype)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{address} does not name one model; is it our service?") from error
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        named = f"the model {model!r}" if model else "a model"
+        raise InputError(f"{address} does not name {named}; is it our service?") from error
 
 
 def best_of(scores: list[CandidateScore], address: str, num_saved: int = 0) -> Choice:
@@ -176,4 +183,5 @@ def _as_score(item: dict[str, Any]) -> CandidateScore:
         raise ValueError(f"the score of candidate {item['index']} is {score}")
     missing = None if score is not None else str(item.get("missing") or "deadline")
     num_tokens, is_cut = int(item["num_tokens"]), bool(item["truncated"])
-    return CandidateScore(score, num_tokens, is_cut, missing, item.get("fell_out"))
+    more = (item.get(name) for name in ("fell_out", "disagreement", "by_model"))
+    return CandidateScore(score, num_tokens, is_cut, missing, *more)

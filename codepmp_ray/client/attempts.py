@@ -72,16 +72,19 @@ class Call:
         prompt: Prompt,
         candidates: list[str],
         deadline_ms: int | None,
-        stages: Stages | None = None,
+        more: Mapping[str, Any],
     ) -> None:
-        """Raises InputError for one text in the place of a list, and for half a character."""
+        """`more` are further fields of each request.
+
+        Raises InputError for one text in the place of a list, and for half a character.
+        """
         if isinstance(candidates, str):
             raise InputError("candidates is one text, not a list.", "Send [text].")
         self._sizes = [_size(text, f"candidates[{i}]") for i, text in enumerate(candidates)]
         if isinstance(prompt, str):
             _size(prompt, "prompt")
         self._url, self._hints = url, hints
-        self._prompt, self._candidates, self._stages = prompt, candidates, stages
+        self._prompt, self._candidates, self._more = prompt, candidates, more
         self._end_s = None if deadline_ms is None else time.monotonic() + deadline_ms / 1000
         self._found: list[CandidateScore] = []
         self._late: DeadlineError | None = None
@@ -93,9 +96,7 @@ class Call:
             is_full = index - start == MAX_CANDIDATES or num_bytes + size > MAX_BYTES
             if index > start and is_full:
                 part = self._candidates[start:index]
-                yield Attempts(
-                    self._url, self._hints, self._prompt, part, self._end_s, self._stages
-                )
+                yield Attempts(self._url, self._hints, self._prompt, part, self._end_s, self._more)
                 start, num_bytes = index, 0
             num_bytes += size
 
@@ -130,12 +131,12 @@ class Attempts:
         hints: Hints,
         prompt: Prompt,
         candidates: list[str],
-        end_s: float | None = None,
-        stages: Stages | None = None,
+        end_s: float | None,
+        more: Mapping[str, Any],
     ) -> None:
         self._url, self.address, self._hints = url, f"{url}/v1/bon", hints
         self._prompt, self._candidates, self._end_s = prompt, candidates, end_s
-        self._more = stages.fields() if stages else {}
+        self._more = more
         self._num, self._reason, self._wait_s = 0, "has not answered", 0.0
 
     @property

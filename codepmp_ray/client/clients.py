@@ -32,8 +32,10 @@ _CARD_TIMEOUT_S = 30.0
 class _Common:
     """Address and headers."""
 
-    def __init__(self, url: str, api_key: str | None, hints: Hints, ca_file: str | None) -> None:
-        self.url, self._hints = url.rstrip("/"), hints
+    def __init__(
+        self, url: str, api_key: str | None, hints: Hints, ca_file: str | None, model: str | None
+    ) -> None:
+        self.url, self._hints, self._model = url.rstrip("/"), hints, model
         self._address = f"{self.url}/v1/bon"
         self._card: dict[str, Any] = {"url": f"{self.url}/v1/models", "timeout": _CARD_TIMEOUT_S}
         key = os.environ.get(hints.key, "") if api_key is None else api_key
@@ -47,11 +49,14 @@ class _Common:
     def _call(
         self, prompt: Prompt, candidates: list[str], deadline_ms: int | None, stages: Stages | None
     ) -> Call:
-        return Call(self.url, self._hints, prompt, candidates, deadline_ms, stages)
+        more: dict[str, Any] = {"model": self._model} if self._model else {}
+        more |= stages.fields() if stages else {}
+        return Call(self.url, self._hints, prompt, candidates, deadline_ms, more)
 
     def _served_model(self, answer: httpx.Response) -> ServedModel:
         address = self._card["url"]
-        return read_served_model(read_body(answer, address, self._hints), address)
+        body = read_body(answer, address, self._hints)
+        return read_served_model(body, address, self._model)
 
     def _require_weights(self, stop: Stop, served: ServedModel) -> None:
         """Raises InputError where the rule is not for the rewards of the served weights."""
@@ -77,6 +82,7 @@ class RewardClient(_Common):
         api_key: bearer token, "" to send none; by default that of $CODEPMP_API_KEY.
         ca_file: PEM file of the authority (or the certificate itself) behind an https address that
             the system does not know.
+        model: one of several that the service has, or "ensemble"; None is its first.
     """
 
     def __init__(
@@ -86,8 +92,9 @@ class RewardClient(_Common):
         hints: Hints = _DEFAULT_HINTS,
         sleep: Callable[[float], None] = time.sleep,
         ca_file: str | None = None,
+        model: str | None = None,
     ) -> None:
-        super().__init__(url, api_key, hints, ca_file)
+        super().__init__(url, api_key, hints, ca_file, model)
         self._sleep = sleep
         self._http = httpx.Client(**self._options)
 
@@ -171,7 +178,7 @@ class RewardClient(_Common):
         return drawing.best()
 
     def served_model(self) -> ServedModel:
-        """What the service says of its model, asked once.
+        """What the service says of the model that answers, asked once.
 
         Raises InputError for a wrong address or key, EngineError when it cannot be reached.
         """
@@ -203,8 +210,9 @@ class AsyncRewardClient(_Common):
         hints: Hints = _DEFAULT_HINTS,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         ca_file: str | None = None,
+        model: str | None = None,
     ) -> None:
-        super().__init__(url, api_key, hints, ca_file)
+        super().__init__(url, api_key, hints, ca_file, model)
         self._sleep = sleep
         self._http = httpx.AsyncClient(**self._options)
 

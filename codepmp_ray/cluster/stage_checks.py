@@ -131,11 +131,11 @@ def _plan_training(recipe: Recipe, name: str, reports: Sequence[NodeReport]) -> 
     )
 
 
-def plan_serving(recipe: Recipe, need: Need, reports: Sequence[NodeReport]) -> str:
-    """`plan_of` for the service, whose replicas are `need`."""
-    config, num_gpus = recipe.serving, need.resources.get("GPU", 0.0)
-    require_needs([need])
-    text = need.describe()
+def plan_serving(recipe: Recipe, needs: list[Need], reports: Sequence[NodeReport]) -> str:
+    """`plan_of` for the service, whose replicas are `needs`, the first model's first."""
+    config, num_gpus = recipe.serving, needs[0].resources.get("GPU", 0.0)
+    require_needs(needs)
+    text = "; ".join(need.describe() for need in needs)
     gpu = least_gpu(cluster_offers(), config.label_selector, reports) if num_gpus else None
     if gpu is None or config.model_path:
         return text
@@ -144,7 +144,7 @@ def plan_serving(recipe: Recipe, need: Need, reports: Sequence[NodeReport]) -> s
         num_parameters = _memory(recipe.finetuning, model, 1).num_parameters
     except CodePMPError as error:  # what is served may be there without what it was made of
         return f"{text}; its memory is not planned: {error.problem}"
-    num_bytes = num_parameters * (2 if config.dtype == "bfloat16" else 4)
+    num_bytes = num_parameters * (4 if config.dtype == "float32" else 2)
     room = num_gpus * gpu.num_bytes - config.kv_cache_gb * 1e9
     told = f"weights of {num_bytes / 1e9:,.1f} GB on {num_gpus:g} x {gpu.describe()}"
     if num_bytes <= room:

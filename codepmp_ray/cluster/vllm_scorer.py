@@ -124,6 +124,7 @@ def engine_arguments(config: ServingConfig, num_gpus: float, on_cpu: bool) -> di
     return {
         "runner": "pooling",
         "dtype": config.dtype,
+        "quantization": config.quantization,
         "max_model_len": config.max_model_len,
         "block_size": block_size(config.block_size, on_cpu),
         "enable_prefix_caching": True,
@@ -135,6 +136,8 @@ def engine_arguments(config: ServingConfig, num_gpus: float, on_cpu: bool) -> di
         "max_num_batched_tokens": max(2048 if on_cpu else 8192, config.max_model_len),
         "max_num_seqs": 256,
         "tensor_parallel_size": max(1, int(num_gpus)),
+        # Of a GPU that replicas share each takes its part of vLLM's usual 0.9.
+        "gpu_memory_utilization": 0.9 * (num_gpus if 0 < num_gpus < 1 else 1.0),
         "skip_tokenizer_init": True,  # it is fed with ids
     }
 

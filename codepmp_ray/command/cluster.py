@@ -57,7 +57,7 @@ def check(
         questions_of,
     )
     from codepmp_ray.runs import STAGE_JOBS
-    from codepmp_ray.serve.application import gpus_per_replica, serving_need
+    from codepmp_ray.serve.replicas import serving_needs
 
     with connect():
         waiting = [name for name in STAGE_JOBS if not _is_complete(recipe, name)]
@@ -66,7 +66,7 @@ def check(
         findings += [
             feasible(name, partial(plan_of, recipe, name, found.reports)) for name in waiting
         ]
-        replicas = serving_need(recipe.serving, gpus_per_replica(recipe.serving))
+        replicas = serving_needs(recipe.serving)
         findings.append(feasible("serving", partial(plan_serving, recipe, replicas, found.reports)))
         if SUBMITTED_VARIABLE in os.environ:
             longest_s = max(recipe.pretraining.stop_timeout_s, recipe.finetuning.stop_timeout_s)

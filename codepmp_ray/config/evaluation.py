@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -9,6 +10,12 @@ from pydantic import Field, model_validator
 from codepmp_ray.config.base import LabelSelector, Section, later, operational
 from codepmp_ray.config.engines import EngineConfig, Role, SamplingConfig
 
+Dtype = Literal["float32", "bfloat16", "float16"]
+# vLLM's names of what it does to weights while it loads them.
+Quantization = Literal[
+    "fp8", "fp8_per_tensor", "fp8_per_channel", "fp8_per_block", "mxfp8",
+    "int8_per_channel_weight_only",
+]  # fmt: skip
 Task = Literal[
     "humaneval", "humaneval_plus", "mbpp", "mbpp_plus", "gsm8k", "math", "math500", "reclor",
     "logiqa2", "lsat_lr", "live_code_bench", "reasoning_gym",
@@ -76,9 +83,9 @@ class CandidatesConfig(Section):
         return self
 
 
-def _require_http(endpoint: str | None) -> None:
+def _require_http(endpoint: str | None, name: str = "endpoint") -> None:
     if endpoint and not endpoint.startswith(("http://", "https://")):
-        raise ValueError(f"endpoint={endpoint!r} must start with http:// or https://")
+        raise ValueError(f"{name}={endpoint!r} must start with http:// or https://")
 
 
 class SandboxConfig(Section):
@@ -128,10 +135,37 @@ class GraderConfig(Section):
     label_selector: LabelSelector = operational({})
 
 
+class OtherModel(Section):
+    """A reward model that the service has beside its first. What is null is as in `serving`, but
+    for `revision`, `audit_file`, `score_mean` and `score_std`, which are of one model.
+    """
+
+    model_path: str
+    revision: str | None = None
+    audit_file: str | None = None
+    score_mean: float | None = None
+    score_std: float | None = Field(default=None, gt=0)
+    template: Literal["recorded", "own"] | None = None
+    dtype: Dtype | None = None
+    quantization: Quantization | None = None
+    max_model_len: int | None = Field(default=None, ge=8)
+    num_replicas: int | None = Field(default=None, ge=1)
+    num_cpus: float | None = Field(default=None, gt=0)
+    num_gpus: float | None = Field(default=None, ge=0)
+    label_selector: LabelSelector | None = None
+    kv_cache_gb: float | None = Field(default=None, gt=0)
+
+
 class ServingConfig(Section):
     """The best-of-N scoring service. Loopback unless the host is changed.
 
     Attributes:
+        quantization: what vLLM makes of the weights. Null: nothing; a checkpoint that is quantised
+            says so itself.
+        other_models: by the name that requests give as their `model`. They share the engine and all
+            limits with the first, and have replicas of their own.
+        lower_bound_stds: standard deviations of the models' rewards by which the ensemble's lower
+            bound is below their mean.
         template: what is put around prompts and answers: `recorded` is the codepmp_template.json
             beside the weights, `own` the chat template of a reward model of others, whose reward is
             read where the rendered conversation ends.
@@ -154,6 +188,8 @@ class ServingConfig(Section):
         metrics_token_sha256: digests of the tokens that open /metrics.
         max_tokens_in_flight: of each replica.
         max_waiting_bytes: of all calls that wait.
+        requests_per_minute / tokens_per_minute: of each key; null: no limit.
+        otlp_traces_endpoint: where OpenTelemetry traces go, OTLP over HTTP; null: no traces.
         truncate: a text that is too long, where the request does not say: refused, or cut at that
             end.
         cors_origins: of web pages that may call; "*" for all.
@@ -177,6 +213,8 @@ class ServingConfig(Section):
     model_path: str | None = None
     revision: str | None = later(None)
     served_model_name: str | None = None
+    other_models: dict[str, OtherModel] = operational({})
+    lower_bound_stds: float = operational(1.0, ge=0)
     host: str = operational("127.0.0.1")
     port: int = operational(9000, ge=0, le=65535)
     tls_cert_file: str | None = operational(None)
@@ -184,7 +222,8 @@ class ServingConfig(Section):
     require_audit: bool = operational(False)
     audit_file: str | None = operational(None)
     template: Literal["recorded", "own"] = later("recorded")
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Dtype = "float32"
+    quantization: Quantization | None = later(None)
     max_model_len: int = Field(default=2048, ge=8)
     max_candidates: int = Field(default=256, ge=1, le=256)
     max_body_bytes: int = operational(8_000_000, ge=1024)
@@ -193,6 +232,9 @@ class ServingConfig(Section):
     metrics_token_sha256: list[str] = operational([])
     max_tokens_in_flight: int = operational(262_144, ge=1)
     max_waiting_bytes: int = operational(536_870_912, ge=0)
+    requests_per_minute: int | None = operational(None, ge=1)
+    tokens_per_minute: int | None = operational(None, ge=1)
+    otlp_traces_endpoint: str | None = operational(None)
     truncate: Literal["refuse", "right", "left"] = later("refuse")
     cors_origins: list[str] = operational([])
     admin_key_sha256: list[str] = operational([])
@@ -220,6 +262,11 @@ class ServingConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _traces_over_http(self) -> ServingConfig:
+        _require_http(self.otlp_traces_endpoint, "otlp_traces_endpoint")
+        return self
+
+    @model_validator(mode="after")
     def _revision_of_a_model(self) -> ServingConfig:
         if self.revision is not None and self.model_path is None:
             raise ValueError(
@@ -227,6 +274,22 @@ class ServingConfig(Section):
                 "of this run has none"
             )
         return self
+
+    @model_validator(mode="after")
+    def _names_that_fit_an_address(self) -> ServingConfig:
+        for name in self.other_models:
+            if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", name):
+                raise ValueError(
+                    f"other_models has the name {name!r}: take letters, digits, '.', '_', '-'"
+                )
+        return self
+
+    def with_model(self, other: OtherModel) -> ServingConfig:
+        """The settings of one of `other_models`."""
+        of_one = dict.fromkeys(("revision", "audit_file", "score_mean", "score_std"))
+        given = {name: value for name, value in dict(other).items() if value is not None}
+        changes = of_one | given | {"other_models": {}}
+        return self.model_copy(update=changes)
 
 
 class EvaluationConfig(Section):

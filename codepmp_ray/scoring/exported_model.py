@@ -32,6 +32,11 @@ def require_model(config: ServingConfig, model_path: str) -> dict[str, Any]:
             )
     facts = _facts(store)
     if config.engine == "torch":
+        if config.quantization is not None:
+            raise ConfigError(
+                f"serving.quantization={config.quantization} is vLLM's, and serving.engine=torch.",
+                "Set serving.engine=vllm, or leave quantization out.",
+            )
         require_unquantised(model_path, facts)
     elif store.exists(HEAD_FILE):
         raise ConfigError(

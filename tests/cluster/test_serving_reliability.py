@@ -36,9 +36,10 @@ from benchmarks._serve_load import (
 from codepmp_ray.client import RewardClient
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.errors import ConfigError
-from codepmp_ray.serve.application import SCORER_NAME, build_application
+from codepmp_ray.serve.application import build_application
 from codepmp_ray.serve.auth import digest_of
 from codepmp_ray.serve.launch import ServiceHandle, running_service
+from codepmp_ray.serve.replicas import SCORER_NAME
 from codepmp_ray.weights_digest import weights_digest
 from tests.processes import PATIENCE_S, wait_until
 

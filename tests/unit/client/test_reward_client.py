@@ -30,10 +30,21 @@ def test_a_service_is_asked_which_model_it_serves(client, service):
             return await made.served_model()
 
     assert asyncio.run(ask()).name == "of an older service"
-    for cards in ([], [card, card], ["tiny"], None):
+    for cards in ([], [{"name": "tiny"}], ["tiny"], None):
         service.cards = cards
-        with pytest.raises(InputError, match="does not name one model"):
+        with pytest.raises(InputError, match="does not name a model"):
             client.served_model()
+    service.cards = [card, {**card, "id": "second", "max_model_len": 9}]
+    assert client.served_model().name == "tiny"
+    with RewardClient(service.url, "sk-test", HINTS, model="second") as of_second:
+        assert of_second.served_model().max_model_len == 9
+        of_second.score("p", ["a"])
+        assert service.requests[-1][0]["model"] == "second"
+    with (
+        RewardClient(service.url, "sk-test", HINTS, model="third") as of_third,
+        pytest.raises(InputError, match="does not name the model 'third'"),
+    ):
+        of_third.served_model()
     with RewardClient("http://127.0.0.1:9", "", HINTS) as nobody:
         with pytest.raises(EngineError, match="cannot be reached") as caught:
             nobody.served_model()

@@ -173,7 +173,7 @@ def test_weights_that_do_not_fit_a_replica_are_refused(
     )  # fmt: skip
     need = Need("Scoring", {"CPU": 1.0, "GPU": 1.0})
     if num_bytes > 2e9:
-        assert "; weights of 0.0 GB on 1 x T4 with 16 GB" in plan_serving(recipe, need, [])
+        assert "; weights of 0.0 GB on 1 x T4 with 16 GB" in plan_serving(recipe, [need], [])
         return
     with pytest.raises(ResourceError, match=r"A replica does not fit: .*kv_cache_gb=1\.0999"):
-        plan_serving(recipe, need, [])
+        plan_serving(recipe, [need], [])

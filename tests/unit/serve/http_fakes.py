@@ -119,9 +119,10 @@ class FakeBackend:
             raise InputError("The configurations differ in hidden_size.")
         self.digest = weights.digest
 
-    async def check_ready(self) -> None:
+    async def check_ready(self) -> int | None:
         if not self.is_ready:
             raise Unavailable
+        return 1_000
 
 
 def bon(client: TestClient, **fields: Any) -> Any:

@@ -20,7 +20,7 @@ from codepmp_ray.serve import auth
 from codepmp_ray.serve.app import create_app
 from codepmp_ray.serve.auth import KeyRing, digest_of
 from tests.processes import PATIENCE_S
-from tests.unit.serve.http_fakes import KEY, SETTINGS, FakeBackend, error_of
+from tests.unit.serve.http_fakes import HEADERS, KEY, SETTINGS, FakeBackend, error_of
 
 SCRAPE = {"Authorization": "Bearer a-scrape-token"}
 
@@ -50,6 +50,31 @@ def test_the_page_needs_no_key_and_loads_nothing_else(open_client: TestClient) -
     for mark in ("http://", "https://", "src=", "href=", "@import", "url("):
         assert mark not in response.text
     error_of(open_client.post("/", json={}), 401)
+
+
+def test_a_failure_that_nobody_expected_is_an_answer_like_others(
+    backend: FakeBackend, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In the figures, with an id and for web pages to read; it goes no further, where a server
+    would log its message, which may quote the prompt.
+    """
+    settings = SETTINGS.model_copy(
+        update={
+            "metrics_token_sha256": (digest_of("a-scrape-token"),),
+            "cors_origins": ("https://page",),
+        }
+    )
+    client = TestClient(create_app(settings, backend), headers=HEADERS)  # it raises what is raised
+    answer = client.post(
+        "/v1/bon",
+        json={"prompt": "crash", "candidates": ["a"]},
+        headers={"origin": "https://page", "x-request-id": "mine"},
+    )
+    error_of(answer, 500)
+    assert answer.headers["x-request-id"] == "mine"
+    assert answer.headers["access-control-allow-origin"] == "https://page"
+    assert figures(client)["codepmp_requests_total", "/v1/bon", "500"] == 1
+    assert "RuntimeError" in caplog.text and "secret" not in caplog.text
 
 
 def test_usage_is_counted_by_the_name_of_the_key(backend: FakeBackend, tmp_path: Path) -> None:

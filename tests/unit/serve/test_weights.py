@@ -22,7 +22,8 @@ from codepmp_ray.serve.answer_schemas import fields_of
 from codepmp_ray.serve.deployments import ScorerReplica
 from codepmp_ray.serve.observation import Metrics
 from codepmp_ray.serve.schemas import BonItem, BonOptions
-from codepmp_ray.serve.scoring import ScoringPath
+from codepmp_ray.serve.scoring import ModelPath
+from codepmp_ray.serve.settings import ModelFacts
 from codepmp_ray.serve.weights import Weights
 from codepmp_ray.weights_digest import CALIBRATION_FILE, weights_digest
 from tests.real_service import KEY, serving
@@ -211,7 +212,7 @@ def test_changes_at_once_are_made_in_their_order_also_when_their_callers_leave()
 
     async def test() -> None:
         made: Any = SlowBackend()
-        scoring = ScoringPath("m", Admission(1, 1, 1), made, Metrics())
+        scoring = ModelPath(ModelFacts(model_name="m"), Admission(1, 1, 1), made, Metrics())
         calls = [asyncio.create_task(scoring.load_weights(name, name)) for name in "abc"]
         await asyncio.sleep(0.05)
         assert made.begun == ["a"]
