@@ -105,8 +105,9 @@ def fetch(client: str, package: str, folder: Path) -> str:
     """Unpack `package` into `folder`; returns its name with its version."""
     folder.mkdir(parents=True)
     run = {"cwd": folder, "check": True, "capture_output": True, "text": True}
-    if client == "pip":
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
+    if client in ("pip", "sdist"):
+        only = "--only-binary=:all:" if client == "pip" else "--no-binary=:all:"
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", only]
         subprocess.run([*command, package], **run)
     elif client == "npm":
         subprocess.run(["npm", "pack", "--ignore-scripts", package], **run)
