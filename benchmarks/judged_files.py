@@ -37,8 +37,8 @@ PACKAGES = {
     "python": (
         (".py", ".pyi", ".pyw"),
         "pip",
-        "django sqlalchemy pytest boto mypy scipy-stubs twisted setuptools matplotlib sympy aiohttp "
-        "hypothesis textual jupyter-server",
+        "django sqlalchemy pytest boto mypy scipy-stubs twisted setuptools matplotlib sympy "
+        "aiohttp hypothesis textual jupyter-server",
     ),
     "javascript": (
         (".js", ".mjs", ".cjs", ".jsx"),
@@ -56,7 +56,9 @@ PACKAGES = {
     "notebook": (
         (".ipynb",),
         "sdist",
-        "papermill nbformat nbconvert nbclient nbval nbsphinx jupytext nbdime voila geemap tsfresh",
+        "papermill nbformat nbconvert nbclient nbval nbsphinx jupytext nbdime voila leafmap "
+        "pythreejs xarray seaborn tsfresh imbalanced-learn holoviews datashader ipyparallel dynesty "
+        "octave-kernel juliacall emcee",
     ),
 }
 QUESTIONS = ("right_language", "right_snippets", "right_reasons")
