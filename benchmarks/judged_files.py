@@ -57,8 +57,8 @@ PACKAGES = {
         (".ipynb",),
         "sdist",
         "papermill nbformat nbconvert nbclient nbval nbsphinx jupytext nbdime voila leafmap "
-        "pythreejs xarray seaborn tsfresh imbalanced-learn holoviews datashader ipyparallel dynesty "
-        "octave-kernel juliacall emcee",
+        "pythreejs xarray seaborn tsfresh imbalanced-learn holoviews datashader ipyparallel "
+        "dynesty octave-kernel juliacall emcee",
     ),
 }
 QUESTIONS = ("right_language", "right_snippets", "right_reasons")

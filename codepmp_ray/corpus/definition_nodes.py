@@ -119,7 +119,7 @@ def _unwrap(node: Node, spec: LanguageSpec) -> Node | None:
 
 
 def _is_definition(node: Node, spec: LanguageSpec) -> bool:
-    if node.type not in spec.definitions:
+    if node.type not in spec.definitions or _is_declared_only(node, spec):
         return False
     if node.type not in spec.required:
         return True
@@ -128,6 +128,18 @@ def _is_definition(node: Node, spec: LanguageSpec) -> bool:
     if value is None or (types and value.type not in types):
         return False
     return value.type not in spec.definitions or _is_definition(value, spec)
+
+
+def _is_declared_only(node: Node, spec: LanguageSpec) -> bool:
+    """Type stubs, overloads, methods of protocols: `def f(x: int) -> int: ...`."""
+    body = node.child_by_field_name("body") if spec.placeholders else None
+    if body is None or spec.definitions[node.type] != "function":
+        return False
+    statements = [child for child in body.named_children if "comment" not in child.type]
+    inner = [child.named_children[0].type for child in statements if child.named_children]
+    if inner[:1] == ["string"]:
+        inner, statements = inner[1:], statements[1:]
+    return len(inner) == len(statements) > 0 and spec.placeholders.issuperset(inner)
 
 
 def _value(node: Node | None, spec: LanguageSpec) -> Node | None:

@@ -24,6 +24,8 @@ class LanguageSpec:
         required: node type -> (field, node types): it is a definition only if the field is there
             and of one of these types (of any type if there are none), which is a definition itself
             where `definitions` have it.
+        placeholders: expressions that stand where a body would: a function of nothing else, its
+            documentation aside, is declared and not defined.
         values: expressions that are functions or classes, for what has a name outside of them.
         named_values: node type -> (field of the name, field of the value): a definition if the
             value is one of `values`, or holds one behind `carriers`.
@@ -52,6 +54,7 @@ class LanguageSpec:
     fixed_text: str
     wrappers: dict[str, str] = field(default_factory=dict)
     required: dict[str, tuple[str, frozenset[str]]] = field(default_factory=dict)
+    placeholders: frozenset[str] = frozenset()
     values: frozenset[str] = frozenset()
     named_values: dict[str, tuple[str, str]] = field(default_factory=dict)
     carriers: frozenset[str] = frozenset()
@@ -81,6 +84,7 @@ _PYTHON = LanguageSpec(
         "finally_clause with_statement for_statement while_statement "
         "match_statement case_clause".split()
     ),
+    placeholders=frozenset({"ellipsis"}),
     fixed_text="(string) @text (expression_statement (string) @free)",
     comments=("#",),
     interpreters=("python", "pypy", "uv", "pipx"),
