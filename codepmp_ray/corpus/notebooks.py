@@ -146,7 +146,9 @@ def _language(metadata: Any) -> str | None:
     if not isinstance(metadata, dict):
         return None
     info, kernel = metadata.get("language_info"), metadata.get("kernelspec")
-    for part, key in ((info, "name"), (kernel, "language"), (metadata, "language")):
+    paired = metadata.get("jupytext")  # made from a script
+    places = ((info, "name"), (kernel, "language"), (metadata, "language"))
+    for part, key in (*places, (paired, "main_language")):
         value = part.get(key) if isinstance(part, dict) else None
         if isinstance(value, str) and value:
             return value.lower()

@@ -41,6 +41,8 @@ _GENERATED_NAME = re.compile(
 )
 # What stands above a definition in a snippet, where its language has documentation there.
 _DOCUMENTATION = re.compile(r"(?:\s*(?:/\*.*?\*/|//[^\n]*\n))+", re.DOTALL)
+# What stands inside of one, above a member.
+_MEMBER_DOCUMENTATION = re.compile(r"/\*\*(?!/).*?\*/", re.DOTALL)
 # Bytes beyond ASCII are parts of letters in nearly every text.
 _LETTERS = string.ascii_letters.encode() + bytes(range(128, 256))
 
@@ -121,7 +123,10 @@ class CommentFilter:
             return None
         spec = LANGUAGES[code.language]
         above = _DOCUMENTATION.match(code.text) if spec.leading else None
-        ratio = comment_ratio(code.text[above.end() if above else 0 :], spec.comments)
+        text = code.text[above.end() if above else 0 :]
+        if spec.leading:
+            text = _MEMBER_DOCUMENTATION.sub("", text)
+        ratio = comment_ratio(text, spec.comments)
         if low <= ratio <= high:
             return None
         return f"{ratio:.2f} of its lines are comments, bounds {low} to {high}"
