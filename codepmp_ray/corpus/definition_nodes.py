@@ -161,10 +161,14 @@ def _is_declared_only(node: Node, spec: LanguageSpec) -> bool:
     if body is None or spec.definitions[node.type] != "function":
         return False
     statements = [child for child in body.named_children if "comment" not in child.type]
-    inner = [child.named_children[0].type for child in statements if child.named_children]
-    if inner[:1] == ["string"]:
-        inner, statements = inner[1:], statements[1:]
-    return len(inner) == len(statements) > 0 and spec.placeholders.issuperset(inner)
+    said = [
+        inner.type
+        for child in statements
+        for inner in (child.named_children[:1] if child.type == "expression_statement" else [child])
+    ]
+    if said[:1] == ["string"]:
+        said = said[1:]
+    return bool(said) and spec.placeholders.issuperset(said)
 
 
 def _value(node: Node | None, spec: LanguageSpec) -> Node | None:

@@ -58,7 +58,7 @@ _EXPORT_TYPES = re.compile(rb"(?m)(^[ \t]*export[ \t]+)(type[ \t]+)(?=\*)")
 # `global {...}` inside of a module's declaration: what is left is a block.
 _GLOBAL = re.compile(rb"(?m)(^[ \t]+)(global)(?=[ \t]*\{)")
 # The types of a template's function: sql<Row>`...`.
-_TEMPLATE_TYPES = re.compile(rb"([\w$)\]])(<(?:[^<>{}`;]|\{[^<>{}`]*\}|<[^<>{}`;]*>){1,300}>)(?=`)")
+_TEMPLATE_TYPES = re.compile(rb"([\w$)\]])(<(?:[^<>{}`;]|\{[^{}`]*\}|<[^<>{}`;]*>){1,300}>)(?=`)")
 _TYPE_IMPORT = re.compile(rb"()(\bimport\([ \t]*(?:\"[^\"\n]*\"|'[^'\n]*')[ \t]*\))(?=[ \t]*\.)")
 # A function that is declared without a name.
 _DEFAULT = re.compile(
