@@ -268,7 +268,12 @@ def _python(file: Path) -> Iterator[Span]:
     except (SyntaxError, ValueError):
         return
     for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        # A body that is `...` is that of a type stub or an overload.
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not (
+            isinstance(last := node.body[-1], ast.Expr)
+            and isinstance(last.value, ast.Constant)
+            and last.value.value is ...
+        ):
             yield node.lineno, node.end_lineno or node.lineno
 
 

@@ -16,7 +16,7 @@ from codepmp_ray.corpus.language_specs import LanguageSpec
 _MAX_NAME_CHARS = 200
 _MIN_ROWS = 4
 _MAX_LEADING = 100  # each is looked for from the beginning of the file
-_COMMENT = re.compile(rb"/\*.*?\*/", re.DOTALL)
+_COMMENT = re.compile(rb"\s*/\*.*?\*/\s*", re.DOTALL)
 # Names that a module gives to what it hands out; a function's own name says more.
 _EXPORTS = ("module.exports", "exports", "exports.default")
 
@@ -264,5 +264,5 @@ def _name_of(node: Node) -> str:
 
 
 def _text(node: Node) -> str:
-    text = _COMMENT.sub(b" ", node.text or b"").decode("utf-8", "replace")
+    text = _COMMENT.sub(b"", node.text or b"").decode("utf-8", "replace")
     return " ".join(text.split())[:_MAX_NAME_CHARS]

@@ -154,7 +154,7 @@ def test_what_is_made_by_a_function_is_none_and_the_function_is_counted(
 def test_comments_are_no_part_of_a_name() -> None:
     text = f"this./** Says\n * it. */ say = function (x) {BODY};"
     (found,) = extract_definitions(text, "javascript", ALL)
-    assert found.name == "this. say"
+    assert found.name == "this.say"
 
 
 @pytest.mark.parametrize("sign", ["// @flow", "/**\n * @flow strict-local\n */", "/* @flow */"])
