@@ -133,7 +133,7 @@ def counts(verdicts: dict[str, dict]) -> list[dict]:
             "spread": None,
             "runs": 1,
             "num_files": found["num_files"],
-            "judged_by": "reading",
+            "judged_by": "reading the sheets; where snippets begin and end by other parsers",
             "packages": found["packages"],
         }
         for language, found in verdicts.items()
