@@ -63,11 +63,12 @@ _TYPE_IMPORT = re.compile(rb"()(\bimport\([ \t]*(?:\"[^\"\n]*\"|'[^'\n]*')[ \t]*
 # A function that is declared without a name.
 _DEFAULT = re.compile(
     rb"(?m)(^[ \t]*)(export[ \t]+default[ \t]+function[ \t]*(?:<[^(){};]*>)?"
-    rb"\([^{};]*\)[ \t]*:[^{};]*;)"
+    rb"\((?:[^(){};]|\([^(){};]*\)){0,500}\)[ \t]*:[^{};\n]*;)"
 )
 # Where a member ends with its line and the next one begins with "<".
 _NEXT_MEMBER = re.compile(
-    rb"([\w>)\]}][ \t]*\n(?:[ \t]*(?://[^\n]*|/\*(?:[^*]|\*(?!/))*\*/[ \t]*)?\n){0,40})([ \t])"
+    rb"([\w>)\]}][ \t]*\n"
+    rb"(?:[ \t]*(?://[^\n]*|/\*(?:[^*/]|\*(?!/)|/(?!\*))*\*/[ \t]*)?\n){0,40})([ \t])"
     rb"(?=[ \t]*<\s*[A-Za-z])"
 )
 # A type among the arguments of a macro, with its comma.
