@@ -105,8 +105,9 @@ def fetch(client: str, package: str, folder: Path) -> str:
     """Unpack `package` into `folder`; returns its name with its version."""
     folder.mkdir(parents=True)
     run = {"cwd": folder, "check": True, "capture_output": True, "text": True}
-    if client == "pip":
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
+    if client in ("pip", "sdist"):
+        only = "--only-binary=:all:" if client == "pip" else "--no-binary=:all:"
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", only]
         subprocess.run([*command, package], **run)
     elif client == "npm":
         subprocess.run(["npm", "pack", "--ignore-scripts", package], **run)
@@ -267,7 +268,12 @@ def _python(file: Path) -> Iterator[Span]:
     except (SyntaxError, ValueError):
         return
     for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        # A body that is `...` is that of a type stub or an overload.
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not (
+            isinstance(last := node.body[-1], ast.Expr)
+            and isinstance(last.value, ast.Constant)
+            and last.value.value is ...
+        ):
             yield node.lineno, node.end_lineno or node.lineno
 
 

@@ -62,8 +62,7 @@ STAGE_FOLDER = re.compile(rf"({'|'.join(STAGE_JOBS | SIDE_JOBS)})-([0-9a-f]{{12}
 # A number here goes up when a stage's code changes what it computes from the same settings.
 _STAGE_VERSION = (
     dict.fromkeys(STAGE_JOBS, 2)
-    | dict.fromkeys(("corpus", "synthesis"), 5)
-    | {"candidates": 4}
+    | {"corpus": 6, "synthesis": 5, "candidates": 4}
     | {"grades": 4}
     | dict.fromkeys(("pretraining", "finetuning"), 5)
     | {"scoring": 2, "evaluation": 6}

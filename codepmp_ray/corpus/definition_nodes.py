@@ -5,6 +5,7 @@ The rules of `LanguageSpec`, for nodes; `snippets.py` says which definitions are
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from codepmp_ray.corpus.language_specs import LanguageSpec
 _MAX_NAME_CHARS = 200
 _MIN_ROWS = 4
 _MAX_LEADING = 100  # each is looked for from the beginning of the file
+_COMMENT = re.compile(rb"\s*/\*.*?\*/\s*", re.DOTALL)
 # Names that a module gives to what it hands out; a function's own name says more.
 _EXPORTS = ("module.exports", "exports", "exports.default")
 
@@ -50,7 +52,9 @@ def definition_at(node: Node, spec: LanguageSpec, min_rows: int) -> Found | None
     if inner.type in spec.named_values:
         name_field, value_field = spec.named_values[inner.type]
         value = _value(inner.child_by_field_name(value_field), spec)
-        if value is None or not _holds_function(value, spec, min_rows):
+        if value is None or _is_pattern(inner, name_field):
+            return None
+        if not _holds_function(value, spec, min_rows):
             return None
         is_class = value.type in spec.objects or value.type.startswith("class")
         kind, name = "class" if is_class else "function", _name_of_value(inner, name_field, value)
@@ -89,6 +93,27 @@ def is_open(node: Node, spec: LanguageSpec) -> bool:
     return False
 
 
+def handed_functions(node: Node, spec: LanguageSpec, min_rows: int) -> list[Node]:
+    """What is looked into in place of a value that is no definition: the functions that were handed
+    over to make it, or the whole value of `const {a, b} = ...`."""
+    inner = _unwrap(node, spec)
+    if inner is None or inner.type not in spec.named_values:
+        return []
+    name_field, value_field = spec.named_values[inner.type]
+    value = inner.child_by_field_name(value_field)
+    if value is None or _is_pattern(inner, name_field):
+        return [value] if value is not None else []
+    found, stack = [], [value]
+    while stack:
+        node = stack.pop()
+        if node.type in spec.values:
+            if num_rows(node) >= min_rows:
+                found.append(node)
+        elif node.type in spec.containers:
+            stack.extend(node.named_children)
+    return found
+
+
 def body_of(node: Node) -> Node | None:
     """The body of a function or class; of a declaration that of its type."""
     body = node.child_by_field_name("body")
@@ -119,7 +144,7 @@ def _unwrap(node: Node, spec: LanguageSpec) -> Node | None:
 
 
 def _is_definition(node: Node, spec: LanguageSpec) -> bool:
-    if node.type not in spec.definitions:
+    if node.type not in spec.definitions or _is_declared_only(node, spec):
         return False
     if node.type not in spec.required:
         return True
@@ -128,6 +153,22 @@ def _is_definition(node: Node, spec: LanguageSpec) -> bool:
     if value is None or (types and value.type not in types):
         return False
     return value.type not in spec.definitions or _is_definition(value, spec)
+
+
+def _is_declared_only(node: Node, spec: LanguageSpec) -> bool:
+    """Type stubs, overloads, methods of protocols: `def f(x: int) -> int: ...`."""
+    body = node.child_by_field_name("body") if spec.placeholders else None
+    if body is None or spec.definitions[node.type] != "function":
+        return False
+    statements = [child for child in body.named_children if "comment" not in child.type]
+    said = [
+        inner.type
+        for child in statements
+        for inner in (child.named_children[:1] if child.type == "expression_statement" else [child])
+    ]
+    if said[:1] == ["string"]:
+        said = said[1:]
+    return bool(said) and spec.placeholders.issuperset(said)
 
 
 def _value(node: Node | None, spec: LanguageSpec) -> Node | None:
@@ -153,9 +194,23 @@ def _holds_function(value: Node, spec: LanguageSpec, min_rows: int) -> bool:
         if node.type in spec.values:
             if num_rows(node) >= min_rows:
                 return True
-        elif node.type in spec.carriers:
+        elif node.type in spec.carriers and not _makes_value(node, spec):
             stack.extend(node.named_children)
     return False
+
+
+def _makes_value(node: Node, spec: LanguageSpec) -> bool:
+    """Whether `node` is one of `value_calls`."""
+    called = node.child_by_field_name("function") if spec.value_calls else None
+    name = called.child_by_field_name("property") if called is not None else None
+    name = name or node.child_by_field_name("constructor")
+    return name is not None and _text(name) in spec.value_calls
+
+
+def _is_pattern(node: Node, name_field: str) -> bool:
+    """Whether several names are given to parts of a value."""
+    name = node.child_by_field_name(name_field) if name_field else None
+    return name is not None and name.type.endswith("_pattern")
 
 
 def _first(node: Node, spec: LanguageSpec) -> Node:
@@ -209,4 +264,5 @@ def _name_of(node: Node) -> str:
 
 
 def _text(node: Node) -> str:
-    return " ".join((node.text or b"").decode("utf-8", "replace").split())[:_MAX_NAME_CHARS]
+    text = _COMMENT.sub(b"", node.text or b"").decode("utf-8", "replace")
+    return " ".join(text.split())[:_MAX_NAME_CHARS]

@@ -80,7 +80,9 @@ def read_definitions(
     except ParseError as error:
         raise refuse(error.reason, str(error)) from error
     if not definitions:
-        raise refuse(RejectReason.NO_SNIPPET, "no function and no class with a name")
+        raise refuse(
+            RejectReason.NO_SNIPPET, "no class with a name and no function with a name and a body"
+        )
     return source_id, language, definitions
 
 

@@ -1,15 +1,17 @@
 """Words that a grammar has no place for, hidden from the parser.
 
 `NPY_NO_EXPORT int f(...)`, `class TORCH_API Tensor {`, `Py_BEGIN_ALLOW_THREADS` on a line of its
-own, CUDA's `__global__` and `<<<1, 2>>>`: the preprocessor would have taken them away. And the
-variance of TypeScript's parameters (`<in T, out U>`), which is younger than its grammar. Each is
-replaced by as many spaces, so that every place in the text stays what it is.
+own, CUDA's `__global__` and `<<<1, 2>>>`: the preprocessor would have taken them away. And what of
+TypeScript its grammar does not have: `import("x").A<B>` as a type, `export type *`, the variance of
+parameters (`<in T, out U>`). Each is replaced by as many spaces, or by what the grammar has in its
+place, so that every place in the text stays what it is.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from itertools import pairwise
 
 # One word in capitals, perhaps with arguments: what export and attribute macros look like.
@@ -47,9 +49,27 @@ _STATEMENT = re.compile(
     rb"(?!\s*\n\s*(?:[*&]*\w+\s*\(|\{))"
 )
 
-
+# Younger than the grammar of TypeScript, or left out of it.
 _VARIANCE = re.compile(
-    rb"(?m)(^[ \t]*|[<,]\s*)((?:(?:in|out|const)\s+)+)(?=[A-Za-z_$][\w$]*\s*(?:[=,>]|extends\b))"
+    rb"(?m)(^[ \t]*(?=in\b|out\b)|[<,]\s*)((?:(?:in|out|const)\s+)+)"
+    rb"(?=[A-Za-z_$][\w$]*\s*(?:[=,>]|extends\b))"
+)
+_EXPORT_TYPES = re.compile(rb"(?m)(^[ \t]*export[ \t]+)(type[ \t]+)(?=\*)")
+# `global {...}` inside of a module's declaration: what is left is a block.
+_GLOBAL = re.compile(rb"(?m)(^[ \t]+)(global)(?=[ \t]*\{)")
+# The types of a template's function: sql<Row>`...`.
+_TEMPLATE_TYPES = re.compile(rb"([\w$)\]])(<(?:[^<>{}`;]|\{[^{}`]*\}|<[^<>{}`;]*>){1,300}>)(?=`)")
+_TYPE_IMPORT = re.compile(rb"()(\bimport\([ \t]*(?:\"[^\"\n]*\"|'[^'\n]*')[ \t]*\))(?=[ \t]*\.)")
+# A function that is declared without a name.
+_DEFAULT = re.compile(
+    rb"(?m)(^[ \t]*)(export[ \t]+default[ \t]+function[ \t]*(?:<[^(){};]*>)?"
+    rb"\((?:[^(){};]|\([^(){};]*\)){0,500}\)[ \t]*:[^{};\n]*;)"
+)
+# Where a member ends with its line and the next one begins with "<".
+_NEXT_MEMBER = re.compile(
+    rb"([\w>)\]}][ \t]*\n"
+    rb"(?:[ \t]*(?://[^\n]*|/\*(?:[^*/]|\*(?!/)|/(?!\*))*\*/[ \t]*)?\n){0,40})([ \t])"
+    rb"(?=[ \t]*<\s*[A-Za-z])"
 )
 # A type among the arguments of a macro, with its comma.
 _TYPE_ARGUMENT = re.compile(
@@ -64,10 +84,13 @@ _CONDITIONS = re.compile(
 _DIRECTIVE = re.compile(rb"(?m)^[ \t]*#[ \t]*(if(?:def|ndef)?|elif\w*|else|endif)\b")
 _PREPROCESSED = ("c", "cpp", "cuda")
 _MACROS = ((_CUDA, _CLASS, _SPECIFIERS, _CALLING), (_TRAILING,), (_STATEMENT, _TYPE_ARGUMENT))
+_TYPES = (_EXPORT_TYPES, _GLOBAL, _TEMPLATE_TYPES, _TYPE_IMPORT, _DEFAULT)
 _OF_LANGUAGE: dict[str, tuple[tuple[re.Pattern[bytes], ...], ...]] = {
     **dict.fromkeys(_PREPROCESSED, _MACROS),
-    **dict.fromkeys(("typescript", "tsx"), ((_VARIANCE,),)),
+    "typescript": (_TYPES, (_NEXT_MEMBER,), (_VARIANCE,)),
+    "tsx": (_TYPES, (_VARIANCE,)),
 }
+_INSTEAD = {_TYPE_IMPORT: rb"_", _NEXT_MEMBER: rb";"}
 
 
 def with_words_hidden(source: bytes, language: str) -> Iterator[bytes]:
@@ -76,7 +99,7 @@ def with_words_hidden(source: bytes, language: str) -> Iterator[bytes]:
     for patterns in _OF_LANGUAGE.get(language, ()):
         before = hidden
         for pattern in patterns:
-            hidden = pattern.sub(_hide, hidden)
+            hidden = pattern.sub(partial(_hide, instead=_INSTEAD.get(pattern, b" ")), hidden)
         if hidden != before:
             yield hidden
     if language in _PREPROCESSED:
@@ -119,5 +142,5 @@ def _one_alternative(source: bytes) -> bytes:
     return b"\n".join(lines)
 
 
-def _hide(match: re.Match[bytes]) -> bytes:
-    return match[1] + _SPACES.sub(b" ", match[2])
+def _hide(match: re.Match[bytes], instead: bytes = b" ") -> bytes:
+    return match[1] + _SPACES.sub(instead, match[2])

@@ -24,9 +24,13 @@ class LanguageSpec:
         required: node type -> (field, node types): it is a definition only if the field is there
             and of one of these types (of any type if there are none), which is a definition itself
             where `definitions` have it.
+        placeholders: expressions that stand where a body would: a function of nothing else, its
+            documentation aside, is declared and not defined.
         values: expressions that are functions or classes, for what has a name outside of them.
         named_values: node type -> (field of the name, field of the value): a definition if the
             value is one of `values`, or holds one behind `carriers`.
+        value_calls: methods and constructors that make a value of the function that they are handed
+            (`const names = users.map(...)`): what they give is no function.
         objects: those of `carriers` that hold functions as a class does.
         containers: node types that are looked into for definitions (blocks, conditions), but
             which are no snippets themselves.
@@ -52,9 +56,11 @@ class LanguageSpec:
     fixed_text: str
     wrappers: dict[str, str] = field(default_factory=dict)
     required: dict[str, tuple[str, frozenset[str]]] = field(default_factory=dict)
+    placeholders: frozenset[str] = frozenset()
     values: frozenset[str] = frozenset()
     named_values: dict[str, tuple[str, str]] = field(default_factory=dict)
     carriers: frozenset[str] = frozenset()
+    value_calls: frozenset[str] = frozenset()
     objects: frozenset[str] = frozenset()
     opens_functions: bool = False
     frames: tuple[tuple[str, str], ...] = ()
@@ -81,6 +87,7 @@ _PYTHON = LanguageSpec(
         "finally_clause with_statement for_statement while_statement "
         "match_statement case_clause".split()
     ),
+    placeholders=frozenset({"ellipsis"}),
     fixed_text="(string) @text (expression_statement (string) @free)",
     comments=("#",),
     interpreters=("python", "pypy", "uv", "pipx"),
@@ -111,14 +118,19 @@ _SCRIPT_VALUES = frozenset(
 )
 _SCRIPT_CARRIERS = frozenset(
     "object pair call_expression new_expression arguments array parenthesized_expression "
-    "ternary_expression binary_expression sequence_expression unary_expression await_expression "
+    "ternary_expression binary_expression sequence_expression unary_expression "
     "assignment_expression member_expression spread_element".split()
+)
+_SCRIPT_VALUE_CALLS = frozenset(
+    "Promise catch each every filter finally find findIndex findLast findLastIndex flatMap forEach "
+    "from map reduce reduceRight replace replaceAll some sort then toSorted".split()
 )
 # Modules are often functions that are called at once (IIFE, UMD, AMD), so calls are looked into.
 _SCRIPT_CONTAINERS = _SCRIPT_CARRIERS | frozenset(
-    "program statement_block class_body if_statement else_clause try_statement catch_clause "
-    "finally_clause for_statement for_in_statement while_statement do_statement switch_statement "
-    "switch_body switch_case switch_default labeled_statement return_statement".split()
+    "await_expression program statement_block class_body if_statement else_clause try_statement "
+    "catch_clause finally_clause for_statement for_in_statement while_statement do_statement "
+    "switch_statement switch_body switch_case switch_default labeled_statement "
+    "return_statement".split()
 )
 
 _JAVASCRIPT = LanguageSpec(
@@ -132,6 +144,7 @@ _JAVASCRIPT = LanguageSpec(
     values=_SCRIPT_VALUES,
     named_values={**_SCRIPT_NAMED_VALUES, "field_definition": ("property", "value")},
     carriers=_SCRIPT_CARRIERS,
+    value_calls=_SCRIPT_VALUE_CALLS,
     objects=frozenset({"object"}),
     containers=_SCRIPT_CONTAINERS,
     opens_functions=True,
@@ -160,6 +173,7 @@ def _typescript(name: str, extensions: tuple[str, ...], aliases: tuple[str, ...]
         values=_SCRIPT_VALUES,
         named_values={**_SCRIPT_NAMED_VALUES, "public_field_definition": ("name", "value")},
         carriers=_SCRIPT_CARRIERS | casts,
+        value_calls=_SCRIPT_VALUE_CALLS,
         objects=frozenset({"object"}),
         containers=_SCRIPT_CONTAINERS
         | casts

@@ -30,6 +30,11 @@ _OTHER_KERNEL = re.compile(
 )
 # ... and words that are another language's if the kernel is called that and nothing else.
 _OTHER_NAME = re.compile(r"(r|c|go|net|rust)(?:[ _-]?kernel)?[ -]?[\d.]*|\.(net)\b.*")
+# Lines that are no Python anybody writes, in notebooks that name neither language nor kernel.
+_LOOKS_OTHER = {
+    "r": re.compile(r"^(?:library\([\w.\"']+\)|[A-Za-z][\w.]* <- )", re.MULTILINE),
+    "julia": re.compile(r"^(?:using [A-Z]\w*(?:, [A-Z]\w*)*|end)[ \t]*;?$", re.MULTILINE),
+}
 _CONDA_KERNEL = re.compile(r"conda-(?:env-.+|root)-(\w+)|(.+?) \[conda .*\]")
 
 
@@ -63,7 +68,8 @@ def code_cells(text: str) -> list[Cell]:
         raise NotebookError(f"not JSON ({' '.join(str(error).split())[:200]})") from error
     if not isinstance(notebook, dict):
         raise NotebookError("not a JSON object")
-    if (language := _language(notebook.get("metadata"))) and not _PYTHON.fullmatch(language):
+    metadata = notebook.get("metadata")
+    if (language := _language(metadata)) and not _PYTHON.fullmatch(language):
         raise OtherKernelError(f"its cells are {language}")
     found = [cell for raw in _raw_cells(notebook) if (cell := _cell(raw)) is not None]
     readable = [cell for cell in found if not cell.problem]
@@ -71,6 +77,11 @@ def code_cells(text: str) -> list[Cell]:
         raise NotebookError(f"cell 1: {found[0].problem}")
     if readable and all(cell.other for cell in readable):
         raise OtherKernelError(f"its cells are {readable[0].other}")
+    if not language and not (isinstance(metadata, dict) and metadata.get("kernelspec")):
+        own = "\n".join(cell.code for cell in readable if not cell.other)
+        for name, line in _LOOKS_OTHER.items():
+            if match := line.search(own):
+                raise OtherKernelError(f"its cells look like {name}: {match[0].strip()}")
     return found
 
 
@@ -146,7 +157,9 @@ def _language(metadata: Any) -> str | None:
     if not isinstance(metadata, dict):
         return None
     info, kernel = metadata.get("language_info"), metadata.get("kernelspec")
-    for part, key in ((info, "name"), (kernel, "language"), (metadata, "language")):
+    paired = metadata.get("jupytext")  # made from a script
+    places = ((info, "name"), (kernel, "language"), (metadata, "language"))
+    for part, key in (*places, (paired, "main_language")):
         value = part.get(key) if isinstance(part, dict) else None
         if isinstance(value, str) and value:
             return value.lower()

@@ -19,6 +19,7 @@ string literals, where it would change a value (documentation strings are moved 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -29,6 +30,7 @@ from codepmp_ray.corpus.definition_nodes import (
     Found,
     body_of,
     definition_at,
+    handed_functions,
     is_open,
     num_rows,
 )
@@ -40,6 +42,9 @@ from codepmp_ray.reject_reasons import RejectReason
 # Each level of long classes is cut out of the text once more: without an end, a file of nothing
 # but "class A {" would take hours.
 _MAX_DEPTH = 20
+# JavaScript with types, which is a language of its own.
+_FLOW = re.compile(r"^[\s/*]*@flow\b", re.MULTILINE)
+_HEAD_CHARS = 4_000
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,10 @@ def _parse_error(text: str, root: Node, language: str, is_cell: bool) -> ParseEr
     if problem is not None:
         reason, said = problem
         return ParseError(said.replace(":", " is not valid python:", 1), reason)
-    return ParseError(f"line {first_error(root).start_point.row + 1} is not valid {language}")
+    place = f"line {first_error(root).start_point.row + 1} is not valid {language}"
+    if language == "javascript" and _FLOW.search(text[:_HEAD_CHARS]):
+        return ParseError(f"{place}: the file says that it is Flow", RejectReason.UNKNOWN_LANGUAGE)
+    return ParseError(place)
 
 
 # Kind of what stands for a stretch of text in which no definition can be seen for errors.
@@ -144,6 +152,10 @@ def _walk(
                 detail = f"is not valid {spec.name}"
                 yield text.refused(node, _ERROR, RejectReason.PARSE_ERROR, detail)
             stack.extend((child, outer) for child in reversed(node.named_children))
+        else:
+            stack.extend(
+                (inside, outer) for inside in handed_functions(node, spec, limits.min_lines)
+            )
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from codepmp_ray.corpus.filters.origin import (
     AlphabetFilter,
     CommentFilter,
     GeneratedFilter,
+    HelperFilter,
     MinifiedFilter,
     VendoredFilter,
 )
@@ -27,7 +28,12 @@ FILE_FILTERS: tuple[Filter, ...] = (
     MinifiedFilter(),
     AlphabetFilter(),
 )
-SNIPPET_FILTERS: tuple[Filter, ...] = (CommentFilter(), SecretsFilter(), PersonalDataFilter())
+SNIPPET_FILTERS: tuple[Filter, ...] = (
+    HelperFilter(),
+    CommentFilter(),
+    SecretsFilter(),
+    PersonalDataFilter(),
+)
 
 
 def refusal(

@@ -39,8 +39,27 @@ _GENERATED_NAME = re.compile(
     r"|\.generated\.\w+|_generated\.\w+|zz_generated\.\w+\.go|\.thrift\.\w+)$",
     re.IGNORECASE,
 )
+# Functions that compilers of JavaScript put into their output: TypeScript's and esbuild's have two
+# underscores, Babel's and SWC's one; Babel's imports replace themselves when they are first called.
+_HELPER = re.compile(r"(?:(?:var|let|const)\s+(__\w+)\s*=|function\s+(_\w+)\s*\()")
+_HELPER_NAME = re.compile(
+    r"__(?:addDisposableResource|async(?:Delegator|Generator|Values)?|assign|await(?:er)?"
+    r"|classPrivateField\w+|copyProps|createBinding|decorate\w*|disposeResources|esDecorate|export"
+    r"|exportStar|extends|generator|importDefault|importStar|makeTemplateObject|metadata|objRest"
+    r"|param|propKey|publicField|reExport|read|rest|runInitializers|setFunctionName"
+    r"|setModuleDefault|spread\w*|toCommonJS|toESM|values)"
+    r"|_(?:assertThisInitialized|async(?:GeneratorStep|ToGenerator)|classCallCheck|createClass"
+    r"|defineProperty|export(?:_star)?|extends|getPrototypeOf|getRequireWildcardCache|inherits\w*"
+    r"|interop_?[rR]equire\w*|objectSpread2?|objectWithoutProperties\w*|possibleConstructorReturn"
+    r"|setPrototypeOf|slicedToArray|toConsumableArray|toPropertyKey|ts_(?:decorate|param)\w*)"
+)
+_REPLACES_ITSELF = re.compile(
+    r"function (_\w+)\(\) \{\s*(?:const|var) data = [^\n]*\s*\1 = function"
+)
 # What stands above a definition in a snippet, where its language has documentation there.
 _DOCUMENTATION = re.compile(r"(?:\s*(?:/\*.*?\*/|//[^\n]*\n))+", re.DOTALL)
+# What stands inside of one, above a member.
+_MEMBER_DOCUMENTATION = re.compile(r"/\*\*(?!/).*?\*/", re.DOTALL)
 # Bytes beyond ASCII are parts of letters in nearly every text.
 _LETTERS = string.ascii_letters.encode() + bytes(range(128, 256))
 
@@ -73,6 +92,22 @@ class GeneratedFilter:
         if has_word and (match := _GENERATED.search(head)):
             return f"says {' '.join(match.group().split())!r}"
         return None
+
+
+class HelperFilter:
+    """What compilers of JavaScript add to each file that they write."""
+
+    reason = RejectReason.GENERATED
+
+    def __call__(self, code: CodeText, settings: FilterConfig) -> str | None:
+        if not settings.generated or code.language not in ("javascript", "typescript", "tsx"):
+            return None
+        match = _HELPER.match(code.text)
+        name = match and (match[1] or match[2])
+        if not name:
+            return None
+        is_helper = _HELPER_NAME.fullmatch(name) or _REPLACES_ITSELF.match(code.text)
+        return f"{name} is a compiler's helper" if is_helper else None
 
 
 class MinifiedFilter:
@@ -121,7 +156,10 @@ class CommentFilter:
             return None
         spec = LANGUAGES[code.language]
         above = _DOCUMENTATION.match(code.text) if spec.leading else None
-        ratio = comment_ratio(code.text[above.end() if above else 0 :], spec.comments)
+        text = code.text[above.end() if above else 0 :]
+        if spec.leading:
+            text = _MEMBER_DOCUMENTATION.sub("", text)
+        ratio = comment_ratio(text, spec.comments)
         if low <= ratio <= high:
             return None
         return f"{ratio:.2f} of its lines are comments, bounds {low} to {high}"

@@ -86,6 +86,51 @@ def test_what_stays(text: str, path: str) -> None:
     assert judge(text, path) is None
 
 
+DOCUMENTED = """\
+interface Settings {
+  /**
+   * How often it is tried.
+   * At least once.
+   */
+  tries: number;
+  /** Whether it is quiet. */
+  quiet: boolean;
+%s}
+"""
+
+
+@pytest.mark.parametrize(
+    ("extra", "reason"), [("", None), ("  // old: 1;\n" * 20, "comment_ratio")]
+)
+def test_documentation_of_members_is_no_comment(extra: str, reason: str | None) -> None:
+    code = CodeText(DOCUMENTED % extra, "a.ts", "typescript")
+    found = refusal(SNIPPET_FILTERS, code, FilterConfig(max_comment_ratio=0.5))
+    assert (found and found[0]) == reason
+
+
+HELPERS = [
+    "var __awaiter = (this && this.__awaiter) || function (a) {\n  return a;\n};",
+    "var __export = (target, all) => {\n  all(target);\n};",
+    "function _interopRequireDefault(obj) {\n  return obj;\n}",
+    "function _tool() {\n  const data = require('tool');\n  _tool = function () {\n"
+    "    return data;\n  };\n  return data;\n}",
+]
+OWN = [
+    "var __size = (target) => {\n  return target;\n};",
+    "function _tool() {\n  const data = require('tool');\n  return data;\n}",
+    "function exportAll(target) {\n  return target;\n}",
+]
+
+
+@pytest.mark.parametrize("language", ["javascript", "typescript"])
+@pytest.mark.parametrize("text", [*HELPERS, *OWN])
+def test_what_compilers_add_is_generated(text: str, language: str) -> None:
+    code = CodeText(text, "a.js", language)
+    found = refusal(SNIPPET_FILTERS, code, FilterConfig())
+    assert (found and found[0]) == ("generated" if text in HELPERS else None)
+    assert refusal(SNIPPET_FILTERS, code, OFF) is None
+
+
 def test_ratios() -> None:
     assert alphabet_ratio("ab 12\n") == 0.5
     assert alphabet_ratio("éé12") == pytest.approx(4 / 6)

@@ -129,6 +129,9 @@ KERNELS = [
     ({"language_info": {"file_extension": ".jl", "mimetype": "application/julia"}}, ".jl"),
     ({"language_info": {"file_extension": ".py"}}, None),
     ({"language": "Julia"}, "julia"),
+    ({"jupytext": {"main_language": "R"}}, "r"),
+    ({"jupytext": {"main_language": "python"}}, None),
+    ({"jupytext": {"main_language": "R"}, "language_info": {"name": "python"}}, None),
     ({"language_info": {"name": "pyspark"}}, None),
     ({"language_info": {"name": "R"}, "kernelspec": {"name": "python3"}}, "r"),
     ({}, None),
@@ -142,6 +145,25 @@ def test_notebooks_of_other_languages(metadata: dict, language: str | None) -> N
     assert is_snippet == (language is None)
     if language:
         assert (row["reason"], row["detail"]) == ("unknown_language", f"its cells are {language}")
+
+
+PYTHON = {"kernelspec": {"name": "python3"}}
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [("library(knitr)", "r"), ("x.all <- 3", "r"), ("using Plots", "julia"), ("end", "julia")],
+)
+def test_notebooks_that_say_nothing_are_known_by_their_lines(line: str, name: str) -> None:
+    said = f"its cells look like {name}: {line.removesuffix('3').strip()}"
+    ((_, row),) = rows(notebook("x = 1\ny = x\nz = y", f"x = 1\n{line}"))
+    assert (row["reason"], row["detail"]) == ("unknown_language", said)
+    for text in [
+        notebook("x = 1\ny = x", f"x = 1\n{line}", **PYTHON),
+        notebook("x = 1\ny = x", f"%%R\n{line}"),
+        notebook("x = 1\ny = x", f"call({line}"),
+    ]:
+        assert next(is_snippet for is_snippet, _ in rows(text)), text
 
 
 def test_cells_of_other_languages_and_cells_without_text() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from codepmp_ray.config.corpus import CorpusConfig
 from codepmp_ray.corpus.languages import is_valid
-from codepmp_ray.corpus.snippets import extract_definitions
+from codepmp_ray.corpus.snippets import ParseError, extract_definitions
 from codepmp_ray.reject_reasons import RejectReason
 
 ALL = CorpusConfig(min_lines=3, max_lines=12, max_chars=100_000)
@@ -123,6 +123,52 @@ def test_functions_that_only_a_call_holds_are_counted() -> None:
     (found,) = extract_definitions(text, "javascript", ALL)
     assert found.reason is RejectReason.ANONYMOUS and found.start_line == 2
     assert extract_definitions("list.map(x => x + 1);\nvar y = 3;\n", "javascript", ALL) == []
+
+
+CALLBACK = f"(x) => {BODY}"
+VALUES = [
+    f"const a = list.map({CALLBACK});",
+    f"const a = list.filter(Boolean).map({CALLBACK}).join('');",
+    f"this.a = fetch(url).then({CALLBACK});",
+    f"const a = await run({CALLBACK});",
+    f"const a = new Promise({CALLBACK});",
+    f"const a = await Promise.all(list.map({CALLBACK}));",
+    f"const [a, b] = ({CALLBACK})();",
+    f"const {{ a, b }} = make({CALLBACK});",
+    f"f({{ a: list.map({CALLBACK}) }});",
+    f"const o = {{ a: {{ a: list.map({CALLBACK}) }} }};",
+]
+
+
+@pytest.mark.parametrize("language", ["javascript", "typescript", "tsx"])
+@pytest.mark.parametrize("text", VALUES)
+def test_what_is_made_by_a_function_is_none_and_the_function_is_counted(
+    text: str, language: str
+) -> None:
+    (found,) = extract_definitions(text, language, ALL)
+    assert found.reason is RejectReason.ANONYMOUS
+    inner = text.replace("var y = x;", f"function own(z) {BODY}")
+    assert [d.name for d in extract_definitions(inner, language, ALL)] == ["own"]
+
+
+def test_comments_are_no_part_of_a_name() -> None:
+    text = f"this./** Says\n * it. */ say = function (x) {BODY};"
+    (found,) = extract_definitions(text, "javascript", ALL)
+    assert found.name == "this.say"
+
+
+@pytest.mark.parametrize("sign", ["// @flow", "/**\n * @flow strict-local\n */", "/* @flow */"])
+def test_flow_is_told_from_broken_javascript(sign: str) -> None:
+    typed = f"function f(x: number): ?string {BODY}\n"
+    for head, reason in [
+        (sign, RejectReason.UNKNOWN_LANGUAGE),
+        ("// as in @flow", RejectReason.PARSE_ERROR),
+    ]:
+        with pytest.raises(ParseError) as error:
+            extract_definitions(f"{head}\n{typed}", "javascript", ALL)
+        assert error.value.reason is reason
+    (found,) = extract_definitions(f"{sign}\nfunction f(x) {BODY}\n", "javascript", ALL)
+    assert found.reason is None
 
 
 def test_nothing_is_in_two_snippets() -> None:

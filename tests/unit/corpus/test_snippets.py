@@ -109,6 +109,28 @@ def test_dedent_moves_the_documentation_but_no_other_string() -> None:
     )
 
 
+@pytest.mark.parametrize("opening", ["def f(", "async def f(", "@overload\ndef f("])
+@pytest.mark.parametrize(
+    ("body", "is_defined"),
+    [
+        (" ...", False),
+        ("\n    ...  # nothing", False),
+        ('\n    """What it gives."""\n    ...', False),
+        ('\n    """What it gives."""', True),
+        ("\n    pass", True),
+        ("\n    return ...", True),
+        ("\n    x = 1\n    ...", True),
+    ],
+)
+def test_a_function_without_a_body_is_none(opening: str, body: str, is_defined: bool) -> None:
+    function = f"{opening}\n    x,\n    y,\n):{body}\n"
+    limits = ALL.model_copy(update={"min_lines": 1})
+    names = [d.name for d in extract_definitions(function, "python", limits)]
+    assert names == ["f"] * is_defined
+    method = "class A(Protocol):\n" + "".join(f"    {line}\n" for line in function.splitlines())
+    assert [d.name for d in extract_definitions(method, "python", limits)] == ["A"]
+
+
 def test_text_that_does_not_parse_is_refused_with_its_line() -> None:
     with pytest.raises(ParseError, match="line 3 is not valid python"):
         extract("x = 1\n\ndef broken(:\n    pass\n")
