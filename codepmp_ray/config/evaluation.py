@@ -136,8 +136,14 @@ class GraderConfig(Section):
 
 
 class OtherModel(Section):
-    """A reward model that the service has beside its first. What is null is as in `serving`, but
-    for `revision`, `audit_file`, `score_mean` and `score_std`, which are of one model.
+    """A reward model that the service has beside its first.
+
+    Attributes:
+        model_path: folder, URI or hub id.
+        revision / audit_file / score_mean / score_std: of this model; null is none.
+        template / dtype / quantization / max_model_len: null takes those of `serving`.
+        num_replicas / num_cpus / num_gpus / kv_cache_gb: null takes those of `serving`.
+        label_selector: nodes that its replicas may run on; null takes that of `serving`.
     """
 
     model_path: str
