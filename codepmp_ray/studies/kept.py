@@ -4,6 +4,7 @@
     common.json       what all seeds share: test pairs, rules without a model, the ceiling run
     seed-N.json       one seed: rewards of every arm, heads on frozen features, checks
     deviations.json   what was not done as registered, a list of sentences; if there is any
+    pairs.jsonl.zst   the code pairs, where they are no other set's
 
 Together they are a few hundred kilobytes, and every figure of the page is made of them alone. So an
 experiment goes on where it was, on any machine, without the models that are done.
@@ -15,6 +16,7 @@ import os
 import platform
 import time
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,7 @@ REGISTERED, COMMON, DEVIATIONS = "registered.json", "common.json", "deviations.j
 TEXTS = ("question", "arms", "sets", "primary", "second_endpoint", "manipulation_checks",
          "stopping_rule", "analysis", "power")  # fmt: skip
 _FIELDS = {*TEXTS, "registered", "pilot", "settings", "digests"}
-_NAMES = {REGISTERED, COMMON, DEVIATIONS, "README.md"}
+_NAMES = {REGISTERED, COMMON, DEVIATIONS, "README.md", "pairs.jsonl.zst"}
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ def read_kept(folder: str, settings: dict[str, Any]) -> Kept:
     Raises ConfigError where it was registered otherwise, InputError for a file that is damaged, of
     other settings, or of no name that is known.
     """
+    commit_of_start()
     found: dict[str, Any] = {}
     place = Path(folder)
     for file in sorted(place.iterdir()) if place.is_dir() else ():
@@ -108,10 +111,16 @@ def keep_seed(folder: str, seed: int, values: dict[str, Any]) -> None:
     _write(folder, _seed_file(seed), {"seed": seed, **values})
 
 
+@cache
+def commit_of_start() -> str | None:
+    """Of the code as it was when it was first asked: a checkout may move on in two hours."""
+    return git_commit()
+
+
 def made() -> dict[str, Any]:
     """With what, where and when something is measured."""
     return {
-        "commit": git_commit(),
+        "commit": commit_of_start(),
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "hardware": f"{_processor()}, {len(os.sched_getaffinity(0))} cores",
         "versions": installed_versions(),

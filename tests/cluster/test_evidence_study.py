@@ -21,6 +21,7 @@ from codepmp_ray.studies.study import Context
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="trains in process without a GPU")
 STUDY = STUDIES["evidence"]
+MODELS = {"evidence": "smollm2", "evidence-h200": "coder-0.5b"}  # of the shipped recipes
 
 
 def _write(file: Path, rows: list[dict[str, Any]]) -> None:
@@ -48,8 +49,11 @@ def overrides(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) ->
     _write(data / "pairs.jsonl", pairs)
     small = {
         "data_dir": str(data),
-        "models.smollm2.model_name_or_path": str(tiny_model_dir),
-        "models.smollm2.bf16": False,
+        **{
+            f"models.{name}.{key}": value
+            for name in MODELS.values()
+            for key, value in (("model_name_or_path", str(tiny_model_dir)), ("bf16", False))
+        },
         "sets.code.paths": ["pairs.jsonl"],
         "sets.gsm8k.paths": ["solutions.jsonl"],
         "sets.gsm8k_all.paths": ["solutions.jsonl"],
@@ -64,9 +68,13 @@ def overrides(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) ->
     return [f"{key}={json.dumps(value)}" for key, value in small.items()]
 
 
-def _config(overrides: list[str], run_dir: Path, keep: Path, *more: str) -> StudiesConfig:
+def _config(
+    overrides: list[str], run_dir: Path, keep: Path, *more: str, recipe: str = "evidence"
+) -> StudiesConfig:
     places = [f"run_dir={run_dir}", f"studies.evidence.keep_dir={keep}"]
-    return load_studies("evidence", [*overrides, *places, *more])
+    others = {f"models.{model}." for name, model in MODELS.items() if name != recipe}
+    of_recipe = [text for text in overrides if not text.startswith(tuple(others))]
+    return load_studies(recipe, [*of_recipe, *places, *more])
 
 
 @pytest.fixture
@@ -75,11 +83,12 @@ def easy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evidence_figures, "LEAST_CEILING", 0.0)
 
 
+@pytest.mark.parametrize("recipe", MODELS)
 def test_seeds_are_kept_one_by_one_and_found_without_models_or_data(
-    overrides: list[str], tmp_path: Path, easy: None
+    recipe: str, overrides: list[str], tmp_path: Path, easy: None
 ) -> None:
     keep, run_dir = tmp_path / "keep", tmp_path / "run"
-    bench = Bench(_config(overrides, run_dir, keep))
+    bench = Bench(_config(overrides, run_dir, keep, recipe=recipe))
     record = run_study(STUDY, bench, alone=True)
     assert {f.name for f in keep.iterdir()} == {
         "common.json", "seed-10.json", "seed-11.json", "seed-12.json"
@@ -93,12 +102,13 @@ def test_seeds_are_kept_one_by_one_and_found_without_models_or_data(
     }  # fmt: skip
     # Elsewhere, without data: the same figures.
     (keep / "seed-10.json").rename(tmp_path / "seed-10.json")
-    away = Bench(_config(overrides, tmp_path / "other", keep, "data_dir=/nowhere"))
+    other = tmp_path / "other"
+    away = Bench(_config(overrides, other, keep, "data_dir=/nowhere", recipe=recipe))
     with pytest.raises(InputError, match="is not here"):
         run_study(STUDY, away, alone=True)
     (tmp_path / "seed-10.json").rename(keep / "seed-10.json")
     again = run_study(STUDY, away, alone=True)
-    assert not (tmp_path / "other" / "trainings").exists()
+    assert not (other / "trainings").exists()
     assert again["outcome"]["tables"] == record["outcome"]["tables"]
 
 
@@ -129,5 +139,6 @@ def test_a_registered_experiment_is_told_when_its_seeds_are_there(
         file.write_text(json.dumps(values))
     run(config, ["evidence"], docs=page)
     text = page.read_text()
+    assert "**PMP learned nothing" not in text
     assert ("80 % power" in text and "is excluded at this size" in text) or "PMP he" in text
     assert "3 of 3, paired" in text and "Said before." in text and page.with_suffix(".svg").exists()

@@ -32,7 +32,6 @@ from codepmp_ray.studies.trainings import Arm, Pairs, Training
 
 _CONSTRUCTIONS = {PMP: pair_rows.STRONG_WEAK, REVERSED: pair_rows.REVERSED}
 _CEILING_PAIRS, _CEILING_EPOCHS = 600, 3
-_ALL = 1 << 30  # pairs: as many as there are
 _OF_RECORD = ("num_steps", "final_loss", "duration_s", "tokens_per_second")
 
 
@@ -209,14 +208,17 @@ def _heads(
 
 
 def _training_rows(context: Context) -> list[Row]:
-    pairs = Pairs((_train_set(context),), _ALL)
+    """All that there are."""
+    name = _train_set(context)
+    pairs = Pairs((name,), len(context.bench.set(name).train))
     return context.bench.pairs.rows(pairs, context.model)
 
 
 def _held_out(context: Context) -> TestPairs:
     """Code pairs that PMP does not see; those of the first set."""
     name, *_ = context.bench.code_sets
-    return context.bench.pairs.test_pairs(name, _ALL, context.model)
+    num = len(context.bench.set(name).test)
+    return context.bench.pairs.test_pairs(name, num, context.model)
 
 
 def _as_test(rows: list[Row]) -> TestPairs:
