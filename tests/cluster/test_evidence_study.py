@@ -57,6 +57,7 @@ def overrides(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) ->
         "sets.code.paths": ["pairs.jsonl"],
         "sets.gsm8k.paths": ["solutions.jsonl"],
         "sets.gsm8k_all.paths": ["solutions.jsonl"],
+        "sets.code.test_fraction": 0.2,
         "pmp_pairs": 16,
         "pmp.bf16": False,
         "rm.bf16": False,
@@ -129,16 +130,15 @@ def test_a_registered_experiment_is_told_when_its_seeds_are_there(
     other = _config(overrides, tmp_path / "run", keep, "rm.learning_rate=0.5")
     with pytest.raises(ConfigError, match=r"not what was registered .*: rm.learning_rate"):
         run(other, ["evidence"])
-    # PMP has learned nothing: that is said, whatever the arms differ in.
     run(config, ["evidence"], docs=page)
-    assert "**PMP learned nothing" in page.read_text()
+    text = page.read_text()
+    assert "is excluded at this size" in text or "**PMP he" in text or "**PMP harms" in text
+    assert "3 of 3, paired" in text and "Said before." in text and page.with_suffix(".svg").exists()
+    # Had PMP learned nothing, that would be said, whatever the arms differ in.
     for number in (10, 11, 12):
         file = keep / f"seed-{number}.json"
         values = json.loads(file.read_bytes())
-        values["code"]["PMP"] = {"chosen": [1, 1, 1], "rejected": [0, 0, 0]}
+        values["code"]["PMP"] = {"chosen": [1, 0, 1, 0], "rejected": [0, 1, 0, 1]}
         file.write_text(json.dumps(values))
     run(config, ["evidence"], docs=page)
-    text = page.read_text()
-    assert "**PMP learned nothing" not in text
-    assert ("80 % power" in text and "is excluded at this size" in text) or "PMP he" in text
-    assert "3 of 3, paired" in text and "Said before." in text and page.with_suffix(".svg").exists()
+    assert "**PMP learned nothing" in page.read_text()
