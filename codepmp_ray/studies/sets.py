@@ -11,7 +11,7 @@ import json
 import os
 import socket
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
@@ -159,24 +159,27 @@ def _rows(config: SetConfig, source: Place, rejected: Counter[str]) -> Iterator[
     elif config.kind == "humaneval_corrupted":
         yield from islice(humaneval_pairs(), config.max_rows)
     elif config.kind == "example_solutions":
-        for built in example_solutions.build(numbered("the solutions", str(source))):
-            if isinstance(built, Reject):
-                rejected[str(built.reason)] += 1
-            else:
-                yield built
+        made = example_solutions.build(numbered("the solutions", str(source)))
+        yield from islice(_counted(made, rejected), config.max_rows)
     elif isinstance(source, Path):
         yield from islice(function_pairs(_functions(source)), config.max_rows)
     else:
         assert source is not None, "a set is made here or read from somewhere"
         num_pairs = 0
-        for built in _built(source):
-            if isinstance(built, Reject):
-                rejected[str(built.reason)] += 1
-                continue
+        for built in _counted(_built(source), rejected):
             yield as_transcript(built) if config.as_transcript else built
             num_pairs += 1
             if num_pairs == source.max_rows:
                 return
+
+
+def _counted(made: Iterable[Built], rejected: Counter[str]) -> Iterator[Row]:
+    """The pairs; rejects are counted by reason."""
+    for built in made:
+        if isinstance(built, Reject):
+            rejected[str(built.reason)] += 1
+        else:
+            yield built
 
 
 def _built(source: DataSourceConfig) -> Iterator[Built]:
