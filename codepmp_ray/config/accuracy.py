@@ -32,6 +32,7 @@ class AccuracyTaskConfig(Section):
     Attributes:
         path: a file or folder of the set's rows; null reads the hub.
         max_rows: rows that are read, from the beginning of the set.
+        name: docs/evaluation.md lists them.
     """
 
     name: PreferenceTaskName
@@ -59,6 +60,7 @@ class AccuracyConfig(Section):
             hf://datasets/Qwen/ProcessBench; measured beside the pairs.
         calibrate: of the model that is measured, fit a temperature on half of the prompts and keep
             it beside its weights if it serves the other half: `probabilities` of a service use it.
+        prompts_per_shard: of one shard, the unit of resuming.
     """
 
     tasks: tuple[AccuracyTaskConfig, ...] = ()

@@ -44,6 +44,9 @@ class AuditConfig(Section):
         max_generator_r2: share of what varies among equally right answers that their generator
             may explain; null, the default, asks for none, since it takes pools that name them.
         strict: limits hold for the whole interval, not for the figure alone.
+        edits: what is done to answers to see whether the reward follows; docs/evaluation.md.
+        max_pairs: of all sets together.
+        pairs_per_shard / problems_per_shard: of one shard, the unit of resuming.
     """
 
     edits: tuple[EditName, ...] = (

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
+import re
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
 from pydantic.fields import FieldInfo
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 # Labels that a node must have, in Ray's language: x, !x, in(x, y) or !in(x, y). Empty: any node.
 LabelSelector = dict[str, str]
@@ -26,6 +30,17 @@ class Section(BaseModel):
         allow_inf_nan=False,
         protected_namespaces=(),
     )
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """With what the class says of each key, which editors show beside it."""
+        schema = handler.resolve_ref_schema(handler(core_schema))
+        for name, about in attributes_of(cls).items():
+            schema["properties"][name]["description"] = about
+        schema["description"] = (inspect.getdoc(cls) or "").partition("\n\nAttributes:\n")[0]
+        return schema
 
     @model_validator(mode="before")
     @classmethod
@@ -52,6 +67,22 @@ class Section(BaseModel):
                 continue
             kept[name] = value.result_fields() if isinstance(value, Section) else _plain(value)
         return kept
+
+
+def attributes_of(kind: type[Section]) -> dict[str, str]:
+    """What the class says below `Attributes:`; several names may share an entry."""
+    block = (inspect.getdoc(kind) or "").partition("Attributes:\n")[2]
+    found: dict[str, str] = {}
+    names: list[str] = []
+    for line in block.splitlines():
+        if match := re.match(r"    (\w+(?: ?[,/] ?\w+)*): (.*)", line):
+            names = re.split(r" ?[,/] ?", match[1])
+            found |= dict.fromkeys(names, match[2])
+        elif line.startswith("     ") and names:
+            found |= {name: f"{found[name]} {line.strip()}" for name in names}
+        else:
+            names = []
+    return found
 
 
 def explicit_fields(section: Section) -> dict[str, Any]:

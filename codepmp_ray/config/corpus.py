@@ -43,6 +43,16 @@ class SourceConfig(Section):
             row, for example `s3://softwareheritage/content/{blob_id}` for The Stack v2; the
             placeholder is filled from `blob_id_column`.
         encoding_column: names the encoding of such a content.
+        kind: where code lies, see above.
+        path: file, folder, URI or data set of the hub; `stdlib` has none.
+        license: an SPDX expression, of every file that does not state its own. null: of a folder
+            the files' SPDX headers and the nearest LICENSE hold, and rows without a licence are
+            refused.
+        repo: name of the repository, of every row or file that does not name its own.
+        columns: `plain` takes the names below; `stack_v1` and `stack_v2` those of The Stack.
+        content_column / path_column / repo_column / language_column / license_column: columns of
+            the text, the file's path, its repository, its language and its licences.
+        blob_id_column: column of the name under which `content_uri` has a content.
     """
 
     kind: Literal["stdlib", "folder", "parquet", "jsonl", "huggingface"] = "stdlib"
@@ -51,8 +61,6 @@ class SourceConfig(Section):
     split: str = "train"
     revision: str | None = None
     content_uri: str | None = None
-    # Of every file that does not state its own: an SPDX expression. Of a folder without one the
-    # files' SPDX headers and the nearest LICENSE hold.
     license: str | None = None
     repo: str | None = None
     columns: Literal["plain", "stack_v1", "stack_v2"] = "plain"
@@ -83,8 +91,18 @@ class SourceConfig(Section):
 class FilterConfig(Section):
     """Which files and snippets leave although they can be read; see `corpus.filters`.
 
-    Ratios are shares from 0 to 1; null switches a bound off. `personal_data` is what becomes of
-    snippets with e-mail addresses and public IP addresses.
+    null switches a bound off.
+
+    Attributes:
+        generated / vendored: refuse files that a program wrote, and copies of other projects' code.
+        max_mean_line_chars / max_line_chars: characters of a file's lines: their mean, and the
+            longest.
+        min_alphabet_ratio: share of characters of a file that are letters.
+        min_comment_ratio / max_comment_ratio: share of a file's lines that are comments.
+        secrets: refuse snippets that hold keys, tokens or passwords.
+        personal_data: what becomes of snippets with e-mail addresses and public IP addresses.
+        opt_out_path: a file with one repository, path or content per line that must not be used;
+            the same file is what `codepmp pairs purge` takes.
     """
 
     generated: bool = True
@@ -96,20 +114,28 @@ class FilterConfig(Section):
     max_comment_ratio: float = Field(default=0.8, ge=0, le=1)
     secrets: bool = True
     personal_data: Literal["keep", "reject", "redact"] = "keep"
-    opt_out_path: str | None = None  # one repository, file or content per line
+    opt_out_path: str | None = None
 
 
 class NearDuplicateConfig(Section):
     """MinHash near-duplicates; see `corpus.minhash` for what the numbers mean.
 
-    `earlier` are folders of complete corpus stages: what they kept counts as already there.
+    Attributes:
+        enabled: off finds exact duplicates only.
+        ngram: words of one n-gram.
+        num_bands / rows_per_band: MinHash values in bands; two snippets are compared if one whole
+            band of theirs is equal.
+        min_similarity: Jaccard similarity of two sets of n-grams from which the later snippet
+            leaves.
+        seed: of the hash functions.
+        earlier: folders of complete corpus stages: what they kept counts as already there.
     """
 
     enabled: bool = True
     ngram: int = Field(default=5, ge=1)
     num_bands: int = Field(default=16, ge=1, le=999)
     rows_per_band: int = Field(default=7, ge=1)
-    min_similarity: float = Field(default=0.7, ge=0, le=1)  # of the sets of n-grams (Jaccard)
+    min_similarity: float = Field(default=0.7, ge=0, le=1)
     seed: int = Field(default=1, ge=0)
     earlier: tuple[str, ...] = ()
 
@@ -140,6 +166,12 @@ class EvaluationSetConfig(Section):
     `humaneval` without a path is read from the installed package. Others are a JSON lines file
     (.gz and .zst too) or a Parquet file: `columns` hold the text of problem and solution;
     `function_column` the name of the function to write, or Python that defines it.
+
+    Attributes:
+        name: what reject reasons call it.
+        path: a JSON lines or Parquet file; null reads `humaneval` from its package.
+        columns: that hold the text of problem and solution.
+        function_column: the name of the function to write, or Python that defines it.
     """
 
     name: str = Field(pattern=r"^[\w.-]+$")
@@ -170,6 +202,7 @@ class DecontaminationConfig(Section):
         function_names: whether the name of the function to write accuses, too.
         min_function_name_chars: of a name that does; it also has to be made of two words or more:
             `add`, `encode`, `solution` prove nothing.
+        enabled: off compares with no evaluation set.
     """
 
     enabled: bool = True
@@ -196,6 +229,14 @@ class CorpusConfig(Section):
 
     Attributes:
         label_selector: nodes that its tasks run on; where nodes may come, so are they.
+        languages: that are cut into snippets; docs/synthesis.md lists them.
+        allowed_licenses: SPDX identifiers; an expression is allowed if one of its alternatives is.
+        max_files / max_snippets: a deterministic sample of so many; null takes all.
+        max_file_bytes: larger files are refused.
+        min_lines / max_lines / max_chars: of a snippet.
+        sample_seed: which files and snippets `max_files` and `max_snippets` take.
+        rows_per_shard: snippets of one shard, the unit of resuming.
+        files_per_task: files that one task reads.
     """
 
     source: SourceConfig = SourceConfig()
@@ -215,8 +256,8 @@ class CorpusConfig(Section):
     near_duplicates: NearDuplicateConfig = NearDuplicateConfig()
     deduplication: DeduplicationConfig = DeduplicationConfig()
     decontamination: DecontaminationConfig = DecontaminationConfig()
-    max_files: int | None = Field(default=None, ge=1)  # a deterministic sample; null takes all
-    max_snippets: int | None = Field(default=None, ge=1)  # a deterministic sample; null takes all
+    max_files: int | None = Field(default=None, ge=1)
+    max_snippets: int | None = Field(default=None, ge=1)
     max_file_bytes: int = Field(default=1_000_000, ge=1)
     min_lines: int = Field(default=4, ge=1)
     max_lines: int = Field(default=80, ge=1)

@@ -59,7 +59,9 @@ class DataSourceConfig(Section):
             path or a URI (s3://, gs://, https:// and others of fsspec). Its content is part of the
             stage's fingerprint, at a URI what the store says of it.
         hub_id: a set on the Hugging Face hub, where `path` is null; kinds with a well-known home
-            have it as default. `revision` pins its content, which nothing else does.
+            have it as default.
+        revision: branch, tag or commit of the hub set; a commit pins its content, which nothing
+            else does.
         split / subset: of the hub set; of hh_rlhf the subset is a folder, e.g. `harmless-base`.
         name: stands in tables and summaries; the kind by default.
         weight: how often a pair is seen per epoch: 2 is twice, 0.5 every other epoch.

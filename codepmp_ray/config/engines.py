@@ -24,6 +24,13 @@ class SamplingConfig(Section):
     Attributes:
         top_k: 0 takes all tokens.
         seed: of every request by itself, so that equal prompts get equal answers.
+        temperature: 0 takes the likeliest token.
+        top_p / min_p: tokens are drawn from: those that make up this probability, those with at
+            least this share of the likeliest one's.
+        presence_penalty / repetition_penalty: on tokens that were said; 0 and 1 are none.
+        max_tokens / min_tokens: of the answer; an answer that `max_tokens` cuts off is rejected.
+        stop: texts at which an answer ends.
+        include_stop_str_in_output: keep the text at which it ended.
     """
 
     temperature: float = Field(default=0.7, ge=0)
@@ -68,6 +75,12 @@ class EngineConfig(Section):
         crash_patience: how often a shard may kill its engine before its rows run alone, in halves,
             until the row at fault is found and rejected.
         max_crashes: deaths of engines over unfinished shards after which the job stops instead.
+        kind: `fake` writes made-up answers without a model, for tests.
+        dtype: of the weights; `auto` takes the model's own.
+        tensor_parallel_size: GPUs that one engine spreads its weights over.
+        cpu_threads: of an engine without a GPU; null: every core of the machine.
+        kv_cache_gb: GiB of key-value cache of an engine without a GPU.
+        max_rows_in_flight: rows that one engine has at once.
     """
 
     kind: Literal["vllm", "fake"] = "vllm"
@@ -83,8 +96,8 @@ class EngineConfig(Section):
     num_cpus: float = operational(1.0, gt=0)
     num_gpus: float | None = operational(None, ge=0)
     label_selector: LabelSelector = operational({})
-    cpu_threads: int | None = operational(None, ge=1)  # null: every core of the machine
-    kv_cache_gb: float = operational(2.0, gt=0)  # CPU engines only
+    cpu_threads: int | None = operational(None, ge=1)
+    kv_cache_gb: float = operational(2.0, gt=0)
     min_actors: int = operational(1, ge=1)
     max_actors: int = operational(1, ge=1)
     max_rows_in_flight: int = operational(256, ge=1)

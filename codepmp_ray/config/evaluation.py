@@ -18,8 +18,8 @@ Task = Literal[
 class CandidatesConfig(Section):
     """Candidate answers per problem. Table 10: temperature 0.7, top-p 1.
 
-    `num_train_problems` feed RM finetuning and `num_eval_problems` the evaluation; the two are
-    disjoint by construction. Of multiple choice the candidates are the options.
+    Problems that train and problems that evaluate are disjoint by construction. Of multiple choice
+    the candidates are the options.
 
     Attributes:
         task: see docs/evaluation.md.
@@ -33,6 +33,10 @@ class CandidatesConfig(Section):
             are.
         role: whose engine answers, where `engine` is null.
         engine: a generator of its own, beside the two that write pairs; it names its model.
+        num_train_problems / num_eval_problems: that feed RM finetuning, and the evaluation.
+        num_train_samples / num_eval_samples: answers to each of these problems.
+        sampling: how answers are sampled.
+        problems_per_shard: of one shard, the unit of resuming.
     """
 
     task: Task = "humaneval"
@@ -86,6 +90,10 @@ class SandboxConfig(Section):
             objects; an answer can forge the verdict of these.
         endpoint: a SandboxFusion service that executes instead of this machine. There test and
             answer always share a process.
+        time_limit_s: wall-clock seconds of one execution.
+        memory_mb / max_processes: that one execution may have.
+        max_file_mb / max_output_bytes: of a file that it writes, and of what it prints.
+        num_parallel: executions at once; null: one per core.
     """
 
     time_limit_s: float = Field(default=10.0, gt=0)
@@ -93,7 +101,7 @@ class SandboxConfig(Section):
     max_processes: int = Field(default=16, ge=1)
     max_file_mb: int = Field(default=16, ge=1)
     max_output_bytes: int = Field(default=65_536, ge=1)
-    num_parallel: int | None = operational(None, ge=1)  # null: one per core
+    num_parallel: int | None = operational(None, ge=1)
     packages: list[str] = later([])
     shared_process: list[str] = later([])
     endpoint: str | None = later(None)
@@ -110,6 +118,8 @@ class GraderConfig(Section):
     Attributes:
         num_parallel: processes of one task; null: one per core of what the task has.
         label_selector: nodes that grade, code too.
+        time_limit_s: processor seconds of one answer.
+        memory_mb: of one process that grades.
     """
 
     time_limit_s: float = Field(default=5.0, gt=0)
@@ -127,44 +137,77 @@ class ServingConfig(Section):
             read where the rendered conversation ends.
         execute: run the tests that a request brings (`stages: [run, reward]`), in the sandbox.
         sandbox: limits of a program that is run for a request.
+        engine: `vllm`, or `torch` for models that vLLM cannot load.
+        model_path: folder, URI or hub id; null: the finetuned model of this run.
+        revision: of a hub model in model_path; null: its main branch.
+        served_model_name: what `/v1/models` and `model` call it; null: the model's own name.
+        host / port: that the service listens on; port 0 takes a free one.
+        tls_cert_file / tls_key_file: PEM files, the certificate with its chain; both or none.
+        require_audit / audit_file: serve only what has passed `codepmp eval audit`, and its
+            audit.json; null: the recipe's own.
+        dtype: of the weights.
+        max_model_len: tokens of prompt and candidate together.
+        max_candidates: of one request.
+        max_body_bytes: of one request; larger ones get 413.
+        max_concurrent_requests: that one replica works on; others wait.
+        api_keys_file: sha256 digests of the keys that may call; it is read again when it changes.
+        metrics_token_sha256: digests of the tokens that open /metrics.
+        max_tokens_in_flight: of each replica.
+        max_waiting_bytes: of all calls that wait.
+        truncate: a text that is too long, where the request does not say: refused, or cut at that
+            end.
+        cors_origins: of web pages that may call; "*" for all.
+        admin_key_sha256: digests of the keys that open /admin/weights.
+        weight_roots: folders and URIs under which /admin/weights may load.
+        score_mean / score_std: of rewards; with both, requests may ask for (reward - mean) / std.
+        num_replicas / max_replicas: the fewest and the most; without `max_replicas` always
+            `num_replicas`.
+        target_tokens_per_replica: in flight, at which autoscaling aims.
+        downscale_delay_s: seconds of less load before a replica goes.
+        max_surge_percent: replicas beyond their number during a rollout.
+        drain_timeout_s: seconds for requests in flight, before a stop.
+        num_cpus / num_gpus: Ray resources of one replica; `num_gpus=null`: one where the cluster
+            has GPUs.
+        label_selector: nodes that replicas may run on.
+        kv_cache_gb: GiB of key-value cache of a replica without a GPU.
+        block_size: tokens of one block of vLLM's cache; prompts are shared in whole blocks.
     """
 
     engine: Literal["vllm", "torch"] = "vllm"
-    model_path: str | None = None  # null: the finetuned model of this run
-    revision: str | None = later(None)  # of a hub model in model_path; null: its main branch
+    model_path: str | None = None
+    revision: str | None = later(None)
     served_model_name: str | None = None
     host: str = operational("127.0.0.1")
     port: int = operational(9000, ge=0, le=65535)
-    tls_cert_file: str | None = operational(None)  # PEM, the chain included; with tls_key_file
+    tls_cert_file: str | None = operational(None)
     tls_key_file: str | None = operational(None)
-    require_audit: bool = operational(False)  # serve only what has passed codepmp eval audit
-    audit_file: str | None = operational(None)  # its audit.json; null: the recipe's own
+    require_audit: bool = operational(False)
+    audit_file: str | None = operational(None)
     template: Literal["recorded", "own"] = later("recorded")
     dtype: Literal["float32", "bfloat16"] = "float32"
     max_model_len: int = Field(default=2048, ge=8)
     max_candidates: int = Field(default=256, ge=1, le=256)
     max_body_bytes: int = operational(8_000_000, ge=1024)
     max_concurrent_requests: int = operational(64, ge=1)
-    api_keys_file: str | None = operational(None)  # sha256 digests, read again when it changes
-    metrics_token_sha256: list[str] = operational([])  # of the tokens that open /metrics
-    max_tokens_in_flight: int = operational(262_144, ge=1)  # of each replica
-    max_waiting_bytes: int = operational(536_870_912, ge=0)  # of the calls that wait, in all
-    # A text that is too long, where the request does not say: refused, or cut at that end.
+    api_keys_file: str | None = operational(None)
+    metrics_token_sha256: list[str] = operational([])
+    max_tokens_in_flight: int = operational(262_144, ge=1)
+    max_waiting_bytes: int = operational(536_870_912, ge=0)
     truncate: Literal["refuse", "right", "left"] = later("refuse")
-    cors_origins: list[str] = operational([])  # of web pages that may call; "*" for all
-    admin_key_sha256: list[str] = operational([])  # of the keys that open /admin/weights
-    weight_roots: list[str] = operational([])  # folders and URIs under which it may load
+    cors_origins: list[str] = operational([])
+    admin_key_sha256: list[str] = operational([])
+    weight_roots: list[str] = operational([])
     score_mean: float | None = operational(None)
     score_std: float | None = operational(None, gt=0)
-    num_replicas: int = operational(1, ge=1)  # the fewest, where max_replicas is more
+    num_replicas: int = operational(1, ge=1)
     max_replicas: int | None = operational(None, ge=1)
-    target_tokens_per_replica: int = operational(65_536, ge=1)  # in flight, for autoscaling
+    target_tokens_per_replica: int = operational(65_536, ge=1)
     downscale_delay_s: float = operational(300.0, ge=0)
-    max_surge_percent: int = operational(0, ge=0, le=100)  # replicas beyond, during a rollout
-    drain_timeout_s: float = operational(120.0, gt=0)  # for requests in flight, before a stop
+    max_surge_percent: int = operational(0, ge=0, le=100)
+    drain_timeout_s: float = operational(120.0, gt=0)
     num_cpus: float = operational(1.0, gt=0)
     num_gpus: float | None = operational(None, ge=0)
-    label_selector: LabelSelector = operational({})  # nodes that replicas may run on
+    label_selector: LabelSelector = operational({})
     kv_cache_gb: float = operational(1.0, gt=0)
     block_size: int = operational(16, ge=1)
     execute: bool = operational(False)
@@ -187,9 +230,17 @@ class ServingConfig(Section):
 
 
 class EvaluationConfig(Section):
-    """Best-of-N accuracy from one pool of candidates per problem."""
+    """Best-of-N accuracy from one pool of candidates per problem.
 
-    endpoint: str | None = None  # null: start the service for the time of the job
+    Attributes:
+        endpoint: a service that scores; null starts one for the time of the job.
+        api_key_env: the environment variable that holds the key of `endpoint`.
+        confidence: of all intervals.
+        num_bootstrap: resamples of an interval that needs them.
+        seed: of the resamples.
+    """
+
+    endpoint: str | None = None
     api_key_env: str = operational("CODEPMP_API_KEY")
     confidence: float = Field(default=0.95, gt=0, lt=1)
     num_bootstrap: int = Field(default=2_000, ge=100)

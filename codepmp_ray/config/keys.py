@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from codepmp_ray.config.base import Section, is_operational
+from codepmp_ray.config.base import Section, attributes_of, is_operational
 from codepmp_ray.redaction import redacted, redacted_values
 
 _ABSENT = object()
@@ -41,7 +41,7 @@ class Key:
 def keys_of(section: Section, prefix: str = "", changes_result: bool = True) -> Iterator[Key]:
     """All keys below `section`, in their order."""
     plain = section.model_dump(mode="json")
-    about = _attributes(type(section))
+    about = attributes_of(type(section))
     for name, info in type(section).model_fields.items():
         value = getattr(section, name)
         decides = changes_result and not is_operational(info)
@@ -98,19 +98,3 @@ def _dig(data: Any, name: str) -> Any:
             return _ABSENT
         data = data[part]
     return data
-
-
-def _attributes(kind: type[Section]) -> dict[str, str]:
-    """What the class says below `Attributes:`; several names may share an entry."""
-    block = (inspect.getdoc(kind) or "").partition("Attributes:\n")[2]
-    found: dict[str, str] = {}
-    names: list[str] = []
-    for line in block.splitlines():
-        if match := re.match(r"    (\w+(?: ?[,/] ?\w+)*): (.*)", line):
-            names = re.split(r" ?[,/] ?", match[1])
-            found |= dict.fromkeys(names, match[2])
-        elif line.startswith("     ") and names:
-            found |= {name: f"{found[name]} {line.strip()}" for name in names}
-        else:
-            names = []
-    return found

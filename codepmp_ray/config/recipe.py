@@ -58,6 +58,8 @@ class Recipe(Section):
     Attributes:
         reuse: stage -> fingerprint of a folder in run_dir, made with other settings, that is taken
             in place of the stage's own; see other_settings.py. `--reuse` writes it.
+        name: of the run, in reports and trackers.
+        run_dir: folder or URI that every node sees.
     """
 
     name: str = operational("unnamed")

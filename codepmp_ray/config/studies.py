@@ -40,10 +40,11 @@ class StudyOptions(Section):
         seeds: trainings of every arm, with different subsets, orders and heads.
         sets: names of sets, or of pools, that it is measured on.
         train_set: what finetunes, where `sets` are only measured on.
-        num_train: pairs that a reward model is finetuned on; `sizes` are the points of a curve.
+        num_train: pairs that a reward model is finetuned on.
         num_test: test pairs scored per set.
         num_problems / num_candidates: questions of a pool, and answers to each.
-        num_prompts / max_new_tokens: of policies; greedy. `num_steps` are those of GRPO.
+        num_prompts / max_new_tokens: of policies; greedy.
+        num_steps: of GRPO.
         scorer: a reward model of others that scores their answers: a folder, or a model of the hub,
             if the hub answers; any one-label AutoModelForSequenceClassification in safetensors.
         prompt_filter: which of a set's test prompts are asked, by the set's name.
@@ -59,6 +60,9 @@ class StudyOptions(Section):
         keep_dir: of `evidence`: the folder of its kept scores and of what was registered.
         ceiling_set: of `evidence`: what shows that the model can learn the task at all.
         num_draws: of `evidence`: sets of pairs, of each size, that heads on frozen features see.
+        model / models: of `models`: which one is trained, or which ones are compared.
+        pools: names of pools that best-of-N is measured on.
+        sizes: the points of a curve, in pairs.
     """
 
     model: str | None = None
@@ -95,7 +99,15 @@ class StudyOptions(Section):
 
 
 class ScoringConfig(Section):
-    """How trained models score; see StudiesConfig."""
+    """How trained models score; see StudiesConfig.
+
+    Attributes:
+        engine: `torch` scores in this process, `vllm` with the engine that serves.
+        dtype: of the weights.
+        max_model_len: tokens of prompt and answer; longer answers are cut.
+        kv_cache_gb: GiB of key-value cache of `vllm` without a GPU.
+        tokens_per_s: assumed until it has been measured.
+    """
 
     engine: Literal["torch", "vllm"] = "torch"
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -123,6 +135,14 @@ class StudiesConfig(Section):
         budget_min: minutes for all studies of `codepmp paper all` together; null is no limit.
         rewards: reward models at hand, by the names that studies call them by.
         studies: what `codepmp paper all` runs, in this order.
+        name: of the run, in reports and trackers.
+        confidence: of all intervals.
+        num_bootstrap: resamples of an interval that needs them.
+        models / sets / pools: by the names that studies call them by.
+        branches: the shorter runs beside the whole PMP (Figure 5).
+        dpo: settings of DPO.
+        overhead_s: seconds of a training beside its steps, for the plan.
+        defaults: options of every study that does not set its own.
     """
 
     name: str = operational("unnamed")

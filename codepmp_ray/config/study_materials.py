@@ -46,6 +46,10 @@ class SetConfig(Section):
             HH-RLHF has them: for models without a chat template, which take no messages.
         learning_rate / warmup_ratio: of reward models that are finetuned on it, in place of `rm`'s
             and the model's own (Table 9, logic), if all sets of a training say the same.
+        max_rows: that are read; null takes all.
+        max_pairs_per_problem: of the right and wrong answers to one problem.
+        balance: as of `pretraining.data`: neither generator nor form tells the label.
+        prompt_format: a text with {prompt} that is put around each prompt; null takes it as it is.
     """
 
     kind: SetKind = "preference"
@@ -99,6 +103,8 @@ class PoolConfig(Section):
             HumanEval); by default the one that the pool is named after, if it is.
         num_candidates: answers to each question, where it has fewer than studies ask for.
         generators: models whose answers count, by the names that the pool gives them; empty: all.
+        path: a file, relative to `data_dir`.
+        title: in tables; by default the pool's name.
     """
 
     path: str
@@ -124,6 +130,11 @@ class ModelConfig(Section):
         bf16: of all its trainings, in place of the stages' own, and of its sampled answers.
         speed: of its trainings and its scoring, in shares of the recipe's `pairs_per_s` and
             `scoring.tokens_per_s`; assumed until they were timed.
+        architecture: of a model made here.
+        tokenizer: whose a model made here takes.
+        hidden_size / intermediate_size / num_hidden_layers: shape of a model made here.
+        num_attention_heads / num_key_value_heads: of a model made here.
+        seed: of the random weights.
     """
 
     model_name_or_path: str | None = None

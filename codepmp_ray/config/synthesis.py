@@ -71,6 +71,10 @@ class ThreadsConfig(Section):
         site: name of the site, stored in the pairs' column `repo`.
         license: of the answers; SPDX id.
         min_score_gap: the chosen answer's score is at least this far above the rejected one's.
+        id_column / question_column / answers_column: a thread's name, its question, its answers.
+        scores_column: of a list of scores beside a list of texts; null where answers are structs.
+        text_field / score_field: of an answer that is a struct.
+        rows_per_shard: threads of one shard, the unit of resuming.
     """
 
     path: str | None = None
@@ -116,6 +120,7 @@ class CommitsConfig(Section):
         max_definitions: a commit that changes more functions and classes (or files of code) is not
             about one thing.
         min_message_words: of a commit's message, without trailers such as Signed-off-by.
+        commits_per_shard: of one shard, the unit of resuming.
     """
 
     revision: str = "HEAD"
@@ -164,6 +169,7 @@ class SynthesisConfig(Section):
         label_domain / label: let the describing model say whether the snippet is engineering work,
             with its confidence (a step of the authors' code), and how it samples that.
         source_opponent: of `source_model`: the role that writes the rejected side.
+        describe / chosen / rejected: how descriptions and the two answers are sampled.
     """
 
     construction: ConstructionName = "strong_weak"

@@ -28,7 +28,7 @@ _METRICS_OF: dict[str, set[str]] = {
 
 
 class TrainingConfig(Section):
-    """One training stage. `batch_size` counts pairs of one optimizer step over all workers.
+    """One training stage.
 
     Pairs of one prompt that follow each other are one item, whose prompt and answers are computed
     once. A step takes whole items: as many as hold `batch_size` pairs on average.
@@ -52,7 +52,8 @@ class TrainingConfig(Section):
             `constant` follow their warmup with a line to the floor and with nothing.
         trunk_steps: of a branch (see config/branches.py): steps of the run that it leaves. Warmup
             is then that of the trunk, decay a share of the branch's own `max_steps`.
-        max_length: tokens of prompt + one response; `overflow` says what happens above it.
+        max_length: tokens of prompt + one response.
+        overflow: longer pairs are left out and counted, or cut at their end.
         max_tokens_per_item: packed tokens of a prompt with its answers; beyond it the prompt's
             pairs are split into several items. null is twice `max_length`, which holds any pair.
         max_tokens_per_micro_batch: packed tokens of one forward of one worker.
@@ -73,9 +74,35 @@ class TrainingConfig(Section):
         report_to: trackers that get what metrics.jsonl gets; `tensorboard` writes event files,
             `wandb` needs WANDB_API_KEY or WANDB_MODE=offline on the nodes.
         cpu_offload: keep parameters and optimizer in host memory between uses; slower.
-        torch_compile: compile the parts of each block; half a minute at the start of each worker.
+        torch_compile: compile the parts of each block (null: on GPUs); half a minute at the start
+            of each worker.
         full_determinism: on GPUs use torch's deterministic algorithms, so that a resumed run has
             the bits of an uninterrupted one; slower. CPUs compute the same bits without it.
+        num_train_epochs: passes over the pairs.
+        batch_size: pairs of one optimizer step over all workers.
+        learning_rate: at the top of the schedule.
+        warmup_ratio / decay_ratio: shares of all steps; `decay_ratio` is of `wsd`.
+        min_lr_ratio: share of the learning rate at which the schedule ends.
+        weight_decay / adam_beta1 / adam_beta2 / adam_epsilon: of AdamW; norms, biases and the
+            reward head do not decay.
+        max_grad_norm: to which gradients are clipped; 0: they are not.
+        lm_loss_weight: of L_LM in `pmp`.
+        center_rewards_coefficient: of the mean square of a pair's sum of rewards, which keeps them
+            around 0; as in TRL.
+        eval_fraction: share of the pairs, by prompt, that is held out.
+        bf16: compute in bfloat16; parameters, gradients and optimizer stay in float32.
+        export_dtype: of the exported weights.
+        seed: of the order of pairs and of the reward head.
+        num_workers: Ray Train workers; as many must be there, unless `min_workers` says less.
+        cpus_per_worker: Ray CPUs of one worker.
+        label_selector: nodes that workers may run on.
+        gradient_checkpointing: compute activations again in the backward pass: less memory, a third
+            more time.
+        use_gpu: null: where the cluster has a GPU per worker.
+        save_steps / save_total_limit: optimizer steps between checkpoints, and how many are kept.
+        async_checkpoints: write checkpoints while training goes on.
+        logging_steps: optimizer steps between lines of metrics.jsonl.
+        max_failures: of workers or nodes before the training ends; a wrong setting ends it at once.
     """
 
     objective: Literal["pmp", "rm", "lm", "sft", "dpo"] = "pmp"
@@ -95,7 +122,7 @@ class TrainingConfig(Section):
     adam_beta1: float = Field(default=0.9, ge=0, lt=1)
     adam_beta2: float = Field(default=0.95, ge=0, lt=1)
     adam_epsilon: float = Field(default=1e-8, gt=0)
-    max_grad_norm: float = Field(default=1.0, ge=0)  # 0: gradients are not clipped
+    max_grad_norm: float = Field(default=1.0, ge=0)
     lm_loss_weight: float = Field(default=1.0, ge=0)
     center_rewards_coefficient: float = Field(default=0.0, ge=0)
     ranking_loss: Literal["pairwise", "listwise"] = later("pairwise")
@@ -119,14 +146,14 @@ class TrainingConfig(Section):
     min_workers: int | None = operational(None, ge=1)
     elastic_interval_s: float = operational(60.0, gt=0)
     cpus_per_worker: float = operational(1.0, gt=0)
-    label_selector: LabelSelector = operational({})  # nodes that workers may run on
+    label_selector: LabelSelector = operational({})
     data_parallel_replicate_degree: int = operational(1, ge=1)
     gradient_checkpointing: bool = operational(False)
     max_tokens_per_micro_batch: int = operational(2048, ge=8)
     cpu_offload: bool = operational(False)
-    torch_compile: bool | None = operational(None)  # null: on GPUs
+    torch_compile: bool | None = operational(None)
     full_determinism: bool = operational(False)
-    use_gpu: bool | None = operational(None)  # null: where the cluster has a GPU per worker
+    use_gpu: bool | None = operational(None)
     save_steps: int = operational(100, ge=1)
     save_total_limit: int = operational(2, ge=1)
     async_checkpoints: bool = operational(True)

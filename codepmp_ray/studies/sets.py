@@ -165,12 +165,8 @@ def _rows(config: SetConfig, source: Place, rejected: Counter[str]) -> Iterator[
         yield from islice(function_pairs(_functions(source)), config.max_rows)
     else:
         assert source is not None, "a set is made here or read from somewhere"
-        num_pairs = 0
-        for built in _counted(_built(source), rejected):
+        for built in islice(_counted(_built(source), rejected), source.max_rows):
             yield as_transcript(built) if config.as_transcript else built
-            num_pairs += 1
-            if num_pairs == source.max_rows:
-                return
 
 
 def _counted(made: Iterable[Built], rejected: Counter[str]) -> Iterator[Row]:

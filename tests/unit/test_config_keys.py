@@ -19,6 +19,18 @@ def test_every_key_can_be_set_to_its_own_default(section: Section) -> None:
         for part in name.split("."):
             place = place[part]
         assert place == key.value
+    assert [name for name, key in keys.items() if not key.about] == []
+
+
+@pytest.mark.parametrize("kind", [Recipe, StudiesConfig])
+def test_the_schema_says_of_every_key_what_its_class_says(kind: type[Section]) -> None:
+    found = kind.model_json_schema()
+    sections = [found, *found["$defs"].values()]
+    assert len(sections) > 10
+    for section in sections:
+        assert "Attributes:" not in section["description"]
+        for name, entry in section["properties"].items():
+            assert entry.get("description") or "$ref" in entry, (section["title"], name)
 
 
 def test_what_a_class_says_of_its_attributes_is_found() -> None:

@@ -28,6 +28,7 @@ _RIGHT = r"(?i:correct|right|best)"
 # Said without the word "answer"; the letter is in one of the groups.
 _NAMED = re.compile(
     rf"(?i:\b(?:choose|chose|select|pick|go with|picked|selected)\s+|选择?\s*){_OPTION}?{_CAPITAL}"
+    rf"|\b(?i:choice|option|selection)\s*:\s*{_OPTION}?{_CAPITAL}"
     rf"|\b{_RIGHT}\s+(?i:option|choice|statement|one)\s+{_IS}:?\s*{_OPTION}?{_CAPITAL}"
     rf"|{_CAPITAL}\s+{_IS}\s+(?i:the\s+)?(?i:only\s+)?(?:{_RIGHT}|(?i:answer))\b"
     rf"|^\W*{_OPTION}{_CAPITAL}\W*$"

@@ -186,7 +186,10 @@ _NOT_BUT = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _DOUBTED = re.compile(
-    r"[^.?!\n]+\?\s*(?:no|nope|wait|hmm|actually|not quite)\b[\s,:;.-]*"
+    r"[^?!\n]+?(?:\?\s*(?:no|nope|wait|hmm|actually|not quite)"
+    r"|(?:\.{2,}|[,;\u2026\u2013\u2014-])\s*(?:oh|no|hmm)?[\s,]*"
+    r"(?:wait|scratch that|correction|i mean)"
+    r"|[.]\s+(?:(?:oh[\s,]*)?no[\s,]*wait|wait[\s,]*no|scratch that))\b[\s,:;.-]*(?:no\b[\s,]*)?"
     r"(?:(?:actually|rather|it(?:'s| is)|that(?:'s| is))\s+)*(.+)",
     re.IGNORECASE | re.DOTALL,
 )
@@ -200,7 +203,8 @@ _REASON = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _ASIDE = re.compile(
-    r"\s+\([^()\\$]*[^\W\d_]{3,}[^()\\$]*\)|(?<=\d)\s+\([-\d\s.,*/+=%\u00d7\u00f7]+\)$"
+    r"(?<=\w)[.]?(?:\s*\[\d{1,3}\])+(?=\W*$)"  # a source
+    r"|\s+\([^()\\$]*[^\W\d_]{3,}[^()\\$]*\)|(?<=\d)\s+\([-\d\s.,*/+=%\u00d7\u00f7]+\)$"
 )
 
 

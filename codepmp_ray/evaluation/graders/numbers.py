@@ -44,6 +44,9 @@ _CUT_OFF = re.compile(
     r"(?::|,|\b(?:a|an|and|by|for|from|get|is|of|or|the|to|up|we|with))\s*\Z", re.IGNORECASE
 )
 _EQUALS = re.compile(r"(?<![<>!=\u2264\u2265])=(?!=)|\u2248|\\approx(?![a-z])")
+_IN_TWO_UNITS = re.compile(
+    r"\W*\d+ [a-zA-Z]{1,9},?(?: and)? \d+ [a-zA-Z]{1,9}\W*"
+)  # 2 hours 40 minutes
 _WHICH_IS = re.compile(r",? which (?:is|equals|gives|makes) ")
 _NAME = re.compile(r"[a-zA-Z]\w*\s*\([^()]*\)$|[a-zA-Z]_\{?\w+\}?$")  # f(3), x_1
 _VARIABLE = re.compile(r"(?<![a-zA-Z'])[b-zB-Z](?![a-zA-Z])|\\(?!frac|times|cdot|div|text|%)")
@@ -95,7 +98,10 @@ def stated_number(text: str, in_math: bool = False) -> Fraction | None:
         *sides, last = _EQUALS.split(part)
         if any(map(_is_formula, sides)):
             return None
-        last = next((side for side in (last, *reversed(sides)) if has_digit(side)), "")
+        said = [side for side in (*sides, last) if has_digit(side)]
+        if len(said) > 1 and _IN_TWO_UNITS.fullmatch(said[-1]):
+            said.pop()
+        last = said[-1] if said else ""
         value = _value(formula(last, in_math)) if last else spoken_value(part)
         if value is not None:
             return value
