@@ -125,6 +125,7 @@ def test_a_registered_experiment_is_told_when_its_seeds_are_there(
     }  # fmt: skip
     _write(keep / "registered.json", [registered])
     page = tmp_path / "evidence.md"
+    assert STUDY.page is not None
     with pytest.raises(InputError, match="No seed has been run"):
         STUDY.page(context, {"outcome": {}}, page)
     other = _config(overrides, tmp_path / "run", keep, "rm.learning_rate=0.5")

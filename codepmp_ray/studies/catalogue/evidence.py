@@ -195,14 +195,14 @@ def _heads(
     for label in _CONSTRUCTIONS:
         trained = row[_before(label)]
         places[label] = (trained.key, str(trained.folder))
-    encoder, train = bench.pairs.encoder(context.model), _training_rows(context)
+    encoder = bench.pairs.encoder(context.model)
     found = {}
     for label, (key, weights) in places.items():
-        both = [
+        train, tested = (
             frozen.gap_features(bench.store, key, weights, encoder, rows, context.bf16)
-            for rows in (train, test.rows)
-        ]
-        shares = frozen.head_shares(*both, options.sizes, options.num_draws, seed)
+            for rows in (_training_rows(context), test.rows)
+        )
+        shares = frozen.head_shares(train, tested, options.sizes, options.num_draws, seed)
         found[label] = {str(size): np.round(v, 4).tolist() for size, v in shares.items()}
     return found
 

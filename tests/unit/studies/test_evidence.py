@@ -195,7 +195,7 @@ REGISTERED = dict.fromkeys(kept.TEXTS, "x") | {
 SEED = {"format": 1, "settings": SETTINGS, "digests": {"test pairs": "a"}, "seed": 0}
 
 
-def _put(name: str, value: Any) -> Callable[[Path], None]:
+def _put(name: str, value: Any) -> Callable[[Path], int]:
     return lambda folder: (folder / name).write_text(
         value if isinstance(value, str) else json.dumps(value)
     )  # fmt: skip
@@ -219,7 +219,7 @@ def _put(name: str, value: Any) -> Callable[[Path], None]:
     ],
 )  # fmt: skip
 def test_a_folder_of_another_experiment_is_refused_by_name(
-    tmp_path: Path, change: Callable[[Path], None], message: str
+    tmp_path: Path, change: Callable[[Path], int], message: str
 ) -> None:
     _put("registered.json", REGISTERED)(tmp_path)
     _put("seed-0.json", SEED)(tmp_path)
