@@ -123,7 +123,7 @@ def records(bench: Bench) -> dict[str, dict[str, Any]]:
     return found
 
 
-@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize("name", load_studies(RECIPE).studies)
 def test_a_study_measures_or_says_what_is_missing(
     records: dict[str, dict[str, Any]], name: str
 ) -> None:
