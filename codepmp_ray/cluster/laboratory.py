@@ -14,7 +14,6 @@ from codepmp_ray.config.branches import plan_branches
 from codepmp_ray.config.data import DataSourceConfig
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.config.training import TrainingConfig
-from codepmp_ray.hub_models import pin
 from codepmp_ray.json_records import record_bytes
 from codepmp_ray.runs import MODEL_FOLDER, open_stage
 from codepmp_ray.scoring.protocol import Scorer
@@ -24,7 +23,7 @@ from codepmp_ray.studies.cost import RECORD, own_pairs
 from codepmp_ray.studies.policies import answers, best_and_worst
 from codepmp_ray.studies.scores import ScoreBook, Trained
 from codepmp_ray.studies.trainings import Training
-from codepmp_ray.studies.trend_model import random_model
+from codepmp_ray.training.checkpoint_folders import FOLDER as CHECKPOINTS
 from codepmp_ray.training.shared_checkpoints import remove_shared
 from codepmp_ray.training.task import Trunk
 
@@ -60,13 +59,6 @@ class Laboratory:
         self.bench = bench
         self.book = ScoreBook(bench.store, self._load_scorer, bench.config.scoring)
 
-    def model_folder(self, name: str) -> str:
-        """Weights of one of the recipe's models, as trainings take them."""
-        shape = self.bench.config.models[name]
-        if shape.weights is not None:
-            return pin(self.bench.config.run_dir, shape.weights)
-        return str(random_model(shape, self.bench.run_dir / "models"))
-
     def train(self, training: Training) -> Trained:
         """The trained model; whatever it starts from is trained first."""
         key = self.bench.key(training)
@@ -76,7 +68,7 @@ class Laboratory:
             return done
         start = training.start
         weights = (
-            self.model_folder(start) if isinstance(start, str) else str(self.train(start).folder)
+            self.bench.weights(start) if isinstance(start, str) else str(self.train(start).folder)
         )
         data = self._data(training, key, weights)
         config = training.config.model_copy(
@@ -103,6 +95,8 @@ class Laboratory:
             "config": config.model_dump(mode="json", exclude={"data", "model_name_or_path"}),
         }
         (folder / RECORD).write_bytes(record_bytes(record, indent=1))
+        # Six times the model, which is all that anything starts from.
+        stage.store.delete_tree(CHECKPOINTS)
         self._leave_trunk(training)
         return done
 

@@ -17,6 +17,7 @@ from codepmp_ray.studies.bench import Bench
 from codepmp_ray.studies.catalogue.common import training_stand_ins
 from codepmp_ray.studies.cost import Rates, announce, at_hand_cost, training_keys
 from codepmp_ray.studies.outcome import Outcome, not_measured, of_error
+from codepmp_ray.studies.scores import Trained
 from codepmp_ray.studies.study import Context, Models, Study
 from codepmp_ray.studies.trainings import Arm, Training
 
@@ -164,19 +165,21 @@ def _measured_before(bench: Bench, name: str, key: str) -> Record | None:
 def _measure(study: Study, context: Context, arms: list[Arm], allowance: Allowance) -> Outcome:
     lab = Laboratory(context.bench)
     models, num_seeds = _train_seeds(study, context, arms, lab, allowance)
-    if arms and not num_seeds:
+    if arms and not num_seeds and study.keep is None:
         return _no_time(study, allowance)
     try:
         outcome = study.measure(context, models, lab.book)
     finally:
         lab.book.close()
     outcome.stand_ins[:0] = training_stand_ins(context, arms)
-    if arms and num_seeds < len(context.seeds) and outcome.status == "measured":
-        outcome.status = "partly measured"
+    if num_seeds < _num_seeds(arms):
+        if outcome.status == "measured":
+            outcome.status = "partly measured"
         outcome.notes.append(
-            f"Time allowed for {num_seeds} of {len(context.seeds)} seeds; the same command goes on."
+            f"Time allowed for {num_seeds} of {_num_seeds(arms)} seeds; the same command goes on."
         )
-    outcome.notes += [f"Left out: {text}" for text in context.missing()]
+    if arms or study.keep is None:  # kept scores need no sets
+        outcome.notes += [f"Left out: {text}" for text in context.missing()]
     outcome.notes += context.pool_notes()
     if lab.book.num_truncated:
         outcome.notes.append(f"{lab.book.num_truncated} answers were cut at max_model_len.")
@@ -199,21 +202,31 @@ def _train_seeds(
 ) -> tuple[Models, int]:
     """(models of all arms, seeds): one seed's arms, then the next one's, while time allows it."""
     models: Models = {arm.label: [] for arm in arms}
-    for seed in context.seeds if arms else ():
-        row = []
-        for arm in arms:
-            if not _fits(study, context, arm.by_seed[seed], seed, allowance):
-                return models, seed
-            row.append(lab.train(arm.by_seed[seed]))
-        for arm, trained in zip(arms, row, strict=True):
-            models[arm.label].append(trained)
-    return models, len(context.seeds)
+    num_seeds = _num_seeds(arms)
+    for number in range(num_seeds):
+        row: dict[str, Trained] = {}
+        for arm in (arm for arm in arms if number < len(arm.by_seed)):
+            training = arm.by_seed[number]
+            num_scored = number + 1 if study.keep is None else 1
+            if not _fits(study, context, training, num_scored, allowance):
+                return models, number
+            row[arm.label] = lab.train(training)
+            if study.keep is not None:
+                study.keep(context, training.config.seed, row, lab.book)
+        for label, trained in row.items():
+            models[label].append(trained)
+    return models, num_seeds
+
+
+def _num_seeds(arms: list[Arm]) -> int:
+    """Of the arm that has most: some have their first alone."""
+    return max((len(arm.by_seed) for arm in arms), default=0)
 
 
 def _fits(
-    study: Study, context: Context, training: Training, seed: int, allowance: Allowance
+    study: Study, context: Context, training: Training, num_scored: int, allowance: Allowance
 ) -> bool:
-    """Whether there is time for this training, and for scoring what will then be there."""
+    """Whether there is time for this training, and for scoring with `num_scored` of each arm."""
     bench = context.bench
     done = training_keys(bench)
     left = [t for t in training.chain() if bench.key(t) not in done]
@@ -221,6 +234,6 @@ def _fits(
         return True
     rates = Rates(bench)
     needed_s = sum(rates.training_s(t)[0] for t in left)
-    needed_s += rates.scoring_s(study.num_tokens(context) * (seed + 1), context.model)[0]
+    needed_s += rates.scoring_s(study.num_tokens(context) * num_scored, context.model)[0]
     needed_s += at_hand_cost(study, context, rates)[0]
     return allowance.fits(needed_s)

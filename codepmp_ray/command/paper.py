@@ -61,6 +61,10 @@ def run(
     budget_min: Annotated[
         float | None, Option(metavar="MINUTES", help="In place of the recipe's.")
     ] = None,
+    docs: Annotated[
+        Path | None,
+        Option(metavar="FILE", help="Write the study's own page, its figure and its numbers."),
+    ] = None,
 ) -> dict[str, Any]:
     """Run one study, with the models and sets of a recipe.
 
@@ -77,12 +81,18 @@ def run(
     from codepmp_ray.studies.catalogue import find_studies
 
     (study,) = find_studies(names)
+    if docs and study.page is None:
+        raise ConfigError(
+            f"{study.name} has no page of its own.",
+            f"`codepmp paper all {study.name} --docs FILE` writes the report.",
+        )
     if plan:
         return _print_plan([study], config)
     from codepmp_ray.cluster.laboratory import connected
     from codepmp_ray.cluster.study_run import run_study
     from codepmp_ray.studies.bench import Bench
     from codepmp_ray.studies.report import print_study, write_reports
+    from codepmp_ray.studies.study import Context
 
     budget_s = 60 * budget_min if budget_min else None
     bench = Bench(config)
@@ -90,6 +100,8 @@ def run(
         record = run_study(study, bench, budget_s, alone=True)
     print_study(record)
     print(f"Report: {write_reports(bench, [record], study.name)}")
+    if docs and study.page is not None:
+        study.page(Context(study.name, bench, config.options(study.name)), record, docs)
     return record
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from codepmp_ray.config.base import Section, operational
+from codepmp_ray.config.base import Section, later, operational
 from codepmp_ray.config.branches import BranchesConfig
 from codepmp_ray.config.recipe import load_sections
 from codepmp_ray.config.reward_models import RewardConfig, require_own_labels
@@ -56,6 +56,10 @@ class StudyOptions(Section):
         train_arms: false measures `rewards` alone, and trains nothing.
         constructions: sets of pairs that were made otherwise, which Figure 6 pretrains on beside
             the constructions that it makes of `train_set`, by their label.
+        first_seed: of `seeds`; a pilot has others than the experiment.
+        keep_dir: of `evidence`: the folder of its kept scores and of what was registered.
+        ceiling_set: of `evidence`: what shows that the model can learn the task at all.
+        num_draws: of `evidence`: sets of pairs, of each size, that heads on frozen features see.
         model / models: of `models`: which one is trained, or which ones are compared.
         pools: names of pools that best-of-N is measured on.
         sizes: the points of a curve, in pairs.
@@ -83,6 +87,10 @@ class StudyOptions(Section):
     num_steps: int | None = Field(default=None, ge=1)
     generator_pairs: dict[str, tuple[str, str]] = {}
     constructions: dict[str, str] = {}
+    first_seed: int = later(0, ge=0)
+    keep_dir: str | None = operational(None)
+    ceiling_set: str | None = later(None)
+    num_draws: int = later(200, ge=2)
 
     def over(self, defaults: StudyOptions) -> StudyOptions:
         """These options, with those of `defaults` where they say nothing."""
@@ -182,7 +190,7 @@ class StudiesConfig(Section):
                 raise ValueError(f"pools.{name}.test_of={pool.test_of!r} is not among sets")
         for study, options in [("defaults", self.defaults), *self.studies.items()]:
             one_model = [options.model] if options.model else []
-            one_set = [options.train_set] if options.train_set else []
+            one_set = [name for name in (options.train_set, options.ceiling_set) if name]
             further = [*options.constructions.values(), *options.prompt_filter]
             for kind, names, known, section in (
                 ("model", [*one_model, *options.models], self.models, "models"),

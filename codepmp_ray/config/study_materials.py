@@ -11,7 +11,12 @@ from codepmp_ray.config.data import HUB_IDS, Kind
 from codepmp_ray.storage.uris import written_name
 
 Objective = Literal["pmp", "rm", "lm", "sft", "dpo"]
-SetKind = Kind | Literal["python_functions", "stdlib_functions", "humaneval_corrupted"]
+SetKind = (
+    Kind
+    | Literal[
+        "python_functions", "stdlib_functions", "humaneval_corrupted", "example_solutions"
+    ]
+)  # fmt: skip
 MADE_HERE = ("stdlib_functions", "humaneval_corrupted")
 CORRUPTED = ("python_functions", *MADE_HERE)
 
@@ -23,7 +28,8 @@ class SetConfig(Section):
         kind: how rows become pairs: the kinds of training sources, and three that are made here:
             `python_functions` (rows of docstring and code) and `stdlib_functions` (those of the
             standard library) pair code with a corrupted copy, `humaneval_corrupted` does so with
-            HumanEval's canonical solutions.
+            HumanEval's canonical solutions. `example_solutions` are OpenAI's of GSM8K, a column for
+            each of four models; `balance` takes one pair of each question.
         paths: files, relative to `data_dir`; all of them are read.
         test_paths: files of the test part; without them `test_fraction` of the questions, chosen
             by a hash, are the test part.
@@ -33,6 +39,8 @@ class SetConfig(Section):
         stands_for: the paper's set in whose place this one is measured: a stand-in has none of the
             paper's columns beside it.
         test_fraction: 1 makes all of it test: it is measured on, and never trained on.
+        left_out: a share of the questions, the first in the hash's order, that is neither trained
+            nor tested on: a pilot leaves out those that the experiment itself tests.
         made_by: the command that makes it, which is said where it is not here.
         as_transcript: conversations become one text of "\\n\\nHuman: ...\\n\\nAssistant:" turns, as
             HH-RLHF has them: for models without a chat template, which take no messages.
@@ -59,6 +67,7 @@ class SetConfig(Section):
     balance: bool = True
     prompt_format: str | None = None
     test_fraction: float = Field(default=0.2, ge=0, le=1)
+    left_out: float = later(0.0, ge=0, lt=1)
     made_by: str = operational("")
     as_transcript: bool = False
     learning_rate: float | None = Field(default=None, gt=0)

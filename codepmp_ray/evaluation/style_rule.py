@@ -47,7 +47,12 @@ def fitted_weights(gaps: Floats) -> Floats:
     if not len(gaps):
         return np.zeros(gaps.shape[-1])
     scale = gaps.std(axis=0) + np.abs(gaps).max(axis=0) * 1e-3 + 1e-9
-    table = gaps / scale
+    return ridge_logistic(gaps / scale) / scale
+
+
+def ridge_logistic(table: Floats) -> Floats:
+    """Weights [features] of a logistic regression without intercept, by which most rows of `table`
+    [pairs, features] are positive. Rotated features give the rotated weights."""
 
     def loss(weights: Floats) -> tuple[float, Floats]:
         margins = table @ weights
@@ -55,4 +60,4 @@ def fitted_weights(gaps: Floats) -> Floats:
         value = np.logaddexp(0, -margins).mean() + _RIDGE * (weights**2).sum()
         return float(value), table.T @ slope / len(table) + 2 * _RIDGE * weights
 
-    return minimize(loss, np.zeros(table.shape[1]), jac=True, method="L-BFGS-B").x / scale
+    return minimize(loss, np.zeros(table.shape[1]), jac=True, method="L-BFGS-B").x

@@ -19,6 +19,7 @@ from codepmp_ray.config.studies import StudiesConfig, StudyOptions
 from codepmp_ray.config.study_materials import MADE_HERE
 from codepmp_ray.content_digests import content_digests
 from codepmp_ray.evaluation.pools import Pool
+from codepmp_ray.hub_models import pin
 from codepmp_ray.preference.sources.rows import Row
 from codepmp_ray.storage import LocalStore
 from codepmp_ray.studies.at_hand import AtHand, find_reward_model
@@ -173,8 +174,19 @@ class Bench:
         files = [str(Path(self.config.data_dir or "") / pool.path) for pool in pools.values()]
         if options.scorer and Path(options.scorer).expanduser().is_dir():
             files.append(options.scorer)
+        if options.keep_dir and Path(options.keep_dir).is_dir():
+            files.append(options.keep_dir)
         digests = [rows, content_digests(files)]
         return fingerprint(_VERSION, name, trainings, options, self.config.scoring, parts, digests)
+
+    def weights(self, name: str) -> str:
+        """Weights of one of the recipe's models before any training, as trainings take them."""
+        from codepmp_ray.studies.trend_model import random_model
+
+        shape = self.config.models[name]
+        if shape.weights is not None:
+            return pin(self.config.run_dir, shape.weights)
+        return str(random_model(shape, self.run_dir / "models"))
 
     def origins(self) -> dict[str, Any]:
         """Of every set that was read: where it is from and how many pairs it has."""

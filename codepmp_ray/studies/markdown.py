@@ -74,7 +74,7 @@ def study_text(record: dict[str, Any]) -> str:
     text = " ".join(filter(None, (record["concluded"], outcome.summary, outcome.remedy)))
     parts += [f"**{outcome.shown_status.capitalize()}{because}.** {text}", ""]
     for table in outcome.tables:
-        parts += [_table(table), ""]
+        parts += [table_text(table), ""]
     if outcome.comparisons:
         rows = [
             (markdown_cell(c.question), c.difference_text, c.verdict, c.power_text)
@@ -89,7 +89,8 @@ def study_text(record: dict[str, Any]) -> str:
     return "\n".join(parts) + "\n"
 
 
-def _table(table: Table) -> str:
+def table_text(table: Table) -> str:
+    """A table under its title."""
     title = f"{table.title} (paper: {table.paper_source})" if table.has_paper else table.title
     head, *rows = [list(map(markdown_cell, row)) for row in (["", *table.headings], *table.cells)]
     return f"{title}\n\n{markdown_table(head, rows)}"

@@ -14,7 +14,6 @@ from rich.text import Text
 
 from codepmp_ray import __version__
 from codepmp_ray.analysis.report import report_environment
-from codepmp_ray.hub_models import pin
 from codepmp_ray.json_records import read_record, record_bytes
 from codepmp_ray.redaction import redacted, redacted_values
 from codepmp_ray.studies import paper, verdicts
@@ -73,15 +72,14 @@ def judged_values(values: Values) -> Values:
 def model_sizes(bench: Bench) -> Values:
     """Of every model that was trained: parameters, and what it is."""
     from codepmp_ray.studies.cost import training_records
-    from codepmp_ray.studies.trend_model import num_parameters, random_model
+    from codepmp_ray.studies.trend_model import num_parameters
 
     used = {record["base"] for record in training_records(bench).values()}
     found = {}
     for name in sorted(used & set(bench.config.models)):
         shape = bench.config.models[name]
-        pinned = shape.weights and pin(bench.config.run_dir, shape.weights)
-        folder = pinned or random_model(shape, bench.run_dir / "models")
-        weights = pinned or f"random {shape.architecture}"
+        folder = bench.weights(name)
+        weights = folder if shape.weights else f"random {shape.architecture}"
         found[name] = {"num_parameters": num_parameters(folder), "weights": weights}
     return found
 

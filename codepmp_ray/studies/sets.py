@@ -11,7 +11,7 @@ import json
 import os
 import socket
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
@@ -20,15 +20,17 @@ from typing import Any
 from urllib.parse import urlparse
 
 from codepmp_ray.config.data import DataSourceConfig
-from codepmp_ray.config.study_materials import SetConfig
+from codepmp_ray.config.study_materials import MADE_HERE, SetConfig
 from codepmp_ray.errors import InputError
 from codepmp_ray.preference.encoding import row_id
 from codepmp_ray.preference.sources import SOURCES
 from codepmp_ray.preference.sources.reading import column_use, numbered, pairs_of, read_source
 from codepmp_ray.preference.sources.rows import Built, Reject, Row, of_one_answer
+from codepmp_ray.studies import example_solutions
 from codepmp_ray.studies.code_pairs import function_pairs, humaneval_pairs, stdlib_functions
 
 _HUB_TIMEOUT_S = 3.0
+_READ_HERE = ("python_functions", "example_solutions")  # no training source has these kinds
 _SPEAKERS = {"user": "Human", "assistant": "Assistant", "system": "System"}
 _LAYOUT = "docs/reproducing.md lists the files that are looked for below data_dir."
 
@@ -61,11 +63,14 @@ def load_set(name: str, config: SetConfig, data_dir: str | None) -> PairSet:
     sources, tests, origin = _places(name, config, data_dir)
     rejected: Counter[str] = Counter()
     rows = [row for source in sources for row in _rows(config, source, rejected)]
+    rows = [row for row in rows if not is_test(row, config.left_out)]
     if tests is None:
         test = [row for row in rows if is_test(row, config.test_fraction)]
         train = [row for row in rows if not is_test(row, config.test_fraction)]
     else:
         train, test = rows, [row for source in tests for row in _rows(config, source, rejected)]
+    if config.kind == "example_solutions" and config.balance:
+        train, test = map(example_solutions.one_of_each_question, (train, test))
     if not (train or config.test_fraction == 1) or not (test or config.test_fraction == 0):
         raise InputError(
             f"The set {name!r} ({origin}) gives {len(train)} training and {len(test)} test pairs; "
@@ -101,7 +106,7 @@ def _places(
     name: str, config: SetConfig, data_dir: str | None
 ) -> tuple[list[Place], list[Place] | None, str]:
     """(sources of training rows, of test rows or None, where that is in words)."""
-    if config.kind in ("stdlib_functions", "humaneval_corrupted"):
+    if config.kind in MADE_HERE:
         return [None], None, "made here"
     if data_dir is not None and config.paths:
         files = [Path(data_dir) / path for path in (*config.paths, *config.test_paths)]
@@ -110,7 +115,7 @@ def _places(
             num = len(config.paths)
             tests: list[Place] | None = made[num:] if config.test_paths else None
             return made[:num], tests, ", ".join((*config.paths, *config.test_paths))
-    if config.hub_set and config.kind != "python_functions" and is_hub_reachable():
+    if config.hub_set and config.kind not in _READ_HERE and is_hub_reachable():
         common: dict[str, Any] = {
             "kind": config.kind,
             "hub_id": config.hub_set,
@@ -135,9 +140,9 @@ def _places(
 
 
 def _source(config: SetConfig, file: Path) -> Place:
-    if config.kind == "python_functions":
+    if config.kind in _READ_HERE:
         return file
-    assert config.kind not in ("stdlib_functions", "humaneval_corrupted"), "made without a file"
+    assert config.kind not in MADE_HERE, "made without a file"
     return DataSourceConfig(
         kind=config.kind,
         path=str(file),
@@ -153,19 +158,24 @@ def _rows(config: SetConfig, source: Place, rejected: Counter[str]) -> Iterator[
         yield from islice(function_pairs(stdlib_functions()), config.max_rows)
     elif config.kind == "humaneval_corrupted":
         yield from islice(humaneval_pairs(), config.max_rows)
+    elif config.kind == "example_solutions":
+        made = example_solutions.build(numbered("the solutions", str(source)))
+        yield from islice(_counted(made, rejected), config.max_rows)
     elif isinstance(source, Path):
         yield from islice(function_pairs(_functions(source)), config.max_rows)
     else:
         assert source is not None, "a set is made here or read from somewhere"
-        num_pairs = 0
-        for built in _built(source):
-            if isinstance(built, Reject):
-                rejected[str(built.reason)] += 1
-                continue
+        for built in islice(_counted(_built(source), rejected), source.max_rows):
             yield as_transcript(built) if config.as_transcript else built
-            num_pairs += 1
-            if num_pairs == source.max_rows:
-                return
+
+
+def _counted(made: Iterable[Built], rejected: Counter[str]) -> Iterator[Row]:
+    """The pairs; rejects are counted by reason."""
+    for built in made:
+        if isinstance(built, Reject):
+            rejected[str(built.reason)] += 1
+        else:
+            yield built
 
 
 def _built(source: DataSourceConfig) -> Iterator[Built]:

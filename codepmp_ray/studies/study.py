@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from codepmp_ray.config.studies import StudyOptions
 from codepmp_ray.errors import InputError
@@ -44,7 +46,8 @@ class Context:
 
     @property
     def seeds(self) -> range:
-        return range(self.options.seeds or 1)
+        first = self.options.first_seed
+        return range(first, first + (self.options.seeds or 1))
 
     @property
     def confidence(self) -> float:
@@ -134,6 +137,9 @@ class Study:
         measure: the outcome, of the seeds that were trained.
         num_tokens: about how many tokens one seed's scoring takes, for the estimate.
         reward_tokens: likewise of one reward model at hand; None where the study takes none.
+        keep: called after each training with the seed and its models so far, by arm; it keeps what
+            `measure` takes, so that a seed needs no models once it was kept.
+        page: writes a page of its own, of the record, at a path.
     """
 
     name: str
@@ -144,6 +150,8 @@ class Study:
     measure: Callable[[Context, Models, ScoreBook], Outcome]
     num_tokens: Callable[[Context], int] = lambda context: 0
     reward_tokens: Callable[[Context], int] | None = None
+    keep: Callable[[Context, int, dict[str, Trained], ScoreBook], None] | None = None
+    page: Callable[[Context, dict[str, Any], Path], None] | None = None
 
     def rewards(self, context: Context) -> list[AtHand]:
         """The reward models at hand that it measures; none for a study that takes none."""

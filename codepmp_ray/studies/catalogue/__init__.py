@@ -10,6 +10,7 @@ from codepmp_ray.studies.catalogue import (
     best_of_n,
     constructions,
     efficiency,
+    evidence,
     grpo,
     judging,
     losses,
@@ -35,6 +36,7 @@ STUDIES: dict[str, Study] = {
         judging.JUDGE,
         policies.SEED_004,
         grpo.GRPO,
+        evidence.EVIDENCE,
     )
 }
 
