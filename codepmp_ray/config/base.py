@@ -11,7 +11,6 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
 
 # Labels that a node must have, in Ray's language: x, !x, in(x, y) or !in(x, y). Empty: any node.
 LabelSelector = dict[str, str]
@@ -33,7 +32,7 @@ class Section(BaseModel):
 
     @classmethod
     def __get_pydantic_json_schema__(
-        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+        cls, core_schema: Any, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
         """With what the class says of each key, which editors show beside it."""
         schema = handler.resolve_ref_schema(handler(core_schema))

@@ -22,7 +22,8 @@ from codepmp_ray.storage.uris import is_uri, strip_file_scheme
 
 # Keys that name a place; so do those that end like this.
 NAMES = frozenset(
-    {"run_dir", "data_dir", "path", "content_uri", "earlier", "process_bench", "weight_roots"}
+    {"run_dir", "data_dir", "keep_dir", "path", "content_uri"}
+    | {"earlier", "process_bench", "weight_roots"}
 )
 ENDINGS = ("_path", "_file")
 # A folder, a URI, a model that comes with a package, or a name of the hub.

@@ -22,7 +22,7 @@ from codepmp_ray.config.base import Section
 from codepmp_ray.config.corpus import SourceConfig
 from codepmp_ray.config.data import DataSourceConfig
 from codepmp_ray.config.engines import EngineConfig
-from codepmp_ray.config.evaluation import ServingConfig
+from codepmp_ray.config.evaluation import OtherModel, ServingConfig
 from codepmp_ray.config.recipe import Recipe
 from codepmp_ray.config.reward_models import RewardConfig
 from codepmp_ray.config.studies import StudiesConfig
@@ -182,7 +182,8 @@ def test_every_section_that_names_a_model_has_a_revision() -> None:
         if {"model_name_or_path", "model_path"} & set(section.model_fields)
     }
     # A reward model at hand has to be a folder: only there is its template.
-    assert named - {RewardConfig} == {EngineConfig, TrainingConfig, ServingConfig, ModelConfig}
+    own = {EngineConfig, TrainingConfig, ServingConfig, OtherModel, ModelConfig}
+    assert named - {RewardConfig} == own
     with_revision = {section for section in sections if "revision" in section.model_fields}
     assert with_revision == (named - {RewardConfig}) | {
         DataSourceConfig,

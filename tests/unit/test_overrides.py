@@ -81,6 +81,7 @@ SECTIONS: tuple[dict[str, Any], ...] = (
     {},
     {"path": "x"},
     {"model_name_or_path": "x"},
+    {"model_path": "x"},
     {"name": "rm_bench"},
     {"name": "x", "column": "x"},
 )

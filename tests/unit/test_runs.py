@@ -53,9 +53,8 @@ def _other_values(section: Section, name: str) -> list[Any]:
             more = ("x", {"path": "x"}, "rm_bench", {"name": "m", "column": "c"}, 1)
             return [*((*value, item) for item in more), value[:-1]]
         case dict():
-            return [
-                {**value, name: item} for name, item in (("seed", 1), ("label", "x"), ("x", {}))
-            ]
+            more = [("seed", 1), ("label", "x"), ("x", {}), ("x", {"model_path": "x"})]
+            return [{**value, name: item} for name, item in more]
         case _:
             engine = {"model_name_or_path": "x"}
             return [*choices, True, 2, 10**6, "x", "http://x", "s3://x/{blob_id}", {}, engine]
@@ -111,6 +110,8 @@ def test_result_settings_change_a_fingerprint_and_operational_ones_none(
     if path[-1] == "kinds":
         made = {"task": "reasoning_gym", "kinds": {"gcd": {}}}
         base = Recipe.model_validate({**_BASE.model_dump(), "candidates": made})
+    if path[-1] == "early_stopping_min_delta":
+        base = _changed(_BASE, (path[0], "early_stopping_patience"), 1)
     assert (_names(base) == _names(_variant(base, path))) == operational
 
 

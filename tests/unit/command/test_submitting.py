@@ -36,6 +36,7 @@ NOT_PLACES = frozenset(
     cors_origins metrics_token_sha256 admin_key_sha256 endpoint api_key_env reuse text_field
     score_field engine_args chat_template chat_template_kwargs label_selector kinds describe
     answer reference change tests label tasks paths test_paths target_modules best_metric
+    otlp_traces_endpoint ceiling_set
     """.split()  # noqa: SIM905
 )
 

@@ -68,7 +68,7 @@ def built(monkeypatch: pytest.MonkeyPatch) -> None:
     def reached(*_: object) -> float:
         raise ArithmeticError("past the gate")
 
-    monkeypatch.setattr(application, "gpus_per_replica", reached)
+    monkeypatch.setattr(application, "require_needs", reached)
 
 
 def test_a_deployed_application_asks_too(recipe: Recipe, built: None) -> None:

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from codepmp_ray.modeling.dropout import without_dropout
-from codepmp_ray.modeling.export import _empty_export
+from codepmp_ray.modeling.export import empty_export
 from codepmp_ray.modeling.objectives import make_objective
 from codepmp_ray.modeling.preference_model import PreferenceModel
 
@@ -91,5 +91,5 @@ def test_modules_share_one_configuration_and_keep_all_else() -> None:
 def test_the_export_has_the_dropout_that_was_loaded() -> None:
     model = PreferenceModel(family("llama"), None, make_objective("rm"))
     assert model.backbone.config.attention_dropout == 0.0
-    config = _empty_export(model, 0, torch.float32).config
+    config = empty_export(model, 0, torch.float32).config
     assert config.attention_dropout == 0.5 and config.hidden_size == 32
