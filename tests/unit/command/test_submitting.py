@@ -145,7 +145,7 @@ def test_recipes_of_studies_travel_too(name: str, monkeypatch: pytest.MonkeyPatc
     config = load_studies(name)
     monkeypatch.setenv(VARIABLE, as_text(config))
     assert load_studies(NAME) == config
-    arguments = ["-c", name, "data_dir=/mnt/data", *COMMON]
+    arguments = ["-c", name, "data_dir=/mnt/data", "studies.evidence.keep_dir=/mnt/k", *COMMON]
     asked = resolve(["study", *arguments, "--plan", "--name", "table1"])
     assert asked.arguments == ("--name", "table1", "--plan", "--config", NAME)
 
