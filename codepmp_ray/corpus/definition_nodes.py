@@ -5,6 +5,7 @@ The rules of `LanguageSpec`, for nodes; `snippets.py` says which definitions are
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,6 +16,8 @@ from codepmp_ray.corpus.language_specs import LanguageSpec
 _MAX_NAME_CHARS = 200
 _MIN_ROWS = 4
 _MAX_LEADING = 100  # each is looked for from the beginning of the file
+# Comments that speak of the file, wherever they stand.
+_OF_THE_FILE = re.compile(rb"copyright|spdx-license", re.IGNORECASE)
 # Names that a module gives to what it hands out; a function's own name says more.
 _EXPORTS = ("module.exports", "exports", "exports.default")
 
@@ -23,13 +26,11 @@ _EXPORTS = ("module.exports", "exports", "exports.default")
 class Found:
     """A definition.
 
-    `node` is all that belongs to it, wrappers (exports, decorators) included, and `first` where
-    that begins: attributes and documentation stand above it. `inside` is what is looked into when
-    it is too long to be a snippet; None for what stays whole.
+    `node` is all that belongs to it, wrappers (exports, decorators) included. `inside` is what is
+    looked into when it is too long to be a snippet; None for what stays whole.
     """
 
     node: Node
-    first: Node
     kind: str
     name: str
     prefix: str
@@ -63,7 +64,52 @@ def definition_at(node: Node, spec: LanguageSpec, min_rows: int) -> Found | None
     else:
         return None
     prefix = spec.prefixes.get(node.type, "")
-    return Found(node, _first(node, spec), kind, name, prefix, inside, inner.has_error)
+    return Found(node, kind, name, prefix, inside, inner.has_error)
+
+
+def beginnings(node: Node, spec: LanguageSpec, row: int) -> list[Node]:
+    """What the definition `node` may begin with: the first of the attributes and documentation
+    right above it, the first attribute, `node` itself.
+
+    Other comments between them, or behind an attribute on its line, do not part them.
+
+    Args:
+        row: 0-based, where it begins with the words that were hidden from the parser.
+    """
+    first = attribute = node
+    other = node.prev_sibling if spec.leading else None
+    for _ in range(_MAX_LEADING):
+        # The node of a line comment may end where the next line begins.
+        if other is None or row - other.end_point.row > (other.end_point.column > 0):
+            break
+        before = other.prev_sibling
+        if not (_is_alone(other, before) or (before and _is_attribute(before, spec))):
+            break
+        if _is_leading(other, spec):
+            first = other
+            attribute = other if _is_attribute(other, spec) else attribute
+        elif "comment" not in other.type:
+            break
+        other, row = before, other.start_point.row
+    return [item for i, item in enumerate((first, attribute, node)) if i == 2 or item != node]
+
+
+def _is_alone(node: Node, before: Node | None) -> bool:
+    """Whether nothing stands on its first line before it."""
+    if before is None or before.end_point.row < node.start_point.row:
+        return True
+    return before.end_point.column == 0
+
+
+def _is_attribute(node: Node, spec: LanguageSpec) -> bool:
+    return "comment" not in node.type and _is_leading(node, spec)
+
+
+def _is_leading(node: Node, spec: LanguageSpec) -> bool:
+    opening, text = spec.leading.get(node.type), node.text or b""
+    if opening is None or _OF_THE_FILE.search(text):
+        return False
+    return text.decode("utf-8", "replace").startswith(opening)
 
 
 def outer_names(root: Node, spec: LanguageSpec) -> Iterator[str]:
@@ -156,30 +202,6 @@ def _holds_function(value: Node, spec: LanguageSpec, min_rows: int) -> bool:
         elif node.type in spec.carriers:
             stack.extend(node.named_children)
     return False
-
-
-def _first(node: Node, spec: LanguageSpec) -> Node:
-    """The first of the attributes and comments right above `node` that belong to it."""
-    first = node
-    for _ in range(_MAX_LEADING if spec.leading else 0):
-        above = first.prev_sibling
-        if above is None:
-            break
-        opening = spec.leading.get(above.type)
-        # The node of a line comment may end where the next line begins.
-        gap = first.start_point.row - above.end_point.row
-        if opening is None or gap > 1 or (gap == 1 and above.end_point.column == 0):
-            break
-        before = above.prev_sibling
-        is_alone = (
-            before is None
-            or before.end_point.row < above.start_point.row
-            or (before.end_point.column == 0)
-        )
-        if not is_alone or not (above.text or b"").decode().startswith(opening):
-            break
-        first = above
-    return first
 
 
 def _name_of_value(node: Node, name_field: str, value: Node) -> str:

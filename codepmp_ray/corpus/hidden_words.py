@@ -62,6 +62,10 @@ _CONDITIONS = re.compile(
     rb"(?m)()(^[ \t]*#[ \t]*(?:if(?:n?def)?|elif(?:n?def)?|else|endif)\b(?:[^\n\\]|\\.|\\\n)*)"
 )
 _DIRECTIVE = re.compile(rb"(?m)^[ \t]*#[ \t]*(if(?:def|ndef)?|elif\w*|else|endif)\b")
+# A line above a definition that belongs to it: nothing but specifiers, with their arguments.
+_HEAD_LINE = re.compile(
+    rb"[ \t]*(?:(?!Q_)[A-Za-z_]\w*[ \t]*|__\w+[ \t]*\((?:[^()\n]|\([^()\n]*\))*\)[ \t]*)+"
+)
 _PREPROCESSED = ("c", "cpp", "cuda")
 _MACROS = ((_CUDA, _CLASS, _SPECIFIERS, _CALLING), (_TRAILING,), (_STATEMENT, _TYPE_ARGUMENT))
 _OF_LANGUAGE: dict[str, tuple[tuple[re.Pattern[bytes], ...], ...]] = {
@@ -86,6 +90,30 @@ def with_words_hidden(source: bytes, language: str) -> Iterator[bytes]:
         plain = _CONDITIONS.sub(_hide, chosen)
         if plain != chosen and has_whole_conditions(chosen):
             yield plain
+
+
+def hidden_head(source: bytes, parsed: bytes, offset: int, start: int) -> int:
+    """Where what begins at the byte `start` of `source` begins with the words before it that were
+    hidden: `__global__`, `EXPORT_API`.
+
+    Args:
+        parsed: what the parser saw of `source`, from the byte `offset` on.
+    """
+    first = start
+    while first > offset and parsed[first - offset - 1 : first - offset].isspace():
+        first -= 1
+    first = first if first > offset else 0  # before the tree there is white space only
+    lines = source[first:start].split(b"\n")
+    head = end = start
+    for i in reversed(range(len(lines))):
+        line = lines[i]
+        if i < len(lines) - 1 and (
+            not line.strip() or not _HEAD_LINE.fullmatch(line) or (i == 0 and first > 0)
+        ):
+            break
+        head = end - len(line.lstrip()) if line.strip() else head
+        end -= len(line) + 1
+    return head
 
 
 def has_whole_conditions(source: bytes) -> bool:

@@ -172,21 +172,25 @@ def _typescript(name: str, extensions: tuple[str, ...], aliases: tuple[str, ...]
     )
 
 
+# A declaration without a body defines nothing that could be described.
+_WITH_BODY: tuple[str, frozenset[str]] = ("body", frozenset())
+
 _JAVA = LanguageSpec(
     name="java",
     grammar="tree_sitter_java",
     extensions=(".java",),
     aliases=(),
     definitions=_kinds(
-        "method_declaration constructor_declaration",
+        "method_declaration constructor_declaration compact_constructor_declaration",
         "class_declaration interface_declaration enum_declaration record_declaration "
         "annotation_type_declaration",
     ),
+    required={"method_declaration": _WITH_BODY},
     containers=frozenset(
         {"program", "class_body", "interface_body", "enum_body", "enum_body_declarations"}
     ),
     fixed_text="(string_literal) @text",
-    frames=(("class X {\n", "\n}"), ("interface X {\n", "\n}")),
+    frames=tuple((f"{kind} {{\n", "\n}") for kind in ("class X", "interface X", "record X()")),
     leading={"block_comment": _DOC},
 )
 
@@ -213,8 +217,6 @@ _GO = LanguageSpec(
 _PREPROCESSOR = frozenset(
     "preproc_if preproc_ifdef preproc_else preproc_elif preproc_elifdef".split()
 )
-# A declaration without a body defines nothing that could be described.
-_WITH_BODY: tuple[str, frozenset[str]] = ("body", frozenset())
 # The grammar of C takes `class A {...}` and `namespace a {...}` for functions without them.
 _WITH_PARAMETERS = (
     "declarator",
@@ -224,7 +226,10 @@ _WITH_PARAMETERS = (
     ),
 )
 _TYPES = frozenset({"struct_specifier", "union_specifier", "enum_specifier"})
-_C_DOC = {"comment": ("/**", "///", "/*!", "//!")}
+# Documentation has no form of its own: in tmux, Redis or Google's style it is any comment.
+_C_DOC = {"comment": ("/*", "//")}
+# `extern "C" void f() {...}`; with braces it is a container.
+_C_LINKAGE = {"linkage_specification": "body"}
 
 _C = LanguageSpec(
     name="c",
@@ -235,6 +240,7 @@ _C = LanguageSpec(
         "function_definition",
         "struct_specifier union_specifier enum_specifier type_definition declaration",
     ),
+    wrappers=_C_LINKAGE,
     required={
         **dict.fromkeys(_TYPES, _WITH_BODY),
         # `typedef struct {...} name;`, `struct {...} name;`
@@ -256,7 +262,7 @@ def _cpp(name: str, extensions: tuple[str, ...], aliases: tuple[str, ...]) -> La
         extensions=extensions,
         aliases=aliases,
         definitions={**_C.definitions, "class_specifier": "class"},
-        wrappers={"template_declaration": ""},
+        wrappers={**_C_LINKAGE, "template_declaration": ""},
         required={
             **dict.fromkeys(types, _WITH_BODY),
             **dict.fromkeys(("type_definition", "declaration"), ("type", types)),

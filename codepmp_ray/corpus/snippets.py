@@ -27,12 +27,14 @@ from tree_sitter import Node, QueryCursor
 from codepmp_ray.config.corpus import CorpusConfig
 from codepmp_ray.corpus.definition_nodes import (
     Found,
+    beginnings,
     body_of,
     definition_at,
     is_open,
     num_rows,
 )
 from codepmp_ray.corpus.language_specs import LANGUAGES, LanguageSpec
+from codepmp_ray.corpus.hidden_words import hidden_head
 from codepmp_ray.corpus.languages import first_error, fixed_text_query, is_valid, parse
 from codepmp_ray.corpus.python_check import python_problem
 from codepmp_ray.reject_reasons import RejectReason
@@ -114,7 +116,7 @@ class _Anonymous:
 def _walk(
     root: Node, source: bytes, spec: LanguageSpec, limits: CorpusConfig
 ) -> Iterator[Definition]:
-    text = _Text(source, spec, limits, root.has_error)
+    text = _Text(source, spec, limits, root)
     num_found = 0
     # Not recursive: input may be nested deeply. `outer` are the names of the classes around.
     stack: list[tuple[Node, tuple[str, ...]] | _Anonymous] = [(root, ())]
@@ -148,37 +150,51 @@ def _walk(
 
 @dataclass(frozen=True)
 class _Text:
-    """The text that definitions are cut out of."""
+    """The text that definitions are cut out of, and its tree."""
 
     source: bytes
     spec: LanguageSpec
     limits: CorpusConfig
-    has_error: bool
+    root: Node
 
     def definition(self, found: Found, outer: tuple[str, ...]) -> Definition:
-        definition = self._cut(found, found.first, outer)
-        if definition.reason is RejectReason.TOO_LONG and found.first != found.node:
-            definition = self._cut(found, found.node, outer)  # without its documentation
+        place = self._head(found.node)
+        for first in beginnings(found.node, self.spec, place[1]):
+            if first != found.node:
+                start = first.start_byte, first.start_point.row
+            else:
+                start = place
+            definition = self._cut(found, start, outer)
+            if definition.reason is not RejectReason.TOO_LONG:
+                break  # otherwise without its documentation
         return definition
+
+    def _head(self, node: Node) -> tuple[int, int]:
+        """(byte, 0-based row) where `node` begins with the words hidden from the parser."""
+        end = node.start_byte
+        if not self.spec.has_macros:
+            return end, node.start_point.row
+        start = hidden_head(self.source, self.root.text or b"", self.root.start_byte, end)
+        return start, node.start_point.row - self.source.count(b"\n", start, end)
 
     def refused(self, node: Node, kind: str, reason: RejectReason, detail: str) -> Definition:
         start, end = node.start_point.row + 1, node.end_point.row + 1
         return Definition(kind, "?", start, end, node.byte_range, "", reason, detail)
 
-    def _cut(self, found: Found, first: Node, outer: tuple[str, ...]) -> Definition:
+    def _cut(self, found: Found, start: tuple[int, int], outer: tuple[str, ...]) -> Definition:
         # C: the ";" after a struct stands beside it.
         ending = found.node.next_sibling
         is_ended = ending is not None and ending.type == ";"
         end_byte = ending.end_byte if ending is not None and is_ended else found.node.end_byte
-        raw = self.source[first.start_byte : end_byte].rstrip()
-        first_row = first.start_point.row
+        start_byte, first_row = start
+        raw = self.source[start_byte:end_byte].rstrip()
         num_lines = 1 + raw.count(b"\n")
-        indent = self.source[first.start_byte - first.start_point.column : first.start_byte]
+        indent = self.source[self.source.rfind(b"\n", 0, start_byte) + 1 : start_byte]
         dedented, is_even = _dedent(raw, indent, first_row, found.node, self.spec)
         code = found.prefix + dedented.decode("utf-8")
         reason, detail = over_limits(code, num_lines, self.limits)
         # The second parse is for what moved against the rest, or stood beside an error.
-        is_suspect = not is_even or self.has_error or (self.spec.has_macros and b"#" in raw)
+        is_suspect = not is_even or self.root.has_error or (self.spec.has_macros and b"#" in raw)
         if reason is None and (
             found.has_error or (is_suspect and not is_valid(code, self.spec.name))
         ):
@@ -190,7 +206,7 @@ class _Text:
             name=".".join((*outer, found.name)),
             start_line=first_row + 1,
             end_line=first_row + num_lines,
-            span=(first.start_byte, first.start_byte + len(raw)),
+            span=(start_byte, start_byte + len(raw)),
             code=code,
             reason=reason,
             detail=detail,
