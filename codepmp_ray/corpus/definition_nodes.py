@@ -35,7 +35,6 @@ class Found:
     name: str
     prefix: str
     inside: Node | None
-    has_error: bool
 
 
 def definition_at(node: Node, spec: LanguageSpec, min_rows: int) -> Found | None:
@@ -64,7 +63,7 @@ def definition_at(node: Node, spec: LanguageSpec, min_rows: int) -> Found | None
     else:
         return None
     prefix = spec.prefixes.get(node.type, "")
-    return Found(node, kind, name, prefix, inside, inner.has_error)
+    return Found(node, kind, name, prefix, inside)
 
 
 def beginnings(node: Node, spec: LanguageSpec, row: int) -> list[Node]:

@@ -160,10 +160,7 @@ class _Text:
     def definition(self, found: Found, outer: tuple[str, ...]) -> Definition:
         place = self._head(found.node)
         for first in beginnings(found.node, self.spec, place[1]):
-            if first != found.node:
-                start = first.start_byte, first.start_point.row
-            else:
-                start = place
+            start = (first.start_byte, first.start_point.row) if first != found.node else place
             definition = self._cut(found, start, outer)
             if definition.reason is not RejectReason.TOO_LONG:
                 break  # otherwise without its documentation
@@ -181,6 +178,13 @@ class _Text:
         start, end = node.start_point.row + 1, node.end_point.row + 1
         return Definition(kind, "?", start, end, node.byte_range, "", reason, detail)
 
+    def _is_cut(self, node: Node, start: int) -> bool:
+        """Whether the beginning of `node` may be in what could not be read before it."""
+        before = node.prev_sibling
+        if before is None or not before.has_error or before.type.startswith("preproc"):
+            return False
+        return before.end_byte <= start and not (before.text or b"").rstrip().endswith((b";", b"}"))
+
     def _cut(self, found: Found, start: tuple[int, int], outer: tuple[str, ...]) -> Definition:
         # C: the ";" after a struct stands beside it.
         ending = found.node.next_sibling
@@ -196,7 +200,8 @@ class _Text:
         # The second parse is for what moved against the rest, or stood beside an error.
         is_suspect = not is_even or self.root.has_error or (self.spec.has_macros and b"#" in raw)
         if reason is None and (
-            found.has_error or (is_suspect and not is_valid(code, self.spec.name))
+            self._is_cut(found.node, start_byte)
+            or (is_suspect and not is_valid(code, self.spec.name))
         ):
             reason = RejectReason.PARSE_ERROR
             moved = ", its indentation removed" if not is_even else ""
