@@ -216,6 +216,9 @@ def _name_of(node: Node) -> str:
     name = node.child_by_field_name("name")
     inner = node.child_by_field_name("declarator")
     while name is None and inner is not None:
+        if inner.type == "operator_cast":
+            name = inner
+            break
         deeper = inner.child_by_field_name("declarator")
         # Brackets and references have no field for what they are around.
         if deeper is None and inner.type.endswith("_declarator") and inner.named_children:
@@ -226,7 +229,10 @@ def _name_of(node: Node) -> str:
     if name is None and (kind := node.child_by_field_name("type")) is not None:
         name = kind.child_by_field_name("name") or kind
     # What is left of an operator's or a pointer's declarator.
-    return (_text(name).partition("(")[0] if name is not None else "").strip(" *&") or "?"
+    text = _text(name) if name is not None else ""
+    if "operator" in text:
+        return text if text.endswith("()") and "operator()" in text else text.partition("(")[0]
+    return text.partition("(")[0].strip(" *&") or "?"
 
 
 def _text(node: Node) -> str:

@@ -28,7 +28,10 @@ _KEYWORD = (
     rb"|virtual|constexpr|explicit|friend|unsigned|signed|long|short|char|int|float|double|void"
     rb"|bool|auto|public|private|protected|co_return|co_await|co_yield|if|while|for|switch)\b"
 )
-_PRIMITIVE = rb"(?:(?:unsigned|signed|long|short)\s+)*(?:bool|char|short|int|long|float|double|void|size_t)\b"
+_PRIMITIVE = (
+    rb"(?:(?:unsigned|signed|long|short)\s+)*"
+    rb"(?:bool|char|short|int|long|float|double|void|s?size_t)\b"
+)
 # Before the type of a function or variable: type and name have to be left.
 _SPECIFIERS = re.compile(
     rb"(?m)^([ \t]*" + _PLAIN + rb")(" + _WORD + rb"{1,3})(?=" + _TYPES + _NAME + rb")"
@@ -55,8 +58,8 @@ _CALLING = re.compile(
     rb"(?=[A-Za-z_~][\w:~]*[ \t]*\()"
 )
 _QUALIFIER = re.compile(
-    rb"(\((?!\w+[ \t]*\*+[ \t]*\))|\b(?!(?:return|else|case|throw|const|volatile|register|static|extern"
-    rb"|inline|struct|union|enum|typedef|virtual|constexpr|typename|friend|unsigned)\b)"
+    rb"(\((?!\w+[ \t]*\*+[ \t]*\))|\b(?!(?:return|else|case|throw|const|volatile|register|static"
+    rb"|extern|inline|struct|union|enum|typedef|virtual|constexpr|typename|friend|unsigned)\b)"
     rb"[A-Za-z_]\w*[ \t]+)([A-Z][A-Z0-9_]{2,}[ \t]*)"
     rb"(?=\*+[ \t]*(?:[A-Za-z_]\w*[ \t]*[;=,)]|\))|(?<=[ \t])[A-Za-z_]\w*[ \t]*[;=,)\[])"
 )

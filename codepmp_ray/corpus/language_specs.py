@@ -37,6 +37,8 @@ class LanguageSpec:
         leading: node type -> what its text begins with, of what stands right above a definition and
             belongs to it: attributes, documentation.
         prefixes: node type -> the keyword that its declaration has once for several of them.
+        macros: calls of macros that may hold definitions: what is in their braces is parsed, too.
+        bodies: what a definition's body is without a head, where definitions stand.
         comments: what a line of comment begins with.
         has_macros: source files need not be valid before the preprocessor has run; an error then
             costs the definitions that it is in and not the file.
@@ -60,6 +62,8 @@ class LanguageSpec:
     frames: tuple[tuple[str, str], ...] = ()
     leading: dict[str, tuple[str, ...]] = field(default_factory=dict)
     prefixes: dict[str, str] = field(default_factory=dict)
+    macros: frozenset[str] = frozenset()
+    bodies: frozenset[str] = frozenset()
     comments: tuple[str, ...] = ("//", "/*", "*/", "* ")
     has_macros: bool = False
     interpreters: tuple[str, ...] = ()
@@ -250,6 +254,7 @@ _C = LanguageSpec(
     containers=_PREPROCESSOR | {"translation_unit", "linkage_specification", "declaration_list"},
     fixed_text="(string_literal) @text",
     leading=_C_DOC,
+    bodies=frozenset({"compound_statement"}),
     has_macros=True,
 )
 
@@ -273,6 +278,7 @@ def _cpp(name: str, extensions: tuple[str, ...], aliases: tuple[str, ...]) -> La
         fixed_text="[(raw_string_literal) (string_literal)] @text",
         frames=(("struct X : Y {\n", "\n};"),),
         leading=_C_DOC,
+        bodies=_C.bodies,
         has_macros=True,
     )
 
@@ -283,9 +289,10 @@ _RUST = LanguageSpec(
     extensions=(".rs",),
     aliases=("rs",),
     definitions=_kinds("function_item", "struct_item enum_item union_item trait_item impl_item"),
-    containers=frozenset({"source_file", "mod_item", "declaration_list"}),
+    containers=frozenset({"source_file", "mod_item", "declaration_list", "expression_statement"}),
     fixed_text="[(raw_string_literal) (string_literal)] @text",
     frames=(("impl X {\n", "\n}"),),
+    macros=frozenset({"macro_invocation"}),
     leading={
         "attribute_item": ("#[",),
         "line_comment": ("///",),

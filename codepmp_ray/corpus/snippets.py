@@ -19,6 +19,7 @@ string literals, where it would change a value (documentation strings are moved 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -33,9 +34,15 @@ from codepmp_ray.corpus.definition_nodes import (
     is_open,
     num_rows,
 )
-from codepmp_ray.corpus.language_specs import LANGUAGES, LanguageSpec
 from codepmp_ray.corpus.hidden_words import hidden_head
-from codepmp_ray.corpus.languages import first_error, fixed_text_query, is_valid, parse
+from codepmp_ray.corpus.language_specs import LANGUAGES, LanguageSpec
+from codepmp_ray.corpus.languages import (
+    first_error,
+    fixed_text_query,
+    is_valid,
+    parse,
+    parse_inside,
+)
 from codepmp_ray.corpus.python_check import python_problem
 from codepmp_ray.reject_reasons import RejectReason
 
@@ -101,6 +108,8 @@ def _parse_error(text: str, root: Node, language: str, is_cell: bool) -> ParseEr
     return ParseError(f"line {first_error(root).start_point.row + 1} is not valid {language}")
 
 
+# What begins a definition inside of a macro's braces.
+_ITEM = re.compile(rb"(?m)^[ \t]*(?:pub\b.*)?(?:\w+[ \t]+)*(?:fn|impl|trait|struct|enum|union)\b")
 # Kind of what stands for a stretch of text in which no definition can be seen for errors.
 _ERROR = "error"
 
@@ -119,7 +128,7 @@ def _walk(
     text = _Text(source, spec, limits, root)
     num_found = 0
     # Not recursive: input may be nested deeply. `outer` are the names of the classes around.
-    stack: list[tuple[Node, tuple[str, ...]] | _Anonymous] = [(root, ())]
+    stack: list[tuple[Node, tuple[str, ...], int] | _Anonymous] = [(root, (), 0)]
     while stack:
         item = stack.pop()
         if isinstance(item, _Anonymous):
@@ -128,24 +137,35 @@ def _walk(
                 detail = "a function without a name, handed to a call"
                 yield text.refused(item.node, "function", RejectReason.ANONYMOUS, detail)
             continue
-        node, outer = item
+        node, outer, num_macros = item
         if (found := definition_at(node, spec, limits.min_lines)) is not None:
             num_found += 1
             definition = text.definition(found, outer)
             yield definition
             is_too_long = definition.reason is RejectReason.TOO_LONG
             if is_too_long and found.inside is not None and len(outer) < _MAX_DEPTH:
-                stack.append((found.inside, (*outer, found.name)))
+                stack.append((found.inside, (*outer, found.name), num_macros))
         elif node.type in spec.values:
             body = body_of(node)
             stack.append(_Anonymous(node, num_found))
             if body is not None:
-                stack.append((body, outer))
+                stack.append((body, outer, num_macros))
+        elif node.type in spec.macros:
+            inside = text.inside_of_macro(node) if num_macros < _MAX_DEPTH else None
+            if inside is not None and not inside.has_error:
+                stack.append((inside, outer, num_macros + 1))
+            elif inside is not None and num_rows(node) >= limits.min_lines:
+                detail = "a macro's own syntax around definitions"
+                yield text.refused(node, _ERROR, RejectReason.PARSE_ERROR, detail)
+        elif node.type in spec.bodies and num_rows(node) >= limits.min_lines:
+            detail = "a body behind what is no head of a function"
+            yield text.refused(node, _ERROR, RejectReason.PARSE_ERROR, detail)
         elif is_open(node, spec):
             if node.is_error and num_rows(node) >= limits.min_lines and node != root:
                 detail = f"is not valid {spec.name}"
                 yield text.refused(node, _ERROR, RejectReason.PARSE_ERROR, detail)
-            stack.extend((child, outer) for child in reversed(node.named_children))
+            children = reversed(node.named_children)
+            stack.extend((child, outer, num_macros) for child in children)
 
 
 @dataclass(frozen=True)
@@ -173,6 +193,13 @@ class _Text:
             return end, node.start_point.row
         start = hidden_head(self.source, self.root.text or b"", self.root.start_byte, end)
         return start, node.start_point.row - self.source.count(b"\n", start, end)
+
+    def inside_of_macro(self, node: Node) -> Node | None:
+        """The tree of what is in a macro's braces, if definitions are."""
+        braces = node.children[-1]
+        if len(braces.children) < 2 or not _ITEM.search(braces.text or b""):
+            return None
+        return parse_inside(self.source, braces, self.spec.name)
 
     def refused(self, node: Node, kind: str, reason: RejectReason, detail: str) -> Definition:
         start, end = node.start_point.row + 1, node.end_point.row + 1

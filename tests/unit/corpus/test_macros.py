@@ -7,6 +7,7 @@ import pytest
 from codepmp_ray.config.corpus import CorpusConfig
 from codepmp_ray.corpus.languages import is_valid
 from codepmp_ray.corpus.snippets import ParseError, extract_definitions
+from codepmp_ray.reject_reasons import RejectReason
 
 ALL = CorpusConfig(min_lines=1)
 
@@ -122,9 +123,69 @@ def test_a_head_that_cannot_be_read_is_not_cut_off() -> None:
     assert not any(d.reason is None and d.name == "f" for d in found)
 
 
-@pytest.mark.parametrize(
-    "text", ["A " * 100_000, "a(" * 50_000, "A_B(x) " * 50_000, '" a' * 90_000]
-)
+@pytest.mark.parametrize("text", ["A " * 10_000, "a(" * 5_000, "A_B(x) " * 5_000, '" a' * 9_000])
 def test_no_text_takes_for_ever(text: str) -> None:
     with contextlib.suppress(ParseError):
         extract_definitions(text, "cpp", ALL)
+
+
+@pytest.mark.parametrize("around", ["cfg_rt! {{\n{}\n}}", "a! {{\n    b! {{\n{}\n    }}\n}}"])
+@pytest.mark.parametrize(
+    "item",
+    [
+        "    /// Doc.\n    #[inline]\n    pub(crate) async fn f(x: &str) -> u8 {\n        1\n    }",
+        '    fn f() -> &\'static str {\n        "a\nb"\n    }',
+        "    impl A {\n        fn f() -> u8 {\n            1\n        }\n    }",
+        "    #[derive(Clone)]\n    pub struct A {\n        #[pin]\n        x: u8,\n    }",
+    ],
+)
+def test_definitions_inside_of_a_macros_braces_are_definitions(around: str, item: str) -> None:
+    (found,) = extract_definitions(around.format(item) + "\n", "rust", ALL)
+    assert found.reason is None, found.detail
+    unindented = (line.removeprefix("    ") for line in item.split("\n"))
+    assert found.code == "\n".join(unindented)
+
+
+@pytest.mark.parametrize(
+    ("language", "code", "num_rows"),
+    [
+        ("rust", "proptest! {\n    #[test]\n    fn f(x in 0..9) {\n        g(x);\n    }\n}", 1),
+        ("rust", "flags! {\n    pub struct F: u32 {\n        const A = 1;\n    }\n}", 1),
+        ("rust", 'println!(\n    "{}",\n    a,\n);', 0),
+        ("rust", "lazy! {\n    static ref A: u8 = 1;\n}", 0),
+        ("cpp", 'TEST_CASE("a", "[b]")\n{\n    f();\n    g();\n}', 1),
+        ("cpp", 'namespace a {\nTEST_CASE("a") {\n    f();\n    g();\n}\n}', 1),
+    ],
+)
+def test_what_a_macro_makes_of_definitions_is_counted(
+    language: str, code: str, num_rows: int
+) -> None:
+    after = "struct B {\n    x: u8,\n}" if language == "rust" else "struct B {\n    int x;\n};"
+    found = extract_definitions(f"{code}\n{after}\n", language, ALL)
+    reasons = [definition.reason for definition in found]
+    assert reasons == [RejectReason.PARSE_ERROR] * num_rows + [None]
+
+
+def test_nested_macros_end() -> None:
+    code = "a! {\n" * 2_000 + "fn f() {}\n" + "}\n" * 2_000
+    assert extract_definitions(code, "rust", ALL) == []
+
+
+def test_a_namespace_behind_a_macro_is_no_function() -> None:
+    text = "LIB_PREFIX\n\nnamespace lib {\nint f() {\n    return 1;\n}\n}\n"
+    assert [d.name for d in extract_definitions(text, "cpp", ALL)] == ["f"]
+
+
+@pytest.mark.parametrize(
+    ("member", "name"),
+    [
+        ("int operator()(int a) const { return a; }", "operator()"),
+        ("operator bool() const { return true; }", "operator bool"),
+        ("A operator*() { return *this; }", "operator*"),
+        ("A& operator[](int i) { return x[i]; }", "operator[]"),
+    ],
+)
+def test_operators_have_their_names(member: str, name: str) -> None:
+    limits = ALL.model_copy(update={"max_lines": 3})
+    found = extract_definitions(f"struct A {{\n  {member}\n\n}};\n", "cpp", limits)
+    assert [d.name for d in found] == ["A", f"A.{name}"]
