@@ -66,9 +66,9 @@ def definition_at(node: Node, spec: LanguageSpec, min_rows: int) -> Found | None
     return Found(node, kind, name, prefix, inside)
 
 
-def beginnings(node: Node, spec: LanguageSpec, row: int) -> list[Node]:
+def beginnings(node: Node, spec: LanguageSpec, row: int) -> tuple[Node, Node]:
     """What the definition `node` may begin with: the first of the attributes and documentation
-    right above it, the first attribute, `node` itself.
+    right above it, and the first attribute, or `node` itself.
 
     Other comments between them, or behind an attribute on its line, do not part them.
 
@@ -90,7 +90,7 @@ def beginnings(node: Node, spec: LanguageSpec, row: int) -> list[Node]:
         elif "comment" not in other.type:
             break
         other, row = before, other.start_point.row
-    return [item for i, item in enumerate((first, attribute, node)) if i == 2 or item != node]
+    return first, attribute
 
 
 def _is_alone(node: Node, before: Node | None) -> bool:

@@ -88,6 +88,8 @@ _CUDA = re.compile(
     rb"()(\b__(?:global|device|host|shared|constant|managed|forceinline|noinline|launch_bounds)__\b"
     rb"(?:[ \t]*\([^()\n]*\))?|<<<[^;{}]*?>>>)"
 )
+# Before the end of a line that goes on, inside of a macro's definition.
+_CONTINUED = re.compile(rb"(?m)()(/\*(?:[^*\n]|\*(?!/))*\*/)(?=[ \t]*\\$)")
 # The head of a loop.
 _LOOP = re.compile(
     rb"(?m)^([ \t]+)((?:(?:\w*(?i:for_?each)\w*|[A-Z][A-Z0-9_]{3,})"
@@ -138,7 +140,7 @@ _HEAD_LINE = re.compile(
 )
 _PREPROCESSED = ("c", "cpp", "cuda")
 _MACROS = (
-    (_CUDA, _CLASS, _STORAGE, _SPECIFIERS, _CALLING, _OLD_STYLE),
+    (_CONTINUED, _CUDA, _CLASS, _STORAGE, _SPECIFIERS, _CALLING, _OLD_STYLE),
     (_ATTRIBUTE, _LOWER, _QUALIFIER, _CONSTRUCTOR, _TRAILING, _MEMBER),
     (_LOOP, _STATEMENT, _FIRST_TYPE, _TYPE_ARGUMENT, _ONLY_TYPE, _MADE_TYPE),
     (_FORMAT,),

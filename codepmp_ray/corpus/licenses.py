@@ -84,17 +84,19 @@ def _notice(head: bytes) -> tuple[str, ...]:
     if b"icen" not in head:
         return ()
     text = " ".join(re.findall(r"[\w.,:;()-]+", head.decode("utf-8", "replace")))
-    if _CHOICE.search(text):
-        return ()
     if match := _GNU.search(text):
         kind = {"a": "AGPL", "l": "LGPL"}.get((match[1] or "")[:1].lower(), "GPL")
         version = re.search(r"version (\d(?:\.\d)?)", match[0])
         number = version[1] if version else "2.0" if kind == "LGPL" else "1.0"
         number += "" if "." in number else ".0"
         is_exact = version is not None and "any later version" not in match[2]
-        return (f"{kind}-{number}-{'only' if is_exact else 'or-later'}",)
-    found = ((re.search(notice, text, re.IGNORECASE), name) for notice, name in _NOTICES)
-    return next(((name.format(*match.groups()),) for match, name in found if match), ())
+        name = f"{kind}-{number}-{'only' if is_exact else 'or-later'}"
+    else:
+        said = ((re.search(notice, text, re.IGNORECASE), name) for notice, name in _NOTICES)
+        match, name = next(((match, name) for match, name in said if match), (None, ""))
+    if match is None or _CHOICE.search(text, max(0, match.start() - 600), match.end() + 300):
+        return ()
+    return (name.format(*match.groups()),)
 
 
 def folder_license(root: Path, name: str) -> tuple[str, ...]:

@@ -178,12 +178,14 @@ class _Text:
     root: Node
 
     def definition(self, found: Found, outer: tuple[str, ...]) -> Definition:
-        place = self._head(found.node)
-        for first in beginnings(found.node, self.spec, place[1]):
-            start = (first.start_byte, first.start_point.row) if first != found.node else place
-            definition = self._cut(found, start, outer)
-            if definition.reason is not RejectReason.TOO_LONG:
-                break  # otherwise without its documentation
+        head = self._head(found.node)
+        first, attribute = (
+            head if node == found.node else (node.start_byte, node.start_point.row)
+            for node in beginnings(found.node, self.spec, head[1])
+        )
+        definition = self._cut(found, first, outer)
+        if definition.reason is RejectReason.TOO_LONG and first != attribute:
+            definition = self._cut(found, attribute, outer)  # without its documentation
         return definition
 
     def _head(self, node: Node) -> tuple[int, int]:
