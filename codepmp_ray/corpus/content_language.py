@@ -26,7 +26,7 @@ _CPP = re.compile(
     rb"|^[ \t]*(?:virtual[ \t]+)?~[A-Za-z_]\w*[ \t]*\([ \t]*(?:void)?\)[ \t]*[;{=on]"
     rb"|\b(?:constexpr|noexcept|nullptr|decltype|typename|mutable|static_cast|reinterpret_cast)\b"
     rb"|\boperator[ \t]*[^\w\s;,)]|^[ \t]*#[ \t]*include[ \t]*<[a-z_]+>"
-    rb"|\benum[ \t]+(?:class|struct)[ \t]"
+    rb"|\benum[ \t]+(?:class|struct)[ \t]|\bfriend[ \t]+class\b"
     rb"|\bstruct[ \t]+(?:\w+[ \t]+){0,2}\w+[ \t]+final\b"
     rb"|^[ \t]*struct[ \t]+(?:\w+[ \t]+){0,2}\w+[ \t]*:[ \t]*[A-Za-z_]"
     rb"|\)[ \t]*(?:const[ \t]*)?=[ \t]*(?:default|delete)[ \t]*;"
@@ -41,7 +41,9 @@ _REFERENCE = re.compile(
     rb"[A-Za-z_]\w*[ \t]*[,)]",
     re.MULTILINE,
 )
-_KERNEL = re.compile(rb"^(?![ \t]*(?:#|//|\*))(?:[^\n]*[>\s])?__global__\s", re.MULTILINE)
+_KERNEL = re.compile(
+    rb"^(?![ \t]*(?:#|//|\*))(?:[^\n]*[>\s])?__(?:global|device)__\s", re.MULTILINE
+)
 # Qt's translations and Android's views; RenderScript.
 _MARKUP = (b"<?xml", b"<!DOCTYPE")
 _RENDERSCRIPT = re.compile(rb"^[ \t]*#pragma[ \t]+(?:version|rs)\b", re.MULTILINE)
@@ -55,7 +57,11 @@ def by_content(language: str, extension: str, data: bytes) -> str | None:
         return None
     if language == "c" and extension in (".h", ".C"):
         language = _of_header(data)
-    if language == "cpp" and b"__global__" in data and _KERNEL.search(data):
+    if (
+        language == "cpp"
+        and (b"__global__" in data or b"__device__" in data)
+        and _KERNEL.search(data)
+    ):
         return "cuda"
     return language or None
 

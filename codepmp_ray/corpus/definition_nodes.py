@@ -17,6 +17,8 @@ _MAX_NAME_CHARS = 200
 _MIN_ROWS = 4
 _MAX_LEADING = 100  # each is looked for from the beginning of the file
 _COMMENT = re.compile(rb"\s*/\*.*?\*/\s*", re.DOTALL)
+# Comments that speak of the file, wherever they stand.
+_OF_THE_FILE = re.compile(rb"copyright|spdx-license", re.IGNORECASE)
 # Names that a module gives to what it hands out; a function's own name says more.
 _EXPORTS = ("module.exports", "exports", "exports.default")
 
@@ -25,18 +27,15 @@ _EXPORTS = ("module.exports", "exports", "exports.default")
 class Found:
     """A definition.
 
-    `node` is all that belongs to it, wrappers (exports, decorators) included, and `first` where
-    that begins: attributes and documentation stand above it. `inside` is what is looked into when
-    it is too long to be a snippet; None for what stays whole.
+    `node` is all that belongs to it, wrappers (exports, decorators) included. `inside` is what is
+    looked into when it is too long to be a snippet; None for what stays whole.
     """
 
     node: Node
-    first: Node
     kind: str
     name: str
     prefix: str
     inside: Node | None
-    has_error: bool
 
 
 def definition_at(node: Node, spec: LanguageSpec, min_rows: int) -> Found | None:
@@ -67,7 +66,52 @@ def definition_at(node: Node, spec: LanguageSpec, min_rows: int) -> Found | None
     else:
         return None
     prefix = spec.prefixes.get(node.type, "")
-    return Found(node, _first(node, spec), kind, name, prefix, inside, inner.has_error)
+    return Found(node, kind, name, prefix, inside)
+
+
+def beginnings(node: Node, spec: LanguageSpec, row: int) -> tuple[Node, Node]:
+    """What the definition `node` may begin with: the first of the attributes and documentation
+    right above it, and the first attribute, or `node` itself.
+
+    Other comments between them, or behind an attribute on its line, do not part them.
+
+    Args:
+        row: 0-based, where it begins with the words that were hidden from the parser.
+    """
+    first = attribute = node
+    other = node.prev_sibling if spec.leading else None
+    for _ in range(_MAX_LEADING):
+        # The node of a line comment may end where the next line begins.
+        if other is None or row - other.end_point.row > (other.end_point.column > 0):
+            break
+        before = other.prev_sibling
+        if not (_is_alone(other, before) or (before and _is_attribute(before, spec))):
+            break
+        if _is_leading(other, spec):
+            first = other
+            attribute = other if _is_attribute(other, spec) else attribute
+        elif "comment" not in other.type:
+            break
+        other, row = before, other.start_point.row
+    return first, attribute
+
+
+def _is_alone(node: Node, before: Node | None) -> bool:
+    """Whether nothing stands on its first line before it."""
+    if before is None or before.end_point.row < node.start_point.row:
+        return True
+    return before.end_point.column == 0
+
+
+def _is_attribute(node: Node, spec: LanguageSpec) -> bool:
+    return "comment" not in node.type and _is_leading(node, spec)
+
+
+def _is_leading(node: Node, spec: LanguageSpec) -> bool:
+    opening, text = spec.leading.get(node.type), node.text or b""
+    if opening is None or _OF_THE_FILE.search(text):
+        return False
+    return text.decode("utf-8", "replace").startswith(opening)
 
 
 def outer_names(root: Node, spec: LanguageSpec) -> Iterator[str]:
@@ -213,30 +257,6 @@ def _is_pattern(node: Node, name_field: str) -> bool:
     return name is not None and name.type.endswith("_pattern")
 
 
-def _first(node: Node, spec: LanguageSpec) -> Node:
-    """The first of the attributes and comments right above `node` that belong to it."""
-    first = node
-    for _ in range(_MAX_LEADING if spec.leading else 0):
-        above = first.prev_sibling
-        if above is None:
-            break
-        opening = spec.leading.get(above.type)
-        # The node of a line comment may end where the next line begins.
-        gap = first.start_point.row - above.end_point.row
-        if opening is None or gap > 1 or (gap == 1 and above.end_point.column == 0):
-            break
-        before = above.prev_sibling
-        is_alone = (
-            before is None
-            or before.end_point.row < above.start_point.row
-            or (before.end_point.column == 0)
-        )
-        if not is_alone or not (above.text or b"").decode().startswith(opening):
-            break
-        first = above
-    return first
-
-
 def _name_of_value(node: Node, name_field: str, value: Node) -> str:
     own = value.child_by_field_name("name")
     given = node.child_by_field_name(name_field) if name_field else None
@@ -250,6 +270,9 @@ def _name_of(node: Node) -> str:
     name = node.child_by_field_name("name")
     inner = node.child_by_field_name("declarator")
     while name is None and inner is not None:
+        if inner.type == "operator_cast":
+            name = inner
+            break
         deeper = inner.child_by_field_name("declarator")
         # Brackets and references have no field for what they are around.
         if deeper is None and inner.type.endswith("_declarator") and inner.named_children:
@@ -260,7 +283,10 @@ def _name_of(node: Node) -> str:
     if name is None and (kind := node.child_by_field_name("type")) is not None:
         name = kind.child_by_field_name("name") or kind
     # What is left of an operator's or a pointer's declarator.
-    return (_text(name).partition("(")[0] if name is not None else "").strip(" *&") or "?"
+    text = _text(name) if name is not None else ""
+    if "operator" in text:
+        return text if text.endswith("()") and "operator()" in text else text.partition("(")[0]
+    return text.partition("(")[0].strip(" *&") or "?"
 
 
 def _text(node: Node) -> str:

@@ -17,37 +17,99 @@ from itertools import pairwise
 # One word in capitals, perhaps with arguments: what export and attribute macros look like.
 _WORD = rb"(?:[A-Z][A-Z0-9_]{2,}(?:[ \t]*\([^()\n;{}]*\))?[ \t\n]+)"
 _SPACES = re.compile(rb"[^\n]")
+# The name of a function with what opens its parameters.
+_NAME = (
+    rb"(?:[A-Za-z_~][\w:~]*(?:<[^;{}()\n]{0,80}>)?"
+    rb"|(?:[\w:]+::)?operator[ \t]*(?:\(\)|[^\s\w(]{1,3}))[ \t]*\("
+)
+_TYPES = rb"(?:[A-Za-z_][\w:]*(?:<[^;{}()\n]{0,80}>)?[\s*&]+){1,6}[*&]*"
+_PLAIN = rb"(?:(?:static|extern|inline|const|virtual|constexpr|explicit|friend)[ \t\n]+)*"
+_KEYWORD = (
+    rb"(?:return|else|case|goto|do|new|delete|throw|typedef|using|typename|class|struct|union|enum"
+    rb"|namespace|template|operator|sizeof|register|volatile|mutable|static|extern|inline|const"
+    rb"|virtual|constexpr|explicit|friend|unsigned|signed|long|short|char|int|float|double|void"
+    rb"|bool|auto|public|private|protected|co_return|co_await|co_yield|if|while|for|switch)\b"
+)
+_PRIMITIVE = (
+    rb"(?:(?:unsigned|signed|long|short)\s+)*"
+    rb"(?:bool|char|short|int|long|float|double|void|s?size_t)\b"
+)
 # Before the type of a function or variable: type and name have to be left.
 _SPECIFIERS = re.compile(
-    rb"(?m)^([ \t]*(?:(?:static|extern|inline|const|virtual|constexpr|explicit|friend)[ \t\n]+)*)("
-    + _WORD
-    + rb"{1,3})(?=(?:[A-Za-z_][\w:]*[\s*&]+){1,6}[*&]*[A-Za-z_~][\w:~]*[ \t]*\()"
+    rb"(?m)^([ \t]*" + _PLAIN + rb")(" + _WORD + rb"{1,3})(?=" + _TYPES + _NAME + rb")"
+)
+# In front of other specifiers.
+_STORAGE = re.compile(
+    rb"(?m)^([ \t]*)([A-Z][A-Z0-9_]{2,}[ \t]+)(?=(?:static|extern|inline|constexpr|virtual)\b)"
+)
+# zlib's `local void f(`: three names in a row are none of the language's.
+_LOWER = re.compile(
+    rb"(?m)^([ \t]*" + _PLAIN + rb")((?!" + _KEYWORD + rb")[a-z_]\w*[ \t\n]+)"
+    rb"(?=(?:" + _PRIMITIVE + rb"|(?!" + _KEYWORD + rb")[A-Za-z_][\w:]*(?:<[^;{}()\n]{0,80}>)?)"
+    rb"[\s*&]+" + _NAME + rb")"
+)
+# What libraries call attributes, wherever they stand.
+_ATTRIBUTE = re.compile(
+    rb"()(\b(?:__(?!attribute|asm|builtin|int|typeof|extension|declspec|func)[a-z]\w*"
+    rb"|[A-Za-z]\w*_(?i:(?:no|really_|force_?|always_)?inline|unused|const|restrict|export|api"
+    rb"|deprecated|noreturn|nodiscard|cdecl|stdcall|assert_only))\b)(?=[ \t\n]+[A-Za-z_*])"
 )
 # Between type and name: calling conventions.
 _CALLING = re.compile(
-    rb"(?m)^((?:[A-Za-z_]\w*[ \t*&]+){1,4})([A-Z][A-Z0-9_]{2,}[ \t\n]+)"
+    rb"(?m)^([ \t]*(?:[A-Za-z_]\w*[ \t*&]+){1,4})([A-Z][A-Z0-9_]{2,}[ \t\n]+)"
     rb"(?=[A-Za-z_~][\w:~]*[ \t]*\()"
+)
+_QUALIFIER = re.compile(
+    rb"(\((?!\w+[ \t]*\*+[ \t]*\))|\b(?!(?:return|else|case|throw|const|volatile|register|static"
+    rb"|extern|inline|struct|union|enum|typedef|virtual|constexpr|typename|friend|unsigned)\b)"
+    rb"[A-Za-z_]\w*[ \t]+)([A-Z][A-Z0-9_]{2,}[ \t]*)"
+    rb"(?=\*+[ \t]*(?:[A-Za-z_]\w*[ \t]*[;=,)]|\))|(?<=[ \t])[A-Za-z_]\w*[ \t]*[;=,)\[])"
+)
+# Before a constructor, which has no type.
+_CONSTRUCTOR = re.compile(
+    rb"(?m)^([ \t]*)(" + _WORD + rb"{1,3})"
+    rb"(?=(?:explicit\s+)?[A-Z]\w*[ \t]*\((?:[^(){};]|\([^(){};]*\))*\)\s*:[^:])"
+)
+# Behind the name of a member: `int n GUARDED_BY(lock);`.
+_MEMBER = re.compile(
+    rb"(\b(?!" + _KEYWORD + rb")[A-Za-z_]\w*[ \t]+)"
+    rb"([A-Z][A-Z0-9_]{3,}[ \t]*\([^()\n;{}]*\))(?=[ \t]*[;={])"
 )
 # Between `class` and the name.
 _CLASS = re.compile(
-    rb"\b((?:class|struct|union|enum(?:[ \t]+(?:class|struct))?)[ \t\n]+)("
-    + _WORD
-    + rb"{1,3})(?=[A-Za-z_]\w*[ \t\n]*(?:final[ \t\n]*)?[:{<])"
+    rb"\b((?:class|struct|union|enum(?:[ \t]+(?:class|struct))?)[ \t\n]+)"
+    rb"((?!(?:class|struct)\b)(?:" + _WORD + rb"{1,3}|[A-Za-z_]\w*[ \t\n]+))"
+    rb"(?=(?!final\b)[A-Za-z_]\w*[ \t\n]*(?:final[ \t\n]*)?[:{<])"
 )
 # Behind the parameters.
 _TRAILING = re.compile(
-    rb"(\)[ \t\n]*(?:(?:const|override|noexcept)[ \t\n]+)*)"
+    rb"((?<!\*)\)[ \t\n]*(?:(?:const|override|noexcept)[ \t\n]+)*)"
     rb"([A-Z][A-Z0-9_]{2,}(?:\([^()\n;{}]*\))?)(?=[ \t\n]*[{;])"
 )
 _CUDA = re.compile(
     rb"()(\b__(?:global|device|host|shared|constant|managed|forceinline|noinline|launch_bounds)__\b"
     rb"(?:[ \t]*\([^()\n]*\))?|<<<[^;{}]*?>>>)"
 )
+# Before the end of a line that goes on, inside of a macro's definition.
+_CONTINUED = re.compile(rb"(?m)()(/\*(?:[^*\n]|\*(?!/))*\*/)(?=[ \t]*\\$)")
+# The head of a loop.
+_LOOP = re.compile(
+    rb"(?m)^([ \t]+)((?:(?:\w*(?i:for_?each)\w*|[A-Z][A-Z0-9_]{3,})"
+    rb"[ \t]*\((?:[^();{}]|\([^();{}]*\))*\)(?=\s*\{))"
+    rb"|\w*(?i:for_?each)\w*[ \t]*\((?:[^();{}]|\([^();{}]*\))*\)(?=[ \t]*\n\s*\w))"
+)
 # A line of its own without a semicolon, unless it is a function's type or head.
 _STATEMENT = re.compile(
-    rb"(?m)^([ \t]*)([A-Z]\w*[A-Z]\w*(?:[ \t]*\([^()\n;{}]*\))?)(?=[ \t]*$)"
-    rb"(?!\s*\n\s*(?:[*&]*\w+\s*\(|\{))"
+    rb"(?m)^([ \t]*)([A-Z]\w*[A-Z]\w*(?:[ \t]*\([^()\n;{}]*\)(?=[ \t]*(?://.*)?$)(?!\s*\{)"
+    rb"|(?=[ \t]*(?://.*)?$)(?!.*\n\s*(?:[*&]*(?!(?:for|while|if|switch)\b)\w+\s*\(|\{))))"
 )
+# The parameters' types of functions as Kernighan and Ritchie wrote them.
+_OLD_STYLE = re.compile(
+    rb"(?m)^([A-Za-z_*][\w \t*]*\([ \t]*\w+(?:\s*,\s*\w+)*\s*\)[ \t]*\n)"
+    rb"((?:[ \t]*[A-Za-z_][^;{}#=\n]*;[^\n{}]*\n)+)(?=\{)"
+)
+# Formats between strings: `"%" PRIu64 "\n"`.
+_FORMAT = re.compile(rb"(\")([ \t\n]+[A-Za-z_]\w*(?:[ \t\n]*(?=\")|(?=[ \t]*[,)])))")
 
 # Younger than the grammar of TypeScript, or left out of it.
 _VARIANCE = re.compile(
@@ -71,19 +133,38 @@ _NEXT_MEMBER = re.compile(
     rb"(?:[ \t]*(?://[^\n]*|/\*(?:[^*/]|\*(?!/)|/(?!\*))*\*/[ \t]*)?\n){0,40})([ \t])"
     rb"(?=[ \t]*<\s*[A-Za-z])"
 )
-# A type among the arguments of a macro, with its comma.
+# Types among the arguments of a macro, with their commas.
+_FIRST_TYPE = re.compile(
+    rb"(\b(?!" + _KEYWORD + rb")[A-Za-z_]\w*[ \t]*\()((?:const\s+)?" + _PRIMITIVE + rb"[\s*]*,)"
+)
 _TYPE_ARGUMENT = re.compile(
-    rb"(\b[A-Z][A-Z0-9_]{2,}[ \t]*\([^()\n;{}]*?)"
-    rb"(,\s*(?:(?:const|unsigned|signed)\s+)*(?:(?:struct|union|enum)\s+\w+|bool|char|short|int|long"
-    rb"|float|double|void|size_t)\b[\s*]*)(?=[,)])"
+    rb"(\b(?!" + _KEYWORD + rb")[A-Za-z_]\w*[ \t]*\("
+    rb"(?:[^()\n;{}\"]|\"[^\"\n]*\"|\([^()\n]*\))*?)"
+    rb"(,\s*(?:const\s+)?(?:(?:struct|union|enum)\s+\w+[\s*]*|" + _PRIMITIVE + rb"[\s*]*"
+    rb"|[A-Za-z_][\w:]*[ \t]*[*&]+\s*))(?=[,)])"
+)
+_ONLY_TYPE = re.compile(rb"(\b[A-Z][A-Z0-9_]{2,}[ \t]*\()(" + _PRIMITIVE + rb"[\s*]*)(?=\))")
+# A macro that makes a type.
+_MADE_TYPE = re.compile(
+    rb"((?:\btypedef|\busing[ \t]+\w+[ \t]*=)[ \t]+(?:const[ \t]+)?[A-Z][A-Z0-9_]{3,})"
+    rb"(\([^()\n;]*\))"
 )
 # Errors inside of them spread over all that the outermost one, often the whole file, is around.
 _CONDITIONS = re.compile(
     rb"(?m)()(^[ \t]*#[ \t]*(?:if(?:n?def)?|elif(?:n?def)?|else|endif)\b(?:[^\n\\]|\\.|\\\n)*)"
 )
 _DIRECTIVE = re.compile(rb"(?m)^[ \t]*#[ \t]*(if(?:def|ndef)?|elif\w*|else|endif)\b")
+# A line above a definition that belongs to it: nothing but specifiers, with their arguments.
+_HEAD_LINE = re.compile(
+    rb"[ \t]*(?:(?!Q_)[A-Za-z_]\w*[ \t]*|__\w+[ \t]*\((?:[^()\n]|\([^()\n]*\))*\)[ \t]*)+"
+)
 _PREPROCESSED = ("c", "cpp", "cuda")
-_MACROS = ((_CUDA, _CLASS, _SPECIFIERS, _CALLING), (_TRAILING,), (_STATEMENT, _TYPE_ARGUMENT))
+_MACROS = (
+    (_CONTINUED, _CUDA, _CLASS, _STORAGE, _SPECIFIERS, _CALLING, _OLD_STYLE),
+    (_ATTRIBUTE, _LOWER, _QUALIFIER, _CONSTRUCTOR, _TRAILING, _MEMBER),
+    (_LOOP, _STATEMENT, _FIRST_TYPE, _TYPE_ARGUMENT, _ONLY_TYPE, _MADE_TYPE),
+    (_FORMAT,),
+)
 _TYPES = (_EXPORT_TYPES, _GLOBAL, _TEMPLATE_TYPES, _TYPE_IMPORT, _DEFAULT)
 _OF_LANGUAGE: dict[str, tuple[tuple[re.Pattern[bytes], ...], ...]] = {
     **dict.fromkeys(_PREPROCESSED, _MACROS),
@@ -109,6 +190,30 @@ def with_words_hidden(source: bytes, language: str) -> Iterator[bytes]:
         plain = _CONDITIONS.sub(_hide, chosen)
         if plain != chosen and has_whole_conditions(chosen):
             yield plain
+
+
+def hidden_head(source: bytes, parsed: bytes, offset: int, start: int) -> int:
+    """Where what begins at the byte `start` of `source` begins with the words before it that were
+    hidden: `__global__`, `EXPORT_API`.
+
+    Args:
+        parsed: what the parser saw of `source`, from the byte `offset` on.
+    """
+    first = start
+    while first > offset and parsed[first - offset - 1 : first - offset].isspace():
+        first -= 1
+    first = first if first > offset else 0  # before the tree there is white space only
+    lines = source[first:start].split(b"\n")
+    head = end = start
+    for i in reversed(range(len(lines))):
+        line = lines[i]
+        if i < len(lines) - 1 and (
+            not line.strip() or not _HEAD_LINE.fullmatch(line) or (i == 0 and first > 0)
+        ):
+            break
+        head = end - len(line.lstrip()) if line.strip() else head
+        end -= len(line) + 1
+    return head
 
 
 def has_whole_conditions(source: bytes) -> bool:

@@ -41,6 +41,8 @@ class LanguageSpec:
         leading: node type -> what its text begins with, of what stands right above a definition and
             belongs to it: attributes, documentation.
         prefixes: node type -> the keyword that its declaration has once for several of them.
+        macros: calls of macros that may hold definitions: what is in their braces is parsed, too.
+        bodies: what a definition's body is without a head, where definitions stand.
         comments: what a line of comment begins with.
         has_macros: source files need not be valid before the preprocessor has run; an error then
             costs the definitions that it is in and not the file.
@@ -66,6 +68,8 @@ class LanguageSpec:
     frames: tuple[tuple[str, str], ...] = ()
     leading: dict[str, tuple[str, ...]] = field(default_factory=dict)
     prefixes: dict[str, str] = field(default_factory=dict)
+    macros: frozenset[str] = frozenset()
+    bodies: frozenset[str] = frozenset()
     comments: tuple[str, ...] = ("//", "/*", "*/", "* ")
     has_macros: bool = False
     interpreters: tuple[str, ...] = ()
@@ -186,21 +190,25 @@ def _typescript(name: str, extensions: tuple[str, ...], aliases: tuple[str, ...]
     )
 
 
+# A declaration without a body defines nothing that could be described.
+_WITH_BODY: tuple[str, frozenset[str]] = ("body", frozenset())
+
 _JAVA = LanguageSpec(
     name="java",
     grammar="tree_sitter_java",
     extensions=(".java",),
     aliases=(),
     definitions=_kinds(
-        "method_declaration constructor_declaration",
+        "method_declaration constructor_declaration compact_constructor_declaration",
         "class_declaration interface_declaration enum_declaration record_declaration "
         "annotation_type_declaration",
     ),
+    required={"method_declaration": _WITH_BODY},
     containers=frozenset(
         {"program", "class_body", "interface_body", "enum_body", "enum_body_declarations"}
     ),
     fixed_text="(string_literal) @text",
-    frames=(("class X {\n", "\n}"), ("interface X {\n", "\n}")),
+    frames=tuple((f"{kind} {{\n", "\n}") for kind in ("class X", "interface X", "record X()")),
     leading={"block_comment": _DOC},
 )
 
@@ -227,8 +235,6 @@ _GO = LanguageSpec(
 _PREPROCESSOR = frozenset(
     "preproc_if preproc_ifdef preproc_else preproc_elif preproc_elifdef".split()
 )
-# A declaration without a body defines nothing that could be described.
-_WITH_BODY: tuple[str, frozenset[str]] = ("body", frozenset())
 # The grammar of C takes `class A {...}` and `namespace a {...}` for functions without them.
 _WITH_PARAMETERS = (
     "declarator",
@@ -238,7 +244,10 @@ _WITH_PARAMETERS = (
     ),
 )
 _TYPES = frozenset({"struct_specifier", "union_specifier", "enum_specifier"})
-_C_DOC = {"comment": ("/**", "///", "/*!", "//!")}
+# Documentation has no form of its own: in tmux, Redis or Google's style it is any comment.
+_C_DOC = {"comment": ("/*", "//")}
+# `extern "C" void f() {...}`; with braces it is a container.
+_C_LINKAGE = {"linkage_specification": "body"}
 
 _C = LanguageSpec(
     name="c",
@@ -249,6 +258,7 @@ _C = LanguageSpec(
         "function_definition",
         "struct_specifier union_specifier enum_specifier type_definition declaration",
     ),
+    wrappers=_C_LINKAGE,
     required={
         **dict.fromkeys(_TYPES, _WITH_BODY),
         # `typedef struct {...} name;`, `struct {...} name;`
@@ -258,6 +268,7 @@ _C = LanguageSpec(
     containers=_PREPROCESSOR | {"translation_unit", "linkage_specification", "declaration_list"},
     fixed_text="(string_literal) @text",
     leading=_C_DOC,
+    bodies=frozenset({"compound_statement"}),
     has_macros=True,
 )
 
@@ -270,7 +281,7 @@ def _cpp(name: str, extensions: tuple[str, ...], aliases: tuple[str, ...]) -> La
         extensions=extensions,
         aliases=aliases,
         definitions={**_C.definitions, "class_specifier": "class"},
-        wrappers={"template_declaration": ""},
+        wrappers={**_C_LINKAGE, "template_declaration": ""},
         required={
             **dict.fromkeys(types, _WITH_BODY),
             **dict.fromkeys(("type_definition", "declaration"), ("type", types)),
@@ -281,6 +292,7 @@ def _cpp(name: str, extensions: tuple[str, ...], aliases: tuple[str, ...]) -> La
         fixed_text="[(raw_string_literal) (string_literal)] @text",
         frames=(("struct X : Y {\n", "\n};"),),
         leading=_C_DOC,
+        bodies=_C.bodies,
         has_macros=True,
     )
 
@@ -291,9 +303,10 @@ _RUST = LanguageSpec(
     extensions=(".rs",),
     aliases=("rs",),
     definitions=_kinds("function_item", "struct_item enum_item union_item trait_item impl_item"),
-    containers=frozenset({"source_file", "mod_item", "declaration_list"}),
+    containers=frozenset({"source_file", "mod_item", "declaration_list", "expression_statement"}),
     fixed_text="[(raw_string_literal) (string_literal)] @text",
     frames=(("impl X {\n", "\n}"),),
+    macros=frozenset({"macro_invocation"}),
     leading={
         "attribute_item": ("#[",),
         "line_comment": ("///",),

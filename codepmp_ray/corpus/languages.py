@@ -7,7 +7,7 @@ import posixpath
 import re
 from functools import cache
 
-from tree_sitter import Language, Node, Parser, Query
+from tree_sitter import Language, Node, Parser, Query, Range
 
 from codepmp_ray.corpus.content_language import by_content
 from codepmp_ray.corpus.hidden_words import has_whole_conditions, with_words_hidden
@@ -100,6 +100,14 @@ def first_error(root: Node) -> Node:
     return node
 
 
+def parse_inside(source: bytes, node: Node, language: str) -> Node:
+    """Root of the syntax tree of what `node`, something in brackets, is around. Offsets are those
+    of `source`."""
+    first, last = node.children[0], node.children[-1]
+    inside = Range(first.end_point, last.start_point, first.end_byte, last.start_byte)
+    return Parser(_grammar(language), included_ranges=[inside]).parse(source).root_node
+
+
 @cache
 def parser_for(name: str) -> Parser:
     return Parser(_grammar(name))
@@ -131,14 +139,17 @@ def _size_of_errors(root: Node, language: str) -> int:
 
 
 def _size_misread(root: Node, spec: LanguageSpec) -> int:
-    """Bytes of bodies without a function's head, and of functions without parameters."""
+    """Bytes of bodies without a function's head, and of functions without parameters: those are
+    namespaces and classes behind a macro."""
     field, types = spec.required["function_definition"]
     size, stack = 0, [root]
     while stack:
         node = stack.pop()
         if node.type == "function_definition":
             value = node.child_by_field_name(field)
-            if value is not None and types and value.type not in types:
+            head = node.child_by_field_name("declarator")
+            is_other = head is not None and head.type == "identifier"
+            if is_other or (value is not None and types and value.type not in types):
                 size += node.end_byte - node.start_byte
         elif node.type == "compound_statement":
             size += node.end_byte - node.start_byte

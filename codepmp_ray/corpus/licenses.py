@@ -22,6 +22,20 @@ _HEADER = re.compile(
     re.M | re.I,
 )
 _HEADER_BYTES = 4_096
+# Notices in words, as these licences' own texts ask for them; of permissive ones none is needed.
+_GNU = re.compile(
+    r"free software.{0,200}? terms of (?:version \d of )?the GNU (Affero |Lesser |Library )?"
+    r"General Public License(.{0,250})",
+    re.IGNORECASE,
+)
+_NOTICES = (
+    (r"terms of the Mozilla Public License,? v(?:ersion)?[. ]*(\d\.\d)", "MPL-{}"),
+    (r"terms of the Eclipse Public License,? (?:-? ?v(?:ersion)?[. ]*)?(\d\.\d)", "EPL-{}"),
+    (r"(?:under|License:?) (?:the )?Boost Software License(?:,? Version (\d\.\d))?", "BSL-1.0"),
+    (r"terms of the Common Development and Distribution License", "CDDL-1.0"),
+    (r"without an? express licen[cs]e.{0,60} strictly prohibited", "LicenseRef-proprietary"),
+)
+_CHOICE = re.compile(r"\balternatively\b|\bdual[- ]?licen[cs]|either of the", re.IGNORECASE)
 _COMMENT_END = re.compile(r"\s*(?:\*+/|-->|\*\)|-\*-|(?:\\[nr])*\"+,?|//.*|[#;\"'{}].*|\*+)\s*$")
 _SLASH = re.compile(r"\s*/\s*")  # "MIT/Apache-2.0", as Rust's packages wrote it
 _TOKEN = re.compile(r"[()]|[^()\s]+")
@@ -56,9 +70,33 @@ def license_text(licenses: tuple[str, ...]) -> str | None:
 
 
 def header_license(data: bytes) -> tuple[str, ...]:
-    """What the first lines of a file say by SPDX-License-Identifier; () if they say nothing."""
-    found = _HEADER.findall(data[:_HEADER_BYTES])
+    """What the first lines of a file say by SPDX-License-Identifier, or by the notice that a
+    licence which is not permissive asks for; () if they say nothing."""
+    head = data[:_HEADER_BYTES]
+    found = _HEADER.findall(head)
+    if not found:
+        return _notice(head)
     return tuple(_COMMENT_END.sub("", text.decode("utf-8", "replace")).strip() for text in found)
+
+
+def _notice(head: bytes) -> tuple[str, ...]:
+    """The licence that a file's head states in words; () where it leaves a choice."""
+    if b"icen" not in head:
+        return ()
+    text = " ".join(re.findall(r"[\w.,:;()-]+", head.decode("utf-8", "replace")))
+    if match := _GNU.search(text):
+        kind = {"a": "AGPL", "l": "LGPL"}.get((match[1] or "")[:1].lower(), "GPL")
+        version = re.search(r"version (\d(?:\.\d)?)", match[0])
+        number = version[1] if version else "2.0" if kind == "LGPL" else "1.0"
+        number += "" if "." in number else ".0"
+        is_exact = version is not None and "any later version" not in match[2]
+        name = f"{kind}-{number}-{'only' if is_exact else 'or-later'}"
+    else:
+        said = ((re.search(notice, text, re.IGNORECASE), name) for notice, name in _NOTICES)
+        match, name = next(((match, name) for match, name in said if match), (None, ""))
+    if match is None or _CHOICE.search(text, max(0, match.start() - 600), match.end() + 300):
+        return ()
+    return (name.format(*match.groups()),)
 
 
 def folder_license(root: Path, name: str) -> tuple[str, ...]:

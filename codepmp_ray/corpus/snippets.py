@@ -28,14 +28,22 @@ from tree_sitter import Node, QueryCursor
 from codepmp_ray.config.corpus import CorpusConfig
 from codepmp_ray.corpus.definition_nodes import (
     Found,
+    beginnings,
     body_of,
     definition_at,
     handed_functions,
     is_open,
     num_rows,
 )
+from codepmp_ray.corpus.hidden_words import hidden_head
 from codepmp_ray.corpus.language_specs import LANGUAGES, LanguageSpec
-from codepmp_ray.corpus.languages import first_error, fixed_text_query, is_valid, parse
+from codepmp_ray.corpus.languages import (
+    first_error,
+    fixed_text_query,
+    is_valid,
+    parse,
+    parse_inside,
+)
 from codepmp_ray.corpus.python_check import python_problem
 from codepmp_ray.reject_reasons import RejectReason
 
@@ -107,6 +115,8 @@ def _parse_error(text: str, root: Node, language: str, is_cell: bool) -> ParseEr
     return ParseError(place)
 
 
+# What begins a definition inside of a macro's braces.
+_ITEM = re.compile(rb"(?m)^[ \t]*(?:pub\b.*)?(?:\w+[ \t]+)*(?:fn|impl|trait|struct|enum|union)\b")
 # Kind of what stands for a stretch of text in which no definition can be seen for errors.
 _ERROR = "error"
 
@@ -122,10 +132,10 @@ class _Anonymous:
 def _walk(
     root: Node, source: bytes, spec: LanguageSpec, limits: CorpusConfig
 ) -> Iterator[Definition]:
-    text = _Text(source, spec, limits, root.has_error)
+    text = _Text(source, spec, limits, root)
     num_found = 0
     # Not recursive: input may be nested deeply. `outer` are the names of the classes around.
-    stack: list[tuple[Node, tuple[str, ...]] | _Anonymous] = [(root, ())]
+    stack: list[tuple[Node, tuple[str, ...], int] | _Anonymous] = [(root, (), 0)]
     while stack:
         item = stack.pop()
         if isinstance(item, _Anonymous):
@@ -134,65 +144,103 @@ def _walk(
                 detail = "a function without a name, handed to a call"
                 yield text.refused(item.node, "function", RejectReason.ANONYMOUS, detail)
             continue
-        node, outer = item
+        node, outer, num_macros = item
         if (found := definition_at(node, spec, limits.min_lines)) is not None:
             num_found += 1
             definition = text.definition(found, outer)
             yield definition
             is_too_long = definition.reason is RejectReason.TOO_LONG
             if is_too_long and found.inside is not None and len(outer) < _MAX_DEPTH:
-                stack.append((found.inside, (*outer, found.name)))
+                stack.append((found.inside, (*outer, found.name), num_macros))
         elif node.type in spec.values:
             body = body_of(node)
             stack.append(_Anonymous(node, num_found))
             if body is not None:
-                stack.append((body, outer))
+                stack.append((body, outer, num_macros))
+        elif node.type in spec.macros:
+            inside = text.inside_of_macro(node) if num_macros < _MAX_DEPTH else None
+            if inside is not None and not inside.has_error:
+                stack.append((inside, outer, num_macros + 1))
+            elif inside is not None and num_rows(node) >= limits.min_lines:
+                detail = "a macro's own syntax around definitions"
+                yield text.refused(node, _ERROR, RejectReason.PARSE_ERROR, detail)
+        elif node.type in spec.bodies and num_rows(node) >= limits.min_lines:
+            detail = "a body behind what is no head of a function"
+            yield text.refused(node, _ERROR, RejectReason.PARSE_ERROR, detail)
         elif is_open(node, spec):
             if node.is_error and num_rows(node) >= limits.min_lines and node != root:
                 detail = f"is not valid {spec.name}"
                 yield text.refused(node, _ERROR, RejectReason.PARSE_ERROR, detail)
-            stack.extend((child, outer) for child in reversed(node.named_children))
+            children = reversed(node.named_children)
+            stack.extend((child, outer, num_macros) for child in children)
         else:
-            stack.extend(
-                (inside, outer) for inside in handed_functions(node, spec, limits.min_lines)
-            )
+            handed = handed_functions(node, spec, limits.min_lines)
+            stack.extend((inside, outer, num_macros) for inside in handed)
 
 
 @dataclass(frozen=True)
 class _Text:
-    """The text that definitions are cut out of."""
+    """The text that definitions are cut out of, and its tree."""
 
     source: bytes
     spec: LanguageSpec
     limits: CorpusConfig
-    has_error: bool
+    root: Node
 
     def definition(self, found: Found, outer: tuple[str, ...]) -> Definition:
-        definition = self._cut(found, found.first, outer)
-        if definition.reason is RejectReason.TOO_LONG and found.first != found.node:
-            definition = self._cut(found, found.node, outer)  # without its documentation
+        head = self._head(found.node)
+        first, attribute = (
+            head if node == found.node else (node.start_byte, node.start_point.row)
+            for node in beginnings(found.node, self.spec, head[1])
+        )
+        definition = self._cut(found, first, outer)
+        if definition.reason is RejectReason.TOO_LONG and first != attribute:
+            definition = self._cut(found, attribute, outer)  # without its documentation
         return definition
+
+    def _head(self, node: Node) -> tuple[int, int]:
+        """(byte, 0-based row) where `node` begins with the words hidden from the parser."""
+        end = node.start_byte
+        if not self.spec.has_macros:
+            return end, node.start_point.row
+        start = hidden_head(self.source, self.root.text or b"", self.root.start_byte, end)
+        return start, node.start_point.row - self.source.count(b"\n", start, end)
+
+    def inside_of_macro(self, node: Node) -> Node | None:
+        """The tree of what is in a macro's braces, if definitions are."""
+        braces = node.children[-1]
+        if len(braces.children) < 2 or not _ITEM.search(braces.text or b""):
+            return None
+        return parse_inside(self.source, braces, self.spec.name)
 
     def refused(self, node: Node, kind: str, reason: RejectReason, detail: str) -> Definition:
         start, end = node.start_point.row + 1, node.end_point.row + 1
         return Definition(kind, "?", start, end, node.byte_range, "", reason, detail)
 
-    def _cut(self, found: Found, first: Node, outer: tuple[str, ...]) -> Definition:
+    def _is_cut(self, node: Node, start: int) -> bool:
+        """Whether the beginning of `node` may be in what could not be read before it."""
+        before = node.prev_sibling
+        if before is None or not before.has_error or before.type.startswith("preproc"):
+            return False
+        return before.end_byte <= start and not (before.text or b"").rstrip().endswith((b";", b"}"))
+
+    def _cut(self, found: Found, start: tuple[int, int], outer: tuple[str, ...]) -> Definition:
         # C: the ";" after a struct stands beside it.
         ending = found.node.next_sibling
         is_ended = ending is not None and ending.type == ";"
         end_byte = ending.end_byte if ending is not None and is_ended else found.node.end_byte
-        raw = self.source[first.start_byte : end_byte].rstrip()
-        first_row = first.start_point.row
+        start_byte, first_row = start
+        raw = self.source[start_byte:end_byte].rstrip()
         num_lines = 1 + raw.count(b"\n")
-        indent = self.source[first.start_byte - first.start_point.column : first.start_byte]
+        indent = self.source[self.source.rfind(b"\n", 0, start_byte) + 1 : start_byte]
         dedented, is_even = _dedent(raw, indent, first_row, found.node, self.spec)
         code = found.prefix + dedented.decode("utf-8")
         reason, detail = over_limits(code, num_lines, self.limits)
         # The second parse is for what moved against the rest, or stood beside an error.
-        is_suspect = not is_even or self.has_error or (self.spec.has_macros and b"#" in raw)
+        is_suspect = not is_even or self.root.has_error or (self.spec.has_macros and b"#" in raw)
         if reason is None and (
-            found.has_error or (is_suspect and not is_valid(code, self.spec.name))
+            self._is_cut(found.node, start_byte)
+            or (is_suspect and not is_valid(code, self.spec.name))
         ):
             reason = RejectReason.PARSE_ERROR
             moved = ", its indentation removed" if not is_even else ""
@@ -202,7 +250,7 @@ class _Text:
             name=".".join((*outer, found.name)),
             start_line=first_row + 1,
             end_line=first_row + num_lines,
-            span=(first.start_byte, first.start_byte + len(raw)),
+            span=(start_byte, start_byte + len(raw)),
             code=code,
             reason=reason,
             detail=detail,

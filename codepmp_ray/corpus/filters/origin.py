@@ -27,7 +27,8 @@ _HEAD_CHARS = 1_500
 _GENERATED = re.compile(
     # As a sentence of its own: "rows that callers do not modify" is none. An auto-generated id or
     # name is the code's affair.
-    r"(?:^|[^\w\s])\W*do not (?:edit|modify)\b|(?-i:\bDO NOT (?:EDIT|MODIFY)\b)|@generated\b"
+    r"(?:^\W*|[.,:;!*#/(\-]\s*)do not (?:edit|modify)\b|(?-i:\bDO NOT (?:EDIT|MODIFY)\b)"
+    r"|@generated\b"
     r"|\bauto-?\s?generated\b(?!\s+(?:\w+\s+)?(?:ids?|names?|keys?|values?)\b)"
     r"|\bautomatically generated\b|\bgenerated automatically\b"
     r"|\b(?:file|code|module|source) (?:is |was |has been )?generated (?:by|from|with)\b"
@@ -56,6 +57,9 @@ _HELPER_NAME = re.compile(
 _REPLACES_ITSELF = re.compile(
     r"function (_\w+)\(\) \{\s*(?:const|var) data = [^\n]*\s*\1 = function"
 )
+# A program that writes such files holds the words as text.
+_COMMENT = re.compile(r"\s*(?:#|//|/?\*|--|;|%|<!--|\"\"\"|''')")
+_TEXT = re.compile(r"\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\n]|\\.)*'|`[^`\n]*`")
 # What stands above a definition in a snippet, where its language has documentation there.
 _DOCUMENTATION = re.compile(r"(?:\s*(?:/\*.*?\*/|//[^\n]*\n))+", re.DOTALL)
 # What stands inside of one, above a member.
@@ -89,8 +93,9 @@ class GeneratedFilter:
         head = code.text[:_HEAD_CHARS]
         lower = head.lower()
         has_word = "generated" in lower or "do not" in lower  # one of them is in every marker
-        if has_word and (match := _GENERATED.search(head)):
-            return f"says {' '.join(match.group().split())!r}"
+        for match in _GENERATED.finditer(head) if has_word else ():
+            if _is_said(head, match):
+                return f"says {' '.join(match.group().split())!r}"
         return None
 
 
@@ -163,6 +168,22 @@ class CommentFilter:
         if low <= ratio <= high:
             return None
         return f"{ratio:.2f} of its lines are comments, bounds {low} to {high}"
+
+
+def _is_said(head: str, match: re.Match[str]) -> bool:
+    """Whether a marker is a sentence of a comment: neither text of the program, nor the rest of a
+    sentence that the line before has begun."""
+    words = match.end() - len(match.group().lstrip("\n #/*;%!-\"'"))
+    first, end = head.rfind("\n", 0, words) + 1, head.find("\n", words)
+    line = head[first:] if end < 0 else head[first:end]
+    if not _COMMENT.match(line):
+        spans = (text.span() for text in _TEXT.finditer(line))
+        return not any(a < words - first < b for a, b in spans)
+    if not head[words].islower() or re.search(r"\w", head[first:words]):
+        return True
+    above = head[:first].rstrip().rpartition("\n")[2] if head[: first - 1].strip() else ""
+    is_above = bool(above) and not head[:first].endswith("\n\n") and _COMMENT.match(above)
+    return not (is_above and re.search(r"\w\s*[\w,)\]`]$", above))
 
 
 def alphabet_ratio(text: str) -> float:
