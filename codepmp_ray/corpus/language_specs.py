@@ -154,7 +154,7 @@ _JAVASCRIPT = LanguageSpec(
     opens_functions=True,
     fixed_text="(template_string) @text",
     frames=(("class X extends Y {\n", "\n}"), ("({\n", "\n})")),
-    leading={"comment": _DOC},
+    leading={"comment": ("/*", "//")},
     interpreters=("node", "nodejs", "bun"),
 )
 

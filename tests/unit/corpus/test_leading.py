@@ -10,7 +10,11 @@ ALL = CorpusConfig(min_lines=1)
 RUST = "fn a() -> u8 {\n    1\n}"
 C = "int\na(int b)\n{\n    return b;\n}"
 CUDA = "void a(float* b) {\n    b[0] = 1;\n}"
+SCRIPT = "function a(b) {\n  return b;\n}"
 WHOLE = [
+    ("javascript", f"// Gives b.\n// Always.\n{SCRIPT}"),
+    ("javascript", f"/* Gives b. */\nexport {SCRIPT}"),
+    ("typescript", f"// Gives b.\nexport default {SCRIPT}"),
     ("rust", f"#[test]\n#[cfg_attr(miri, ignore)] // Too slow.\n{RUST}"),
     ("rust", f"/// Doc.\n// Why.\n#[repr(C)]\n{RUST}"),
     ("rust", f"#[inline] #[must_use]\npub {RUST}"),
@@ -32,8 +36,8 @@ WHOLE = [
 def test_what_stands_above_a_definition_belongs_to_it(
     language: str, code: str, before: str
 ) -> None:
-    if language == "rust":
-        before = before.replace("int x", "use x")
+    word = {"rust": "use", "javascript": "let", "typescript": "let"}.get(language, "int")
+    before = before.replace("int", word)
     (found,) = extract_definitions(before + code + "\n", language, ALL)
     assert found.reason is None, found.detail
     assert found.code == code
@@ -46,6 +50,9 @@ def test_what_stands_above_a_definition_belongs_to_it(
         ("c", "/* Copyright (c) Somebody */\n", C),
         ("c", "// SPDX-License-Identifier: MIT\n", C),
         ("c", "/* of something else */\n\n", C),
+        ("javascript", "// Copyright Somebody\n", SCRIPT),
+        ("typescript", "/* SPDX-License-Identifier: MIT */\n", SCRIPT),
+        ("javascript", "// of something else\n\n", SCRIPT),
         ("rust", "// no documentation\n", RUST),
         ("rust", "#![no_std]\n", RUST),
         ("cpp", "class X : public Y {\n    Q_OBJECT\n", f"{CUDA}\n"),
