@@ -303,6 +303,7 @@ STEP_SETTINGS: dict[str, Any] = {
     "torch_compile": None,
     "full_determinism": False,
     "data_parallel_replicate_degree": 1,
+    "process_group_timeout_s": 1800.0,
 }
 
 

@@ -23,7 +23,6 @@ FOR_TESTS = {
     "codepmp_ray.preference.encoding.encode_pair",
     "codepmp_ray.scoring.best_of_n.best_of_n",
     "codepmp_ray.synthesis.isolation.max_crashes_of_one_row",
-    "serve.dialect_fields.IGNORED",
     "serve.front.middlewares",  # Serve's proxy calls it, by the environment of its node
 }
 NAMED = re.compile(r"[.:](\w+)$")

@@ -131,7 +131,7 @@ def test_service_answers_and_leaves_nothing_behind(
 def test_several_models_have_replicas_of_their_own_and_an_ensemble(
     cluster: None, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("CODEPMP_API_KEY", "sk-cluster")
+    monkeypatch.setenv("CODEPMP_API_KEY", "sk-of-the-cluster")
     contrary = Path(shutil.copytree(model, tmp_path / "contrary"))
     weights = load_file(contrary / "model.safetensors")
     save_file(weights | {"score.weight": -weights["score.weight"]}, contrary / "model.safetensors")

@@ -30,7 +30,7 @@ from codepmp_ray.serve.stages import StagedScoring
 from codepmp_ray.serve.weights import Weights
 from tests.tiny_models import tiny_tokenizer
 
-KEY = "a-key-for-tests"
+KEY = "a-key-of-these-tests"
 HEADERS = {"Authorization": f"Bearer {KEY}"}
 MAX_BODY_BYTES = 100_000
 NAN_LENGTH = 77

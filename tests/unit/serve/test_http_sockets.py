@@ -103,7 +103,7 @@ BODIES: list[tuple[str, bytes, int]] = [
     ("half of a character", b'{"prompt": "p", "candidates": ["\xe2\x82"]}', 422),
     ("nested deep", DEEP, 422),
     ("not closed", b"[" * 1_500_000, 422),
-    ("duplicate keys", b'{"prompt": "p", "prompt": "q", "candidates": ["a"]}', 200),
+    ("duplicate keys", b'{"prompt": "p", "prompt": "q", "candidates": ["a"]}', 422),
     ("duplicate keys, one wrong", b'{"prompt": "p", "candidates": ["a"], "prompt": 1}', 422),
     ("100,000 keys", b"{" + b",".join(b'"%d":1' % i for i in range(100_000)) + b"}", 422),
     ("zero bytes", b"\x00" * 1000, 422),

@@ -286,9 +286,9 @@ def test_every_rank_calls_the_same_collectives_for_the_export_and_each_file_is_w
         size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
         assert size <= FILE_BYTES
 
-    monkeypatch.setattr(export, "_write_file", write)
+    monkeypatch.setattr(export, "write_file", write)
     # Nothing is sent between pretended ranks, the errors of others included.
-    monkeypatch.setattr(export, "_writing", nullcontext)
+    monkeypatch.setattr(export, "writing", nullcontext)
     for rank in range(8):
         with pretended_rank(rank, 8):
             mesh = make_mesh(config, torch.device("cpu"))
