@@ -153,7 +153,7 @@ def test_several_models_have_replicas_of_their_own_and_an_ensemble(
         assert apart == pytest.approx([abs(r / 2 + r) / 2 for r in rewards])
         assert first.served_model().name == "rm-tiny"
         assert second.served_model().weights_digest == weights_digest(str(contrary))
-        cards = httpx.get(f"{service.url}/v1/models", headers={"x-api-key": "sk-cluster"}).json()
+        cards = httpx.get(f"{service.url}/v1/models", headers={"x-api-key": service.api_key}).json()
         assert all(card["ready"] for card in cards["data"]) and len(cards["data"]) == 4
         assert cards["data"][0]["host_memory_bytes"] > 50_000_000
         assert set(serve.status().applications[service.app_name].deployments) == {
