@@ -44,6 +44,7 @@ def require_nothing_left(run_dir: Path) -> None:
     assert {group["state"] for group in groups} <= {"REMOVED"}
 
 
+@pytest.mark.rehearsal
 def test_every_rate_is_measured_once_and_nothing_is_left(
     ray_cluster: None, tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

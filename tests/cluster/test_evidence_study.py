@@ -19,7 +19,10 @@ from codepmp_ray.studies.catalogue import STUDIES, evidence, evidence_figures
 from codepmp_ray.studies.outcome import Outcome
 from codepmp_ray.studies.study import Context
 
-pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="trains in process without a GPU")
+pytestmark = [
+    pytest.mark.rehearsal,
+    pytest.mark.skipif(torch.cuda.is_available(), reason="trains in process without a GPU"),
+]
 STUDY = STUDIES["evidence"]
 MODELS = {"evidence": "smollm2", "evidence-h200": "coder-0.5b"}  # of the shipped recipes
 

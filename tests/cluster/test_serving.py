@@ -128,6 +128,7 @@ def test_service_answers_and_leaves_nothing_behind(
     assert not serve.status().applications
 
 
+@pytest.mark.rehearsal
 def test_several_models_have_replicas_of_their_own_and_an_ensemble(
     cluster: None, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
