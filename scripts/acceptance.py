@@ -62,7 +62,6 @@ def settings(folder: Path, model: Path) -> list[str]:
         "serving.engine=torch",
         "serving.num_replicas=2",
         "serving.num_cpus=0.5",
-        "serving.max_model_len=512",
         f"serving.port={PORT}",
         "evaluation.num_bootstrap=200",
     ]
@@ -133,7 +132,7 @@ def kill_driver(job: str) -> None:
 
 def walk_pairs_and_training(walk: Walk, watch: Any) -> None:
     """Uses 1 and 2: they are one line, `run`."""
-    from benchmarks._driver import row_ids
+    from benchmarks._fake_synthesis import row_ids
     from codepmp_ray.config.recipe import load_recipe
     from codepmp_ray.runs import STAGE_JOBS, open_stage
     from codepmp_ray.training.checkpoint_folders import whole_steps
