@@ -62,6 +62,9 @@ def settings(folder: Path, model: Path) -> list[str]:
         "serving.engine=torch",
         "serving.num_replicas=2",
         "serving.num_cpus=0.5",
+        # The positions of the model; prompts may be longer in its own tokens.
+        "serving.max_model_len=512",
+        "serving.truncate=left",
         f"serving.port={PORT}",
         "evaluation.num_bootstrap=200",
     ]
